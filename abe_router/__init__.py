@@ -1,0 +1,1 @@
+"""Declarative, YAML-configured message routing."""

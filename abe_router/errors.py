@@ -1,0 +1,132 @@
+"""Every error this package raises, in one tree.
+
+AbeRouterError
+ ├─ ConfigError            the routes file has faults; `.diagnostics` holds all of them
+ ├─ SchemaInvalid          a document is not a usable JSON Schema; `.pointer` says where
+ ├─ HandlerError           a handler path cannot be turned into a function
+ ├─ PublishError           a message was refused before it reached the backend
+ │   ├─ NoRoute            no route and no schema knows the key
+ │   ├─ KeyInvalid         the routing key is malformed
+ │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
+ │   └─ PayloadInvalid     the payload breaks its schema; `.violations` holds all of them
+ ├─ PayloadMalformed       a delivered body is not JSON, too large or too deep
+ └─ BackendError
+     ├─ UnknownProvider    no provider has that name or URL scheme
+     └─ BackendUnavailable the server or file cannot be reached; the operation may be tried again
+
+Two more are raised by handlers, to say how a delivery ends: `Reject` and `Retry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from abe_router.diagnostic import Diagnostic
+
+
+class AbeRouterError(Exception):
+    """Base of every error this package raises; its text is one sentence for a person."""
+
+
+class ConfigError(AbeRouterError):
+    """Raised when a routes file has at least one error; carries every fault found."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        first = self.diagnostics[0]
+        more = f" (and {len(self.diagnostics) - 1} more)" if len(self.diagnostics) > 1 else ""
+        super().__init__(f"{first.path}:{first.line}:{first.column}: {first.message}{more}")
+
+
+class SchemaInvalid(AbeRouterError):
+    """Raised when a document is not a usable JSON Schema."""
+
+    def __init__(self, message: str, *, pointer: str = "", hint: str = "") -> None:
+        self.pointer, self.hint = pointer, hint
+        super().__init__(message)
+
+
+class HandlerError(AbeRouterError):
+    """Raised when a handler path cannot be turned into a function.
+
+    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`.
+    """
+
+    def __init__(self, kind: str, message: str, *, hint: str = "") -> None:
+        self.kind, self.hint = kind, hint
+        super().__init__(message)
+
+
+class PublishError(AbeRouterError):
+    """Base of the reasons for which a message is refused before it reaches the backend."""
+
+
+class NoRoute(PublishError):
+    """Raised when no route and no schema knows the routing key."""
+
+
+class KeyInvalid(PublishError):
+    """Raised when a routing key is not dotted words."""
+
+
+class PayloadUnencodable(PublishError):
+    """Raised when a payload is not JSON, or is larger or deeper than allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One way in which a payload breaks a schema; values are masked where the schema says so.
+
+    `pointer` is a JSON pointer into the payload, `keyword` the schema keyword that failed,
+    `schema_pointer` its place in the schema.
+    """
+
+    pointer: str
+    keyword: str
+    expected: str
+    found: str
+    schema_pointer: str = ""
+
+    def __str__(self) -> str:
+        return f"at {self.pointer or '(root)'}: {self.keyword}: expected {self.expected}, found {self.found}"
+
+
+class PayloadInvalid(PublishError):
+    """Raised when a payload breaks its schema; carries every violation."""
+
+    def __init__(self, key: str, violations: Sequence[Violation]) -> None:
+        self.key, self.violations = key, tuple(violations)
+        super().__init__(f"payload for `{key}` is invalid: " + "; ".join(map(str, self.violations)))
+
+
+class PayloadMalformed(AbeRouterError):
+    """Raised when a delivered body is not JSON, or is larger or deeper than allowed."""
+
+
+class BackendError(AbeRouterError):
+    """Base of what goes wrong with a backend."""
+
+
+class UnknownProvider(BackendError):
+    """Raised when no provider has that name or URL scheme."""
+
+
+class BackendUnavailable(BackendError):
+    """Raised when the server or file cannot be reached; the operation may be tried again."""
+
+
+class Reject(Exception):  # noqa: N818 (it is what a handler says, not a fault of ours)
+    """Raise it in a handler to dead-letter the message at once: another attempt cannot help."""
+
+
+class Retry(Exception):  # noqa: N818
+    """Raise it in a handler to ask for another attempt.
+
+    `after` is a delay in seconds; None leaves it to the route's retry policy. Attempts are counted, so
+    the policy's limit still ends it.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        self.after = after
+        super().__init__(message or "the handler asked for another attempt")

@@ -1,0 +1,149 @@
+"""A handler: the user's function, found by its path.
+
+Importing runs the user's code: a routes file is code, and is trusted as code is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from abe_router.errors import HandlerError
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that takes a payload and, if it has a second parameter, the Message.
+
+    Two handlers are equal when their paths are: new code under the same path needs a new process.
+    """
+
+    path: str
+    call: Callable[..., Any] = field(compare=False, repr=False)
+    is_async: bool = field(compare=False, default=True)
+    wants_message: bool = field(compare=False, default=False)
+    source: Path | None = field(compare=False, default=None, repr=False)
+
+
+def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
+    """Make a handler of a function; raise HandlerError when it cannot be called with a payload."""
+    name = path or f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', '?')}"
+    if not callable(function):
+        raise HandlerError("callable", f"`{name}` is {type(function).__name__}, not a function")
+    if inspect.isclass(function):
+        raise HandlerError(
+            "callable", f"`{name}` is a class, not a function", hint="name a function or an instance's method"
+        )
+    target = function
+    if not inspect.isroutine(target) and not hasattr(target, "func"):
+        target = type(function).__call__.__get__(function)
+    while hasattr(target, "func"):  # functools.partial
+        target = target.func
+    try:
+        wanted = _positional(function, name)
+    except ValueError:  # a builtin without a signature: assume the least
+        wanted = 1
+    source = inspect.getsourcefile(inspect.unwrap(target)) if inspect.isroutine(target) else None
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise HandlerError("signature", f"`{name}` is a generator", hint="return a value, do not `yield`")
+    return Handler(
+        path=name,
+        call=function,
+        is_async=inspect.iscoroutinefunction(target),
+        wants_message=wanted > 1,
+        source=Path(source).resolve() if source else None,
+    )
+
+
+def _positional(function: Callable[..., Any], name: str) -> int:
+    """Return how many positional arguments to pass, 1 or 2; raise HandlerError when neither fits."""
+    p = inspect.Parameter
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [x for x in parameters if x.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [x for x in positional if x.default is p.empty]
+    keywords = [x.name for x in parameters if x.kind is p.KEYWORD_ONLY and x.default is p.empty]
+    many = any(x.kind is p.VAR_POSITIONAL for x in parameters)
+    wanted = "a handler is called as `f(payload)` or `f(payload, message)`"
+    if keywords:
+        raise HandlerError("signature", f"`{name}` needs the keyword `{keywords[0]}`", hint=wanted)
+    if len(required) > 2:  # noqa: PLR2004
+        raise HandlerError("signature", f"`{name}` needs {len(required)} arguments", hint=wanted)
+    if not positional and not many:
+        raise HandlerError("signature", f"`{name}` takes no argument", hint=wanted)
+    # A second parameter with a default is the user's own unless it is called `message`.
+    second = positional[1] if len(positional) > 1 else None
+    return 2 if second is not None and (second.default is p.empty or second.name == "message") else 1
+
+
+def put_first_on_import_path(folders: Iterable[Path]) -> None:
+    """Put the folders first on the import path, in order, each once."""
+    first = list(dict.fromkeys(str(folder) for folder in folders))
+    if sys.path[: len(first)] != first:
+        sys.path[:] = [*first, *(entry for entry in sys.path if entry not in first)]
+
+
+def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
+    """Import `pkg.mod:function` and return it as a handler; raise HandlerError when that fails.
+
+    `allow` are patterns of permitted paths, such as `shop.*`; none means all are permitted. Names with
+    leading underscores and walks of more than one attribute are refused: a path names a function of a
+    module, or a method of an object in it, nothing else.
+    """
+    module_name, colon, attribute = path.partition(":")
+    parts = [*module_name.split("."), *attribute.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts) or attribute.count(".") > 1:
+        raise HandlerError("path", f"`{path}` is not a handler path", hint="write `package.module:function`")
+    if any(part.startswith("_") for part in attribute.split(".")):
+        raise HandlerError("forbidden", f"`{path}` names a private attribute", hint="name a public function")
+    allowed = tuple(allow)
+    if allowed and not any(fnmatchcase(module_name, a) or fnmatchcase(path, a) for a in allowed):
+        raise HandlerError(
+            "forbidden", f"handler `{path}` is not allowed", hint=f"allowed are: {', '.join(allowed)}"
+        )
+    module = _import(module_name, path)
+    found: Any = module
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            public = [n for n in dir(found) if not n.startswith("_")]
+            close = difflib.get_close_matches(name, public, 1)
+            raise HandlerError(
+                "attribute",
+                f"module `{module_name}` has no function `{attribute}`",
+                hint=f"did you mean `{module_name}:{close[0]}`?" if close else "",
+            )
+        found = getattr(found, name)
+    return handler_from(found, path)
+
+
+def _import(module_name: str, path: str) -> Any:
+    """Import a module, telling a missing one from one that fails while it is imported."""
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise HandlerError(
+                "module", f"handler `{path}` cannot be imported: no module named `{missing}`"
+            ) from None
+        raise HandlerError(
+            "module", f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
+        ) from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever the user's module does, SystemExit included
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
+        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        raise HandlerError(
+            "module", f"handler `{path}` cannot be imported: {type(error).__name__}: {error}{place}"
+        ) from error

@@ -1,0 +1,141 @@
+"""A message: an id, a routing key, a JSON payload, headers and a time.
+
+The payload travels as the bytes it was encoded to, once, by the publisher; whoever wants the value
+decodes it. Encoding comes before validation, so what is checked is what is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from abe_router.errors import PayloadMalformed, PayloadUnencodable
+from abe_router.pattern import check_key
+
+#: Largest payload, in bytes of JSON.
+MAX_BYTES = 1024 * 1024
+#: Deepest nesting of a payload. Far below the recursion limits of every parser and validator involved.
+MAX_DEPTH = 128
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_AS_BRACES = bytes.maketrans(b"[]", b"{}")
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode = msgspec.json.Decoder().decode
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One message; frozen, compared by value.
+
+    `published_at` is in seconds since the epoch, UTC. `attempt` counts from 1 when a handler sees it and
+    is 0 before delivery. `body` is the payload as UTF-8 JSON.
+    """
+
+    id: str
+    key: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+    published_at: float = 0.0
+    attempt: int = 0
+
+    @property
+    def payload(self) -> Any:
+        """The payload, decoded anew at each access, so that no reader can alter what another sees."""
+        return decode(self.body)
+
+
+def new_message(
+    key: str, body: bytes, *, headers: Mapping[str, str] | None = None, id: str | None = None
+) -> Message:
+    """Make a message that was published now; raise KeyInvalid when the key is malformed."""
+    return Message(id or new_id(), check_key(key), body, headers or {}, time.time())
+
+
+def encode(payload: Any) -> bytes:
+    """Return the payload as JSON, or raise PayloadUnencodable."""
+    try:
+        body = _encode(payload)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadUnencodable(f"payload is not JSON: {error}") from None
+    # msgspec writes NaN and the infinities as null, which would lose them without a word.
+    if b"null" in body and _has_non_finite(payload):
+        raise PayloadUnencodable("payload is not JSON: NaN and infinity have no JSON form")
+    if fault := _limits(body):
+        raise PayloadUnencodable(fault)
+    return body
+
+
+def decode(body: bytes) -> Any:
+    """Return the value of a JSON body, or raise PayloadMalformed.
+
+    Integers stay exact however large; of duplicate object keys the last one counts.
+    """
+    if fault := _limits(body):
+        raise PayloadMalformed(fault)
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PayloadMalformed(f"payload is not JSON: {error}") from None
+
+
+def _limits(body: bytes) -> str:
+    if len(body) > MAX_BYTES:
+        return f"payload is {len(body):,} bytes, over the limit of {MAX_BYTES:,}"
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
+        return f"payload is nested deeper than {MAX_DEPTH} levels"
+    return ""
+
+
+def _deeper_than(body: bytes, limit: int) -> bool:
+    """Say whether the brackets of a JSON text nest deeper than `limit`.
+
+    Each pass removes the innermost pairs, so the passes count the depth; every pass is one C call.
+    """
+    brackets = _STRING.sub(b"", body).translate(_AS_BRACES, _NOT_BRACKETS)
+    for _ in range(limit):
+        if not brackets:
+            return False
+        shorter = brackets.replace(b"{}", b"")
+        if len(shorter) == len(brackets):
+            return False  # unbalanced: the parser will say so
+        brackets = shorter
+    return bool(brackets)
+
+
+def _has_non_finite(value: Any) -> bool:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            return True
+        if isinstance(item, Mapping):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset):
+            stack.extend(item)
+    return False
+
+
+class _Ids:
+    """Ids that are unique per process start, in the order they were made: time, process, counter."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._prefix = f"{time.time_ns() // 1_000_000:x}-{os.urandom(6).hex()}-"
+        self._count = count(1)
+
+    def __call__(self) -> str:
+        return f"{self._prefix}{next(self._count):x}"
+
+
+new_id = _Ids()
+os.register_at_fork(after_in_child=new_id.renew)

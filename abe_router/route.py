@@ -1,0 +1,148 @@
+"""Routes and the table of them, as values.
+
+A Route holds live objects (function, compiled schema), so a test needs no YAML; it compares by value, so
+a reload knows what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from abe_router.diagnostic import Diagnostic
+from abe_router.handler import Handler
+from abe_router.pattern import is_wild, matches
+from abe_router.retry import RetryPolicy
+from abe_router.schema import Schema
+
+V = TypeVar("V")
+OnInvalid = Literal["dead_letter", "drop", "deliver"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The schema that one entry of the file puts on every message whose key matches `pattern`."""
+
+    pattern: str
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One consumer: where its messages come from, who handles them, and by which rules.
+
+    Durations are in seconds. `contracts` are those whose pattern meets this route's; a message must
+    satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
+    `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
+    """
+
+    key: str
+    group: str
+    handler: Handler
+    contracts: tuple[Contract, ...] = ()
+    when: Schema | None = None
+    retry: RetryPolicy = RetryPolicy()
+    concurrency: int = 10
+    timeout: float = 30.0
+    lease: float = 30.0
+    drain: float = 30.0
+    max_deliveries: int | None = None
+    on_invalid: OnInvalid = "dead_letter"
+    dead_letter: bool = True
+    start: float = 0.0
+    paused: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its identity, `key/group`."""
+        return f"{self.key}/{self.group}"
+
+    @property
+    def delivery_limit(self) -> int:
+        """How often one message may be handed out before it is dead-lettered unhandled."""
+        return self.max_deliveries if self.max_deliveries is not None else self.retry.attempts + 5
+
+
+@dataclass(frozen=True, slots=True)
+class TableDiff:
+    """What a change from one table to another does; routes in the order of their table."""
+
+    added: tuple[Route, ...] = ()
+    removed: tuple[Route, ...] = ()
+    changed: tuple[tuple[Route, Route], ...] = ()
+    kept: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """All routes of one file.
+
+    `keys` are the keys and patterns of the file, with or without consumers. `digest` is the hash of the
+    file and all it names. `sources` are the files it was read from.
+    """
+
+    routes: tuple[Route, ...] = ()
+    keys: tuple[str, ...] = ()
+    contracts: tuple[Contract, ...] = ()
+    backend: str = "memory://"
+    prefix: str = ""
+    unrouted: Literal["error", "allow"] = "error"
+    digest: str = ""
+    path: Path | None = None
+    sources: frozenset[Path] = frozenset()
+    warnings: tuple[Diagnostic, ...] = ()
+    _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _contracts: dict[str, tuple[Schema, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Route]:
+        """The routes by identity."""
+        return {route.name: route for route in self.routes}
+
+    def match(self, key: str) -> tuple[Route, ...]:
+        """Return the routes that get messages of `key`, in the order of the file."""
+        found = self._matched.get(key)
+        if found is None:
+            found = tuple(r for r in self.routes if matches(r.key, key))
+            _remember(self._matched, key, found)
+        return found
+
+    def schemas(self, key: str) -> tuple[Schema, ...]:
+        """Return every schema that a message of `key` must satisfy."""
+        found = self._contracts.get(key)
+        if found is None:
+            found = tuple(dict.fromkeys(c.schema for c in self.contracts if matches(c.pattern, key)))
+            _remember(self._contracts, key, found)
+        return found
+
+    def knows(self, key: str) -> bool:
+        """Say whether the file mentions `key`, by name or by a pattern."""
+        return any(matches(pattern, key) for pattern in self.keys)
+
+    @cached_property
+    def concrete_keys(self) -> tuple[str, ...]:
+        """The keys of the file that are not patterns."""
+        return tuple(key for key in self.keys if not is_wild(key))
+
+    def diff(self, other: RouteTable) -> TableDiff:
+        """Return what a change from this table to `other` adds, removes, changes and keeps, by value."""
+        old, new = self.by_name, other.by_name
+        return TableDiff(
+            added=tuple(r for name, r in new.items() if name not in old),
+            removed=tuple(r for name, r in old.items() if name not in new),
+            changed=tuple((old[name], r) for name, r in new.items() if name in old and old[name] != r),
+            kept=tuple(r for name, r in new.items() if name in old and old[name] == r),
+        )
+
+
+#: Keys remembered in a table's caches; beyond it they are emptied, so that ever new keys cannot fill memory.
+_REMEMBERED = 10_000
+
+
+def _remember(cache: dict[str, V], key: str, value: V) -> None:
+    if len(cache) >= _REMEMBERED:
+        cache.clear()
+    cache[key] = value

@@ -96,6 +96,7 @@ class RouteTable:
     warnings: tuple[Diagnostic, ...] = ()
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, tuple[Schema, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def by_name(self) -> Mapping[str, Route]:
@@ -120,7 +121,11 @@ class RouteTable:
 
     def knows(self, key: str) -> bool:
         """Say whether the file mentions `key`, by name or by a pattern."""
-        return any(matches(pattern, key) for pattern in self.keys)
+        known = self._known.get(key)
+        if known is None:
+            known = any(matches(pattern, key) for pattern in self.keys)
+            _remember(self._known, key, known)
+        return known
 
     @cached_property
     def concrete_keys(self) -> tuple[str, ...]:

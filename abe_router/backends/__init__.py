@@ -63,4 +63,4 @@ def make_backend(url: str, *, prefix: str = "") -> Backend:
 def redact(url: str) -> str:
     """Return the URL without user name, password and query, fit for a log or a message."""
     without_query = url.partition("?")[0]
-    return re.sub(r"//[^/]*@", "//***@", without_query)
+    return re.sub(r"//.*@", "//***@", without_query)

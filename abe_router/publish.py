@@ -1,0 +1,63 @@
+"""Publishing through the table: match, check, hand to the backend.
+
+`publish` is a function of the table, so that nobody holds a stale one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from abe_router.backend import Backend
+from abe_router.errors import NoRoute, PayloadInvalid
+from abe_router.message import Message, decode, encode, new_message
+from abe_router.pattern import check_key
+from abe_router.route import RouteTable
+
+
+def prepare(
+    table: RouteTable,
+    key: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    allow_unrouted: bool = False,
+) -> Message:
+    """Return the message that publishing `body`, the payload as JSON, would append.
+
+    Raise KeyInvalid, NoRoute, PayloadMalformed or PayloadInvalid, the last with every violation of every
+    schema that the table puts on `key`.
+    """
+    check_key(key)
+    if not (allow_unrouted or table.unrouted == "allow" or table.knows(key)):
+        close = get_close_matches(key, table.concrete_keys, 1)
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+        raise NoRoute(f"no route and no schema knows `{key}`{hint}")
+    payload = decode(body)
+    for schema in table.schemas(key):
+        if not schema.is_valid(payload):
+            violations = [v for s in table.schemas(key) if not s.is_valid(payload) for v in s.violations(payload)]
+            raise PayloadInvalid(key, violations)
+    return new_message(key, body, headers=headers, id=id)
+
+
+async def publish(
+    table: RouteTable,
+    backend: Backend,
+    key: str,
+    payload: Any,
+    *,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    allow_unrouted: bool = False,
+) -> Message:
+    """Check a payload against the table and append it; return the message.
+
+    Raises what `prepare` raises, PayloadUnencodable when the payload is not JSON, and
+    BackendUnavailable. What is checked is the JSON that is sent, not the object it was made from.
+    """
+    message = prepare(table, key, encode(payload), headers=headers, id=id, allow_unrouted=allow_unrouted)
+    await backend.append([message])
+    return message

@@ -24,8 +24,8 @@ import msgspec
 from abe_router.message import Message, encode, new_message
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """One attempt to hand a message to a subscription.
+class Delivery(msgspec.Struct, frozen=True, eq=False):
+    """One attempt to hand a message to a subscription; equal only to itself.
 
     `deliveries` counts every time it was handed out, crashes included, this one too; the message's
     `attempt` counts only the attempts that ended in a failure, plus this one. `failed_at` is the time of

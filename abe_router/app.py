@@ -1,0 +1,153 @@
+"""Puts the parts together and runs them: load, open, route, follow the file, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from abe_router.backends import make_backend
+from abe_router.config import Loader
+from abe_router.errors import BackendError
+from abe_router.event import Event, Events, Listener, Reloaded, ReloadRejected
+from abe_router.message import new_id
+from abe_router.reload import Reloader
+from abe_router.route import RouteTable
+from abe_router.router import Router
+
+#: How often a worker announces its state to the backend, and how long its word counts, in seconds.
+ANNOUNCE_EVERY, ANNOUNCE_TTL = 3.0, 10.0
+#: How often `once` looks whether every queue is empty, in seconds.
+LOOK_EVERY = 0.1
+
+
+class App:
+    """One worker process: a router, the file it follows, and the signals that stop it.
+
+    `table` is the table to begin with, as `loader` gave it. With `once` it ends when every queue is empty.
+    `drain`, in seconds, overrides the drain time of every route.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        table: RouteTable,
+        *,
+        listeners: Sequence[tuple[tuple[type[Event], ...], Listener]] = (),
+        watch: bool = True,
+        once: bool = False,
+        drain: float | None = None,
+    ) -> None:
+        self._loader, self._first = loader, table
+        self._watch, self._once, self._drain = watch, once, drain
+        self._events = Events([*listeners, ((Reloaded, ReloadRejected), self._note)])
+        self._backend = make_backend(table.backend, prefix=table.prefix)
+        self._router = Router(self._backend, self._events)
+        self._reloader = Reloader(loader, self._router, self._events)
+        self._signalled = asyncio.Event()
+        self._signals: list[int] = []
+        self._stopping: asyncio.Task[int] | None = None
+        self._worker = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
+        self._started_at = time.time()
+        self._receipt: Reloaded | None = None
+        self._rejected: ReloadRejected | None = None
+        self._news = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run until a signal, or until all is done; return the exit code.
+
+        0 when everything in hand was finished, 1 when the drain time was over before, 128 plus the
+        signal's number when a second signal forced the end. Raise BackendError when the backend cannot be
+        opened.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            await self._backend.open()
+            await self._router.apply(self._first)
+            side = [asyncio.create_task(self._announce())]
+            if self._watch:
+                side.append(asyncio.create_task(self._reloader.run()))
+            done = asyncio.create_task(self._empty() if self._once else self._signalled.wait())
+            stopped = asyncio.create_task(self._signalled.wait())
+            await asyncio.wait({done, stopped, *side}, return_when=asyncio.FIRST_COMPLETED)
+            abandoned = await self._stop()
+            for task in (done, stopped, *side):
+                task.cancel()
+            for result in await asyncio.gather(done, stopped, *side, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
+        finally:
+            with suppress(BackendError):
+                await self._backend.announce(self._worker, b"", 0)
+            await self._backend.close()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        if len(self._signals) > 1:
+            return 128 + self._signals[-1]
+        return 1 if abandoned else 0
+
+    def _on_signal(self, number: int) -> None:
+        self._signals.append(number)
+        self._signalled.set()
+        if len(self._signals) > 1:
+            self._forced = asyncio.create_task(self._router.stop(0.0))
+
+    async def _stop(self) -> int:
+        self._reloader.stop()
+        return await self._router.stop(self._drain)
+
+    async def _empty(self) -> None:
+        """Wait until no route of the table has anything waiting, running or delayed."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if any(consumer.in_hand for consumer in self._router.consumers.values()):
+                continue
+            names = {route.name for route in self._router.table.routes if not route.paused}
+            try:
+                counts = await self._backend.status()
+            except BackendError:
+                continue  # the consumers say so, and go on trying
+            ours = [c for c in counts if f"{c.pattern}/{c.group}" in names]
+            if not any(c.ready + c.in_flight + c.delayed for c in ours):
+                return
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Reloaded):
+            self._receipt, self._rejected = event, None
+        elif isinstance(event, ReloadRejected):
+            self._rejected = event
+        self._news.set()
+
+    async def _announce(self) -> None:
+        """Tell the backend every few seconds how this worker is, and at once after a reload."""
+        while True:
+            self._news.clear()
+            with suppress(BackendError):
+                await self._backend.announce(self._worker, self._state(), ANNOUNCE_TTL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANNOUNCE_EVERY):
+                    await self._news.wait()
+
+    def _state(self) -> bytes:
+        table, receipt, rejected = self._router.table, self._receipt, self._rejected
+        consumers = self._router.consumers
+        return msgspec.json.encode(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started_at": self._started_at,
+                "table": table.digest,
+                "path": str(table.path) if table.path else None,
+                "routes": {name: {"in_hand": c.in_hand, "connected": c.connected} for name, c in consumers.items()},
+                "receipt": receipt,
+                "rejected": [d.to_json() for d in rejected.diagnostics] if rejected else [],
+            }
+        )

@@ -1,0 +1,207 @@
+"""One attempt: check a delivery, call the handler, and decide how it ends.
+
+The decision is a value; the consumer carries it out. Nothing here talks to a backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+from abe_router.backend import ACKED, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
+from abe_router.errors import PayloadMalformed, Reject, Retry
+from abe_router.event import DeadLettered, Event, Handled, Retried, Skipped
+from abe_router.message import decode
+from abe_router.pattern import matches
+from abe_router.retry import GiveUp
+from abe_router.route import Route
+from abe_router.schema import Schema
+
+#: Longest traceback kept with a dead letter, in characters; the end says most, so the end is kept.
+MAX_TRACEBACK = 8_000
+#: Longest error message kept with a dead letter or told in an event, in characters.
+MAX_MESSAGE = 1_000
+#: Keys whose schemas are remembered by a route on a pattern.
+_REMEMBERED = 10_000
+
+
+class Verdict(NamedTuple):
+    """How a delivery ends, and what to tell once it has."""
+
+    outcome: Outcome
+    event: Event | None = None
+
+
+_HANDLED = Verdict(ACKED)
+
+
+class Worker:
+    """A place in a consumer's pool: what it runs, until when, and whether its time ran out."""
+
+    __slots__ = ("deadline", "delivery", "task", "timed_out")
+
+    def __init__(self) -> None:
+        self.delivery: Delivery | None = None
+        self.deadline = 0.0
+        self.timed_out = False
+        self.task: asyncio.Task[None] | None = None
+
+    def expire(self, now: float) -> None:
+        """Cancel the handler when its time, by the loop's clock, is up."""
+        if self.delivery is not None and now >= self.deadline and not self.timed_out and self.task:
+            self.timed_out = True
+            self.task.cancel()
+
+
+class Attempts:
+    """How one route tries its deliveries.
+
+    `table` is the hash of the route table, stamped on dead letters. `threads` runs sync handlers. With
+    `tell_handled` each success gets an event too.
+    """
+
+    def __init__(self, route: Route, *, table: str, threads: Executor, tell_handled: bool) -> None:
+        self._route, self._table, self._threads = route, table, threads
+        self._tell_handled = tell_handled
+        self._limit = route.delivery_limit
+        self._call = route.handler.call
+        self._schemas: dict[str, tuple[Schema, ...]] = {}
+
+    async def run(self, worker: Worker, delivery: Delivery, now: float) -> Verdict:
+        """Try the delivery in the task of `worker`; `now` is the loop's time. Never raises but cancelled."""
+        if delivery.deliveries > self._limit:
+            text = f"handed out {delivery.deliveries} times, limit {self._limit}; it may kill the process"
+            return self._bury(delivery, Reason("max_deliveries", "MaxDeliveries", text))
+        message, handler = delivery.message, self._route.handler
+        worker.timed_out = False
+        worker.deadline = now + self._route.timeout
+        worker.delivery = delivery
+        try:
+            checked = self._check(delivery)
+            if isinstance(checked, Verdict):
+                return checked
+            arguments = (checked[0], message) if handler.wants_message else checked
+            if handler.is_async:
+                await self._call(*arguments)
+            else:
+                loop = asyncio.get_running_loop()
+                result = await loop.run_in_executor(self._threads, self._call, *arguments)
+                if asyncio.iscoroutine(result):  # a plain function that returns a coroutine
+                    await result
+        except asyncio.CancelledError:
+            task = worker.task
+            if worker.timed_out and task is not None:
+                # The watchdog cancelled once, so one is taken back; any more came from a stop.
+                if task.uncancel() > 0:
+                    raise
+                return self._failed(delivery, self._timeout_reason(), None)
+            if task is not None and task.cancelling():
+                raise
+            reason = Reason("failed", "CancelledError", "the handler was cancelled from within")
+            return self._failed(delivery, reason, None)
+        except Reject as error:
+            return self._bury(delivery, _reason("rejected", error))
+        except Retry as error:
+            return self._failed(delivery, _reason("failed", error), error.after)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
+            return self._failed(delivery, _reason("failed", error), None)
+        finally:
+            worker.delivery = None
+        if worker.timed_out and worker.task is not None:
+            worker.task.uncancel()  # it swallowed the cancellation and returned: it did its work
+        if self._tell_handled:
+            seconds = asyncio.get_running_loop().time() - now
+            event = Handled(self._route.name, message.id, message.key, message.attempt, seconds)
+            return Verdict(ACKED, event)
+        return _HANDLED
+
+    def _check(self, delivery: Delivery) -> tuple[Any] | Verdict:
+        """Return the payload, in a tuple, or the verdict on a message that is not for the handler."""
+        message, route = delivery.message, self._route
+        try:
+            payload = decode(message.body)
+        except PayloadMalformed as error:
+            return self._invalid(delivery, Reason("malformed", "PayloadMalformed", str(error)))
+        if route.on_invalid != "deliver":
+            schemas = self._schemas.get(message.key)
+            if schemas is None:
+                schemas = self._schemas_of(message.key)
+            for schema in schemas:
+                if not schema.is_valid(payload):
+                    violations = [v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)]
+                    text = "; ".join(map(str, violations))[:MAX_MESSAGE]
+                    first = violations[0]
+                    reason = Reason(
+                        "invalid", "PayloadInvalid", text, pointer=first.pointer, keyword=first.keyword
+                    )
+                    return self._invalid(delivery, reason)
+        if route.when is not None and not route.when.is_valid(payload):
+            return Verdict(ACKED, Skipped(route.name, message.id, message.key, "when"))
+        return (payload,)
+
+    def _schemas_of(self, key: str) -> tuple[Schema, ...]:
+        if len(self._schemas) >= _REMEMBERED:
+            self._schemas.clear()
+        contracts = self._route.contracts
+        found = tuple(dict.fromkeys(c.schema for c in contracts if matches(c.pattern, key)))
+        self._schemas[key] = found
+        return found
+
+    def _invalid(self, delivery: Delivery, reason: Reason) -> Verdict:
+        if self._route.on_invalid == "drop":
+            message = delivery.message
+            return Verdict(ACKED, Skipped(self._route.name, message.id, message.key, "invalid"))
+        return self._bury(delivery, reason)
+
+    def _failed(self, delivery: Delivery, reason: Reason, after: float | None) -> Verdict:
+        message = delivery.message
+        decision = self._route.retry.decide(message.attempt, after)
+        if isinstance(decision, GiveUp):
+            return self._bury(delivery, reason)
+        event = Retried(
+            self._route.name,
+            message.id,
+            message.key,
+            message.attempt,
+            decision.delay,
+            reason.kind,
+            f"{reason.error}: {reason.message}",
+        )
+        return Verdict(Delayed(decision.delay), event)
+
+    def _bury(self, delivery: Delivery, reason: Reason) -> Verdict:
+        message, route, now = delivery.message, self._route, time.time()
+        error = f"{reason.error}: {reason.message}"
+        event = DeadLettered(
+            route.name, message.id, message.key, message.attempt, reason.kind, error, kept=route.dead_letter
+        )
+        if not route.dead_letter:
+            return Verdict(ACKED, event)
+        letter = DeadLetter(
+            route=route.name,
+            message=message,
+            reason=reason,
+            attempts=message.attempt,
+            deliveries=delivery.deliveries,
+            first_failed_at=delivery.failed_at or now,
+            last_failed_at=now,
+            table=self._table,
+        )
+        return Verdict(Died(letter), event)
+
+    def _timeout_reason(self) -> Reason:
+        route = self._route
+        text = f"the handler ran longer than {route.timeout:g} s"
+        if not route.handler.is_async:
+            text += "; its thread cannot be stopped and may still be running"
+        return Reason("timeout", "TimeoutError", text)
+
+
+def _reason(kind: str, error: BaseException) -> Reason:
+    lines = "".join(traceback.format_exception(error))
+    return Reason(kind, type(error).__name__, str(error)[:MAX_MESSAGE], traceback=lines[-MAX_TRACEBACK:])

@@ -2,7 +2,7 @@
 
 AbeRouterError
  ├─ ConfigError            the routes file has faults; `.diagnostics` holds all of them
- ├─ SchemaInvalid          a document is not a usable JSON Schema; `.pointer` says where
+ ├─ SchemaInvalid          a document is not a usable JSON Schema; `.faults` holds all of them
  ├─ HandlerError           a handler path cannot be turned into a function
  ├─ PublishError           a message was refused before it reached the backend
  │   ├─ NoRoute            no route and no schema knows the key
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from abe_router.diagnostic import Diagnostic
 
@@ -39,12 +40,31 @@ class ConfigError(AbeRouterError):
         super().__init__(f"{first.path}:{first.line}:{first.column}: {first.message}{more}")
 
 
-class SchemaInvalid(AbeRouterError):
-    """Raised when a document is not a usable JSON Schema."""
+@dataclass(frozen=True, slots=True)
+class SchemaFault:
+    """One fault for which a document is not a usable JSON Schema.
 
-    def __init__(self, message: str, *, pointer: str = "", hint: str = "") -> None:
-        self.pointer, self.hint = pointer, hint
-        super().__init__(message)
+    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`.
+    `pointer` is a JSON pointer into the document; where there is none to point into, as with a syntax
+    error, `line` and `column` count from 1. `path` is None for a schema written in the routes file.
+    """
+
+    kind: str
+    message: str
+    path: Path | None = None
+    pointer: str = ""
+    hint: str = ""
+    line: int = 0
+    column: int = 0
+
+
+class SchemaInvalid(AbeRouterError):
+    """Raised when a document is not a usable JSON Schema; carries every fault found, at least one."""
+
+    def __init__(self, name: str, faults: Sequence[SchemaFault]) -> None:
+        self.name, self.faults = name, tuple(faults)
+        self.pointer, self.hint = self.faults[0].pointer, self.faults[0].hint
+        super().__init__(f"schema `{name}`: {self.faults[0].message}")
 
 
 class HandlerError(AbeRouterError):

@@ -1,0 +1,202 @@
+"""The folder of schemas: checks and compiles them, and keeps what it compiled.
+
+Every document that a `$ref` needs is read from the folder before the compiler, which is kept offline,
+sees any of them. Each document is of the draft that its own `$schema` names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urljoin
+
+import jsonschema_rs
+
+from abe_router.errors import SchemaFault, SchemaInvalid
+from abe_router.schema.dialect import Steps, faults, pointer, subschemas
+from abe_router.schema.library import Document, Library
+from abe_router.schema.schema import Schema
+from abe_router.schema.sensitive import Sensitivity
+from abe_router.schema.violation import Describer
+
+#: A schema and the documents that were read for it, by the URI they were asked for.
+_Compiled = tuple[Schema, Mapping[str, Document]]
+
+
+class SchemaFolder:
+    """Loads schemas from one folder, compiling each once for as long as nothing it is made of changes.
+
+    `formats` says whether `format` is asserted, for all drafts alike.
+    """
+
+    def __init__(self, root: Path, *, formats: bool = True) -> None:
+        self._library, self._formats = Library(root), formats
+        self._compiled: dict[tuple[str, Document], _Compiled] = {}
+        self._older: dict[tuple[str, Document], _Compiled] = {}
+
+    @property
+    def root(self) -> Path:
+        """The folder, as an absolute path."""
+        return self._library.root
+
+    def refresh(self) -> None:
+        """Read every file anew from here on; what was not asked for since the last time is forgotten."""
+        self._library.refresh()
+        self._older, self._compiled = self._compiled, {}
+
+    def names(self) -> list[str]:
+        """Return the paths of the JSON files in the folder, relative to it, sorted."""
+        return self._library.names()
+
+    def load(self, path: str) -> Schema:
+        """Return the schema of a file, by its path relative to the folder; raise SchemaInvalid."""
+        uri = self._library.uri_of(path)
+        document = self._library.find(uri)
+        if isinstance(document, SchemaFault):
+            raise SchemaInvalid(path, [document])
+        return self._schema(path, uri, document)
+
+    def inline(self, value: Any, name: str) -> Schema:
+        """Return the schema of a value, its references relative to the folder; raise SchemaInvalid."""
+        return self._schema(name, self._library.uri_of("<inline>"), Document.of(value))
+
+    def _schema(self, name: str, uri: str, document: Document) -> Schema:
+        key = (uri, document)
+        known = self._compiled.get(key) or self._older.get(key)
+        if known is None or any(self._library.find(u) != d for u, d in known[1].items()):
+            known = self._compile(name, uri, document)
+        self._compiled[key] = known
+        return known[0]
+
+    def _compile(self, name: str, uri: str, document: Document) -> _Compiled:
+        if found := faults(document.value, document.path):
+            raise SchemaInvalid(name, found)
+        others: dict[str, Document] = {}
+        missing: dict[str, SchemaFault] = {}
+
+        def retrieve(wanted: str) -> Any:
+            other = self._library.find(wanted)
+            if isinstance(other, SchemaFault):
+                missing[wanted] = other
+                return True
+            others[wanted] = other
+            wrong = faults(other.value, other.path)
+            found.extend(wrong)
+            return True if wrong else other.value
+
+        try:
+            registry = jsonschema_rs.Registry([(uri, document.value)], retriever=retrieve)
+        except ValueError as error:
+            raise SchemaInvalid(
+                name, found or [SchemaFault("reference", str(error), document.path)]
+            ) from None
+        documents = {uri: document, **others}
+        if missing:
+            found += _missing(documents, missing)
+        if found:
+            raise SchemaInvalid(name, found)
+        try:
+            validator = jsonschema_rs.validator_for(
+                document.value,
+                registry=registry,
+                base_uri=uri,
+                validate_formats=self._formats,
+                offline=True,
+            )
+        except jsonschema_rs.ValidationError as error:
+            unresolved = list(_unresolved(documents, registry))
+            place = pointer(error.instance_path)
+            raise SchemaInvalid(
+                name, unresolved or [SchemaFault("schema", error.message, document.path, place)]
+            ) from None
+        values = {u: d.value for u, d in documents.items()}
+        describer = Describer(uri, self._library.uri, Sensitivity(values, uri, registry))
+        schema = Schema(
+            digest=self._digest(document, others),
+            name=name,
+            document=document.value,
+            is_valid=validator.is_valid,
+            sources=frozenset(d.path for d in documents.values() if d.path is not None),
+            _validator=validator,
+            _describer=describer,
+        )
+        return schema, others
+
+    def _digest(self, document: Document, others: Mapping[str, Document]) -> str:
+        digest = hashlib.sha256(b"formats\0" if self._formats else b"")
+        digest.update(document.canonical)
+        for uri, other in sorted(others.items()):
+            digest.update(b"\0%b\0%b" % (self._library.name_of(uri).encode(), other.canonical))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A reference: the document it stands in and where, the URI it is relative to, and what it says."""
+
+    document: Document
+    pointer: str
+    keyword: str
+    base: str
+    text: str
+
+    @property
+    def uri(self) -> str:
+        return urljoin(self.base, self.text)
+
+    def fault(self, kind: str, reason: SchemaFault) -> SchemaFault:
+        """Return the fault that what it refers to cannot be had."""
+        message = f"`{self.keyword}` to `{self.text}` cannot be followed: {reason.message}"
+        return SchemaFault(kind, message, self.document.path, self.pointer, reason.hint)
+
+
+def _references(documents: Mapping[str, Document]) -> Iterator[_Reference]:
+    """Yield every reference in the documents, given by URI."""
+    for uri, document in documents.items():
+        bases: dict[Steps, str] = {(): uri}
+        for path, schema in subschemas(document.value):
+            base = next(bases[path[:n]] for n in range(len(path), -1, -1) if path[:n] in bases)
+            own = schema.get("$id", schema.get("id"))
+            if isinstance(own, str) and not own.startswith("#"):
+                base = bases[path] = urljoin(base, own)
+            for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+                if isinstance(text := schema.get(key), str):
+                    yield _Reference(document, pointer([*path, key]), key, base, text)
+
+
+def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFault]) -> list[SchemaFault]:
+    """Return the faults of the documents that could not be had, each at the references that asked for it.
+
+    A file that can be read but not used says itself where its fault is.
+    """
+    found = [reason for reason in reasons.values() if reason.path is not None]
+    unplaced = {uri: reason for uri, reason in reasons.items() if reason.path is None}
+    for reference in _references(documents):
+        if (reason := reasons.get(urldefrag(reference.uri).url)) is not None and reason.path is None:
+            found.append(reference.fault("outside" if reason.kind == "outside" else "reference", reason))
+            unplaced.pop(urldefrag(reference.uri).url, None)
+    return found + [replace(reason, path=next(iter(documents.values())).path) for reason in unplaced.values()]
+
+
+def _unresolved(documents: Mapping[str, Document], registry: jsonschema_rs.Registry) -> Iterator[SchemaFault]:
+    """Yield a fault for each reference that leads to no place within its document."""
+    for reference in _references(documents):
+        try:
+            registry.resolver(reference.base).lookup(reference.text)
+        except jsonschema_rs.ReferencingError:
+            uri, fragment = urldefrag(reference.uri)
+            target = documents.get(uri)
+            places = [pointer(path) for path, _ in subschemas(target.value)] if target else []
+            close = get_close_matches(fragment, places, 1)
+            before = reference.text.partition("#")[0]
+            yield SchemaFault(
+                "reference",
+                f"`{reference.keyword}` to `{reference.text}` leads nowhere",
+                reference.document.path,
+                reference.pointer,
+                f"did you mean `{before}#{close[0]}`?" if close else "",
+            )

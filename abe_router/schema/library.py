@@ -1,0 +1,144 @@
+"""The documents of a folder, found by URI and read once; nothing outside it is ever opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+import msgspec
+
+from abe_router.errors import PayloadMalformed, SchemaFault
+from abe_router.message import decode
+from abe_router.source import Source
+
+#: Most files of a folder that are looked into, for a name or an `$id`.
+MAX_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed schema document; `canonical` is its JSON however the file is laid out."""
+
+    path: Path | None
+    canonical: bytes = field(repr=False)
+    value: Any = field(repr=False, compare=False)
+    digest: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, value: Any, path: Path | None = None, digest: str = "") -> Document:
+        """Make a document of a JSON value; `digest` is that of the file."""
+        return cls(path, msgspec.json.encode(value, order="sorted"), value, digest)
+
+
+class Library:
+    """Finds documents under `root` by URI: a file's own, or the `$id` it gives itself.
+
+    Links are followed only as far as they stay within the folder's real place.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100  a link swapped later must be seen anew
+        self.uri = self.root.as_uri().rstrip("/") + "/"
+        self._known: dict[Path, Document] = {}
+        self._read: dict[Path, Document | SchemaFault] = {}
+        self._identified: dict[str, Path] | None = None
+
+    def refresh(self) -> None:
+        """Read every file anew from here on; the parse of an unchanged one is kept."""
+        self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}
+        self._read, self._identified = {}, None
+
+    def uri_of(self, path: str) -> str:
+        """Return the URI of a path relative to the folder."""
+        return urljoin(self.uri, quote(path))
+
+    def name_of(self, uri: str) -> str:
+        """Return the path of a file relative to the folder, or the URI of anything else."""
+        return unquote(uri.removeprefix(self.uri)) if uri.startswith(self.uri) else uri
+
+    def names(self) -> list[str]:
+        """Return the paths of the folder's JSON files, relative to it, sorted."""
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.root):
+            folders.sort()
+            here = Path(folder).relative_to(self.root)
+            found += [(here / name).as_posix() for name in files if name.endswith(".json")]
+            if len(found) > MAX_FILES:
+                break
+        return sorted(found[:MAX_FILES])
+
+    def find(self, uri: str) -> Document | SchemaFault:
+        """Return the document of a URI without fragment, or why there is none."""
+        parts = urlsplit(uri)
+        if parts.scheme == "file" and not parts.netloc:
+            # Dots written as `%2e` outlive the joining of URIs.
+            path = Path(os.path.normpath(unquote(parts.path)))
+        elif (identified := self._by_id().get(uri)) is not None:
+            path = identified
+        else:
+            return SchemaFault(
+                "reference",
+                f"`{uri}` is the `$id` of no schema in `{self.root.name}`",
+                hint="nothing is fetched: give a schema in the folder this `$id`, or refer to it by its path",
+            )
+        if path not in self._read:
+            self._read[path] = self._open(path)
+        return self._read[path]
+
+    def _open(self, path: Path) -> Document | SchemaFault:
+        outside = SchemaFault(
+            "outside",
+            f"`{path}` is outside the folder of schemas",
+            hint=f"a schema and all it refers to lie in {self.root}",
+        )
+        if not path.is_relative_to(self.root):
+            return outside
+        shown = path.relative_to(self.root).as_posix()
+        try:
+            real = path.resolve(strict=True)
+            if not real.is_relative_to(self.root.resolve()):
+                return outside
+            source = Source.read(real)
+        except FileNotFoundError:
+            close = get_close_matches(shown, self.names(), 1)
+            hint = f"did you mean `{close[0]}`?" if close else ""
+            return SchemaFault("missing", f"schema `{shown}` is not in `{self.root.name}`", hint=hint)
+        except (OSError, ValueError) as error:
+            why = (error.strerror or "").lower() if isinstance(error, OSError) else error
+            return SchemaFault("unreadable", f"schema `{shown}` cannot be read: {why}")
+        known = self._known.get(path)
+        return known if known and known.digest == source.digest else _parse(source, path, shown)
+
+    def _by_id(self) -> dict[str, Path]:
+        """Return the files of the folder by the absolute `$id` they give themselves."""
+        if self._identified is None:
+            self._identified = {}
+            for name in self.names():
+                uri = self.uri_of(name)
+                document = self.find(uri)
+                value = document.value if isinstance(document, Document) else None
+                own = value.get("$id", value.get("id")) if isinstance(value, dict) else None
+                if isinstance(own, str):
+                    self._identified.setdefault(urljoin(uri, own).removesuffix("#"), self.root / name)
+        return self._identified
+
+
+def _parse(source: Source, path: Path, shown: str) -> Document | SchemaFault:
+    """Parse a schema file, within the limits of a payload."""
+    try:
+        return Document.of(decode(source.data), path, source.digest)
+    except PayloadMalformed as error:
+        message = str(error).replace("payload", f"schema `{shown}`", 1)
+    try:
+        json.loads(source.data)
+    except json.JSONDecodeError as error:  # the second parser knows line and column; the first has the say
+        message = f"schema `{shown}` is not JSON: {error.msg[0].lower()}{error.msg[1:]}"
+        return SchemaFault("syntax", message, path, line=error.lineno, column=error.colno)
+    except (ValueError, RecursionError):
+        pass
+    return SchemaFault("syntax", message, path, line=1, column=1)

@@ -1,0 +1,41 @@
+"""A file, read once: what is hashed, checked and parsed are the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+#: Largest file that is read, in bytes: far above any routes file or schema written by hand.
+MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The content of a file at one moment; `mode` are its permission bits."""
+
+    path: Path
+    data: bytes = field(repr=False)
+    digest: str
+    mode: int = 0o600
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a regular file of at most 1 MiB.
+
+        Raise OSError when it cannot be opened, ValueError when it is something else or larger.
+        """
+        # Without O_NONBLOCK, opening a pipe would wait for a writer that never comes.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISDIR(status.st_mode):
+                raise ValueError("it is a folder, not a file")
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is not a regular file")
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
+        return cls(path, data, hashlib.sha256(data).hexdigest(), stat.S_IMODE(status.st_mode))

@@ -135,7 +135,7 @@ class Subscription(ABC):
         Each is leased to this handle: nobody else gets it before the lease runs out. New messages, due
         retries and deliveries whose lease ran out elsewhere all come this way, whether or not there is
         new traffic. Messages of one key come in the order they were appended, but for retries. Only one
-        fetch of a handle runs at a time.
+        fetch of a handle runs at a time. A closed handle returns none, at once.
         """
 
     @abstractmethod
@@ -146,9 +146,10 @@ class Subscription(ABC):
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         """Carry out the outcomes, all or some; return the deliveries that were refused.
 
-        Refused is a delivery whose lease this handle no longer holds: nothing changes for it. Each
-        outcome is carried out whole or not at all. Settling again after an error is safe: what was
-        settled before is refused then.
+        Refused is a delivery whose lease this handle no longer holds, since it was settled before or
+        handed out anew: nothing changes for it. A lease that ran out is still held while nobody else
+        took the delivery. Each outcome is carried out whole or not at all. Settling again after an error
+        is safe: what was settled before is refused then.
         """
 
     @abstractmethod

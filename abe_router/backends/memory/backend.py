@@ -1,0 +1,193 @@
+"""The memory backend and its handles."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+from abe_router.backend import (
+    Backend,
+    DeadLetter,
+    Delivery,
+    Features,
+    Outcome,
+    Subscription,
+    SubscriptionStatus,
+)
+from abe_router.backends.memory.group import Clock, Entry, Group, set_off
+from abe_router.backends.memory.log import Log
+from abe_router.message import Message
+from abe_router.pattern import matches
+
+#: Routing keys whose groups are remembered.
+KEYS = 10_000
+
+
+class MemorySubscription(Subscription):
+    """A handle on a group; it is open as long as it is among `handles`."""
+
+    def __init__(
+        self, pattern: str, group: str, entries: Group, lease: float, handles: set[MemorySubscription]
+    ) -> None:
+        self.pattern, self.group = pattern, group
+        self._entries, self._lease, self._handles = entries, lease, handles
+        self._interrupted = False
+        self._waiter: asyncio.Future[None] | None = None
+        handles.add(self)
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        # Otherwise a consumer that always finds something would never let anyone else run.
+        await asyncio.sleep(0)
+        while self in self._handles:
+            taken = self._entries.take(limit, self, self._lease)
+            left = deadline - loop.time()
+            if taken or self._interrupted or left <= 0:
+                self._interrupted = False
+                return taken
+            self._waiter = loop.create_future()
+            await self._entries.wait(self._waiter, left)
+        return []
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        if self._waiter:
+            set_off(self._waiter)
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+        refused = []
+        for delivery, outcome in settlements:
+            if entry := self._held(delivery):
+                self._entries.settle(entry, outcome)
+            else:
+                refused.append(delivery)
+        return refused
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        refused = []
+        for delivery in deliveries:
+            if entry := self._held(delivery):
+                self._entries.renew(entry, self._lease)
+            else:
+                refused.append(delivery)
+        return refused
+
+    async def close(self) -> None:
+        self._handles.discard(self)
+        self.interrupt()
+
+    def _held(self, delivery: Delivery) -> Entry | None:
+        """Return the entry, if it was handed to us and neither settled nor handed out since."""
+        entry: Entry
+        entry, claim = delivery.receipt
+        return entry if entry.claim == claim and entry.holder is self else None
+
+
+class MemoryBackend(Backend):
+    """Keeps messages in this process, and loses them with it.
+
+    `clock` gives the time, in seconds, by which leases, delays and announcements run.
+    """
+
+    features: ClassVar[Features] = Features(durable=False, processes=False)
+
+    def __init__(self, *, clock: Clock = time.monotonic) -> None:
+        self.url = "memory://"
+        self._clock = clock
+        self._log = Log()
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._by_key: dict[str, tuple[Group, ...]] = {}
+        self._handles: set[MemorySubscription] = set()
+        self._announced: dict[str, tuple[float, bytes]] = {}
+
+    @classmethod
+    def from_url(cls, url: str, *, prefix: str = "") -> Self:  # noqa: ARG003  one process shares no names
+        if url.removeprefix("memory:").strip("/"):
+            raise ValueError("`memory://` takes no path")
+        return cls()
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:  # noqa: ARG003  there is nothing to configure
+        return cls()
+
+    async def open(self) -> None:
+        return
+
+    async def close(self) -> None:
+        for handle in tuple(self._handles):
+            await handle.close()
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        touched = set()
+        for message in messages:
+            kept = self._log.append(message)
+            for group in self._groups_of(message.key):
+                group.add(kept)
+                touched.add(group)
+        for group in touched:
+            group.wake()
+
+    async def subscribe(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> Subscription:
+        entries = self._groups.get((pattern, group))
+        if entries is None:
+            entries = self._groups[pattern, group] = Group(self._log, self._clock)
+            self._by_key.clear()
+            for kept in self._log.since(pattern, start):
+                entries.add(kept)
+        return MemorySubscription(pattern, group, entries, lease, self._handles)
+
+    async def status(self) -> Sequence[SubscriptionStatus]:
+        return [entries.counts(*name) for name, entries in sorted(self._groups.items())]
+
+    async def drop(self, pattern: str, group: str) -> bool:
+        entries = self._groups.pop((pattern, group), None)
+        if entries is None:
+            return False
+        self._by_key.clear()
+        entries.forget()
+        return True
+
+    async def dead_letters(
+        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+    ) -> Sequence[DeadLetter]:
+        entries = self._groups.get((pattern, group))
+        return entries.letters(limit, after) if entries else []
+
+    async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        entries = self._groups.get((pattern, group))
+        if entries is None:
+            return 0
+        messages = entries.bury(ids)
+        for kept in messages:
+            entries.add(kept)
+        entries.wake()
+        return len(messages)
+
+    async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        entries = self._groups.get((pattern, group))
+        return len(entries.bury(ids)) if entries else 0
+
+    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
+        if state:
+            self._announced[worker] = (self._clock() + ttl, state)
+        else:
+            self._announced.pop(worker, None)
+
+    async def announcements(self) -> Mapping[str, bytes]:
+        now = self._clock()
+        self._announced = {w: (until, s) for w, (until, s) in self._announced.items() if until > now}
+        return {worker: state for worker, (_, state) in sorted(self._announced.items())}
+
+    def _groups_of(self, key: str) -> tuple[Group, ...]:
+        groups = self._by_key.get(key)
+        if groups is None:
+            groups = tuple(g for (pattern, _), g in self._groups.items() if matches(pattern, key))
+            if len(self._by_key) >= KEYS:
+                self._by_key.clear()
+            self._by_key[key] = groups
+        return groups

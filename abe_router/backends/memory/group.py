@@ -1,0 +1,192 @@
+"""What one group has of each message: ready, leased, delayed or dead."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count, dropwhile, islice
+
+import msgspec
+
+from abe_router.backend import (
+    Acked,
+    DeadLetter,
+    Delayed,
+    Delivery,
+    Died,
+    Outcome,
+    Subscription,
+    SubscriptionStatus,
+)
+from abe_router.backends.memory.log import Kept, Log, with_attempt
+
+Clock = Callable[[], float]
+
+
+class Entry:
+    """A message within one group.
+
+    `claim` rises at each hand-out and each settling, so of all receipts the last one fits, and it fits once.
+    """
+
+    __slots__ = ("claim", "deliveries", "failed_at", "holder", "kept", "lease_until", "message", "seq")
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept, self.seq, self.message = kept, kept.seq, kept.message
+        self.claim = self.deliveries = 0
+        self.failed_at: float | None = None
+        self.holder: Subscription | None = None
+        self.lease_until = 0.0
+
+
+class Group:
+    """The entries of one group, each in one place, and the handles that wait for some."""
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log, self._clock = log, clock
+        self._ready: deque[Entry] = deque()  # in the order they came
+        self._returned: dict[int, Entry] = {}  # ready as well, but handed out before: these go first
+        self._returned_order: list[int] = []  # heap of their numbers, and of some that have left again
+        self._leased: dict[int, Entry] = {}
+        self._delayed: list[tuple[float, int, Entry]] = []
+        self._dead: dict[int, tuple[DeadLetter, Entry]] = {}
+        self._letters = count(1)
+        self._look_at = float("inf")  # no lease runs out before this time
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def add(self, kept: Kept) -> None:
+        """Take in a message; `wake` follows when all are in."""
+        kept.unsettled += 1
+        self._ready.append(Entry(kept))
+
+    async def wait(self, waiter: asyncio.Future[None], seconds: float) -> None:
+        """Wait until there may be something to take, at most for `seconds`."""
+        due = min(self._look_at, self._delayed[0][0]) if self._delayed else self._look_at
+        timer = waiter.get_loop().call_later(min(seconds, due - self._clock()), set_off, waiter)
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            timer.cancel()
+
+    def wake(self) -> None:
+        """Let those who wait look again: there is more, or something falls due sooner than they knew."""
+        for waiter in self._waiters:
+            set_off(waiter)
+
+    def take(self, limit: int, holder: Subscription, lease: float) -> list[Delivery]:
+        """Lease up to `limit` entries to the holder, for `lease` seconds."""
+        self._recover()
+        ready, returned, leased = self._ready, self._returned, self._leased
+        until = self._clock() + lease
+        taken: list[Delivery] = []
+        while len(taken) < limit:
+            if returned:
+                entry = returned.pop(heapq.heappop(self._returned_order), None)
+                if entry is None:
+                    continue
+            elif ready:
+                entry = ready.popleft()
+            else:
+                break
+            entry.claim += 1
+            entry.deliveries += 1
+            entry.holder, entry.lease_until = holder, until
+            leased[entry.seq] = entry
+            taken.append(Delivery(entry.message, entry.deliveries, (entry, entry.claim), entry.failed_at))
+        if taken:
+            self._expect(until)
+        return taken
+
+    def settle(self, entry: Entry, outcome: Outcome) -> None:
+        """Carry out the outcome of an entry that somebody holds."""
+        entry.claim += 1
+        if self._leased.pop(entry.seq, None) is None:
+            del self._returned[entry.seq]
+        if isinstance(outcome, Acked):
+            self._log.settled(entry.kept)
+        elif isinstance(outcome, Delayed):
+            if entry.failed_at is None:
+                entry.failed_at = time.time()
+            entry.message = with_attempt(entry.message, entry.message.attempt + 1)
+            heapq.heappush(self._delayed, (self._clock() + outcome.seconds, entry.seq, entry))
+            self.wake()
+        elif isinstance(outcome, Died):
+            number = next(self._letters)
+            self._dead[number] = (msgspec.structs.replace(outcome.letter, id=str(number)), entry)
+            self._log.settled(entry.kept)
+        else:
+            entry.deliveries -= 1
+            self._return(entry)
+            self.wake()
+
+    def renew(self, entry: Entry, lease: float) -> None:
+        """Start the lease of an entry anew, also when it ran out and nobody took the entry."""
+        entry.lease_until = self._clock() + lease
+        if self._returned.pop(entry.seq, None):
+            self._leased[entry.seq] = entry
+        self._expect(entry.lease_until)
+
+    def counts(self, pattern: str, name: str) -> SubscriptionStatus:
+        """Return how many entries are in each place."""
+        self._recover()
+        ready = len(self._ready) + len(self._returned)
+        return SubscriptionStatus(
+            pattern, name, ready, len(self._leased), len(self._delayed), len(self._dead)
+        )
+
+    def letters(self, limit: int, after: str) -> list[DeadLetter]:
+        """Return up to `limit` dead letters that came after the one of that id."""
+        seen = _number(after)
+        later = dropwhile(lambda item: item[0] <= seen, self._dead.items())
+        return [letter for _, (letter, _) in islice(later, limit)]
+
+    def bury(self, ids: Sequence[str]) -> list[Kept]:
+        """Remove dead letters; return the messages of those that were there."""
+        return [self._dead.pop(number)[1].kept for number in map(_number, ids) if number in self._dead]
+
+    def forget(self) -> None:
+        """Let go of everything; no receipt fits any more."""
+        delayed = (entry for _, _, entry in self._delayed)
+        for entry in (*self._ready, *self._returned.values(), *self._leased.values(), *delayed):
+            entry.claim += 1
+            self._log.settled(entry.kept)
+        for place in (self._ready, self._returned, self._leased, self._delayed, self._dead):
+            place.clear()
+
+    def _recover(self) -> None:
+        """Make ready what is due, and what was leased by someone who let the lease run out."""
+        now = self._clock()
+        while self._delayed and self._delayed[0][0] <= now:
+            self._return(heapq.heappop(self._delayed)[2])
+        if now >= self._look_at:
+            for entry in [entry for entry in self._leased.values() if entry.lease_until <= now]:
+                del self._leased[entry.seq]
+                self._return(entry)
+            self._look_at = min((e.lease_until for e in self._leased.values()), default=float("inf"))
+
+    def _return(self, entry: Entry) -> None:
+        if not self._returned:
+            self._returned_order.clear()
+        self._returned[entry.seq] = entry
+        heapq.heappush(self._returned_order, entry.seq)
+
+    def _expect(self, end: float) -> None:
+        """Note when a lease ends."""
+        if end < self._look_at:
+            self._look_at = end
+            self.wake()
+
+
+def set_off(waiter: asyncio.Future[None]) -> None:
+    """Wake whoever waits for it, unless that was done before."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _number(letter_id: str) -> int:
+    return int(letter_id) if letter_id.isdecimal() else 0

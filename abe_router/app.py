@@ -146,7 +146,9 @@ class App:
                 "started_at": self._started_at,
                 "table": table.digest,
                 "path": str(table.path) if table.path else None,
-                "routes": {name: {"in_hand": c.in_hand, "connected": c.connected} for name, c in consumers.items()},
+                "routes": {
+                    name: {"in_hand": c.in_hand, "connected": c.connected} for name, c in consumers.items()
+                },
                 "receipt": receipt,
                 "rejected": [d.to_json() for d in rejected.diagnostics] if rejected else [],
             }

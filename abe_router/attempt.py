@@ -133,7 +133,9 @@ class Attempts:
                 schemas = self._schemas_of(message.key)
             for schema in schemas:
                 if not schema.is_valid(payload):
-                    violations = [v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)]
+                    violations = [
+                        v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)
+                    ]
                     text = "; ".join(map(str, violations))[:MAX_MESSAGE]
                     first = violations[0]
                     reason = Reason(

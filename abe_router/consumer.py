@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 
 from abe_router.attempt import Attempts, Verdict, Worker
@@ -138,9 +139,7 @@ class Consumer:
             watching.cancel()
             settling.cancel()
             ended = await asyncio.gather(fetching, settling, watching, stopping, return_exceptions=True)
-            self._events.emit(
-                ConsumerStopped(self.route.name, released, self.abandoned, loop.time() - began)
-            )
+            self._events.emit(ConsumerStopped(self.route.name, released, self.abandoned, loop.time() - began))
         for result in ended:
             if isinstance(result, Exception):
                 raise result
@@ -214,7 +213,7 @@ class Consumer:
                 elif lasted > FALLS_BEHIND:
                     self._ahead //= 2
             limit = min(room, MAX_FETCH)
-            deliveries = await self._persist(lambda limit=limit: subscription.fetch(limit, FETCH_WAIT))
+            deliveries = await self._persist(partial(subscription.fetch, limit, FETCH_WAIT))
             if not deliveries:
                 full_at = 0.0
                 continue

@@ -170,5 +170,5 @@ class Events:
             if isinstance(event, kinds):
                 try:
                     listener(event)
-                except Exception:
+                except Exception:  # noqa: BLE001  watching cannot break work
                     _log.exception("a listener failed on %s", type(event).__name__)

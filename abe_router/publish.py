@@ -38,7 +38,9 @@ def prepare(
     payload = decode(body)
     for schema in table.schemas(key):
         if not schema.is_valid(payload):
-            violations = [v for s in table.schemas(key) if not s.is_valid(payload) for v in s.violations(payload)]
+            violations = [
+                v for s in table.schemas(key) if not s.is_valid(payload) for v in s.violations(payload)
+            ]
             raise PayloadInvalid(key, violations)
     return new_message(key, body, headers=headers, id=id)
 

@@ -44,7 +44,7 @@ class Route:
     handler: Handler
     contracts: tuple[Contract, ...] = ()
     when: Schema | None = None
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     concurrency: int = 10
     timeout: float = 30.0
     lease: float = 30.0

@@ -149,7 +149,7 @@ class _Seat:
                 self._steady.set()
             try:
                 await running
-            except Exception:
+            except Exception:  # noqa: BLE001  one consumer must not end the others
                 _log.exception("the consumer of %s failed and is started again", wanted[0].name)
                 lasted = time.monotonic() - began
                 pause = FIRST_PAUSE if lasted > LONGEST_PAUSE else min(LONGEST_PAUSE, 2 * pause)

@@ -59,7 +59,9 @@ class Running:
             await self.backend.publish(key, payload)
 
 
-def make_route(function: Callable[..., Any], key: str = "orders.created", group: str = "billing", **options: Any) -> Route:
+def make_route(
+    function: Callable[..., Any], key: str = "orders.created", group: str = "billing", **options: Any
+) -> Route:
     return Route(key=key, group=group, handler=handler_from(function), **{"retry": AT_ONCE, **options})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from abe_router.errors import Reject, Retry
 from abe_router.event import (
     ConsumerStopped,
     DeadLettered,
@@ -13,7 +14,6 @@ from abe_router.event import (
     Retried,
     Skipped,
 )
-from abe_router.errors import Reject, Retry
 from abe_router.message import Message
 from abe_router.retry import RetryPolicy
 

@@ -1,0 +1,104 @@
+"""What can be a payload, and that it travels unchanged."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from abe_router.errors import PayloadMalformed, PayloadUnencodable
+from abe_router.message import MAX_BYTES, MAX_DEPTH, decode, encode, new_id, new_message
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@given(json_values)
+def test_every_json_value_comes_back_as_it_was(value):
+    assert decode(encode(value)) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1, float("inf")], {"a": (-float("inf"),), "b": None}])
+def test_nan_and_infinity_are_refused_rather_than_turned_into_null(value):
+    with pytest.raises(PayloadUnencodable, match="NaN"):
+        encode(value)
+
+
+def test_none_is_a_payload():
+    assert encode({"a": None}) == b'{"a":null}'
+
+
+@pytest.mark.parametrize("value", [object(), {"a": print}, {(1, 2): 3}])
+def test_what_has_no_json_form_is_refused(value):
+    with pytest.raises(PayloadUnencodable, match="not JSON"):
+        encode(value)
+
+
+def test_a_value_that_contains_itself_is_refused():
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(PayloadUnencodable):
+        encode(loop)
+
+
+def test_integers_stay_exact_beyond_64_bits():
+    assert decode(b"123456789012345678901234567890") == 123456789012345678901234567890
+
+
+def test_the_size_limit_holds_both_ways():
+    with pytest.raises(PayloadUnencodable, match="over the limit"):
+        encode("x" * MAX_BYTES)
+    with pytest.raises(PayloadMalformed, match="over the limit"):
+        decode(b'"' + b"x" * MAX_BYTES + b'"')
+    assert len(encode("x" * (MAX_BYTES - 2))) == MAX_BYTES
+
+
+def test_the_depth_limit_is_exact_and_looks_through_strings():
+    assert decode(nested(MAX_DEPTH).encode()) is not None
+    with pytest.raises(PayloadMalformed, match="nested deeper"):
+        decode(nested(MAX_DEPTH + 1).encode())
+    assert decode(b'["' + b"[" * 500 + b'\\"' + b"{" * 500 + b'"]')
+    assert len(decode(b"[" + b"[],{}," * 500 + b"1]")) == 1001
+
+
+def test_very_deep_nesting_is_refused_without_recursion():
+    with pytest.raises(PayloadMalformed):
+        decode(b"[" * 400_000)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"nope", b'"\xff"', b"NaN", b"1e400", b"\xef\xbb\xbf1", b"1 2"])
+def test_what_is_not_json_is_refused(body):
+    with pytest.raises(PayloadMalformed):
+        decode(body)
+
+
+def test_ids_are_unique_also_across_a_fork():
+    mine = {new_id() for _ in range(1000)}
+    assert len(mine) == 1000
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+    assert theirs.split("-")[1] != new_id().split("-")[1]
+
+
+def test_a_message_is_a_value():
+    one = new_message("orders.created", b"1", id="x")
+    assert one.payload == 1
+    assert one == type(one)(one.id, one.key, one.body, one.headers, one.published_at)
+    with pytest.raises(AttributeError):
+        one.id = "y"  # type: ignore[misc]

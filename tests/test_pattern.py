@@ -1,0 +1,75 @@
+"""Keys and patterns, checked against the definition and against each other."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from abe_router.errors import KeyInvalid
+from abe_router.pattern import check_key, is_group, is_key, is_pattern, matches, overlaps
+
+words = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
+patterns = st.lists(st.sampled_from("ab*#"), min_size=1, max_size=4).map(".".join)
+
+
+def by_definition(pattern: str, key: str) -> bool:
+    """Say what AMQP says, by way of a regular expression over words that each end in a dot."""
+    parts = {"*": r"[^.]+\.", "#": r"([^.]+\.)*"}
+    text = "".join(parts.get(word, re.escape(word) + r"\.") for word in pattern.split("."))
+    return re.fullmatch(text, key + ".") is not None
+
+
+@given(patterns, words.map(".".join))
+def test_matching_is_what_amqp_defines(pattern, key):
+    assert matches(pattern, key) == by_definition(pattern, key)
+
+
+KEYS = [".".join(p) for n in range(1, 6) for p in product("abc", repeat=n)]
+
+
+@given(patterns, patterns)
+def test_two_patterns_overlap_exactly_when_some_key_matches_both(left, right):
+    some = any(by_definition(left, key) and by_definition(right, key) for key in KEYS)
+    # `#` alone also matches no words at all, which is no key: the only overlap that has no witness.
+    if overlaps(left, right) != some:
+        assert set(left) | set(right) <= {"#", "."}
+    assert overlaps(left, right) == overlaps(right, left)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("orders", True),
+        ("orders.created", True),
+        ("slack:events", True),
+        ("", False),
+        ("orders.", False),
+        ("orders..created", False),
+        ("orders.*", False),
+        ("orders created", False),
+        ("{orders}", False),
+        ("orders/created", False),
+        ("a" * 256, False),
+    ],
+)
+def test_a_key_is_dotted_words(text, good):
+    assert is_key(text) is good
+
+
+def test_a_pattern_is_a_key_with_wildcards_for_whole_words():
+    assert is_pattern("orders.*.#")
+    assert not is_pattern("orders.cre*")
+
+
+def test_a_group_has_no_slash_so_that_route_names_read_one_way_only():
+    assert is_group("billing-2")
+    assert not is_group("a/b")
+
+
+def test_a_bad_key_is_refused_with_a_reason():
+    with pytest.raises(KeyInvalid, match="not a routing key"):
+        check_key("orders created")

@@ -1,0 +1,66 @@
+"""Tables match keys and differ by value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from abe_router.handler import handler_from
+from abe_router.route import Contract, Route, RouteTable
+from abe_router.schema import SchemaFolder
+
+
+async def first(payload):
+    """A handler."""
+
+
+async def second(payload):
+    """Another handler."""
+
+
+def route(key="orders.created", group="billing", **options):
+    return Route(key=key, group=group, handler=handler_from(first), **options)
+
+
+def test_a_key_matches_its_own_routes_and_those_on_patterns_in_the_order_of_the_file():
+    table = RouteTable(routes=(route("#", "all"), route(), route("orders.*", "any"), route("x")))
+    assert [r.name for r in table.match("orders.created")] == [
+        "#/all",
+        "orders.created/billing",
+        "orders.*/any",
+    ]
+    assert table.match("orders.created") is table.match("orders.created")
+
+
+def test_a_key_must_satisfy_every_schema_whose_entry_matches_it_once(tmp_path):
+    schemas = SchemaFolder(tmp_path)
+    order, event = schemas.inline({"type": "object"}, "a"), schemas.inline({"type": "array"}, "b")
+    table = RouteTable(
+        contracts=(Contract("orders.created", order), Contract("orders.#", event), Contract("#", order))
+    )
+    assert table.schemas("orders.created") == (order, event)
+    assert table.schemas("x") == (order,)
+
+
+def test_a_table_knows_the_keys_of_its_file():
+    table = RouteTable(keys=("orders.created", "github.*"))
+    assert table.knows("orders.created")
+    assert table.knows("github.push")
+    assert not table.knows("orders.paid")
+
+
+def test_the_difference_is_by_value_and_by_identity_of_key_and_group():
+    kept, gone, old = route(), route(group="gone"), route(group="audit")
+    new, added = replace(old, concurrency=2), route(group="added")
+    diff = RouteTable(routes=(kept, gone, old)).diff(RouteTable(routes=(added, replace(kept), new)))
+    assert (diff.added, diff.removed, diff.changed, diff.kept) == ((added,), (gone,), ((old, new),), (kept,))
+
+
+def test_another_handler_path_is_a_change_and_new_code_under_the_same_path_is_not():
+    one = route()
+    assert one != replace(one, handler=handler_from(second))
+    assert one == replace(one, handler=replace(handler_from(second), path=one.handler.path))
+
+
+def test_without_a_limit_deliveries_may_exceed_attempts_by_five():
+    assert route().delivery_limit == 10
+    assert route(max_deliveries=3).delivery_limit == 3

@@ -1,0 +1,70 @@
+"""Reading the routes file and reaching the backend, for the commands that need them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, redirect_stdout
+from pathlib import Path
+
+from abe_router.backend import Backend
+from abe_router.cli.failure import CONFIG, Failure
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.route import RouteTable
+
+
+def read_table(
+    path: Path,
+    *,
+    backend: str | None = None,
+    import_handlers: bool = False,
+    allow_handlers: Sequence[str] = (),
+    trust_writable: bool = False,
+) -> RouteTable:
+    """Return the table of a routes file; raise ConfigError with every fault in it.
+
+    Handlers are imported only on request: it runs the user's code, and what that prints goes to stderr,
+    so that stdout stays data.
+    """
+    from abe_router.config import Loader
+
+    loader = Loader(
+        path,
+        allow_handlers=allow_handlers,
+        import_handlers=import_handlers,
+        backend=backend,
+        trust_writable=trust_writable,
+    )
+    with redirect_stdout(sys.stderr):
+        return loader.load()
+
+
+def read_table_if_any(path: Path, *, backend: str | None) -> RouteTable:
+    """Return the table of a routes file, or an empty one when there is no file but a backend is named."""
+    if backend is not None and not path.exists():
+        return RouteTable(backend=backend)
+    return read_table(path, backend=backend)
+
+
+@asynccontextmanager
+async def reach(table: RouteTable, *, prefix: str | None = None) -> AsyncIterator[Backend]:
+    """Connect to the backend of a table; raise Failure when that cannot make sense, or BackendUnavailable."""
+    from abe_router.backends import make_backend
+
+    try:
+        backend = make_backend(table.backend, prefix=table.prefix if prefix is None else prefix)
+    except BackendUnavailable:
+        raise
+    except BackendError as error:
+        raise Failure(str(error), code=CONFIG) from error
+    if not backend.features.processes:
+        raise Failure(
+            f"backend `{table.backend}` lives in one process, and this is another",
+            hint="use sqlite:///PATH or redis://HOST, in the file or by --backend",
+            code=CONFIG,
+        )
+    await backend.open()
+    try:
+        yield backend
+    finally:
+        await backend.close()

@@ -1,0 +1,53 @@
+"""`abe-router init`: a starter folder that works."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from abe_router.cli.examples import as_command
+from abe_router.cli.failure import OK, Failure
+from abe_router.cli.screen import say, show
+
+_STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
+
+
+@as_command(
+    "init",
+    """
+    abe-router init shop
+    """,
+)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
+def command(folder: Path) -> int:
+    """Write a working starter folder: a routes file, a handler, a schema.
+
+    Nothing that is there is overwritten. Prints the files it wrote, and says what to run next.
+    """
+    import msgspec
+
+    from abe_router.config import json_schema
+
+    contents = {name: files("abe_router.cli").joinpath("starter", name).read_bytes() for name in _STARTER}
+    contents["routes.schema.json"] = msgspec.json.format(msgspec.json.encode(json_schema())) + b"\n"
+    taken = [str(folder / name) for name in contents if (folder / name).exists()]
+    if taken:
+        raise Failure(f"`{taken[0]}` is there already", hint="choose another folder; nothing was written")
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:  # x: what came to be meanwhile is not overwritten either
+            file.write(content)
+        show(str(path))
+    say("\nnext:")
+    if folder != Path():
+        say(f"  cd {shlex.quote(str(folder))}")
+    say("  abe-router serve")
+    say("and in another terminal:")
+    if folder != Path():
+        say(f"  cd {shlex.quote(str(folder))}")
+    say("""  abe-router publish greetings.said '{"name": "Ada"}'""")
+    return OK

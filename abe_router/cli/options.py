@@ -1,0 +1,68 @@
+"""The options that several commands share; each shows its environment variable in the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from abe_router.pattern import is_group, is_pattern
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def option(*names: str, **rest: Any) -> Callable[[Decorated], Decorated]:
+    """Return click's option, with its environment variable in the help."""
+    return click.option(*names, show_envvar=True, **rest)
+
+
+_ROUTES: dict[str, Any] = {
+    "envvar": "ABE_ROUTER_CONFIG",
+    "default": Path("routes.yaml"),
+    "type": click.Path(path_type=Path),
+}
+
+routes_argument = click.argument("routes", **_ROUTES)
+config_option = option("-c", "--config", "routes", metavar="ROUTES", help="The routes file.", **_ROUTES)
+backend_option = option(
+    "--backend", metavar="URL", envvar="ABE_ROUTER_BACKEND", help="Use this backend, not the file's."
+)
+prefix_option = option(
+    "--prefix", metavar="TEXT", envvar="ABE_ROUTER_PREFIX", help="Prefix of stream names, not the file's."
+)
+json_option = option("--json", is_flag=True, help="Print JSON.")
+allow_handlers_option = option(
+    "--allow-handlers",
+    metavar="PATTERN",
+    multiple=True,
+    envvar="ABE_ROUTER_ALLOW_HANDLERS",
+    help="Import only handlers that match, as 'shop.*'; may be repeated.",
+)
+trust_writable_option = option(
+    "--trust-writable",
+    is_flag=True,
+    envvar="ABE_ROUTER_TRUST_WRITABLE",
+    help="Accept a routes file that every user of this machine can write.",
+)
+
+
+def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
+    """Return the pair of a route's name, `key/group`: a key has no slash, and neither has a group."""
+    if value is None:
+        return None
+    key, _, group = value.partition("/")
+    if not is_pattern(key) or not is_group(group):
+        raise click.BadParameter(f"`{value}` is not KEY/GROUP, such as orders.created/billing", ctx, param)
+    return key, group
+
+
+def route_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:
+    """Return the argument ROUTE, handed on as (key, group)."""
+    return click.argument("route", metavar="KEY/GROUP", required=required, callback=_split_route)
+
+
+def reaching(command: Decorated) -> Decorated:
+    """Add the options that say which backend: the file's, or another."""
+    return config_option(backend_option(prefix_option(command)))

@@ -1,0 +1,101 @@
+"""`abe-router routes`: the routes of a file, as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from abe_router.cli.access import read_table
+from abe_router.cli.examples import as_command
+from abe_router.cli.failure import OK
+from abe_router.cli.options import json_option, routes_argument
+from abe_router.cli.screen import moment, show_json, show_table
+from abe_router.log import duration
+from abe_router.pattern import matches
+from abe_router.route import Route, RouteTable
+
+
+@as_command(
+    "routes",
+    """
+    abe-router routes
+    abe-router routes --json | jq '.[].route'
+    """,
+)
+@routes_argument
+@json_option
+def command(routes: Path, json: bool) -> int:
+    """List the routes of a file, and the keys that are only published to.
+
+    Handlers are not imported.
+    """
+    table = read_table(routes)
+    if json:
+        show_json([route_values(route) for route in table.routes])
+        return OK
+    rows = [
+        (route.name, route.handler.path, str(route.concurrency), _schemas(route), ", ".join(_policies(route)))
+        for route in table.routes
+    ]
+    rows += [(key, "(publish only)", "", _key_schemas(table, key), "") for key in _unconsumed(table)]
+    show_table(("route", "handler", "concurrency", "schema", "policies"), rows, right={"concurrency"})
+    return OK
+
+
+def route_values(route: Route) -> dict[str, Any]:
+    """Return everything a route says, as plain JSON values; durations are in seconds."""
+    return {
+        "route": route.name,
+        "key": route.key,
+        "group": route.group,
+        "handler": route.handler.path,
+        "schemas": [contract.schema.name for contract in route.contracts],
+        "when": route.when.document if route.when else None,
+        "concurrency": route.concurrency,
+        "timeout": route.timeout,
+        "retry": route.retry,
+        "max_deliveries": route.delivery_limit,
+        "lease": route.lease,
+        "drain": route.drain,
+        "on_invalid": route.on_invalid,
+        "dead_letter": route.dead_letter,
+        "start": start_text(route.start),
+        "paused": route.paused,
+    }
+
+
+def start_text(start: float) -> str:
+    """Return where a group begins, as the routes file writes it."""
+    if start == 0:
+        return "earliest"
+    return "latest" if math.isinf(start) else moment(start)
+
+
+def _policies(route: Route) -> Iterator[str]:
+    retry = route.retry
+    yield f"{retry.attempts} attempts" if retry.attempts > 1 else "no retry"
+    yield f"timeout {duration(route.timeout)}"
+    if route.when:
+        yield "when"
+    if route.on_invalid != "dead_letter":
+        yield f"on_invalid {route.on_invalid}"
+    if not route.dead_letter:
+        yield "no dead letters"
+    if route.start != 0:
+        yield f"start {start_text(route.start)}"
+    if route.paused:
+        yield "paused"
+
+
+def _schemas(route: Route) -> str:
+    return ", ".join(dict.fromkeys(contract.schema.name for contract in route.contracts))
+
+
+def _key_schemas(table: RouteTable, key: str) -> str:
+    return ", ".join(schema.name for schema in table.schemas(key))
+
+
+def _unconsumed(table: RouteTable) -> list[str]:
+    return [key for key in table.keys if not any(matches(route.key, key) for route in table.routes)]

@@ -1,0 +1,78 @@
+"""The two streams: data on stdout, talk on stderr; tables and JSON; when to colour."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import click
+
+from abe_router.log import printable
+
+#: Columns of a table that no terminal limits, as in a file or a pipe.
+_UNLIMITED = 10_000
+
+
+def wants_color(stream: TextIO) -> bool:
+    """Say whether to colour what goes to `stream`: https://no-color.org and https://force-color.org."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def say(text: str) -> None:
+    """Write talk to stderr."""
+    click.echo(text, err=True, color=True)
+
+
+def show(text: str) -> None:
+    """Write data to stdout."""
+    click.echo(text, color=True)
+
+
+def show_json(value: Any) -> None:
+    """Write data to stdout as indented JSON; numbers stay exact."""
+    import msgspec
+
+    show(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def show_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()
+) -> None:
+    """Write rows under headings to stdout; columns named in `right` are aligned so.
+
+    A terminal folds what is too wide for it; elsewhere a row is always one line.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    terminal = sys.stdout.isatty()
+    color = wants_color(sys.stdout)
+    console = Console(
+        width=None if terminal else _UNLIMITED, force_terminal=color, no_color=not color, highlight=False
+    )
+    with console.capture() as captured:
+        console.print(table)
+    show("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def ask(question: str) -> bool:
+    """Ask for a yes on the terminal; where nobody is there to ask, that is a no."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
+def moment(seconds: float) -> str:
+    """Return a time, given in seconds since the epoch, as UTC to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

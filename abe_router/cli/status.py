@@ -1,0 +1,188 @@
+"""`abe-router status`: what waits, runs and failed, and how the workers are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from abe_router.backend import SubscriptionStatus
+from abe_router.backends import redact
+from abe_router.cli.access import reach, read_table_if_any
+from abe_router.cli.examples import as_command
+from abe_router.cli.failure import OK
+from abe_router.cli.options import json_option, reaching
+from abe_router.cli.screen import say, show, show_json, show_table
+from abe_router.log import duration, printable
+from abe_router.route import RouteTable
+
+_COUNTS = ("ready", "in_flight", "delayed", "dead")
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How one subscription stands; its counts are None when the backend has never seen it."""
+
+    route: str
+    in_file: bool
+    ready: int | None = None
+    in_flight: int | None = None
+    delayed: int | None = None
+    dead: int | None = None
+    paused: bool = False
+
+    @property
+    def note(self) -> str:
+        """What is odd about it."""
+        seen = "" if self.ready is not None else "never seen"
+        known = "" if self.in_file else "not in the file"
+        return ", ".join(filter(None, (seen, known, "paused" if self.paused else "")))
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """What a worker says of one of its routes."""
+
+    in_hand: int = 0
+    connected: bool = True
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What a worker says of its last reload; `seconds` is how long that took."""
+
+    number: int = 0
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    kept: int = 0
+    seconds: float = 0.0
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One fault in an edit that a worker rejected."""
+
+    path: str
+    line: int
+    column: int
+    code: str
+    message: str
+    severity: str = "error"
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """What a worker announces of itself; `started_at` is in seconds since the epoch."""
+
+    host: str
+    pid: int
+    started_at: float
+    table: str
+    routes: Mapping[str, Seat] = {}
+    receipt: Receipt | None = None
+    rejected: tuple[Fault, ...] = ()
+
+
+@as_command(
+    "status",
+    """
+    abe-router status
+    abe-router status --backend redis://localhost/0 --json
+    """,
+)
+@reaching
+@json_option
+def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
+    """Count what waits, runs and failed for each route, and show the workers.
+
+    The counts come from the backend. Routes of the file that it has never seen are shown, and so are
+    subscriptions that are no longer in the file: those keep their messages until `abe-router drop`. With
+    --backend there need be no routes file.
+    """
+    table = read_table_if_any(routes, backend=backend)
+    counts, announced = asyncio.run(_look(table, prefix))
+    standings = _standings(table, counts)
+    if json:
+        workers = {name: _decoded(state) for name, state in announced.items()}
+        values = {"backend": redact(table.backend), "table": table.digest, "routes": standings}
+        show_json({**values, "workers": workers})
+        return OK
+    rows = [
+        (s.route, *("-" if (n := getattr(s, c)) is None else f"{n:,}" for c in _COUNTS), s.note)
+        for s in standings
+    ]
+    headings = [count.replace("_", " ") for count in _COUNTS]
+    show_table(("route", *headings, "note"), rows, right=headings)
+    workers = {name: found for name, state in announced.items() if (found := _worker(state))}
+    if workers:
+        show("")
+        _show_workers(table, workers)
+    else:
+        say("no worker is running")
+    return OK
+
+
+async def _look(
+    table: RouteTable, prefix: str | None
+) -> tuple[Sequence[SubscriptionStatus], Mapping[str, bytes]]:
+    async with reach(table, prefix=prefix) as backend:
+        return await backend.status(), await backend.announcements()
+
+
+def _standings(table: RouteTable, counts: Sequence[SubscriptionStatus]) -> list[Standing]:
+    """Return the routes in the order of the file, then what only the backend has."""
+    found = {f"{count.pattern}/{count.group}": count for count in counts}
+    names = dict.fromkeys([*table.by_name, *found])
+    return [
+        Standing(
+            name,
+            name in table.by_name,
+            **({c: getattr(found[name], c) for c in _COUNTS} if name in found else {}),
+            paused=name in table.by_name and table.by_name[name].paused,
+        )
+        for name in names
+    ]
+
+
+def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
+    now = time.time()
+    rows = []
+    for worker in workers.values():
+        digest = worker.table[:12] + (" (not this file's)" if table.digest not in ("", worker.table) else "")
+        connected = sum(seat.connected for seat in worker.routes.values())
+        up = duration(max(0, round(now - worker.started_at)))
+        in_hand = sum(seat.in_hand for seat in worker.routes.values())
+        place = f"{worker.host}:{worker.pid}"
+        rows.append(
+            (place, up, digest, f"{connected} of {len(worker.routes)}", f"{in_hand:,}", _reload(worker))
+        )
+    show_table(("worker", "up", "table", "connected", "in hand", "last reload"), rows, right={"in hand"})
+    for worker in workers.values():
+        if worker.rejected:
+            show(f"\n{printable(worker.host)}:{worker.pid} rejected the last edit and runs on as before:")
+        for fault in worker.rejected:
+            place = f"{fault.path}:{fault.line}:{fault.column}"
+            show(printable(f"  {place}: {fault.severity}[{fault.code}]: {fault.message}"))
+
+
+def _reload(worker: Worker) -> str:
+    receipt = worker.receipt
+    if receipt is None:
+        return ""
+    counts = f"+{len(receipt.added)} -{len(receipt.removed)} ~{len(receipt.changed)} ={receipt.kept}"
+    return f"{receipt.number}: {counts} in {duration(receipt.seconds)}"
+
+
+def _decoded(state: bytes) -> Any:
+    try:
+        return msgspec.json.decode(state)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _worker(state: bytes) -> Worker | None:
+    """Return what a worker announced, or None when it speaks another version's language."""
+    try:
+        return msgspec.json.decode(state, type=Worker)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

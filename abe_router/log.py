@@ -1,0 +1,202 @@
+"""Log lines made of events: one sentence each, as text for a person or as JSON for a machine.
+
+A line names routes, keys and message ids, never a payload, and never a credential: whatever stands
+between `://` and `@` is masked. Text that others chose (keys, ids, errors) cannot forge a line or steer a
+terminal: what is not printable is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TextIO, assert_never
+
+from abe_router.diagnostic import render_all
+from abe_router.event import (
+    BackendBack,
+    BackendLost,
+    ConsumerStarted,
+    ConsumerStopped,
+    DeadLettered,
+    Event,
+    Handled,
+    LeaseLost,
+    MessagesLost,
+    Reloaded,
+    ReloadRejected,
+    RestartNeeded,
+    Retried,
+    Skipped,
+)
+
+Logged = (
+    ConsumerStarted
+    | ConsumerStopped
+    | Skipped
+    | Retried
+    | DeadLettered
+    | LeaseLost
+    | BackendLost
+    | BackendBack
+    | MessagesLost
+    | Reloaded
+    | ReloadRejected
+    | RestartNeeded
+)
+
+#: Longest piece of foreign text in one line, in characters.
+MAX_TEXT = 500
+
+_log = logging.getLogger("abe_router")
+_CREDENTIALS = re.compile(r"://\S*@")
+_TINTS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+
+
+def printable(text: str) -> str:
+    """Return `text` with all that could move a cursor, hide or reorder characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def masked(text: str) -> str:
+    """Return `text` without what stands between `://` and `@`: user names and passwords."""
+    return _CREDENTIALS.sub("://***@", text)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as the routes file writes it: `200ms`, `1.5s`, `5m`, `2h`."""
+    for unit, length in (("h", 3600.0), ("m", 60.0)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:.4g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.3g}ms"
+
+
+def describe(event: Logged | Handled) -> tuple[int, str]:
+    """Return the level of an event and a sentence that says what happened, without its route."""
+    match event:
+        case ConsumerStarted():
+            return logging.INFO, f"started, handler {event.handler}"
+        case ConsumerStopped():
+            left = f", {event.abandoned} still running" if event.abandoned else ""
+            level = logging.WARNING if event.abandoned else logging.INFO
+            return level, f"stopped in {duration(event.seconds)}, {event.released} released{left}"
+        case Handled():
+            return logging.DEBUG, f"handled {_which(event)} in {duration(event.seconds)}"
+        case Skipped(why="when"):
+            return logging.DEBUG, f"skipped {_which(event)}: `when` does not match"
+        case Skipped():
+            return logging.WARNING, f"dropped {_which(event)}: {event.why}"
+        case Retried():
+            again = f"attempt {event.attempt} failed, next in {duration(event.delay)}"
+            return logging.WARNING, f"{again}: {_which(event)}: {event.kind}: {event.error}"
+        case DeadLettered():
+            end = "dead letter" if event.kept else "dropped, the route keeps no dead letters,"
+            tries = f"{event.attempts} attempt{'s' if event.attempts != 1 else ''}"
+            return logging.ERROR, f"{end} after {tries}: {_which(event)}: {event.kind}: {event.error}"
+        case LeaseLost():
+            return logging.WARNING, f"lost the lease of {_which(event)}: it may be handled twice"
+        case BackendLost():
+            return logging.ERROR, f"backend lost, next try in {duration(event.delay)}: {event.error}"
+        case BackendBack():
+            return logging.INFO, f"backend back after {duration(event.seconds)}"
+        case MessagesLost():
+            return logging.ERROR, f"the backend lost {event.count} messages: {event.why}"
+        case Reloaded(number=1):
+            return logging.INFO, f"running {len(event.added)} routes"
+        case Reloaded():
+            told = ((event.added, "added"), (event.removed, "removed"), (event.changed, "changed"))
+            did = [f"{what} {', '.join(names)}" for names, what in told if names]
+            said = "; ".join([*did, f"{event.kept} kept"])
+            return logging.INFO, f"reload {event.number} in {duration(event.seconds)}: {said}"
+        case ReloadRejected():
+            return logging.ERROR, "edit rejected, nothing changed"
+        case RestartNeeded():
+            return logging.WARNING, f"restart to bring {event.what} into force: {event.path}"
+    assert_never(event)
+
+
+def _which(event: Handled | Skipped | Retried | DeadLettered | LeaseLost) -> str:
+    return f"{event.key} {event.message_id}"
+
+
+def log_event(event: Event) -> None:
+    """Write the line of an event; events that have none are passed over."""
+    if isinstance(event, DeadLettered) and event.kind == "invalid":
+        # What a violation found is a piece of the payload; where, and what was expected, is told.
+        event = replace(event, error=event.error.partition(", found ")[0])
+    if isinstance(event, Logged | Handled):
+        level, sentence = describe(event)
+        if _log.isEnabledFor(level):
+            _log.log(level, "%s", sentence, extra={"told": event})
+
+
+def log_listener(level: int) -> tuple[tuple[type[Event], ...], Callable[[Event], None]]:
+    """Return the listener for Events that logs from `level` on; only debug asks for each Handled."""
+    return (Event,) if level <= logging.DEBUG else Logged.__args__, log_event
+
+
+class TextFormatter(logging.Formatter):
+    """One short line: time of day, level, route, sentence. Continuation lines are indented."""
+
+    def __init__(self, *, color: bool = False) -> None:
+        super().__init__()
+        self._color, self._width = color, 24
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; routes keep to one column, as wide as the widest so far."""
+        event = getattr(record, "told", None)
+        route = printable(getattr(event, "route", "") if event else record.name)
+        self._width = min(48, max(self._width, len(route)))
+        level = record.levelname.lower()
+        label = f"\033[{_TINTS.get(level, '0')}m{level:<8}\033[0m" if self._color else f"{level:<8}"
+        text = printable(_bounded(record.getMessage()))
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{clock} {label} {route:<{self._width}} {text}" if route else f"{clock} {label} {text}"
+        if isinstance(event, ReloadRejected):
+            return f"{line}\n{render_all(event.diagnostics, color=self._color)}"
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        return "\n".join([line, *(f"  {printable(masked(row))}" for row in trace.splitlines())])
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: `ts` (UTC), `level`, `event`, the event's own fields, `message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; a record that is no event of ours has `event` of `log` and its logger's name."""
+        event = getattr(record, "told", None)
+        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {
+            "ts": f"{clock}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+        }
+        if isinstance(event, ReloadRejected):
+            line |= {"event": "reload_rejected", "diagnostics": [d.to_json() for d in event.diagnostics]}
+        elif isinstance(event, Event):
+            values = {field.name: getattr(event, field.name) for field in fields(event)}
+            line["event"] = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+            line |= {n: _bounded(v) if isinstance(v, str) else v for n, v in values.items()}
+        else:
+            line |= {"event": "log", "logger": record.name}
+        line["message"] = _bounded(record.getMessage())
+        if record.exc_info:
+            line["traceback"] = masked(self.formatException(record.exc_info))
+        return json.dumps(line, default=str)
+
+
+def _bounded(text: str) -> str:
+    text = masked(text)
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def start_logging(stream: TextIO, level: int, formatter: logging.Formatter) -> None:
+    """Send all log records from `level` on to `stream`, the user's own too."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    for chatty in ("asyncio", "watchfiles"):
+        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))

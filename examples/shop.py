@@ -1,0 +1,24 @@
+"""A small shop: the handlers that routes.yaml names."""
+
+import asyncio
+from typing import Any
+
+from abe_router import Message, Reject
+
+
+async def charge(order: dict[str, Any]) -> None:
+    """Charge an order; an empty one is refused at once, without another attempt."""
+    if order["total"] == 0:
+        raise Reject("nothing to charge")
+    await asyncio.sleep(0.01)  # stands for a call to a payment provider
+    print(f"billing: charged {order['total']} for order {order['id']}", flush=True)
+
+
+def record(order: dict[str, Any]) -> None:
+    """Note a large order; a plain function runs in a thread."""
+    print(f"audit: order {order['id']} is large: {order['total']}", flush=True)
+
+
+async def follow(payload: Any, message: Message) -> None:
+    """Trace every message about orders; the second parameter brings its key, id, headers and attempt."""
+    print(f"trail: {message.key} {message.id} with {len(payload)} fields", flush=True)

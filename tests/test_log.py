@@ -1,0 +1,205 @@
+"""Log lines: one sentence an event, no payloads, no credentials, nothing that steers a terminal."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from abe_router import event as events
+from abe_router.diagnostic import Diagnostic, Severity, render_all
+from abe_router.event import (
+    BackendLost,
+    ConsumerStarted,
+    DeadLettered,
+    Event,
+    Events,
+    Handled,
+    Reloaded,
+    ReloadRejected,
+    Retried,
+    Skipped,
+)
+from abe_router.log import (
+    MAX_TEXT,
+    JSONFormatter,
+    TextFormatter,
+    duration,
+    log_event,
+    log_listener,
+    printable,
+    start_logging,
+)
+
+FAULT = Diagnostic(Path("routes.yaml"), 3, 5, "R101", Severity.ERROR, "unknown option `concurency`", hint="?")
+EXAMPLES = {
+    "str": "x",
+    "int": 2,
+    "float": 0.5,
+    "bool": True,
+    "Path": Path("shop.py"),
+    "tuple[str, ...]": ("a/b",),
+    "tuple[Diagnostic, ...]": (FAULT,),
+}
+KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)][1:]
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def lines(formatter: logging.Formatter, *told: Event, level: int = logging.INFO) -> str:
+    stream = io.StringIO()
+    start_logging(stream, level, formatter)
+    heard = Events([log_listener(level)])
+    for event in told:
+        heard.emit(event)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_event_has_a_sentence_and_a_json_form(kind: type[Event]) -> None:
+    event = kind(**{field.name: EXAMPLES[str(field.type)] for field in fields(kind)})
+    assert lines(TextFormatter(), event, level=logging.DEBUG)
+    record = json.loads(lines(JSONFormatter(), event, level=logging.DEBUG))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["ts"])
+    assert {"ts", "level", "event", "message"} | {f.name for f in fields(kind)} == set(record)
+
+
+def test_a_text_line_has_time_level_route_and_sentence() -> None:
+    line = lines(TextFormatter(), ConsumerStarted("orders.created/billing", "shop:charge"))
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d info     orders.created/billing   started, handler shop:charge\n", line
+    )
+
+
+def test_routes_keep_to_one_column_however_long() -> None:
+    long = "a.very.long.key.indeed/with-a-group"
+    first, second = lines(TextFormatter(), *(ConsumerStarted(r, "h") for r in (long, "a/b"))).splitlines()
+    assert first.index("started") == second.index("started")
+
+
+def test_each_handled_message_is_asked_for_only_at_debug() -> None:
+    assert not Events([log_listener(logging.INFO)]).wants_handled
+    assert Events([log_listener(logging.DEBUG)]).wants_handled
+    assert "handled k 7 in 12ms" in lines(
+        TextFormatter(), Handled("k/g", "7", "k", 1, 0.012), level=logging.DEBUG
+    )
+
+
+def test_a_filtered_message_is_told_at_debug_alone_and_a_dropped_one_always() -> None:
+    assert lines(TextFormatter(), Skipped("k/g", "7", "k", "when")) == ""
+    assert "dropped k 7: invalid" in lines(TextFormatter(), Skipped("k/g", "7", "k", "invalid"))
+
+
+def test_foreign_text_can_neither_forge_a_line_nor_steer_the_terminal() -> None:
+    evil = "boom\n12:00:00 info all is well\x1b[2J\u202egpj\u2028\x07\ud800"
+    text = lines(TextFormatter(), Retried("k/g", evil, "k", 1, 0.2, "failed", evil))
+    assert len(text.splitlines()) == 1
+    assert text[:-1].isprintable()
+    assert r"boom\n12:00:00 info all is well\x1b[2J\u202egpj\u2028\x07\ud800" in text
+
+
+def test_json_keeps_foreign_text_whole_and_on_one_line() -> None:
+    evil = "boom\n\x1b[2J\u202e"
+    text = lines(JSONFormatter(), Retried("k/g", evil, "k", 1, 0.2, "failed", evil))
+    assert text.isascii()
+    assert len(text.splitlines()) == 1
+    assert json.loads(text)["message_id"] == evil
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
+def test_credentials_are_masked(formatter: logging.Formatter) -> None:
+    text = lines(formatter, BackendLost("k/g", "no answer from redis://user:s3cret@host/0", 1.0))
+    assert "s3cret" not in text
+    assert "redis://***@host/0" in text
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
+def test_the_value_that_broke_a_schema_is_not_logged(formatter: logging.Formatter) -> None:
+    error = 'PayloadInvalid: at /name: maxLength: expected at most 3, found "Ada Lovelace"'
+    text = lines(formatter, DeadLettered("k/g", "7", "k", 1, "invalid", error))
+    assert "at /name: maxLength: expected at most 3" in text
+    assert "Ada" not in text
+
+
+def test_endless_errors_are_cut() -> None:
+    text = lines(TextFormatter(), DeadLettered("k/g", "7", "k", 1, "failed", "x" * 10_000))
+    assert len(text) < MAX_TEXT + 100
+
+
+def test_a_rejected_edit_is_printed_exactly_as_check_prints_it() -> None:
+    text = lines(TextFormatter(), ReloadRejected((FAULT,)))
+    assert text.partition("\n")[2] == render_all([FAULT]) + "\n"
+    record = json.loads(lines(JSONFormatter(), ReloadRejected((FAULT,))))
+    assert record["diagnostics"] == [FAULT.to_json()]
+
+
+def test_a_reload_says_what_it_did() -> None:
+    receipt = Reloaded(3, "abc", ("a/new",), (), ("a/b", "a/c"), 4, 0.012)
+    assert "reload 3 in 12ms: added a/new; changed a/b, a/c; 4 kept" in lines(TextFormatter(), receipt)
+
+
+def test_what_others_log_takes_the_same_form() -> None:
+    stream = io.StringIO()
+    start_logging(stream, logging.INFO, JSONFormatter())
+    try:
+        raise ValueError("boom at http://me:s3cret@host/")
+    except ValueError:
+        logging.getLogger("shop").exception("cannot charge %s", 7)
+    record = json.loads(stream.getvalue())
+    assert (record["event"], record["logger"], record["message"]) == ("log", "shop", "cannot charge 7")
+    assert "ValueError: boom at http://***@host/" in record["traceback"]
+
+
+def test_a_traceback_is_indented_so_that_it_cannot_pass_for_lines() -> None:
+    stream = io.StringIO()
+    start_logging(stream, logging.INFO, TextFormatter())
+    try:
+        raise ValueError("one\n12:00:00 info two")
+    except ValueError:
+        logging.getLogger("shop").exception("failed")
+    head, *rest = stream.getvalue().splitlines()
+    assert head.endswith("failed")
+    assert rest
+    assert all(line.startswith("  ") for line in rest)
+
+
+def test_levels_are_coloured_only_on_request() -> None:
+    event = ConsumerStarted("k/g", "h")
+    assert "\033[" not in lines(TextFormatter(), event)
+    assert "\033[32minfo" in lines(TextFormatter(color=True), event)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.2, "200ms"),
+        (0.0123456, "12.3ms"),
+        (1.5, "1.5s"),
+        (30, "30s"),
+        (90, "90s"),
+        (300, "5m"),
+        (7200, "2h"),
+    ],
+)
+def test_durations_read_as_in_the_routes_file(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_printable_text_is_left_alone() -> None:
+    assert printable("Grüße, 世界 🎉") == "Grüße, 世界 🎉"
+
+
+def test_an_event_without_a_sentence_is_passed_over() -> None:
+    log_event(Event())

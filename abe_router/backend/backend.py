@@ -1,0 +1,147 @@
+"""The contract itself: what every provider does."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+from abe_router.backend.delivery import DeadLetter
+from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
+from abe_router.backend.subscription import Subscription, SubscriptionStatus
+from abe_router.message import Message, encode, new_message
+
+
+class Features(msgspec.Struct, frozen=True):
+    """What a backend can do; `check` warns about options that ask for more.
+
+    `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
+    `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks.
+    """
+
+    durable: bool = True
+    processes: bool = True
+    groups: bool = True
+    leases: bool = True
+    delays: bool = True
+    dead_letters: bool = True
+
+
+class Backend(ABC):
+    """A place where messages are kept; see the module for what it promises."""
+
+    #: What this provider can do.
+    features: ClassVar[Features] = Features()
+    #: Where it is, without credentials, fit for a log.
+    url: str
+
+    @classmethod
+    @abstractmethod
+    def from_url(cls, url: str, *, prefix: str = "") -> Self:
+        """Make a backend from its URL, without connecting; raise ValueError when the URL is malformed.
+
+        `prefix` comes before each key in the names of what is stored.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Make a backend from environment variables, without connecting.
+
+        Raise ValueError when one of them is malformed.
+        """
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect. Idempotent; every other method calls it when need be."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect. Idempotent. Open subscriptions are closed too."""
+
+    @abstractmethod
+    async def append(self, messages: Sequence[Message]) -> None:
+        """Accept the messages, in order: when this returns they are kept, as durably as the backend is.
+
+        When it raises, any prefix of them may have been kept: the outcome is unknown, and the ids tell.
+        It never retries by itself, for that would double messages without a word.
+        """
+
+    async def publish(
+        self,
+        key: str,
+        payload: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+    ) -> Message:
+        """Encode and append one message, unchecked by any schema; return it.
+
+        Raise KeyInvalid or PayloadUnencodable when it cannot be a message.
+        """
+        message = new_message(key, encode(payload), headers=headers, id=id)
+        await self.append([message])
+        return message
+
+    def consume(self, *, group: str | None = None, key: str = "#") -> AsyncGenerator[Any, None]:
+        """Yield the payloads of the messages whose key matches; asking for the next acks the one before.
+
+        The one not acked comes back when the iterator is closed, its caller cancelled or the process
+        gone. Without a group the consumer belongs to the group `default`. What is not JSON, or was handed
+        out too often, goes among the dead letters and is not yielded. Raise BackendUnavailable when the
+        backend cannot be reached to begin with; later it is tried until it can.
+        """
+        return payloads(lambda: self.subscribe(key, group or DEFAULT_GROUP, lease=LEASE), LEASE)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @abstractmethod
+    async def subscribe(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> Subscription:
+        """Return a handle on the subscription, making it when it does not exist.
+
+        A new one begins at `start`, in seconds since the epoch: 0 is the earliest message kept, infinity
+        the next one to come. `lease` is in seconds. Keys that appear later and match are included.
+        """
+
+    @abstractmethod
+    async def status(self) -> Sequence[SubscriptionStatus]:
+        """Return the counts of every subscription the backend knows, sorted by pattern and group."""
+
+    @abstractmethod
+    async def drop(self, pattern: str, group: str) -> bool:
+        """Forget a subscription, all it has not settled and its dead letters; False if unknown."""
+
+    @abstractmethod
+    async def dead_letters(
+        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+    ) -> Sequence[DeadLetter]:
+        """Return dead letters, oldest first, beginning after the one whose id is `after`."""
+
+    @abstractmethod
+    async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        """Hand dead letters to their own subscription anew, with fresh counts; return how many.
+
+        Each is moved in one step, so a crash neither loses nor doubles it; unknown ids are passed over.
+        """
+
+    @abstractmethod
+    async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        """Delete dead letters for good; return how many. Unknown ids are passed over."""
+
+    @abstractmethod
+    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
+        """Keep `state` as the word of a worker for `ttl` seconds; empty `state` withdraws it."""
+
+    @abstractmethod
+    async def announcements(self) -> Mapping[str, bytes]:
+        """Return what the living workers announced, by worker."""

@@ -1,0 +1,81 @@
+"""A delivery and the ways it can end, as values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from abe_router.message import Message
+
+
+class Delivery(msgspec.Struct, frozen=True, eq=False):
+    """One attempt to hand a message to a subscription; equal only to itself.
+
+    `deliveries` counts every time it was handed out, crashes included, this one too; the message's
+    `attempt` counts only the attempts that ended in a failure, plus this one. `failed_at` is the time of
+    the first failure, in seconds since the epoch, None before it. `receipt` belongs to the backend.
+    """
+
+    message: Message
+    deliveries: int
+    receipt: Any
+    failed_at: float | None = None
+
+
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a delivery failed.
+
+    `kind` is `invalid` (breaks its schema), `malformed` (not JSON), `rejected` (the handler said so),
+    `failed` (the handler raised), `timeout`, or `max_deliveries` (it was handed out too often, most likely
+    because it kills the process). `pointer` and `keyword` name the first schema violation.
+    """
+
+    kind: str
+    error: str
+    message: str
+    traceback: str = ""
+    pointer: str = ""
+    keyword: str = ""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that ended unhandled, with all that is known of why.
+
+    `id` names the dead letter (not the message) within its route; the backend chooses it and it is empty
+    before. Times are in seconds since the epoch. `table` is the hash of the route table in force.
+    """
+
+    route: str
+    message: Message
+    reason: Reason
+    attempts: int
+    deliveries: int
+    first_failed_at: float
+    last_failed_at: float
+    table: str = ""
+    id: str = ""
+
+
+class Acked(msgspec.Struct, frozen=True):
+    """The outcome of a delivery that was handled."""
+
+
+class Delayed(msgspec.Struct, frozen=True):
+    """The outcome of a delivery that failed and is tried again after `seconds`."""
+
+    seconds: float
+
+
+class Died(msgspec.Struct, frozen=True):
+    """The outcome of a delivery that is kept among the dead letters."""
+
+    letter: DeadLetter
+
+
+class Released(msgspec.Struct, frozen=True):
+    """The outcome of a delivery that was never tried: handed back, as if never delivered."""
+
+
+Outcome = Acked | Delayed | Died | Released
+ACKED, RELEASED = Acked(), Released()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -28,7 +28,7 @@ class Fate:
     delivered: bool
     why: Sequence[str] = ()
     attempts: Sequence[float] = ()
-    ends: Mapping[str, str] = {}
+    ends: Mapping[str, str] = field(default_factory=dict)
 
 
 def fate(route: Route, key: str, payload: Any) -> Fate:

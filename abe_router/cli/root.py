@@ -18,17 +18,17 @@ from abe_router.cli.failure import BROKEN_PIPE, OK, end
 
 #: Every command and its one line of help; the command is `command` in the module of that name here.
 COMMANDS = {
-    "serve": "Run every route and follow the file as it changes.",
-    "check": "Report every fault in a routes file.",
+    "serve": "Run every route of the file, and follow the file as it changes.",
+    "check": "Report every fault in a routes file, and in the schemas and handlers it names.",
     "publish": "Check payloads against their schema and publish them.",
-    "routes": "List the routes of a file.",
-    "plan": "Show what a reload from OLD to NEW would do.",
+    "routes": "List the routes of a file, and the keys that are only published to.",
+    "plan": "Show which routes a reload from OLD to NEW would start, stop, restart and keep.",
     "explain": "Say where a message would go, and why.",
-    "status": "Count what waits, runs and failed, and show the workers.",
+    "status": "Count what waits, runs and failed for each route, and show the workers.",
     "dead": "List, show, replay and purge dead letters.",
-    "drop": "Forget what the backend keeps for a route that is gone.",
-    "schema": "Print the JSON Schema of the routes file.",
-    "init": "Write a working starter folder.",
+    "drop": "Forget a route that is gone: its backlog and its dead letters.",
+    "schema": "Print the JSON Schema of the routes file, by which editors complete and check it.",
+    "init": "Write a working starter folder: a routes file, a handler, a schema.",
     "completion": "Print the completion script of a shell.",
 }
 

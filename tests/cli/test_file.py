@@ -1,0 +1,199 @@
+"""The commands that look at the file alone: check, routes, plan, explain, schema, init."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from abe_router.cli.fate import mismatch
+from abe_router.pattern import matches
+
+from .conftest import ROUTES, Run
+
+ROOT = Path(__file__).parents[2]
+FAULTY = ROUTES.replace("concurrency", "concurency")
+
+
+def test_check_says_ok_on_stderr(run: Run) -> None:
+    done = run("check", "--no-import")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[-1] == "ok: 3 routes, 3 keys"
+
+
+def test_check_shows_a_fault_with_its_place_and_a_hint(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text(FAULTY)
+    done = run("check", "--no-import")
+    assert done.code == 78
+    assert "routes.yaml:10:9" in done.out
+    assert "did you mean `concurrency`?" in done.out
+    assert done.err == "error: routes.yaml has faults\n"
+
+
+def test_check_speaks_json_and_github(run: Run, shop: Path) -> None:
+    assert run("check", "--no-import", "--format", "json").json == []
+    (shop / "routes.yaml").write_text(FAULTY)
+    (fault,) = run("check", "--no-import", "--format", "json").json
+    assert (fault["line"], fault["column"], fault["severity"]) == (10, 9, "error")
+    assert run("check", "--no-import", "--format", "github").out.startswith(
+        "::error file=routes.yaml,line=10,col=9,"
+    )
+
+
+def test_check_exits_0_with_warnings_alone(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text(ROUTES.replace("orders.#", "stock.#"))
+    done = run("check", "--no-import")
+    assert done.code == 0
+    assert "warning[W" in done.out
+
+
+def test_check_imports_handlers_and_keeps_what_they_print_off_stdout(shop: Path) -> None:
+    (shop / "shop_handlers.py").write_text("print('imported')\ndef charge(): ...")
+    command = [sys.executable, "-m", "abe_router", "check", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert {fault["code"] for fault in json.loads(done.stdout)} == {"R305"}
+    assert "imported" in done.stderr
+
+
+def test_check_refuses_handlers_that_are_not_allowed(run: Run) -> None:
+    done = run("check", "--allow-handlers", "other.*")
+    assert done.code == 78
+    assert "is not allowed" in done.out
+
+
+def test_routes_lists_routes_and_keys_without_consumers(run: Run) -> None:
+    done = run("routes")
+    assert (done.code, done.err) == (0, "")
+    heading, *rows = done.out.splitlines()
+    assert heading.split() == ["route", "handler", "concurrency", "schema", "policies"]
+    assert [row.split()[0] for row in rows] == [
+        "orders.created/billing",
+        "orders.created/audit",
+        "orders.#/trail",
+        "payments.settled",
+    ]
+    assert "(publish only)" in rows[3]
+
+
+def test_routes_as_json_has_every_option(run: Run) -> None:
+    audit = run("routes", "--json").json[1]
+    assert audit["route"] == "orders.created/audit"
+    assert (audit["concurrency"], audit["start"], audit["schemas"]) == (2, "earliest", ["order.json"])
+    assert audit["when"] == {"properties": {"total": {"minimum": 100}}}
+
+
+def test_plan_says_what_starts_stops_restarts_and_stays(run: Run, shop: Path) -> None:
+    edited = (
+        ROUTES.replace("concurrency: 2", "concurrency: 3\n        retry: {attempts: 2}")
+        .replace("trail:", "follow:")
+        .replace("shop.db", "other.db")
+    )
+    (shop / "edited.yaml").write_text(edited)
+    plan = run("plan", "routes.yaml", "edited.yaml", "--json").json
+    assert plan["start"] == ["orders.#/follow"]
+    assert plan["stop"] == ["orders.#/trail"]
+    assert plan["keep"] == ["orders.created/billing"]
+    (restart,) = plan["restart"]
+    assert restart["route"] == "orders.created/audit"
+    assert {(c["field"], c["old"], c["new"]) for c in restart["changes"]} == {
+        ("concurrency", "2", "3"),
+        ("retry.attempts", "5", "2"),
+    }
+    assert [change["field"] for change in plan["restart_process"]] == ["backend"]
+    text = run("plan", "routes.yaml", "edited.yaml")
+    assert text.code == 0
+    assert "restart          orders.created/audit    " in text.out
+    assert "concurrency 2 → 3" in text.out
+
+
+def test_plan_of_the_same_file_keeps_everything(run: Run) -> None:
+    plan = run("plan", "routes.yaml", "routes.yaml", "--json").json
+    assert len(plan["keep"]) == 3
+    assert plan["start"] == plan["stop"] == plan["restart"] == []
+
+
+def test_explain_says_where_a_message_goes_and_why(run: Run) -> None:
+    done = run("explain", "orders.created", '{"id": 1, "total": 20}')
+    assert done.code == 0
+    assert "schema order.json on orders.created: ok" in done.out
+    assert "route orders.created/billing (shop_handlers:charge): delivered" in done.out
+    assert "route orders.created/audit (shop_handlers:charge): not delivered" in done.out
+    assert "`when` does not match: at /total: minimum: expected" in done.out
+    assert "tried again at the latest after 200ms, 600ms, 1.4s, 3s" in done.out
+    assert "if it raises Reject: a dead letter of orders.created/billing at once" in done.out
+
+
+def test_explain_exits_1_when_publishing_would_be_refused(run: Run) -> None:
+    done = run("explain", "orders.created", '{"id": 1, "total": -1}')
+    assert done.code == 1
+    assert "at /total: minimum: expected" in done.out
+    assert run("explain", "nobody.cares", "{}").code == 1
+    assert run("explain", "orders.created", "{").code == 1
+
+
+def test_explain_as_json(run: Run) -> None:
+    found = run("explain", "orders.paid", "{}", "--json").json
+    assert (found["accepted"], found["schemas"]) == (True, [])
+    fates = {fate["route"]: fate for fate in found["routes"]}
+    assert fates["orders.created/billing"]["why"] == ["word 2 is `paid`, not `created`"]
+    assert fates["orders.#/trail"]["delivered"]
+    assert fates["orders.#/trail"]["attempts"] == pytest.approx([0, 0.2, 0.6, 1.4, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "why"),
+    [
+        ("a.b", "a.c", "word 2 is `c`, not `b`"),
+        ("a.*.c", "a.b.d", "word 3 is `d`, not `c`"),
+        ("a.b", "a", "the key ends where word 2 should be `b`"),
+        ("a", "a.b", "the key goes on after word 1 with `b`"),
+        ("a.#.z", "a.b.c", "word 3 is `c`, not `z`"),
+        ("#.y.z", "z", "the key has too few words"),
+        ("a.#.b.#", "a.c", "no words in place of `#` make it fit"),
+    ],
+)
+def test_a_mismatch_names_the_first_word_that_differs(pattern: str, key: str, why: str) -> None:
+    assert not matches(pattern, key)
+    assert mismatch(pattern, key) == why
+
+
+def test_schema_prints_a_json_schema(run: Run) -> None:
+    assert run("schema").json["$schema"].startswith("https://json-schema.org/")
+
+
+def test_init_writes_a_folder_that_passes_check_and_runs(run: Run, shop: Path) -> None:
+    done = run("init", "new shop")
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "new shop/routes.yaml"
+    assert "cd 'new shop'" in done.err
+    assert json.loads((shop / "new shop" / "routes.schema.json").read_text())
+    script = """
+        set -e
+        abe() { "$PYTHON" -m abe_router "$@"; }
+        abe check
+        abe publish greetings.said '{"name": "Ada"}'
+        abe serve --once
+    """
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        cwd=shop / "new shop",
+        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "ok: 1 routes, 1 keys" in ran.stderr
+    assert "hello, Ada" in ran.stdout
+
+
+def test_init_overwrites_nothing(run: Run, shop: Path) -> None:
+    done = run("init")
+    assert done.code == 1
+    assert done.err.startswith("error: `routes.yaml` is there already")
+    assert (shop / "routes.yaml").read_text() == ROUTES
+    assert not (shop / "routes.schema.json").exists()

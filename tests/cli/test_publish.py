@@ -1,0 +1,170 @@
+"""`publish`: one message or a stream of lines, refused or accepted one by one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from abe_router.cli.payload import MAX_LINE, read_lines
+
+from .conftest import Run, on_backend, published
+
+
+def piped(*args: str, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "abe_router", *args]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=30)
+
+
+def test_the_id_is_printed_and_the_message_is_there(run: Run) -> None:
+    done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--header", "source=test")
+    (message,) = published()
+    assert (done.code, done.out, done.err) == (0, f"{message.id}\n", "")
+    assert (message.payload, message.headers) == ({"id": 1, "total": 5}, {"source": "test"})
+
+
+def test_the_id_may_be_given(run: Run) -> None:
+    assert run("publish", "orders.created", '{"id": 1, "total": 5}', "--id", "order-1").out == "order-1\n"
+    assert published()[0].id == "order-1"
+
+
+def test_the_payload_stays_the_bytes_it_was(run: Run) -> None:
+    body = '{"total":1.10, "id": 123456789012345678901234567890}'
+    assert run("publish", "orders.created", body).code == 0
+    assert published()[0].body == body.encode()
+
+
+def test_the_payload_may_come_from_a_file(run: Run, shop: Path) -> None:
+    (shop / "order.json").write_text('{"id": 1, "total": 5}')
+    assert run("publish", "orders.created", "@order.json").code == 0
+    assert run("publish", "orders.created", "@missing.json").code == 2
+
+
+def test_a_payload_that_breaks_its_schema_is_refused_with_every_place(run: Run) -> None:
+    done = run("publish", "orders.created", '{"id": "x", "total": -1}')
+    assert (done.code, done.out) == (1, "")
+    assert "at /id: type:" in done.err
+    assert "at /total: minimum:" in done.err
+    assert "error: payload for `orders.created` breaks its schema in 2 places" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("orders.created", "{"), "payload is not JSON"),
+        (("order.created", "{}"), "did you mean `orders.created`?"),
+        (("orders..created", "{}"), "is not a routing key"),
+    ],
+)
+def test_a_refusal_is_one_line_of_error(run: Run, args: tuple[str, str], reason: str) -> None:
+    done = run("publish", *args)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: ")
+    assert reason in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_an_unknown_key_may_be_allowed(run: Run) -> None:
+    assert run("publish", "stock.low", "{}", "--allow-unrouted").code == 0
+    assert len(published("stock.low")) == 1
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("orders.created", "{}", "--ndjson", "x"), ("orders.created", "{}", "--header", "x")]
+)
+def test_arguments_that_make_no_sense_are_a_usage_error(run: Run, args: tuple[str, ...]) -> None:
+    done = run("publish", *args)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "hint: see `abe-router publish --help`"
+
+
+def test_memory_is_refused_for_it_lives_in_one_process(run: Run) -> None:
+    done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--backend", "memory://")
+    assert done.code == 78
+    assert "lives in one process" in done.err
+    assert "hint: use sqlite:///PATH" in done.err
+
+
+def test_a_backend_out_of_reach_is_69(run: Run) -> None:
+    done = run(
+        "publish", "orders.created", '{"id": 1, "total": 5}', "--backend", "redis://u:s3cret@127.0.0.1:1"
+    )
+    assert (done.code, done.out) == (69, "")
+    assert "s3cret" not in done.err
+    assert done.err.splitlines()[-2].startswith("error: ")
+
+
+def test_lines_name_their_keys_and_the_refused_are_told_by_number(run: Run, shop: Path) -> None:
+    lines = [
+        '{"key": "orders.created", "payload": {"id": 1, "total": 5}, "headers": {"a": "b"}, "id": "one"}',
+        "",
+        '{"key": "orders.created", "payload": {"id": 2, "total": -5}}',
+        '{"key": "orders.created", "payload": {"id": 3, "total": 5}, "extra": 1}',
+        "not json",
+        '{"key": "orders.paid", "payload": {"id": 12345678901234567890123}}',
+    ]
+    (shop / "events.ndjson").write_text("\n".join(lines))
+    done = run("publish", "--ndjson", "events.ndjson", "--header", "c=d")
+    assert (done.code, done.out) == (1, "")
+    third, fourth, fifth, summary = done.err.splitlines()
+    assert third.startswith("events.ndjson:3: payload for `orders.created` is invalid: at /total: minimum:")
+    assert fourth.startswith('events.ndjson:4: the line is not {"key": ..., "payload": ...}')
+    assert "extra" in fourth
+    assert fifth.startswith("events.ndjson:5: ")
+    assert summary == "published 2, rejected 3"
+    first, last = published("orders.#")
+    assert (first.id, first.headers) == ("one", {"a": "b", "c": "d"})
+    assert last.body == b'{"id": 12345678901234567890123}'
+
+
+def test_lines_are_bare_payloads_when_the_key_is_given(run: Run, shop: Path) -> None:
+    lines = [f'{{"id": {n}, "total": {n}}}' for n in range(1200)]
+    (shop / "orders.ndjson").write_text("\ufeff" + "\r\n".join(lines) + "\r\n")
+    done = run("publish", "orders.created", "--ndjson", "orders.ndjson")
+    assert (done.code, done.err) == (0, "published 1,200, rejected 0\n")
+    assert [message.payload["id"] for message in published()] == list(range(1000))
+
+
+def test_with_json_the_refused_are_objects_on_stderr_and_the_sum_is_data(run: Run, shop: Path) -> None:
+    (shop / "orders.ndjson").write_text('{"id": 1, "total": 1}\n{"id": 2, "total": -1}\n')
+    done = run("publish", "orders.created", "--ndjson", "orders.ndjson", "--json")
+    assert done.json == {"published": 1, "rejected": 1, "unknown": 0}
+    rejected = json.loads(done.err)
+    assert (rejected["file"], rejected["line"], rejected["key"]) == ("orders.ndjson", 2, "orders.created")
+    assert rejected["violations"][0]["pointer"] == "/total"
+
+
+def test_stdin_is_a_payload_or_lines(shop: Path) -> None:
+    one = piped("publish", "orders.created", stdin=b'{"id": 1, "total": 5}\n')
+    assert one.returncode == 0, one.stderr
+    many = piped("publish", "orders.created", "--ndjson", "-", stdin=b'{"id": 2, "total": 5}\n{}')
+    assert many.returncode == 1
+    assert many.stderr.startswith(b"-:2: payload for `orders.created` is invalid: at (root): required:")
+    assert [message.payload["id"] for message in published()] == [1, 2]
+
+
+def test_a_line_is_published_while_the_next_is_still_awaited(shop: Path) -> None:
+    args = [sys.executable, "-m", "abe_router", "publish", "orders.created", "--ndjson", "-"]
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as publisher:
+        assert publisher.stdin is not None
+        publisher.stdin.write(b'{"id": 1, "total": 5}\n')
+        publisher.stdin.flush()
+
+        async def arrives(backend):
+            subscription = await backend.subscribe("orders.created", "probe")
+            return await subscription.fetch(1, 10)
+
+        assert on_backend(arrives)[0].message.payload["id"] == 1
+        _, err = publisher.communicate(b'{"id": 2, "total": 5}\n', timeout=10)
+    assert err == b"published 2, rejected 0\n"
+
+
+def test_lines_of_any_length_are_read_in_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"a\n" + b"x" * (3 * MAX_LINE) + b"\nb\n\n" + b"y" * (MAX_LINE + 1))
+    with path.open("rb", buffering=0) as stream:
+        found = [line for lines in read_lines(stream, 2) for line in lines]
+    assert [(line.number, line.text) for line in found] == [(1, b"a"), (2, None), (3, b"b"), (5, None)]

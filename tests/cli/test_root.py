@@ -1,0 +1,195 @@
+"""What all commands share: help, exit codes, the two streams, colours, completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from abe_router.cli import screen
+from abe_router.cli.root import COMMANDS, root
+
+from .conftest import Run, bury
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+MARK = "<!-- From here on written by `REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
+
+
+def commands(command: click.Command = root, path: str = "abe-router") -> Iterator[tuple[str, click.Context]]:
+    """Yield every command, with its whole name and a context of 100 columns."""
+    context = click.Context(
+        command,
+        info_name=path,
+        terminal_width=100,
+        auto_envvar_prefix=path.upper().replace("-", "_").replace(" ", "_"),
+    )
+    context.show_default = True
+    yield path, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from commands(found, f"{path} {name}")
+
+
+def test_the_page_of_the_docs_is_what_help_prints() -> None:
+    helps = "".join(f"\n## `{path}`\n```text\n{context.get_help()}\n```\n" for path, context in commands())
+    head, _, rest = PAGE.read_text().partition(MARK)
+    if os.environ.get("REWRITE"):
+        PAGE.write_text(head + MARK + helps)
+        rest = helps
+    assert rest == helps
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_with_its_own_first_sentence(name: str) -> None:
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    assert command.help is not None
+    assert command.help.splitlines()[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands() if path != "abe-router"])
+def test_every_option_shows_its_environment_variable(path: str) -> None:
+    context = dict(commands())[path]
+    for parameter in context.command.params:
+        if isinstance(parameter, click.Option):
+            assert "env var: ABE_ROUTER_" in " ".join(parameter.get_help_record(context) or ())
+
+
+@pytest.mark.parametrize("path", [p for p, c in commands() if not isinstance(c.command, click.Group)])
+def test_every_help_has_examples(path: str) -> None:
+    _, _, examples = dict(commands())[path].get_help().partition("\nExamples:\n")
+    assert path in examples
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from abe_router.cli.root import run; run(['--help']);"
+        "heavy = {'pydantic', 'yaml', 'redis', 'rich', 'asyncio', 'jsonschema_rs', 'msgspec'};"
+        "print(*heavy & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "\n"
+    assert "Commands:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "hint"),
+    [
+        (["chekc"], "no command `chekc`, did you mean `check`?", "see `abe-router --help`"),
+        (["check", "--fromat", "json"], "no such option '--fromat'", "see `abe-router check --help`"),
+        (["dead", "list", "nonsense"], "is not KEY/GROUP", "see `abe-router dead list --help`"),
+    ],
+)
+def test_wrong_usage_is_2_with_a_hint(run: Run, args: list[str], error: str, hint: str) -> None:
+    done = run(*args)
+    assert (done.code, done.out) == (2, "")
+    said = done.err.splitlines()
+    assert said[0].startswith("error: ")
+    assert error in said[0].lower() or error in said[0]
+    assert said[1] == f"hint: {hint}"
+
+
+def test_a_faulty_file_is_78_with_its_diagnostics(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text("routes: {orders.created: {consumer: {}}}")
+    done = run("routes")
+    assert (done.code, done.out) == (78, "")
+    assert "routes.yaml:1:26" in done.err
+    assert done.err.splitlines()[-1] == "error: routes.yaml cannot be used: 1 error"
+
+
+def test_a_missing_file_is_78(run: Run) -> None:
+    done = run("routes", "missing.yaml")
+    assert (done.code, done.out) == (78, "")
+    assert "missing.yaml" in done.err
+
+
+def test_a_bug_of_ours_is_70_and_its_traceback_waits_to_be_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abe_router.cli.routes.show_table", lambda *_, **__: 1 / 0)
+    done = run("routes")
+    assert done.code == 70
+    assert done.err == (
+        "error: ZeroDivisionError: division by zero\n"
+        "hint: this is a bug; ABE_ROUTER_DEBUG=1 shows the traceback to report\n"
+    )
+    monkeypatch.setenv("ABE_ROUTER_DEBUG", "1")
+    assert "Traceback" in run("routes").err
+
+
+def test_a_reader_that_leaves_ends_us_without_a_word(shop: Path) -> None:
+    bury(*({"id": n, "total": 0} for n in range(2000)))
+    command = f"{sys.executable} -m abe_router dead list | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_an_option_is_read_from_its_environment_variable(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop / "routes.yaml").rename("other.yaml")
+    monkeypatch.setenv("ABE_ROUTER_CONFIG", "other.yaml")
+    monkeypatch.setenv("ABE_ROUTER_ROUTES_JSON", "1")
+    assert run("routes").json[0]["route"] == "orders.created/billing"
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("env", "colored"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
+)
+def test_a_terminal_is_coloured_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], colored: bool
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm", **env}.items():
+        monkeypatch.setenv(name, value)
+    assert screen.wants_color(Terminal()) is colored  # type: ignore[arg-type]
+
+
+def test_colour_can_be_forced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\033[" not in run("routes").out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\033[1m" in run("routes").out
+
+
+def test_a_row_of_a_pipe_is_one_line_however_long(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.show_table(("a", "b"), [("x" * 500, "[bold]\x1b[2J\n")])
+    assert capsys.readouterr().out.splitlines()[1] == "x" * 500 + "  " + r"[bold]\x1b[2J\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion_script(run: Run, shell: str) -> None:
+    done = run("completion", shell)
+    assert done.code == 0
+    assert f"_ABE_ROUTER_COMPLETE={shell}_complete" in done.out
+
+
+def test_the_script_of_bash_completes_commands(shop: Path) -> None:
+    env = {
+        **os.environ,
+        "_ABE_ROUTER_COMPLETE": "bash_complete",
+        "COMP_WORDS": "abe-router pu",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "abe_router"], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "plain,publish\n"
+
+
+def test_the_version_is_told(run: Run) -> None:
+    assert run("--version").out.startswith("abe-router ")

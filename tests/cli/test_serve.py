@@ -1,0 +1,84 @@
+"""`serve`: the worked example runs, says so in its log, and ends when told to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the worked example, so that its database is its own."""
+    shutil.copy(ROOT / "routes.yaml", tmp_path)
+    shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("ABE_ROUTER_BACKEND", raising=False)
+    return tmp_path
+
+
+def abe(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "abe_router", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_the_worked_example_has_no_fault_and_no_warning(example: Path) -> None:
+    done = abe("check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "ok: 3 routes, 3 keys\n")
+
+
+def test_once_handles_what_waits_and_exits(example: Path) -> None:
+    for payload in ('{"id": 1, "total": 120}', '{"id": 2, "total": 0}'):
+        assert abe("publish", "orders.created", payload).returncode == 0
+    done = abe("serve", "--once")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert "billing: charged 120 for order 1" in said
+    assert "audit: order 1 is large: 120" in said
+    assert sum(line.startswith("trail: orders.created") for line in said) == 2
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+    started = [r["route"] for r in records if r["event"] == "consumer_started"]
+    assert sorted(started) == ["orders.#/trail", "orders.created/audit", "orders.created/billing"]
+    (dead,) = [r for r in records if r["event"] == "dead_lettered"]
+    assert (dead["route"], dead["kind"], dead["error"]) == (
+        "orders.created/billing",
+        "rejected",
+        "Reject: nothing to charge",
+    )
+    assert "nothing to charge" in abe("dead", "list").stdout
+
+
+def test_a_signal_ends_it_and_until_then_status_shows_it(example: Path) -> None:
+    command = [sys.executable, "-m", "abe_router", "serve", "--log-format", "text"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        for line in worker.stderr:
+            if "running 3 routes" in line:
+                break
+        assert f":{worker.pid} " in abe("status").stdout
+        worker.send_signal(signal.SIGTERM)
+        _, rest = worker.communicate(timeout=10)
+    assert worker.returncode == 0
+    assert "stopped in" in rest
+
+
+def test_a_file_with_faults_does_not_start(example: Path) -> None:
+    (example / "routes.yaml").write_text("routes: 3")
+    done = abe("serve")
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[-1] == "error: routes.yaml cannot be used: 1 error"
+
+
+def test_a_backend_out_of_reach_is_69(example: Path) -> None:
+    done = abe("serve", "--backend", "redis://127.0.0.1:1")
+    assert done.returncode == 69
+    assert done.stderr.splitlines()[-2].startswith("error: ")

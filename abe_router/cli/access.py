@@ -9,7 +9,6 @@ from pathlib import Path
 
 from abe_router.backend import Backend
 from abe_router.cli.failure import CONFIG, Failure
-from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.route import RouteTable
 
 
@@ -48,15 +47,10 @@ def read_table_if_any(path: Path, *, backend: str | None) -> RouteTable:
 
 @asynccontextmanager
 async def reach(table: RouteTable, *, prefix: str | None = None) -> AsyncIterator[Backend]:
-    """Connect to the backend of a table; raise Failure when that cannot make sense, or BackendUnavailable."""
+    """Connect to the backend of a table; raise Failure when it is of one process alone, or BackendError."""
     from abe_router.backends import make_backend
 
-    try:
-        backend = make_backend(table.backend, prefix=table.prefix if prefix is None else prefix)
-    except BackendUnavailable:
-        raise
-    except BackendError as error:
-        raise Failure(str(error), code=CONFIG) from error
+    backend = make_backend(table.backend, prefix=table.prefix if prefix is None else prefix)
     if not backend.features.processes:
         raise Failure(
             f"backend `{table.backend}` lives in one process, and this is another",

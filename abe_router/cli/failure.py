@@ -11,7 +11,7 @@ import click
 
 from abe_router.cli.screen import say, wants_color
 from abe_router.diagnostic import Severity, render_all
-from abe_router.errors import AbeRouterError, BackendUnavailable, ConfigError, PayloadInvalid
+from abe_router.errors import AbeRouterError, BackendError, BackendUnavailable, ConfigError, PayloadInvalid
 from abe_router.log import masked, printable
 
 #: The numbers from 64 on are those of BSD's sysexits.h.
@@ -49,6 +49,8 @@ def end(error: Exception) -> int:
         case BackendUnavailable():
             hint = "is the server running, and is the URL right? --backend overrides the file's"
             return _say(str(error), hint, UNAVAILABLE)
+        case BackendError():
+            return _say(str(error), "", CONFIG)
         case PayloadInvalid() if len(error.violations) > 1:
             for violation in error.violations:
                 say(f"  {printable(str(violation))}")

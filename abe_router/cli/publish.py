@@ -50,7 +50,7 @@ def _parse_headers(ctx: click.Context, param: click.Parameter, given: Sequence[s
 @option(
     "--header", "headers", multiple=True, metavar="NAME=VALUE", callback=_parse_headers, help="Add a header."
 )
-@option("--id", "message_id", metavar="TEXT", help="The message's id, else a new one.")
+@option("--id", metavar="TEXT", help="The message's id, else a new one.")
 @option("--allow-unrouted", is_flag=True, help="Accept keys that the routes file does not know.")
 @json_option
 def command(
@@ -60,7 +60,7 @@ def command(
     backend: str | None,
     ndjson: str | None,
     headers: Mapping[str, str],
-    message_id: str | None,
+    id: str | None,
     allow_unrouted: bool,
     json: bool,
 ) -> int:
@@ -72,7 +72,7 @@ def command(
     with KEY, each line is a payload for it. Lines are published in their order. A rejected line is
     reported with its number and the others go on; the exit code is then 1.
     """
-    if ndjson is not None and (payload is not None or message_id is not None):
+    if ndjson is not None and (payload is not None or id is not None):
         raise click.UsageError("--ndjson brings the payloads and their ids: give neither JSON nor --id")
     if ndjson is None and key is None:
         raise click.UsageError("give a KEY and its payload, or --ndjson FILE")
@@ -83,7 +83,7 @@ def command(
         return publish_lines(table, ndjson, key, headers=headers, allow_unrouted=allow_unrouted, json=json)
     assert key is not None
     body = read_payload("-" if payload is None else payload)
-    message = prepare(table, key, body, headers=headers, id=message_id, allow_unrouted=allow_unrouted)
+    message = prepare(table, key, body, headers=headers, id=id, allow_unrouted=allow_unrouted)
     asyncio.run(_append(table, message))
     if json:
         show_json({"id": message.id, "key": message.key})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 
 from abe_router.cli.examples import as_command
+from abe_router.cli.failure import OK
 from abe_router.cli.options import (
     allow_handlers_option,
     backend_option,
@@ -86,7 +88,13 @@ def command(
         _log.warning("%s: %s (%s)", place, warning.message, warning.code)
     app = App(loader, table, listeners=[log_listener(level)], watch=not no_watch, once=once, drain=drain)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(app.run())
+        code = runner.run(app.run())
+    if code != OK:
+        # A thread cannot be stopped: one that still runs a plain handler would hold the process forever.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

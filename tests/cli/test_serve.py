@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,22 @@ def test_a_backend_out_of_reach_is_69(example: Path) -> None:
     done = abe("serve", "--backend", "redis://127.0.0.1:1")
     assert done.returncode == 69
     assert done.stderr.splitlines()[-2].startswith("error: ")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_handler_that_does_not_end_holds_it_no_longer_than_the_drain(example: Path, signals: int) -> None:
+    (example / "examples" / "shop.py").write_text(
+        "import time\n"
+        "def charge(order): print('busy', flush=True), time.sleep(60)\n"
+        "record = follow = charge\n"
+    )
+    assert abe("publish", "orders.created", '{"id": 1, "total": 5}').returncode == 0
+    drain = "0.1" if signals == 1 else "60"
+    command = [sys.executable, "-m", "abe_router", "serve", "--drain", drain]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "busy\n"
+        for _ in range(signals):
+            worker.send_signal(signal.SIGINT)
+            time.sleep(0.1)  # two at once would count as one
+        assert worker.wait(timeout=10) == (1 if signals == 1 else 128 + signal.SIGINT)

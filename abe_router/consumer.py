@@ -12,11 +12,12 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from abe_router.attempt import Attempts, Verdict, Worker
-from abe_router.backend import RELEASED, Backend, Delivery, Subscription
+from abe_router.backend import RELEASED, Backend, Delivery, Features, Subscription
 from abe_router.errors import BackendError
 from abe_router.event import BackendBack, BackendLost, ConsumerStarted, ConsumerStopped, Events, LeaseLost
 from abe_router.route import Route
@@ -49,7 +50,12 @@ class Consumer:
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
-        self._attempts = Attempts(route, table=table, threads=threads, tell_handled=events.wants_handled)
+        self._attempts = Attempts(
+            _feasible(route, backend.features),
+            table=table,
+            threads=threads,
+            tell_handled=events.wants_handled,
+        )
         self._subscription: Subscription | None = None
         self._hand: deque[Delivery] = deque()  # fetched, not yet started
         self._workers: list[Worker] = []
@@ -206,7 +212,7 @@ class Consumer:
                 await self._wants_fetch.wait()
                 continue
             asked_at = loop.time()
-            if full_at:
+            if full_at and self._backend.features.leases:  # without them a crash loses what is ahead
                 lasted = asked_at - full_at
                 if lasted < KEEPS_UP:
                     self._ahead = min(2 * MAX_FETCH, max(8, self._ahead * 2))
@@ -331,6 +337,15 @@ class Consumer:
         for delivery in gone:
             self._hand.remove(delivery)
             self._events.emit(LeaseLost(self.route.name, delivery.message.id, delivery.message.key))
+
+
+def _feasible(route: Route, features: Features) -> Route:
+    """Return the route with no policies but those that its backend can carry out."""
+    if not features.delays:
+        route = replace(route, retry=replace(route.retry, attempts=1))
+    if not features.dead_letters:
+        route = replace(route, dead_letter=False)
+    return route
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from abe_router.backend import (
     Backend,
@@ -93,6 +94,8 @@ class MemoryBackend(Backend):
     """
 
     features: ClassVar[Features] = Features(durable=False, processes=False)
+    #: The one that `from_env` returns.
+    of_process: ClassVar[MemoryBackend]
 
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
         self.url = "memory://"
@@ -110,8 +113,11 @@ class MemoryBackend(Backend):
         return cls()
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Self:  # noqa: ARG003  there is nothing to configure
-        return cls()
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:  # noqa: ARG003  nothing to configure
+        """Return the one of this process: all who load it by name share its messages."""
+        if "of_process" not in cls.__dict__:
+            cls.of_process = cls()
+        return cast("Self", cls.of_process)
 
     async def open(self) -> None:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from abe_router.backend import (
 from abe_router.backends.memory.log import Kept, Log, with_attempt
 
 Clock = Callable[[], float]
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Entry:
@@ -52,7 +55,7 @@ class Group:
         self._returned_order: list[int] = []  # heap of their numbers, and of some that have left again
         self._leased: dict[int, Entry] = {}
         self._delayed: list[tuple[float, int, Entry]] = []
-        self._dead: dict[int, tuple[DeadLetter, Entry]] = {}
+        self._dead: dict[str, tuple[DeadLetter, Entry]] = {}
         self._letters = count(1)
         self._look_at = float("inf")  # no lease runs out before this time
         self._waiters: set[asyncio.Future[None]] = set()
@@ -116,8 +119,8 @@ class Group:
             heapq.heappush(self._delayed, (self._clock() + outcome.seconds, entry.seq, entry))
             self.wake()
         elif isinstance(outcome, Died):
-            number = next(self._letters)
-            self._dead[number] = (msgspec.structs.replace(outcome.letter, id=str(number)), entry)
+            number = str(next(self._letters))
+            self._dead[number] = (msgspec.structs.replace(outcome.letter, id=number), entry)
             self._log.settled(entry.kept)
         else:
             entry.deliveries -= 1
@@ -141,13 +144,14 @@ class Group:
 
     def letters(self, limit: int, after: str) -> list[DeadLetter]:
         """Return up to `limit` dead letters that came after the one of that id."""
-        seen = _number(after)
-        later = dropwhile(lambda item: item[0] <= seen, self._dead.items())
+        # By number and not by place, for that letter may be gone.
+        seen = int(after) if _NUMBER.fullmatch(after) else 0
+        later = dropwhile(lambda item: int(item[0]) <= seen, self._dead.items())
         return [letter for _, (letter, _) in islice(later, limit)]
 
     def bury(self, ids: Sequence[str]) -> list[Kept]:
         """Remove dead letters; return the messages of those that were there."""
-        return [self._dead.pop(number)[1].kept for number in map(_number, ids) if number in self._dead]
+        return [self._dead.pop(id)[1].kept for id in ids if id in self._dead]
 
     def forget(self) -> None:
         """Let go of everything; no receipt fits any more."""
@@ -186,7 +190,3 @@ def set_off(waiter: asyncio.Future[None]) -> None:
     """Wake whoever waits for it, unless that was done before."""
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _number(letter_id: str) -> int:
-    return int(letter_id) if letter_id.isdecimal() else 0

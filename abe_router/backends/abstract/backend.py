@@ -1,0 +1,190 @@
+"""The adapter: a provider that publishes and consumes, as a backend that promises no more than that."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from abe_router.backend import (
+    DEFAULT_GROUP,
+    Backend,
+    DeadLetter,
+    Delayed,
+    Delivery,
+    Died,
+    Features,
+    Outcome,
+    Released,
+    Subscription,
+    SubscriptionStatus,
+)
+from abe_router.backends.abstract.envelope import wrap
+from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
+from abe_router.errors import BackendError
+from abe_router.message import Message
+
+_log = logging.getLogger(__name__)
+
+#: What is lost with such a provider, for a log or a diagnostic.
+LIMITS = (
+    "messages are handed out at most once: no retries, no dead letters, and a crash loses what is in hand"
+)
+
+
+class AbstractSubscription(Subscription):
+    """A handle on what a provider yields for one group and one pattern."""
+
+    def __init__(self, pattern: str, group: str, stream: Stream) -> None:
+        self.pattern, self.group = pattern, group
+        self._stream, self._waiter = stream, Waiter(pattern)
+        self._queue = stream.enter(self._waiter)
+        self._interrupted = self._closed = False
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while not self._closed:
+            left = deadline - loop.time()
+            if self._queue or self._interrupted or left <= 0:
+                self._interrupted = False
+                taken = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+                return [Delivery(message, 1, None) for message in taken]
+            await self._stream.ask(self._waiter, left)
+        return []
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        self._waiter.wake()
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+        for delivery, outcome in reversed(settlements):
+            if isinstance(outcome, Released):
+                self._queue.appendleft(delivery.message)
+            elif isinstance(outcome, Delayed | Died):
+                _log.error("%s/%s: lost %s: %s", self.pattern, self.group, delivery.message.id, LIMITS)
+        return []
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        return []
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._stream.leave(self._waiter)
+
+
+class AbstractBackend(Backend):
+    """A backend made of a provider for Abstract Backend.
+
+    `name` is what the provider is called; `prefix` comes before each key that is published. `on_end` is
+    called when the provider has no more messages, ever; without it that is an error like any other.
+    """
+
+    features: ClassVar[Features] = Features(
+        durable=False, groups=False, leases=False, delays=False, dead_letters=False
+    )
+    #: The name and the class of the provider, in the classes that `adapt` makes.
+    adapted: ClassVar[tuple[str, Any]]
+
+    def __init__(
+        self,
+        provider: MessageQueue,
+        name: str,
+        *,
+        prefix: str = "",
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self.url = f"{name}://"
+        self._provider, self._name, self._prefix, self._on_end = provider, name, prefix, on_end
+        self._streams: dict[str, Stream] = {}
+        self._opened = False
+
+    @staticmethod
+    def adapt(name: str, provider: Any) -> type[AbstractBackend]:
+        """Return the backend class of a provider class."""
+        return type("AbstractBackend", (AbstractBackend,), {"adapted": (name, provider)})
+
+    @classmethod
+    def from_url(cls, url: str, *, prefix: str = "") -> Self:
+        name, provider = cls.adapted
+        if url.partition("://")[2]:
+            raise ValueError(
+                "such a provider is configured by its environment variables: nothing follows `://`"
+            )
+        return cls(provider.from_env(), name, prefix=prefix)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:  # noqa: ARG003  it reads the real ones
+        name, provider = cls.adapted
+        return cls(provider.from_env(), name)
+
+    async def open(self) -> None:
+        if not self._opened:
+            self._opened = True
+            _log.warning("provider `%s` was written for Abstract Backend: %s", self._name, LIMITS)
+
+    async def close(self) -> None:
+        if kept := sum(stream.kept for stream in self._streams.values()):
+            _log.error(
+                "provider `%s`: %d messages were handed out and not handled: they are lost", self._name, kept
+            )
+        self._streams.clear()
+        self._opened = False
+        close = getattr(self._provider, "close", None)
+        if inspect.iscoroutinefunction(close):
+            await close()
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        await self.open()
+        for message in messages:
+            payload = wrap(message)
+            try:
+                await self._provider.publish(self._prefix + message.key, payload)
+            except Exception as error:
+                raise BackendError(f"provider `{self._name}`: {type(error).__name__}: {error}") from error
+
+    async def subscribe(
+        self,
+        pattern: str,
+        group: str,
+        *,
+        start: float = 0.0,
+        lease: float = 30.0,
+    ) -> Subscription:
+        await self.open()
+        stream = self._streams.get(group)
+        if stream is None:
+            theirs = None if group == DEFAULT_GROUP else group
+            stream = self._streams[group] = Stream(self._provider, theirs, self._name, self._on_end)
+        return AbstractSubscription(pattern, group, stream)
+
+    async def status(self) -> Sequence[SubscriptionStatus]:
+        return []
+
+    async def drop(self, pattern: str, group: str) -> bool:
+        return False
+
+    async def dead_letters(
+        self,
+        pattern: str,
+        group: str,
+        *,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
+        return []
+
+    async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        return 0
+
+    async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        return 0
+
+    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
+        return
+
+    async def announcements(self) -> Mapping[str, bytes]:
+        return {}

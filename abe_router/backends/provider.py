@@ -1,0 +1,140 @@
+"""A provider: an entry point that makes a backend, found by its name or the scheme of a URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+
+from abe_router.backend import Backend
+from abe_router.backends.abstract import AbstractBackend, is_abstract
+from abe_router.errors import BackendError, UnknownProvider
+
+#: The entry-point group in which providers register, under their URL schemes.
+GROUP = "abe_router.backends"
+#: Those of Abstract Backend: the one it looks in, and the one it and `abe-redis` register in.
+ABSTRACT_GROUPS = ("abe.backends.message_queue", "abe.backends.message_queue.service")
+#: Comes before the name of a provider that was written for Abstract Backend.
+ABSTRACT = "abstract+"
+
+_OURS = "abe-router"
+#: Our own, found even where the package's metadata is missing, as in a plain source tree.
+_BUILT_IN = (
+    EntryPoint("memory", "abe_router.backends.memory:MemoryBackend", GROUP),
+    EntryPoint("sqlite", "abe_router.backends.sqlite:SQLiteBackend", GROUP),
+    EntryPoint("redis", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("rediss", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("unix", "abe_router.backends.redis:RedisBackend", GROUP),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An installed provider, not loaded yet; `distribution` is the package that it comes with."""
+
+    name: str
+    point: EntryPoint
+    distribution: str = _OURS
+
+    @property
+    def ours(self) -> bool:
+        """Whether it comes with this package."""
+        return self.distribution == _OURS
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether it was written for Abstract Backend and needs the adapter."""
+        return self.name.startswith(ABSTRACT)
+
+    @property
+    def version(self) -> str:
+        """The version of its distribution, empty when that has none."""
+        try:
+            return version(self.distribution)
+        except (PackageNotFoundError, ValueError):
+            return ""
+
+    def load(self) -> type[Backend]:
+        """Import the provider; raise BackendError when it fails or is no provider."""
+        try:
+            loaded = self.point.load()
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise BackendError(
+                f"provider `{self.name}` ({self.point.value}) cannot be loaded: {why}"
+            ) from error
+        if isinstance(loaded, type) and issubclass(loaded, Backend):
+            return loaded
+        if self.is_abstract and is_abstract(loaded):
+            return AbstractBackend.adapt(self.name, loaded)
+        raise BackendError(f"provider `{self.name}` ({self.point.value}) is not a Backend class")
+
+    def from_env(self, env: Mapping[str, str]) -> Backend:
+        """Make the backend from environment variables; raise BackendError when that is impossible."""
+        provider = self.load()
+        try:
+            return provider.from_env(env)
+        except BackendError:
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise BackendError(
+                f"provider `{self.name}` cannot be made from the environment: {kind}{redact(str(error))}"
+            ) from error
+
+
+def providers() -> dict[str, Provider]:
+    """Return the installed providers by name, which is their URL scheme, ours first."""
+    found = {point.name: Provider(point.name, point) for point in _BUILT_IN}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        found[point.name] = Provider(point.name, point, _distribution(point))
+    for group in ABSTRACT_GROUPS:
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+            name = f"{ABSTRACT}{point.name}"
+            if name not in found and not point.value.startswith("abe_router."):
+                found[name] = Provider(name, point, _distribution(point))
+    return found
+
+
+def find_by_name(name: str) -> Provider:
+    """Return the provider called `name`, or else the one called `abstract+name`; raise UnknownProvider."""
+    found = providers()
+    provider = found.get(name) or found.get(f"{ABSTRACT}{name}")
+    if provider is None:
+        close = get_close_matches(name, found, 1)
+        mend = f"did you mean `{close[0]}`?" if close else f"is `pip install abe-{name}` missing?"
+        raise UnknownProvider(
+            f"no backend provider is called `{name}`; {mend} (installed: {', '.join(found)})"
+        )
+    return provider
+
+
+def find_provider(url: str) -> type[Backend]:
+    """Return the provider class for a URL; raise UnknownProvider or BackendError."""
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise UnknownProvider(
+            f"`{redact(url)}` is not a backend URL: it begins with a scheme, as `memory://`"
+        )
+    return find_by_name(scheme).load()
+
+
+def make_backend(url: str, *, prefix: str = "") -> Backend:
+    """Make the backend of a URL, without connecting; raise BackendError when that is impossible."""
+    provider = find_provider(url)
+    try:
+        return provider.from_url(url, prefix=prefix)
+    except ValueError as error:
+        raise BackendError(f"backend URL `{redact(url)}` is malformed: {error}") from error
+
+
+def redact(url: str) -> str:
+    """Return the URL without user name, password and query, fit for a log or a message."""
+    without_query = url.partition("?")[0]
+    return re.sub(r"//.*@", "//***@", without_query)
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"

@@ -1,0 +1,63 @@
+"""Distributions that are really installed, though for one test only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+#: A provider as Abstract Backend's guide has people write them.
+QUEUE = '''\
+"""A queue for Abstract Backend: it publishes, it consumes, and that is all."""
+import asyncio
+
+
+class AcmeBackend:
+    def __init__(self):
+        self.sent = []
+        self.queue = asyncio.Queue()
+
+    @classmethod
+    def from_env(cls):
+        return cls()
+
+    async def publish(self, key, payload):
+        self.sent.append((key, payload))
+        await self.queue.put(payload)
+
+    async def consume(self, *, group=None):
+        while True:
+            yield await self.queue.get()
+'''
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that installs a module and the entry points of its distribution."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for variable in ("QUEUE_BACKEND", "REDIS_URL", "SQLITE_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def install(distribution: str, module: str, code: str = QUEUE, **groups: dict[str, str]) -> Path:
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+        lines = []
+        for group, points in groups.items():
+            lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        (tmp_path / f"{module}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        return tmp_path
+
+    return install
+
+
+@pytest.fixture
+def acme(install: Install) -> None:
+    """Install a provider for Abstract Backend called `acme`."""
+    install("acme-queue", "acme_queue", **{"abe.backends.message_queue": {"acme": "acme_queue:AcmeBackend"}})

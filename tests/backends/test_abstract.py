@@ -1,0 +1,230 @@
+"""A provider written for Abstract Backend, behind our contract: what works, and what cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from abe_router.backend import RELEASED
+from abe_router.backends import load_backend, make_backend
+from abe_router.backends.abstract import AbstractBackend
+from abe_router.consumer import Consumer
+from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
+from abe_router.event import DeadLettered, Event, Events, Handled
+from abe_router.handler import handler_from
+from abe_router.route import Route, RouteTable
+from abe_router.router import Router
+
+
+class Queue:
+    """The simplest provider: one queue for all keys and groups."""
+
+    def __init__(self):
+        self.queue, self.sent, self.groups = asyncio.Queue(), [], []
+
+    async def publish(self, key, payload):
+        self.sent.append((key, payload))
+        await self.queue.put(payload)
+
+    async def consume(self, *, group=None):
+        self.groups.append(group)
+        while True:
+            payload = await self.queue.get()
+            if isinstance(payload, Exception):
+                raise payload
+            yield payload
+
+
+@pytest.fixture
+def queue():
+    return Queue()
+
+
+@pytest.fixture
+async def backend(queue):
+    backend = AbstractBackend(queue, "acme")
+    yield backend
+    await backend.close()
+
+
+async def test_key_id_and_headers_travel_in_one_more_member_of_the_payload(backend, queue):
+    sent = await backend.publish("orders.created", {"total": 5}, headers={"trace": "t"})
+    subscription = await backend.subscribe("orders.#", "billing")
+    (delivery,) = await subscription.fetch(1, 1)
+    await subscription.close()
+
+    got = delivery.message
+    assert (got.id, got.key, got.payload, got.headers, got.attempt) == (
+        sent.id,
+        "orders.created",
+        {"total": 5},
+        {"trace": "t"},
+        1,
+    )
+    assert queue.sent[0][0] == "orders.created"
+    assert queue.sent[0][1]["total"] == 5
+
+
+async def test_a_prefix_comes_before_the_key_the_provider_sees(acme):
+    backend = make_backend("abstract+acme://", prefix="slack:")
+    await backend.publish("orders.created", {})
+    assert backend._provider.sent[0][0] == "slack:orders.created"
+
+
+async def test_only_objects_can_be_published(backend):
+    with pytest.raises(PayloadUnencodable, match="carry JSON objects, not list"):
+        await backend.publish("orders.created", [1])
+
+
+async def test_routes_of_one_group_each_get_their_own_keys(backend):
+    orders, payments = await backend.subscribe("orders.*", "g"), await backend.subscribe("payments.*", "g")
+    for key in ("payments.settled", "orders.created"):
+        await backend.publish(key, {"key": key})
+    (order,) = await orders.fetch(1, 1)
+    (payment,) = await payments.fetch(1, 1)
+    assert (order.message.key, payment.message.key) == ("orders.created", "payments.settled")
+    await orders.close()
+    await payments.close()
+
+
+async def test_what_another_program_published_goes_to_the_only_route_of_its_group(backend, queue):
+    subscription = await backend.subscribe("orders.created", "billing")
+    await queue.publish("whatever", {"total": 5})
+    (delivery,) = await subscription.fetch(1, 1)
+    assert (delivery.message.key, delivery.message.payload) == ("orders.created", {"total": 5})
+    await subscription.close()
+
+
+async def test_what_another_program_published_is_dropped_aloud_where_several_routes_could_mean_it(
+    backend, queue, caplog
+):
+    first, second = await backend.subscribe("a", "g"), await backend.subscribe("b", "g")
+    await queue.publish("a", {"whose": "?"})
+    await backend.publish("a", {"whose": "a"})
+    (delivery,) = await first.fetch(1, 1)
+    assert delivery.message.payload == {"whose": "a"}
+    assert "dropped a message with no key" in caplog.text
+    await first.close()
+    await second.close()
+
+
+async def test_nothing_is_read_before_someone_asks_and_no_further_than_asked(backend, queue):
+    subscription = await backend.subscribe("#", "g")
+    for number in range(3):
+        await backend.publish("a", {"n": number})
+    await asyncio.sleep(0)
+    assert queue.queue.qsize() == 3
+    await subscription.fetch(1, 1)
+    assert queue.queue.qsize() == 2
+    await subscription.close()
+
+
+async def test_an_interrupted_fetch_returns_and_loses_nothing(backend):
+    subscription = await backend.subscribe("#", "g")
+    fetching = asyncio.create_task(subscription.fetch(1, 10))
+    await asyncio.sleep(0)
+    subscription.interrupt()
+    assert await fetching == []
+    await backend.publish("a", {})
+    assert len(await subscription.fetch(1, 1)) == 1
+    await subscription.close()
+
+
+async def test_what_is_handed_back_is_there_for_the_next_consumer_of_the_process(backend):
+    await backend.publish("a", {"n": 1})
+    before = await backend.subscribe("a", "g")
+    (delivery,) = await before.fetch(1, 1)
+    await before.settle([(delivery, RELEASED)])
+    await before.close()
+    after = await backend.subscribe("a", "g")
+    (again,) = await after.fetch(1, 1)
+    assert again.message == delivery.message
+    await after.close()
+
+
+async def test_what_is_left_at_the_end_is_said_to_be_lost(backend, caplog):
+    await backend.publish("a", {"n": 1})
+    subscription = await backend.subscribe("a", "g")
+    (delivery,) = await subscription.fetch(1, 1)
+    await subscription.settle([(delivery, RELEASED)])
+    await subscription.close()
+    await backend.close()
+    assert "1 messages were handed out and not handled: they are lost" in caplog.text
+
+
+async def test_a_provider_that_fails_is_asked_anew(backend, queue):
+    subscription = await backend.subscribe("a", "g")
+    await queue.queue.put(ConnectionError("gone"))
+    with pytest.raises(BackendUnavailable, match="`acme`: ConnectionError: gone"):
+        await subscription.fetch(1, 1)
+    await backend.publish("a", {})
+    assert len(await subscription.fetch(1, 1)) == 1
+    assert queue.groups == ["g", "g"]
+    await subscription.close()
+
+
+async def test_a_publish_that_fails_says_which_provider(queue):
+    async def publish(key, payload):
+        raise RuntimeError("full")
+
+    queue.publish = publish
+    with pytest.raises(BackendError, match="`acme`: RuntimeError: full"):
+        await AbstractBackend(queue, "acme").publish("a", {})
+
+
+async def test_the_log_says_plainly_what_such_a_provider_cannot_do(backend, caplog):
+    await backend.open()
+    await backend.open()
+    assert caplog.text.count("at most once: no retries, no dead letters") == 1
+
+
+async def test_a_failed_message_is_given_up_at_its_first_attempt_and_not_said_to_be_kept(backend):
+    seen, done = [], asyncio.Event()
+
+    def listen(event):
+        seen.append(event)
+        if isinstance(event, DeadLettered):
+            done.set()
+
+    async def fail(payload):
+        raise ValueError("no funds")
+
+    route = Route("a", "g", handler_from(fail))
+    with ThreadPoolExecutor() as threads:
+        consumer = Consumer(route, backend, Events([((Event,), listen)]), table="", threads=threads)
+        running = asyncio.create_task(consumer.run())
+        await backend.publish("a", {})
+        await done.wait()
+        consumer.stop()
+        await running
+    (died,) = [event for event in seen if isinstance(event, DeadLettered)]
+    assert (died.attempts, died.kept) == (1, False)
+
+
+async def test_a_whole_table_runs_on_such_a_provider(acme):
+    backend = load_backend("acme")
+    got, events = [], asyncio.Queue()
+
+    def note(name):
+        async def handler(payload):
+            got.append((name, payload["n"]))
+
+        return handler_from(handler, name)
+
+    router = Router(backend, Events([((Handled,), events.put_nowait)]))
+    routes = (
+        Route("orders.*", "billing", note("m:orders")),
+        Route("payments.*", "billing", note("m:payments")),
+    )
+    await router.apply(RouteTable(routes=routes))
+    for number in range(20):
+        await backend.publish("orders.created" if number % 2 else "payments.settled", {"n": number})
+    for _ in range(20):
+        await events.get()
+    await router.stop()
+    await backend.close()
+    assert sorted(got, key=lambda g: g[1]) == [
+        ("m:orders" if number % 2 else "m:payments", number) for number in range(20)
+    ]

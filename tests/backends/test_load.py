@@ -1,0 +1,156 @@
+"""Which backend load_backend takes, and what it says of it."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from abe_router.backends import choose, load_backend, make_backend, providers
+from abe_router.backends.abstract import AbstractBackend
+from abe_router.backends.load import _log_once
+from abe_router.backends.memory import MemoryBackend
+from abe_router.errors import BackendError, UnknownProvider
+
+OURS = {"memory", "sqlite", "redis", "rediss", "unix"}
+NATIVE = """\
+from abe_router.backends.memory import MemoryBackend
+
+class FineBackend(MemoryBackend):
+    pass
+
+class PickyBackend(MemoryBackend):
+    @classmethod
+    def from_env(cls, env):
+        raise ValueError("PICKY_URL is not set")
+
+class Misfit:
+    pass
+"""
+
+
+def test_an_argument_is_taken_before_the_environment():
+    backend = load_backend("memory", env={"QUEUE_BACKEND": "redis"})
+    assert isinstance(backend, MemoryBackend)
+
+
+def test_the_environment_may_hold_a_name():
+    assert isinstance(load_backend(env={"QUEUE_BACKEND": "memory"}), MemoryBackend)
+
+
+def test_the_environment_may_hold_a_url():
+    backend = load_backend(env={"QUEUE_BACKEND": "memory://"})
+    assert isinstance(backend, MemoryBackend)
+    assert backend is not load_backend("memory")
+
+
+def test_all_who_load_memory_by_name_share_its_messages():
+    assert load_backend("memory") is load_backend("memory")
+
+
+def test_without_a_word_memory_is_taken_with_a_warning_and_one_line_in_the_log(caplog):
+    _log_once.cache_clear()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="lost with it; set QUEUE_BACKEND"):
+            assert isinstance(load_backend(env={}), MemoryBackend)
+    assert caplog.text.count("no backend is configured") == 1
+
+
+def test_memory_asked_for_by_name_is_no_reason_to_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_backend("memory")
+
+
+@pytest.mark.parametrize(("variable", "name"), [("REDIS_URL", "redis"), ("SQLITE_PATH", "sqlite")])
+def test_one_of_ours_is_meant_when_its_variable_is_set(variable, name):
+    choice = choose(env={variable: "somewhere"})
+    assert (choice.name_or_url, choice.why) == (name, f"{variable} is set")
+
+
+def test_an_empty_variable_says_nothing():
+    assert choose(env={"QUEUE_BACKEND": "", "REDIS_URL": ""}).is_fallback
+
+
+def test_a_name_nobody_has_is_an_error_that_names_the_package_and_what_is_installed():
+    with pytest.raises(
+        UnknownProvider, match=r"`kafka`; is `pip install abe-kafka` missing\?.*memory, sqlite"
+    ):
+        load_backend(env={"QUEUE_BACKEND": "kafka"})
+
+
+def test_a_misspelt_name_gets_the_close_one():
+    with pytest.raises(UnknownProvider, match="did you mean `redis`"):
+        load_backend("rediz")
+
+
+def test_an_unknown_scheme_does_not_show_the_password():
+    with pytest.raises(UnknownProvider) as caught:
+        make_backend("kafka://user:secret@host")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UnknownProvider, match="is not a backend URL"):
+        make_backend("memory")
+
+
+def test_a_provider_installed_beside_ours_is_taken_when_nothing_is_said(install):
+    install(
+        "fine-backend",
+        "fine_backend",
+        NATIVE,
+        **{"abe_router.backends": {"fine": "fine_backend:FineBackend"}},
+    )
+    assert choose(env={}).why == "fine-backend is installed"
+    assert type(load_backend(env={})).__name__ == "FineBackend"
+
+
+def test_who_could_be_meant_as_well_is_told(install, acme):
+    install(
+        "fine-backend",
+        "fine_backend",
+        NATIVE,
+        **{"abe_router.backends": {"fine": "fine_backend:FineBackend"}},
+    )
+    with pytest.warns(
+        UserWarning, match="`fine` is taken.*`abstract[+]acme` or `redis` as well: set QUEUE_BACKEND"
+    ):
+        load_backend(env={"REDIS_URL": "redis://localhost"})
+
+
+def test_a_provider_for_abstract_backend_is_found_in_both_groups_by_either_name(install):
+    for number, group in enumerate(["abe.backends.message_queue", "abe.backends.message_queue.service"]):
+        install(f"q{number}", f"q{number}", **{group: {f"queue{number}": f"q{number}:AcmeBackend"}})
+    for name in ("queue0", "abstract+queue0", "queue1", "abstract+queue1", "abstract+queue1://", "queue1://"):
+        assert isinstance(load_backend(name), AbstractBackend)
+
+
+def test_ours_is_taken_before_one_for_abstract_backend_of_the_same_name(install):
+    install(
+        "abe-memory", "abe_memory", **{"abe.backends.message_queue": {"memory": "abe_memory:AcmeBackend"}}
+    )
+    assert isinstance(load_backend("memory"), MemoryBackend)
+    assert isinstance(load_backend("abstract+memory"), AbstractBackend)
+    assert choose(env={}).is_fallback
+
+
+def test_ours_are_registered_for_abstract_backend_and_not_adapted_back():
+    assert {name for name, provider in providers().items() if provider.ours} == OURS
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("nowhere:Backend", "`odd` .nowhere:Backend. cannot be loaded: ModuleNotFoundError"),
+        ("odd_backend:Misfit", "`odd` .odd_backend:Misfit. is not a Backend class"),
+        ("odd_backend:PickyBackend", "`odd` cannot be made from the environment: PICKY_URL is not set"),
+    ],
+)
+def test_a_broken_provider_is_an_error_and_never_another_one(install, value, expected):
+    install("odd-backend", "odd_backend", NATIVE, **{"abe_router.backends": {"odd": value}})
+    with pytest.raises(BackendError, match=expected):
+        load_backend(env={"QUEUE_BACKEND": "odd"})
+
+
+def test_a_provider_knows_where_it_comes_from(acme):
+    provider = providers()["abstract+acme"]
+    assert (provider.distribution, provider.version, provider.ours) == ("acme-queue", "1.2", False)
+    assert providers()["memory"].ours

@@ -1,0 +1,50 @@
+"""What a provider must do, as tests: subclass `BackendConformance`, name a URL, and run pytest.
+
+    class TestMyBackend(BackendConformance):
+        url = "my://localhost:1234"
+
+Or run `pytest --abe-backend my://localhost:1234`. Tests of what the provider's features do not declare are
+skipped. Each test says in its docstring what is lost, doubled or stuck where it fails.
+"""
+
+from abe_router.testing.conformance.cancel import CancelTests
+from abe_router.testing.conformance.dead_letter import DeadLetterTests
+from abe_router.testing.conformance.delay import DelayTests
+from abe_router.testing.conformance.delivery import DeliveryTests
+from abe_router.testing.conformance.fault import FaultTests
+from abe_router.testing.conformance.fencing import FencingTests
+from abe_router.testing.conformance.group import GroupTests
+from abe_router.testing.conformance.growth import GrowthTests
+from abe_router.testing.conformance.introspection import IntrospectionTests
+from abe_router.testing.conformance.lease import LeaseTests
+from abe_router.testing.conformance.lifecycle import LifecycleTests
+from abe_router.testing.conformance.order import OrderTests
+from abe_router.testing.conformance.pattern import PatternTests
+from abe_router.testing.conformance.payload import PayloadTests
+from abe_router.testing.conformance.process import ProcessTests
+from abe_router.testing.conformance.replay import ReplayTests
+from abe_router.testing.conformance.settle import SettleTests
+
+__all__ = ["BackendConformance"]
+
+
+class BackendConformance(
+    DeliveryTests,
+    LeaseTests,
+    FencingTests,
+    SettleTests,
+    LifecycleTests,
+    CancelTests,
+    FaultTests,
+    PayloadTests,
+    GroupTests,
+    PatternTests,
+    OrderTests,
+    DelayTests,
+    DeadLetterTests,
+    ReplayTests,
+    IntrospectionTests,
+    GrowthTests,
+    ProcessTests,
+):
+    """Every test, for one provider; `Suite` says what a subclass may set."""

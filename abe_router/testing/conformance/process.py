@@ -1,0 +1,71 @@
+"""Several processes share a store, and one of them is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from unittest import SkipTest
+
+from abe_router.testing.conformance.store import GROUP, KEY, Store
+from abe_router.testing.conformance.suite import Suite, check
+
+#: What the killed worker holds.
+HELD = 10
+
+
+class ProcessTests(Suite):
+    """Real processes, and SIGKILL."""
+
+    @check("processes", "leases")
+    async def test_a_killed_process_loses_nothing(self, store: Store) -> None:
+        """Lost otherwise: what the killed process held; doubled: more than that."""
+        if not self.url:
+            raise SkipTest("other processes need a URL")
+        handle = await store.subscribe()
+        sent = await store.publish(300)
+        started: Counter[str] = Counter()
+        ended: Counter[str] = Counter()
+        news = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            killed = await self._worker(store, HELD)
+            reading = group.create_task(_read(killed, started, ended, news))
+            while started.total() < HELD:
+                news.clear()
+                await news.wait()
+            killed.kill()
+            await reading
+            assert (started.total(), ended.total()) == (HELD, 0)
+            workers = [await self._worker(store, 0) for _ in range(2)]
+            for worker in workers:
+                group.create_task(_read(worker, started, ended, news))
+            while len(ended) < len(sent):
+                news.clear()
+                await news.wait()
+            for worker in workers:
+                worker.kill()
+        assert ended == Counter(message.id for message in sent)
+        assert started.total() - len(sent) <= HELD
+        assert await store.counts() == (0, 0, 0, 0)
+        await handle.close()
+
+    async def _worker(self, store: Store, limit: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "abe_router.testing.worker"),
+            *(self.url, store.name, KEY, GROUP, str(max(1.0, self.lease)), str(limit)),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+
+async def _read(
+    worker: asyncio.subprocess.Process, started: Counter[str], ended: Counter[str], news: asyncio.Event
+) -> None:
+    """Count what the worker says, until it is gone."""
+    assert worker.stdout is not None
+    while line := await worker.stdout.readline():
+        what, _, id = line.decode().strip().partition(" ")
+        (started if what == "S" else ended)[id] += 1
+        news.set()
+    await worker.wait()

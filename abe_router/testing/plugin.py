@@ -1,0 +1,33 @@
+"""The pytest plugin: `pytest --abe-backend URL` runs the conformance suite against a provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+# So that a failing assertion of the suite shows its values, like one of a test's own module.
+pytest.register_assert_rewrite("abe_router.testing.conformance")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options; without them the plugin does nothing."""
+    group = parser.getgroup("abe-router")
+    group.addoption(
+        "--abe-backend",
+        metavar="URL",
+        help="run the conformance suite against the backend at this URL; it needs one that may be filled",
+    )
+    group.addoption(
+        "--abe-lease",
+        metavar="SECONDS",
+        type=float,
+        default=0.3,
+        help="the lease of tests that let one run out (default: %(default)s)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the suite, where a URL was given and no tests were named."""
+    if config.getoption("--abe-backend") and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args = [str(Path(__file__).with_name("by_url.py"))]

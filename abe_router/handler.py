@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
             "callable", f"`{name}` is a class, not a function", hint="name a function or an instance's method"
         )
     target = function
-    if not inspect.isroutine(target) and not hasattr(target, "func"):
-        target = type(function).__call__.__get__(function)
-    while hasattr(target, "func"):  # functools.partial
+    while isinstance(target, partial):
         target = target.func
+    if not inspect.isroutine(target):
+        target = type(target).__call__.__get__(target)
     try:
         wanted = _positional(function, name)
     except ValueError:  # a builtin without a signature: assume the least

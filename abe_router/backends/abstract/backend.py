@@ -80,7 +80,8 @@ class AbstractBackend(Backend):
     """A backend made of a provider for Abstract Backend.
 
     `name` is what the provider is called; `prefix` comes before each key that is published. `on_end` is
-    called when the provider has no more messages, ever; without it that is an error like any other.
+    called when the provider has no more messages, ever; without it that is an error like any other. A
+    provider that is `lent` is not closed with the backend.
     """
 
     features: ClassVar[Features] = Features(
@@ -96,9 +97,11 @@ class AbstractBackend(Backend):
         *,
         prefix: str = "",
         on_end: Callable[[], None] | None = None,
+        lent: bool = False,
     ) -> None:
         self.url = f"{name}://"
-        self._provider, self._name, self._prefix, self._on_end = provider, name, prefix, on_end
+        self._provider, self._name, self._prefix = provider, name, prefix
+        self._on_end, self._lent = on_end, lent
         self._streams: dict[str, Stream] = {}
         self._opened = False
 
@@ -134,7 +137,7 @@ class AbstractBackend(Backend):
         self._streams.clear()
         self._opened = False
         close = getattr(self._provider, "close", None)
-        if inspect.iscoroutinefunction(close):
+        if not self._lent and inspect.iscoroutinefunction(close):
             await close()
 
     async def append(self, messages: Sequence[Message]) -> None:

@@ -1,0 +1,146 @@
+"""The SQLite provider."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+from abe_router.backend import Backend, DeadLetter, Features, SubscriptionStatus
+from abe_router.backends.sqlite import announcement, letter, log
+from abe_router.backends.sqlite import group as groups
+from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.group import Group
+from abe_router.backends.sqlite.subscription import SQLiteSubscription
+from abe_router.backends.sqlite.worker import Worker
+from abe_router.errors import BackendError
+from abe_router.message import Message
+
+T = TypeVar("T")
+#: Where the file is unless the environment says otherwise, relative to the current folder.
+DEFAULT_PATH = ".abe-router.db"
+#: The most messages that `append` adds in one transaction, so that a large call holds nobody up.
+_CHUNK = 1000
+
+
+class SQLiteBackend(Backend):
+    """Keeps the messages in one SQLite file that any number of processes of this machine may share.
+
+    What was accepted survives a crash of the process, and with `synchronous` of `full` a loss of power;
+    `normal` is faster and may lose the last commits when power is lost, nothing when a process crashes.
+    """
+
+    features: ClassVar[Features] = Features()
+
+    def __init__(self, path: Path, *, prefix: str = "", synchronous: str = "full") -> None:
+        self._path = path.absolute()
+        self._prefix = prefix
+        self._synchronous = synchronous
+        self._worker: Worker | None = None
+        self._handles: set[SQLiteSubscription] = set()
+        self.url = f"sqlite:///{self._path}"
+
+    @classmethod
+    def from_url(cls, url: str, *, prefix: str = "") -> Self:
+        """Make a backend from `sqlite:///relative.db` or `sqlite:////absolute.db`.
+
+        The one option is `?synchronous=full` or `normal`. Raise ValueError when the URL is malformed.
+        """
+        place, _, query = url.removeprefix("sqlite://").partition("?")
+        path = unquote(place.removeprefix("/"))
+        if not place.startswith("/") or not path or "\0" in path:
+            raise ValueError("write `sqlite:///relative.db` or `sqlite:////absolute.db`")
+        if path == ":memory:":
+            raise ValueError("a SQLite file is needed; for a backend in memory, write `memory://`")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        synchronous = options.pop("synchronous", "full").lower()
+        if synchronous not in ("full", "normal"):
+            raise ValueError(f"`synchronous` is `full` or `normal`, not `{synchronous}`")
+        if options:
+            raise ValueError(f"unknown option `{next(iter(options))}`; there is only `synchronous`")
+        return cls(Path(path), prefix=prefix, synchronous=synchronous)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Make a backend on the file that `SQLITE_PATH` names, by default `.abe-router.db`."""
+        return cls(Path(env.get("SQLITE_PATH") or DEFAULT_PATH))
+
+    async def open(self) -> None:
+        """Open the file, making it if need be; its folder must exist."""
+        first = self._worker is None
+        try:
+            await self._read(lambda _: None)
+        except BackendError:
+            if first:
+                await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the file and all subscriptions; waiting fetches return at once."""
+        worker, self._worker = self._worker, None
+        for handle in tuple(self._handles):
+            await handle.close()
+        if worker is not None and worker.pid == os.getpid():
+            await worker.stop()
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        """Add the messages; raise PayloadUnencodable when an id or header is not Unicode text."""
+        rows = [log.encode_message(message) for message in messages]
+        for begin in range(0, len(rows), _CHUNK):
+            await self._write(partial(log.append, messages=rows[begin : begin + _CHUNK]))
+
+    async def subscribe(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> SQLiteSubscription:
+        """Return a handle; a new subscription begins with the first message published at `start` or later."""
+        name = Group(pattern, group, start)
+        if await self._read(lambda database: groups.find(database, name)) is None:
+            await self._write(lambda database: groups.begin(database, name))
+        return SQLiteSubscription(self._started(), name, lease, self._handles)
+
+    async def status(self) -> Sequence[SubscriptionStatus]:
+        """Return the counts of every subscription."""
+        return await self._read(groups.status)
+
+    async def drop(self, pattern: str, group: str) -> bool:
+        """Forget a subscription."""
+        return await self._write(lambda database: groups.drop(database, Group(pattern, group)))
+
+    async def dead_letters(
+        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+    ) -> Sequence[DeadLetter]:
+        """Return dead letters in the order in which they died."""
+        return await self._read(lambda database: letter.read(database, Group(pattern, group), limit, after))
+
+    async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        """Hand dead letters out anew."""
+        return await self._write(lambda database: letter.replay(database, Group(pattern, group), ids))
+
+    async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
+        """Delete dead letters."""
+        return await self._write(lambda database: letter.purge(database, Group(pattern, group), ids))
+
+    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
+        """Keep the word of a worker."""
+        await self._write(lambda database: announcement.put(database, worker, state, ttl))
+
+    async def announcements(self) -> Mapping[str, bytes]:
+        """Return the words of the living workers."""
+        return await self._read(announcement.read)
+
+    async def _read(self, run: Callable[[Database], T]) -> T:
+        return await self._started().submit(run, reads=True)
+
+    async def _write(self, run: Callable[[Database], T]) -> T:
+        return await self._started().submit(run)
+
+    def _started(self) -> Worker:
+        """Return the worker, starting it if there is none; raise BackendError after a fork."""
+        if self._worker is None:
+            self._worker = Worker(Database(self._path, self._prefix, self._synchronous))
+        elif self._worker.pid != os.getpid():
+            raise BackendError("this backend was opened before a fork: make a new one in the child process")
+        return self._worker

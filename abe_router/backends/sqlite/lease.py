@@ -1,0 +1,211 @@
+"""Deliveries: handing messages out under a lease, and taking the outcomes back.
+
+A lease is fenced by its claim, a number that no other fetch has: whoever shows an older one is refused.
+Leases and delays are told by this machine's wall clock, which all processes on the file share. When it
+jumps ahead, leases end early and messages may be handed out twice, but the first holder's outcome is
+refused; when it jumps back, leases and delays take longer by as much.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from abe_router.backend import Acked, Delayed, Delivery, Died, Outcome, Released
+from abe_router.backends.sqlite import letter, log
+from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.group import Group, begin, find
+
+
+class Receipt(NamedTuple):
+    """Which delivery of which subscription, and the claim that shows whose lease it is."""
+
+    sid: int
+    seq: int
+    claim: int
+
+
+def available(database: Database, group: Group) -> tuple[int, bool]:
+    """Return the number of the subscription and whether a claim would change anything, without writing."""
+    found = find(database, group)
+    if found is None:
+        return 0, True
+    sid, cursor = found
+    due = database.execute(
+        """
+        SELECT 1 FROM deliveries AS d JOIN messages USING (seq)
+        WHERE d.sid = ? AND d.due <= ? LIMIT 1""",
+        (sid, time.time()),
+    )
+    if due.fetchone():
+        return sid, True
+    after = max(cursor, database.passed.get(sid, 0))
+    seq = log.first(database, group.pattern, after)
+    # Known without a write, and so not walked over again by the next look.
+    database.passed[sid] = log.end(database) if seq is None else seq - 1
+    return sid, seq is not None
+
+
+def claim(database: Database, group: Group, limit: int, lease: float) -> tuple[int, list[Delivery]]:
+    """Lease at most `limit` deliveries for `lease` seconds: first what is due again, then new messages.
+
+    Return the number of the subscription, which is made when it does not exist, and the deliveries.
+    """
+    sid, cursor = begin(database, group)
+    now = time.time()
+    number = secrets.randbits(62)
+    found = _again(database, sid, number, now, now + lease, limit)
+    if len(found) < limit:
+        after = max(cursor, database.passed.get(sid, 0))
+        rows = log.read(database, group.pattern, after, limit - len(found))
+        if rows:
+            database.execute(
+                """
+                INSERT INTO deliveries (sid, seq, claim, due, deliveries, failures)
+                SELECT ?, value, ?, ?, 1, 0 FROM json_each(?)""",
+                (sid, number, now + lease, _listed(row.seq for row in rows)),
+            )
+            database.execute("UPDATE subscriptions SET cursor = ? WHERE sid = ?", (rows[-1].seq, sid))
+            found += [
+                Delivery(log.decode_message(database, row, 1), 1, Receipt(sid, row.seq, number))
+                for row in rows
+            ]
+    if found:
+        database.news.falls_due(sid, now + lease)
+    return sid, found
+
+
+def _again(database: Database, sid: int, number: int, now: float, until: float, limit: int) -> list[Delivery]:
+    """Claim what was handed out before and is due, oldest first."""
+    rows = database.execute(
+        """
+        SELECT d.deliveries + 1, d.failures + 1, d.failed_at,
+            m.seq, m.kid, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)
+        FROM deliveries AS d JOIN messages AS m USING (seq)
+        WHERE d.sid = ? AND d.due <= ? ORDER BY d.due, d.seq LIMIT ?""",
+        (sid, now, limit),
+    ).fetchall()
+    if not rows:
+        return []
+    database.execute(
+        """
+        UPDATE deliveries SET claim = ?, due = ?, deliveries = deliveries + 1
+        WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
+        (number, until, sid, _listed(row[3] for row in rows)),
+    )
+    return [
+        Delivery(
+            log.decode_message(database, log.Row._make(row), attempt),
+            deliveries,
+            Receipt(sid, row[0], number),
+            failed_at,
+        )
+        for deliveries, attempt, failed_at, *row in rows
+    ]
+
+
+def next_due(database: Database, sid: int) -> float | None:
+    """Return when the next delivery of the subscription falls due from now on, None if none does."""
+    (due,) = database.execute(
+        "SELECT min(due) FROM deliveries WHERE sid = ? AND due > ?", (sid, time.time())
+    ).fetchone()
+    return None if due is None else float(due)
+
+
+def first_due(database: Database) -> dict[int, float | None]:
+    """Return, for each subscription, when its first delivery falls due, None where it has none."""
+    return dict(
+        database.execute(
+            """
+            SELECT sid, (SELECT min(due) FROM deliveries AS d WHERE d.sid = s.sid)
+            FROM subscriptions AS s WHERE prefix = ?""",
+            (database.prefix,),
+        ).fetchall()
+    )
+
+
+def settle(database: Database, settlements: Sequence[tuple[Receipt, Outcome, str]]) -> list[int]:
+    """Carry out the outcomes, each with its dead letter as text; return the places of the refused ones."""
+    held = _held(database, [receipt for receipt, _, _ in settlements])
+    now = time.time()
+    refused, done, released, delayed, dead = [], [], [], [], []
+    for place, (receipt, outcome, text) in enumerate(settlements):
+        if receipt not in held:
+            refused.append(place)
+            continue
+        held.remove(receipt)  # a second outcome of the same delivery is refused
+        match outcome:
+            case Acked():
+                done.append(receipt)
+            case Released():
+                released.append(receipt)
+            case Delayed(seconds):
+                delayed.append((now + seconds, now, receipt.sid, receipt.seq))
+                database.news.falls_due(receipt.sid, now + seconds)
+            case Died():
+                done.append(receipt)
+                dead.append((receipt.sid, receipt.seq, text))
+    for sid, listed in _by_subscription(done):
+        database.execute(
+            "DELETE FROM deliveries WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))", (sid, listed)
+        )
+    for sid, listed in _by_subscription(released):
+        # Due at 0, all of them, so that they come again in the order of the log.
+        database.execute(
+            """
+            UPDATE deliveries SET claim = NULL, due = 0, deliveries = deliveries - 1
+            WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
+            (sid, listed),
+        )
+        database.news.falls_due(sid, 0)
+    if delayed:
+        database.execute_many(
+            """
+            UPDATE deliveries
+            SET claim = NULL, due = ?, failures = failures + 1, failed_at = coalesce(failed_at, ?)
+            WHERE sid = ? AND seq = ?""",
+            delayed,
+        )
+    letter.keep(database, dead)
+    return refused
+
+
+def extend(database: Database, receipts: Sequence[Receipt], lease: float) -> list[int]:
+    """Let the leases end `lease` seconds from now; return the places of those that were lost."""
+    held = _held(database, receipts)
+    for sid, listed in _by_subscription(held):
+        database.execute(
+            "UPDATE deliveries SET due = ? WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))",
+            (time.time() + lease, sid, listed),
+        )
+    return [place for place, receipt in enumerate(receipts) if receipt not in held]
+
+
+def _held(database: Database, receipts: Sequence[Receipt]) -> set[Receipt]:
+    """Return those of the receipts whose lease nobody else has taken."""
+    leases: set[Receipt] = set()
+    for sid, listed in _by_subscription(receipts):
+        # One row, not one for each: after every row the thread must win the interpreter's lock back.
+        (text,) = database.execute(
+            """
+            SELECT json_group_array(json_array(seq, claim)) FROM deliveries
+            WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
+            (sid, listed),
+        ).fetchone()
+        leases.update(Receipt(sid, seq, claim) for seq, claim in json.loads(text))
+    return leases.intersection(receipts)
+
+
+def _by_subscription(receipts: Iterable[Receipt]) -> list[tuple[int, str]]:
+    """Return the messages of each subscription, as a list that SQL takes."""
+    found: dict[int, list[int]] = {}
+    for receipt in receipts:
+        found.setdefault(receipt.sid, []).append(receipt.seq)
+    return [(sid, _listed(seqs)) for sid, seqs in found.items()]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return json.dumps(list(numbers))

@@ -1,0 +1,105 @@
+"""The tables of the file.
+
+`messages` is one log for all keys, in the order of `seq`. A subscription has read it up to its `cursor`;
+`deliveries` holds only what lies behind a cursor and is not settled: handed out, released, or waiting for
+a retry. Publishing is one insert however many subscriptions there are, and an ack deletes one row.
+`letters` are the dead letters; their messages stay in the log.
+
+A message may be deleted once every subscription that matches its key is past it and no row of
+`deliveries` or `letters` names it. Nothing here deletes any yet.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from abe_router.errors import BackendError
+
+#: Marks a SQLite file as ours (`PRAGMA application_id`): "aber" in ASCII.
+APPLICATION = 0x61626572
+#: The version of the tables (`PRAGMA user_version`).
+VERSION = 1
+
+# `AUTOINCREMENT` because a number must never be given twice: cursors, receipts and dead-letter ids keep them.
+# `body` comes last, so that what precedes it is read without following the pages of a large payload.
+_TABLES = (
+    """
+    CREATE TABLE keys (
+        kid INTEGER PRIMARY KEY AUTOINCREMENT,
+        prefix TEXT NOT NULL,
+        key TEXT NOT NULL,
+        UNIQUE (prefix, key)
+    )""",
+    """
+    CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kid INTEGER NOT NULL,
+        published_at REAL NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400),
+        id TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))),
+        headers TEXT,
+        body BLOB NOT NULL
+    )""",
+    # An index ends with the row's own number, so this one is in the order of (kid, seq).
+    "CREATE INDEX messages_by_key ON messages (kid)",
+    """
+    CREATE TABLE subscriptions (
+        sid INTEGER PRIMARY KEY AUTOINCREMENT,
+        prefix TEXT NOT NULL,
+        pattern TEXT NOT NULL,
+        "group" TEXT NOT NULL,
+        cursor INTEGER NOT NULL,
+        UNIQUE (prefix, pattern, "group")
+    )""",
+    # `claim` names the fetch that holds the lease, NULL when nobody does. `due` is when the row may be
+    # handed out again: the end of the lease or of the delay, 0 for at once.
+    """
+    CREATE TABLE deliveries (
+        sid INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        claim INTEGER,
+        due REAL NOT NULL,
+        deliveries INTEGER NOT NULL,
+        failures INTEGER NOT NULL,
+        failed_at REAL,
+        PRIMARY KEY (sid, seq)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX deliveries_by_due ON deliveries (sid, due)",
+    """
+    CREATE TABLE letters (
+        lid INTEGER PRIMARY KEY AUTOINCREMENT,
+        sid INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        letter TEXT NOT NULL
+    )""",
+    "CREATE INDEX letters_by_subscription ON letters (sid)",
+    """
+    CREATE TABLE announcements (
+        prefix TEXT NOT NULL,
+        worker TEXT NOT NULL,
+        state BLOB NOT NULL,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (prefix, worker)
+    ) WITHOUT ROWID""",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Say whether the file has our tables, False when it is empty; raise BackendError when it has others'."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != APPLICATION:
+        raise BackendError("it is a SQLite database of another program")
+    if version > VERSION:
+        raise BackendError(
+            f"a newer abe-router wrote it (version {version} of the tables, not {VERSION}): upgrade this one"
+        )
+    return bool(tables)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables, inside the caller's transaction."""
+    for statement in _TABLES:
+        connection.execute(statement)

@@ -82,14 +82,16 @@ def lines(letter: DeadLetter) -> Iterator[str]:
         "key": message.key,
         "published": moment(message.published_at),
         "reason": f"{reason.kind}{place}: {reason.error}: {reason.message}",
-        "attempts": f"{letter.attempts}, in {letter.deliveries} deliveries",
+        "attempts": str(letter.attempts),
+        "deliveries": str(letter.deliveries),
         "first failed": moment(letter.first_failed_at),
         "last failed": moment(letter.last_failed_at),
         "table": letter.table,
         **{f"header {name}": value for name, value in message.headers.items()},
     }
     for name, value in facts.items():
-        yield printable(f"{name:<14}{value}")
+        if value:
+            yield printable(f"{name:<14}{value}")
     body = msgspec.json.format(message.body, indent=2) if _is_json(message.body) else message.body
     for title, text in (("payload", body.decode(errors="backslashreplace")), ("traceback", reason.traceback)):
         if text:

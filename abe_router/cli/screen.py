@@ -36,10 +36,17 @@ def show(text: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Write data to stdout as indented JSON; numbers stay exact."""
+    """Write data to stdout as indented JSON; numbers stay exact, and what is not printable is escaped."""
     import msgspec
 
-    show(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    show("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    """Return a line of JSON with what is not printable, which strings alone can hold, in escapes of JSON."""
+    units = (c if c.isprintable() else c.encode("utf-16-be").hex(" ", 2).split() for c in line)
+    return "".join(c if isinstance(c, str) else "".join(f"\\u{unit}" for unit in c) for c in units)
 
 
 def show_table(

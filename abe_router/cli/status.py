@@ -112,7 +112,10 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
         for s in standings
     ]
     headings = [count.replace("_", " ") for count in _COUNTS]
-    show_table(("route", *headings, "note"), rows, right=headings)
+    if rows:
+        show_table(("route", *headings, "note"), rows, right=headings)
+    else:
+        say("the backend knows no route")
     workers = {name: found for name, state in announced.items() if (found := _worker(state))}
     if workers:
         show("")

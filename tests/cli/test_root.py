@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -169,6 +170,14 @@ def test_colour_can_be_forced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_row_of_a_pipe_is_one_line_however_long(capsys: pytest.CaptureFixture[str]) -> None:
     screen.show_table(("a", "b"), [("x" * 500, "[bold]\x1b[2J\n")])
     assert capsys.readouterr().out.splitlines()[1] == "x" * 500 + "  " + r"[bold]\x1b[2J\n"
+
+
+def test_json_is_exact_and_harmless_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"a": 10**30, "b": "x\u202e\x7f\U000e0001 ü"}
+    screen.show_json(value)
+    text = capsys.readouterr().out
+    assert text == '{\n  "a": 1000000000000000000000000000000,\n  "b": "x\\u202e\\u007f\\udb40\\udc01 ü"\n}\n'
+    assert json.loads(text) == value
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

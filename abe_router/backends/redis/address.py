@@ -1,0 +1,175 @@
+"""Where a Redis server is and how to get in, read from a URL."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+#: Options of redis-py's URLs that shape its objects and have no meaning here; accepted, so that one URL
+#: serves several programs.
+_FOREIGN = frozenset(
+    {
+        "protocol",
+        "decode_responses",
+        "encoding",
+        "encoding_errors",
+        "max_connections",
+        "health_check_interval",
+        "retry_on_timeout",
+        "socket_keepalive",
+        "socket_read_size",
+        "timeout",
+        "lib_name",
+        "lib_version",
+    }
+)
+_VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The options of an encrypted connection, named as in redis-py's URLs without their `ssl_`."""
+
+    cert_reqs: str = "required"
+    check_hostname: bool = True
+    ca_certs: str | None = None
+    ca_path: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context; raise OSError when a file it names cannot be read."""
+        context = ssl.create_default_context(cafile=self.ca_certs, capath=self.ca_path)
+        context.check_hostname = self.check_hostname and self.cert_reqs == "required"
+        context.verify_mode = _VERIFY[self.cert_reqs]
+        if self.certfile:
+            context.load_cert_chain(self.certfile, self.keyfile, self.password)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A Redis server, a database of it, and the credentials for it; times are in seconds.
+
+    `path` is that of a unix socket and then host and port mean nothing. `answer_timeout` is how long the
+    server may keep silent before it counts as gone.
+    """
+
+    host: str = "localhost"
+    port: int = 6379
+    path: str = ""
+    database: int = 0
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+    connect_timeout: float = 5.0
+    answer_timeout: float = 10.0
+    client_name: str = "abe-router"
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read a `redis://`, `rediss://` or `unix://` URL, with the options redis-py's `from_url` takes.
+
+        Raise ValueError when it is malformed; the text of it holds no credentials.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("it must begin with `redis://`, `rediss://` or `unix://`")
+        options = _Options(dict(parse_qsl(parts.query, keep_blank_values=True)))
+        username = options.text("username") or _unquoted(parts.username)
+        password = options.text("password") or _unquoted(parts.password)
+        host, port, path, database = _place(parts)
+        tls = options.tls()
+        address = cls(
+            host=host,
+            port=port,
+            path=path,
+            database=int(options.number("db", database)),
+            username=username,
+            password=password,
+            tls=tls if parts.scheme == "rediss" else None,
+            connect_timeout=options.number("socket_connect_timeout", 5.0),
+            answer_timeout=options.number("socket_timeout", 10.0),
+            client_name=options.text("client_name") or "abe-router",
+        )
+        options.finish()
+        return address
+
+    @property
+    def public(self) -> str:
+        """The URL without credentials and options, fit for a log."""
+        if self.path:
+            return f"unix://{self.path}?db={self.database}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.database}"
+
+
+class _Options:
+    """The query of a URL; each option is taken once, and what is left over is unknown."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._left = dict(given)
+        self._known: list[str] = sorted(_FOREIGN)
+
+    def text(self, name: str) -> str | None:
+        self._known.append(name)
+        return self._left.pop(name, None) or None
+
+    def number(self, name: str, default: float) -> float:
+        text = self.text(name)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"option `{name}` must be a number") from None
+        if not 0 <= value < 1e9:
+            raise ValueError(f"option `{name}` is out of range")
+        return value
+
+    def tls(self) -> Tls:
+        verify = (self.text("ssl_cert_reqs") or "required").lower()
+        if verify not in _VERIFY:
+            raise ValueError("option `ssl_cert_reqs` must be `required`, `optional` or `none`")
+        check = (self.text("ssl_check_hostname") or "true").lower()
+        return Tls(
+            cert_reqs=verify,
+            check_hostname=check not in ("0", "f", "false", "n", "no"),
+            ca_certs=self.text("ssl_ca_certs"),
+            ca_path=self.text("ssl_ca_path"),
+            certfile=self.text("ssl_certfile"),
+            keyfile=self.text("ssl_keyfile"),
+            password=self.text("ssl_password"),
+        )
+
+    def finish(self) -> None:
+        """Raise ValueError when an option is left that nobody took."""
+        for name in self._left.keys() - _FOREIGN:
+            close = get_close_matches(name, self._known, 1)
+            hint = f"; did you mean `{close[0]}`?" if close else ""
+            raise ValueError(f"unknown option `{name[:40]}`{hint}")
+
+
+def _place(parts: SplitResult) -> tuple[str, int, str, int]:
+    """Return host, port, socket path and database."""
+    path = unquote(parts.path)
+    if parts.scheme == "unix":
+        if not path:
+            raise ValueError("the path of the socket is missing, as in `unix:///run/redis.sock`")
+        return "localhost", 0, path, 0
+    try:
+        port = parts.port if parts.port is not None else 6379
+    except ValueError:
+        raise ValueError("the port must be a number below 65536") from None
+    database = path.strip("/")
+    if database and not database.isdecimal():
+        raise ValueError("what follows the port is the database, a number, as in `redis://localhost:6379/0`")
+    return unquote(parts.hostname or "localhost"), port, "", int(database or 0)
+
+
+def _unquoted(text: str | None) -> str | None:
+    return unquote(text) if text else None

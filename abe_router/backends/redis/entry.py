@@ -1,0 +1,102 @@
+"""Stream entries as messages.
+
+An entry has the fields `data`, the JSON payload, `id`, `at`, the time in seconds since the epoch, and
+`headers`, a JSON object, when there are any. Whatever writes to the stream by itself needs only `data`: id
+and time are those of the entry then. An entry without `data` is delivered with an empty body, which no
+payload is, so that it ends among the dead letters and not unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from abe_router.backend import Delivery
+from abe_router.message import Message
+
+Fields = Sequence[bytes]
+Entry = tuple[bytes, Fields]
+
+_headers = msgspec.json.Decoder(dict[str, str])
+
+
+def pack_headers(headers: Mapping[str, str]) -> bytes:
+    """Return headers as a field, empty when there are none."""
+    return msgspec.json.encode(headers) if headers else b""
+
+
+def unpack_headers(field: bytes) -> dict[str, str]:
+    """Return the headers of a field; none when it is not ours."""
+    try:
+        return _headers.decode(field) if field else {}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list[Delivery], list[bytes]]:
+    """Return first deliveries, and the ids of the entries for another group."""
+    found: list[Delivery] = []
+    others: list[bytes] = []
+    own = group.encode()
+    for entry_id, fields in entries:
+        if len(fields) == 6 and fields[0] == b"data" and fields[2] == b"id" and fields[4] == b"at":
+            # The common case, which the general one below would read alike.
+            message = Message(fields[3].decode("utf-8", "replace"), key, fields[1], {}, _time(fields[5]), 1)
+        else:
+            values = _values(fields)
+            if values.get(b"only", own) != own:
+                others.append(entry_id)
+                continue
+            message = _message(entry_id, values, key, 1)
+        found.append(Delivery(message, 1, entry_id))
+    return found, others
+
+
+def taken_deliveries(taken: Sequence[Any], key: str, group: str) -> tuple[list[Delivery], list[bytes]]:
+    """Return later deliveries, in the order of the stream, and the ids of the entries for another group.
+
+    An entry is {id, fields, delivery count, failures}, failures being `COUNT:MILLISECONDS` or None.
+    """
+    found: list[Delivery] = []
+    others: list[bytes] = []
+    own = group.encode()
+    for entry_id, fields, count, failures in sorted(taken, key=lambda entry: order(entry[0])):
+        values = _values(fields)
+        if values.get(b"only", own) != own:
+            others.append(entry_id)
+            continue
+        failed, _, since = (failures or b"0:").partition(b":")
+        message = _message(entry_id, values, key, int(failed) + 1)
+        found.append(Delivery(message, count, entry_id, int(since) / 1000 if since else None))
+    return found, others
+
+
+def order(entry_id: bytes) -> tuple[int, int]:
+    """Return what entry ids are ordered by."""
+    head, _, tail = entry_id.partition(b"-")
+    return int(head), int(tail)
+
+
+def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: int) -> Message:
+    return Message(
+        id=(values.get(b"id") or entry_id).decode("utf-8", "replace"),
+        key=key,
+        body=values.get(b"data", b""),
+        headers=unpack_headers(values.get(b"headers", b"")),
+        published_at=_time(values.get(b"at", b"")) or order(entry_id)[0] / 1000,
+        attempt=attempt,
+    )
+
+
+def _time(field: bytes) -> float:
+    """Return a time; 0 when it is not ours."""
+    try:
+        return float(field)
+    except ValueError:
+        return 0.0
+
+
+def _values(fields: Fields) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

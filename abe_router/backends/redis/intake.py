@@ -1,0 +1,237 @@
+"""Takes deliveries out of the streams of one subscription, for one handle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from abe_router.backend import Delivery
+from abe_router.backends.redis.entry import new_deliveries, taken_deliveries
+from abe_router.backends.redis.fault import ServerError
+from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.scripts import ADOPT, CLAIM, RESTORE
+from abe_router.backends.redis.source import Agenda, Source
+from abe_router.backends.redis.sweep import HORIZON, Sweep
+from abe_router.backends.redis.waker import Waker
+from abe_router.errors import BackendError, BackendUnavailable
+
+_log = logging.getLogger(__name__)
+
+#: Pauses before a group that was lost again is made anew, in seconds: the first one, which doubles, and the
+#: longest. After as long without a loss it begins at the first.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+
+class Intake:
+    """Does what the agenda says, one round at a time.
+
+    A round that was begun is never cancelled, since what the server handed out would be lost on the way.
+    `lost` is called before a group that is gone is made anew; it raises BackendError to forbid that.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        sweep: Sweep,
+        waker: Waker,
+        agenda: Agenda,
+        lost: Callable[[Source], Awaitable[None]],
+    ) -> None:
+        self._line, self._sweep, self._waker, self._agenda = line, sweep, waker, agenda
+        self._lost = lost
+        self._claimed_last = False
+        self._restored: dict[Source, tuple[float, float]] = {}
+
+    async def take(self, limit: int) -> list[Delivery]:
+        """Do one round; return what it brought, which may be nothing.
+
+        Raise BackendError when nothing can be had; what could not be done stays on the agenda.
+        """
+        agenda = self._agenda
+        await self._line.open()
+        if agenda.make:
+            await self.make()
+        if agenda.restore:
+            await self._restore()
+        if agenda.adopt and (found := await self._adopt()):
+            return found
+        # New messages and old ones take turns, so that neither keeps the other waiting.
+        if agenda.claim and not (agenda.read and self._claimed_last):
+            found = await self._claim(limit)
+            self._claimed_last = bool(found)
+            if found:
+                return found
+        self._claimed_last = False
+        return await self._read(limit) if agenda.read else []
+
+    async def make(self) -> None:
+        """Make the groups that may not be there yet, and their streams."""
+        sent = [
+            (
+                source,
+                self._line.send("XGROUP", "CREATE", source.stream, source.group, source.begin, "MKSTREAM"),
+            )
+            for source in self._agenda.make
+        ]
+        for source, answer in sent:
+            try:
+                await answer
+            except ServerError as error:
+                if error.code != "BUSYGROUP":
+                    raise
+            self._agenda.make.pop(source, None)
+            self._agenda.claim[source] = self._agenda.read[source] = None
+
+    async def _read(self, limit: int) -> list[Delivery]:
+        """Read what is new, of as many sources as the limit allows, a fair share of each."""
+        marks = self._agenda.read
+        chosen = tuple(islice(marks, limit))
+        share = limit // len(chosen)
+        sent = []
+        for source in chosen:
+            del marks[source]
+            command = ("GROUP", source.group, source.consumer, "COUNT", share, "STREAMS", source.stream, ">")
+            sent.append((source, self._line.send("XREADGROUP", *command)))
+        found: list[Delivery] = []
+        empty: list[Source] = []
+        failed: BackendError | None = None
+        for source, answer in sent:
+            try:
+                answered = await answer
+            except BackendError as error:
+                failed = self._failed(source, marks, error) or failed
+                continue
+            if not answered:
+                empty.append(source)
+                continue
+            entries = answered[0][1]
+            found += self._accept(source, *new_deliveries(entries, source.key, source.group))
+            source.position = entries[-1][0]
+            if len(entries) < share:
+                self._waker.rest(source)
+            else:
+                marks[source] = None
+        if empty:
+            await self._rest(empty)
+        if failed and not found:
+            raise failed
+        return found
+
+    async def _rest(self, sources: Sequence[Source]) -> None:
+        """Let sources rest in which there was nothing: the group may have got further than we know."""
+        sent = [(source, self._line.send("XINFO", "GROUPS", source.stream)) for source in sources]
+        for source, answer in sent:
+            try:
+                rows = await answer
+            except BackendError as error:
+                self._failed(source, self._agenda.read, error)
+                continue
+            for row in rows:
+                group = dict(zip(row[::2], row[1::2], strict=True))
+                if group[b"name"] == source.group.encode():
+                    source.position = group[b"last-delivered-id"]
+            self._waker.rest(source)
+
+    async def _claim(self, limit: int) -> list[Delivery]:
+        """Take what was delivered before and is to be delivered again, of the first source that has any."""
+        marks = self._agenda.claim
+        for source in tuple(marks):
+            del marks[source]
+            keys = (source.stream, source.failures, source.delayed)
+            args = (source.group, source.consumer, source.lease, HORIZON, limit)
+            try:
+                taken, gone, more = await self._line.run(CLAIM, keys, args)
+            except BackendError as error:
+                if failed := self._failed(source, marks, error):
+                    raise failed from None
+                continue
+            if more == 0:
+                marks[source] = None
+            elif more > 0:
+                self._sweep.expect(source, more / 1000)
+            if found := self._take(source, taken, gone):
+                return found
+        return []
+
+    async def _adopt(self) -> list[Delivery]:
+        """Take what the server handed us in an answer that never came."""
+        found: list[Delivery] = []
+        marks = self._agenda.adopt
+        for source in tuple(marks):
+            del marks[source]
+            keys, first, rows = (source.stream, source.failures), b"-", [[b""]]
+            try:
+                while rows:
+                    rows = await self._line.send(
+                        "XPENDING", source.stream, source.group, first, "+", 100, source.consumer
+                    )
+                    if unknown := [row[0] for row in rows if row[0] not in source.hand]:
+                        args = (source.group, source.consumer, *unknown)
+                        found += self._take(source, *await self._line.run(ADOPT, keys, args))
+                    first = b"(" + rows[-1][0] if rows else b""
+            except BackendError as error:
+                if failed := self._failed(source, marks, error):
+                    raise failed from None
+        return found
+
+    async def _restore(self) -> None:
+        """Make groups that are gone anew, from the beginning of what their streams hold now."""
+        marks, loop = self._agenda.restore, asyncio.get_running_loop()
+        for source in tuple(marks):
+            at, pause = self._restored.get(source, (0.0, 0.0))
+            wait = at + pause - loop.time()
+            del marks[source]
+            if pause and wait > 0:
+                loop.call_later(wait, self._agenda.mark, marks, [source])
+                continue
+            try:
+                await self._lost(source)
+                made = await self._line.run(
+                    RESTORE, (source.stream, source.failures, source.delayed), (source.group,)
+                )
+            except BackendError:
+                marks[source] = None
+                raise
+            again = loop.time() - at < _LONGEST_PAUSE
+            pause = min(pause * 2, _LONGEST_PAUSE) if again and pause else _FIRST_PAUSE
+            self._restored[source] = loop.time(), pause
+            source.position = b"0-0"
+            source.hand.clear()
+            self._agenda.read[source] = None
+            if made:
+                _log.warning(
+                    "the group `%s` of stream `%s` was gone and begins anew: "
+                    "what it had not settled is lost, or comes again if the stream is still there",
+                    source.group,
+                    source.stream,
+                )
+
+    def _take(self, source: Source, taken: Sequence[Any], gone: Sequence[bytes]) -> list[Delivery]:
+        if gone:
+            _log.warning(
+                "%d messages of stream `%s` were deleted before group `%s` had settled them",
+                len(gone),
+                source.stream,
+                source.group,
+            )
+            source.hand.difference_update(gone)
+        return self._accept(source, *taken_deliveries(taken, source.key, source.group))
+
+    def _accept(self, source: Source, found: list[Delivery], others: list[bytes]) -> list[Delivery]:
+        source.hand.update([delivery.receipt for delivery in found])
+        if others:  # not for us; should this get lost, they come again and go again
+            forget(self._line.send("XACK", source.stream, source.group, *others))
+        return found
+
+    def _failed(self, source: Source, marks: dict[Source, None], error: BackendError) -> BackendError | None:
+        """Note what an error means for a source; return it unless it is taken care of thereby."""
+        if isinstance(error, ServerError) and error.code == "NOGROUP":
+            self._agenda.restore[source] = None
+            return None
+        marks[source] = None
+        if isinstance(error, BackendUnavailable):
+            self._agenda.adopt[source] = None
+        return error

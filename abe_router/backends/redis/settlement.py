@@ -1,0 +1,143 @@
+"""Carries out the outcomes of deliveries: one script call for those of a stream that end alike."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from abe_router.backend import ACKED, DeadLetter, Delayed, Delivery, Died, Outcome, Released
+from abe_router.backends.redis.entry import pack_headers
+from abe_router.backends.redis.fault import ServerError
+from abe_router.backends.redis.line import Line
+from abe_router.backends.redis.scripts import ACK, BURY, DELAY, EXTEND, RELEASE
+from abe_router.backends.redis.source import Source
+from abe_router.backends.redis.sweep import Sweep
+from abe_router.backends.redis.wire import Arg
+from abe_router.errors import BackendError
+
+#: Most entries of one call: Lua passes only so many arguments on, and dead letters carry their payload.
+_CHUNK, _LETTERS = 500, 25
+
+Part = Sequence[tuple[Delivery, Outcome]]
+Sent = tuple[Source, Part, asyncio.Future[Any]]
+
+
+class Settlement:
+    """Settles and extends the deliveries of one handle, whose streams are `sources`, by key."""
+
+    def __init__(self, line: Line, sweep: Sweep, sources: Mapping[str, Source]) -> None:
+        self._line, self._sweep, self._sources = line, sweep, sources
+
+    async def settle(self, settlements: Part) -> list[Delivery]:
+        """Carry out the outcomes; return the deliveries that were refused."""
+        sent: list[Sent] = []
+        refused: list[Delivery] = []
+        for source, part in self._parts(settlements, refused):
+            kind = type(part[0][1])
+            step = _LETTERS if kind is Died else _CHUNK
+            for first in range(0, len(part), step):
+                piece = part[first : first + step]
+                sent.append((source, piece, self._send(source, piece)))
+        refused += await self._collect(sent)
+        for source, part, _ in sent:
+            outcome = part[0][1]
+            if isinstance(outcome, Delayed):
+                self._sweep.expect(source, min(o.seconds for _, o in part if isinstance(o, Delayed)))
+            elif isinstance(outcome, Released):
+                self._sweep.expect(source, 0)
+        return refused
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Start the leases anew; return the deliveries that were refused."""
+        sent: list[Sent] = []
+        refused: list[Delivery] = []
+        for source, part in self._parts([(delivery, ACKED) for delivery in deliveries], refused):
+            for first in range(0, len(part), _CHUNK):
+                piece = part[first : first + _CHUNK]
+                ids = [delivery.receipt for delivery, _ in piece]
+                answer = self._line.run(EXTEND, (source.stream,), _fenced(source, piece, ids))
+                sent.append((source, piece, answer))
+        return refused + await self._collect(sent, settled=False)
+
+    def _parts(self, settlements: Part, refused: list[Delivery]) -> Iterable[tuple[Source, Part]]:
+        """Group what can go in one call: of one stream, delivered equally often, ending alike."""
+        alike: dict[tuple[str, type[Outcome], int], list[tuple[Delivery, Outcome]]] = {}
+        for settlement in settlements:
+            delivery, outcome = settlement
+            name = (delivery.message.key, type(outcome), delivery.deliveries)
+            if (group := alike.get(name)) is None:
+                group = alike[name] = []
+            group.append(settlement)
+        for (key, _, _), group in alike.items():
+            if source := self._sources.get(key):
+                yield source, group
+            else:
+                refused += [delivery for delivery, _ in group]
+
+    def _send(self, source: Source, part: Part) -> asyncio.Future[Any]:
+        """Send the outcomes of one kind."""
+        stream, failures = source.stream, source.failures
+        entries: list[Arg] = []
+        match part[0][1]:
+            case Delayed():
+                for delivery, outcome in part:
+                    assert isinstance(outcome, Delayed)
+                    entries += (delivery.receipt, max(0, math.ceil(outcome.seconds * 1000)))
+                keys: tuple[str, ...] = (stream, failures, source.delayed)
+                return self._line.run(DELAY, keys, _fenced(source, part, entries))
+            case Died():
+                for delivery, outcome in part:
+                    assert isinstance(outcome, Died)
+                    entries += (delivery.receipt, *_letter(outcome.letter))
+                return self._line.run(BURY, (stream, failures, source.dead), _fenced(source, part, entries))
+            case Released():
+                entries += [delivery.receipt for delivery, _ in part]
+                return self._line.run(RELEASE, (stream,), _fenced(source, part, entries))
+            case _:
+                entries += [delivery.receipt for delivery, _ in part]
+                return self._line.run(ACK, (stream, failures), _fenced(source, part, entries))
+
+    async def _collect(self, sent: Sequence[Sent], *, settled: bool = True) -> list[Delivery]:
+        """Wait for all answers, then return what was refused, or raise the first error."""
+        refused: list[Delivery] = []
+        failed: BackendError | None = None
+        for source, part, answer in sent:
+            try:
+                lost = await answer
+            except ServerError as error:
+                if error.code != "NOGROUP":
+                    failed = failed or error
+                    continue
+                # With the group went all that anybody held of it.
+                lost = [delivery.receipt for delivery, _ in part]
+                source.agenda.mark(source.agenda.restore, [source])
+            except BackendError as error:
+                failed = failed or error
+                continue
+            source.hand.difference_update([d.receipt for d, _ in part] if settled else lost)
+            for delivery, _ in part if lost else ():
+                if delivery.receipt in lost:
+                    lost.remove(delivery.receipt)  # one that is there twice may be refused once
+                    refused.append(delivery)
+        if failed:
+            raise failed
+        return refused
+
+
+def _fenced(source: Source, part: Part, entries: Sequence[Arg]) -> list[Arg]:
+    """Return the arguments that settling scripts have in common, and the entries."""
+    clocks = {delivery.receipt.partition(b"-")[0] for delivery, _ in part}
+    order = sorted(clocks, key=lambda clock: (len(clock), clock))
+    return [source.group, source.consumer, part[0][0].deliveries, order[0], order[-1], *entries]
+
+
+def _letter(letter: DeadLetter) -> tuple[Arg, ...]:
+    """Return a dead letter as the fields of an entry: the body stays as it is and outside the letter."""
+    message = letter.message
+    bare = msgspec.structs.replace(letter, message=msgspec.structs.replace(message, body=b""))
+    headers = pack_headers(message.headers)
+    return msgspec.json.encode(bare), message.body, message.id, message.published_at, headers

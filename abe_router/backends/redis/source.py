@@ -1,0 +1,84 @@
+"""One stream as one handle reads it, and what the handle has to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from abe_router.backends.redis.names import Names
+
+
+class Source:
+    """A stream, the group and the consumer that read it, and how far that is.
+
+    `position` is an entry up to which the group was handed everything. `hand` are the entries that were
+    handed to us and of which we do not know that they left us again. `begin` is where the group begins if
+    it has to be made.
+    """
+
+    __slots__ = (
+        "agenda",
+        "begin",
+        "consumer",
+        "dead",
+        "delayed",
+        "failures",
+        "group",
+        "hand",
+        "key",
+        "lease",
+        "position",
+        "stream",
+    )
+
+    def __init__(
+        self, names: Names, key: str, group: str, consumer: str, lease: float, begin: str, agenda: Agenda
+    ) -> None:
+        self.key, self.group, self.consumer, self.begin, self.agenda = key, group, consumer, begin, agenda
+        self.stream = names.stream(key)
+        self.delayed = names.delayed(key, group)
+        self.failures = names.failures(key, group)
+        self.dead = names.dead(key, group)
+        #: In milliseconds, as Redis counts.
+        self.lease = max(1, round(lease * 1000))
+        self.position = b"0-0"
+        self.hand: set[bytes] = set()
+
+    def stir(self) -> None:
+        """Note that the stream has something new."""
+        self.agenda.mark(self.agenda.read, [self])
+
+
+Marks = dict[Source, None]  # a set that keeps its order, so that every source has its turn
+
+
+class Agenda:
+    """The sources a handle has to look at before it can rest, and for what.
+
+    `wake` is called when there is more.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        #: Their group may have to be made.
+        self.make: Marks = {}
+        #: Their group is gone.
+        self.restore: Marks = {}
+        #: They may hold entries for us that we do not know of.
+        self.adopt: Marks = {}
+        #: They may hold something that was delivered before.
+        self.claim: Marks = {}
+        #: They may hold something new.
+        self.read: Marks = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.read or self.claim or self.adopt or self.make or self.restore)
+
+    def mark(self, marks: Marks, sources: Iterable[Source]) -> None:
+        """Note sources in one of the sets, and wake the handle."""
+        marks.update(dict.fromkeys(sources))
+        self._wake()
+
+    def remove(self, source: Source) -> None:
+        """Forget a source."""
+        for marks in (self.make, self.restore, self.adopt, self.claim, self.read):
+            marks.pop(source, None)

@@ -1,0 +1,184 @@
+"""A handle on one subscription."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+
+from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
+from abe_router.backends.redis.intake import Intake
+from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.names import Names, begin_at, group_name
+from abe_router.backends.redis.scripts import REAP
+from abe_router.backends.redis.settlement import Settlement
+from abe_router.backends.redis.source import Agenda, Source
+from abe_router.backends.redis.sweep import Sweep
+from abe_router.backends.redis.waker import Waker
+from abe_router.errors import BackendError
+from abe_router.pattern import matches
+
+#: Longer than any consumer can have done nothing, in milliseconds.
+_NEVER = 10**15
+#: How long, in seconds, closing waits for a read that is under way.
+_PATIENCE = 2.0
+
+
+class RedisSubscription(Subscription):
+    """Reads the streams that match, as one consumer of one group, and settles what it read.
+
+    `consumer` names it among the consumers of the group; `start` is in milliseconds since the epoch.
+    `lost` is called when the group of a source is gone, and `closed` when the handle is.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        group: str,
+        *,
+        consumer: str,
+        start: int,
+        lease: float,
+        line: Line,
+        names: Names,
+        sweep: Sweep,
+        waker: Waker,
+        lost: Callable[[RedisSubscription, Source], Awaitable[None]],
+        closed: Callable[[RedisSubscription], None],
+    ) -> None:
+        self.pattern, self.group, self.start = pattern, group, start
+        self._consumer, self._lease, self._names = consumer, lease, names
+        self._line, self._sweep, self._waker, self._on_closed = line, sweep, waker, closed
+        self._loop = asyncio.get_running_loop()
+        self._sources: dict[str, Source] = {}
+        self._agenda = Agenda(self._wake)
+        self._intake = Intake(line, sweep, waker, self._agenda, lambda source: lost(self, source))
+        self._settlement = Settlement(line, sweep, self._sources)
+        self._round: asyncio.Task[list[Delivery]] | None = None
+        self._begun_at = self._arrived_at = 0.0
+        self._arrived: list[Delivery] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._interrupted = False
+        self._closed = False
+
+    def learn(self, keys: Iterable[str], begin: str = "") -> None:
+        """Take in the keys that match.
+
+        A group that has to be made for one begins at `begin`, or else where the subscription does.
+        """
+        name, begin = group_name(self.pattern, self.group), begin or begin_at(self.start)
+        for key in keys:
+            if key not in self._sources and matches(self.pattern, key) and not self._closed:
+                source = Source(self._names, key, name, self._consumer, self._lease, begin, self._agenda)
+                self._sources[key] = source
+                self._sweep.add(source)
+                self._agenda.mark(self._agenda.make, [source])
+
+    async def make(self, keys: Iterable[str], begin: str) -> None:
+        """Take in keys, and make their groups at once."""
+        self.learn(keys, begin)
+        await self._intake.make()
+
+    def reconnect(self) -> None:
+        """Look anew at everything: the connection was lost, and with it what was on its way."""
+        self._agenda.mark(self._agenda.read, self._sources.values())
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
+        deadline = self._loop.time() + wait
+        ask = wait <= 0  # who does not wait is not told of what comes, so has to ask
+        while True:
+            self._collect()
+            if self._closed:
+                return []
+            if self._arrived or self._interrupted:
+                self._interrupted = False
+                return self._hand_out(limit)
+            if self._round is None:
+                if ask:
+                    self._agenda.read.update(dict.fromkeys(self._sources.values()))
+                if self._agenda or not self._line.up:
+                    ask = False
+                    self._begin(limit)
+                elif self._loop.time() >= deadline:
+                    return []
+            await self._sleep(None if self._round else deadline)
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        self._wake()
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+        await self._line.open()
+        return await self._settlement.settle(settlements)
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        await self._line.open()
+        return await self._settlement.extend(deliveries)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._wake()
+        if self._round:
+            await asyncio.wait([self._round], timeout=_PATIENCE)
+        self._let_go()
+        self._on_closed(self)
+        with suppress(BackendError):
+            self._collect()
+            await self._settlement.settle([(delivery, RELEASED) for delivery in self._arrived])
+            self._arrived.clear()
+            for source in self._sources.values():
+                args = (source.group, _NEVER, source.consumer)
+                forget(self._line.run(REAP, (source.stream,), args))
+
+    def _begin(self, limit: int) -> None:
+        """Begin a round, which goes on when the fetch that began it is cancelled or interrupted."""
+        self._begun_at = self._loop.time()
+        self._round = self._loop.create_task(self._intake.take(limit))
+        self._round.add_done_callback(self._landed)
+
+    def _landed(self, done: asyncio.Task[list[Delivery]]) -> None:
+        if not done.cancelled():
+            done.exception()  # whoever fetches next is told; if nobody does, nobody needs to be
+        if self._closed:
+            self._let_go()
+        self._wake()
+
+    def _collect(self) -> None:
+        """Take in what a finished round brought, or raise its error."""
+        if self._round and self._round.done():
+            done, self._round = self._round, None
+            self._arrived = done.result()
+            self._arrived_at = self._begun_at
+
+    def _hand_out(self, limit: int) -> Sequence[Delivery]:
+        """Return what has arrived, up to the limit."""
+        if self._arrived and self._loop.time() - self._arrived_at > self._lease / 2:
+            # It lay here since its fetch was cancelled, and may be somebody else's by now.
+            for delivery in self._arrived:
+                source = self._sources[delivery.message.key]
+                source.hand.discard(delivery.receipt)
+                self._agenda.adopt[source] = None
+            self._arrived = []
+        found, self._arrived = self._arrived[:limit], self._arrived[limit:]
+        return found
+
+    def _let_go(self) -> None:
+        for source in self._sources.values():
+            self._waker.forget(source)
+            self._sweep.remove(source)
+
+    async def _sleep(self, deadline: float | None) -> None:
+        self._waiter = self._loop.create_future()
+        timer = None if deadline is None else self._loop.call_at(deadline, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)

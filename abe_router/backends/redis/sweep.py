@@ -1,0 +1,116 @@
+"""Looks after what no new message announces: retries that fall due, leases that ran out, lost groups.
+
+It runs on a timer, whatever the traffic, and asks for all subscriptions of this process in a few calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.scripts import LOOK, REAP
+from abe_router.backends.redis.source import Source
+from abe_router.backends.redis.waker import Waker
+from abe_router.errors import BackendError
+
+#: Longest time between two looks, in seconds; shorter leases are looked at more often.
+INTERVAL, SHORTEST = 1.0, 0.05
+#: How far ahead, in milliseconds, the server says what falls due, so that it is met on the dot.
+HORIZON = 1500
+#: Streams in one call, which must be short, for the server does nothing else meanwhile.
+_CHUNK = 100
+#: How often, in seconds, consumers that are gone are removed, and how long, in milliseconds, they must have
+#: been. They hold nothing, so this is about tidiness.
+_REAPING, _GONE = 300.0, 3_600_000
+
+
+class Sweep:
+    """Marks sources when something is to be claimed or restored."""
+
+    def __init__(self, line: Line, waker: Waker) -> None:
+        self._line, self._waker = line, waker
+        self._loop = asyncio.get_running_loop()
+        self._sources: dict[Source, None] = {}
+        self._peers: dict[tuple[str, str], set[Source]] = {}
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._reaped_at = self._loop.time()
+
+    def add(self, source: Source) -> None:
+        """Look after a source."""
+        self._sources[source] = None
+        self._peers.setdefault((source.stream, source.group), set()).add(source)
+
+    def remove(self, source: Source) -> None:
+        """Look after it no more."""
+        self._sources.pop(source, None)
+        name = source.stream, source.group
+        if (peers := self._peers.get(name)) is not None:
+            peers.discard(source)
+            if not peers:
+                del self._peers[name]
+                if timer := self._timers.pop(name, None):
+                    timer.cancel()
+
+    def expect(self, source: Source, seconds: float) -> None:
+        """Mark the source, and the others of its subscription, as holding something in so many seconds."""
+        name = source.stream, source.group
+        if seconds <= 0:
+            self._mark(name)
+            return
+        at = self._loop.time() + seconds
+        timer = self._timers.get(name)
+        if timer is not None:
+            if timer.when() <= at:
+                return
+            timer.cancel()
+        self._timers[name] = self._loop.call_at(at, self._mark, name)
+
+    async def run(self) -> None:
+        """Look, again and again, until cancelled."""
+        while True:
+            shortest = min((source.lease for source in self._sources), default=HORIZON) / 1000
+            await asyncio.sleep(min(INTERVAL, max(SHORTEST, shortest / 2)))
+            try:
+                await self.look()
+                if self._loop.time() - self._reaped_at > _REAPING:
+                    self._reaped_at = self._loop.time()
+                    await self._reap()
+            except BackendError:
+                continue  # whoever fetches is told of it
+            if not self._waker.up:
+                self._waker.ring_all()
+
+    async def look(self) -> None:
+        """Look once at all sources."""
+        for sources in _chunks(self._sources):
+            keys: list[str] = []
+            args: list[str | int] = [HORIZON]
+            for source in sources:
+                keys += (source.stream, source.delayed)
+                args += (source.group, source.lease)
+            answers = await self._line.run(LOOK, keys, args)
+            for source, wait in zip(sources, answers, strict=True):
+                if wait >= 0:
+                    self.expect(source, wait / 1000)
+                elif wait == -2 and source in self._sources:
+                    source.agenda.mark(source.agenda.restore, [source])
+
+    async def _reap(self) -> None:
+        for sources in _chunks(self._sources):
+            for source in sources:
+                forget(self._line.run(REAP, (source.stream,), (source.group, _GONE, "")))
+            await self._line.send("PING")
+
+    def _mark(self, name: tuple[str, str]) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+        for source in self._peers.get(name, ()):
+            source.agenda.mark(source.agenda.claim, [source])
+
+
+def _chunks(sources: Iterable[Source]) -> Iterable[Sequence[Source]]:
+    left = iter(tuple(sources))
+    while chunk := tuple(islice(left, _CHUNK)):
+        yield chunk

@@ -103,22 +103,30 @@ def find_by_name(name: str) -> Provider:
     found = providers()
     provider = found.get(name) or found.get(f"{ABSTRACT}{name}")
     if provider is None:
-        close = get_close_matches(name, found, 1)
-        mend = f"did you mean `{close[0]}`?" if close else f"is `pip install abe-{name}` missing?"
-        raise UnknownProvider(
-            f"no backend provider is called `{name}`; {mend} (installed: {', '.join(found)})"
-        )
+        raise _unknown(f"no backend provider is called `{name}`", name, found)
     return provider
 
 
 def find_provider(url: str) -> type[Backend]:
-    """Return the provider class for a URL; raise UnknownProvider or BackendError."""
+    """Return the provider class for a URL, whose scheme is the provider's whole name.
+
+    Raise UnknownProvider or BackendError.
+    """
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise UnknownProvider(
             f"`{redact(url)}` is not a backend URL: it begins with a scheme, as `memory://`"
         )
-    return find_by_name(scheme).load()
+    found = providers()
+    if scheme not in found:
+        raise _unknown(f"no backend provider takes `{redact(url)}`", scheme, found)
+    return found[scheme].load()
+
+
+def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProvider:
+    close = [n for n in (f"{ABSTRACT}{name}",) if n in found] or get_close_matches(name, found, 1)
+    mend = f"did you mean `{close[0]}`?" if close else f"is `pip install abe-{name}` missing?"
+    return UnknownProvider(f"{what}; {mend} (installed: {', '.join(found)})")
 
 
 def make_backend(url: str, *, prefix: str = "") -> Backend:

@@ -119,8 +119,15 @@ def test_who_could_be_meant_as_well_is_told(install, acme):
 def test_a_provider_for_abstract_backend_is_found_in_both_groups_by_either_name(install):
     for number, group in enumerate(["abe.backends.message_queue", "abe.backends.message_queue.service"]):
         install(f"q{number}", f"q{number}", **{group: {f"queue{number}": f"q{number}:AcmeBackend"}})
-    for name in ("queue0", "abstract+queue0", "queue1", "abstract+queue1", "abstract+queue1://", "queue1://"):
+    for name in ("queue0", "abstract+queue0", "queue1", "abstract+queue1", "abstract+queue1://"):
         assert isinstance(load_backend(name), AbstractBackend)
+
+
+def test_the_scheme_of_a_url_is_the_whole_name(acme):
+    with pytest.raises(UnknownProvider, match="did you mean `abstract[+]acme`"):
+        make_backend("acme://")
+    with pytest.raises(BackendError, match="configured by its environment variables"):
+        make_backend("abstract+acme://localhost")
 
 
 def test_ours_is_taken_before_one_for_abstract_backend_of_the_same_name(install):

@@ -8,6 +8,7 @@ from abe_router.backend import Delayed, Delivery, Died, Subscription
 from abe_router.testing.conformance.store import (
     GROUP,
     KEY,
+    PROMPT,
     SOON,
     Store,
     ack,
@@ -109,12 +110,10 @@ class ReplayTests(Suite):
     @check("dead_letters")
     async def test_a_replay_ends_the_wait_of_a_fetch(self, store: Store) -> None:
         """Late otherwise: a replayed message on a key that is silent."""
-        handle, ids = await self._dead(store, 1)
-        fetching = asyncio.create_task(handle.fetch(1, 20.0))
-        await store.pause()
-        assert await store.another().replay(KEY, GROUP, ids) == 1
-        async with asyncio.timeout(1.0):
-            assert numbers(await fetching) == [0]
+        handle, ids = await self._dead(store, 2)
+        for id, backend, within in ((ids[0], store.backend, PROMPT), (ids[1], store.another(), SOON)):
+            came = await store.awaited(handle, backend.replay(KEY, GROUP, [id]), within=within)
+            assert numbers(came) == [ids.index(id)]
 
     @check("dead_letters")
     async def test_purged_letters_are_gone(self, store: Store) -> None:

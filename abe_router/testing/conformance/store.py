@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from abe_router.backend import (
@@ -25,7 +25,10 @@ from abe_router.message import Message, new_message
 KEY, GROUP = "orders.created", "billing"
 #: A lease that does not run out during a test, in seconds.
 LONG = 60.0
-#: How soon whatever is due must come, in seconds, after a lease too: the promise is lease + 2 s.
+#: How soon a waiting fetch has what became ready, in seconds: new messages from anywhere, and what a handle
+#: of the same backend made ready.
+PROMPT = 0.5
+#: How soon it has what was made ready elsewhere, or by a lease that ran out, in seconds.
 SOON = 2.0
 
 
@@ -90,6 +93,20 @@ class Store:
         """Fail when something comes within `wait` seconds, or as soon as what is ready comes."""
         came = await handle.fetch(100, self._pause if wait is None else wait)
         assert not came, f"{len(came)} came that should not, such as number {numbers(came[:1])}"
+
+    async def awaited(
+        self, handle: Subscription, make_ready: Coroutine[Any, Any, Any], *, within: float
+    ) -> Sequence[Delivery]:
+        """Make something ready while the handle waits for it; return what ended the wait, in that time."""
+        fetching = asyncio.create_task(handle.fetch(10, 20.0))
+        await self.pause()
+        assert not fetching.done(), "it did not wait"
+        await make_ready
+        began = time.monotonic()
+        fetched = await fetching
+        took = time.monotonic() - began
+        assert took <= within, f"the wait of a fetch lasted {took:.2f} s more, not {within:.2f}"
+        return fetched
 
     def _new(self) -> Backend:
         backend = self._make_backend(self.name)

@@ -1,0 +1,55 @@
+"""Fixtures for pytest, there as soon as the package is installed.
+
+None needs a plugin for asyncio. What they are made of is imported when a test asks for it: the plugin is
+loaded by every run of pytest, also by those of other projects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def abe_recording_backend() -> Any:
+    """Return a RecordingBackend: memory, and a list of what was published."""
+    from abe_router.testing.recording import RecordingBackend
+
+    return RecordingBackend()
+
+
+@pytest.fixture
+def abe_test_router(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Return a function that makes the TestRouter of a routes file.
+
+    Its path counts from the folder of the test or, where that has no such file, from pytest's root.
+    """
+    from abe_router.testing.router import TestRouter
+
+    def make(path: str | Path, **options: Any) -> TestRouter:
+        beside = request.path.parent / path
+        return TestRouter(beside if beside.exists() else request.config.rootpath / path, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def abe_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Yield a RedisServer for the whole run; tests that need it are skipped where none is installed."""
+    from abe_router.testing.redis_server import RedisServer
+
+    if not RedisServer.installed():
+        pytest.skip("redis-server is not installed")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def abe_redis_url(abe_redis_server: Any) -> str:
+    """Return the URL of a throw-away Redis that is empty when the test begins."""
+    abe_redis_server.empty()
+    url: str = abe_redis_server.url
+    return url

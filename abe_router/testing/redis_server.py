@@ -1,0 +1,83 @@
+"""A throw-away Redis, for tests against the real thing."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+#: How long a server may take to answer, in seconds.
+PATIENCE = 10.0
+
+
+class RedisServer:
+    """Runs `redis-server` on a free port of this machine while entered; nothing it holds is kept.
+
+    `folder` is where it puts its log. Raise FileNotFoundError when no server is installed, RuntimeError when
+    it does not answer in ten seconds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port: int = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        #: Its address, as `REDIS_URL` takes it.
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    @staticmethod
+    def installed() -> bool:
+        """Say whether there is a `redis-server` on the path."""
+        return shutil.which("redis-server") is not None
+
+    def __enter__(self) -> Self:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise FileNotFoundError("redis-server is not installed")
+        options = {
+            "port": self._port,
+            "bind": "127.0.0.1",
+            "save": "",
+            "appendonly": "no",
+            "dir": self._folder,
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        self._process = subprocess.Popen(  # noqa: S603
+            [program, *arguments, "--logfile", "redis.log"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        patience = time.monotonic() + PATIENCE
+        while not self._answers():
+            if time.monotonic() > patience or self._process.poll() is not None:
+                self._stop()
+                raise RuntimeError(f"redis-server does not answer; see {self._folder / 'redis.log'}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def empty(self) -> None:
+        """Delete everything that the server holds."""
+        self._ask(b"FLUSHALL")
+
+    def _answers(self) -> bool:
+        try:
+            return self._ask(b"PING") == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def _ask(self, command: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=5) as connection:
+            connection.sendall(command + b"\r\n")
+            return connection.recv(64)
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

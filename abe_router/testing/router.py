@@ -1,0 +1,162 @@
+"""A routes file run in memory, for tests of handlers, schemas and the wiring between them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from abe_router.backend import DeadLetter
+from abe_router.config import Loader
+from abe_router.event import Event, Events
+from abe_router.handler import Handler, handler_from
+from abe_router.message import Message
+from abe_router.publish import publish
+from abe_router.retry import GiveUp, RetryPolicy, TryAgain
+from abe_router.route import Route, RouteTable
+from abe_router.router import Router
+from abe_router.testing.recording import RecordingBackend
+
+
+@dataclass(slots=True)
+class Call:
+    """One attempt of a handler: what it got, and what came of it once it ended."""
+
+    message: Message
+    result: Any = None
+    error: BaseException | None = None
+
+    @property
+    def payload(self) -> Any:
+        """The payload it got."""
+        return self.message.payload
+
+
+class TestRouter:
+    """Runs the routes of a file in memory, with all of their policies but the waiting between attempts.
+
+    `handlers` take the place of those of the file, by the name of the route, `key/group`.
+
+        async with TestRouter("routes.yaml") as router:
+            await router.publish("orders.created", {"id": 7, "total": 250})
+            await router.quiet()
+            assert router.got("orders.created/billing") == [{"id": 7, "total": 250}]
+            assert await router.dead("orders.created/billing") == []
+
+    Raise ConfigError when the file has faults, KeyError when it has no such route.
+    """
+
+    __test__ = False  # pytest is not to collect it
+
+    def __init__(
+        self, path: str | PathLike[str], *, handlers: Mapping[str, Callable[..., Any]] | None = None
+    ) -> None:
+        table = Loader(Path(path), backend="memory://").load()
+        substitutes = {name: handler_from(function) for name, function in (handlers or {}).items()}
+        if unknown := substitutes.keys() - table.by_name.keys():
+            raise KeyError(f"no route {min(unknown)}; there are: {', '.join(table.by_name)}")
+        self._calls: dict[str, list[Call]] = {name: [] for name in table.by_name}
+        self.table: RouteTable = replace(
+            table, routes=tuple(self._prepared(route, substitutes) for route in table.routes)
+        )
+        self.backend = RecordingBackend()
+        #: Everything that happened so far, in order.
+        self.events: list[Event] = []
+        self._news = asyncio.Event()
+        self._router = Router(self.backend, Events([((Event,), self._note)]))
+
+    async def publish(
+        self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
+    ) -> Message:
+        """Publish as a program would; raise what `Router.publish` raises."""
+        return await publish(self.table, self.backend, key, payload, headers=headers, id=id)
+
+    async def quiet(self, seconds: float = 10.0) -> None:
+        """Wait until nothing waits, runs or is to be tried again; raise TimeoutError after `seconds`."""
+        running = {route.name for route in self.table.routes if not route.paused}
+        busy: list[str] = []
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._news.clear()
+                    counts = await self.backend.status()
+                    busy = [
+                        f"{c.pattern}/{c.group}"
+                        for c in counts
+                        if c.ready + c.in_flight + c.delayed and f"{c.pattern}/{c.group}" in running
+                    ]
+                    if not busy:
+                        return
+                    await self._news.wait()
+        except TimeoutError:
+            raise TimeoutError(f"not quiet after {seconds:g} s: {', '.join(busy)}") from None
+
+    def calls(self, route: str) -> list[Call]:
+        """Return every attempt of a route's handler, in the order they began; raise KeyError if unknown."""
+        return self._calls[self._known(route)]
+
+    def got(self, route: str) -> list[Any]:
+        """Return the payload of every attempt of a route's handler; raise KeyError if unknown."""
+        return [call.payload for call in self.calls(route)]
+
+    async def dead(self, route: str) -> list[DeadLetter]:
+        """Return the dead letters of a route, oldest first; raise KeyError if unknown."""
+        key, _, group = self._known(route).partition("/")
+        return list(await self.backend.dead_letters(key, group, limit=1_000_000))
+
+    async def __aenter__(self) -> Self:
+        await self._router.apply(self.table)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._router.stop(0.0)
+        await self.backend.close()
+
+    def _prepared(self, route: Route, substitutes: Mapping[str, Handler]) -> Route:
+        handler = substitutes.get(route.name, route.handler)
+        recording = replace(
+            handler, call=_recording(handler, self._calls[route.name]), is_async=True, wants_message=True
+        )
+        return replace(route, handler=recording, retry=_AtOnce(**asdict(route.retry)))
+
+    def _known(self, route: str) -> str:
+        if route not in self._calls:
+            raise KeyError(f"no route {route}; there are: {', '.join(self._calls)}")
+        return route
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+
+
+class _AtOnce(RetryPolicy):
+    """A policy without the waiting."""
+
+    def decide(self, attempt: int, after: float | None = None) -> TryAgain | GiveUp:
+        decision = super().decide(attempt, after)
+        return TryAgain(0.0) if isinstance(decision, TryAgain) else decision
+
+
+def _recording(handler: Handler, calls: list[Call]) -> Callable[..., Any]:
+    """Return a function that calls the handler and notes what it got and what came of it."""
+
+    async def call(payload: Any, message: Message) -> Any:
+        noted = Call(message)
+        calls.append(noted)
+        arguments = (payload, message) if handler.wants_message else (payload,)
+        try:
+            if handler.is_async:
+                noted.result = await handler.call(*arguments)
+            else:
+                result = await asyncio.to_thread(handler.call, *arguments)
+                noted.result = await result if inspect.isawaitable(result) else result
+        except BaseException as error:
+            noted.error = error
+            raise
+        return noted.result
+
+    return call

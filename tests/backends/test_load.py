@@ -124,7 +124,7 @@ def test_a_provider_for_abstract_backend_is_found_in_both_groups_by_either_name(
 
 
 def test_the_scheme_of_a_url_is_the_whole_name(acme):
-    with pytest.raises(UnknownProvider, match="did you mean `abstract[+]acme`"):
+    with pytest.raises(UnknownProvider, match=r"did you mean `abstract\+acme`"):
         make_backend("acme://")
     with pytest.raises(BackendError, match="configured by its environment variables"):
         make_backend("abstract+acme://localhost")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
-from abe_router.errors import PayloadMalformed, Reject, Retry
+from abe_router.errors import BatchMismatch, PayloadMalformed, Reject, Retry
 from abe_router.event import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.message import decode
 from abe_router.pattern import matches
@@ -41,17 +42,17 @@ _HANDLED = Verdict(ACKED)
 class Worker:
     """A place in a consumer's pool: what it runs, until when, and whether its time ran out."""
 
-    __slots__ = ("deadline", "delivery", "task", "timed_out")
+    __slots__ = ("deadline", "deliveries", "task", "timed_out")
 
     def __init__(self) -> None:
-        self.delivery: Delivery | None = None
+        self.deliveries: Sequence[Delivery] = ()
         self.deadline = 0.0
         self.timed_out = False
         self.task: asyncio.Task[None] | None = None
 
     def expire(self, now: float) -> None:
         """Cancel the handler when its time, by the loop's clock, is up."""
-        if self.delivery is not None and now >= self.deadline and not self.timed_out and self.task:
+        if self.deliveries and now >= self.deadline and not self.timed_out and self.task:
             self.timed_out = True
             self.task.cancel()
 
@@ -72,57 +73,107 @@ class Attempts:
 
     async def run(self, worker: Worker, delivery: Delivery, now: float) -> Verdict:
         """Try the delivery in the task of `worker`; `now` is the loop's time. Never raises but cancelled."""
-        if delivery.deliveries > self._limit:
-            text = f"handed out {delivery.deliveries} times, limit {self._limit}; it may kill the process"
-            return self._bury(delivery, Reason("max_deliveries", "MaxDeliveries", text))
-        message, handler = delivery.message, self._route.handler
+        checked = self._check(delivery)
+        if isinstance(checked, Verdict):
+            return checked
+        message = delivery.message
+        worker.deliveries = (delivery,)
+        arguments = (checked[0], message) if self._route.handler.wants_message else checked
+        failure = await self._handle(worker, arguments, now)
+        if failure is not None:
+            return self._judge(delivery, failure)
+        if self._tell_handled:
+            return self._handled(delivery, asyncio.get_running_loop().time() - now)
+        return _HANDLED
+
+    async def run_batch(self, worker: Worker, deliveries: Sequence[Delivery], now: float) -> list[Verdict]:
+        """Try deliveries together; return a verdict for each, in their order. Never raises but cancelled.
+
+        The handler gets the list of payloads and, if it has a second parameter, that of the messages. When
+        it returns a list, its items speak for the messages one by one: an exception, such as a `Reject` or
+        `Retry`, is that message's failure, anything else its success.
+        """
+        checked = [self._check(delivery) for delivery in deliveries]
+        verdicts = [item if isinstance(item, Verdict) else _HANDLED for item in checked]
+        places = [index for index, item in enumerate(checked) if not isinstance(item, Verdict)]
+        if not places:
+            return verdicts
+        worker.deliveries = deliveries
+        payloads = [item[0] for item in checked if not isinstance(item, Verdict)]
+        messages = [deliveries[index].message for index in places]
+        arguments = (payloads, messages) if self._route.handler.wants_message else (payloads,)
+        answers: list[Any] = []
+        failure = await self._handle(worker, arguments, now, answers)
+        seconds = asyncio.get_running_loop().time() - now
+        said = answers[0] if answers and isinstance(answers[0], list | tuple) else [None] * len(places)
+        if failure is None and len(said) != len(places):
+            text = f"the handler answered for {len(said)} messages of {len(places)}"
+            failure = BatchMismatch(text)
+        for index, word in zip(places, said if failure is None else [failure] * len(places), strict=True):
+            if isinstance(word, BaseException | Reason):
+                verdicts[index] = self._judge(deliveries[index], word)
+            elif self._tell_handled:
+                verdicts[index] = self._handled(deliveries[index], seconds)
+        return verdicts
+
+    async def _handle(
+        self, worker: Worker, arguments: tuple[Any, ...], now: float, answers: list[Any] | None = None
+    ) -> BaseException | Reason | None:
+        """Call the handler; return its failure, None if there is none. `answers` gets what it returned."""
         worker.timed_out = False
         worker.deadline = now + self._route.timeout
-        worker.delivery = delivery
+        task = worker.task
         try:
-            checked = self._check(delivery)
-            if isinstance(checked, Verdict):
-                return checked
-            arguments = (checked[0], message) if handler.wants_message else checked
-            if handler.is_async:
-                await self._call(*arguments)
+            if self._route.handler.is_async:
+                result = await self._call(*arguments)
             else:
                 loop = asyncio.get_running_loop()
                 result = await loop.run_in_executor(self._threads, self._call, *arguments)
                 if asyncio.iscoroutine(result):  # a plain function that returns a coroutine
-                    await result
+                    result = await result
         except asyncio.CancelledError:
-            task = worker.task
             if worker.timed_out and task is not None:
                 # The watchdog cancelled once, so one is taken back; any more came from a stop.
                 if task.uncancel() > 0:
                     raise
-                return self._failed(delivery, self._timeout_reason(), None)
+                return self._timeout_reason()
             if task is not None and task.cancelling():
                 raise
-            reason = Reason("failed", "CancelledError", "the handler was cancelled from within")
-            return self._failed(delivery, reason, None)
-        except Reject as error:
-            return self._bury(delivery, _reason("rejected", error))
-        except Retry as error:
-            return self._failed(delivery, _reason("failed", error), error.after)
+            return Reason("failed", "CancelledError", "the handler was cancelled from within")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
-            return self._failed(delivery, _reason("failed", error), None)
+            return error
         finally:
-            worker.delivery = None
-        if worker.timed_out and worker.task is not None:
-            worker.task.uncancel()  # it swallowed the cancellation and returned: it did its work
-        if self._tell_handled:
-            seconds = asyncio.get_running_loop().time() - now
-            event = Handled(self._route.name, message.id, message.key, message.attempt, seconds)
-            return Verdict(ACKED, event)
-        return _HANDLED
+            worker.deliveries = ()
+        if worker.timed_out and task is not None:
+            task.uncancel()  # it swallowed the cancellation and returned: it did its work
+        if answers is not None:
+            answers.append(result)
+        return None
+
+    def _judge(self, delivery: Delivery, failure: BaseException | Reason) -> Verdict:
+        """Decide how a failed attempt ends."""
+        match failure:
+            case Reason():
+                return self._failed(delivery, failure, None)
+            case Reject():
+                return self._bury(delivery, _reason("rejected", failure))
+            case Retry():
+                return self._failed(delivery, _reason("failed", failure), failure.after)
+            case _:
+                return self._failed(delivery, _reason("failed", failure), None)
+
+    def _handled(self, delivery: Delivery, seconds: float) -> Verdict:
+        message = delivery.message
+        return Verdict(ACKED, Handled(self._route.name, message.id, message.key, message.attempt, seconds))
 
     def _check(self, delivery: Delivery) -> tuple[Any] | Verdict:
         """Return the payload, in a tuple, or the verdict on a message that is not for the handler."""
         message, route = delivery.message, self._route
+        if delivery.deliveries > self._limit:
+            text = f"handed out {delivery.deliveries} times, limit {self._limit}; it may kill the process"
+            return self._bury(delivery, Reason("max_deliveries", "MaxDeliveries", text))
         try:
             payload = decode(message.body)
         except PayloadMalformed as error:

@@ -9,6 +9,7 @@ AbeRouterError
  │   ├─ KeyInvalid         the routing key is malformed
  │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
  │   └─ PayloadInvalid     the payload breaks its schema; `.violations` holds all of them
+ ├─ BatchMismatch          a batch handler answered for another number of messages than it got
  ├─ PayloadMalformed       a delivered body is not JSON, too large or too deep
  └─ BackendError
      ├─ UnknownProvider    no provider has that name or URL scheme
@@ -120,6 +121,10 @@ class PayloadInvalid(PublishError):
         super().__init__(f"payload for `{key}` is invalid: " + "; ".join(map(str, self.violations)))
 
 
+class BatchMismatch(AbeRouterError):
+    """Raised when a batch handler answers for another number of messages than it got."""
+
+
 class PayloadMalformed(AbeRouterError):
     """Raised when a delivered body is not JSON, or is larger or deeper than allowed."""
 
@@ -136,11 +141,11 @@ class BackendUnavailable(BackendError):
     """Raised when the server or file cannot be reached; the operation may be tried again."""
 
 
-class Reject(Exception):  # noqa: N818 (it is what a handler says, not a fault of ours)
+class Reject(Exception):
     """Raise it in a handler to dead-letter the message at once: another attempt cannot help."""
 
 
-class Retry(Exception):  # noqa: N818
+class Retry(Exception):
     """Raise it in a handler to ask for another attempt.
 
     `after` is a delay in seconds; None leaves it to the route's retry policy. Attempts are counted, so

@@ -31,12 +31,21 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Hand over up to `size` messages at once, waiting at most `wait` seconds for them to come together."""
+
+    size: int
+    wait: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One consumer: where its messages come from, who handles them, and by which rules.
 
     Durations are in seconds. `contracts` are those whose pattern meets this route's; a message must
     satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
     `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
+    `rate` is in messages a second, over all processes.
     """
 
     key: str
@@ -54,6 +63,8 @@ class Route:
     dead_letter: bool = True
     start: float = 0.0
     paused: bool = False
+    batch: Batch | None = None
+    rate: float | None = None
 
     @property
     def name(self) -> str:

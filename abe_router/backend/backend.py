@@ -13,6 +13,7 @@ from abe_router.backend.delivery import DeadLetter
 from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 from abe_router.message import Message, encode, new_message
+from abe_router.rate import Permits
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -145,3 +146,7 @@ class Backend(ABC):
     @abstractmethod
     async def announcements(self) -> Mapping[str, bytes]:
         """Return what the living workers announced, by worker."""
+
+    @abstractmethod
+    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+        """Grant up to `wanted` permits under `name`, at `rate` a second over all processes together."""

@@ -26,6 +26,7 @@ from abe_router.backends.abstract.envelope import wrap
 from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
 from abe_router.errors import BackendError
 from abe_router.message import Message
+from abe_router.rate import Permits, permit
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class AbstractBackend(Backend):
         self._provider, self._name, self._prefix = provider, name, prefix
         self._on_end, self._lent = on_end, lent
         self._streams: dict[str, Stream] = {}
+        self._used_until: dict[str, float] = {}
         self._opened = False
 
     @staticmethod
@@ -191,3 +193,7 @@ class AbstractBackend(Backend):
 
     async def announcements(self) -> Mapping[str, bytes]:
         return {}
+
+    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+        permits, self._used_until[name] = permit(self._used_until.get(name, 0.0), monotonic(), rate, wanted)
+        return permits

@@ -21,6 +21,7 @@ from abe_router.backends.memory.group import Clock, Entry, Group, set_off
 from abe_router.backends.memory.log import Log
 from abe_router.message import Message
 from abe_router.pattern import matches
+from abe_router.rate import Permits, permit
 
 #: Routing keys whose groups are remembered.
 KEYS = 10_000
@@ -104,6 +105,7 @@ class MemoryBackend(Backend):
         self._groups: dict[tuple[str, str], Group] = {}
         self._by_key: dict[str, tuple[Group, ...]] = {}
         self._handles: set[MemorySubscription] = set()
+        self._used_until: dict[str, float] = {}
         self._announced: dict[str, tuple[float, bytes]] = {}
 
     @classmethod
@@ -197,3 +199,9 @@ class MemoryBackend(Backend):
                 self._by_key.clear()
             self._by_key[key] = groups
         return groups
+
+    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+        permits, self._used_until[name] = permit(
+            self._used_until.get(name, 0.0), self._clock(), rate, wanted
+        )
+        return permits

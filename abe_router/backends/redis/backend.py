@@ -16,6 +16,7 @@ from abe_router.backends.redis.names import Names, group_name
 from abe_router.backends.redis.scripts import DROP
 from abe_router.backends.redis.session import Session
 from abe_router.message import Message
+from abe_router.rate import Permits
 
 _TRUE = ("1", "true", "yes", "on")
 
@@ -110,6 +111,10 @@ class RedisBackend(Backend):
     async def announcements(self) -> Mapping[str, bytes]:
         session = await self._opened()
         return await session.registry.announcements()
+
+    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+        session = await self._opened()
+        return await session.registry.permit(name, rate, wanted)
 
     async def _opened(self) -> Session:
         if self._session is None:

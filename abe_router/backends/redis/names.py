@@ -32,6 +32,10 @@ class Names:
         #: Hash of the workers to until when their word is good, in milliseconds, and the word.
         self.workers = f"abe-router:{{{prefix}}}:workers"
 
+    def rate(self, name: str) -> str:
+        """State of a rate that all processes keep together."""
+        return f"abe-router:{{{self.prefix}}}:rate:{name}"
+
     def stream(self, key: str) -> str:
         """Return the name of the stream of a key."""
         return self.prefix + key

@@ -1,4 +1,4 @@
-"""What all processes under one prefix know in common: keys, subscriptions, workers."""
+"""What all processes under one prefix know in common: keys, subscriptions, workers, rates."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, subscription_name
-from abe_router.backends.redis.scripts import ANNOUNCE, ENTER, LIVING, NOTE
+from abe_router.backends.redis.scripts import ANNOUNCE, ENTER, LIVING, NOTE, PERMIT
 from abe_router.pattern import is_wild, matches
+from abe_router.rate import BURST, Permits
 
 
 class Registry:
@@ -86,3 +87,9 @@ class Registry:
         """Return the words of the living workers."""
         living = await self._line.run(LIVING, (self._names.workers,))
         return {living[i].decode(): living[i + 1] for i in range(0, len(living), 2)}
+
+    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+        """Grant permits at a rate that all processes keep together, by the server's clock."""
+        args = (rate, max(1.0, rate * BURST), wanted)
+        granted, micros = await self._line.run(PERMIT, (self._names.rate(name),), args)
+        return Permits(granted, micros / 1_000_000)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from abe_router.backend import Backend, DeadLetter, Features, SubscriptionStatus
-from abe_router.backends.sqlite import announcement, letter, log
+from abe_router.backends.sqlite import announcement, letter, log, rates
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
 from abe_router.backends.sqlite.worker import Worker
 from abe_router.errors import BackendError
 from abe_router.message import Message
+from abe_router.rate import Permits
 
 T = TypeVar("T")
 #: Where the file is unless the environment says otherwise, relative to the current folder.
@@ -88,9 +89,9 @@ class SQLiteBackend(Backend):
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Add the messages; raise PayloadUnencodable when an id or header is not Unicode text."""
-        rows = [log.encode_message(message) for message in messages]
+        worker, rows = self._started(), [log.encode(message) for message in messages]
         for begin in range(0, len(rows), _CHUNK):
-            await self._write(partial(log.append, messages=rows[begin : begin + _CHUNK]))
+            await worker.append(rows[begin : begin + _CHUNK])
 
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
@@ -131,6 +132,10 @@ class SQLiteBackend(Backend):
         """Return the words of the living workers."""
         return await self._read(announcement.read)
 
+    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+        """Grant permits by the clock of this machine."""
+        return await self._write(lambda database: rates.take(database, name, rate, wanted))
+
     async def _read(self, run: Callable[[Database], T]) -> T:
         return await self._started().submit(run, reads=True)
 
@@ -140,7 +145,7 @@ class SQLiteBackend(Backend):
     def _started(self) -> Worker:
         """Return the worker, starting it if there is none; raise BackendError after a fork."""
         if self._worker is None:
-            self._worker = Worker(Database(self._path, self._prefix, self._synchronous))
+            self._worker = Worker(Database(File(self._path, self._synchronous), self._prefix))
         elif self._worker.pid != os.getpid():
             raise BackendError("this backend was opened before a fork: make a new one in the child process")
         return self._worker

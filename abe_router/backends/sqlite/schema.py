@@ -80,6 +80,14 @@ _TABLES = (
         expires_at REAL NOT NULL,
         PRIMARY KEY (prefix, worker)
     ) WITHOUT ROWID""",
+    # `used_until` is when the permits given so far are used up at the permitted rate, since the epoch.
+    """
+    CREATE TABLE rates (
+        prefix TEXT NOT NULL,
+        name TEXT NOT NULL,
+        used_until REAL NOT NULL,
+        PRIMARY KEY (prefix, name)
+    ) WITHOUT ROWID""",
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )

@@ -1,0 +1,87 @@
+"""Carries out verdicts, in batches as large as piled up while the one before was on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+
+from abe_router.attempt import Verdict
+from abe_router.backend import Delivery, Subscription
+from abe_router.consumer.pause import Pause
+from abe_router.errors import BackendError
+from abe_router.event import Events, LeaseLost
+from abe_router.route import Route
+
+_log = logging.getLogger(__name__)
+
+#: How long settling is tried, while the backend cannot be reached, once the consumer stops, in seconds.
+LAST_WORDS = 5.0
+
+Settlement = tuple[Delivery, Verdict]
+
+
+class Settler:
+    """Settles what it is given; `run` ends after `finish`, once nothing is left."""
+
+    def __init__(self, route: Route, subscription: Subscription, events: Events) -> None:
+        self._route, self._subscription, self._events = route, subscription, events
+        self._waiting: list[Settlement] = []
+        self._under_way: Sequence[Settlement] = ()
+        self._wanted = asyncio.Event()
+        self._finishing = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._under_way)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Go through the deliveries that are not settled yet."""
+        for batch in (self._under_way, self._waiting):
+            for delivery, _ in batch:
+                yield delivery
+
+    def add(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Have a verdict carried out soon."""
+        self._waiting.append((delivery, verdict))
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def finish(self) -> None:
+        """Let `run` end once nothing is left, and be less patient with the backend."""
+        self._finishing = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Settle until finished."""
+        while not (self._finishing and not self._waiting):
+            await self._wanted.wait()
+            if not self._finishing:
+                self._wanted.clear()
+            while self._waiting:
+                self._under_way, self._waiting = self._waiting, []
+                await self._settle(self._under_way)
+                self._under_way = ()
+
+    async def _settle(self, batch: Sequence[Settlement]) -> None:
+        refused = set(await self._persist(batch))
+        for delivery, verdict in batch:
+            if refused and delivery in refused:
+                message = delivery.message
+                self._events.emit(LeaseLost(self._route.name, message.id, message.key))
+            elif verdict.event is not None:
+                self._events.emit(verdict.event)
+
+    async def _persist(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
+        """Return what was refused; try again after backend errors, as long as the leases can last."""
+        loop = asyncio.get_running_loop()
+        pause, began = Pause(), loop.time()
+        settlements = [(delivery, verdict.outcome) for delivery, verdict in batch]
+        while True:
+            try:
+                return await self._subscription.settle(settlements)
+            except BackendError as error:
+                patience = LAST_WORDS if self._finishing else self._route.lease
+                if loop.time() - began > patience:
+                    _log.error("%s: %d settlements given up: %s", self._route.name, len(batch), error)
+                    return [delivery for delivery, _ in batch]
+                await asyncio.sleep(pause.next())

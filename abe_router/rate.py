@@ -1,0 +1,31 @@
+"""How fast a route may go: the generic cell rate algorithm, as in ATM Forum's "Traffic Management 4.0".
+
+Its whole state is one time: when the permits given so far will have been used up at the permitted rate.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Permits may be used in bursts of what the rate allows in this time, in seconds, and of at least one.
+BURST = 0.1
+
+
+class Permits(NamedTuple):
+    """How many permits were granted, and in how many seconds there will be another if none was."""
+
+    granted: int
+    seconds: float
+
+
+def permit(used_until: float, now: float, rate: float, wanted: int) -> tuple[Permits, float]:
+    """Grant at most `wanted` permits at `rate` a second; return them and the new state.
+
+    `used_until` is the state, 0 at first; both times are in seconds by the same clock.
+    """
+    used_until = max(used_until, now)
+    left = max(1.0, rate * BURST) - (used_until - now) * rate
+    # A hair of tolerance, or rounding would withhold the permit of an exact interval.
+    granted = max(0, min(wanted, int(left + 1e-9)))
+    seconds = 0.0 if granted or not wanted else (1.0 - left) / rate
+    return Permits(granted, seconds), used_until + granted / rate

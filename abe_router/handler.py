@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
+import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from abe_router.errors import HandlerError
+
+#: Threads that run the sync handlers of all routes together.
+THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
         target = type(target).__call__.__get__(target)
     try:
         wanted = _positional(function, name)
-    except ValueError:  # a builtin without a signature: assume the least
+    except (TypeError, ValueError):  # a builtin without a signature: assume the least
         wanted = 1
     source = inspect.getsourcefile(inspect.unwrap(target)) if inspect.isroutine(target) else None
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
@@ -76,7 +79,7 @@ def _positional(function: Callable[..., Any], name: str) -> int:
     wanted = "a handler is called as `f(payload)` or `f(payload, message)`"
     if keywords:
         raise HandlerError("signature", f"`{name}` needs the keyword `{keywords[0]}`", hint=wanted)
-    if len(required) > 2:  # noqa: PLR2004
+    if len(required) > 2:
         raise HandlerError("signature", f"`{name}` needs {len(required)} arguments", hint=wanted)
     if not positional and not many:
         raise HandlerError("signature", f"`{name}` takes no argument", hint=wanted)
@@ -99,10 +102,46 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
     leading underscores and walks of more than one attribute are refused: a path names a function of a
     module, or a method of an object in it, nothing else.
     """
+    module_name, attribute = _checked(path, allow)
+    found: Any = _import(module_name, path)
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            close = difflib.get_close_matches(name, [n for n in dir(found) if not n.startswith("_")], 1)
+            hint = f"did you mean `{close[0]}`?" if close else ""
+            raise HandlerError(
+                "attribute", f"module `{module_name}` has no function `{attribute}`", hint=hint
+            ) from None
+        except Exception as error:
+            raise HandlerError(
+                "attribute", f"`{attribute}` of module `{module_name}` raises {type(error).__name__}: {error}"
+            ) from error
+    return handler_from(found, path)
+
+
+def unimported_handler(path: str, allow: Iterable[str] = ()) -> Handler:
+    """Return a handler of which nothing but the path is known; calling it raises HandlerError.
+
+    Raise HandlerError when the path is malformed or not allowed, as `import_handler` does.
+    """
+    _checked(path, allow)
+
+    def call(*_: Any) -> Any:
+        raise HandlerError("module", f"handler `{path}` was not imported")
+
+    return Handler(path, call)
+
+
+def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
+    """Return the module and the attribute of a path; raise HandlerError when malformed or not allowed."""
     module_name, colon, attribute = path.partition(":")
     parts = [*module_name.split("."), *attribute.split(".")]
     if not colon or not all(part.isidentifier() for part in parts) or attribute.count(".") > 1:
-        raise HandlerError("path", f"`{path}` is not a handler path", hint="write `package.module:function`")
+        module, dot, function = path.rpartition(".")
+        dotted = dot and not colon and all(part.isidentifier() for part in path.split("."))
+        hint = f"did you mean `{module}:{function}`?" if dotted else "write `package.module:function`"
+        raise HandlerError("path", f"`{path}` is not a handler path", hint=hint)
     if any(part.startswith("_") for part in attribute.split(".")):
         raise HandlerError("forbidden", f"`{path}` names a private attribute", hint="name a public function")
     allowed = tuple(allow)
@@ -110,41 +149,43 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
         raise HandlerError(
             "forbidden", f"handler `{path}` is not allowed", hint=f"allowed are: {', '.join(allowed)}"
         )
-    module = _import(module_name, path)
-    found: Any = module
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            public = [n for n in dir(found) if not n.startswith("_")]
-            close = difflib.get_close_matches(name, public, 1)
-            raise HandlerError(
-                "attribute",
-                f"module `{module_name}` has no function `{attribute}`",
-                hint=f"did you mean `{module_name}:{close[0]}`?" if close else "",
-            )
-        found = getattr(found, name)
-    return handler_from(found, path)
+    return module_name, attribute
 
 
 def _import(module_name: str, path: str) -> Any:
     """Import a module, telling a missing one from one that fails while it is imported."""
-    importlib.invalidate_caches()
+    if module_name not in sys.modules:
+        importlib.invalidate_caches()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(missing + "."):
             raise HandlerError(
-                "module", f"handler `{path}` cannot be imported: no module named `{missing}`"
+                "module",
+                f"handler `{path}` cannot be imported: no module named `{missing}`",
+                hint=_similar_module(missing),
             ) from None
         raise HandlerError(
             "module", f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
         ) from None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001  whatever the user's module does, SystemExit included
+    except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
         place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        text = str(error).partition("\n")[0]
         raise HandlerError(
-            "module", f"handler `{path}` cannot be imported: {type(error).__name__}: {error}{place}"
+            "module", f"handler `{path}` cannot be imported: {type(error).__name__}: {text}{place}"
         ) from error
+
+
+def _similar_module(missing: str) -> str:
+    """Return a hint at a module of a similar name beside the missing one, or nothing."""
+    parent, _, name = missing.rpartition(".")
+    folders = getattr(sys.modules.get(parent), "__path__", None) if parent else sys.path[:2]
+    if not folders:
+        return ""
+    close = difflib.get_close_matches(name, [found.name for found in pkgutil.iter_modules(folders)], 1)
+    return f"did you mean `{parent + '.' if parent else ''}{close[0]}`?" if close else ""

@@ -29,7 +29,8 @@ class Source:
         Raise OSError when it cannot be opened, ValueError when it is something else or larger.
         """
         # Without O_NONBLOCK, opening a pipe would wait for a writer that never comes.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
             status = os.fstat(file.fileno())
             if stat.S_ISDIR(status.st_mode):
                 raise ValueError("it is a folder, not a file")

@@ -48,7 +48,9 @@ def faults(document: Any, path: Path | None) -> list[SchemaFault]:
     if dialect not in DIALECTS:
         close = get_close_matches(dialect, DIALECTS, 1, 0.7)
         hint = f"did you mean `{close[0]}`?" if close else f"known are: {', '.join(DIALECTS)}"
-        return [SchemaFault("dialect", f"`$schema` names no known draft: {named!r}", path, "/$schema", hint)]
+        return [
+            SchemaFault("dialect", f"`{named}` names no known draft of JSON Schema", path, "/$schema", hint)
+        ]
     found_at: dict[str, SchemaFault] = {}
     for error in _meta_validator(dialect).iter_errors(document):
         place = pointer(error.instance_path)

@@ -43,6 +43,11 @@ class SchemaFolder:
         """The folder, as an absolute path."""
         return self._library.root
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """Every file that was looked at since the last refresh, found or not."""
+        return self._library.files
+
     def refresh(self) -> None:
         """Read every file anew from here on; what was not asked for since the last time is forgotten."""
         self._library.refresh()
@@ -73,8 +78,36 @@ class SchemaFolder:
         return known[0]
 
     def _compile(self, name: str, uri: str, document: Document) -> _Compiled:
-        if found := faults(document.value, document.path):
-            raise SchemaInvalid(name, found)
+        registry, others = self._gather(name, uri, document)
+        documents = {uri: document, **others}
+        try:
+            validator = jsonschema_rs.validator_for(
+                document.value,
+                registry=registry,
+                base_uri=uri,
+                validate_formats=self._formats,
+                offline=True,
+            )
+        except jsonschema_rs.ValidationError as error:
+            fault = SchemaFault("schema", error.message, document.path, pointer(error.instance_path))
+            raise SchemaInvalid(name, list(_unresolved(documents, registry)) or [fault]) from None
+        values = {place: document.value for place, document in documents.items()}
+        schema = Schema(
+            digest=self._digest(document, others),
+            name=name,
+            document=document.value,
+            is_valid=validator.is_valid,
+            sources=frozenset(d.path for d in documents.values() if d.path is not None),
+            _validator=validator,
+            _describer=Describer(uri, self._library.uri, Sensitivity(values, uri, registry)),
+        )
+        return schema, others
+
+    def _gather(
+        self, name: str, uri: str, document: Document
+    ) -> tuple[jsonschema_rs.Registry, dict[str, Document]]:
+        """Read and check all that a document refers to; return it by URI, with a registry that holds it."""
+        found = faults(document.value, document.path)
         others: dict[str, Document] = {}
         missing: dict[str, SchemaFault] = {}
 
@@ -91,40 +124,13 @@ class SchemaFolder:
         try:
             registry = jsonschema_rs.Registry([(uri, document.value)], retriever=retrieve)
         except ValueError as error:
-            raise SchemaInvalid(
-                name, found or [SchemaFault("reference", str(error), document.path)]
-            ) from None
-        documents = {uri: document, **others}
+            fault = SchemaFault("reference", str(error), document.path)
+            raise SchemaInvalid(name, found or [fault]) from None
         if missing:
-            found += _missing(documents, missing)
+            found += _missing({uri: document, **others}, missing)
         if found:
             raise SchemaInvalid(name, found)
-        try:
-            validator = jsonschema_rs.validator_for(
-                document.value,
-                registry=registry,
-                base_uri=uri,
-                validate_formats=self._formats,
-                offline=True,
-            )
-        except jsonschema_rs.ValidationError as error:
-            unresolved = list(_unresolved(documents, registry))
-            place = pointer(error.instance_path)
-            raise SchemaInvalid(
-                name, unresolved or [SchemaFault("schema", error.message, document.path, place)]
-            ) from None
-        values = {u: d.value for u, d in documents.items()}
-        describer = Describer(uri, self._library.uri, Sensitivity(values, uri, registry))
-        schema = Schema(
-            digest=self._digest(document, others),
-            name=name,
-            document=document.value,
-            is_valid=validator.is_valid,
-            sources=frozenset(d.path for d in documents.values() if d.path is not None),
-            _validator=validator,
-            _describer=describer,
-        )
-        return schema, others
+        return registry, others
 
     def _digest(self, document: Document, others: Mapping[str, Document]) -> str:
         digest = hashlib.sha256(b"formats\0" if self._formats else b"")

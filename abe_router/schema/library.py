@@ -48,6 +48,11 @@ class Library:
         self._read: dict[Path, Document | SchemaFault] = {}
         self._identified: dict[str, Path] | None = None
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """Every file that was looked at since the last refresh, found or not."""
+        return frozenset(path for path in self._read if path.is_relative_to(self.root))
+
     def refresh(self) -> None:
         """Read every file anew from here on; the parse of an unchanged one is kept."""
         self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}

@@ -1,0 +1,139 @@
+"""The table of routes, put together of what the file says; what cannot be is told, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from abe_router.config.code import Code
+from abe_router.config.faults import Faults, Span
+from abe_router.config.model import Consumer, Entry, File, Options
+from abe_router.config.node import Node
+from abe_router.config.schemas import Schemas
+from abe_router.errors import HandlerError
+from abe_router.handler import Handler
+from abe_router.pattern import is_group, is_pattern, is_wild, matches, overlaps
+from abe_router.retry import RetryPolicy
+from abe_router.route import Contract, Route
+from abe_router.schema import Schema
+
+_HANDLER_CODES = {
+    "path": Code.HANDLER_PATH,
+    "module": Code.HANDLER_MODULE,
+    "attribute": Code.HANDLER_ATTRIBUTE,
+    "callable": Code.HANDLER_CALLABLE,
+    "signature": Code.HANDLER_SIGNATURE,
+    "forbidden": Code.HANDLER_FORBIDDEN,
+}
+#: What is the handler's module, and what its function, of the two sides of the colon.
+_OF_MODULE, _OF_FUNCTION = {"module"}, {"attribute", "callable", "signature"}
+
+
+class Assembly:
+    """Makes contracts and routes of the model of a file; `find` returns the handler of a path."""
+
+    def __init__(
+        self, file: File, root: Node, schemas: Schemas, find: Callable[[str], Handler], faults: Faults
+    ) -> None:
+        self._file, self._root, self._faults = file, root, faults
+        self._schemas, self._find = schemas, find
+        self._defaults = file.defaults
+        self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
+        when = self._option("when", file.defaults)
+        self._default_when = None if when is None else schemas.inline(when, ["defaults", "when"])
+
+    def contracts(self) -> tuple[Contract, ...]:
+        """Return the contract of each entry that has a schema."""
+        found = []
+        for key, entry in self._file.routes.items():
+            if entry is not None and entry.schema_ is not None:
+                schema = self._schemas.load(entry.schema_, ["routes", key, "schema"])
+                if schema is not None:
+                    found.append(Contract(key, schema))
+        return tuple(found)
+
+    def routes(self, contracts: Sequence[Contract]) -> tuple[Route, ...]:
+        """Return the routes, in the order of the file."""
+        exact = {c.pattern: c for c in contracts if not is_wild(c.pattern)}
+        wild = [c for c in contracts if is_wild(c.pattern)]
+        found = []
+        for key, entry in self._file.routes.items():
+            if not self._is_good_key(key) or entry is None or not entry.consumers:
+                continue
+            if is_wild(key):
+                own = tuple(c for c in contracts if overlaps(c.pattern, key))
+            else:
+                met = [c for c in wild if matches(c.pattern, key)]
+                own = (exact[key], *met) if key in exact else tuple(met)
+            found += [r for g, c in entry.consumers.items() if (r := self._route(key, g, c, own)) is not None]
+        return tuple(found)
+
+    def _is_good_key(self, key: str) -> bool:
+        if is_pattern(key):
+            return True
+        hint = "words of letters, digits and `_:@=+~-` joined by dots; `*` and `#` each stand alone"
+        if key in Entry.model_fields or key == "schema":
+            hint = "a pattern that begins with `#` is quoted, for an unquoted `#` begins a comment"
+        shown = key if len(key) <= 80 else f"{key[:80]}…"
+        message = f"`{shown}` is not a routing key or pattern"
+        self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)
+        return False
+
+    def _route(
+        self, key: str, group: str, consumer: Consumer, contracts: tuple[Contract, ...]
+    ) -> Route | None:
+        place: list[str | int] = ["routes", key, "consumers", group]
+        if not is_group(group):
+            hint = "letters, digits and `_.:-`, at most 128"
+            message = f"`{group[:80]}` cannot name a group"
+            self._faults.add(Code.GROUP, message, self._root.name_at(place), hint=hint)
+            return None
+        handler, when = self._handler(consumer.handler, place), self._when(consumer, place)
+        if handler is None:
+            return None
+        return Route(
+            key=key,
+            group=group,
+            handler=handler,
+            contracts=contracts,
+            when=when,
+            retry=self._retry(consumer),
+            **{name: self._option(name, consumer) for name in _PLAIN},
+        )
+
+    def _option(self, name: str, options: Options) -> Any:
+        return getattr(options if name in options.model_fields_set else self._defaults, name)
+
+    def _retry(self, consumer: Consumer) -> RetryPolicy:
+        if "retry" not in consumer.model_fields_set:
+            return self._default_retry
+        own = consumer.retry.model_dump(exclude_unset=True)
+        return RetryPolicy(**{**self._defaults.retry.model_dump(), **own})
+
+    def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
+        if "when" not in consumer.model_fields_set:
+            return self._default_when
+        return self._schemas.inline(consumer.when, [*place, "when"])
+
+    def _handler(self, path: str, place: list[str | int]) -> Handler | None:
+        try:
+            return self._find(path)
+        except HandlerError as error:
+            node = self._root.at([*place, "handler"])
+            span = _side(error.kind, node, path)
+            self._faults.add(_HANDLER_CODES[error.kind], str(error), span, hint=error.hint)
+            return None
+
+
+#: The options that a route takes as they are.
+_PLAIN = tuple(name for name in Options.model_fields if name not in {"when", "retry"})
+
+
+def _side(kind: str, node: Node, path: str) -> Span:
+    """Return the part of a handler path that a fault is about, where the file has it as it is."""
+    module, colon, function = path.partition(":")
+    if node.text != path or not node.plain or not colon:
+        return node.span
+    if kind in _OF_MODULE:
+        return node.span.part(0, len(module))
+    return node.span.part(len(module) + 1, len(function)) if kind in _OF_FUNCTION else node.span

@@ -1,0 +1,48 @@
+"""The backend that the file names: its URL, made absolute, and whether a provider takes it."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from abe_router.backend import Features
+from abe_router.backends import find_provider, make_backend, providers
+from abe_router.config.code import Code
+from abe_router.config.faults import Faults, Span
+from abe_router.config.node import Node
+from abe_router.errors import BackendError
+
+_SQLITE = "sqlite:///"
+
+
+def absolute(url: str, folder: Path) -> str:
+    """Return the URL with the path of an SQLite file, which is relative to `folder`, made absolute."""
+    path, question, query = url.removeprefix(_SQLITE).partition("?")
+    if not url.startswith(_SQLITE) or not path or path.startswith((":", "/")):
+        return url
+    return f"{_SQLITE}{os.path.abspath(folder / path)}{question}{query}"  # noqa: PTH100  links may be swapped
+
+
+def features_of(url: str, prefix: str, root: Node, faults: Faults) -> Features | None:
+    """Return what the backend can do, or None, with a fault added, when there is no such backend."""
+    node = root.get(["backend"])
+    span = node.span if node is not None else Span()
+    scheme, colon, _ = url.partition("://")
+    known = providers()
+    if not colon or scheme not in known:
+        close = get_close_matches(scheme, known, 1)
+        installed = ", ".join(f"`{name}://`" for name in sorted(known))
+        hint = f"did you mean `{close[0]}://`?" if close else f"installed are {installed}"
+        if node is not None and node.text.startswith(f"{scheme}://") and node.plain:
+            span = span.part(0, len(scheme))
+        named = f"scheme `{scheme}://`" if colon else "a URL without `://`"
+        faults.add(Code.BACKEND_UNKNOWN, f"no backend takes {named}", span, hint=hint)
+        return None
+    try:
+        provider = find_provider(url)
+        make_backend(url, prefix=prefix)
+    except BackendError as error:
+        faults.add(Code.BACKEND_URL, str(error), span)
+        return None
+    return provider.features

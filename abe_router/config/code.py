@@ -1,0 +1,56 @@
+"""The codes of faults, each explained in `docs/errors.md`. R refuses the file, W does not."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """What is wrong. A code keeps its meaning for good; one that is dropped is not given out again."""
+
+    UNREADABLE = "R001"
+    TOO_LARGE = "R002"
+    NOT_TEXT = "R003"
+    WORLD_WRITABLE = "R004"
+    SYNTAX = "R005"
+    NOT_OF_THE_LANGUAGE = "R006"
+    AMBIGUOUS = "R007"
+    DUPLICATE_KEY = "R008"
+    VARIABLE = "R009"
+    NO_ROUTES = "R010"
+
+    UNKNOWN_OPTION = "R101"
+    WRONG_TYPE = "R102"
+    DURATION = "R103"
+    VALUE = "R104"
+    KEY = "R105"
+    GROUP = "R106"
+    DUPLICATE_GROUP = "R107"
+    MISSING_OPTION = "R108"
+    TIMESTAMP = "R109"
+
+    SCHEMA_MISSING = "R201"
+    SCHEMA_SYNTAX = "R202"
+    SCHEMA_INVALID = "R203"
+    SCHEMA_DIALECT = "R204"
+    SCHEMA_OUTSIDE = "R205"
+    SCHEMA_REFERENCE = "R206"
+    SCHEMA_UNREADABLE = "R207"
+
+    HANDLER_PATH = "R301"
+    HANDLER_MODULE = "R302"
+    HANDLER_ATTRIBUTE = "R303"
+    HANDLER_CALLABLE = "R304"
+    HANDLER_SIGNATURE = "R305"
+    HANDLER_FORBIDDEN = "R306"
+
+    BACKEND_UNKNOWN = "R401"
+    BACKEND_URL = "R402"
+
+    UNCHECKED_PATTERN = "W101"
+    RETRY_WINDOW = "W102"
+    TOO_MANY_THREADS = "W103"
+    BACKEND_CANNOT = "W104"
+    OVERLAPPING_GROUP = "W105"
+    TIMEOUT_OVER_DRAIN = "W106"
+    NOTHING_ROUTED = "W107"

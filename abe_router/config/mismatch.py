@@ -1,0 +1,194 @@
+"""Where a document does not fit the language, told in the words of the file."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from abe_router.config.code import Code
+from abe_router.config.faults import Faults, Span
+from abe_router.config.model import Consumer, Entry, File, Options, Retry
+from abe_router.config.node import Node
+
+Steps = tuple[str | int, ...]
+
+_WANTED = {
+    "bool_type": "`true` or `false`",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "model_type": "a mapping",
+    "string_type": "text",
+}
+#: What pydantic calls the bounds of a number, and how a person does.
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+}
+#: The custom kinds of the model, whose errors carry what was wanted and a hint.
+_CUSTOM = {"duration": Code.DURATION, "timestamp": Code.TIMESTAMP, "json_schema": Code.WRONG_TYPE}
+_HOMES: dict[type[BaseModel], str] = {
+    Consumer: "a consumer, or of `defaults`",
+    Entry: "a routing key",
+    File: "the file",
+    Retry: "`retry`",
+}
+
+
+def read_model(root: Node, faults: Faults) -> File | None:
+    """Return the file as its model, or None when nothing can be made of it; add what does not fit.
+
+    What is wrong is taken out, and the rest is read again without it, so that one bad option does not hide
+    what is wrong elsewhere.
+    """
+    value, first = root.value, True
+    while True:
+        try:
+            return File.model_validate(value)
+        except ValidationError as error:
+            value = copy.deepcopy(value) if first else value
+            first = False
+            for detail in error.errors(include_url=False, include_context=True):
+                path = tuple(step for step in _existing(root, detail["loc"]))
+                _tell(detail, path, root, faults)
+                if not _take_out(value, path):
+                    return None
+
+
+def _existing(root: Node, location: Steps) -> Iterator[str | int]:
+    node: Node | None = root
+    for step in location:
+        node = node.parts.get(step) if node is not None else None
+        if node is None:
+            return
+        yield step
+
+
+def _take_out(value: Any, path: Steps) -> bool:
+    """Remove the part at the path; False when that is all of it, or the routes."""
+    if len(path) < 2 and path in {(), ("routes",)}:
+        return False
+    for step in path[:-1]:
+        value = value.get(step) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        value.pop(path[-1], None)
+    return True
+
+
+def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None:
+    """Add the fault of one of pydantic's errors; `path` is as much of its place as is in the file."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    node, span, name = root.at(path), root.span_at(path), _name(path)
+    if kind == "extra_forbidden":
+        _tell_unknown(path, root.name_at(path), faults)
+    elif kind == "missing":
+        _tell_missing(str(detail["loc"][-1]), path, span, faults)
+    elif kind == "literal_error":
+        options = re.findall(r"'([^']+)'", context.get("expected", ""))
+        close = get_close_matches(str(node.value), options, 1)
+        hint = f"did you mean `{close[0]}`?" if close else f"write {_either(options)}"
+        faults.add(Code.VALUE, f"{name} is {_either(options)}, not {_shown(node)}", span, hint=hint)
+    elif kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        faults.add(Code.VALUE, f"{name} is {words} {context[key]:g}", span, label=f"found {_shown(node)}")
+    elif kind in _CUSTOM:
+        wanted, hint = detail["msg"], context.get("hint", "")
+        faults.add(_CUSTOM[kind], f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
+    elif kind == "string_pattern_mismatch":
+        hint = "letters, digits and `_.:/@=+~-`, at most 64"
+        faults.add(Code.VALUE, f"{name} has a character that no backend takes", span, hint=hint)
+    elif path == ("routes",) and node.value is None:
+        _tell_missing("routes", path, span, faults)
+    else:
+        wanted = _WANTED.get(kind, detail["msg"])
+        if not path:
+            wanted = "a mapping with `routes`"
+        elif len(path) == 4 and path[2] == "consumers":
+            wanted = "a handler, or a mapping with `handler`"
+        hint = "leave out the quotes" if _quoted(kind, node) else ""
+        if len(path) == 2 and path[0] == "routes":
+            hint = "write `schema:` or `consumers:` below it"
+        faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
+
+
+def _tell_unknown(path: Steps, span: Span, faults: Faults) -> None:
+    option, here = str(path[-1]), _model_at(path[:-1])
+    close = get_close_matches(option, _options(here), 1, 0.6)
+    homes = [where for model, where in _HOMES.items() if option in _options(model)]
+    if here is File and "." in option:
+        hint = "routing keys go under `routes`"
+    elif close:
+        hint = f"did you mean `{close[0]}`?"
+    elif option == "handler":
+        hint = "each consumer names its own handler"
+    elif homes:
+        hint = f"`{option}` is an option of {homes[0]}"
+    else:
+        hint = f"known are: {', '.join(f'`{name}`' for name in _options(here))}"
+    faults.add(Code.UNKNOWN_OPTION, f"unknown option `{option}`", span, hint=hint)
+
+
+def _tell_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
+    if option == "routes":
+        hint = "write `routes:` with a key and its consumers below it; `routes: {}` to have none"
+        faults.add(Code.NO_ROUTES, "the file has no `routes`", span, hint=hint)
+    else:
+        hint = "write `handler: package.module:function`"
+        faults.add(Code.MISSING_OPTION, f"{_name(path)} has no `{option}`", span, hint=hint)
+
+
+def _model_at(path: Steps) -> type[BaseModel]:
+    if path and path[-1] == "retry":
+        return Retry
+    if path[:1] == ("defaults",):
+        return Options
+    if len(path) < 3:
+        return Entry if path else File
+    return Consumer
+
+
+def _options(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _name(path: Steps) -> str:
+    match path:
+        case ():
+            return "the file"
+        case ("routes", key):
+            return f"key `{key}`"
+        case ("routes", _, "consumers", group):
+            return f"consumer `{group}`"
+        case _:
+            return f"`{path[-1]}`"
+
+
+def _shown(node: Node) -> str:
+    """Describe what was found as the file has it: the value behind a variable may be a secret."""
+    match node.value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+    return f"`{node.text}`" if node.plain else f'`"{node.text}"`'
+
+
+def _quoted(kind: str, node: Node) -> bool:
+    """Say whether quotes alone make a value wrong."""
+    number = kind in {"int_type", "float_type"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
+    return not node.plain and bool(number or (kind == "bool_type" and node.text in {"true", "false"}))
+
+
+def _either(options: list[str]) -> str:
+    quoted = [f"`{option}`" for option in options]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}"

@@ -1,0 +1,72 @@
+"""What a plain scalar means: the core schema of YAML 1.2 (10.3.2), without what YAML 1.1 reads otherwise.
+
+Between the two versions `on`, `012` and `12:30` change their meaning, and readers of both are about. Such
+scalars are refused rather than guessed at; quotes make any of them a string.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_OCTAL = re.compile(r"[-+]?0[0-9]+|0o[0-7]+")
+_OTHER_BASE = re.compile(r"[-+]?0(x[0-9a-fA-F_]+|b[01_]+)")
+_UNDERSCORED = re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+#: Longest number, in digits. Python refuses to read integers of more than 4,300.
+_MAX_DIGITS = 400
+
+
+class Ambiguous(ValueError):
+    """Raised for a scalar that readers of YAML disagree about; `hint` says what to write instead."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+def resolve(text: str) -> str | int | float | bool | None:
+    """Return what the plain scalar means, or raise Ambiguous."""
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if not text[0].isdigit() and text[0] not in "+-.":
+        if meant := _WORDS.get(text.lower()):
+            raise Ambiguous(f"`{text}` is a boolean in YAML 1.1", f'write `{meant}`, or quote it: `"{text}"`')
+        return text
+    if len(text) <= _MAX_DIGITS:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _FLOAT.fullmatch(text) and abs(number := float(text)) != float("inf"):
+            return number
+    _refuse(text)
+    return text
+
+
+def _refuse(text: str) -> None:
+    quoted = f'quote it: `"{text}"`'
+    if _OCTAL.fullmatch(text):
+        decimal = text.lstrip("+-0o") or "0"
+        raise Ambiguous(
+            f"`{text}` is an octal number to some readers of YAML", f"write `{decimal}`, or {quoted}"
+        )
+    if _SEXAGESIMAL.fullmatch(text):
+        raise Ambiguous(f"`{text}` is a number to the base of 60 in YAML 1.1", quoted)
+    if _OTHER_BASE.fullmatch(text) or _UNDERSCORED.fullmatch(text):
+        raise Ambiguous(
+            f"`{text}` is a number to some readers of YAML", f"write it in decimal digits, or {quoted}"
+        )
+    if _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text):
+        raise Ambiguous(f"`{text[:20]}` is too large a number", "quote it if it is text")
+    if _NOT_FINITE.fullmatch(text):
+        raise Ambiguous(f"`{text}` is a number without a JSON form", quoted)

@@ -1,0 +1,56 @@
+"""`${VAR}` and `${VAR:-default}`, replaced in scalars after the file was parsed.
+
+The replacement is text within one scalar: it can never add a key, an item or a line to the file. `$${`
+stands for a plain `${`; a `$` before anything else is itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
+
+
+class VariableError(ValueError):
+    """Raised for a reference that cannot be replaced; `offset` and `width`, in characters, say which."""
+
+    def __init__(self, message: str, hint: str, match: re.Match[str]) -> None:
+        self.hint, self.offset, self.width = hint, match.start(), len(match[0])
+        super().__init__(message)
+
+
+def has_variables(text: str) -> bool:
+    """Say whether there is anything to replace."""
+    return "${" in text
+
+
+def interpolate(text: str, env: Mapping[str, str]) -> str:
+    """Return the text with every reference replaced; an empty variable counts as unset, as in a shell.
+
+    Raise VariableError when one is malformed, or is unset and has no default.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        if match[0] == "$${":
+            return "${"
+        if name is None:
+            raise VariableError(
+                "`${` without a variable",
+                "write `${NAME}` or `${NAME:-default}`, or `$${` for a plain `${`",
+                match,
+            )
+        if default is not None and "${" in default:
+            raise VariableError("a default cannot hold another variable", "give it a plain value", match)
+        if value := env.get(name):
+            return value
+        if default is not None:
+            return default
+        if value is not None:
+            return ""
+        raise VariableError(
+            f"variable `{name}` is not set", f"set it, or give a default: `${{{name}:-...}}`", match
+        )
+
+    return _REFERENCE.sub(replace, text)

@@ -1,6 +1,7 @@
 """A small shop: the handlers that routes.yaml names."""
 
 import asyncio
+import sys
 from typing import Any
 
 from abe_router import Message, Reject
@@ -11,14 +12,20 @@ async def charge(order: dict[str, Any]) -> None:
     if order["total"] == 0:
         raise Reject("nothing to charge")
     await asyncio.sleep(0.01)  # stands for a call to a payment provider
-    print(f"billing: charged {order['total']} for order {order['id']}", flush=True)
+    say(f"billing: charged {order['total']} for order {order['id']}")
 
 
 def record(order: dict[str, Any]) -> None:
     """Note a large order; a plain function runs in a thread."""
-    print(f"audit: order {order['id']} is large: {order['total']}", flush=True)
+    say(f"audit: order {order['id']} is large: {order['total']}")
 
 
 async def follow(payload: Any, message: Message) -> None:
     """Trace every message about orders; the second parameter brings its key, id, headers and attempt."""
-    print(f"trail: {message.key} {message.id} with {len(payload)} fields", flush=True)
+    say(f"trail: {message.key} {message.id} with {len(payload)} fields")
+
+
+def say(line: str) -> None:
+    """Print a line in one write, so that those of threads do not mix."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

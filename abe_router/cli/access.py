@@ -18,12 +18,12 @@ def read_table(
     backend: str | None = None,
     import_handlers: bool = False,
     allow_handlers: Sequence[str] = (),
-    trust_writable: bool = False,
+    trust_writable: bool = True,
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
-    Handlers are imported only on request: it runs the user's code, and what that prints goes to stderr,
-    so that stdout stays data.
+    Handlers are imported only on request: that runs the user's code, and what it prints goes to stderr, so
+    that stdout stays data. Where no code is run, it does not matter who may write the file.
     """
     from abe_router.config import Loader
 

@@ -20,7 +20,7 @@ OK, FINDINGS, USAGE, UNAVAILABLE, BUG, CONFIG = 0, 1, 2, 69, 70, 78
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
-class Failure(Exception):  # noqa: N818  (it says how a command ends)
+class Failure(Exception):
     """Raised by a command to end with `code`, one line of error and perhaps one of hint."""
 
     def __init__(self, message: str, *, hint: str = "", code: int = FINDINGS) -> None:

@@ -14,6 +14,7 @@ import pytest
 from abe_router.backend import Backend, DeadLetter, Died, Reason
 from abe_router.backends import make_backend
 from abe_router.cli.root import run as run_command
+from abe_router.message import encode, new_message
 
 ROUTES = """\
 backend: sqlite:///shop.db
@@ -116,8 +117,9 @@ def bury(*payloads: Any, route: str = "orders.created/billing") -> None:
     async def die(backend: Backend) -> None:
         pattern, group = route.split("/")
         subscription = await backend.subscribe(pattern, group)
-        for payload in payloads:
-            await backend.publish(pattern, payload, headers={"source": "test"})
+        await backend.append(
+            [new_message(pattern, encode(payload), headers={"source": "test"}) for payload in payloads]
+        )
         reason = Reason("rejected", "Reject", "nothing to charge", traceback="Traceback: Reject")
         left = len(payloads)
         while left:

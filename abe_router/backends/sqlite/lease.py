@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from abe_router.backend import Acked, Delayed, Delivery, Died, Outcome, Released
-from abe_router.backends.sqlite import letter, log
+from abe_router.backends.sqlite import backlog, letter, log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.group import Group, begin, find
 
@@ -28,82 +28,83 @@ class Receipt(NamedTuple):
     claim: int
 
 
+class Claim(NamedTuple):
+    """What a fetch has leased, not yet read: its subscription, its number, the end of its leases."""
+
+    sid: int
+    number: int
+    until: float
+    size: int
+
+
 def available(database: Database, group: Group) -> tuple[int, bool]:
     """Return the number of the subscription and whether a claim would change anything, without writing."""
     found = find(database, group)
     if found is None:
         return 0, True
     sid, cursor = found
-    due = database.execute(
-        """
-        SELECT 1 FROM deliveries AS d JOIN messages USING (seq)
-        WHERE d.sid = ? AND d.due <= ? LIMIT 1""",
-        (sid, time.time()),
-    )
+    due = database.execute("SELECT 1 FROM deliveries WHERE sid = ? AND due <= ? LIMIT 1", (sid, time.time()))
     if due.fetchone():
         return sid, True
-    after = max(cursor, database.passed.get(sid, 0))
-    seq = log.first(database, group.pattern, after)
+    seq = backlog.first(database, group.pattern, max(cursor, database.passed.get(sid, 0)))
     # Known without a write, and so not walked over again by the next look.
     database.passed[sid] = log.end(database) if seq is None else seq - 1
     return sid, seq is not None
 
 
-def claim(database: Database, group: Group, limit: int, lease: float) -> tuple[int, list[Delivery]]:
+def claim(database: Database, group: Group, limit: int, lease: float) -> Claim:
     """Lease at most `limit` deliveries for `lease` seconds: first what is due again, then new messages.
 
-    Return the number of the subscription, which is made when it does not exist, and the deliveries.
+    The subscription is made when it does not exist.
     """
     sid, cursor = begin(database, group)
     now = time.time()
-    number = secrets.randbits(62)
-    found = _again(database, sid, number, now, now + lease, limit)
-    if len(found) < limit:
+    number, until = secrets.randbits(62), now + lease
+    again = database.execute(
+        """
+        UPDATE deliveries SET claim = ?1, due = ?2, deliveries = deliveries + 1
+        WHERE sid = ?3 AND seq IN (
+            SELECT seq FROM deliveries WHERE sid = ?3 AND due <= ?4 ORDER BY due, seq LIMIT ?5
+        )""",
+        (number, until, sid, now, limit),
+    ).rowcount
+    new = 0
+    if again < limit:
         after = max(cursor, database.passed.get(sid, 0))
-        rows = log.read(database, group.pattern, after, limit - len(found))
-        if rows:
-            database.execute(
-                """
-                INSERT INTO deliveries (sid, seq, claim, due, deliveries, failures)
-                SELECT ?, value, ?, ?, 1, 0 FROM json_each(?)""",
-                (sid, number, now + lease, _listed(row.seq for row in rows)),
-            )
-            database.execute("UPDATE subscriptions SET cursor = ? WHERE sid = ?", (rows[-1].seq, sid))
-            found += [
-                Delivery(log.decode_message(database, row, 1), 1, Receipt(sid, row.seq, number))
-                for row in rows
-            ]
-    if found:
-        database.news.falls_due(sid, now + lease)
-    return sid, found
+        new = backlog.take(database, group.pattern, after, limit - again, (sid, number, until))
+    if new:
+        database.execute(
+            """
+            UPDATE subscriptions SET cursor = (SELECT max(seq) FROM deliveries WHERE sid = ?1)
+            WHERE sid = ?1""",
+            (sid,),
+        )
+    if again or new:
+        database.news.falls_due(sid, until)
+    return Claim(sid, number, until, again + new)
 
 
-def _again(database: Database, sid: int, number: int, now: float, until: float, limit: int) -> list[Delivery]:
-    """Claim what was handed out before and is due, oldest first."""
+def read(database: Database, claim: Claim) -> list[Delivery]:
+    """Return what was claimed, in the order of the log.
+
+    It is read after the commit, so that the file is locked no longer than the claim itself needs.
+    """
     rows = database.execute(
         """
-        SELECT d.deliveries + 1, d.failures + 1, d.failed_at,
+        SELECT d.deliveries, d.failures, d.failed_at,
             m.seq, m.kid, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)
         FROM deliveries AS d JOIN messages AS m USING (seq)
-        WHERE d.sid = ? AND d.due <= ? ORDER BY d.due, d.seq LIMIT ?""",
-        (sid, now, limit),
+        WHERE d.sid = ? AND d.due = ? AND d.claim = ? ORDER BY d.seq""",
+        (claim.sid, claim.until, claim.number),
     ).fetchall()
-    if not rows:
-        return []
-    database.execute(
-        """
-        UPDATE deliveries SET claim = ?, due = ?, deliveries = deliveries + 1
-        WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
-        (number, until, sid, _listed(row[3] for row in rows)),
-    )
     return [
         Delivery(
-            log.decode_message(database, log.Row._make(row), attempt),
+            log.decode(database, log.Row._make(row), failures + 1),
             deliveries,
-            Receipt(sid, row[0], number),
+            Receipt(claim.sid, row[0], claim.number),
             failed_at,
         )
-        for deliveries, attempt, failed_at, *row in rows
+        for deliveries, failures, failed_at, *row in rows
     ]
 
 

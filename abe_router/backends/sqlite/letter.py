@@ -52,7 +52,7 @@ def read(database: Database, group: Group, limit: int, after: str) -> list[DeadL
     letters = []
     for lid, text, *row in rows:
         kept = _decode(text)
-        message = log.decode_message(database, log.Row._make(row), kept.message.attempt)
+        message = log.decode(database, log.Row._make(row), kept.message.attempt)
         letters.append(msgspec.structs.replace(kept, message=message, id=str(lid)))
     return letters
 

@@ -1,4 +1,4 @@
-"""What the worker is asked to do: operations on the file, and fetches that may wait."""
+"""What the worker is asked to do: operations on the file, appends, and fetches that may wait."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ from abe_router.backend import Delivery
 from abe_router.backends.sqlite import lease
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.group import Group
+from abe_router.backends.sqlite.log import Encoded
 
 T = TypeVar("T")
 
 
-class Operation(Generic[T]):
-    """A function of the file, run within a transaction, and the future of its result.
+class Asked(Generic[T]):
+    """Something that was asked for, and the future of its result."""
 
-    With `reads` it changes nothing. It may run more than once, after a rollback, and its result counts
-    only when the transaction it ran in was committed.
-    """
+    #: Whether nothing is written for it.
+    reads = False
 
-    def __init__(
-        self, run: Callable[[Database], T], future: asyncio.Future[T], *, reads: bool = False
-    ) -> None:
-        self.run = run
+    def __init__(self, future: asyncio.Future[T]) -> None:
         self.future = future
-        self.reads = reads
 
     def resolve(self, result: T) -> None:
         """Give the result to whoever waits for it; called in the event loop."""
@@ -40,10 +36,34 @@ class Operation(Generic[T]):
             self.future.set_exception(error)
 
 
-class Fetch(Operation[Sequence[Delivery]]):
+class Operation(Asked[T]):
+    """A function of the file, run within a transaction.
+
+    It may run more than once, after a rollback, and its result counts only when the transaction it ran
+    in was committed.
+    """
+
+    def __init__(
+        self, run: Callable[[Database], T], future: asyncio.Future[T], *, reads: bool = False
+    ) -> None:
+        super().__init__(future)
+        self.run = run
+        self.reads = reads
+
+
+class Append(Asked[None]):
+    """Messages for the log; those of several appends are added together."""
+
+    def __init__(self, messages: Sequence[Encoded], future: asyncio.Future[None]) -> None:
+        super().__init__(future)
+        self.messages = messages
+
+
+class Fetch(Asked[Sequence[Delivery]]):
     """A claim that waits until there is something to claim, or for its deadline on the monotonic clock.
 
-    `orphaned` gets the deliveries that were claimed when nobody waited for them any more.
+    `eager` fetches try at once: most likely there is something. `orphaned` gets the deliveries that were
+    claimed when nobody waited for them any more.
     """
 
     def __init__(
@@ -52,12 +72,15 @@ class Fetch(Operation[Sequence[Delivery]]):
         limit: int,
         lease_seconds: float,
         deadline: float,
+        *,
+        eager: bool,
         future: asyncio.Future[Sequence[Delivery]],
         orphaned: Callable[[Sequence[Delivery]], Any],
     ) -> None:
-        super().__init__(self._claim, future)
+        super().__init__(future)
         self.group = group
         self.deadline = deadline
+        self.reads = not eager
         #: The number of its subscription, 0 while unknown.
         self.sid = 0
         #: When it is worth another try without any news, on the monotonic clock.
@@ -68,7 +91,20 @@ class Fetch(Operation[Sequence[Delivery]]):
 
     def is_worth_it(self, database: Database) -> bool:
         """Say whether a try would find anything, without writing."""
-        return self._note(database, *lease.available(database, self.group))
+        self.sid, found = lease.available(database, self.group)
+        self._note(database, found)
+        return found
+
+    def claim(self, database: Database) -> lease.Claim:
+        """Lease what there is, up to the limit."""
+        claim = lease.claim(database, self.group, self._limit, self._lease)
+        self.sid = claim.sid
+        self._note(database, claim.size > 0)
+        return claim
+
+    def falls_due(self, due: float) -> None:
+        """Take note that a delivery of its subscription falls due, in seconds since the epoch."""
+        self.again = min(self.again, time.monotonic() + due - time.time())
 
     def resolve(self, result: Sequence[Delivery]) -> None:
         """Give the deliveries to whoever waits for them, or else hand them back."""
@@ -77,19 +113,9 @@ class Fetch(Operation[Sequence[Delivery]]):
         elif result:
             self._orphaned(result)
 
-    def falls_due(self, due: float) -> None:
-        """Take note that a delivery of its subscription falls due, in seconds since the epoch."""
-        self.again = min(self.again, time.monotonic() + due - time.time())
-
-    def _claim(self, database: Database) -> Sequence[Delivery]:
-        self.sid, deliveries = lease.claim(database, self.group, self._limit, self._lease)
-        self._note(database, self.sid, bool(deliveries))
-        return deliveries
-
-    def _note(self, database: Database, sid: int, found: bool) -> bool:
-        self.sid, self.again = sid, self.deadline
+    def _note(self, database: Database, found: bool) -> None:
+        self.again = self.deadline
         if not found:
-            due = lease.next_due(database, sid)
+            due = lease.next_due(database, self.sid)
             if due is not None:
                 self.falls_due(due)
-        return found

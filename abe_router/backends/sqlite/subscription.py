@@ -29,6 +29,7 @@ class SQLiteSubscription(Subscription):
         self._lease = lease_seconds
         self._fetch: Fetch | None = None
         self._interrupted = False
+        self._eager = False
         self._handles = handles
         handles.add(self)
 
@@ -42,13 +43,16 @@ class SQLiteSubscription(Subscription):
             limit,
             self._lease,
             time.monotonic() + wait,
-            asyncio.get_running_loop().create_future(),
-            self._hand_back,
+            eager=self._eager,
+            future=asyncio.get_running_loop().create_future(),
+            orphaned=self._hand_back,
         )
         self._fetch = fetch
         try:
             self._worker.put(fetch)
-            return await fetch.future
+            found = await fetch.future
+            self._eager = len(found) == limit
+            return found
         except asyncio.CancelledError:
             self._forget(fetch)
             raise

@@ -12,8 +12,8 @@ from abe_router.backends.sqlite.news import News
 #: How often to ask, in seconds: at first after something happened, and at last when nothing does. An
 #: answer costs 2 microseconds, waking the thread for it some 20.
 FIRST, LAST = 0.002, 0.025
-#: After others' commits it is looked at what falls due, and then not again for so many times as long as
-#: that took: with a few subscriptions it is done at once, with thousands it costs no more than 1 % of the time.
+#: After others' commits what falls due is looked at, and then not again for so many times as long as that
+#: took: at once with few subscriptions, and with thousands for no more than 1 % of the time.
 _REST = 100
 
 

@@ -9,12 +9,16 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
+from abe_router.backends.sqlite import lease, log
 from abe_router.backends.sqlite.database import Database, is_busy
-from abe_router.backends.sqlite.operation import Fetch, Operation
+from abe_router.backends.sqlite.lease import Claim
+from abe_router.backends.sqlite.log import Encoded
+from abe_router.backends.sqlite.operation import Append, Asked, Fetch, Operation
 from abe_router.backends.sqlite.waiting import Waiting
 from abe_router.backends.sqlite.watch import Watch
 from abe_router.errors import BackendError, BackendUnavailable
@@ -24,7 +28,9 @@ T = TypeVar("T")
 _BATCH = 500
 
 #: An operation with its result, or with the error it failed with.
-_Ended = tuple[Operation[Any], Any, Exception | None]
+_Ended = tuple[Asked[Any], Any, Exception | None]
+#: Runs a transaction with all that is asked, and returns what is to be done once it is committed.
+_Transact = Callable[[list[Asked[Any]]], Callable[[], None]]
 
 
 class Worker:
@@ -36,7 +42,7 @@ class Worker:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Asked[Any] | None] = queue.SimpleQueue()
         self._waiting = Waiting()
         self._watch = Watch(database)
         self._ended: list[_Ended] = []
@@ -57,11 +63,17 @@ class Worker:
         self.put(Operation(run, future, reads=reads))
         return future
 
-    def put(self, operation: Operation[Any]) -> None:
-        """Queue an operation. A fetch that nobody waits for any more is forgotten when it is put again."""
+    def append(self, messages: Sequence[Encoded]) -> asyncio.Future[None]:
+        """Have the messages added to the log; return the future of their being kept."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.put(Append(messages, future))
+        return future
+
+    def put(self, asked: Asked[Any]) -> None:
+        """Queue what is asked. A fetch that nobody waits for any more is forgotten when it is put again."""
         if not self.is_running:
             raise BackendUnavailable(f"`{self._database.path}` was closed")
-        self._queue.put(operation)
+        self._queue.put(asked)
 
     async def stop(self) -> None:
         """Do what is queued, close the file and end the thread. Idempotent."""
@@ -81,7 +93,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001  a fault here must not leave anyone waiting for ever
                 self._reject((*arrived, *self._waiting), error)
             self._flush()
-            self._database.checkpoint()
+            self._database.tidy()
         self._ended += [(fetch, (), None) for fetch in self._waiting]
         self._flush()
         self._database.close()
@@ -89,36 +101,36 @@ class Worker:
         with suppress(RuntimeError):
             self._stopped.get_loop().call_soon_threadsafe(self._stopped.set_result, None)
 
-    def _gather(self) -> tuple[list[Operation[Any]], bool]:
+    def _gather(self) -> tuple[list[Asked[Any]], bool]:
         """Return what is queued, waiting for it as long as nothing else is to be done; False at the end."""
         pause = None
         if self._waiting:
             pause = max(0.0, min(self._watch.interval, self._waiting.next - time.monotonic()))
-        arrived: list[Operation[Any]] = []
+        arrived: list[Asked[Any]] = []
         with suppress(queue.Empty):
-            operation = self._queue.get(timeout=pause)
-            while operation is not None:
-                arrived.append(operation)
+            asked = self._queue.get(timeout=pause)
+            while asked is not None:
+                arrived.append(asked)
                 if len(arrived) == _BATCH:
                     return arrived, True
-                operation = self._queue.get_nowait()
+                asked = self._queue.get_nowait()
             return arrived, False
         return arrived, True
 
-    def _round(self, arrived: Iterable[Operation[Any]]) -> None:
-        operations: list[Operation[Any]] = []
-        fetches: list[Fetch] = []
-        for operation in arrived:
-            if isinstance(operation, Fetch):
-                self._waiting.remove(operation)
-                fetches.append(operation)
+    def _round(self, arrived: Iterable[Asked[Any]]) -> None:
+        asked: list[Asked[Any]] = []
+        fetches: list[Asked[Any]] = []
+        for each in arrived:
+            if isinstance(each, Fetch):
+                self._waiting.remove(each)
+                fetches.append(each)
             else:
-                operations.append(operation)
+                asked.append(each)
         if self._waiting or fetches:
             fetches += self._woken()
-        everything = [op for op in (*operations, *fetches) if not op.future.done()]
-        writes = any(not (op.reads or isinstance(op, Fetch)) for op in everything)
-        self._attempt(everything, self._write if writes else self._read)
+        asked = [each for each in (*asked, *fetches) if not each.future.done()]
+        reads = all(each.reads for each in asked)
+        self._attempt(asked, self._read if reads else self._write)
 
     def _woken(self) -> list[Fetch]:
         """Take out the waiting fetches that others' commits or the time make worth a try."""
@@ -137,58 +149,73 @@ class Worker:
             self._waiting.remove(fetch)
         return list(found)
 
-    def _attempt(
-        self, operations: list[Operation[Any]], transact: Callable[[list[Operation[Any]]], None]
-    ) -> None:
-        """Do the operations in one transaction, or each in its own when one of them fails."""
-        if not operations:
+    def _attempt(self, asked: list[Asked[Any]], transact: _Transact) -> None:
+        """Do all in one transaction, or each in its own when one of them fails."""
+        if not asked:
             return
         try:
-            self._database.patiently(lambda: transact(operations))
+            follow_up = self._database.patiently(lambda: transact(asked))
         except Exception as error:  # noqa: BLE001  whatever it is, it goes to whoever asked
-            if len(operations) == 1 or isinstance(error, BackendError) or is_busy(error):
-                self._reject(operations, error)
+            if len(asked) == 1 or isinstance(error, BackendError) or is_busy(error):
+                self._reject(asked, error)
             else:
-                for operation in operations:
-                    self._attempt([operation], transact)
+                for each in asked:
+                    self._attempt([each], transact)
+        else:
+            follow_up()
 
-    def _read(self, operations: list[Operation[Any]]) -> None:
-        """Do what only reads, and claim for those fetches that a look finds worth it."""
-        results: list[_Ended] = []
-        hopeful: list[Operation[Any]] = []
+    def _read(self, asked: list[Asked[Any]]) -> Callable[[], None]:
+        """Do what only reads, and then claim for those fetches that a look finds worth it."""
+        database, results = self._database, []
+        hopeful: list[Asked[Any]] = []
         idle: list[Fetch] = []
-        with self._database.reading():
-            for operation in operations:
-                if not isinstance(operation, Fetch):
-                    results.append((operation, operation.run(self._database), None))
-                elif operation.is_worth_it(self._database):
-                    hopeful.append(operation)
-                else:
-                    idle.append(operation)
-        self._ended += results
-        for fetch in idle:
-            self._found_nothing(fetch)
-        self._attempt(hopeful, self._write)
+        with database.reading():
+            for each in asked:
+                if isinstance(each, Operation):
+                    results.append((each, each.run(database), None))
+                elif isinstance(each, Fetch):
+                    (hopeful if each.is_worth_it(database) else idle).append(each)
 
-    def _write(self, operations: list[Operation[Any]]) -> None:
+        def follow_up() -> None:
+            self._ended.extend(results)
+            for fetch in idle:
+                self._found_nothing(fetch)
+            self._attempt(hopeful, self._write)
+
+        return follow_up
+
+    def _write(self, asked: list[Asked[Any]]) -> Callable[[], None]:
         """Do it all; what that makes available goes out to waiting fetches in the same commit."""
         database = self._database
-        fetches = [operation for operation in operations if isinstance(operation, Fetch)]
+        appends = [each for each in asked if isinstance(each, Append)]
+        fetches = [each for each in asked if isinstance(each, Fetch)]
         with database.writing():
-            results = [(op, op.run(database), None) for op in operations if not isinstance(op, Fetch)]
+            log.append(database, [message for each in appends for message in each.messages])
+            results: list[_Ended] = [(each, None, None) for each in appends]
+            results += [(each, each.run(database), None) for each in asked if isinstance(each, Operation)]
             for fetch in self._waiting.hear(database.news, database.keys):
                 self._waiting.remove(fetch)
                 fetches.append(fetch)
-                operations.append(fetch)  # so that none is forgotten should this fail
-            claims = [(fetch, fetch.run(database)) for fetch in fetches]
+                asked.append(fetch)  # so that none is forgotten should this fail
+            claims = [(fetch, fetch.claim(database)) for fetch in fetches]
             self._watch.wrote()
-        self._waiting.hear(database.news, database.keys)  # the claims' own: when their leases end
-        self._ended += results
-        for fetch, deliveries in claims:
-            if deliveries:
-                self._ended.append((fetch, deliveries, None))
-            else:
-                self._found_nothing(fetch)
+
+        def follow_up() -> None:
+            self._waiting.hear(database.news, database.keys)  # the claims' own: when their leases end
+            self._ended.extend(results)
+            for fetch, claim in claims:
+                if claim.size:
+                    self._attempt([fetch], partial(self._hand_out, claim))
+                else:
+                    self._found_nothing(fetch)
+
+        return follow_up
+
+    def _hand_out(self, claim: Claim, asked: list[Asked[Any]]) -> Callable[[], None]:
+        """Read what a fetch has claimed."""
+        with self._database.reading():
+            deliveries = lease.read(self._database, claim)
+        return partial(self._ended.append, (asked[0], deliveries, None))
 
     def _found_nothing(self, fetch: Fetch) -> None:
         if fetch.deadline <= time.monotonic():
@@ -196,16 +223,16 @@ class Worker:
         else:
             self._waiting.add(fetch)
 
-    def _reject(self, operations: Iterable[Operation[Any]], error: Exception) -> None:
-        for operation in operations:
-            if isinstance(operation, Fetch):
-                self._waiting.remove(operation)
+    def _reject(self, asked: Iterable[Asked[Any]], error: Exception) -> None:
+        for each in asked:
+            if isinstance(each, Fetch):
+                self._waiting.remove(each)
             fault: Exception = error
             if isinstance(error, sqlite3.Error):
                 fault = self._database.fault(error)
             elif isinstance(error, BackendError):
                 fault = type(error)(str(error))  # each its own: raising one adds to its traceback
-            self._ended.append((operation, None, fault))
+            self._ended.append((each, None, fault))
 
     def _flush(self) -> None:
         """Tell the results to whoever waits for them."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from abe_router.backend import Backend
 from abe_router.cli.failure import CONFIG, Failure
+from abe_router.cli.screen import say
+from abe_router.errors import ConfigError
 from abe_router.route import RouteTable
 
 
@@ -39,10 +41,24 @@ def read_table(
 
 
 def read_table_if_any(path: Path, *, backend: str | None) -> RouteTable:
-    """Return the table of a routes file, or an empty one when there is no file but a backend is named."""
+    """Return the table of a routes file, or one without routes where there is none to be had.
+
+    That is so when the file has faults, for the workers run on with what they have, and when there is no
+    file but a backend is named. Raise ConfigError when not even the backend is known.
+    """
+    from abe_router.config import Loader
+
     if backend is not None and not path.exists():
         return RouteTable(backend=backend)
-    return read_table(path, backend=backend)
+    loader = Loader(path, import_handlers=False, backend=backend, trust_writable=True)
+    try:
+        return loader.load()
+    except ConfigError:
+        table = RouteTable(backend=backend) if backend is not None else loader.salvage()
+        if table is None:
+            raise
+        say(f"warning: {path} has faults, its routes are not known; `abe-router check` shows them")
+        return table
 
 
 @asynccontextmanager

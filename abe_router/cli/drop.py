@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from abe_router.cli.access import reach, read_table_if_any
+from abe_router.cli.access import reach, read_table
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK, Failure
 from abe_router.cli.letters import require_route
 from abe_router.cli.options import option, reaching, route_argument
 from abe_router.cli.screen import ask, say
+from abe_router.route import RouteTable
 
 
 @as_command(
@@ -29,7 +30,11 @@ def command(route: tuple[str, str], yes: bool, routes: Path, backend: str | None
     loses nothing. This gives them up. A route that is still in the file is refused.
     """
     name = "/".join(route)
-    table = read_table_if_any(routes, backend=backend)
+    table = (
+        RouteTable(backend=backend)
+        if backend and not routes.exists()
+        else read_table(routes, backend=backend)
+    )
     if name in table.by_name:
         raise Failure(
             f"`{name}` is in {routes}", hint="take it out of the file first, and let the workers follow"

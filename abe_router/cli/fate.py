@@ -18,8 +18,8 @@ class Fate:
 
     `matches` says whether the route gets it at all, `delivered` whether its handler would; `why` says what
     is in the way. `attempts` are the latest times of every attempt, in seconds after the first, without
-    the time that the handler takes. `ends` says for each way to fail where the message ends; both are
-    empty when the route does not get it.
+    the time that the handler takes. `ends` says for each way to fail where the message ends. Both are
+    empty when no handler gets it.
     """
 
     route: str
@@ -37,42 +37,34 @@ def fate(route: Route, key: str, payload: Any) -> Fate:
         return Fate(
             route.name, route.handler.path, matches=False, delivered=False, why=(mismatch(route.key, key),)
         )
-    why = []
-    if route.paused:
-        why.append("the route is paused")
-    if route.on_invalid != "deliver":
-        broken = {
-            c.schema: None
-            for c in route.contracts
-            if matches(c.pattern, key) and not c.schema.is_valid(payload)
-        }
-        why += [f"breaks {schema.name}" for schema in broken]
+    grave = "dead letter" if route.dead_letter else "dropped"
+    invalid = {"dead_letter": f"{grave} at once", "drop": "dropped"}.get(route.on_invalid)
+    why = ["the route is paused"] if route.paused else []
+    if invalid is not None:
+        broken = (
+            c.schema for c in route.contracts if matches(c.pattern, key) and not c.schema.is_valid(payload)
+        )
+        why += [f"breaks {schema.name}: {invalid}, should it get here" for schema in dict.fromkeys(broken)]
     if route.when is not None:
         why += [f"`when` does not match: {violation}" for violation in route.when.violations(payload)]
-    delays = (route.retry.delay(attempt) for attempt in range(1, route.retry.attempts))
+    if why:
+        return Fate(route.name, route.handler.path, matches=True, delivered=False, why=why)
+    tries = route.retry.attempts
+    last = f"{grave} after attempt {tries}" if tries > 1 else f"{grave} at once"
+    delays = (route.retry.delay(attempt) for attempt in range(1, tries))
     return Fate(
         route.name,
         route.handler.path,
         matches=True,
-        delivered=not why,
-        why=why,
+        delivered=True,
         attempts=tuple(accumulate(delays, initial=0.0)),
-        ends=_ends(route),
+        ends={
+            "the handler raises": last,
+            f"it runs over {duration(route.timeout)}": last,
+            "it raises Reject": f"{grave} at once",
+            "it kills the worker": f"{grave} after delivery {route.delivery_limit}",
+        },
     )
-
-
-def _ends(route: Route) -> dict[str, str]:
-    grave = f"a dead letter of {route.name}" if route.dead_letter else "dropped"
-    tries = route.retry.attempts
-    last = f"{grave} after attempt {tries}" if tries > 1 else f"{grave} at once"
-    invalid = {"dead_letter": f"{grave} at once", "drop": "dropped", "deliver": "handed to the handler"}
-    return {
-        "the handler raises": last,
-        f"it runs over {duration(route.timeout)}": last,
-        "it raises Reject": f"{grave} at once",
-        "it breaks its schema": invalid[route.on_invalid],
-        "it kills the worker": f"{grave} after delivery {route.delivery_limit}",
-    }
 
 
 def mismatch(pattern: str, key: str) -> str:

@@ -172,8 +172,13 @@ def _reload(worker: Worker) -> str:
     receipt = worker.receipt
     if receipt is None:
         return ""
-    counts = f"+{len(receipt.added)} -{len(receipt.removed)} ~{len(receipt.changed)} ={receipt.kept}"
-    return f"{receipt.number}: {counts} in {duration(receipt.seconds)}"
+    told = (
+        (len(receipt.added), "added"),
+        (len(receipt.removed), "removed"),
+        (len(receipt.changed), "changed"),
+    )
+    did = [f"{n} {what}" for n, what in (*told, (receipt.kept, "kept")) if n]
+    return f"{receipt.number}: {', '.join(did) or 'no routes'}"
 
 
 def _decoded(state: bytes) -> Any:

@@ -74,6 +74,23 @@ class Loader:
                     return table
         raise ConfigError(faults.all())
 
+    def salvage(self) -> RouteTable | None:
+        """Return a table without routes that names the file's backend and prefix, whatever its faults.
+
+        With it a running system can be looked at while an edit of its file is faulty. None when the file
+        is not even readable as YAML.
+        """
+        faults = Faults(self._path)
+        source = self._read(faults)
+        root = read_document(source.data, self._env, faults) if source else None
+        if root is None or not isinstance(root.value, dict):
+            return None
+        url = self._backend or root.value.get("backend") or interpolate(DEFAULT_BACKEND, self._env)
+        prefix = root.value.get("prefix", "")
+        if not isinstance(url, str) or not isinstance(prefix, str):
+            return None
+        return RouteTable(backend=absolute(url, self._folder), prefix=prefix, path=self._path)
+
     def _read(self, faults: Faults) -> Source | None:
         start = Span()
         try:

@@ -47,7 +47,7 @@ def test_status_shows_what_workers_announce(run: Run) -> None:
     assert r"host\x1b[2J:7" in text
     assert "abcdef (not this file's)" in text
     assert "0 of 1" in text
-    assert "2: +1 -0 ~0 =4 in 10ms" in text
+    assert "2: 1 added, 4 kept" in text
     assert "routes.yaml:3:5: error[R101]: unknown option" in text
     assert run("status", "--json").json["workers"] == {"w1": state, "w2": None}
 
@@ -58,6 +58,20 @@ def test_a_backend_is_enough_without_any_file(run: Run, shop: Path) -> None:
     assert run("status").code == 78
     assert run("status", "--backend", "sqlite:///shop.db", "--json").json["routes"][0]["dead"] == 1
     assert len(run("dead", "list", "--backend", "sqlite:///shop.db", "--json").json) == 1
+
+
+def test_a_faulty_edit_of_the_file_does_not_hide_the_running_system(run: Run, shop: Path) -> None:
+    bury({"id": 1, "total": 0})
+    (shop / "routes.yaml").write_text(ROUTES.replace("concurrency", "concurency"))
+    done = run("status", "--json")
+    assert done.code == 0
+    assert done.json["routes"][0]["dead"] == 1
+    assert done.err.startswith("warning: routes.yaml has faults")
+    assert len(run("dead", "list", "--json").json) == 1
+    assert run("drop", BILLING, "--yes").code == 78
+    (shop / "routes.yaml").write_text("routes: [")
+    assert run("status").code == 78
+    assert run("status", "--backend", "sqlite:///shop.db").code == 0
 
 
 def test_dead_list_pages_through_all_and_shows_no_payload(run: Run) -> None:

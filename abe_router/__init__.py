@@ -1,1 +1,59 @@
-"""Declarative, YAML-configured message routing."""
+"""Message routing: plain Python handlers, one YAML file of wiring, edits applied live.
+
+The public names are imported when they are asked for, so that `import abe_router` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+#: The public names and the module that each comes from.
+_HOMES = {
+    "AbeRouterError": "abe_router.errors",
+    "AsyncLoopConsumer": "abe_router.loop",
+    "Backend": "abe_router.backend",
+    "BackendError": "abe_router.errors",
+    "BackendUnavailable": "abe_router.errors",
+    "BatchMismatch": "abe_router.errors",
+    "ConfigError": "abe_router.errors",
+    "DeadLetter": "abe_router.backend",
+    "Delivery": "abe_router.backend",
+    "Diagnostic": "abe_router.diagnostic",
+    "Features": "abe_router.backend",
+    "HandlerError": "abe_router.errors",
+    "HandlerFunction": "abe_router.loop",
+    "KeyInvalid": "abe_router.errors",
+    "Message": "abe_router.message",
+    "NoRoute": "abe_router.errors",
+    "PayloadInvalid": "abe_router.errors",
+    "PayloadMalformed": "abe_router.errors",
+    "PayloadUnencodable": "abe_router.errors",
+    "PublishError": "abe_router.errors",
+    "Reason": "abe_router.backend",
+    "Reject": "abe_router.errors",
+    "Retry": "abe_router.errors",
+    "RetryPolicy": "abe_router.retry",
+    "Router": "abe_router.embed",
+    "SchemaFault": "abe_router.errors",
+    "SchemaInvalid": "abe_router.errors",
+    "Severity": "abe_router.diagnostic",
+    "Subscription": "abe_router.backend",
+    "SubscriptionStatus": "abe_router.backend",
+    "UnknownProvider": "abe_router.errors",
+    "Violation": "abe_router.errors",
+    "load_backend": "abe_router.backends",
+    "make_backend": "abe_router.backends",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -56,7 +56,8 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
         wanted = _positional(function, name)
     except (TypeError, ValueError):  # a builtin without a signature: assume the least
         wanted = 1
-    source = inspect.getsourcefile(inspect.unwrap(target)) if inspect.isroutine(target) else None
+    code = inspect.unwrap(target)
+    source = inspect.getsourcefile(code) if inspect.isfunction(code) or inspect.ismethod(code) else None
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise HandlerError("signature", f"`{name}` is a generator", hint="return a value, do not `yield`")
     return Handler(

@@ -27,6 +27,9 @@ from abe_router.route import Route
 
 _log = logging.getLogger(__name__)
 
+#: What a handler may look like: it takes the payload, or the payload and its Message, and may be async.
+HandlerFunction = Callable[[Any], Any] | Callable[[Any, Message], Any]
+
 #: The consumer whose handler runs in this context.
 _running_in: ContextVar[AsyncLoopConsumer | None] = ContextVar("running_in", default=None)
 
@@ -74,7 +77,7 @@ class AsyncLoopConsumer:
         self._running: asyncio.Task[None] | None = None
         self._stopped = False
 
-    async def run(self, handler: Callable[..., Any]) -> None:
+    async def run(self, handler: HandlerFunction) -> None:
         """Consume until `shutdown` is called, or until a plain provider has no more messages.
 
         `handler` takes the payload and, if it has a second parameter, the Message; a plain function runs

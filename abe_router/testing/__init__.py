@@ -1,1 +1,25 @@
-"""What a provider of a backend is tested with; see `abe_router.testing.conformance`."""
+"""What tests need: a router in memory, a recording backend, a throw-away Redis, and a suite for providers.
+
+`abe_router.testing.conformance` is the suite. The fixtures of `abe_router.testing.fixtures` are there in
+every run of pytest where this package is installed.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Call": "abe_router.testing.router",
+    "RecordingBackend": "abe_router.testing.recording",
+    "RedisServer": "abe_router.testing.redis_server",
+    "TestRouter": "abe_router.testing.router",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: the pytest plugin of this package must cost nothing."""
+    module = _HOMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(module), name)

@@ -142,21 +142,27 @@ class _AtOnce(RetryPolicy):
 
 
 def _recording(handler: Handler, calls: list[Call]) -> Callable[..., Any]:
-    """Return a function that calls the handler and notes what it got and what came of it."""
+    """Return a function that calls the handler and notes what it got and what came of it.
 
-    async def call(payload: Any, message: Message) -> Any:
-        noted = Call(message)
-        calls.append(noted)
+    What a batch handler returns, or raises, is noted at each message of the batch.
+    """
+
+    async def call(payload: Any, message: Message | list[Message]) -> Any:
+        noted = [Call(each) for each in (message if isinstance(message, list) else [message])]
+        calls.extend(noted)
         arguments = (payload, message) if handler.wants_message else (payload,)
         try:
             if handler.is_async:
-                noted.result = await handler.call(*arguments)
+                result = await handler.call(*arguments)
             else:
                 result = await asyncio.to_thread(handler.call, *arguments)
-                noted.result = await result if inspect.isawaitable(result) else result
+                result = await result if inspect.isawaitable(result) else result
         except BaseException as error:
-            noted.error = error
+            for each in noted:
+                each.error = error
             raise
-        return noted.result
+        for each in noted:
+            each.result = result
+        return result
 
     return call

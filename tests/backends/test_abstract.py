@@ -228,3 +228,8 @@ async def test_a_whole_table_runs_on_such_a_provider(acme):
     assert sorted(got, key=lambda g: g[1]) == [
         ("m:orders" if number % 2 else "m:payments", number) for number in range(20)
     ]
+
+
+async def test_a_rate_is_kept_within_the_process(backend):
+    assert (await backend.permit("a/g", 1.0, 5)).granted == 1
+    assert (await backend.permit("a/g", 1.0, 5)).granted == 0

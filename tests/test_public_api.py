@@ -1,0 +1,70 @@
+"""The public names: complete, sorted, cheap to import and typed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import abe_router
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_names_are_sorted_and_each_can_be_imported():
+    assert abe_router.__all__ == sorted(abe_router.__all__)
+    for name in abe_router.__all__:
+        assert getattr(abe_router, name) is not None
+        assert name in dir(abe_router)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        abe_router.Nothing  # noqa: B018
+
+
+def test_the_stub_says_the_same_as_the_module():
+    tree = ast.parse((ROOT / "abe_router/__init__.pyi").read_text())
+    imported = {
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (exported,) = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    assert imported == abe_router._HOMES
+    assert exported == abe_router.__all__
+
+
+def test_every_error_is_public():
+    from abe_router import errors
+
+    raised = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == errors.__name__
+    }
+    assert raised <= set(abe_router.__all__)
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = "import sys, abe_router; print([m for m in sys.modules if m.startswith('abe_router.')], 'asyncio' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[] False\n"
+
+
+def test_the_errors_a_handler_raises_do_not_import_the_router():
+    code = "import sys; from abe_router import Reject; print('asyncio' in sys.modules, 'pydantic' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False False\n"
+
+
+def test_the_api_and_what_users_write_type_checks():
+    mypy = pytest.importorskip("mypy.api")
+    out, err, code = mypy.run(
+        ["--strict", "--config-file", str(ROOT / "pyproject.toml"), str(ROOT / "tests/typing/api.py")]
+    )
+    assert code == 0, out + err

@@ -1,0 +1,183 @@
+"""The tools that this package gives to the tests of others: TestRouter, RecordingBackend, fixtures."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from abe_router.errors import ConfigError, NoRoute, PayloadInvalid
+from abe_router.event import DeadLettered, Handled, Retried, Skipped
+from abe_router.testing import RecordingBackend, TestRouter
+
+ROUTES = """\
+backend: redis://nobody.invalid/0
+schemas: .
+routes:
+  orders.created:
+    schema: order.json
+    consumers:
+      billing: {handler: "desk_handlers:charge", retry: {attempts: 3, initial: 1h}}
+      audit: {handler: "desk_handlers:record", when: {properties: {total: {minimum: 100}}}}
+"""
+ORDER = '{"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}'
+HANDLERS = """\
+from abe_router import Reject, Retry
+
+async def charge(order, message):
+    if order["total"] == 0:
+        raise Reject("nothing to charge")
+    if order["total"] < 0:
+        raise Retry("not yet", after=3600)
+    return message.attempt
+
+def record(order):
+    return "recorded"
+"""
+
+
+@pytest.fixture
+def routes(tmp_path, monkeypatch):
+    (tmp_path / "routes.yaml").write_text(ROUTES)
+    (tmp_path / "order.json").write_text(ORDER)
+    (tmp_path / "desk_handlers.py").write_text(HANDLERS)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "desk_handlers", raising=False)
+    return tmp_path / "routes.yaml"
+
+
+async def test_it_tells_what_each_handler_got_and_returned(routes):
+    async with TestRouter(routes) as router:
+        await router.publish("orders.created", {"total": 250})
+        await router.publish("orders.created", {"total": 20})
+        await router.quiet()
+
+    assert router.got("orders.created/billing") == [{"total": 250}, {"total": 20}]
+    assert [call.result for call in router.calls("orders.created/audit")] == ["recorded"]
+    assert len([e for e in router.events if isinstance(e, Handled)]) == 3
+    assert len([e for e in router.events if isinstance(e, Skipped)]) == 1
+
+
+async def test_it_tells_what_died_and_why_without_waiting_between_attempts(routes):
+    async with TestRouter(routes) as router:
+        await router.publish("orders.created", {"total": 0})
+        await router.publish("orders.created", {"total": -1})
+        await router.quiet()
+        rejected, failed = await router.dead("orders.created/billing")
+
+    assert (rejected.reason.kind, rejected.reason.message) == ("rejected", "nothing to charge")
+    assert (failed.reason.error, failed.attempts) == ("Retry", 3)
+    assert [str(call.error) for call in router.calls("orders.created/billing")] == [
+        "nothing to charge",
+        "not yet",
+        "not yet",
+        "not yet",
+    ]
+    assert len([e for e in router.events if isinstance(e, Retried)]) == 2
+    assert len([e for e in router.events if isinstance(e, DeadLettered)]) == 2
+
+
+async def test_what_breaks_the_schema_or_has_no_route_is_refused(routes):
+    async with TestRouter(routes) as router:
+        with pytest.raises(PayloadInvalid, match="/total"):
+            await router.publish("orders.created", {"total": "20"})
+        with pytest.raises(NoRoute, match=r"orders\.create"):
+            await router.publish("orders.create", {})
+        await router.quiet()
+    assert router.backend.published == []
+
+
+async def test_a_handler_can_be_put_in_the_place_of_the_files(routes):
+    async with TestRouter(
+        routes, handlers={"orders.created/billing": lambda order: order["total"]}
+    ) as router:
+        await router.publish("orders.created", {"total": 0})
+        await router.quiet()
+    assert [call.result for call in router.calls("orders.created/billing")] == [0]
+
+
+async def test_an_unknown_route_is_told_from_one_that_got_nothing(routes):
+    with pytest.raises(
+        KeyError, match=r"no route orders.created/bill.*orders.created/billing, orders.created/audit"
+    ):
+        TestRouter(routes, handlers={"orders.created/bill": print})
+    router = TestRouter(routes)
+    assert router.got("orders.created/audit") == []
+    with pytest.raises(KeyError, match="no route orders/audit"):
+        router.got("orders/audit")
+
+
+async def test_quiet_names_what_is_not(routes):
+    import asyncio
+
+    async def stuck(order):
+        await asyncio.Event().wait()
+
+    async with TestRouter(routes, handlers={"orders.created/billing": stuck}) as router:
+        await router.publish("orders.created", {"total": 1})
+        with pytest.raises(TimeoutError, match=r"not quiet after 0.1 s: orders.created/billing$"):
+            await router.quiet(0.1)
+
+
+def test_a_file_with_faults_is_refused(tmp_path):
+    (tmp_path / "routes.yaml").write_text("routes:\n  orders created: {}\n")
+    with pytest.raises(ConfigError):
+        TestRouter(tmp_path / "routes.yaml")
+
+
+async def test_the_recording_backend_remembers_and_is_a_backend():
+    backend = RecordingBackend()
+    await backend.publish("orders.created", {"total": 1})
+    await backend.publish("payments.settled", {"total": 2})
+    assert backend.payloads() == [{"total": 1}, {"total": 2}]
+    assert backend.payloads("orders.*") == [{"total": 1}]
+    async for payload in backend.consume(key="payments.*"):
+        assert payload == {"total": 2}
+        break
+
+
+def test_the_fixtures_are_there_without_asking(routes, pytester_run):
+    result = pytester_run(
+        """
+        import asyncio
+
+        def test_router(abe_test_router):
+            async def scenario():
+                async with abe_test_router("routes.yaml") as router:
+                    await router.publish("orders.created", {"total": 250})
+                    await router.quiet()
+                    assert router.got("orders.created/billing") == [{"total": 250}]
+            asyncio.run(scenario())
+
+        def test_recording(abe_recording_backend):
+            assert abe_recording_backend.published == []
+
+        def test_redis(abe_redis_url):
+            import redis
+            client = redis.Redis.from_url(abe_redis_url)
+            assert client.set("a", 1) and client.dbsize() == 1
+            client.close()
+
+        def test_redis_is_empty_again(abe_redis_url):
+            import redis
+            client = redis.Redis.from_url(abe_redis_url)
+            assert client.dbsize() == 0
+            client.close()
+        """
+    )
+    assert "4 passed" in result or "2 passed, 2 skipped" in result
+
+
+@pytest.fixture
+def pytester_run(routes):
+    """Run pytest in a process of its own, in the folder of the routes file."""
+    import subprocess
+    import textwrap
+
+    def run(code: str) -> str:
+        (routes.parent / "test_fixtures.py").write_text(textwrap.dedent(code))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_fixtures.py"]
+        done = subprocess.run(command, cwd=routes.parent, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    return run

@@ -140,6 +140,14 @@ def log_listener(level: int) -> tuple[tuple[type[Event], ...], Callable[[Event],
     return (Event,) if level <= logging.DEBUG else Logged.__args__, log_event
 
 
+class PlainFormatter(logging.Formatter):
+    """The level and the message alone, for commands that end soon."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return f"{record.levelname.lower()}: {printable(_bounded(record.getMessage()))}"
+
+
 class TextFormatter(logging.Formatter):
     """One short line: time of day, level, route, sentence. Continuation lines are indented."""
 

@@ -27,6 +27,7 @@ from abe_router.event import (
 from abe_router.log import (
     MAX_TEXT,
     JSONFormatter,
+    PlainFormatter,
     TextFormatter,
     duration,
     log_event,
@@ -172,6 +173,13 @@ def test_a_traceback_is_indented_so_that_it_cannot_pass_for_lines() -> None:
     assert head.endswith("failed")
     assert rest
     assert all(line.startswith("  ") for line in rest)
+
+
+def test_a_plain_line_is_level_and_message() -> None:
+    stream = io.StringIO()
+    start_logging(stream, logging.WARNING, PlainFormatter())
+    logging.getLogger("shop").warning("lost redis://me:s3cret@host\n")
+    assert stream.getvalue() == "warning: lost redis://***@host\\n\n"
 
 
 def test_levels_are_coloured_only_on_request() -> None:

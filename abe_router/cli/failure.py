@@ -47,7 +47,7 @@ def end(error: Exception) -> int:
             path = error.diagnostics[0].path
             return _say(f"{path} cannot be used: {faults} error{'s' if faults != 1 else ''}", "", CONFIG)
         case BackendUnavailable():
-            hint = "is the server running, and is the URL right? --backend overrides the file's"
+            hint = "--backend, or ABE_ROUTER_BACKEND, names another than the file's"
             return _say(str(error), hint, UNAVAILABLE)
         case BackendError():
             return _say(str(error), "", CONFIG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from abe_router.cli.examples import ExampledCommand
 from abe_router.cli.failure import BROKEN_PIPE, OK, end
+from abe_router.log import PlainFormatter, start_logging
 
 #: Every command and its one line of help; the command is `command` in the module of that name here.
 COMMANDS = {
@@ -121,6 +123,7 @@ def run(args: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(
             errors="backslashreplace"
         )  # a terminal that lacks a character still gets its line
+    start_logging(sys.stderr, logging.WARNING, PlainFormatter())
     try:
         try:
             code = root.main(args, prog_name="abe-router", standalone_mode=False) or OK

@@ -7,6 +7,7 @@ rejected reload and the JSON forms all show the same fault.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -43,41 +44,90 @@ class Diagnostic:
         return {**asdict(self), "path": str(self.path), "severity": str(self.severity)}
 
 
-def _columns(text: str) -> int:
-    """Count the terminal cells of `text`: wide characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+#: Most of a source file that is read to show a line of it, in bytes.
+MAX_READ = 4 * 1024 * 1024
+#: Most terminal cells of a source line that are shown; a longer one is cut around the fault.
+MAX_SHOWN = 120
+#: Cells shown before the fault in a line that is cut.
+_BEFORE = 40
+
+
+def _cells(text: str) -> int:
+    """Count the terminal cells of `text`: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def _printable(text: str) -> str:
+    """Return the text with a harmless character for each that moves the cursor or colours the screen."""
+    return "".join(" " if c == "\t" else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _without_credentials(line: str) -> str:
+    """Return a source line with a star for each character of a URL's user name and password."""
+    return re.sub(r"(?<=://)\S+(?=@)", lambda match: "*" * len(match[0]), line)
+
+
+def _excerpt(line: str, column: int, width: int) -> tuple[str, int, int]:
+    """Return what is shown of a line, and the cells before and under the carets."""
+    text, start = _printable(_without_credentials(line)), column - 1
+    marked = text[start : start + width]
+    if _cells(text) <= MAX_SHOWN:
+        return text, _cells(text[:start]), max(1, _cells(marked))
+    first = max(0, start - _BEFORE)
+    shown = text[first : first + MAX_SHOWN]
+    before = "…" if first else ""
+    after = "…" if first + MAX_SHOWN < len(text) else ""
+    inside = marked[: max(0, first + MAX_SHOWN - start)]
+    return f"{before}{shown}{after}", _cells(before + text[first:start]), max(1, _cells(inside))
 
 
 def render_text(diagnostic: Diagnostic, source: str | None, *, color: bool = False) -> str:
-    """Render one fault in the style of rustc; `source` is the text of the file, None if unreadable."""
+    """Render one fault in the style of rustc; `source` is the text of the file, None if unreadable.
+
+    Colour is an addition: every part says without it what it is.
+    """
     d = diagnostic
     tint = "\033[1;31m" if d.severity is Severity.ERROR else "\033[1;33m"
     blue, bold, reset = ("\033[1;34m", "\033[1m", "\033[0m") if color else ("", "", "")
     tint = tint if color else ""
-    out = [f"{tint}{d.severity}[{d.code}]{reset}{bold}: {d.message}{reset}"]
+    out = [f"{tint}{d.severity}[{d.code}]{reset}{bold}: {_printable(d.message)}{reset}"]
     lines = source.splitlines() if source is not None else []
     gutter = " " * len(str(d.line))
     out.append(f"{gutter}{blue}-->{reset} {d.path}:{d.line}:{d.column}")
     if 1 <= d.line <= len(lines):
-        text = lines[d.line - 1].replace("\t", " ")
-        before = " " * _columns(text[: d.column - 1])
-        carets = "^" * max(1, _columns(text[d.column - 1 : d.column - 1 + d.width]))
-        label = f" {d.label}" if d.label else ""
+        text, before, under = _excerpt(lines[d.line - 1], d.column, d.width)
+        label = f" {_printable(d.label)}" if d.label else ""
         out.append(f"{gutter} {blue}|{reset}")
         out.append(f"{blue}{d.line} |{reset} {text}")
-        out.append(f"{gutter} {blue}|{reset} {before}{tint}{carets}{label}{reset}")
+        out.append(f"{gutter} {blue}|{reset} {' ' * before}{tint}{'^' * under}{label}{reset}")
     if d.hint:
-        out += ["", f"{blue}hint{reset}: {d.hint}"]
+        out += ["", f"{blue}hint{reset}: {_printable(d.hint)}"]
     return "\n".join(out) + "\n"
 
 
 def render_github(diagnostic: Diagnostic) -> str:
     """Render one fault as a GitHub Actions workflow command."""
     d = diagnostic
-    text = f"{d.message}. hint: {d.hint}" if d.hint else d.message
-    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    place = f"file={d.path},line={d.line},col={d.column},endColumn={d.column + d.width}"
+    text = _escaped(f"{d.message}. hint: {d.hint}" if d.hint else d.message)
+    path = _escaped(str(d.path)).replace(":", "%3A").replace(",", "%2C")
+    place = f"file={path},line={d.line},col={d.column},endColumn={d.column + d.width}"
     return f"::{d.severity} {place},title={d.code}::{text}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
+            return file.read(MAX_READ).decode("utf-8-sig", "replace")
+    except OSError:
+        return None
 
 
 def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str:
@@ -87,10 +137,7 @@ def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str
     blocks = []
     for diagnostic in found:
         if diagnostic.path not in sources:
-            try:
-                sources[diagnostic.path] = diagnostic.path.read_text("utf-8", "replace")
-            except OSError:
-                sources[diagnostic.path] = None
+            sources[diagnostic.path] = _text_of(diagnostic.path)
         blocks.append(render_text(diagnostic, sources[diagnostic.path], color=color))
     counts = [
         f"{n} {severity}{'s' if n > 1 else ''}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from abe_router.backend import Features
-from abe_router.backends import find_provider, make_backend, providers
+from abe_router.backends import find_provider, providers
 from abe_router.config.code import Code
 from abe_router.config.faults import Faults, Span
 from abe_router.config.node import Node
@@ -21,7 +23,8 @@ def absolute(url: str, folder: Path) -> str:
     path, question, query = url.removeprefix(_SQLITE).partition("?")
     if not url.startswith(_SQLITE) or not path or path.startswith((":", "/")):
         return url
-    return f"{_SQLITE}{os.path.abspath(folder / path)}{question}{query}"  # noqa: PTH100  links may be swapped
+    whole = os.path.abspath(folder / unquote(path))  # noqa: PTH100  a link may lead elsewhere tomorrow
+    return f"{_SQLITE}{quote(whole)}{question}{query}"
 
 
 def features_of(url: str, prefix: str, root: Node, faults: Faults) -> Features | None:
@@ -41,8 +44,17 @@ def features_of(url: str, prefix: str, root: Node, faults: Faults) -> Features |
         return None
     try:
         provider = find_provider(url)
-        make_backend(url, prefix=prefix)
+        provider.from_url(url, prefix=prefix)
     except BackendError as error:
         faults.add(Code.BACKEND_URL, str(error), span)
         return None
+    except ValueError as error:
+        faults.add(Code.BACKEND_URL, f"the URL of the backend is malformed{_reason(error, url)}", span)
+        return None
     return provider.features
+
+
+def _reason(error: ValueError, url: str) -> str:
+    """Return the reason that a provider gave, unless it quotes the URL's user name or password."""
+    secrets = re.split(r"[:@/]", url.partition("://")[2].rpartition("@")[0])
+    return "" if any(part and part in str(error) for part in secrets) else f": {error}"

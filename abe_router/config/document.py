@@ -11,7 +11,7 @@ from abe_router.config.code import Code
 from abe_router.config.composer import Composer, Refused
 from abe_router.config.faults import Faults, Span
 from abe_router.config.node import Node
-from abe_router.config.syntax import syntax_fault
+from abe_router.config.syntax import commented_patterns, syntax_fault
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -25,6 +25,7 @@ def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> Node |
     text = _decode(data, faults)
     if text is None:
         return None
+    commented_patterns(text, faults)
     composer = Composer(text, env, faults)
     try:
         for event in _events(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,12 @@ class Span(NamedTuple):
 
 
 class Faults:
-    """Collects what is wrong: of one place one error, the first, and one warning of each code."""
+    """Collects what is wrong: of one place the first error alone, and one warning of each code."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found: dict[tuple[Path, Span, Code | None], Diagnostic] = {}
+        self._errors: dict[tuple[Path, int], list[Diagnostic]] = {}
+        self._warnings: dict[tuple[Path, Span, Code], Diagnostic] = {}
 
     def add(
         self,
@@ -38,8 +40,12 @@ class Faults:
         hint: str = "",
         path: Path | None = None,
     ) -> None:
-        """Add a fault of the routes file, or of the file at `path`."""
-        where, warns = path or self._path, code.startswith("W")
+        """Add a fault of the routes file, or of the file at `path`.
+
+        What an error has already been told of is passed over: the second is mostly the first once more.
+        """
+        where = path or self._path
+        warns = code.startswith("W")
         fault = Diagnostic(
             path=where,
             line=span.line,
@@ -51,13 +57,23 @@ class Faults:
             hint=hint,
             width=span.width,
         )
-        self._found.setdefault((where, span, code if warns else None), fault)
+        told = self._errors.setdefault((where, span.line), [])
+        if any(_overlap(fault, error) for error in told):
+            return
+        if warns:
+            self._warnings.setdefault((where, span, code), fault)
+        else:
+            told.append(fault)
 
     @property
     def refused(self) -> bool:
         """Whether there is an error among the faults."""
-        return any(fault.severity is Severity.ERROR for fault in self._found.values())
+        return any(self._errors.values())
 
     def all(self) -> tuple[Diagnostic, ...]:
         """Return the faults, ordered by file and place."""
-        return tuple(sorted(self._found.values()))
+        return tuple(sorted([*chain.from_iterable(self._errors.values()), *self._warnings.values()]))
+
+
+def _overlap(one: Diagnostic, other: Diagnostic) -> bool:
+    return one.column < other.column + other.width and other.column < one.column + one.width

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import yaml
 
 from abe_router.config.code import Code
 from abe_router.config.faults import Faults, Span
+
+_COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*$", re.MULTILINE)
 
 
 def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None:
@@ -43,3 +47,13 @@ def _hint(problem: str, content: str, column: int) -> str:
     if content[column : column + 1] in {"@", "`", "%"}:
         return "a value that begins with this character is quoted"
     return ""
+
+
+def commented_patterns(text: str, faults: Faults) -> None:
+    """Warn of lines that look like a key `#.deleted:` and are comments: what follows has another key."""
+    for match in _COMMENTED.finditer(text):
+        line = text.count("\n", 0, match.start(1)) + 1
+        column = match.start(1) - text.rfind("\n", 0, match.start(1))
+        message = f"`{match[1]}` is a comment here, not a pattern"
+        hint = f'what stands below it belongs to the key before it: write `"{match[1]}":`'
+        faults.add(Code.COMMENTED_PATTERN, message, Span(line, column, len(match[1])), hint=hint)

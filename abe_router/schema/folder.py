@@ -7,7 +7,7 @@ sees any of them. Each document is of the draft that its own `$schema` names.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -108,6 +108,8 @@ class SchemaFolder:
     ) -> tuple[jsonschema_rs.Registry, dict[str, Document]]:
         """Read and check all that a document refers to; return it by URI, with a registry that holds it."""
         found = faults(document.value, document.path)
+        if any(fault.kind == "dialect" for fault in found):
+            raise SchemaInvalid(name, found)
         others: dict[str, Document] = {}
         missing: dict[str, SchemaFault] = {}
 
@@ -126,10 +128,10 @@ class SchemaFolder:
         except ValueError as error:
             fault = SchemaFault("reference", str(error), document.path)
             raise SchemaInvalid(name, found or [fault]) from None
-        if missing:
-            found += _missing({uri: document, **others}, missing)
-        if found:
-            raise SchemaInvalid(name, found)
+        if missing or found:
+            documents = {uri: document, **others}
+            unresolved = _unresolved(documents, registry, missing)
+            raise SchemaInvalid(name, [*found, *_missing(documents, missing), *unresolved])
         return registry, others
 
     def _digest(self, document: Document, others: Mapping[str, Document]) -> str:
@@ -154,9 +156,11 @@ class _Reference:
     def uri(self) -> str:
         return urljoin(self.base, self.text)
 
-    def fault(self, kind: str, reason: SchemaFault) -> SchemaFault:
+    def fault(self, reason: SchemaFault) -> SchemaFault:
         """Return the fault that what it refers to cannot be had."""
-        message = f"`{self.keyword}` to `{self.text}` cannot be followed: {reason.message}"
+        kind = "outside" if reason.kind == "outside" else "reference"
+        why = "leaves the folder of schemas" if kind == "outside" else f"cannot be followed: {reason.message}"
+        message = f"`{self.keyword}` to `{self.text}` {why}"
         return SchemaFault(kind, message, self.document.path, self.pointer, reason.hint)
 
 
@@ -183,14 +187,20 @@ def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFaul
     unplaced = {uri: reason for uri, reason in reasons.items() if reason.path is None}
     for reference in _references(documents):
         if (reason := reasons.get(urldefrag(reference.uri).url)) is not None and reason.path is None:
-            found.append(reference.fault("outside" if reason.kind == "outside" else "reference", reason))
+            found.append(reference.fault(reason))
             unplaced.pop(urldefrag(reference.uri).url, None)
     return found + [replace(reason, path=next(iter(documents.values())).path) for reason in unplaced.values()]
 
 
-def _unresolved(documents: Mapping[str, Document], registry: jsonschema_rs.Registry) -> Iterator[SchemaFault]:
-    """Yield a fault for each reference that leads to no place within its document."""
+def _unresolved(
+    documents: Mapping[str, Document],
+    registry: jsonschema_rs.Registry,
+    missing: Collection[str] = (),
+) -> Iterator[SchemaFault]:
+    """Yield a fault for each reference that leads nowhere within a document that is not itself missing."""
     for reference in _references(documents):
+        if urldefrag(reference.uri).url in missing:
+            continue
         try:
             registry.resolver(reference.base).lookup(reference.text)
         except jsonschema_rs.ReferencingError:

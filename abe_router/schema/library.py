@@ -98,8 +98,8 @@ class Library:
     def _open(self, path: Path) -> Document | SchemaFault:
         outside = SchemaFault(
             "outside",
-            f"`{path}` is outside the folder of schemas",
-            hint=f"a schema and all it refers to lie in {self.root}",
+            f"`{os.path.relpath(path, self.root)}` is outside the folder of schemas",
+            hint=f"a schema and all it refers to lie in `{self.root.name}`",
         )
         if not path.is_relative_to(self.root):
             return outside

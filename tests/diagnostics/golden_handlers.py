@@ -1,0 +1,19 @@
+"""What the handler paths of the golden files lead to."""
+
+LIMIT = 3
+
+
+async def charge(payload):
+    """Take a payload."""
+
+
+def record(payload):
+    """Take a payload, off the event loop."""
+
+
+def compare(before, after, tolerance):
+    """Take more than a handler is given."""
+
+
+async def _audit(payload):
+    """Take a payload, but not from a routes file."""

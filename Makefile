@@ -19,6 +19,9 @@ check: $(VENV)/dev
 unit: $(VENV)/dev
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/run ## abe-router beside a hand-written loop and FastStream, as ratios; see docs/performance.md
+	@$(BIN)/python -m bench
+
 fmt: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

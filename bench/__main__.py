@@ -1,0 +1,114 @@
+"""The command: `python -m bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import contender, suite
+from bench.contender import Contender
+from bench.metric import Values
+from bench.payload import payloads
+from bench.server import Server
+from bench.suite import MEASUREMENTS, Measurement, Scale
+from bench.table import Table
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _parse()
+    scale = suite.LONG if arguments.long else suite.SHORT
+    contenders = [
+        c
+        for c in (contender.LONG if arguments.long or arguments.contenders else contender.SHORT)
+        if not arguments.contenders or c.name in arguments.contenders
+    ]
+    measurements = [m for m in MEASUREMENTS if not arguments.rows or m.name in arguments.rows]
+    repeats = arguments.repeats or scale.repeats
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="abe-router-bench-") as folder, Server(Path(folder)) as server:
+        values = measure(measurements, contenders, server, scale, repeats)
+        about = _about(server, repeats, time.monotonic() - began)
+    table = Table(values, [metric for m in measurements for metric in m.metrics], contenders, about)
+    if arguments.json:
+        json.dump(table.as_json(), sys.stdout, indent=1)
+        print()
+    else:
+        print(table.as_text())
+
+
+def measure(
+    measurements: Sequence[Measurement],
+    contenders: Sequence[Contender],
+    server: Server,
+    scale: Scale,
+    repeats: int,
+) -> Values:
+    """Run everything: of each measurement, each repeat has every contender in turn, in random order.
+
+    So whatever else the machine does meets all of them alike. A contender that fails is told on stderr
+    and has no value for that turn.
+    """
+    values = Values()
+    for measurement in measurements:
+        for repeat in range(min(repeats, measurement.turns)):
+            order = list(measurement.contenders(contenders))
+            random.shuffle(order)
+            for one in order:
+                _say(f"{measurement.name} {repeat + 1}: {one.title}")
+                try:
+                    found = measurement.run(one, server, scale)
+                except (RuntimeError, OSError) as error:
+                    print(f"{one.title} failed at {measurement.name}: {error}", file=sys.stderr)
+                    found = {metric.name: math.nan for metric in measurement.metrics}
+                for name, value in found.items():
+                    values.add(name, one.name, value)
+    _say("")
+    return values
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _about(server: Server, repeats: int, took: float) -> dict[str, str]:
+    load = os.getloadavg()
+    return {
+        "where": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "with": f"Python {platform.python_version()}, Redis {server.version}",
+        "payloads": f"{payloads('order').size} bytes, and {payloads('event').size:,} bytes",
+        "took": f"{took:.0f} s, {repeats} repeats; load average at the end {load[0]:.1f}",
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure abe-router side by side with a hand-written loop and with its peers.",
+    )
+    names = [c.name for c in contender.LONG]
+    rows = [m.name for m in MEASUREMENTS]
+    parser.add_argument("--long", action="store_true", help="all peers, larger samples; takes half an hour")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every single value")
+    parser.add_argument("--repeats", type=int, metavar="N", help="how often each thing is measured")
+    parser.add_argument(
+        "--rows", nargs="+", choices=rows, metavar="ROW", help=f"only some: {', '.join(rows)}"
+    )
+    parser.add_argument(
+        "--contenders", nargs="+", choices=names, metavar="NAME", help=f"only some: {', '.join(names)}"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Draining a backlog: how many a second, at what cost, with how much memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from bench.contender import Contender
+from bench.payload import Kind
+from bench.process import cpu_of
+from bench.server import Server
+from bench.spec import Handling
+from bench.stage import staged
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How it went: messages a second, and for each message the processor time of the workers and of Redis.
+
+    `cpu` and `redis_cpu` are in seconds, `memory` in bytes, and `first` is the time in seconds from the
+    start of the process to its first message.
+    """
+
+    rate: float
+    cpu: float
+    redis_cpu: float
+    memory: int
+    first: float
+
+
+def drain(
+    contender: Contender,
+    server: Server,
+    count: int,
+    *,
+    handling: Handling = "noop",
+    concurrency: int = 10,
+    payload: Kind = "order",
+    workers: int = 1,
+    routes: int = 1,
+) -> Drained:
+    """Drain `count` messages; time runs from the opened gate to the last handler's call."""
+    with staged(contender, server) as stage:
+        spec = stage.spec(
+            count=count, handling=handling, concurrency=concurrency, payload=payload, routes=routes
+        )
+        with stage.workers(spec, workers) as processes:
+            first = min(time.monotonic() - process.began for process in processes)
+            cpu, redis_cpu = sum(p.cpu() for p in processes), cpu_of(server.pid)
+            began = time.monotonic()
+            stage.tallies.open_gate()
+            stage.wait(lambda: stage.tallies.total() >= count, processes)
+            took = time.monotonic() - began
+            cpu, redis_cpu = sum(p.cpu() for p in processes) - cpu, cpu_of(server.pid) - redis_cpu
+            memory = sum(p.peak_memory() for p in processes)
+    return Drained(count / took, cpu / count, redis_cpu / count, memory, first)

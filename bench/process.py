@@ -1,0 +1,107 @@
+"""A process and its children: what they cost, and their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+#: The folder in which everything is run, so that `bench` and `abe_router` are found.
+ROOT = Path(__file__).resolve().parent.parent
+#: How long a process may take to end when asked to, in seconds.
+PATIENCE = 5.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A program with everything it starts, in a process group of its own; a context manager.
+
+    Its output goes to `log`, for people who look into why something failed.
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.began = time.monotonic()
+        self._argv, self._log = list(argv), log
+        with log.open("ab") as out:
+            self._popen = subprocess.Popen(
+                argv,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def wait(self) -> None:
+        """Wait for its own end; raise RuntimeError when it failed."""
+        if self._popen.wait():
+            self.check()
+
+    def end(self) -> None:
+        """End it, by force if need be, with all that it started."""
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(PATIENCE)
+        self._signal(signal.SIGKILL)
+        self._popen.wait()
+
+    def check(self) -> None:
+        """Raise RuntimeError, with the end of the output, when it has ended."""
+        if self._popen.poll() is not None:
+            tail = self._log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{' '.join(self._argv)} ended with {self._popen.returncode}:\n{tail}")
+
+    def cpu(self) -> float:
+        """Return the processor time used so far, in seconds."""
+        return sum(map(cpu_of, self._pids()))
+
+    def peak_memory(self) -> int:
+        """Return the most memory ever resident, in bytes; shared pages count once for each process."""
+        return sum(_status(pid, "VmHWM") for pid in self._pids()) * 1024
+
+    def _pids(self) -> list[int]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if os.getsid(int(entry.name)) == self._popen.pid:
+                        found.append(int(entry.name))
+                except ProcessLookupError:
+                    continue
+        return found
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, number)
+
+
+def cpu_of(pid: int) -> float:
+    """Return the processor time a process has used, in seconds."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _status(pid: int, name: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)

@@ -1,0 +1,72 @@
+"""A Redis server of our own, that writes nothing to disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+
+class Server:
+    """A redis-server on a unix socket in `folder`; a context manager.
+
+    Persistence is off: what is compared is the work of the clients, and a disk would only blur it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise SystemExit("redis-server is not installed, and nothing is measured without it")
+        self._program, self._folder = program, folder
+        self.socket = folder / "redis.sock"
+        self.client = redis.Redis(unix_socket_path=str(self.socket))
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [
+                self._program,
+                *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._folder)),
+                *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(500):
+            try:
+                self.client.ping()
+            except redis.ConnectionError:
+                time.sleep(0.01)
+            else:
+                self.version = str(self.client.info("server")["redis_version"])
+                return self
+        raise SystemExit("redis-server does not start")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self._process.terminate()
+        self._process.wait()
+
+    @property
+    def url(self) -> str:
+        """The address, as redis-py and those on top of it understand it."""
+        return f"unix://{self.socket}?db=0"
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.client.flushall()
+        self.client.script_flush()
+
+    def connections(self) -> int:
+        """Return how many clients are connected, without this one."""
+        return int(self.client.info("clients")["connected_clients"]) - 1

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.cli.payload import MAX_LINE, read_lines
+from abe_router.errors import BackendUnavailable
+from abe_router.message import Message
 
 from .conftest import Run, on_backend, published
 
@@ -135,6 +139,40 @@ def test_with_json_the_refused_are_objects_on_stderr_and_the_sum_is_data(run: Ru
     rejected = json.loads(done.err)
     assert (rejected["file"], rejected["line"], rejected["key"]) == ("orders.ndjson", 2, "orders.created")
     assert rejected["violations"][0]["pointer"] == "/total"
+
+
+def _break_off(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Have the backend fail each append after so many."""
+    append, calls = SQLiteBackend.append, iter(range(1_000))
+
+    async def failing(self: SQLiteBackend, messages: Sequence[Message]) -> None:
+        await append(self, messages)
+        if next(calls) >= after:
+            raise BackendUnavailable("the connection was lost")
+
+    monkeypatch.setattr(SQLiteBackend, "append", failing)
+
+
+def test_lines_whose_outcome_is_unknown_are_named(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _break_off(monkeypatch, after=1)
+    (shop / "orders.ndjson").write_text('{"id": 1, "total": 1}\n' * 1200)
+    done = run("publish", "orders.created", "--ndjson", "orders.ndjson")
+    assert done.code == 69
+    assert done.err == (
+        "published 500, rejected 0, unknown 500\n"
+        "error: orders.ndjson:501-1000: whether these 500 were published is unknown: "
+        "the connection was lost\n"
+        "hint: lines before them were published, lines after them were not\n"
+    )
+
+
+def test_one_message_whose_outcome_is_unknown_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _break_off(monkeypatch, after=0)
+    done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--id", "one")
+    assert (done.code, done.out) == (69, "")
+    assert "whether message one was published is unknown" in done.err
 
 
 def test_stdin_is_a_payload_or_lines(shop: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from os import PathLike
@@ -23,6 +23,10 @@ from abe_router.route import RouteTable
 from abe_router.router import Router as Consumers
 
 _log = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Router:
@@ -103,6 +107,29 @@ class Router:
         """
         async with self:
             yield {"router": self}
+
+    def asgi(self, application: ASGI) -> ASGI:
+        """Return an ASGI application that runs the router as long as the server runs.
+
+        It is for applications that know no lifespan, such as Django's.
+        """
+
+        async def running(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            if scope["type"] != "lifespan":
+                await application(scope, receive, send)
+                return
+            await receive()
+            try:
+                await self.__aenter__()
+            except Exception as error:  # noqa: BLE001  unheard, a server would run on without the router
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.__aexit__()
+            await send({"type": "lifespan.shutdown.complete"})
+
+        return running
 
     async def __aenter__(self) -> Self:
         if self._backend is not None:

@@ -1,0 +1,103 @@
+"""The Django example, run as its README says: a web server, a worker, and real requests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("django")
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("uvicorn")
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "django_app"
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "project", ignore=shutil.ignore_patterns("*.db*")))
+
+
+@pytest.fixture
+def run(project):
+    """Run Python in the project, now or beside the test; what still runs at its end is killed."""
+    environment = {name: value for name, value in os.environ.items() if name != "QUEUE_URL"}
+    beside = []
+
+    def run(*arguments, wait=True):
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=project,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if wait:
+            out, _ = process.communicate(timeout=30)
+            assert process.returncode == 0, out
+        else:
+            beside.append(process)
+        return process
+
+    yield run
+    for process in beside:
+        process.kill()
+        process.communicate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def ask(method, url, **options):
+    """Send a request, trying again while the server starts."""
+    patience = time.monotonic() + 15
+    while True:
+        try:
+            return httpx.request(method, url, **options)
+        except httpx.TransportError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.05)
+
+
+def test_an_order_goes_from_a_request_to_the_worker_and_both_end_cleanly(run):
+    run("manage.py", "migrate", "--run-syncdb", "--verbosity", "0")
+    worker = run("manage.py", "run_router", wait=False)
+    address = f"http://127.0.0.1:{(port := free_port())}/orders"
+    server = run("-m", "uvicorn", "shop.asgi:application", "--port", str(port), wait=False)
+
+    assert ask("POST", address, json={"total": 250}).status_code == 202
+    refused = ask("POST", address, json={"total": -1})
+    assert (refused.status_code, "/total: minimum" in refused.json()["error"]) == (422, True)
+    patience = time.monotonic() + 15
+    while not (orders := ask("GET", address).json())[0]["charged"] and time.monotonic() < patience:
+        time.sleep(0.05)
+    assert orders == [{"id": 1, "total": 250.0, "charged": True}]
+
+    for process in (server, worker):
+        process.send_signal(signal.SIGTERM)
+    said = {process: process.communicate(timeout=15)[0] for process in (server, worker)}
+    assert worker.returncode == 0, said[worker]
+    assert server.returncode in (0, -signal.SIGTERM), said[server]  # uvicorn sends itself the signal anew
+    assert "Application shutdown complete" in said[server]
+    assert "Traceback" not in said[server] + said[worker]
+
+
+def test_a_router_that_cannot_start_fails_the_server_with_the_reason(run, project):
+    (project / "routes.yaml").write_text(
+        "backend: sqlite:////nowhere/at/all.db\nroutes:\n  orders.created: {}\n"
+    )
+    server = run("-m", "uvicorn", "shop.asgi:application", "--port", str(free_port()), wait=False)
+    said, _ = server.communicate(timeout=15)
+    assert server.returncode == 3
+    assert "/nowhere/at" in said

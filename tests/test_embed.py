@@ -1,0 +1,223 @@
+"""A router inside a program: scripts, FastAPI and Starlette, with the frameworks themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from abe_router.embed import Router
+from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
+from abe_router.event import Handled, Reloaded
+
+ROUTES = """\
+backend: {backend}
+schemas: .
+routes:
+  orders.created:
+    schema: order.json
+    consumers:
+      billing: {{handler: "web_handlers:charge"}}
+"""
+ORDER = '{"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}'
+HANDLERS = """\
+import asyncio
+charged = []
+began, go = asyncio.Event(), asyncio.Event()
+
+async def charge(order):
+    charged.append(order["total"])
+
+async def slow(order):
+    from web_app import router
+    began.set()
+    await go.wait()
+    await router.publish("orders.created", {"total": -1})
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "routes.yaml").write_text(ROUTES.format(backend=f"sqlite:///{tmp_path}/web.db"))
+    (tmp_path / "order.json").write_text(ORDER)
+    (tmp_path / "web_handlers.py").write_text(HANDLERS)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for module in ("web_handlers", "web_app"):
+        sys.modules.pop(module, None)
+
+
+class Handlings:
+    """A listener that counts handled messages, and lets a test wait for them."""
+
+    def __init__(self):
+        self.count, self.news = 0, asyncio.Event()
+        self.listener = ((Handled,), self)
+
+    def __call__(self, event):
+        self.count += 1
+        self.news.set()
+
+    async def wait(self, count):
+        async with asyncio.timeout(5):
+            while self.count < count:
+                self.news.clear()
+                await self.news.wait()
+
+
+async def test_it_runs_the_routes_and_publishes_by_the_same_file(folder):
+    handlings = Handlings()
+    async with Router.from_file("routes.yaml", listeners=[handlings.listener]) as router:
+        message = await router.publish("orders.created", {"total": 5}, headers={"trace": "t"}, id="a1")
+        await handlings.wait(1)
+    assert (message.id, message.headers) == ("a1", {"trace": "t"})
+    assert sys.modules["web_handlers"].charged == [5]
+
+
+async def test_what_breaks_the_schema_or_has_no_route_is_refused(folder):
+    async with Router.from_file(folder / "routes.yaml", consume=False) as router:
+        with pytest.raises(PayloadInvalid, match="/total"):
+            await router.publish("orders.created", {"total": "5"})
+        with pytest.raises(NoRoute):
+            await router.publish("orders.deleted", {})
+
+
+async def test_one_that_only_publishes_imports_no_handler_and_consumes_nothing(folder):
+    async with Router.from_file("routes.yaml", consume=False) as router:
+        await router.publish("orders.created", {"total": 5})
+        assert router.table.routes == ()
+        assert await router.backend.status() == []
+    assert "web_handlers" not in sys.modules
+
+
+async def test_faults_in_the_file_are_told_when_it_is_made(folder):
+    (folder / "routes.yaml").write_text(
+        "routes:\n  orders.created: {consumers: {billing: web_handlers:nothing}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        Router.from_file("routes.yaml")
+    assert "no function `nothing`" in str(caught.value)
+
+
+async def test_out_of_its_life_it_says_what_to_do(folder):
+    router = Router.from_file("routes.yaml", consume=False)
+    with pytest.raises(RuntimeError, match="enter it with `async with`"):
+        await router.publish("orders.created", {"total": 5})
+    async with router:
+        with pytest.raises(RuntimeError, match="runs already"):
+            await router.__aenter__()
+        await router.publish("orders.created", {"total": 5})
+    with pytest.raises(RuntimeError):
+        _ = router.backend
+
+
+async def test_it_may_be_entered_again(folder):
+    router = Router.from_file("routes.yaml", consume=False)
+    for total in (1, 2):
+        async with router:
+            await router.publish("orders.created", {"total": total})
+
+
+async def test_a_backend_that_cannot_be_opened_fails_the_start_and_leaves_nothing_behind(folder):
+    router = Router.from_file("routes.yaml", backend="sqlite:////nowhere/at/all.db")
+    with pytest.raises(BackendError):
+        await router.__aenter__()
+    with pytest.raises(RuntimeError, match="does not run"):
+        _ = router.backend
+
+
+async def test_it_follows_the_file(folder):
+    reloaded = asyncio.Queue()
+    listener = ((Reloaded,), reloaded.put_nowait)
+    async with Router.from_file("routes.yaml", listeners=[listener]) as router:
+        assert (await reloaded.get()).added == ("orders.created/billing",)
+        text = (folder / "routes.yaml").read_text()
+        (folder / "routes.yaml").write_text(text + "      audit: web_handlers:charge\n")
+        async with asyncio.timeout(10):
+            assert (await reloaded.get()).added == ("orders.created/audit",)
+        assert len(router.table.routes) == 2
+
+
+async def test_a_handler_that_is_still_running_at_the_end_may_publish(folder):
+    text = (folder / "routes.yaml").read_text().replace("web_handlers:charge", "web_handlers:slow")
+    (folder / "routes.yaml").write_text(text)
+    (folder / "web_app.py").write_text(
+        'from abe_router import Router\nrouter = Router.from_file("routes.yaml")\n'
+    )
+    from web_app import router
+
+    handlers = sys.modules["web_handlers"]
+    await router.__aenter__()
+    await router.publish("orders.created", {"total": 1})
+    await handlers.began.wait()
+    backend = router.backend
+    leaving = asyncio.create_task(router.__aexit__())
+    await asyncio.sleep(0)
+    handlers.go.set()
+    await leaving
+    await backend.open()
+    (status,) = await backend.status()
+    await backend.close()
+    assert (status.ready, status.dead) == (1, 0)
+
+
+FASTAPI = """\
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from abe_router import PayloadInvalid, Router
+
+router = Router.from_file("routes.yaml")
+app = FastAPI(lifespan=router.lifespan)
+
+@app.post("/orders", status_code=202)
+async def create(order: dict) -> dict:
+    message = await router.publish("orders.created", order)
+    return {"id": message.id}
+
+@app.get("/backlog")
+async def backlog(request: Request) -> int:
+    return sum(s.ready for s in await request.state.router.backend.status())
+
+@app.exception_handler(PayloadInvalid)
+async def refuse(request: Request, error: PayloadInvalid) -> JSONResponse:
+    return JSONResponse([vars_of(v) for v in error.violations], status_code=422)
+
+def vars_of(violation):
+    return {"pointer": violation.pointer, "keyword": violation.keyword}
+"""
+
+
+def test_fastapi_runs_it_by_its_lifespan(folder):
+    testclient = pytest.importorskip("fastapi.testclient")
+    (folder / "web_app.py").write_text(FASTAPI)
+    from web_app import app
+
+    for total in (7, 8):  # an application may be started twice, as by two test clients
+        with testclient.TestClient(app) as client:
+            answer = client.post("/orders", json={"total": total})
+            assert (answer.status_code, list(answer.json())) == (202, ["id"])
+            refused = client.post("/orders", json={"total": "7"})
+            assert (refused.status_code, refused.json()) == (422, [{"pointer": "/total", "keyword": "type"}])
+            while client.get("/backlog").json():
+                pass
+    assert sys.modules["web_handlers"].charged == [7, 8]
+
+
+def test_starlette_runs_it_by_its_lifespan(folder):
+    pytest.importorskip("starlette")
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    router = Router.from_file("routes.yaml", consume=False)
+
+    async def create(request):
+        message = await request.state.router.publish("orders.created", await request.json())
+        return JSONResponse({"key": message.key})
+
+    app = Starlette(routes=[Route("/orders", create, methods=["POST"])], lifespan=router.lifespan)
+    with TestClient(app) as client:
+        assert client.post("/orders", json={"total": 7}).json() == {"key": "orders.created"}

@@ -84,7 +84,7 @@ class SQLiteBackend(Backend):
         worker, self._worker = self._worker, None
         for handle in tuple(self._handles):
             await handle.close()
-        if worker is not None and worker.pid == os.getpid():
+        if worker is not None and worker.is_running:
             await worker.stop()
 
     async def append(self, messages: Sequence[Message]) -> None:
@@ -143,9 +143,6 @@ class SQLiteBackend(Backend):
         return await self._started().submit(run)
 
     def _started(self) -> Worker:
-        """Return the worker, starting it if there is none; raise BackendError after a fork."""
         if self._worker is None:
             self._worker = Worker(Database(File(self._path, self._synchronous), self._prefix))
-        elif self._worker.pid != os.getpid():
-            raise BackendError("this backend was opened before a fork: make a new one in the child process")
         return self._worker

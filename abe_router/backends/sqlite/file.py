@@ -12,8 +12,8 @@ from abe_router.errors import BackendError, BackendUnavailable
 
 #: The oldest SQLite that will do. Its JSON functions must be compiled in, as they are by default.
 OLDEST_SQLITE = (3, 35, 0)
-#: How often to look at the disk, in seconds.
-_LOOK = 0.05
+#: How often to look whether it is still there, in seconds.
+_LOOK = 0.25
 
 
 class File:

@@ -55,6 +55,7 @@ def drop(database: Database, group: Group) -> bool:
         "DELETE FROM subscriptions WHERE sid = ?",
     ):
         database.execute(statement, found[:1])
+    database.news.all = True  # a waiting fetch begins it anew at once, before there is something to miss
     return True
 
 

@@ -54,7 +54,7 @@ class SQLiteSubscription(Subscription):
             self._eager = len(found) == limit
             return found
         except asyncio.CancelledError:
-            self._forget(fetch)
+            self._give_up(fetch)
             raise
         finally:
             self._fetch = None
@@ -92,12 +92,19 @@ class SQLiteSubscription(Subscription):
         self._handles.discard(self)
         self.interrupt()
 
+    def _give_up(self, fetch: Fetch) -> None:
+        """Let nothing be stranded of a fetch that was cancelled, its result perhaps being here already."""
+        if fetch.future.cancelled() or fetch.future.exception():
+            self._forget(fetch)
+        else:
+            self._hand_back(fetch.future.result())
+
     def _forget(self, fetch: Fetch) -> None:
         if self._worker.is_running:
             self._worker.put(fetch)
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
-        if self._worker.is_running:
+        if deliveries and self._worker.is_running:
             released = [(delivery.receipt, RELEASED, "") for delivery in deliveries]
             future = self._worker.submit(lambda database: lease.settle(database, released))
             # Should it fail, they come back after their lease.

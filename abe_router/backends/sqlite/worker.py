@@ -71,7 +71,9 @@ class Worker:
 
     def put(self, asked: Asked[Any]) -> None:
         """Queue what is asked. A fetch that nobody waits for any more is forgotten when it is put again."""
-        if not self.is_running:
+        if self.pid != os.getpid():
+            raise BackendError(f"`{self._database.path}` was opened before a fork: open it anew in the child")
+        if self._stopped is not None:
             raise BackendUnavailable(f"`{self._database.path}` was closed")
         self._queue.put(asked)
 
@@ -118,19 +120,23 @@ class Worker:
         return arrived, True
 
     def _round(self, arrived: Iterable[Asked[Any]]) -> None:
-        asked: list[Asked[Any]] = []
+        """Do what has arrived, and try the waiting fetches that have reason to hope."""
+        reads: list[Asked[Any]] = []
+        writes: list[Asked[Any]] = []
         fetches: list[Asked[Any]] = []
         for each in arrived:
             if isinstance(each, Fetch):
                 self._waiting.remove(each)
-                fetches.append(each)
-            else:
-                asked.append(each)
+            if not each.future.done():
+                kind = fetches if isinstance(each, Fetch) else reads if each.reads else writes
+                kind.append(each)
         if self._waiting or fetches:
             fetches += self._woken()
-        asked = [each for each in (*asked, *fetches) if not each.future.done()]
-        reads = all(each.reads for each in asked)
-        self._attempt(asked, self._read if reads else self._write)
+        if writes or not all(each.reads for each in fetches):
+            self._attempt(reads, self._read)
+            self._attempt([*writes, *fetches], self._write)
+        else:
+            self._attempt([*reads, *fetches], self._read)
 
     def _woken(self) -> list[Fetch]:
         """Take out the waiting fetches that others' commits or the time make worth a try."""
@@ -145,9 +151,10 @@ class Worker:
         except sqlite3.OperationalError as error:
             if not is_busy(error):  # then the next look will tell
                 raise
+        self._watch.adapt(found=bool(found))
         for fetch in found:
             self._waiting.remove(fetch)
-        return list(found)
+        return [fetch for fetch in found if not fetch.future.done()]
 
     def _attempt(self, asked: list[Asked[Any]], transact: _Transact) -> None:
         """Do all in one transaction, or each in its own when one of them fails."""
@@ -213,8 +220,7 @@ class Worker:
 
     def _hand_out(self, claim: Claim, asked: list[Asked[Any]]) -> Callable[[], None]:
         """Read what a fetch has claimed."""
-        with self._database.reading():
-            deliveries = lease.read(self._database, claim)
+        deliveries = lease.read(self._database, claim)
         return partial(self._ended.append, (asked[0], deliveries, None))
 
     def _found_nothing(self, fetch: Fetch) -> None:
@@ -236,6 +242,8 @@ class Worker:
 
     def _flush(self) -> None:
         """Tell the results to whoever waits for them."""
+        if not self._ended:
+            return
         ended, self._ended = self._ended, []
         by_loop: dict[asyncio.AbstractEventLoop, list[_Ended]] = defaultdict(list)
         for end in ended:

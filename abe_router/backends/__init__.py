@@ -6,7 +6,13 @@ What is registered for Abstract Backend instead is found too, as `abstract+NAME`
 """
 
 from abe_router.backends.load import Choice, choose, load_backend
-from abe_router.backends.provider import Provider, find_provider, make_backend, providers, redact
+from abe_router.backends.provider import (
+    Provider,
+    find_provider,
+    make_backend,
+    providers,
+    redact,
+)
 
 __all__ = [
     "Choice",

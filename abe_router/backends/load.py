@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from abe_router.backend import Backend
-from abe_router.backends.provider import find_by_name, make_backend, providers, redact
+from abe_router.backends.provider import Provider, find_by_name, find_by_url, make_backend, providers, redact
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +32,9 @@ class Choice:
     others: tuple[str, ...] = ()
     is_fallback: bool = False
 
-    @property
-    def scheme(self) -> str:
-        """The name of the provider."""
-        return self.name_or_url.partition("://")[0]
+    def find(self) -> Provider:
+        """Return the provider; raise UnknownProvider when it is not installed."""
+        return (find_by_url if "://" in self.name_or_url else find_by_name)(self.name_or_url)
 
 
 def choose(name_or_url: str | None = None, *, env: Mapping[str, str] = os.environ) -> Choice:
@@ -81,10 +80,8 @@ def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.
             f"backend `{choice.name_or_url}` is taken, for {choice.why}; it might be "
             f"{' or '.join(f'`{name}`' for name in choice.others)} as well: set {VARIABLE} to choose"
         )
-    if "://" in choice.name_or_url:
-        backend = make_backend(choice.name_or_url)
-    else:
-        backend = find_by_name(choice.name_or_url).from_env(env)
+    is_url = "://" in choice.name_or_url
+    backend = make_backend(choice.name_or_url) if is_url else choice.find().from_env(env)
     _log.info("backend %s, for %s", redact(backend.url), choice.why)
     return backend
 

@@ -107,11 +107,8 @@ def find_by_name(name: str) -> Provider:
     return provider
 
 
-def find_provider(url: str) -> type[Backend]:
-    """Return the provider class for a URL, whose scheme is the provider's whole name.
-
-    Raise UnknownProvider or BackendError.
-    """
+def find_by_url(url: str) -> Provider:
+    """Return the provider whose whole name is the scheme of a URL; raise UnknownProvider."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise UnknownProvider(
@@ -120,7 +117,12 @@ def find_provider(url: str) -> type[Backend]:
     found = providers()
     if scheme not in found:
         raise _unknown(f"no backend provider takes `{redact(url)}`", scheme, found)
-    return found[scheme].load()
+    return found[scheme]
+
+
+def find_provider(url: str) -> type[Backend]:
+    """Return the provider class for a URL; raise UnknownProvider or BackendError."""
+    return find_by_url(url).load()
 
 
 def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProvider:

@@ -90,7 +90,9 @@ class Options(_Mapping):
     timeout: PositiveDuration = Field(
         "30s", validate_default=True, description="How long a handler may take; then the attempt has failed."
     )
-    retry: Retry = Field(default_factory=Retry, description="When a failed delivery is tried again.")
+    retry: Retry = Field(
+        default_factory=Retry, description="How often and when a failed delivery is tried again."
+    )
     max_deliveries: int | None = Field(
         None,
         ge=1,
@@ -111,7 +113,8 @@ class Options(_Mapping):
         None, description="A JSON Schema as filter: what does not match is settled without its handler."
     )
     on_invalid: Literal["dead_letter", "drop", "deliver"] = Field(
-        "dead_letter", description="What becomes of a message that breaks its schema."
+        "dead_letter",
+        description="What to do with a message that breaks its schema: `dead_letter`, `drop` or `deliver`.",
     )
     start: Start = Field(
         "earliest",
@@ -174,7 +177,7 @@ class File(_Mapping):
         True, description="Assert `format` in schemas, for all drafts alike; or take it for a remark."
     )
     unrouted: Literal["error", "allow"] = Field(
-        "error", description="Whether publishing to a key that nothing here mentions is an error."
+        "error", description="What publishing to a key is that nothing here mentions: `error` or `allow`."
     )
     defaults: Options = Field(default_factory=Options, description="What every consumer inherits.")
     routes: dict[str, Entry | None] = Field(description="Routing keys, and patterns of them.")

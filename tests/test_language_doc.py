@@ -1,0 +1,76 @@
+"""What `docs/language.md` shows is what the code reads.
+
+The tables of options are written anew with `ABE_ROUTER_REWRITE=1`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from abe_router.config import Loader, json_schema, model
+
+ROOT = Path(__file__).parent.parent
+DOC = ROOT / "docs" / "language.md"
+SHIPPED = ROOT / "abe_router" / "routes.schema.json"
+BLOCKS = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
+TABLES = re.findall(r"<!-- options: (\w+) -->\n(.*?)<!-- end -->", DOC.read_text(), re.DOTALL)
+
+
+def options(name):
+    """Return the table of a model's options, of what the generated JSON Schema says of them."""
+    schema = json_schema()
+    part = schema if name == "File" else schema["$defs"][name]
+    rows = ["", "| option | default | what it is |", "|---|---|---|"]
+    for option, says in part["properties"].items():
+        default = f"`{json.dumps(says['default']).strip(chr(34))}`" if says.get("default", "") != "" else ""
+        rows.append(f"| `{option}` | {default} | {says.get('description', '')} |")
+    return "\n".join([*rows, "", ""])
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_every_file_shown_loads_without_a_fault(block, tmp_path):
+    (tmp_path / "schemas").mkdir()
+    for name in re.findall(r"schema: ([\w.]+\.json)", block):
+        (tmp_path / "schemas" / name).write_text("{}")
+    path = tmp_path / "routes.yaml"
+    path.write_text(block)
+    table = Loader(path, import_handlers=False, env={}).load()
+    assert table.routes
+    assert table.warnings == ()
+
+
+@pytest.mark.parametrize(("name", "table"), TABLES, ids=[name for name, _ in TABLES])
+def test_the_tables_list_every_option(name, table):
+    wanted = options(name)
+    if os.environ.get("ABE_ROUTER_REWRITE") and table != wanted:
+        text = DOC.read_text()
+        mark = f"<!-- options: {name} -->\n"
+        DOC.write_text(text.replace(f"{mark}{table}<!-- end -->", f"{mark}{wanted}<!-- end -->"))
+        table = wanted
+    assert table == wanted
+
+
+def test_every_model_of_the_language_has_its_table():
+    assert {name for name, _ in TABLES} | {"Consumer"} == {
+        name
+        for name, kind in vars(model).items()
+        if isinstance(kind, type) and issubclass(kind, model.BaseModel) and kind.model_fields
+    }
+
+
+def test_the_shipped_json_schema_is_the_generated_one():
+    if os.environ.get("ABE_ROUTER_REWRITE"):
+        SHIPPED.write_text(json.dumps(json_schema(), indent=2) + "\n")
+    assert json.loads(SHIPPED.read_text()) == json_schema()
+
+
+def test_every_option_says_what_it_is():
+    schema = json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        for option, says in part.get("properties", {}).items():
+            assert says.get("description"), option

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import click
@@ -18,6 +19,9 @@ from abe_router.cli.options import json_option, option, reaching, route_argument
 from abe_router.cli.screen import ask, moment, say, show, show_json, show_table
 
 Route = tuple[str, str]
+
+#: Width of a reason in the table, in characters.
+LONGEST_REASON = 100
 
 _every_option = option(
     "--all", "every", is_flag=True, envvar="ABE_ROUTER_DEAD_ALL", help="All there are now."
@@ -64,7 +68,7 @@ def list_(route: Route | None, routes: Path, backend: str | None, prefix: str | 
                     row["route"],
                     row["id"],
                     row["key"],
-                    f"{row['kind']}: {row['error']}: {row['message']}".partition("\n")[0],
+                    _brief(row),
                     str(row["attempts"]),
                     moment(row["last_failed_at"]),
                 )
@@ -75,6 +79,15 @@ def list_(route: Route | None, routes: Path, backend: str | None, prefix: str | 
     else:
         say("no dead letters")
     return OK
+
+
+def _brief(row: dict[str, Any]) -> str:
+    """Return a reason in a line that fits a table; `dead show` and `--json` have it whole."""
+    said, _, more = str(row["message"]).partition("\n")[0].partition("; at ")
+    text = f"{row['kind']}: {said}" if row["kind"] == "invalid" else f"{row['error']}: {said}"
+    return shorten(text, LONGEST_REASON, placeholder="...") + (
+        f" (+{more.count('; at ') + 1})" if more else ""
+    )
 
 
 @as_command(

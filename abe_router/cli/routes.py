@@ -17,6 +17,10 @@ from abe_router.pattern import matches
 from abe_router.route import Route, RouteTable
 
 
+#: More schemas than these are counted in the table, not named.
+MOST_SCHEMAS = 3
+
+
 @as_command(
     "routes",
     """
@@ -90,7 +94,8 @@ def _policies(route: Route) -> Iterator[str]:
 
 
 def _schemas(route: Route) -> str:
-    return ", ".join(dict.fromkeys(contract.schema.name for contract in route.contracts))
+    names = list(dict.fromkeys(contract.schema.name for contract in route.contracts))
+    return ", ".join(names) if len(names) <= MOST_SCHEMAS else f"{len(names)} schemas"
 
 
 def _key_schemas(table: RouteTable, key: str) -> str:

@@ -84,7 +84,7 @@ def list_(route: Route | None, routes: Path, backend: str | None, prefix: str | 
 def _brief(row: dict[str, Any]) -> str:
     """Return a reason in a line that fits a table; `dead show` and `--json` have it whole."""
     said, _, more = str(row["message"]).partition("\n")[0].partition("; at ")
-    text = f"{row['kind']}: {said}" if row["kind"] == "invalid" else f"{row['error']}: {said}"
+    text = f"{row['kind']}: {said}" if row["kind"] == "invalid" else f"{row['kind']}: {row['error']}: {said}"
     return shorten(text, LONGEST_REASON, placeholder="...") + (
         f" (+{more.count('; at ') + 1})" if more else ""
     )

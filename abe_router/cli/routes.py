@@ -16,7 +16,6 @@ from abe_router.log import duration
 from abe_router.pattern import matches
 from abe_router.route import Route, RouteTable
 
-
 #: More schemas than these are counted in the table, not named.
 MOST_SCHEMAS = 3
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import unquote, urljoin
 
 import jsonschema_rs
 
@@ -153,8 +153,9 @@ class _Reference:
     text: str
 
     @property
-    def uri(self) -> str:
-        return urljoin(self.base, self.text)
+    def target(self) -> str:
+        """The document that it leads to, as a URI in plain characters, whichever of them are quoted."""
+        return unquote(urljoin(self.base, unquote(self.text.partition("#")[0])))
 
     def fault(self, reason: SchemaFault) -> SchemaFault:
         """Return the fault that what it refers to cannot be had."""
@@ -184,12 +185,14 @@ def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFaul
     A file that can be read but not used says itself where its fault is.
     """
     found = [reason for reason in reasons.values() if reason.path is not None]
-    unplaced = {uri: reason for uri, reason in reasons.items() if reason.path is None}
+    unplaced = {unquote(uri): reason for uri, reason in reasons.items() if reason.path is None}
+    placed = set()
     for reference in _references(documents):
-        if (reason := reasons.get(urldefrag(reference.uri).url)) is not None and reason.path is None:
+        if (reason := unplaced.get(reference.target)) is not None:
             found.append(reference.fault(reason))
-            unplaced.pop(urldefrag(reference.uri).url, None)
-    return found + [replace(reason, path=next(iter(documents.values())).path) for reason in unplaced.values()]
+            placed.add(reference.target)
+    path = next(iter(documents.values())).path
+    return found + [replace(reason, path=path) for uri, reason in unplaced.items() if uri not in placed]
 
 
 def _unresolved(
@@ -198,17 +201,18 @@ def _unresolved(
     missing: Collection[str] = (),
 ) -> Iterator[SchemaFault]:
     """Yield a fault for each reference that leads nowhere within a document that is not itself missing."""
+    absent = {unquote(uri) for uri in missing}
+    by_target = {unquote(uri): document for uri, document in documents.items()}
     for reference in _references(documents):
-        if urldefrag(reference.uri).url in missing:
+        if reference.target in absent:
             continue
         try:
             registry.resolver(reference.base).lookup(reference.text)
         except jsonschema_rs.ReferencingError:
-            uri, fragment = urldefrag(reference.uri)
-            target = documents.get(uri)
+            target = by_target.get(reference.target)
             places = [pointer(path) for path, _ in subschemas(target.value)] if target else []
+            before, _, fragment = reference.text.partition("#")
             close = get_close_matches(fragment, places, 1)
-            before = reference.text.partition("#")[0]
             yield SchemaFault(
                 "reference",
                 f"`{reference.keyword}` to `{reference.text}` leads nowhere",

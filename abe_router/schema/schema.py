@@ -40,4 +40,5 @@ class Schema:
     def violations(self, value: Any) -> tuple[Violation, ...]:
         """Return every way in which the value breaks the schema, up to 1,000; none when it is valid."""
         errors = self._validator.iter_errors(value)
-        return tuple(islice(chain.from_iterable(map(self._describer.describe, errors)), MAX_VIOLATIONS))
+        told = chain.from_iterable(self._describer.describe(value, error) for error in errors)
+        return tuple(islice(told, MAX_VIOLATIONS))

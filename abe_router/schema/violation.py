@@ -46,41 +46,42 @@ class Describer:
     root: str
     sensitivity: Sensitivity
 
-    def describe(self, error: ValidationError) -> Iterator[Violation]:
-        """Yield what is to be said of one error: mostly one violation."""
+    def describe(self, value: Any, error: ValidationError) -> Iterator[Violation]:
+        """Yield what is to be said of one error that the check of `value` gave: mostly one violation."""
         match error.kind:
             case Kind.AnyOf(branches) | Kind.OneOfNotValid(branches):
                 branch = closest(branches, len(error.instance_path))
                 if branch is not None:
                     for inner in branch:
-                        yield from self.describe(inner)
+                        yield from self.describe(value, inner)
                 else:
-                    yield self._violation(error, _alternatives(branches))
+                    yield self._violation(value, error, _alternatives(branches))
             case Kind.AdditionalProperties(names) | Kind.UnevaluatedProperties(names):
                 for name in names:
-                    yield self._unexpected(error, name)
+                    yield self._unexpected(value, error, name)
+            case Kind.FalseSchema() if _forbids_all_properties(error):
+                for name in _at(value, error.instance_path):
+                    yield self._unexpected(value, error, name)
             case _:
-                yield self._violation(error, _expected(error.kind), _found_instead(error))
+                yield self._violation(value, error, _expected(error.kind), _found_instead(error))
 
-    def _violation(self, error: ValidationError, expected: str, instead: str = "") -> Violation:
+    def _violation(self, value: Any, error: ValidationError, expected: str, instead: str = "") -> Violation:
         path = error.instance_path
         masked_at = self.sensitivity.depth(path)
         if masked_at is not None:
             # Below a sensitive value the path itself may tell, as the keys of a map do.
             path, instead = path[:masked_at], MASKED
             expected = _expected_unquoted(error.kind) or expected
-        return Violation(
-            pointer(path), keyword(error), expected, instead or found(error.instance), self._place(error)
-        )
+        what = instead or found(_at(value, path))
+        return Violation(pointer(path), keyword(error), expected, what, self._place(error))
 
-    def _unexpected(self, error: ValidationError, name: str) -> Violation:
+    def _unexpected(self, value: Any, error: ValidationError, name: str) -> Violation:
         path = error.instance_path
         if self.sensitivity.depth(path) is not None:
-            return self._violation(error, "no further property")
-        instance = error.instance
-        value = instance.get(name) if isinstance(instance, dict) else None
+            return self._violation(value, error, "no further property")
         masked = self.sensitivity.depth([*path, name]) is not None
-        return self._violation(error, f"no property `{_cut(name)}`", MASKED if masked else found(value))
+        what = MASKED if masked else found(_at(value, [*path, name]))
+        return self._violation(value, error, f"no property `{_cut(name)}`", what)
 
     def _place(self, error: ValidationError) -> str:
         location = error.absolute_keyword_location or ""
@@ -90,10 +91,26 @@ class Describer:
         return f"{document.removeprefix(self.root)}#{place}"
 
 
+def _at(value: Any, path: Sequence[str | int]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def _forbids_all_properties(error: ValidationError) -> bool:
+    """Say whether the schema `false` stands for all properties, as `additionalProperties` without others.
+
+    Alone of its kind this error has the path of the object, and the value of a property.
+    """
+    steps = ["properties", "additionalProperties"]
+    own = error.schema_path[-2:] == steps and error.instance_path[-1:] == steps[1:]
+    return error.schema_path[-1:] == steps[1:] and not own
+
+
 def keyword(error: ValidationError) -> str:
     """Return the schema keyword that failed; the schema `false`, which has none, is called so."""
     match error.kind:
-        case Kind.FalseSchema():
+        case Kind.FalseSchema() if not _forbids_all_properties(error):
             return "false"
         case Kind.PropertyNames():
             return "propertyNames"
@@ -178,13 +195,13 @@ def _expected(kind: Kind) -> str:
         case Kind.UnevaluatedItems(indexes):
             return f"no item at {', '.join(map(str, indexes[:MAX_LISTED]))}"
         case Kind.Contains():
-            return "as many items matching `contains` as the schema asks for"
+            return "other items matching `contains`"
         case Kind.PropertyNames(error):
             return f"property names with {_expected(error.kind)}"
         case Kind.Not():
             return "no match of the schema under `not`"
         case Kind.OneOfMultipleValid():
-            return "a match of exactly one alternative"
+            return "exactly one alternative to match"
         case Kind.FalseSchema():
             return "no value here"
         case Kind.BacktrackLimitExceeded() | Kind.RegexEngineFailure():
@@ -211,7 +228,7 @@ def _found_instead(error: ValidationError) -> str:
     match error.kind:
         case Kind.OneOfMultipleValid(branches):
             matching = [str(index) for index, errors in enumerate(branches) if not errors]
-            return f"a match of alternatives {' and '.join(matching)}"
+            return f"that {' and '.join(matching)} do"
         case Kind.PropertyNames(inner):
             return found(inner.instance)
         case Kind.BacktrackLimitExceeded() | Kind.RegexEngineFailure():

@@ -1,0 +1,645 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from abe_router.errors import SchemaInvalid, Violation
+from abe_router.schema import Schema, SchemaFolder
+
+DRAFTS = (
+    "http://json-schema.org/draft-04/schema#",
+    "http://json-schema.org/draft-06/schema#",
+    "http://json-schema.org/draft-07/schema#",
+    "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+)
+D4, D7, D2020 = DRAFTS[0], DRAFTS[2], DRAFTS[4]
+CORPUS = Path(os.environ.get("ABE_ROUTER_CORPUS", "corpus-is-not-here"))
+SECRET = "hunter2-4711"
+
+
+@pytest.fixture
+def folder(tmp_path) -> SchemaFolder:
+    (tmp_path / "schemas").mkdir()
+    return SchemaFolder(tmp_path / "schemas")
+
+
+def write(folder: SchemaFolder, name: str, document: object) -> None:
+    path = folder.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+
+
+def inline(document: object, **options: bool) -> Schema:
+    return SchemaFolder(Path("/nowhere"), **options).inline(document, "test")
+
+
+def only(document: object, value: object) -> Violation:
+    """Return the one violation of the value."""
+    schema = inline(document)
+    assert not schema.is_valid(value)
+    (violation,) = schema.violations(value)
+    return violation
+
+
+def fault_of(folder: SchemaFolder, name: str):
+    """Return the one fault for which a schema does not load."""
+    with pytest.raises(SchemaInvalid) as caught:
+        folder.load(name)
+    (fault,) = caught.value.faults
+    return fault
+
+
+# --- what is read, and from where
+
+
+def test_a_schema_is_loaded_by_its_path_in_the_folder(folder):
+    write(folder, "shop/order.json", {"type": "object"})
+    schema = folder.load("shop/order.json")
+    assert schema.name == "shop/order.json"
+    assert schema.sources == {folder.root / "shop/order.json"}
+    assert schema.is_valid({})
+    assert not schema.is_valid([])
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_each_draft_is_told_by_its_schema_keyword(folder, draft):
+    write(folder, "a.json", {"$schema": draft, "type": "integer", "minimum": 2})
+    assert folder.load("a.json").is_valid(2)
+
+
+def test_drafts_are_really_told_apart():
+    exclusive = {"minimum": 2, "exclusiveMinimum": True}
+    assert not inline({"$schema": D4, **exclusive}).is_valid(2)
+    with pytest.raises(SchemaInvalid):
+        inline({"$schema": D7, **exclusive})
+    tuples = {"prefixItems": [{"type": "string"}]}
+    assert inline({"$schema": D7, **tuples}).is_valid([1])
+    assert not inline(tuples).is_valid([1])  # 2020-12 when nothing is said
+
+
+def test_references_lead_to_other_files_and_back(folder):
+    write(folder, "order.json", {"properties": {"item": {"$ref": "parts/item.json#/$defs/item"}}})
+    item = {"properties": {"sku": {"$ref": "../sku.json"}, "order": {"$ref": "../order.json"}}}
+    write(folder, "parts/item.json", {"$defs": {"item": item}})
+    write(folder, "sku.json", {"type": "string"})
+    schema = folder.load("order.json")
+    assert schema.is_valid({"item": {"sku": "a", "order": {"item": {"sku": "b"}}}})
+    assert not schema.is_valid({"item": {"order": {"item": {"sku": 1}}}})
+    assert {path.name for path in schema.sources} == {"order.json", "item.json", "sku.json"}
+
+
+def test_references_by_id_are_found_among_the_files_of_the_folder(folder):
+    home = "https://example.com/schemas/"
+    write(folder, "order.json", {"$id": home + "order", "properties": {"sku": {"$ref": "sku"}}})
+    write(folder, "deep/sku.json", {"$id": home + "sku", "type": "string"})
+    schema = folder.load("order.json")
+    assert not schema.is_valid({"sku": 1})
+    write(folder, "old.json", {"$schema": D4, "id": home + "old", "properties": {"sku": {"$ref": "sku"}}})
+    folder.refresh()
+    assert not folder.load("old.json").is_valid({"sku": 1})
+
+
+def test_names_that_a_uri_would_quote_are_found(folder):
+    write(folder, "a b%20ü#.json", {"$ref": "c%20d.json"})
+    write(folder, "c d.json", {"type": "null"})
+    assert folder.load("a b%20ü#.json").is_valid(None)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../outside.json",
+        "%2e%2e/outside.json",
+        "a/../../outside.json",
+        "/outside.json",
+        "file:///etc/hostname",
+        "link.json",
+        "linked/outside.json",
+    ],
+)
+def test_no_reference_leaves_the_folder(folder, reference):
+    outside = folder.root.parent / "outside.json"
+    outside.write_text("{}")
+    (folder.root / "link.json").symlink_to(outside)
+    (folder.root / "linked").symlink_to(folder.root.parent)
+    write(folder, "a.json", {"properties": {"x": {"$ref": reference}}})
+    fault = fault_of(folder, "a.json")
+    assert (fault.kind, fault.pointer) == ("outside", "/properties/x/$ref")
+    assert fault_of(folder, reference.replace("file://", "").replace("%2e", ".")).kind == "outside"
+
+
+def test_outside_says_nothing_of_what_is_there(folder):
+    there, gone = fault_of(folder, "../../../../../../../etc/hostname"), fault_of(folder, "../../gone.json")
+    assert there.kind == gone.kind == "outside"
+
+
+@pytest.mark.parametrize(
+    "reference", ["http://127.0.0.1:1/a.json", "https://example.com/a.json", "file://host/a.json", "urn:x:a"]
+)
+def test_nothing_is_fetched(folder, reference):
+    write(folder, "a.json", {"$ref": reference})
+    fault = fault_of(folder, "a.json")
+    assert fault.kind == "reference"
+    assert "nothing is fetched" in fault.hint
+
+
+def test_links_within_the_folder_are_followed_as_in_a_mounted_config_map(folder):
+    write(folder, "..data_1/a.json", {"$ref": "b.json"})
+    write(folder, "..data_1/b.json", {"type": "null"})
+    (folder.root / "..data").symlink_to("..data_1")
+    for name in ("a.json", "b.json"):
+        (folder.root / name).symlink_to(f"..data/{name}")
+    assert not folder.load("a.json").is_valid(1)
+
+
+def test_every_bad_reference_is_told_at_its_place(folder):
+    references = {"a": "gone.json", "b": "#/$defs/gone", "c": "../x.json", "d": "https://e.x/y"}
+    write(folder, "a.json", {"properties": {k: {"$ref": r} for k, r in references.items()}})
+    with pytest.raises(SchemaInvalid) as caught:
+        folder.load("a.json")
+    told = {fault.pointer: fault.kind for fault in caught.value.faults}
+    assert told == {
+        "/properties/a/$ref": "reference",
+        "/properties/b/$ref": "reference",
+        "/properties/c/$ref": "outside",
+        "/properties/d/$ref": "reference",
+    }
+
+
+def test_a_reference_below_an_id_is_relative_to_it(folder):
+    write(folder, "a.json", {"properties": {"x": {"$id": "sub/x.json", "items": {"$ref": "y.json"}}}})
+    fault = fault_of(folder, "a.json")
+    assert fault.pointer == "/properties/x/items/$ref"
+    write(folder, "sub/y.json", {"type": "null"})
+    folder.refresh()
+    assert not folder.load("a.json").is_valid({"x": [1]})
+
+
+def test_what_is_data_is_no_reference(folder):
+    data = {"$ref": "../gone.json"}
+    write(folder, "a.json", {"enum": [data], "const": data, "default": data, "examples": [data]})
+    assert folder.load("a.json").is_valid(data)
+    write(folder, "b.json", {"properties": {"$ref": {"type": "string"}, "enum": {"type": "null"}}})
+    assert not folder.load("b.json").is_valid({"$ref": 1})
+
+
+def test_a_fault_of_a_file_referred_to_is_told_of_that_file(folder):
+    write(folder, "a.json", {"$ref": "b.json"})
+    write(folder, "b.json", {"properties": {"x": {"type": "nul"}}})
+    fault = fault_of(folder, "a.json")
+    assert (fault.path, fault.pointer) == (folder.root / "b.json", "/properties/x/type")
+    write(folder, "b.json", '{"type":\n  nul}')
+    folder.refresh()
+    fault = fault_of(folder, "a.json")
+    assert (fault.kind, fault.path, fault.line, fault.column) == ("syntax", folder.root / "b.json", 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("document", "pointers"),
+    [
+        ({"properties": {"a/b~": {"type": "strin"}}}, {"/properties/a~1b~0/type"}),
+        ({"minimum": "1", "required": "a"}, {"/minimum", "/required"}),
+        ({"pattern": "("}, {"/pattern"}),
+        ({"patternProperties": {"(": {}}}, {"/patternProperties"}),
+        ({"items": 3}, {"/items"}),
+        ([], {""}),
+        ("x", {""}),
+        (None, {""}),
+    ],
+)
+@pytest.mark.parametrize("draft", DRAFTS[1:])
+def test_what_is_not_a_schema_is_told_with_pointers(draft, document, pointers):
+    if isinstance(document, dict):
+        document = {"$schema": draft, **document}
+    with pytest.raises(SchemaInvalid) as caught:
+        inline(document)
+    assert {fault.pointer for fault in caught.value.faults} == pointers
+    assert {fault.kind for fault in caught.value.faults} == {"schema"}
+
+
+def test_an_unknown_draft_is_refused_with_the_one_meant(folder):
+    write(folder, "a.json", {"$schema": "https://json-schema.org/draft-07/schema"})
+    fault = fault_of(folder, "a.json")
+    assert (fault.kind, fault.pointer) == ("dialect", "/$schema")
+    assert "http://json-schema.org/draft-07/schema" in fault.hint
+    write(folder, "b.json", {"$schema": "https://example.com/mine", "$ref": "a.json"})
+    assert fault_of(folder, "b.json").kind == "dialect"
+
+
+def test_files_that_are_no_files_are_refused(folder):
+    os.mkfifo(folder.root / "pipe.json")
+    (folder.root / "folder.json").mkdir()
+    write(folder, "large.json", '{"description": "%s"}' % ("x" * 1024 * 1024))
+    write(folder, "deep.json", '{"not": ' * 200 + "{}" + "}" * 200)
+    for name in ("pipe.json", "folder.json", "large.json"):
+        assert fault_of(folder, name).kind == "unreadable"
+    assert fault_of(folder, "deep.json").kind == "syntax"
+
+
+# --- values, and what a reload compiles
+
+
+def test_the_same_content_is_the_same_value_however_it_is_laid_out(folder):
+    write(folder, "a.json", {"type": "object", "required": ["x"]})
+    write(folder, "b.json", '{"required":\n["x"], "type": "object"}')
+    a, b = folder.load("a.json"), folder.load("b.json")
+    assert a == b
+    assert hash(a) == hash(b)
+    assert inline({"type": "null"}) != inline({"type": "null"}, formats=False)
+
+
+def test_an_edit_recompiles_what_it_concerns_and_nothing_else(folder):
+    write(folder, "common.json", {"type": "string"})
+    write(folder, "uses.json", {"items": {"$ref": "common.json"}})
+    write(folder, "other.json", {"type": "null"})
+    uses, other = folder.load("uses.json"), folder.load("other.json")
+    folder.refresh()
+    assert (folder.load("uses.json"), folder.load("other.json")) == (uses, other)
+    assert folder.load("uses.json") is uses
+    write(folder, "common.json", {"type": "integer"})
+    folder.refresh()
+    assert folder.load("other.json") is other
+    assert folder.load("uses.json") != uses
+    assert not folder.load("uses.json").is_valid(["a"])
+
+
+def test_a_layout_edit_keeps_the_compiled_schema(folder):
+    write(folder, "a.json", '{"type": "null"}')
+    before = folder.load("a.json")
+    write(folder, "a.json", '{\n  "type": "null"\n}')
+    folder.refresh()
+    assert folder.load("a.json") is before
+
+
+def test_a_file_that_takes_over_an_id_is_seen(folder):
+    write(folder, "a.json", {"$ref": "https://e.x/b"})
+    write(folder, "one.json", {"$id": "https://e.x/b", "type": "null"})
+    before = folder.load("a.json")
+    (folder.root / "one.json").unlink()
+    write(folder, "two.json", {"$id": "https://e.x/b", "type": "integer"})
+    folder.refresh()
+    after = folder.load("a.json")
+    assert after != before
+    assert after.is_valid(3)
+
+
+def test_files_that_were_looked_for_are_known_so_that_they_can_be_watched(folder):
+    write(folder, "a.json", {"$ref": "gone.json"})
+    fault_of(folder, "a.json")
+    assert folder.files == {folder.root / "a.json", folder.root / "gone.json"}
+
+
+# --- what a violation says
+
+
+@pytest.mark.parametrize(
+    ("document", "value", "expected"),
+    [
+        ({"type": "integer"}, "x", 'at (root): type: expected integer, found "x"'),
+        (
+            {"type": ["null", "string"]},
+            [1],
+            "at (root): type: expected null or string, found array with 1 item",
+        ),
+        (
+            {"required": ["a"]},
+            {"b": 1},
+            "at (root): required: expected property `a`, found object with 1 member",
+        ),
+        ({"minimum": 1.5}, 1, "at (root): minimum: expected at least 1.5, found 1"),
+        (
+            {"exclusiveMaximum": 3},
+            10**30,
+            f"at (root): exclusiveMaximum: expected less than 3, found {10**30}",
+        ),
+        ({"multipleOf": 2}, 3, "at (root): multipleOf: expected a multiple of 2, found 3"),
+        ({"maxLength": 1}, "ab", 'at (root): maxLength: expected at most 1 character, found "ab"'),
+        ({"minItems": 2}, [], "at (root): minItems: expected at least 2 items, found array with 0 items"),
+        (
+            {"minProperties": 1},
+            {},
+            "at (root): minProperties: expected at least 1 member, found object with 0 members",
+        ),
+        ({"pattern": "^a"}, "b", 'at (root): pattern: expected a match of `^a`, found "b"'),
+        ({"format": "date"}, "b", 'at (root): format: expected format `date`, found "b"'),
+        ({"const": {"a": 1}}, None, "at (root): const: expected object with 1 member, found null"),
+        ({"enum": ["a", 1]}, True, 'at (root): enum: expected one of "a", 1, found true'),
+        (
+            {"uniqueItems": True},
+            [1, 1],
+            "at (root): uniqueItems: expected no item twice, found array with 2 items",
+        ),
+        (
+            {"not": {"type": "null"}},
+            None,
+            "at (root): not: expected no match of the schema under `not`, found null",
+        ),
+        ({"properties": {"a": False}}, {"a": 1}, "at /a: false: expected no value here, found 1"),
+        (
+            {"propertyNames": {"maxLength": 1}},
+            {"ab": 1},
+            'at (root): propertyNames: expected property names with at most 1 character, found "ab"',
+        ),
+        (
+            {"dependentRequired": {"a": ["b"]}},
+            {"a": 1},
+            "at (root): dependentRequired: expected property `b`, found object with 1 member",
+        ),
+        (
+            {"properties": {"a": {}}, "additionalProperties": False},
+            {"b": [1]},
+            "at (root): additionalProperties: expected no property `b`, found array with 1 item",
+        ),
+        (
+            {"properties": {"additionalProperties": False}},
+            {"additionalProperties": {"a": 1}},
+            "at /additionalProperties: false: expected no value here, found object with 1 member",
+        ),
+        (
+            {"properties": {"o": {"additionalProperties": False}}},
+            {"o": {"a": 1}},
+            "at /o: additionalProperties: expected no property `a`, found 1",
+        ),
+        (
+            {"anyOf": [{"type": "null"}, {"type": "string"}]},
+            1,
+            "at (root): anyOf: expected null or string, found 1",
+        ),
+        (
+            {"oneOf": [{"minimum": 1}, {"multipleOf": 2}]},
+            4,
+            "at (root): oneOf: expected exactly one alternative to match, found that 0 and 1 do",
+        ),
+        (
+            {"anyOf": [{"minimum": 1}, {"multipleOf": 2}]},
+            -1,
+            "at (root): anyOf: expected a match of at least one of 2 alternatives, found -1",
+        ),
+        (
+            {"contains": {"type": "null"}},
+            [1],
+            "at (root): contains: expected other items matching `contains`, found array with 1 item",
+        ),
+    ],
+)
+def test_a_violation_reads_as_a_sentence(document, value, expected):
+    assert str(only(document, value)) == expected
+
+
+def test_every_violation_is_told_with_its_pointer():
+    schema = inline(
+        {
+            "properties": {"a/b": {"items": {"type": "integer"}}, "c": {"type": "null"}},
+            "required": ["d"],
+            "additionalProperties": False,
+        }
+    )
+    found = schema.violations({"a/b": [1, "x"], "c": 1, "e": 1, "f": 2})
+    assert {(v.pointer, v.keyword) for v in found} == {
+        ("/a~1b/1", "type"),
+        ("/c", "type"),
+        ("", "required"),
+        ("", "additionalProperties"),
+    }
+    assert sum(v.keyword == "additionalProperties" for v in found) == 2
+
+
+def test_the_alternative_that_was_meant_is_the_one_explained():
+    kinds = [
+        {"properties": {"kind": {"const": "card"}, "number": {"type": "string"}}},
+        {"properties": {"kind": {"const": "cash"}, "coins": {"type": "integer"}}},
+    ]
+    assert only({"oneOf": kinds}, {"kind": "cash", "coins": "x"}).pointer == "/coins"
+    by_type = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["sku"]}]}
+    assert only(by_type, {}).keyword == "required"
+
+
+def test_the_place_in_the_schema_names_the_other_file(folder):
+    write(folder, "a.json", {"properties": {"x": {"$ref": "b.json#/$defs/x"}, "y": {"type": "null"}}})
+    write(folder, "b.json", {"$defs": {"x": {"type": "null"}}})
+    found = {v.pointer: v.schema_pointer for v in folder.load("a.json").violations({"x": 1, "y": 1})}
+    assert found == {"/x": "b.json#/$defs/x/type", "/y": "/properties/y/type"}
+
+
+def test_long_strings_are_cut_and_containers_counted():
+    violation = only({"type": "null"}, "x" * 5000)
+    assert violation.found == f'"{"x" * 60}"… (5,000 characters)'
+    assert only({"type": "null"}, {str(n): n for n in range(2000)}).found == "object with 2,000 members"
+
+
+def test_violations_without_end_are_cut():
+    assert len(inline({"items": {"type": "null"}}).violations([1] * 5000)) == 1000
+
+
+def test_a_pattern_that_gives_up_says_so_and_keeps_its_keyword():
+    violation = only({"pattern": "^(a|aa)+(?=x)$"}, "a" * 60)
+    assert violation.keyword == "pattern"
+    assert "schema's fault" in violation.found
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_one_setting_says_for_all_drafts_whether_formats_are_asserted(draft):
+    document = {"$schema": draft, "format": "email"}
+    assert not inline(document).is_valid("x")
+    assert inline(document, formats=False).is_valid("x")
+    assert inline({"$schema": draft, "format": "no-such-format"}).is_valid("x")
+
+
+# --- what is sensitive
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"properties": {"a": {"x-sensitive": True, "type": "null"}}},
+        {"properties": {"a": {"$ref": "#/$defs/s"}}, "$defs": {"s": {"x-sensitive": True, "const": "other"}}},
+        {"properties": {"a": {"type": "null"}}, "allOf": [{"properties": {"a": {"x-sensitive": True}}}]},
+        {"anyOf": [{"properties": {"a": {"x-sensitive": True}}}], "properties": {"a": {"enum": ["other"]}}},
+        {"patternProperties": {"^a": {"x-sensitive": True, "maxLength": 1}}},
+        {"additionalProperties": {"x-sensitive": True, "pattern": "^x"}},
+        {"unevaluatedProperties": {"x-sensitive": True, "type": "null"}},
+        {"if": {"required": ["a"]}, "then": {"properties": {"a": {"x-sensitive": True, "type": "null"}}}},
+        {"dependentSchemas": {"a": {"properties": {"a": {"x-sensitive": True, "format": "date"}}}}},
+        {"x-sensitive": True, "properties": {"a": {"type": "null"}}},
+        {"x-sensitive": True, "additionalProperties": False},
+        {"properties": {"a": {"x-sensitive": True}}, "additionalProperties": False, "maxProperties": 0},
+        {"properties": {"a": {"x-sensitive": True, "oneOf": [{"type": "null"}, {"pattern": "^x"}]}}},
+        {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"a": {"x-sensitive": True, "not": {}}}}}},
+        {"properties": {"a": {"x-sensitive": True, "type": "null"}, "b": {"$ref": "#"}}},
+        {
+            "$id": "https://e.x/tree",
+            "$dynamicAnchor": "node",
+            "properties": {"a": {"type": "null", "$dynamicRef": "#leaf"}},
+            "$defs": {"leaf": {"$dynamicAnchor": "leaf", "x-sensitive": True}},
+        },
+    ],
+)
+def test_a_sensitive_value_is_told_by_nothing(document):
+    for violation in inline(document).violations({"a": SECRET, "b": {"a": SECRET}}):
+        assert SECRET not in f"{violation}{violation.schema_pointer}"
+
+
+def test_what_lies_in_a_sensitive_value_is_not_told_even_by_its_path():
+    document = {"properties": {"cards": {"x-sensitive": True, "additionalProperties": {"type": "integer"}}}}
+    violation = only(document, {"cards": {SECRET: "x"}})
+    assert violation.pointer == "/cards"
+    assert violation.found == "(masked)"
+    names = {"properties": {"cards": {"x-sensitive": True, "propertyNames": {"maxLength": 1}}}}
+    assert SECRET not in str(only(names, {"cards": {SECRET: 1}}))
+
+
+def test_constants_that_a_sensitive_value_is_compared_with_are_not_told():
+    for keyword, value in (("const", SECRET), ("enum", [SECRET, "b"])):
+        violation = only({"items": {"x-sensitive": True, keyword: value}}, ["x"])
+        assert SECRET not in str(violation)
+        assert violation.keyword == keyword
+
+
+def test_an_unexpected_property_that_is_sensitive_by_another_branch_is_masked():
+    document = {
+        "allOf": [{"properties": {"pin": {"x-sensitive": True}}}],
+        "additionalProperties": False,
+    }
+    assert only(document, {"pin": SECRET}).found == "(masked)"
+
+
+def test_what_is_beside_a_sensitive_value_is_told():
+    document = {"properties": {"a": {"x-sensitive": True}, "b": {"type": "null"}}}
+    assert only(document, {"a": SECRET, "b": "plain"}).found == '"plain"'
+
+
+def test_items_are_sensitive_one_by_one():
+    document = {"prefixItems": [{"type": "null"}, {"x-sensitive": True, "type": "null"}]}
+    assert [v.found for v in inline(document).violations([1, SECRET])] == ["1", "(masked)"]
+    old = {
+        "$schema": D7,
+        "items": [{"type": "null"}],
+        "additionalItems": {"x-sensitive": True, "type": "null"},
+    }
+    assert [v.found for v in inline(old).violations([1, SECRET])] == ["1", "(masked)"]
+
+
+def test_sensitivity_crosses_files(folder):
+    write(folder, "a.json", {"properties": {"card": {"$ref": "card.json"}}})
+    write(
+        folder,
+        "card.json",
+        {"$id": "card.json", "$ref": "#/$defs/c", "$defs": {"c": {"$ref": "deep/c.json"}}},
+    )
+    write(folder, "deep/c.json", {"properties": {"number": {"x-sensitive": True, "type": "null"}}})
+    (violation,) = folder.load("a.json").violations({"card": {"number": SECRET}})
+    assert SECRET not in str(violation)
+
+
+# --- the second opinion
+
+scalars = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "a", "ab", SECRET, "2020-01-01"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+types = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
+
+
+def keywords(inner: st.SearchStrategy) -> st.SearchStrategy:
+    """Draw an object schema of a few keywords."""
+    lists = st.lists(inner, min_size=1, max_size=3)
+    members = st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "type": types | st.lists(types, min_size=1, max_size=3, unique=True),
+            "enum": st.lists(scalars, min_size=1, max_size=3),
+            "const": values,
+            "minimum": st.integers(-3, 3),
+            "exclusiveMaximum": st.integers(-3, 3),
+            "multipleOf": st.integers(1, 3),
+            "minLength": st.integers(0, 3),
+            "pattern": st.sampled_from(["a", "^a", "b$", "^$"]),
+            "maxItems": st.integers(0, 2),
+            "uniqueItems": st.booleans(),
+            "required": st.lists(st.sampled_from("abc"), max_size=2, unique=True),
+            "properties": members,
+            "patternProperties": st.dictionaries(st.sampled_from(["a", "^b"]), inner, max_size=2),
+            "additionalProperties": inner,
+            "propertyNames": inner,
+            "items": inner,
+            "contains": inner,
+            "allOf": lists,
+            "anyOf": lists,
+            "oneOf": lists,
+            "not": inner,
+            "if": inner,
+            "then": inner,
+            "else": inner,
+            "x-sensitive": st.booleans(),
+        },
+    )
+
+
+schemas = st.recursive(st.booleans() | keywords(st.booleans()), keywords, max_leaves=6)
+
+
+@given(schemas, values)
+def test_both_engines_agree_on_what_is_valid(document, value):
+    schema = inline(document)
+    theirs = jsonschema.Draft202012Validator(document).is_valid(value)
+    assert schema.is_valid(value) == theirs
+    assert bool(schema.violations(value)) != theirs
+
+
+@given(schemas, values)
+def test_no_violation_tells_a_secret_at_a_place_that_is_sensitive_everywhere(document, value):
+    everywhere = {"allOf": [document], "x-sensitive": True}
+    for violation in inline(everywhere).violations(value):
+        assert violation.pointer == ""
+        assert SECRET not in str(violation)
+
+
+@given(schemas, values)
+def test_no_secret_is_told_where_its_own_place_is_sensitive(document, value):
+    document = {"allOf": [document], "$dynamicAnchor": "any", **_masking_secrets("any")}
+    for violation in inline(document).violations(value):
+        assert f'"{SECRET}"' not in violation.found
+
+
+def _masking_secrets(anchor: str) -> dict[str, object]:
+    """Return what makes every string below the root sensitive, at whatever depth."""
+    inner = {"$dynamicRef": f"#{anchor}-in"}
+    deeper = {
+        "$dynamicAnchor": f"{anchor}-in",
+        "if": {"type": "string"},
+        "then": {"x-sensitive": True},
+        "additionalProperties": inner,
+        "items": inner,
+    }
+    return {"$defs": {"in": deeper}, "$ref": "#/$defs/in"}
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="ABE_ROUTER_CORPUS names no folder")
+def test_both_engines_agree_on_the_corpus():
+    folder = SchemaFolder(CORPUS / "schemas", formats=False)
+    theirs = {
+        name: jsonschema.Draft7Validator(json.loads((CORPUS / "schemas" / name).read_text()))
+        for name in folder.names()
+    }
+    counted = {True: 0, False: 0}
+    for line in (CORPUS / "payloads.ndjson").read_text().splitlines():
+        row = json.loads(line)
+        name = ".".join(row["key"].split(".")[:2]) + ".json"
+        schema = folder.load(name)
+        valid = schema.is_valid(row["payload"])
+        assert valid == theirs[name].is_valid(row["payload"])
+        assert valid == (not schema.violations(row["payload"]))
+        counted[valid] += 1
+    assert all(counted.values())

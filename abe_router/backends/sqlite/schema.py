@@ -95,9 +95,10 @@ _TABLES = (
 
 def is_current(connection: sqlite3.Connection) -> bool:
     """Say whether the file has our tables, False when it is empty; raise BackendError when it has others'."""
+    # In this order, for the tables and their marks appear in one commit: who sees tables sees the marks.
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != APPLICATION:
         raise BackendError("it is a SQLite database of another program")
     if version > VERSION:

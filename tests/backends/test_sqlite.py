@@ -1,0 +1,441 @@
+"""What is particular to the SQLite provider: the file, its locks, its log, its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from abe_router.backend import ACKED
+from abe_router.backends import make_backend
+from abe_router.backends.sqlite import SQLiteBackend, backlog, checkpoint, database, file, lease
+from abe_router.backends.sqlite.operation import Fetch
+from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
+from abe_router.message import Message, new_message
+from abe_router.pattern import matches
+from abe_router.testing.conformance import BackendConformance
+
+KEY = "orders.created"
+
+
+class TestConformance(BackendConformance):
+    lease, pause = 0.2, 0.03
+
+    @pytest.fixture(autouse=True)
+    def _on_a_file(self, tmp_path):
+        self.url = f"sqlite:///{tmp_path}/log.db"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+async def backend(path):
+    async with SQLiteBackend(path) as backend:
+        yield backend
+
+
+def bodies(deliveries):
+    return [delivery.message.body for delivery in deliveries]
+
+
+async def drain(handle, limit=100):
+    came = []
+    while fetched := await handle.fetch(limit, 0):
+        assert not await handle.settle([(delivery, ACKED) for delivery in fetched])
+        came += fetched
+    return came
+
+
+class TestUrl:
+    @pytest.mark.parametrize(
+        ("url", "path"),
+        [
+            ("sqlite:////var/lib/log.db", "/var/lib/log.db"),
+            ("sqlite:////var/a%20b%3F.db?synchronous=normal", "/var/a b?.db"),
+            ("sqlite:////var/#1.db", "/var/#1.db"),
+        ],
+    )
+    def test_an_absolute_path_begins_with_a_fourth_slash(self, url, path):
+        assert SQLiteBackend.from_url(url).url == f"sqlite:///{path}"
+
+    def test_a_relative_path_is_meant_from_the_folder_of_the_moment(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert SQLiteBackend.from_url("sqlite:///a/b.db").url == f"sqlite:///{tmp_path}/a/b.db"
+
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("sqlite://log.db", "write `sqlite:///relative.db`"),
+            ("sqlite://", "write `sqlite:///relative.db`"),
+            ("sqlite:///", "write `sqlite:///relative.db`"),
+            ("sqlite:///:memory:", "write `memory://`"),
+            ("sqlite:///a.db?synchronous=off", "`full` or `normal`, not `off`"),
+            ("sqlite:///a.db?timeout=3", "unknown option `timeout`"),
+        ],
+    )
+    def test_a_malformed_url_says_how_to_write_it(self, url, why):
+        with pytest.raises(BackendError, match=why):
+            make_backend(url)
+
+    def test_the_environment_names_a_file_or_else_there_is_one_here(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert SQLiteBackend.from_env({"SQLITE_PATH": "/x.db"}).url == "sqlite:////x.db"
+        assert SQLiteBackend.from_env({}).url == f"sqlite:///{tmp_path}/.abe-router.db"
+
+    @pytest.mark.parametrize(
+        ("option", "level"), [("", 2), ("?synchronous=full", 2), ("?synchronous=normal", 1)]
+    )
+    async def test_a_loss_of_power_loses_nothing_unless_asked_for(self, path, option, level):
+        async with SQLiteBackend.from_url(f"sqlite:///{path}{option}") as backend:
+            assert await backend._read(lambda d: d.execute("PRAGMA synchronous").fetchone()) == (level,)
+
+
+class TestFile:
+    async def test_only_its_owner_may_read_a_new_file(self, path, backend):
+        await backend.publish(KEY, 1)
+        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
+        assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
+
+    async def test_closing_leaves_one_file_and_no_thread(self, path):
+        threads = threading.active_count()
+        async with SQLiteBackend(path) as backend:
+            await backend.publish(KEY, 1)
+        assert [p.name for p in path.parent.iterdir()] == ["log.db"]
+        assert threading.active_count() == threads
+
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("none/log.db", "folder `.*none` does not exist"),
+            (".", "it is a folder"),
+            ("log.db/x", "does not exist"),
+        ],
+    )
+    async def test_what_cannot_be_opened_is_unavailable_and_leaves_no_thread(self, path, name, why):
+        path.write_text("")
+        threads = threading.active_count()
+        with pytest.raises(BackendUnavailable, match=why):
+            await SQLiteBackend(path.parent / name).open()
+        assert threading.active_count() == threads
+
+    async def test_it_opens_as_soon_as_it_can_be_opened(self, path):
+        backend = SQLiteBackend(path.parent / "later" / "log.db")
+        with pytest.raises(BackendUnavailable):
+            await backend.publish(KEY, 1)
+        (path.parent / "later").mkdir()
+        await backend.publish(KEY, 2)
+        assert bodies(await drain(await backend.subscribe(KEY, "g"))) == [b"2"]
+        await backend.close()
+
+    async def test_a_file_that_is_no_database_is_left_alone(self, path):
+        path.write_bytes(b"name,price\n" * 100)
+        with pytest.raises(BackendError, match="is not a SQLite database"):
+            await SQLiteBackend(path).open()
+        assert path.read_bytes() == b"name,price\n" * 100
+
+    async def test_the_database_of_another_program_is_left_alone(self, path):
+        with sqlite3.connect(path) as other:
+            other.execute("CREATE TABLE messages (id)")
+        other.close()
+        before = path.read_bytes()
+        with pytest.raises(BackendError, match="a SQLite database of another program"):
+            await SQLiteBackend(path).open()
+        assert path.read_bytes() == before
+
+    async def test_a_file_of_a_newer_version_is_refused(self, path, backend):
+        await backend.close()
+        with sqlite3.connect(path) as other:
+            other.execute("PRAGMA user_version = 99")
+        other.close()
+        with pytest.raises(BackendError, match=r"a newer abe-router wrote it.*99"):
+            await backend.open()
+
+    async def test_a_sqlite_that_is_too_old_is_refused(self, path, monkeypatch):
+        monkeypatch.setattr(file.sqlite3, "sqlite_version_info", (3, 34, 1))
+        with pytest.raises(BackendError, match=r"too old: 3\.35\.0 or newer"):
+            await SQLiteBackend(path).open()
+
+    async def test_many_may_make_the_file_at_the_same_time(self, path):
+        backends = [SQLiteBackend(path) for _ in range(8)]
+        await asyncio.gather(*(backend.publish(KEY, n) for n, backend in enumerate(backends)))
+        handle = await backends[0].subscribe(KEY, "g")
+        assert sorted(bodies(await drain(handle))) == [b"%d" % n for n in range(8)]
+        for each in backends:
+            await each.close()
+
+    async def test_a_removed_file_is_made_anew(self, path, backend, caplog, monkeypatch):
+        monkeypatch.setattr(file, "_LOOK", 0.0)
+        handle = await backend.subscribe(KEY, "g")
+        waiting = asyncio.create_task(handle.fetch(1, 20.0))
+        for each in path.parent.iterdir():
+            each.unlink()
+        await backend.publish(KEY, 1)
+        assert bodies(await waiting) == [b"1"]
+        assert "was removed or replaced while it was open" in caplog.text
+        async with SQLiteBackend(path) as other:
+            assert [s.in_flight for s in await other.status()] == [1]
+
+    async def test_two_prefixes_share_a_file_and_nothing_else(self, path, backend):
+        other = SQLiteBackend(path, prefix="a.")
+        await other.publish("b.c", 1)
+        await backend.publish("a.b.c", 2)
+        await backend.announce("w", b"here", 60)
+        for one, expected in ((backend, [b"2"]), (other, [b"1"])):
+            assert bodies(await drain(await one.subscribe("#", "g"))) == expected
+        assert len(await other.status()) == 1
+        assert await other.announcements() == {}
+        await other.close()
+
+    async def test_messages_may_be_written_by_hand(self, path, backend):
+        await backend.publish(KEY, 1)
+        with sqlite3.connect(path) as other:
+            other.execute("INSERT INTO keys (prefix, key) VALUES ('', 'by.hand')")
+            other.execute("INSERT INTO messages (kid, body) SELECT kid, '{not json' FROM keys")
+            other.execute("UPDATE messages SET headers = 'neither'")
+        other.close()
+        came = [delivery.message for delivery in await drain(await backend.subscribe("#", "g"))]
+        assert [(m.key, m.body, m.headers) for m in came] == [
+            (KEY, b"1", {}),
+            (KEY, b"{not json", {}),
+            ("by.hand", b"{not json", {}),
+        ]
+        assert len({m.id for m in came}) == 3
+        assert all(abs(m.published_at - came[0].published_at) < 5 for m in came)
+
+    def test_it_is_not_used_across_a_fork(self, path):
+        code = """
+import asyncio, os, sys
+from pathlib import Path
+from abe_router.backends.sqlite import SQLiteBackend
+
+backend = SQLiteBackend(Path(sys.argv[1]))
+async def use():
+    await backend.publish("a", 1)
+asyncio.run(use())
+if os.fork() == 0:
+    try:
+        asyncio.run(use())
+    except Exception as error:
+        print(error, flush=True)
+    asyncio.run(backend.close())
+    os._exit(0)
+os.wait()
+asyncio.run(use())
+asyncio.run(backend.close())
+"""
+        out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=20)
+        assert (out.returncode, out.stderr) == (0, "")
+        assert "was opened before a fork" in out.stdout
+        with sqlite3.connect(path) as other:
+            assert other.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+        other.close()
+
+
+@pytest.fixture
+def locked(path, backend):
+    other = sqlite3.connect(path, isolation_level=None)
+    yield other
+    other.close()
+
+
+class TestLock:
+    async def test_a_locked_file_is_waited_for(self, backend, locked):
+        locked.execute("BEGIN IMMEDIATE")
+        publishing = asyncio.create_task(backend.publish(KEY, 1))
+        await asyncio.sleep(0.05)
+        assert not publishing.done()
+        locked.execute("COMMIT")
+        await publishing
+
+    async def test_a_lock_that_is_kept_too_long_is_an_error_that_passes(self, backend, locked, monkeypatch):
+        monkeypatch.setattr(database, "PATIENCE", 0.05)
+        locked.execute("BEGIN IMMEDIATE")
+        ended = await asyncio.gather(*(backend.publish(KEY, n) for n in range(3)), return_exceptions=True)
+        assert [type(error) for error in ended] == [BackendUnavailable] * 3
+        assert "is locked by another process" in str(ended[0])
+        locked.execute("COMMIT")
+        await backend.publish(KEY, 3)
+        assert bodies(await drain(await backend.subscribe(KEY, "g"))) == [b"3"]
+
+    async def test_closing_does_not_wait_for_a_lock_for_long(self, backend, locked):
+        locked.execute("BEGIN IMMEDIATE")
+        publishing = asyncio.create_task(backend.publish(KEY, 1))
+        await asyncio.sleep(0.02)
+        async with asyncio.timeout(3):
+            await backend.close()
+            with pytest.raises(BackendUnavailable):
+                await publishing
+
+    async def test_a_full_disk_keeps_what_was_accepted_and_lets_acks_through(self, backend):
+        handle = await backend.subscribe(KEY, "g")
+        await backend.publish(KEY, "first")
+        held = await handle.fetch(10, 1)
+        await backend._write(lambda d: d.execute("PRAGMA max_page_count = 60"))
+        accepted = []
+
+        async def fill():
+            while True:
+                accepted.append(await backend.publish(KEY, "x" * 5000))
+
+        with pytest.raises(BackendUnavailable, match="the disk is full"):
+            await fill()
+        assert not await handle.settle([(held[0], ACKED)])
+        assert len(await drain(handle)) == len(accepted) > 5
+        await backend._write(lambda d: d.execute("PRAGMA max_page_count = 100000"))
+        await backend.publish(KEY, "again")
+        assert bodies(await drain(handle)) == [b'"again"']
+
+    async def test_one_that_fails_does_not_fail_those_it_would_have_been_committed_with(self, backend):
+        bad = Message("id", KEY, None)
+        calls = [
+            backend.publish(KEY, 0),
+            backend.append([bad]),
+            backend.publish("new.key", 1),
+            backend.status(),
+        ]
+        good, failed, new, status = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(failed, BackendError)
+        assert status == []
+        came = await drain(await backend.subscribe("#", "g"))
+        assert [delivery.message.id for delivery in came] == [good.id, new.id]
+
+    async def test_what_is_no_text_is_refused_before_anything_is_kept(self, backend):
+        with pytest.raises(PayloadUnencodable):
+            await backend.append([new_message(KEY, b"1"), new_message(KEY, b"1", headers={"a": "\ud800"})])
+        with pytest.raises(PayloadUnencodable):
+            await backend.append([new_message(KEY, b"1", id="\udcff")])
+        assert await drain(await backend.subscribe(KEY, "g")) == []
+
+    async def test_the_write_ahead_log_stays_small(self, path, backend):
+        messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
+        wal = path.with_name("log.db-wal")
+        for _ in range(12):
+            await backend.append(messages)
+            await asyncio.sleep(0.06)
+        assert wal.stat().st_size < 3 * checkpoint.FROM_BYTES
+
+    async def test_who_reads_for_long_stops_nobody(self, path, backend, locked):
+        await backend.publish(KEY, 1)
+        locked.execute("BEGIN")
+        assert locked.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+        messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
+        async with asyncio.timeout(10):
+            for _ in range(8):
+                await backend.append(messages)
+                await asyncio.sleep(0.06)
+        wal = path.with_name("log.db-wal")
+        grown = wal.stat().st_size
+        assert grown > checkpoint.FROM_BYTES
+        locked.execute("COMMIT")
+        for _ in range(6):
+            await backend.append(messages)
+            await asyncio.sleep(0.06)
+        assert wal.stat().st_size < grown
+
+
+class TestLog:
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_a_pattern_gets_its_messages_in_order_however_rare_they_are(self, backend, seed):
+        chance = random.Random(seed)
+        keys = [f"often.k{n}" for n in range(90)] + [f"rare.k{n}" for n in range(5)] + ["once.k0"]
+        weights = [100] * 90 + [1] * 5 + [1]
+        handles = {
+            pattern: (await backend.subscribe(pattern, "g"), [])
+            for pattern in ("often.*", "rare.*", "once.#", "#", "*.k0", "often.k1", "none.*")
+        }
+        sent = []
+        for _ in range(6):
+            drawn = chance.choices(keys, weights, k=chance.randrange(1, 400))
+            batch = [new_message(key, b"0") for key in drawn]
+            await backend.append(batch)
+            sent += batch
+            for handle, came in handles.values():
+                for _ in range(chance.randrange(30)):
+                    came += await handle.fetch(chance.choice([1, 3, 50]), 0)
+        for pattern, (handle, came) in handles.items():
+            came += await drain(handle)
+            expected = [message.id for message in sent if matches(pattern, message.key)]
+            assert [delivery.message.id for delivery in came] == expected, pattern
+
+    @pytest.mark.parametrize("sql", [backlog._OF_KEY, backlog._IN_ORDER])
+    async def test_reading_a_backlog_does_not_sort_it(self, backend, sql):
+        values = [1, 1, 1.0, "[1]", 0, 9, 5][: sql.count("?")]
+        plan = await backend._read(lambda d: d.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
+        assert not any("TEMP B-TREE" in str(step) or "SCAN messages" in str(step) for step in plan), plan
+
+    async def test_a_new_group_may_begin_in_the_middle(self, backend):
+        await backend.append([Message(str(n), KEY, b"%d" % n, published_at=1000.0 + n) for n in range(10)])
+        for start, expected in ((0, 10), (1004.0, 6), (1004.5, 5), (9999.0, 0), (float("inf"), 0)):
+            handle = await backend.subscribe(KEY, f"from-{start:.0f}-{expected}", start=start)
+            assert bodies(await drain(handle)) == [b"%d" % n for n in range(10 - expected, 10)]
+
+    async def test_a_dropped_subscription_that_is_in_use_begins_anew(self, backend):
+        handle = await backend.subscribe(KEY, "g", start=float("inf"))
+        waiting = asyncio.create_task(handle.fetch(10, 20.0))
+        await backend.publish(KEY, 1)
+        assert bodies(await waiting) == [b"1"]
+        waiting = asyncio.create_task(handle.fetch(10, 20.0))
+        await asyncio.sleep(0.02)
+        assert await backend.drop(KEY, "g")
+        await backend.publish(KEY, 2)
+        assert bodies(await waiting) == [b"2"]
+
+    async def test_the_clock_may_jump_and_still_only_the_holder_settles(self, backend, monkeypatch):
+        first, second = await backend.subscribe(KEY, "g"), await backend.subscribe(KEY, "g")
+        await backend.publish(KEY, 1)
+        (old,) = await first.fetch(1, 1)
+        now = lease.time.time
+        monkeypatch.setattr(lease, "time", SimpleNamespace(time=lambda: now() + 3600))
+        (new,) = await second.fetch(1, 1)
+        assert await first.settle([(old, ACKED)]) == [old]
+        assert not await second.settle([(new, ACKED)])
+
+
+class TestFetch:
+    async def test_a_fetch_cancelled_with_its_result_at_hand_gives_it_back(self, backend, monkeypatch):
+        handle = await backend.subscribe(KEY, "g")
+        await backend.publish(KEY, 1)
+        resolve = Fetch.resolve
+
+        def cancel_too(fetch, result):
+            resolve(fetch, result)
+            fetching.cancel()
+
+        monkeypatch.setattr(Fetch, "resolve", cancel_too)
+        fetching = asyncio.create_task(handle.fetch(1, 20.0))
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        monkeypatch.undo()
+        (delivery,) = await handle.fetch(1, 5.0)
+        assert delivery.deliveries == 1
+
+    async def test_an_interrupted_fetch_returns_even_while_the_file_is_locked(self, backend, locked):
+        handle = await backend.subscribe(KEY, "g")
+        await backend.publish(KEY, 1)
+        locked.execute("BEGIN IMMEDIATE")
+        fetching = asyncio.create_task(handle.fetch(1, 20.0))
+        await asyncio.sleep(0.02)
+        handle.interrupt()
+        async with asyncio.timeout(1):
+            assert not await fetching
+        locked.execute("COMMIT")
+        (delivery,) = await handle.fetch(1, 5.0)
+        assert delivery.deliveries == 1
+
+    async def test_waiting_writes_nothing(self, path, backend, locked):
+        handles = [await backend.subscribe(pattern, "g") for pattern in (KEY, "#", "other.*")]
+        version = locked.execute("PRAGMA data_version").fetchone()
+        size = path.with_name("log.db-wal").stat().st_size
+        assert await asyncio.gather(*(handle.fetch(1, 0.15) for handle in handles)) == [(), (), ()]
+        assert locked.execute("PRAGMA data_version").fetchone() == version
+        assert path.with_name("log.db-wal").stat().st_size == size

@@ -12,8 +12,8 @@ say abe-router publish --ndjson examples/orders.ndjson
 "$router" publish --ndjson examples/orders.ndjson
 say "abe-router publish orders.created '{\"id\": 4, \"total\": -1}'"
 "$router" publish orders.created '{"id": 4, "total": -1}' || echo "(refused: nothing entered the queue)"
-say abe-router serve --once
-"$router" serve --once
+say abe-router serve --once --log-format text
+"$router" serve --once --log-format text
 say abe-router status
 "$router" status
 say abe-router dead list

@@ -138,7 +138,7 @@ def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:
     if not features.delays and route.retry.attempts > 1:
         yield "retry", "cannot delay a retry"
     if not features.leases:
-        yield "lease", "has no leases"
+        yield "lease", "hands out a message at most once"
     if not features.leases and route.max_deliveries is not None:
         yield "max_deliveries", "does not count deliveries"
     if not features.dead_letters and route.dead_letter:

@@ -27,9 +27,9 @@ _IN_ORDER = """
 # The first few messages of each key by its index, and the first few of those.
 _BY_KEY = """
     INSERT INTO deliveries (sid, claim, due, deliveries, failures, seq)
-    SELECT ?1, ?2, ?3, 1, 0, m.seq FROM json_each(?4) AS k CROSS JOIN messages AS m
-    WHERE m.seq IN (SELECT seq FROM messages WHERE kid = k.value AND seq > ?5 ORDER BY seq LIMIT ?6)
-    ORDER BY m.seq LIMIT ?6"""
+    SELECT ?, ?, ?, 1, 0, m.seq FROM json_each(?) AS k CROSS JOIN messages AS m
+    WHERE m.seq IN (SELECT seq FROM messages WHERE kid = k.value AND seq > ? ORDER BY seq LIMIT ?)
+    ORDER BY m.seq LIMIT ?"""
 
 
 def take(database: Database, pattern: str, after: int, limit: int, delivery: tuple[int, int, float]) -> int:
@@ -49,7 +49,7 @@ def take(database: Database, pattern: str, after: int, limit: int, delivery: tup
     if taken > left or near >= log.end(database):
         return taken
     if len(kids) <= _FEW_KEYS:
-        return taken + database.execute(_BY_KEY, (*delivery, listed, near, left)).rowcount
+        return taken + database.execute(_BY_KEY, (*delivery, listed, near, left, left)).rowcount
     return taken + database.execute(_IN_ORDER, (*delivery, listed, near, _ENDLESS, left)).rowcount
 
 

@@ -70,12 +70,12 @@ def status(database: Database) -> list[SubscriptionStatus]:
             (SELECT count(*) FROM letters AS l WHERE l.sid = s.sid)
         FROM subscriptions AS s LEFT JOIN (
             SELECT sid,
-                sum(claim IS NOT NULL AND due > ?1) AS in_flight,
+                sum(claim IS NOT NULL AND due > ?) AS in_flight,
                 sum(claim IS NULL AND failures > 0) AS delayed,
                 count(*) AS unsettled
             FROM deliveries GROUP BY sid
         ) AS d USING (sid)
-        WHERE s.prefix = ?2 ORDER BY s.pattern, s."group" """,
+        WHERE s.prefix = ? ORDER BY s.pattern, s."group" """,
         (time.time(), database.prefix),
     ).fetchall()
     found = []

@@ -62,11 +62,11 @@ def claim(database: Database, group: Group, limit: int, lease: float) -> Claim:
     number, until = secrets.randbits(62), now + lease
     again = database.execute(
         """
-        UPDATE deliveries SET claim = ?1, due = ?2, deliveries = deliveries + 1
-        WHERE sid = ?3 AND seq IN (
-            SELECT seq FROM deliveries WHERE sid = ?3 AND due <= ?4 ORDER BY due, seq LIMIT ?5
+        UPDATE deliveries SET claim = ?, due = ?, deliveries = deliveries + 1
+        WHERE sid = ? AND seq IN (
+            SELECT seq FROM deliveries WHERE sid = ? AND due <= ? ORDER BY due, seq LIMIT ?
         )""",
-        (number, until, sid, now, limit),
+        (number, until, sid, sid, now, limit),
     ).rowcount
     new = 0
     if again < limit:
@@ -75,9 +75,9 @@ def claim(database: Database, group: Group, limit: int, lease: float) -> Claim:
     if new:
         database.execute(
             """
-            UPDATE subscriptions SET cursor = (SELECT max(seq) FROM deliveries WHERE sid = ?1)
-            WHERE sid = ?1""",
-            (sid,),
+            UPDATE subscriptions SET cursor = (SELECT max(seq) FROM deliveries WHERE sid = ?)
+            WHERE sid = ?""",
+            (sid, sid),
         )
     if again or new:
         database.news.falls_due(sid, until)

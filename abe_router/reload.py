@@ -26,8 +26,9 @@ _log = logging.getLogger(__name__)
 
 #: Quiet time after a change before it is looked at, and how often changes are gathered, in milliseconds.
 DEBOUNCE, STEP = 100, 20
-#: A look at the files without any sign of change, in milliseconds, for filesystems that give none.
-POLL = 2_000
+#: A look at the files without any sign of change, in milliseconds: for filesystems that give none, and for
+#: what changed while the watch was not yet, or no longer, on the right folders.
+POLL = 500
 
 #: The state of files: of each its inode, size and time of change, or None where there is none.
 Fingerprint = dict[Path, tuple[int, int, int] | None]
@@ -44,8 +45,11 @@ class Reloader:
         self._stopping = asyncio.Event()
         self._applying: set[asyncio.Task[Reloaded]] = set()
         self._told: Fingerprint = {}
+        self._loads = 0
         #: The faults of the last edit; empty when it was accepted.
         self.rejected: tuple[Diagnostic, ...] = ()
+        #: Whether the folders are being watched.
+        self.watching = False
 
     def stop(self) -> None:
         """Make `run` end; idempotent."""
@@ -66,6 +70,7 @@ class Reloader:
 
     async def reload(self) -> None:
         """Load the files and have the router apply them, unless they have faults or say nothing new."""
+        self._loads += 1
         try:
             table = await asyncio.to_thread(self._loader.load)
         except ConfigError as error:
@@ -84,6 +89,9 @@ class Reloader:
         self._applying.add(applying)
         applying.add_done_callback(self._applying.discard)
 
+    def _folders(self) -> set[Path]:
+        return _folders([*self._loader.files, *_code(self._router.table)])
+
     def _tell_of_code(self) -> None:
         now = _fingerprint(_code(self._router.table))
         for path, state in now.items():
@@ -94,7 +102,7 @@ class Reloader:
     async def _signs(self) -> AsyncIterator[bool]:
         """Yield whenever it is worth a look: True after a change that was seen, False from time to time."""
         while not self._stopping.is_set():
-            folders = _folders([*self._loader.files, *_code(self._router.table)])
+            folders = self._folders()
             try:
                 async for changes in awatch(
                     *folders,
@@ -107,8 +115,9 @@ class Reloader:
                     recursive=False,
                     ignore_permission_denied=True,
                 ):
+                    loads, self.watching = self._loads, True
                     yield bool(changes)
-                    if _folders([*self._loader.files, *_code(self._router.table)]) != folders:
+                    if loads != self._loads and self._folders() != folders:
                         break
             except (OSError, RuntimeError) as error:  # too many watches, a folder that went away
                 _log.warning("files are polled, for they cannot be watched: %s", error)

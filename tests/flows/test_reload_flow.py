@@ -1,0 +1,229 @@
+"""How a saved file reaches the running router, however it was saved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from abe_router.config import Loader
+from abe_router.event import Event, Events, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.reload import Reloader
+from abe_router.router import Router
+
+from .conftest import Running
+
+HANDLERS = """
+async def one(payload):
+    pass
+
+async def two(payload):
+    pass
+"""
+BILLING = "orders.created/billing"
+
+
+def routes(*groups: str, concurrency: int = 10) -> str:
+    consumers = "".join(
+        f"      {g}: {{handler: reload_handlers:one, concurrency: {concurrency}}}\n" for g in groups
+    )
+    return f"backend: memory://\nroutes:\n  orders.created:\n    consumers:\n{consumers}"
+
+
+class Edited(Running):
+    """A router that follows a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "routes.yaml"
+        self.events = Events([((Event,), self.log)])
+        self.router = Router(self.backend, self.events)
+        self.loader = Loader(self.path)
+        self.reloader = Reloader(self.loader, self.router, self.events)
+
+    async def edited(self, count: int = 1) -> Reloaded:
+        """Wait for the receipt of that many reloads since the start; each is seen within a second."""
+        began = time.monotonic()
+        receipts = await self.log.wait_for(Reloaded, count + 1)
+        assert time.monotonic() - began < 1.0
+        return receipts[-1]
+
+    async def rejected(self, count: int = 1) -> str:
+        events = await self.log.wait_for(ReloadRejected, count)
+        return events[-1].diagnostics[0].message
+
+
+@asynccontextmanager
+async def following(folder: Path, text: str) -> AsyncIterator[Edited]:
+    sys.modules.pop("reload_handlers", None)  # each test has its own
+    (folder / "reload_handlers.py").write_text(HANDLERS)
+    run = Edited(folder)
+    if not run.path.exists():
+        run.path.write_text(text)
+    await run.router.apply(run.loader.load())
+    watching = asyncio.create_task(run.reloader.run())
+    # The first look comes once the watch stands; from then on every change is seen by it.
+    while not run.reloader.watching:
+        await asyncio.sleep(0.01)
+    try:
+        yield run
+    finally:
+        run.reloader.stop()
+        await watching
+        await run.router.stop(drain=0)
+
+
+async def test_an_in_place_write_is_followed_and_the_untouched_consumer_stays(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        before = run.router.consumers[BILLING]
+        run.path.write_text(routes("billing", "audit"))
+        receipt = await run.edited()
+        assert (receipt.added, receipt.kept) == (("orders.created/audit",), 1)
+        assert run.router.consumers[BILLING] is before
+
+
+async def test_an_atomic_save_is_followed_again_and_again(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        for number in range(1, 4):
+            fresh = tmp_path / f".routes.{number}"
+            fresh.write_text(routes("billing", concurrency=number))
+            fresh.replace(run.path)
+            assert (await run.edited(number)).changed == (BILLING,)
+            assert run.router.consumers[BILLING].route.concurrency == number
+
+
+async def test_an_editor_that_moves_the_old_file_away_is_followed(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        run.path.rename(tmp_path / "routes.yaml~")
+        run.path.write_text(routes("audit"))
+        receipt = await run.edited()
+        assert (receipt.added, receipt.removed) == (("orders.created/audit",), (BILLING,))
+
+
+async def test_a_config_map_swap_is_followed(tmp_path):
+    for version, groups in (("v1", ["billing"]), ("v2", ["billing", "audit"])):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "routes.yaml").write_text(routes(*groups))
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "routes.yaml").symlink_to("..data/routes.yaml")
+    async with following(tmp_path, "") as run:
+        (tmp_path / "..data_tmp").symlink_to("v2")
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        assert (await run.edited()).added == ("orders.created/audit",)
+
+
+async def test_a_link_to_a_file_elsewhere_is_followed(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    here = tmp_path / "here"
+    elsewhere.mkdir()
+    here.mkdir()
+    (elsewhere / "real.yaml").write_text(routes("billing"))
+    (here / "routes.yaml").symlink_to(elsewhere / "real.yaml")
+    async with following(here, "") as run:
+        (elsewhere / "real.yaml").write_text(routes("billing", "audit"))
+        assert (await run.edited()).added == ("orders.created/audit",)
+
+
+async def test_a_deleted_file_changes_nothing_and_its_return_is_followed(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        before = run.router.consumers[BILLING]
+        run.path.unlink()
+        assert "does not exist" in await run.rejected()
+        assert run.router.consumers == {BILLING: before}
+        run.path.write_text(routes("billing", "audit"))
+        assert (await run.edited()).added == ("orders.created/audit",)
+        assert run.router.consumers[BILLING] is before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "routes: [", "routes:\n  orders.created: {consumers: {billing: nope:x}}\n"]
+)
+async def test_a_faulty_edit_changes_nothing(tmp_path, text):
+    async with following(tmp_path, routes("billing")) as run:
+        before = run.router.consumers[BILLING]
+        run.path.write_text(text)
+        await run.rejected()
+        assert run.router.consumers == {BILLING: before}
+        assert run.reloader.rejected
+
+        run.path.write_text(routes("billing"))
+        receipt = await run.edited()
+        assert receipt.kept == 1
+        assert not run.reloader.rejected
+        assert run.router.consumers[BILLING] is before
+
+
+async def test_a_schema_edit_alone_restarts_only_the_routes_that_use_it(tmp_path):
+    (tmp_path / "schemas").mkdir()
+    schema = tmp_path / "schemas" / "order.json"
+    schema.write_text("{}")
+    text = (
+        "backend: memory://\nschemas: schemas\nroutes:\n"
+        "  orders.created: {schema: order.json, consumers: {billing: 'reload_handlers:one'}}\n"
+        "  orders.paid: {consumers: {billing: 'reload_handlers:two'}}\n"
+        "  orders.#: {consumers: {trail: 'reload_handlers:two'}}\n"
+    )
+    async with following(tmp_path, text) as run:
+        untouched = run.router.consumers["orders.paid/billing"]
+        schema.write_text(json.dumps({"type": "object"}))
+        receipt = await run.edited()
+        assert receipt.changed == (BILLING, "orders.#/trail")
+        assert run.router.consumers["orders.paid/billing"] is untouched
+
+
+async def test_a_faulty_schema_is_rejected_and_its_mending_followed(tmp_path):
+    (tmp_path / "schemas").mkdir()
+    schema = tmp_path / "schemas" / "order.json"
+    schema.write_text("{}")
+    text = (
+        "backend: memory://\nschemas: schemas\nroutes:\n"
+        "  orders.created: {schema: order.json, consumers: {billing: 'reload_handlers:one'}}\n"
+    )
+    async with following(tmp_path, text) as run:
+        schema.write_text('{"type": "objekt"}')
+        await run.rejected()
+        schema.write_text('{"type": "object"}')
+        assert (await run.edited()).changed == (BILLING,)
+
+
+async def test_a_file_that_was_missing_when_named_is_seen_when_it_comes(tmp_path):
+    (tmp_path / "schemas").mkdir()
+    async with following(tmp_path, routes("billing")) as run:
+        run.path.write_text(
+            "backend: memory://\nschemas: schemas\nroutes:\n"
+            "  orders.created: {schema: order.json, consumers: {billing: 'reload_handlers:one'}}\n"
+        )
+        await run.rejected()
+        (tmp_path / "schemas" / "order.json").write_text("{}")
+        assert (await run.edited()).changed == (BILLING,)
+
+
+async def test_a_save_that_changes_no_byte_changes_nothing(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        os.utime(run.path)
+        run.path.write_text(routes("billing"))
+        run.path.write_text(routes("billing", "audit"))
+        await run.edited()
+        assert len(run.log.of(Reloaded)) == 2
+
+
+async def test_changed_handler_code_is_told_for_it_needs_a_restart(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        (tmp_path / "reload_handlers.py").write_text(HANDLERS + "\nX = 1\n")
+        (needed,) = await run.log.wait_for(RestartNeeded)
+        assert needed.path.name == "reload_handlers.py"
+        assert len(run.log.of(Reloaded)) == 1
+
+
+async def test_another_backend_is_told_for_it_needs_a_restart(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        run.path.write_text(routes("billing").replace("memory://", f"sqlite:///{tmp_path}/x.db"))
+        (needed,) = await run.log.wait_for(RestartNeeded)
+        assert needed.what == "the backend"

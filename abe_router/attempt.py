@@ -50,6 +50,16 @@ class Worker:
         self.timed_out = False
         self.task: asyncio.Task[None] | None = None
 
+    def begin(self, deliveries: Sequence[Delivery], deadline: float) -> None:
+        """Note what is being handled, and until when by the loop's clock it may be."""
+        self.deliveries, self.deadline, self.timed_out = deliveries, deadline, False
+
+    def end(self) -> None:
+        """Note that it is not being handled any more."""
+        self.deliveries = ()
+        if self.timed_out and self.task is not None:
+            self.task.uncancel()  # the handler swallowed the cancellation and returned: it did its work
+
     def expire(self, now: float) -> None:
         """Cancel the handler when its time, by the loop's clock, is up."""
         if self.deliveries and now >= self.deadline and not self.timed_out and self.task:
@@ -68,7 +78,7 @@ class Attempts:
         self._route, self._table, self._threads = route, table, threads
         self._tell_handled = tell_handled
         self._limit = route.delivery_limit
-        self._call = route.handler.call
+        self._call = route.handler.call if route.handler.is_async else self._call_in_thread
         self._schemas: dict[str, tuple[Schema, ...]] = {}
 
     async def run(self, worker: Worker, delivery: Delivery, now: float) -> Verdict:
@@ -76,12 +86,14 @@ class Attempts:
         checked = self._check(delivery)
         if isinstance(checked, Verdict):
             return checked
-        message = delivery.message
-        worker.deliveries = (delivery,)
-        arguments = (checked[0], message) if self._route.handler.wants_message else checked
-        failure = await self._handle(worker, arguments, now)
-        if failure is not None:
-            return self._judge(delivery, failure)
+        arguments = (checked[0], delivery.message) if self._route.handler.wants_message else checked
+        worker.begin((delivery,), now + self._route.timeout)
+        try:
+            await self._call(*arguments)
+        except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
+            return self._judge(delivery, self._failure(worker, error))
+        finally:
+            worker.end()
         if self._tell_handled:
             return self._handled(delivery, asyncio.get_running_loop().time() - now)
         return _HANDLED
@@ -98,59 +110,53 @@ class Attempts:
         places = [index for index, item in enumerate(checked) if not isinstance(item, Verdict)]
         if not places:
             return verdicts
-        worker.deliveries = deliveries
         payloads = [item[0] for item in checked if not isinstance(item, Verdict)]
         messages = [deliveries[index].message for index in places]
         arguments = (payloads, messages) if self._route.handler.wants_message else (payloads,)
-        answers: list[Any] = []
-        failure = await self._handle(worker, arguments, now, answers)
+        said: Sequence[Any] = [None] * len(places)
+        worker.begin(deliveries, now + self._route.timeout)
+        try:
+            answer = await self._call(*arguments)
+        except BaseException as error:  # noqa: BLE001  as in `run`
+            said = [self._failure(worker, error)] * len(places)
+        else:
+            if isinstance(answer, list | tuple):
+                said = answer
+        finally:
+            worker.end()
         seconds = asyncio.get_running_loop().time() - now
-        said = answers[0] if answers and isinstance(answers[0], list | tuple) else [None] * len(places)
-        if failure is None and len(said) != len(places):
+        if len(said) != len(places):
             text = f"the handler answered for {len(said)} messages of {len(places)}"
-            failure = BatchMismatch(text)
-        for index, word in zip(places, said if failure is None else [failure] * len(places), strict=True):
+            said = [BatchMismatch(text)] * len(places)
+        for index, word in zip(places, said, strict=True):
             if isinstance(word, BaseException | Reason):
                 verdicts[index] = self._judge(deliveries[index], word)
             elif self._tell_handled:
                 verdicts[index] = self._handled(deliveries[index], seconds)
         return verdicts
 
-    async def _handle(
-        self, worker: Worker, arguments: tuple[Any, ...], now: float, answers: list[Any] | None = None
-    ) -> BaseException | Reason | None:
-        """Call the handler; return its failure, None if there is none. `answers` gets what it returned."""
-        worker.timed_out = False
-        worker.deadline = now + self._route.timeout
-        task = worker.task
-        try:
-            if self._route.handler.is_async:
-                result = await self._call(*arguments)
-            else:
-                loop = asyncio.get_running_loop()
-                result = await loop.run_in_executor(self._threads, self._call, *arguments)
-                if asyncio.iscoroutine(result):  # a plain function that returns a coroutine
-                    result = await result
-        except asyncio.CancelledError:
-            if worker.timed_out and task is not None:
-                # The watchdog cancelled once, so one is taken back; any more came from a stop.
-                if task.uncancel() > 0:
-                    raise
-                return self._timeout_reason()
-            if task is not None and task.cancelling():
-                raise
-            return Reason("failed", "CancelledError", "the handler was cancelled from within")
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
+    async def _call_in_thread(self, *arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._threads, self._route.handler.call, *arguments)
+        # A plain function may return a coroutine.
+        return await result if asyncio.iscoroutine(result) else result
+
+    def _failure(self, worker: Worker, error: BaseException) -> BaseException | Reason:
+        """Return what it means that the handler ended by `error`; raise it when it is not the handler's."""
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            raise error
+        if not isinstance(error, asyncio.CancelledError):
             return error
-        finally:
-            worker.deliveries = ()
+        task = worker.task
         if worker.timed_out and task is not None:
-            task.uncancel()  # it swallowed the cancellation and returned: it did its work
-        if answers is not None:
-            answers.append(result)
-        return None
+            # The watchdog cancelled once, so one is taken back; any more came from a stop.
+            worker.timed_out = False
+            if task.uncancel() > 0:
+                raise error
+            return self._timeout_reason()
+        if task is not None and task.cancelling():
+            raise error
+        return Reason("failed", "CancelledError", "the handler was cancelled from within")
 
     def _judge(self, delivery: Delivery, failure: BaseException | Reason) -> Verdict:
         """Decide how a failed attempt ends."""

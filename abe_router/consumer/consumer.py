@@ -109,9 +109,9 @@ class Consumer:
     async def _consume(self, subscription: Subscription) -> None:
         route, events, loop = self.route, self._events, asyncio.get_running_loop()
         settler = self._settler = Settler(route, subscription, events)
-        crew = self._crew = Crew(route, self._attempts, settler, self._hungry)
         leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
-        crew.watched_by(leases)
+        ahead, hungry = self._lookahead, self._wants_fetch.set
+        crew = self._crew = Crew(route, self._attempts, settler, leases, ahead, hungry)
         settling = asyncio.create_task(settler.run())
         watching = asyncio.create_task(self._watch(crew, leases))
         fetching = asyncio.create_task(self._fetch_all(subscription, crew, leases))
@@ -147,7 +147,7 @@ class Consumer:
         places = route.concurrency * (route.batch.size if route.batch else 1)
         while not self._stop.is_set():
             room = places + ahead.depth - crew.waiting - crew.running
-            if room < max(1, ahead.depth // 2):
+            if room < max(1, ahead.low):
                 self._wants_fetch.clear()
                 await self._wants_fetch.wait()
                 continue
@@ -215,10 +215,6 @@ class Consumer:
                 self._events.emit(BackendBack(self.route.name, loop.time() - lost_at))
             return result
         return None
-
-    def _hungry(self, waiting: int) -> None:
-        if waiting <= self._lookahead.depth // 2 and not self._wants_fetch.is_set():
-            self._wants_fetch.set()
 
     def _release(self, deliveries: Sequence[Delivery]) -> int:
         for delivery in deliveries:

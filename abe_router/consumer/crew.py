@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from abe_router.attempt import Attempts, Worker
 from abe_router.backend import Delivery
 from abe_router.consumer.leases import Leases
+from abe_router.consumer.lookahead import Lookahead
 from abe_router.consumer.settler import Settler
 from abe_router.route import Route
 
@@ -16,26 +17,29 @@ from abe_router.route import Route
 class Crew:
     """At most `concurrency` workers, made when first needed, that take deliveries from one hand.
 
-    `hungry` is called when a worker is done with one and the hand is low.
+    Before one is started `leases` sees to it that it is still ours. `hungry` is called when a worker is
+    done and the hand is as low as `ahead` says.
     """
 
     def __init__(
-        self, route: Route, attempts: Attempts, settler: Settler, hungry: Callable[[int], None]
+        self,
+        route: Route,
+        attempts: Attempts,
+        settler: Settler,
+        leases: Leases,
+        ahead: Lookahead,
+        hungry: Callable[[], None],
     ) -> None:
-        self._route, self._attempts, self._settler, self._hungry = route, attempts, settler, hungry
+        self._route, self._attempts, self._settler, self._leases = route, attempts, settler, leases
+        self._ahead, self._hungry = ahead, hungry
         self._hand: deque[Delivery] = deque()
         self._workers: list[Worker] = []
         self._parked: list[asyncio.Future[None]] = []
         self._gathering = asyncio.Lock()
         self._more = asyncio.Event()
         self._stopping = False
-        self._leases: Leases | None = None
         #: Ends, with the error, when a worker fails by a fault that is not its handler's.
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def watched_by(self, leases: Leases) -> None:
-        """Have the leases looked after by `leases`; before a message is started it must still be ours."""
-        self._leases = leases
 
     @property
     def waiting(self) -> int:
@@ -107,17 +111,18 @@ class Crew:
                 worker.task.cancel()
 
     async def _work(self, worker: Worker) -> None:
-        hand, attempt, settle = self._hand, self._attempts.run, self._settler.add
-        loop = asyncio.get_running_loop()
+        hand, leases, ahead = self._hand, self._leases, self._ahead
+        attempt, settle, clock = self._attempts.run, self._settler.add, asyncio.get_running_loop().time
         while True:
             while hand:
-                now = loop.time()
-                if self._leases is not None and self._leases.overdue(now):
-                    await self._leases.renew()
+                now = clock()
+                if now > leases.overdue_at:
+                    await leases.renew()
                     continue
                 delivery = hand.popleft()
                 settle(delivery, await attempt(worker, delivery, now))
-                self._hungry(len(hand))
+                if len(hand) <= ahead.low:
+                    self._hungry()
             if self._stopping:
                 return
             await self._park()
@@ -133,7 +138,8 @@ class Crew:
             verdicts = await self._attempts.run_batch(worker, batch, loop.time())
             for delivery, verdict in zip(batch, verdicts, strict=True):
                 self._settler.add(delivery, verdict)
-            self._hungry(len(self._hand))
+            if len(self._hand) <= self._ahead.low:
+                self._hungry()
 
     async def _gather(self) -> Sequence[Delivery]:
         """Return a full batch, or what there is once the first of it has waited long enough."""
@@ -144,7 +150,7 @@ class Crew:
         until = loop.time() + policy.wait
         while len(self._hand) < policy.size and not self._stopping and (left := until - loop.time()) > 0:
             await self._until_more(left)
-        if self._leases is not None and self._leases.overdue(loop.time()):
+        if loop.time() > self._leases.overdue_at:
             await self._leases.renew()
         return [self._hand.popleft() for _ in range(min(policy.size, len(self._hand)))]
 

@@ -33,18 +33,17 @@ class Leases:
         self._route, self._subscription, self._events = route, subscription, events
         self._held, self._drop = held, drop
         self._renewed_at = 0.0
+        #: From then on a lease may have run out: the process stood still, or its loop was blocked.
+        self.overdue_at = 0.0
 
     def begin(self, now: float) -> None:
-        """Note that after a time of having nothing there is something in hand, leased at `now`."""
+        """Note that everything in hand was leased at `now` or later."""
         self._renewed_at = now
+        self.overdue_at = now + self._route.lease * 2 / 3
 
     def due(self, now: float) -> bool:
         """Say whether it is time to renew."""
         return now - self._renewed_at >= self._route.lease / 3
-
-    def overdue(self, now: float) -> bool:
-        """Say whether a lease may have run out: the process stood still, or its loop was blocked."""
-        return now - self._renewed_at > self._route.lease * 2 / 3
 
     async def renew(self) -> None:
         """Extend every lease; what was lost before it was started is dropped, and told."""
@@ -56,7 +55,7 @@ class Leases:
             _log.warning("%s: leases not extended: %s", self._route.name, error)
             await asyncio.sleep(FIRST_PAUSE)
             return
-        self._renewed_at = began
+        self.begin(began)
         for delivery in self._drop(lost) if lost else ():
             message = delivery.message
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))

@@ -42,9 +42,9 @@ class Settler:
 
     def add(self, delivery: Delivery, verdict: Verdict) -> None:
         """Have a verdict carried out soon."""
-        self._waiting.append((delivery, verdict))
-        if not self._wanted.is_set():
+        if not self._waiting:
             self._wanted.set()
+        self._waiting.append((delivery, verdict))
 
     def finish(self) -> None:
         """Let `run` end once nothing is left, and be less patient with the backend."""

@@ -84,9 +84,10 @@ def _positional(function: Callable[..., Any], name: str) -> int:
         raise HandlerError("signature", f"`{name}` needs {len(required)} arguments", hint=wanted)
     if not positional and not many:
         raise HandlerError("signature", f"`{name}` takes no argument", hint=wanted)
-    # A second parameter with a default is the user's own unless it is called `message`.
+    # A second parameter with a default is the user's own unless it is called `message`, or `messages`.
     second = positional[1] if len(positional) > 1 else None
-    return 2 if second is not None and (second.default is p.empty or second.name == "message") else 1
+    asked = second is not None and (second.default is p.empty or second.name in {"message", "messages"})
+    return 2 if asked else 1
 
 
 def put_first_on_import_path(folders: Iterable[Path]) -> None:

@@ -86,6 +86,8 @@ def _lines(verdicts: Sequence[Verdict], fates: Sequence[Fate]) -> Iterator[str]:
         yield f"route {one.route} ({one.handler}): {head}"
         for reason in one.why:
             yield f"  {reason}"
+        for measure in one.how:
+            yield f"  {measure}"
         if len(one.attempts) > 1:
             later = ", ".join(duration(seconds) for seconds in one.attempts[1:])
             yield f"  tried again at the latest after {later}"

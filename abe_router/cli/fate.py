@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from abe_router.cli.routes import batch_text
+from abe_router.config.rate_text import format_rate
 from abe_router.log import duration
 from abe_router.pattern import matches
 from abe_router.route import Route
@@ -17,9 +19,9 @@ class Fate:
     """What a route would do with a message.
 
     `matches` says whether the route gets it at all, `delivered` whether its handler would; `why` says what
-    is in the way. `attempts` are the latest times of every attempt, in seconds after the first, without
-    the time that the handler takes. `ends` says for each way to fail where the message ends. Both are
-    empty when no handler gets it.
+    is in the way, `how` in what measure its handler gets them. `attempts` are the latest times of every
+    attempt, in seconds after the first, without the time that the handler takes. `ends` says for each way
+    to fail where the message ends. All three are empty when no handler gets it.
     """
 
     route: str
@@ -27,6 +29,7 @@ class Fate:
     matches: bool
     delivered: bool
     why: Sequence[str] = ()
+    how: Sequence[str] = ()
     attempts: Sequence[float] = ()
     ends: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,6 +60,7 @@ def fate(route: Route, key: str, payload: Any) -> Fate:
         route.handler.path,
         matches=True,
         delivered=True,
+        how=tuple(_measures(route)),
         attempts=tuple(accumulate(delays, initial=0.0)),
         ends={
             "the handler raises": last,
@@ -65,6 +69,13 @@ def fate(route: Route, key: str, payload: Any) -> Fate:
             "it kills the worker": f"{grave} after delivery {route.delivery_limit}",
         },
     )
+
+
+def _measures(route: Route) -> Iterator[str]:
+    if route.batch is not None:
+        yield f"in batches of {batch_text(route.batch)}"
+    if route.rate is not None:
+        yield f"at most {format_rate(route.rate)}, all processes together"
 
 
 def mismatch(pattern: str, key: str) -> str:

@@ -15,11 +15,12 @@ from abe_router.cli.access import read_table
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK
 from abe_router.cli.options import json_option
-from abe_router.cli.routes import start_text
+from abe_router.cli.routes import batch_text, start_text
 from abe_router.cli.screen import show_json, show_table
+from abe_router.config.rate_text import format_rate
 from abe_router.log import duration
 from abe_router.retry import RetryPolicy
-from abe_router.route import Route, RouteTable
+from abe_router.route import Batch, Route, RouteTable
 from abe_router.schema import Schema
 
 _DURATIONS = {"timeout", "lease", "drain", "retry.initial", "retry.max"}
@@ -113,6 +114,10 @@ def _text(name: str, value: Any) -> str:
             return msgspec.json.encode(value.document).decode()
         case "start", float() | int():
             return start_text(value)
+        case "batch", Batch():
+            return batch_text(value)
+        case "rate", float() | int():
+            return format_rate(value)
         case _, float() | int() if name in _DURATIONS and not math.isinf(value):
             return duration(value)
         case _, None:

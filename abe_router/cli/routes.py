@@ -12,9 +12,10 @@ from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK
 from abe_router.cli.options import json_option, routes_argument
 from abe_router.cli.screen import moment, show_json, show_table
+from abe_router.config.rate_text import format_rate
 from abe_router.log import duration
 from abe_router.pattern import matches
-from abe_router.route import Route, RouteTable
+from abe_router.route import Batch, Route, RouteTable
 
 #: More schemas than these are counted in the table, not named.
 MOST_SCHEMAS = 3
@@ -48,7 +49,7 @@ def command(routes: Path, json: bool) -> int:
 
 
 def route_values(route: Route) -> dict[str, Any]:
-    """Return everything a route says, as plain JSON values; durations are in seconds."""
+    """Return everything a route says, as plain JSON values; durations and rates are by the second."""
     return {
         "route": route.name,
         "key": route.key,
@@ -66,6 +67,8 @@ def route_values(route: Route) -> dict[str, Any]:
         "dead_letter": route.dead_letter,
         "start": start_text(route.start),
         "paused": route.paused,
+        "batch": route.batch,
+        "rate": route.rate,
     }
 
 
@@ -74,6 +77,11 @@ def start_text(start: float) -> str:
     if start == 0:
         return "earliest"
     return "latest" if math.isinf(start) else moment(start)
+
+
+def batch_text(batch: Batch) -> str:
+    """Return how messages are brought together."""
+    return f"up to {batch.size:,} in {duration(batch.wait)}"
 
 
 def _policies(route: Route) -> Iterator[str]:
@@ -88,6 +96,10 @@ def _policies(route: Route) -> Iterator[str]:
         yield "no dead letters"
     if route.start != 0:
         yield f"start {start_text(route.start)}"
+    if route.batch:
+        yield f"batch {batch_text(route.batch)}"
+    if route.rate:
+        yield f"rate {format_rate(route.rate)}"
     if route.paused:
         yield "paused"
 

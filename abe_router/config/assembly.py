@@ -14,7 +14,7 @@ from abe_router.errors import HandlerError
 from abe_router.handler import Handler
 from abe_router.pattern import is_group, is_pattern, is_wild, matches, overlaps
 from abe_router.retry import RetryPolicy
-from abe_router.route import Contract, Route
+from abe_router.route import Batch, Contract, Route
 from abe_router.schema import Schema
 
 _HANDLER_CODES = {
@@ -98,6 +98,7 @@ class Assembly:
             contracts=contracts,
             when=when,
             retry=self._retry(consumer),
+            batch=self._batch(consumer),
             **{name: self._option(name, consumer) for name in _PLAIN},
         )
 
@@ -109,6 +110,13 @@ class Assembly:
             return self._default_retry
         own = consumer.retry.model_dump(exclude_unset=True)
         return RetryPolicy(**{**self._defaults.retry.model_dump(), **own})
+
+    def _batch(self, consumer: Consumer) -> Batch | None:
+        batch, inherited = self._option("batch", consumer), self._defaults.batch
+        if batch is None:
+            return None
+        said = {} if inherited is None else inherited.model_dump(exclude_unset=True)
+        return Batch(**{**batch.model_dump(), **said, **batch.model_dump(exclude_unset=True)})
 
     def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:
@@ -126,7 +134,7 @@ class Assembly:
 
 
 #: The options that a route takes as they are.
-_PLAIN = tuple(name for name in Options.model_fields if name not in {"when", "retry"})
+_PLAIN = tuple(name for name in Options.model_fields if name not in {"batch", "retry", "when"})
 
 
 def _side(kind: str, node: Node, path: str) -> Span:

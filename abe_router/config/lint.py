@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
 from abe_router.backend import Features
+from abe_router.config.batch_lint import batch_findings
 from abe_router.config.code import Code
 from abe_router.config.duration import format_duration
 from abe_router.config.faults import Faults, Span
@@ -30,6 +31,9 @@ class Lint:
             self._retry(route)
             self._threads(route)
             self._drain(route)
+            for code, option, message, hint in batch_findings(route):
+                span = self._given(route, *option) or self._given(route, "batch") or self._group(route)
+                self._warn(code, message, span, hint)
         if features is not None:
             self._backend(features)
         self._unchecked()

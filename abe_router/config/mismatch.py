@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from abe_router.config.code import Code
 from abe_router.config.faults import Faults, Span
-from abe_router.config.model import Consumer, Entry, File, Options, Retry
+from abe_router.config.model import Batch, Consumer, Entry, File, Options, Retry
 from abe_router.config.node import Node
 
 Steps = tuple[str | int, ...]
@@ -34,13 +34,21 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
 }
 #: The custom kinds of the model, whose errors carry what was wanted and a hint.
-_CUSTOM = {"duration": Code.DURATION, "timestamp": Code.TIMESTAMP, "json_schema": Code.WRONG_TYPE}
+_CUSTOM = {
+    "duration": Code.DURATION,
+    "json_schema": Code.WRONG_TYPE,
+    "rate": Code.RATE,
+    "timestamp": Code.TIMESTAMP,
+}
 _HOMES: dict[type[BaseModel], str] = {
+    Batch: "`batch`",
     Consumer: "a consumer, or of `defaults`",
     Entry: "a routing key",
     File: "the file",
     Retry: "`retry`",
 }
+#: The options that are mappings themselves.
+_PARTS: dict[str | int, type[BaseModel]] = {"batch": Batch, "retry": Retry}
 
 
 def read_model(root: Node, faults: Faults) -> File | None:
@@ -116,6 +124,8 @@ def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None
         hint = "leave out the quotes" if _quoted(kind, node) else ""
         if len(path) == 2 and path[0] == "routes":
             hint = "write `schema:` or `consumers:` below it"
+        if path[-1:] == ("batch",):
+            hint = "write `{size: 100, wait: 50ms}`"
         faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
 
 
@@ -146,8 +156,8 @@ def _tell_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
 
 
 def _model_at(path: Steps) -> type[BaseModel]:
-    if path and path[-1] == "retry":
-        return Retry
+    if path and path[-1] in _PARTS:
+        return _PARTS[path[-1]]
     if path[:1] == ("defaults",):
         return Options
     if len(path) < 3:

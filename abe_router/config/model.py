@@ -18,6 +18,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from abe_router.config.duration import PATTERN, parse_duration, suggest_duration
+from abe_router.config.rate_text import PATTERN as RATE_PATTERN
+from abe_router.config.rate_text import parse_rate, suggest_rate
 
 #: Where messages are kept when the file does not say.
 DEFAULT_BACKEND = "${ABE_ROUTER_BACKEND:-sqlite:///.abe-router.db}"
@@ -36,6 +38,18 @@ def _positive(value: Any) -> float:
     if (seconds := _duration(value)) == 0:
         raise PydanticCustomError("duration", "a duration above zero", {"hint": "write `30s`"})
     return seconds
+
+
+def _rate(value: Any) -> float:
+    try:
+        return parse_rate(value if isinstance(value, str) else "")
+    except ValueError as error:
+        hint = f"write `{suggest_rate(str(value)) or '100/s'}`"
+        if str(value).startswith("0/"):
+            hint = "`paused: true` holds a route back for good"
+        elif "between" in str(error):
+            hint = "at least one a year, and at most `1000000/s`"
+        raise PydanticCustomError("rate", "a rate", {"hint": hint}) from None
 
 
 def _start(value: Any) -> float:
@@ -63,6 +77,7 @@ _DURATION = {"type": "string", "pattern": PATTERN}
 _START = {"anyOf": [{"enum": ["earliest", "latest"]}, {"type": "string", "format": "date-time"}]}
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION)]
 PositiveDuration = Annotated[float, BeforeValidator(_positive), WithJsonSchema(_DURATION)]
+Rate = Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "pattern": RATE_PATTERN})]
 Start = Annotated[float, BeforeValidator(_start), WithJsonSchema(_START)]
 Filter = Annotated[Any, BeforeValidator(_json_schema), WithJsonSchema({"type": ["object", "boolean"]})]
 
@@ -80,6 +95,15 @@ class Retry(_Mapping):
     max: Duration = Field("30s", validate_default=True, description="The longest delay.")
     jitter: bool = Field(
         True, description="Draw each delay between zero and its full length, so that retries spread out."
+    )
+
+
+class Batch(_Mapping):
+    """How many messages a handler gets at once, and how long they may take to come together."""
+
+    size: int = Field(100, ge=1, le=10_000, description="How many messages a handler gets at most.")
+    wait: Duration = Field(
+        "50ms", validate_default=True, description="How long the first of them waits for the others."
     )
 
 
@@ -122,6 +146,12 @@ class Options(_Mapping):
         description="Where a new group begins: the earliest message kept, the next to come, or a time.",
     )
     paused: bool = Field(False, description="Keep the subscription, but fetch nothing.")
+    batch: Batch | None = Field(
+        None, description="Hand over lists of messages; one at a time when absent or `null`."
+    )
+    rate: Rate | None = Field(
+        None, description="How many messages are handled at most, all processes together, such as `100/s`."
+    )
 
 
 class Consumer(Options):

@@ -116,6 +116,18 @@ def test_plan_of_the_same_file_keeps_everything(run: Run) -> None:
     assert plan["start"] == plan["stop"] == plan["restart"] == []
 
 
+def test_batches_and_rates_are_shown_by_routes_plan_and_explain(run: Run, shop: Path) -> None:
+    edited = ROUTES.replace("concurrency: 2", "rate: 90/m\n        batch: {size: 500, wait: 1s}")
+    (shop / "edited.yaml").write_text(edited)
+    restart = run("plan", "routes.yaml", "edited.yaml").out
+    assert "batch none → up to 500 in 1s, rate none → 90/m" in restart
+    assert "batch up to 500 in 1s, rate 90/m" in run("routes", "edited.yaml").out
+    audit = run("routes", "edited.yaml", "--json").json[1]
+    assert (audit["batch"], audit["rate"]) == ({"size": 500, "wait": 1.0}, 1.5)
+    told = run("explain", "orders.created", '{"id": 1, "total": 200}', "-c", "edited.yaml").out
+    assert "  in batches of up to 500 in 1s\n  at most 90/m, all processes together\n" in told
+
+
 def test_explain_says_where_a_message_goes_and_why(run: Run) -> None:
     done = run("explain", "orders.created", '{"id": 1, "total": 20}')
     assert done.code == 0

@@ -17,3 +17,11 @@ def compare(before, after, tolerance):
 
 async def _audit(payload):
     """Take a payload, but not from a routes file."""
+
+
+async def settle(order: dict):
+    """Take one payload."""
+
+
+async def note(payload, message):
+    """Take one payload and its message."""

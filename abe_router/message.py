@@ -30,6 +30,11 @@ _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.Decoder().decode
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+#: In MessagePack, a float whose exponent is all ones: NaN and the infinities (IEEE 754). Part of a number
+#: may look so too.
+_LIKE_NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -73,12 +78,13 @@ def encode(payload: Any) -> bytes:
     return body
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes, *, encoded_here: bool = False) -> Any:
     """Return the value of a JSON body, or raise PayloadMalformed.
 
-    Integers stay exact however large; of duplicate object keys the last one counts.
+    Integers stay exact however large; of duplicate object keys the last one counts. A body known to be
+    `encoded_here`, by `encode`, keeps the limits already.
     """
-    if fault := _limits(body):
+    if not encoded_here and (fault := _limits(body)):
         raise PayloadMalformed(fault)
     try:
         return _decode(body)
@@ -89,6 +95,9 @@ def decode(body: bytes) -> Any:
 def _limits(body: bytes) -> str:
     if len(body) > MAX_BYTES:
         return f"payload is {len(body):,} bytes, over the limit of {MAX_BYTES:,}"
+    # Deeper nesting takes more than so many brackets, and as many bytes at least.
+    if len(body) <= 2 * MAX_DEPTH:
+        return ""
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
         return f"payload is nested deeper than {MAX_DEPTH} levels"
     return ""
@@ -110,8 +119,17 @@ def _deeper_than(body: bytes, limit: int) -> bool:
     return bool(brackets)
 
 
-def _has_non_finite(value: Any) -> bool:
-    stack = [value]
+def _has_non_finite(payload: Any) -> bool:
+    """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
+    try:
+        packed = _pack(payload)
+    except (TypeError, ValueError, OverflowError):  # integers beyond 64 bits
+        return _finds_non_finite(payload)
+    return _LIKE_NON_FINITE.search(packed) is not None and _finds_non_finite(_unpack(packed))
+
+
+def _finds_non_finite(payload: Any) -> bool:
+    stack = [payload]
     while stack:
         item = stack.pop()
         if isinstance(item, float) and not math.isfinite(item):

@@ -24,18 +24,19 @@ def prepare(
     headers: Mapping[str, str] | None = None,
     id: str | None = None,
     allow_unrouted: bool = False,
+    encoded_here: bool = False,
 ) -> Message:
     """Return the message that publishing `body`, the payload as JSON, would append.
 
     Raise KeyInvalid, NoRoute, PayloadMalformed or PayloadInvalid, the last with every violation of every
-    schema that the table puts on `key`.
+    schema that the table puts on `key`. A body from `encode` is `encoded_here`, and is not measured anew.
     """
     check_key(key)
     if not (allow_unrouted or table.unrouted == "allow" or table.knows(key)):
         close = get_close_matches(key, table.concrete_keys, 1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
         raise NoRoute(f"no route and no schema knows `{key}`{hint}")
-    payload = decode(body)
+    payload = decode(body, encoded_here=encoded_here)
     for schema in table.schemas(key):
         if not schema.is_valid(payload):
             violations = [
@@ -60,6 +61,14 @@ async def publish(
     Raises what `prepare` raises, PayloadUnencodable when the payload is not JSON, and
     BackendUnavailable. What is checked is the JSON that is sent, not the object it was made from.
     """
-    message = prepare(table, key, encode(payload), headers=headers, id=id, allow_unrouted=allow_unrouted)
+    message = prepare(
+        table,
+        key,
+        encode(payload),
+        headers=headers,
+        id=id,
+        allow_unrouted=allow_unrouted,
+        encoded_here=True,
+    )
     await backend.append([message])
     return message

@@ -102,3 +102,13 @@ def test_a_message_is_a_value():
     assert one == type(one)(one.id, one.key, one.body, one.headers, one.published_at)
     with pytest.raises(AttributeError):
         one.id = "y"  # type: ignore[misc]
+
+
+def test_a_number_whose_bytes_look_like_nan_is_none():
+    value = {"number": 0xCB7FF00000000000, "nothing": None}
+    assert decode(encode(value)) == value
+
+
+def test_nan_is_found_beside_integers_beyond_64_bits():
+    with pytest.raises(PayloadUnencodable, match="NaN"):
+        encode({"a": 2**70, "b": [float("nan")]})

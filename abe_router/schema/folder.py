@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin
+from urllib.parse import unquote
 
 import jsonschema_rs
 
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.schema.dialect import Steps, faults, pointer, subschemas
-from abe_router.schema.library import Document, Library
+from abe_router.schema.library import Document, Library, join
 from abe_router.schema.schema import Schema
 from abe_router.schema.sensitive import Sensitivity
 from abe_router.schema.violation import Describer
@@ -155,7 +155,7 @@ class _Reference:
     @property
     def target(self) -> str:
         """The document that it leads to, as a URI in plain characters, whichever of them are quoted."""
-        return unquote(urljoin(self.base, unquote(self.text.partition("#")[0])))
+        return unquote(join(self.base, unquote(self.text.partition("#")[0])))
 
     def fault(self, reason: SchemaFault) -> SchemaFault:
         """Return the fault that what it refers to cannot be had."""
@@ -173,7 +173,7 @@ def _references(documents: Mapping[str, Document]) -> Iterator[_Reference]:
             base = next(bases[path[:n]] for n in range(len(path), -1, -1) if path[:n] in bases)
             own = schema.get("$id", schema.get("id"))
             if isinstance(own, str) and not own.startswith("#"):
-                base = bases[path] = urljoin(base, own)
+                base = bases[path] = join(base, own)
             for key in ("$ref", "$dynamicRef", "$recursiveRef"):
                 if isinstance(text := schema.get(key), str):
                     yield _Reference(document, pointer([*path, key]), key, base, text)
@@ -208,7 +208,7 @@ def _unresolved(
             continue
         try:
             registry.resolver(reference.base).lookup(reference.text)
-        except jsonschema_rs.ReferencingError:
+        except (jsonschema_rs.ReferencingError, ValueError):
             target = by_target.get(reference.target)
             places = [pointer(path) for path, _ in subschemas(target.value)] if target else []
             before, _, fragment = reference.text.partition("#")

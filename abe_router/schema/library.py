@@ -20,6 +20,14 @@ from abe_router.source import Source
 MAX_FILES = 10_000
 
 
+def join(base: str, reference: str) -> str:
+    """Return the URI that a reference leads to; `base` itself when it is no reference at all."""
+    try:
+        return urljoin(base, reference)
+    except ValueError:
+        return base
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A parsed schema document; `canonical` is its JSON however the file is laid out."""
@@ -129,7 +137,7 @@ class Library:
                 value = document.value if isinstance(document, Document) else None
                 own = value.get("$id", value.get("id")) if isinstance(value, dict) else None
                 if isinstance(own, str):
-                    self._identified.setdefault(urljoin(uri, own).removesuffix("#"), self.root / name)
+                    self._identified.setdefault(join(uri, own).removesuffix("#"), self.root / name)
         return self._identified
 
 

@@ -77,7 +77,7 @@ class Sensitivity:
                 resolved = resolver.lookup(reference)
                 contents = resolved.contents
                 self._targets[key] = (contents, resolved.resolver) if isinstance(contents, dict) else None
-            except ReferencingError:
+            except (ReferencingError, ValueError):
                 self._targets[key] = None
         return self._targets[key]
 
@@ -95,7 +95,7 @@ def _place(schema: Any, resolver: Resolver) -> Place | None:
         return None
     identifier = schema.get("$id", schema.get("id"))
     if isinstance(identifier, str) and not identifier.startswith("#"):
-        with suppress(ReferencingError):
+        with suppress(ReferencingError, ValueError):
             resolver = resolver.lookup(identifier).resolver
     return schema, resolver
 

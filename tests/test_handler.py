@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import functools
+import sys
+
+import pytest
+
+from abe_router.errors import HandlerError
+from abe_router.handler import handler_from, import_handler, put_first_on_import_path, unimported_handler
+
+
+async def plain(payload): ...
+
+
+def sync(payload): ...
+
+
+def with_message(payload, message): ...
+
+
+def with_default_message(payload, message=None): ...
+
+
+def with_own_default(payload, currency="EUR"): ...
+
+
+def with_rest(payload, *rest, **named): ...
+
+
+class Ledger:
+    async def book(self, payload): ...
+
+    async def __call__(self, payload, message): ...
+
+    @staticmethod
+    def note(payload): ...
+
+
+def decorated(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("function", "is_async", "wants_message"),
+    [
+        (plain, True, False),
+        (sync, False, False),
+        (with_message, False, True),
+        (with_default_message, False, True),
+        (with_own_default, False, False),
+        (with_rest, False, False),
+        (Ledger().book, True, False),
+        (Ledger(), True, True),
+        (Ledger.note, False, False),
+        (functools.partial(with_message, message=None), False, False),
+        (functools.partial(plain), True, False),
+        (decorated(plain), True, False),
+        (print, False, False),
+    ],
+)
+def test_it_is_known_how_a_function_is_called(function, is_async, wants_message):
+    handler = handler_from(function, "x:y")
+    assert (handler.is_async, handler.wants_message) == (is_async, wants_message)
+
+
+def nothing(): ...
+
+
+def three(a, b, c): ...
+
+
+def needs_keyword(payload, *, currency): ...
+
+
+def generator(payload):
+    yield payload
+
+
+async def async_generator(payload):
+    yield payload
+
+
+@pytest.mark.parametrize(
+    ("thing", "kind"),
+    [
+        (nothing, "signature"),
+        (three, "signature"),
+        (needs_keyword, "signature"),
+        (generator, "signature"),
+        (async_generator, "signature"),
+        (3, "callable"),
+        (None, "callable"),
+        (Ledger, "callable"),
+    ],
+)
+def test_what_cannot_be_called_with_a_payload_is_refused(thing, kind):
+    with pytest.raises(HandlerError) as caught:
+        handler_from(thing, "x:y")
+    assert caught.value.kind == kind
+
+
+def test_two_handlers_are_equal_when_their_paths_are():
+    assert handler_from(plain, "a:b") == handler_from(sync, "a:b")
+    assert handler_from(plain, "a:b") != handler_from(plain, "a:c")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Make an import path of which the first folder is empty, and forget what is imported from it."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    put_first_on_import_path([tmp_path])
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_path_is_imported(folder):
+    (folder / "pkg_of_handlers").mkdir()
+    (folder / "pkg_of_handlers" / "__init__.py").touch()
+    module = folder / "pkg_of_handlers" / "mod.py"
+    module.write_text("async def f(payload): ...\nclass C:\n    def m(self, payload): ...\nobject_ = C()\n")
+    handler = import_handler("pkg_of_handlers.mod:f")
+    assert handler.is_async
+    assert handler.source == module
+    assert not import_handler("pkg_of_handlers.mod:object_.m").is_async
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("mod", "path"),
+        ("mod:", "path"),
+        (":f", "path"),
+        ("mod:f:g", "path"),
+        ("mod:f()", "path"),
+        ("mod:a.b.c", "path"),
+        ("../mod:f", "path"),
+        ("mod.:f", "path"),
+        ("mod:_f", "forbidden"),
+        ("mod:f.__globals__", "forbidden"),
+        ("os:system", "forbidden"),
+    ],
+)
+@pytest.mark.parametrize("find", [import_handler, unimported_handler])
+def test_a_path_names_a_public_function_of_an_allowed_module(path, kind, find):
+    with pytest.raises(HandlerError) as caught:
+        find(path, ["mod", "mod.*"])
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("allow", [["shop"], ["shop*"], ["shop:f"], ["*:f"], ["x", "shop"]])
+def test_patterns_allow_a_module_or_a_whole_path(allow):
+    assert unimported_handler("shop:f", allow).path == "shop:f"
+
+
+def test_a_path_without_colon_is_told_with_one():
+    with pytest.raises(HandlerError) as caught:
+        import_handler("shop.orders.charge")
+    assert caught.value.hint == "did you mean `shop.orders:charge`?"
+
+
+def test_a_handler_that_was_not_imported_cannot_be_called():
+    with pytest.raises(HandlerError, match="was not imported"):
+        unimported_handler("shop:f").call({})
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "says"),
+    [
+        ("import gone_for_good", "module", "it needs module `gone_for_good`, which is missing"),
+        ("1 / 0", "module", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "module", "SystemExit: 3"),
+        ("def f(:", "module", "SyntaxError"),
+        ("g = 1", "attribute", "has no function `f`"),
+        ("f = 1", "callable", "is int, not a function"),
+        ("def __getattr__(name): 1 / 0", "attribute", "raises ZeroDivisionError"),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_told(folder, source, kind, says):
+    (folder / "broken_module.py").write_text(source)
+    with pytest.raises(HandlerError, match=says) as caught:
+        import_handler("broken_module:f")
+    assert caught.value.kind == kind
+
+
+def test_the_place_of_an_error_within_a_module_is_told(folder):
+    (folder / "raising_module.py").write_text("def g():\n    raise ValueError('no')\n\ng()\n")
+    with pytest.raises(HandlerError, match=r"ValueError: no \(.*raising_module.py:2\)"):
+        import_handler("raising_module:f")
+
+
+def test_similar_names_are_suggested(folder):
+    (folder / "shop_of_tests").mkdir()
+    (folder / "shop_of_tests" / "orders.py").write_text("def charge(payload): ...\n")
+    (folder / "shop_of_tests" / "__init__.py").touch()
+    hints = {}
+    for path in ("shop_of_test.orders:charge", "shop_of_tests.order:charge", "shop_of_tests.orders:chrage"):
+        with pytest.raises(HandlerError) as caught:
+            import_handler(path)
+        hints[path.partition(":")[0]] = caught.value.hint
+    assert list(hints.values()) == [
+        "did you mean `shop_of_tests`?",
+        "did you mean `shop_of_tests.orders`?",
+        "did you mean `charge`?",
+    ]
+
+
+def test_a_module_that_was_mended_is_imported_at_the_next_try(folder):
+    module = folder / "mended_module.py"
+    module.write_text("1 / 0")
+    with pytest.raises(HandlerError):
+        import_handler("mended_module:f")
+    module.write_text("def f(payload):\n    return 'a longer text, for the cache goes by size and time'\n")
+    assert import_handler("mended_module:f").call({})
+
+
+def test_folders_come_first_on_the_import_path_each_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", ["/x", str(tmp_path), "/y"])
+    put_first_on_import_path([tmp_path / "a", tmp_path, tmp_path / "a"])
+    assert sys.path == [str(tmp_path / "a"), str(tmp_path), "/x", "/y"]

@@ -22,6 +22,7 @@ from abe_router.testing.conformance.order import OrderTests
 from abe_router.testing.conformance.pattern import PatternTests
 from abe_router.testing.conformance.payload import PayloadTests
 from abe_router.testing.conformance.process import ProcessTests
+from abe_router.testing.conformance.rate import RateTests
 from abe_router.testing.conformance.replay import ReplayTests
 from abe_router.testing.conformance.settle import SettleTests
 
@@ -43,6 +44,7 @@ class BackendConformance(
     DelayTests,
     DeadLetterTests,
     ReplayTests,
+    RateTests,
     IntrospectionTests,
     GrowthTests,
     ProcessTests,

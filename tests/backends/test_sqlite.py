@@ -11,6 +11,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from abe_router.backend import ACKED
@@ -20,17 +21,8 @@ from abe_router.backends.sqlite.operation import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
 from abe_router.message import Message, new_message
 from abe_router.pattern import matches
-from abe_router.testing.conformance import BackendConformance
 
 KEY = "orders.created"
-
-
-class TestConformance(BackendConformance):
-    lease, pause = 0.2, 0.03
-
-    @pytest.fixture(autouse=True)
-    def _on_a_file(self, tmp_path):
-        self.url = f"sqlite:///{tmp_path}/log.db"
 
 
 @pytest.fixture
@@ -307,7 +299,16 @@ class TestLock:
         assert isinstance(failed, BackendError)
         assert status == []
         came = await drain(await backend.subscribe("#", "g"))
-        assert [delivery.message.id for delivery in came] == [good.id, new.id]
+        assert [(d.message.id, d.message.key) for d in came] == [(good.id, KEY), (new.id, "new.key")]
+
+    async def test_a_key_that_was_not_committed_is_forgotten(self, path, backend):
+        with pytest.raises(BackendError):
+            await backend.append([new_message("key.a", b"1"), Message("id", KEY, None)])
+        async with SQLiteBackend(path) as other:
+            await other.publish("key.b", "b")
+            await backend.publish("key.a", "a")
+            came = await drain(await other.subscribe("#", "g"))
+        assert [(d.message.key, d.message.body) for d in came] == [("key.b", b'"b"'), ("key.a", b'"a"')]
 
     async def test_what_is_no_text_is_refused_before_anything_is_kept(self, backend):
         with pytest.raises(PayloadUnencodable):
@@ -347,15 +348,16 @@ class TestLog:
     @pytest.mark.parametrize("seed", range(4))
     async def test_a_pattern_gets_its_messages_in_order_however_rare_they_are(self, backend, seed):
         chance = random.Random(seed)
-        keys = [f"often.k{n}" for n in range(90)] + [f"rare.k{n}" for n in range(5)] + ["once.k0"]
-        weights = [100] * 90 + [1] * 5 + [1]
+        weights = {f"often.k{n}": 100 for n in range(90)}
+        weights |= {f"few.k{n}": 30 for n in range(5)}  # found by the index of each
+        weights |= {f"many.k{n}": 2 for n in range(70)}  # too many for that
         handles = {
             pattern: (await backend.subscribe(pattern, "g"), [])
-            for pattern in ("often.*", "rare.*", "once.#", "#", "*.k0", "often.k1", "none.*")
+            for pattern in ("often.*", "few.*", "many.#", "#", "*.k0", "often.k1", "none.*")
         }
         sent = []
         for _ in range(6):
-            drawn = chance.choices(keys, weights, k=chance.randrange(1, 400))
+            drawn = chance.choices([*weights], [*weights.values()], k=chance.randrange(1, 400))
             batch = [new_message(key, b"0") for key in drawn]
             await backend.append(batch)
             sent += batch
@@ -366,6 +368,15 @@ class TestLog:
             came += await drain(handle)
             expected = [message.id for message in sent if matches(pattern, message.key)]
             assert [delivery.message.id for delivery in came] == expected, pattern
+
+    @pytest.mark.parametrize("keys", [2, 5, 70])
+    async def test_messages_that_lie_far_apart_come_one_fetch_after_the_other(self, backend, keys):
+        apart = [[new_message(f"rare.k{n}", b"1")] + [new_message(KEY, b"0")] * 50 for n in range(keys)]
+        await backend.append([message for part in apart for message in part])
+        came = await drain(await backend.subscribe("rare.*", "g"), 1)
+        assert [delivery.message for delivery in came] == [
+            msgspec.structs.replace(part[0], attempt=1) for part in apart
+        ]
 
     @pytest.mark.parametrize("sql", [backlog._OF_KEY, backlog._IN_ORDER])
     async def test_reading_a_backlog_does_not_sort_it(self, backend, sql):

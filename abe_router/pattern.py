@@ -62,7 +62,13 @@ def overlaps(left: str, right: str) -> bool:
         return matches(right, left)
     if not is_wild(right):
         return matches(left, right)
-    return _meet(tuple(left.split(".")), tuple(right.split(".")))
+    left_words, right_words = tuple(left.split(".")), tuple(right.split("."))
+    for a, b in zip(left_words, right_words, strict=False):  # most pairs part at the first words
+        if a == "#" or b == "#":
+            break
+        if a != b and a != "*" and b != "*":
+            return False
+    return _meet(left_words, right_words)
 
 
 def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:

@@ -111,8 +111,9 @@ class Lint:
     def _unchecked(self) -> None:
         checked = [key for key, entry in self._file.routes.items() if entry is not None and entry.schema_]
         for key, entry in self._file.routes.items():
-            consumed = entry is not None and entry.consumers
-            if consumed and is_wild(key) and not any(overlaps(key, other) for other in checked):
+            if entry is None or entry.schema_ or not entry.consumers or not is_wild(key):
+                continue
+            if not any(overlaps(key, other) for other in checked):
                 message = f"no schema checks what `{key}` receives: it meets no key that has one"
                 span = self._root.name_at(["routes", key])
                 self._warn(Code.UNCHECKED_PATTERN, message, span, self._meant(key))
@@ -126,15 +127,18 @@ class Lint:
 
     def _overlaps(self) -> None:
         groups: dict[str, list[Route]] = defaultdict(list)
+        wild: dict[str, list[Route]] = defaultdict(list)
         for route in self._routes:
-            before = groups[route.group]
-            wild = is_wild(route.key)  # two keys never overlap, and most routes are of keys
-            met = next((o for o in before if (wild or is_wild(o.key)) and overlaps(o.key, route.key)), None)
+            # Two keys never overlap, and most routes are of keys.
+            before = groups[route.group] if is_wild(route.key) else wild[route.group]
+            met = next((other for other in before if overlaps(other.key, route.key)), None)
             if met is not None:
                 message = f"group `{route.group}` consumes `{met.key}` too, which overlaps `{route.key}`"
                 hint = "they share nothing: what matches both is handled by both"
                 self._warn(Code.OVERLAPPING_GROUP, message, self._group(route), hint)
-            before.append(route)
+            groups[route.group].append(route)
+            if is_wild(route.key):
+                wild[route.group].append(route)
 
 
 def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -69,6 +70,9 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        # What is loaded by now is here to stay. Looking through it for garbage again and again would take
+        # a tenth of a busy router's time.
+        gc.freeze()
         try:
             await self._backend.open()
             await self._router.apply(self._first)

@@ -65,7 +65,8 @@ def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.
     """Make the backend that is asked for, without connecting; see `choose` for the order.
 
     `name_or_url` is a provider's name, such as `redis`, which is then configured by its own environment
-    variables, or a URL, such as `redis://localhost/0`. Warn when nothing was asked for and memory is
+    variables, or a URL, such as `redis://localhost/0`; of a URL that is only a scheme, such as `memory://`,
+    the same is true as of the name. Warn when nothing was asked for and memory is
     taken, or when more than one provider could be meant. Raise UnknownProvider when the one named is not
     installed, and BackendError when it cannot be imported or made.
     """
@@ -80,8 +81,8 @@ def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.
             f"backend `{choice.name_or_url}` is taken, for {choice.why}; it might be "
             f"{' or '.join(f'`{name}`' for name in choice.others)} as well: set {VARIABLE} to choose"
         )
-    is_url = "://" in choice.name_or_url
-    backend = make_backend(choice.name_or_url) if is_url else choice.find().from_env(env)
+    address = choice.name_or_url.partition("://")[2]
+    backend = make_backend(choice.name_or_url) if address else choice.find().from_env(env)
     _log.info("backend %s, for %s", redact(backend.url), choice.why)
     return backend
 

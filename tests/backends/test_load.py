@@ -38,10 +38,14 @@ def test_the_environment_may_hold_a_name():
     assert isinstance(load_backend(env={"QUEUE_BACKEND": "memory"}), MemoryBackend)
 
 
-def test_the_environment_may_hold_a_url():
-    backend = load_backend(env={"QUEUE_BACKEND": "memory://"})
-    assert isinstance(backend, MemoryBackend)
-    assert backend is not load_backend("memory")
+def test_the_environment_may_hold_a_url(tmp_path):
+    backend = load_backend(env={"QUEUE_BACKEND": f"sqlite:///{tmp_path}/queue.db"})
+    assert backend.url == f"sqlite:///{tmp_path}/queue.db"
+
+
+def test_a_url_that_is_only_a_scheme_says_no_more_than_a_name():
+    assert load_backend("memory://") is load_backend("memory")
+    assert make_backend("memory://") is not load_backend("memory")
 
 
 def test_all_who_load_memory_by_name_share_its_messages():

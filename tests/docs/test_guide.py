@@ -1,0 +1,21 @@
+"""docs/guide.md, followed by the letter on every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .transcript import follow
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "redis"])
+def test_the_guide_can_be_followed(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = {
+        "memory": lambda: "memory://",
+        "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",
+        "redis": lambda: request.getfixturevalue("abe_redis_url"),
+    }[backend]()
+    follow(GUIDE, tmp_path, one_process=backend == "memory", QUEUE_BACKEND=url)

@@ -1,0 +1,141 @@
+"""A page followed by the letter: its files written, its commands run, what they print compared.
+
+A block with a title is a file. A `console` block is a transcript: lines that begin with `$ ` are run by the
+shell in the folder of those files, and what follows is what they must print on both streams, where `...`
+stands for anything. A `^C` at the end interrupts the command once it has printed the rest, and it must end
+cleanly. Any other block of Python is a program of its own, and must end without an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .blocks import Block, blocks
+
+#: How long a command may take, in seconds.
+PATIENCE = 30.0
+#: Runs programs one after the other in one process: on the memory backend they share nothing otherwise.
+TOGETHER = "import runpy, sys; [runpy.run_path(path, run_name='__main__') for path in sys.argv[1:]]"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a transcript and what it must print; `place` is that of its line."""
+
+    text: str
+    expected: str
+    interrupted: bool
+    place: str
+
+
+def commands(block: Block) -> list[Command]:
+    """Return the commands of a transcript."""
+    found: list[Command] = []
+    text, printed, begin = "", [""], 0
+    for number, line in enumerate([*block.text.splitlines(), "$ "], block.line):
+        if not line.startswith("$ "):
+            printed.append(line)
+            continue
+        if text:
+            interrupted = printed[-1] == "^C"
+            expected = "".join(f"{entry}\n" for entry in printed[1 : -1 if interrupted else None])
+            found.append(Command(text, expected, interrupted, f"{block.page}:{begin}"))
+        text, printed, begin = line[2:], [""], number
+    return found
+
+
+def joined(listed: list[Command]) -> list[Command]:
+    """Return the commands with neighbours `python A`, `python B` made one process."""
+    found: list[Command] = []
+    for command in listed:
+        if found and found[-1].text.startswith("python ") and command.text.startswith("python "):
+            before = found.pop()
+            text = f"{before.text} {command.text.removeprefix('python ')}"
+            command = Command(text, before.expected + command.expected, command.interrupted, before.place)
+        found.append(command)
+    programs = re.compile(r"python (\w+\.py(?: \w+\.py)*)")
+    return [
+        Command(f"python -c {shlex.quote(TOGETHER)} {match[1]}", c.expected, c.interrupted, c.place)
+        if (match := programs.fullmatch(c.text))
+        else c
+        for c in found
+    ]
+
+
+def follow(page: Path, folder: Path, *, one_process: bool = False, **environment: str) -> None:
+    """Follow a page in an empty folder, with more variables in the environment.
+
+    With `one_process` the programs that a block runs one after the other run in one process.
+    """
+    bin_folder = str(Path(sys.executable).parent)
+    variables = {
+        **{name: value for name, value in os.environ.items() if name not in ("QUEUE_BACKEND", "REDIS_URL")},
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "200",
+        **environment,
+    }
+    for block in blocks(page):
+        if block.title:
+            file = folder / block.title
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text)
+            if block.language == "python":
+                compile(block.text, f"{block.page}, {block.title}", "exec")
+        elif block.language == "console":
+            listed = commands(block)
+            assert listed, f"{block.place}: no command"
+            for command in joined(listed) if one_process else listed:
+                _run(command, folder, variables)
+        elif block.language == "python":
+            program = "\n" * (block.line - 1) + block.text
+            _run(Command(f"python -c {shlex.quote(program)}", "...", False, block.place), folder, variables)
+
+
+def _run(command: Command, folder: Path, environment: dict[str, str]) -> None:
+    # `exec`, or the interrupt would reach the shell alone.
+    text = f"exec env {command.text}" if command.interrupted else command.text
+    with subprocess.Popen(
+        ["/bin/sh", "-c", text],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        printed, patience = b"", time.monotonic() + PATIENCE
+        interrupted = False
+        while True:
+            ended = process.poll() is not None
+            printed += process.stdout.read() or b""
+            if ended:
+                break
+            if command.interrupted and not interrupted and matches(command.expected, printed.decode()):
+                process.send_signal(signal.SIGINT)
+                interrupted = True
+            if time.monotonic() > patience:
+                process.kill()
+                said = f"it takes longer than {PATIENCE:g} s and has printed:\n{printed.decode()}"
+                raise AssertionError(f"{command.place}: $ {command.text}\n{said}")
+            time.sleep(0.01)
+    said = printed.decode()
+    assert matches(command.expected, said), (
+        f"{command.place}: $ {command.text}\nexpected:\n{command.expected}\nprinted:\n{said}"
+    )
+    fails = "error: " in command.expected
+    assert (process.returncode != 0) is fails, f"{command.place}: exit code {process.returncode}\n{said}"
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Say whether that was printed; `...` stands for anything, also for nothing at all."""
+    parts = (re.escape(part) for part in expected.replace("...\n", "...").split("..."))
+    return re.fullmatch(r"(?s:.*?)".join(parts), printed) is not None

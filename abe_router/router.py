@@ -12,12 +12,10 @@ from contextlib import suppress
 from abe_router.backend import Backend
 from abe_router.consumer import FIRST_PAUSE, LONGEST_PAUSE, Consumer
 from abe_router.event import Events, Reloaded
+from abe_router.handler import THREADS
 from abe_router.route import Route, RouteTable
 
 _log = logging.getLogger(__name__)
-
-#: Threads that run sync handlers, for all routes together.
-THREADS = 32
 
 
 class Router:

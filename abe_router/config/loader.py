@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from abe_router.backend import Features
@@ -113,7 +114,8 @@ class Loader:
     def _assemble(self, file: File, root: Node, source: Source, faults: Faults) -> RouteTable:
         url, features = self._find_backend(file, root, faults)
         if self._imports:
-            put_first_on_import_path([self._folder, Path.cwd()])
+            with suppress(FileNotFoundError):  # the current folder was removed
+                put_first_on_import_path([self._folder, Path.cwd()])
         assembly = Assembly(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
         contracts = assembly.contracts()
         routes = assembly.routes(contracts)

@@ -63,12 +63,15 @@ def read_model(root: Node, faults: Faults) -> File | None:
             return File.model_validate(value)
         except ValidationError as error:
             value = copy.deepcopy(value) if first else value
-            first = False
+            first, taken = False, False
             for detail in error.errors(include_url=False, include_context=True):
                 path = tuple(step for step in _existing(root, detail["loc"]))
                 _tell(detail, path, root, faults)
-                if not _take_out(value, path):
+                if path in {(), ("routes",)}:
                     return None
+                taken |= _take_out(value, path)
+            if not taken:
+                return None
 
 
 def _existing(root: Node, location: Steps) -> Iterator[str | int]:
@@ -81,13 +84,12 @@ def _existing(root: Node, location: Steps) -> Iterator[str | int]:
 
 
 def _take_out(value: Any, path: Steps) -> bool:
-    """Remove the part at the path; False when that is all of it, or the routes."""
-    if len(path) < 2 and path in {(), ("routes",)}:
-        return False
+    """Remove the part at the path; say whether it was there."""
     for step in path[:-1]:
         value = value.get(step) if isinstance(value, dict) else None
-    if isinstance(value, dict):
-        value.pop(path[-1], None)
+    if not isinstance(value, dict) or path[-1] not in value:
+        return False
+    del value[path[-1]]
     return True
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
-from abe_router.backend import ACKED, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
-from abe_router.errors import BatchMismatch, PayloadMalformed, Reject, Retry
+from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
+from abe_router.errors import BatchMismatch, PayloadMalformed, PublishError, Reject, Retry, TooManyHops
 from abe_router.event import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.message import decode
 from abe_router.pattern import matches
@@ -78,6 +78,7 @@ class Attempts:
         self._route, self._table, self._threads = route, table, threads
         self._tell_handled = tell_handled
         self._limit = route.delivery_limit
+        self._emit = route.emit
         self._call = route.handler.call if route.handler.is_async else self._call_in_thread
         self._schemas: dict[str, tuple[Schema, ...]] = {}
 
@@ -89,13 +90,13 @@ class Attempts:
         arguments = (checked[0], delivery.message) if self._route.handler.wants_message else checked
         worker.begin((delivery,), now + self._route.timeout)
         try:
-            await self._call(*arguments)
+            answer = await self._call(*arguments)
         except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
             return self._judge(delivery, self._failure(worker, error))
         finally:
             worker.end()
-        if self._tell_handled:
-            return self._handled(delivery, asyncio.get_running_loop().time() - now)
+        if self._emit is not None or self._tell_handled:
+            return self._handled(delivery, answer, asyncio.get_running_loop().time() - now)
         return _HANDLED
 
     async def run_batch(self, worker: Worker, deliveries: Sequence[Delivery], now: float) -> list[Verdict]:
@@ -131,8 +132,8 @@ class Attempts:
         for index, word in zip(places, said, strict=True):
             if isinstance(word, BaseException | Reason):
                 verdicts[index] = self._judge(deliveries[index], word)
-            elif self._tell_handled:
-                verdicts[index] = self._handled(deliveries[index], seconds)
+            elif self._emit is not None or self._tell_handled:
+                verdicts[index] = self._handled(deliveries[index], word, seconds)
         return verdicts
 
     async def _call_in_thread(self, *arguments: Any) -> Any:
@@ -170,9 +171,20 @@ class Attempts:
             case _:
                 return self._failed(delivery, _reason("failed", failure), None)
 
-    def _handled(self, delivery: Delivery, seconds: float) -> Verdict:
+    def _handled(self, delivery: Delivery, answer: Any, seconds: float) -> Verdict:
+        """Settle what was handled, with what it emits and what there is to tell."""
         message = delivery.message
-        return Verdict(ACKED, Handled(self._route.name, message.id, message.key, message.attempt, seconds))
+        outcome: Outcome = ACKED
+        if self._emit is not None and answer is not None:
+            try:
+                outcome = Acked((self._emit.message(message, answer),))
+            except TooManyHops as error:
+                return self._bury(delivery, _reason("rejected", error))
+            except PublishError as error:
+                return self._failed(delivery, _reason("failed", error), None)
+        if not self._tell_handled:
+            return Verdict(outcome)
+        return Verdict(outcome, Handled(self._route.name, message.id, message.key, message.attempt, seconds))
 
     def _check(self, delivery: Delivery) -> tuple[Any] | Verdict:
         """Return the payload, in a tuple, or the verdict on a message that is not for the handler."""

@@ -10,6 +10,7 @@ AbeRouterError
  │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
  │   └─ PayloadInvalid     the payload breaks its schema; `.violations` holds all of them
  ├─ BatchMismatch          a batch handler answered for another number of messages than it got
+ ├─ TooManyHops            a message came through too many handlers that emit
  ├─ PayloadMalformed       a delivered body is not JSON, too large or too deep
  └─ BackendError
      ├─ UnknownProvider    no provider has that name or URL scheme
@@ -123,6 +124,10 @@ class PayloadInvalid(PublishError):
 
 class BatchMismatch(AbeRouterError):
     """Raised when a batch handler answers for another number of messages than it got."""
+
+
+class TooManyHops(AbeRouterError):
+    """Raised when a message came through too many handlers that emit: routes form a circle."""
 
 
 class PayloadMalformed(AbeRouterError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from abe_router.diagnostic import Diagnostic
+from abe_router.emit import Emit
 from abe_router.handler import Handler
 from abe_router.pattern import is_wild, matches
 from abe_router.retry import RetryPolicy
@@ -65,6 +66,7 @@ class Route:
     paused: bool = False
     batch: Batch | None = None
     rate: float | None = None
+    emit: Emit | None = None
 
     @property
     def name(self) -> str:

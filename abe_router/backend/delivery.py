@@ -58,7 +58,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that was handled."""
+    """The outcome of a delivery that was handled; `outputs` are appended in the same step."""
+
+    outputs: tuple[Message, ...] = ()
 
 
 class Delayed(msgspec.Struct, frozen=True):

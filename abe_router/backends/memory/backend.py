@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self, cast
 
 from abe_router.backend import (
+    Acked,
     Backend,
     DeadLetter,
     Delivery,
@@ -31,10 +32,16 @@ class MemorySubscription(Subscription):
     """A handle on a group; it is open as long as it is among `handles`."""
 
     def __init__(
-        self, pattern: str, group: str, entries: Group, lease: float, handles: set[MemorySubscription]
+        self,
+        pattern: str,
+        group: str,
+        entries: Group,
+        lease: float,
+        handles: set[MemorySubscription],
+        emit: Callable[[Sequence[Message]], None],
     ) -> None:
         self.pattern, self.group = pattern, group
-        self._entries, self._lease, self._handles = entries, lease, handles
+        self._entries, self._lease, self._handles, self._emit = entries, lease, handles, emit
         self._interrupted = False
         self._waiter: asyncio.Future[None] | None = None
         handles.add(self)
@@ -64,6 +71,8 @@ class MemorySubscription(Subscription):
         for delivery, outcome in settlements:
             if entry := self._held(delivery):
                 self._entries.settle(entry, outcome)
+                if isinstance(outcome, Acked) and outcome.outputs:
+                    self._emit(outcome.outputs)
             else:
                 refused.append(delivery)
         return refused
@@ -129,14 +138,7 @@ class MemoryBackend(Backend):
             await handle.close()
 
     async def append(self, messages: Sequence[Message]) -> None:
-        touched = set()
-        for message in messages:
-            kept = self._log.append(message)
-            for group in self._groups_of(message.key):
-                group.add(kept)
-                touched.add(group)
-        for group in touched:
-            group.wake()
+        self._append(messages)
 
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
@@ -147,7 +149,7 @@ class MemoryBackend(Backend):
             self._by_key.clear()
             for kept in self._log.since(pattern, start):
                 entries.add(kept)
-        return MemorySubscription(pattern, group, entries, lease, self._handles)
+        return MemorySubscription(pattern, group, entries, lease, self._handles, self._append)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         return [entries.counts(*name) for name, entries in sorted(self._groups.items())]
@@ -191,6 +193,16 @@ class MemoryBackend(Backend):
         self._announced = {w: (until, s) for w, (until, s) in self._announced.items() if until > now}
         return {worker: state for worker, (_, state) in sorted(self._announced.items())}
 
+    def _append(self, messages: Sequence[Message]) -> None:
+        touched = set()
+        for message in messages:
+            kept = self._log.append(message)
+            for group in self._groups_of(message.key):
+                group.add(kept)
+                touched.add(group)
+        for group in touched:
+            group.wake()
+
     def _groups_of(self, key: str) -> tuple[Group, ...]:
         groups = self._by_key.get(key)
         if groups is None:
@@ -201,7 +213,5 @@ class MemoryBackend(Backend):
         return groups
 
     async def permit(self, name: str, rate: float, wanted: int) -> Permits:
-        permits, self._used_until[name] = permit(
-            self._used_until.get(name, 0.0), self._clock(), rate, wanted
-        )
+        permits, self._used_until[name] = permit(self._used_until.get(name, 0.0), self._clock(), rate, wanted)
         return permits

@@ -128,12 +128,17 @@ def first_due(database: Database) -> dict[int, float | None]:
     )
 
 
-def settle(database: Database, settlements: Sequence[tuple[Receipt, Outcome, str]]) -> list[int]:
-    """Carry out the outcomes, each with its dead letter as text; return the places of the refused ones."""
-    held = _held(database, [receipt for receipt, _, _ in settlements])
+#: An outcome with its dead letter as text, or what it emits, as values of the tables.
+Settlement = tuple[Receipt, Outcome, str, Sequence[log.Encoded]]
+
+
+def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
+    """Carry out the outcomes; return the places of those that were refused."""
+    held = _held(database, [receipt for receipt, *_ in settlements])
     now = time.time()
     refused, done, released, delayed, dead = [], [], [], [], []
-    for place, (receipt, outcome, text) in enumerate(settlements):
+    emitted: list[log.Encoded] = []
+    for place, (receipt, outcome, text, outputs) in enumerate(settlements):
         if receipt not in held:
             refused.append(place)
             continue
@@ -141,6 +146,7 @@ def settle(database: Database, settlements: Sequence[tuple[Receipt, Outcome, str
         match outcome:
             case Acked():
                 done.append(receipt)
+                emitted += outputs
             case Released():
                 released.append(receipt)
             case Delayed(seconds):
@@ -171,6 +177,7 @@ def settle(database: Database, settlements: Sequence[tuple[Receipt, Outcome, str
             delayed,
         )
     letter.keep(database, dead)
+    log.append(database, emitted)
     return refused
 
 

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from abe_router.backend import RELEASED, Delivery, Died, Outcome, Subscription
-from abe_router.backends.sqlite import lease, letter
+from abe_router.backend import RELEASED, Acked, Delivery, Died, Outcome, Subscription
+from abe_router.backends.sqlite import lease, letter, log
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.operation import Fetch
 from abe_router.backends.sqlite.worker import Worker
@@ -72,10 +72,7 @@ class SQLiteSubscription(Subscription):
         """Carry out the outcomes, all in one transaction; return the deliveries that were refused."""
         if not settlements:
             return ()
-        encoded = [
-            (delivery.receipt, outcome, letter.encode(outcome.letter) if isinstance(outcome, Died) else "")
-            for delivery, outcome in settlements
-        ]
+        encoded = [_encode(delivery, outcome) for delivery, outcome in settlements]
         refused = await self._worker.submit(lambda database: lease.settle(database, encoded))
         return [settlements[place][0] for place in refused]
 
@@ -105,7 +102,13 @@ class SQLiteSubscription(Subscription):
 
     def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries and self._worker.is_running:
-            released = [(delivery.receipt, RELEASED, "") for delivery in deliveries]
+            released = [_encode(delivery, RELEASED) for delivery in deliveries]
             future = self._worker.submit(lambda database: lease.settle(database, released))
             # Should it fail, they come back after their lease.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _encode(delivery: Delivery, outcome: Outcome) -> lease.Settlement:
+    text = letter.encode(outcome.letter) if isinstance(outcome, Died) else ""
+    outputs = [log.encode(message) for message in outcome.outputs] if isinstance(outcome, Acked) else ()
+    return delivery.receipt, outcome, text, outputs

@@ -1,0 +1,81 @@
+"""How what a handler returns becomes a message of its own."""
+
+from __future__ import annotations
+
+from abe_router.emit import CAUSE, HOPS, MAX_HOPS, Emit
+from abe_router.event import DeadLettered, Handled
+from abe_router.retry import RetryPolicy
+from abe_router.route import Batch
+from abe_router.schema import SchemaFolder
+
+from .conftest import make_route
+
+
+async def test_what_a_handler_returns_is_published_with_the_headers_of_its_cause(running):
+    got = []
+
+    async def price(payload):
+        return {"total": payload["qty"] * 2}
+
+    async def bill(payload, message):
+        got.append((payload, dict(message.headers)))
+
+    await running.route(
+        make_route(price, emit=Emit("orders.priced")), make_route(bill, key="orders.priced", group="bill")
+    )
+    cause = await running.backend.publish("orders.created", {"qty": 3}, headers={"trace": "t1"})
+
+    await running.log.wait_for(Handled, 2)
+    assert got == [({"total": 6}, {"trace": "t1", HOPS: "1", CAUSE: cause.id})]
+
+
+async def test_a_handler_that_returns_nothing_emits_nothing(running):
+    async def price(payload):
+        return None
+
+    await running.route(make_route(price, emit=Emit("orders.priced")))
+    await running.publish("orders.created", 1)
+    await running.log.wait_for(Handled)
+
+    late = await running.backend.subscribe("orders.priced", "late")
+    assert await late.fetch(1, 0) == []
+
+
+async def test_an_answer_that_breaks_the_schema_is_the_handlers_failure(running, tmp_path):
+    number = SchemaFolder(tmp_path).inline({"type": "number"}, "number")
+
+    async def price(payload):
+        return "twelve"
+
+    await running.route(
+        make_route(price, emit=Emit("orders.priced", (number,)), retry=RetryPolicy(attempts=1))
+    )
+    await running.publish("orders.created", 1)
+
+    (died,) = await running.log.wait_for(DeadLettered)
+    assert died.error.startswith("PayloadInvalid: payload for `orders.priced` is invalid")
+
+
+async def test_routes_that_emit_in_a_circle_are_stopped(running):
+    async def again(payload):
+        return payload + 1
+
+    await running.route(make_route(again, emit=Emit("orders.created")))
+    await running.publish("orders.created", 0)
+
+    (died,) = await running.log.wait_for(DeadLettered)
+    assert died.error.startswith("TooManyHops")
+    (letter,) = await running.backend.dead_letters("orders.created", "billing")
+    assert letter.message.payload == MAX_HOPS
+
+
+async def test_a_batch_emits_one_message_for_each_answer(running):
+    async def price(payloads):
+        return [p * 10 if p else None for p in payloads]
+
+    await running.publish("orders.created", 0, 1, 2)
+    await running.route(make_route(price, batch=Batch(size=3), emit=Emit("orders.priced")))
+    await running.log.wait_for(Handled, 3)
+
+    late = await running.backend.subscribe("orders.priced", "late")
+    assert [d.message.payload for d in await late.fetch(10, 1)] == [10, 20]

@@ -97,7 +97,10 @@ class LeaseLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackendLost(Event):
-    """The backend cannot be reached; tried again after `delay`."""
+    """The backend cannot be reached; tried again after `delay`.
+
+    A route tells of an outage at once, and while it lasts again after ever longer silences.
+    """
 
     route: str
     error: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -48,6 +49,8 @@ Logged = (
     | RestartNeeded
 )
 
+#: How long what many routes tell of one outage is not told again, in seconds.
+OUTAGE_QUIET = 5.0
 #: Longest piece of foreign text in one line, in characters.
 MAX_TEXT = 500
 
@@ -124,6 +127,32 @@ def _which(event: Handled | Skipped | Retried | DeadLettered | LeaseLost) -> str
     return f"{event.key} {event.message_id}"
 
 
+class Outages:
+    """Makes few lines of what all routes tell of one outage: its beginning, its end, and now and then a word.
+
+    What cuts off one route mostly cuts off a thousand. Routes that say the same are in one outage.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._told_at: dict[str, float] = {}
+
+    def is_news(self, event: Event) -> bool:
+        """Say whether the event deserves a line of its own."""
+        if isinstance(event, BackendLost):
+            now = time.monotonic()
+            self._said[event.route] = event.error
+            if now < self._told_at.get(event.error, -math.inf) + OUTAGE_QUIET:
+                return False
+            self._told_at[event.error] = now
+        elif isinstance(event, BackendBack) and event.route in self._said:
+            told = self._told_at.pop(self._said.pop(event.route), None)
+            if not self._said:
+                self._told_at.clear()
+            return told is not None
+        return True
+
+
 def log_event(event: Event) -> None:
     """Write the line of an event; events that have none are passed over."""
     if isinstance(event, DeadLettered) and event.kind == "invalid":
@@ -136,8 +165,19 @@ def log_event(event: Event) -> None:
 
 
 def log_listener(level: int) -> tuple[tuple[type[Event], ...], Callable[[Event], None]]:
-    """Return the listener for Events that logs from `level` on; only debug asks for each Handled."""
-    return (Event,) if level <= logging.DEBUG else Logged.__args__, log_event
+    """Return the listener for Events that logs from `level` on.
+
+    Only debug asks for each Handled, and has a line of each route in an outage.
+    """
+    if level <= logging.DEBUG:
+        return (Event,), log_event
+    outages = Outages()
+
+    def listener(event: Event) -> None:
+        if outages.is_news(event):
+            log_event(event)
+
+    return Logged.__args__, listener
 
 
 class PlainFormatter(logging.Formatter):

@@ -13,6 +13,7 @@ import pytest
 from abe_router import event as events
 from abe_router.diagnostic import Diagnostic, Severity, render_all
 from abe_router.event import (
+    BackendBack,
     BackendLost,
     ConsumerStarted,
     DeadLettered,
@@ -211,3 +212,23 @@ def test_printable_text_is_left_alone() -> None:
 
 def test_an_event_without_a_sentence_is_passed_over() -> None:
     log_event(Event())
+
+
+def test_an_outage_of_a_thousand_routes_begins_and_ends_with_one_line() -> None:
+    lost = [BackendLost(f"k{n}/g", "no answer", 0.1) for n in range(1000)]
+    back = [BackendBack(f"k{n}/g", 3.0) for n in range(1000)]
+    told = lines(TextFormatter(), *lost, *back, *lost).splitlines()
+    assert [line.split()[2] for line in told] == ["k0/g"] * 3
+    assert ["lost" in line for line in told] == [True, False, True]
+    assert len(lines(TextFormatter(), *lost, *back, level=logging.DEBUG).splitlines()) == 2000
+
+
+def test_outages_of_different_causes_are_told_apart() -> None:
+    told = lines(
+        TextFormatter(),
+        BackendLost("a/g", "no answer", 0.1),
+        BackendLost("b/g", "wrong type", 0.1),
+        BackendBack("b/g", 1.0),
+        BackendBack("a/g", 2.0),
+    )
+    assert [line.split()[2] for line in told.splitlines()] == ["a/g", "b/g", "b/g", "a/g"]

@@ -15,7 +15,7 @@ from abe_router.backend import RELEASED, Backend, Delivery, Features, Subscripti
 from abe_router.consumer.crew import Crew
 from abe_router.consumer.leases import Leases
 from abe_router.consumer.lookahead import MAX_FETCH, Lookahead
-from abe_router.consumer.pause import Pause, wait
+from abe_router.consumer.pause import Pause, Silence, wait
 from abe_router.consumer.settler import LAST_WORDS, Settler
 from abe_router.errors import BackendError
 from abe_router.event import BackendBack, BackendLost, ConsumerStarted, ConsumerStopped, Events
@@ -197,7 +197,7 @@ class Consumer:
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what `call` returns, trying again after backend errors until stopped; None then."""
-        pause, lost_at = Pause(), 0.0
+        pause, silence, lost_at = Pause(), Silence(), 0.0
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             try:
@@ -207,7 +207,8 @@ class Consumer:
                 self._connected = False
                 self.started.set()
                 delay = pause.next()
-                self._events.emit(BackendLost(self.route.name, str(error), delay))
+                if silence.over(loop.time() - lost_at):
+                    self._events.emit(BackendLost(self.route.name, str(error), delay))
                 await wait(self._stop, delay)
                 continue
             if not self._connected:

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 PATIENCE = 10.0
 #: The same while closing.
 _LAST_PATIENCE = 1.0
+#: The waits between two tries, in seconds: the first at most, and the longest at most.
+_FIRST_WAIT, _LONGEST_WAIT = 0.0005, 0.005
 
 
 class Database:
@@ -65,11 +67,11 @@ class Database:
     def patiently(self, work: Callable[[], T]) -> T:
         """Return what `work`, a whole transaction, returns; while the file is locked, try it again.
 
-        The waits are short and random: SQLite's own busy handler sleeps ever longer, and with several
-        writers some would wait for a second.
+        The waits are short and random, so that several writers get their turns: with SQLite's own busy
+        handler, which sleeps ever longer, some would wait for a second.
         """
         begun = time.monotonic()
-        delay = 0.0005
+        delay = _FIRST_WAIT
         while True:
             try:
                 return work()
@@ -77,7 +79,7 @@ class Database:
                 if not is_busy(error) or time.monotonic() > min(begun + PATIENCE, self._no_later):
                     raise
                 time.sleep(random.uniform(0, delay))  # noqa: S311
-                delay = min(delay * 1.5, 0.02)
+                delay = min(delay * 1.5, _LONGEST_WAIT)
 
     def hurry(self) -> None:
         """Wait no longer for locks than a second from now; may be called from any thread."""

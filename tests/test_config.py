@@ -387,6 +387,17 @@ def test_a_bomb_of_aliases_is_a_fault(place):
     assert place.codes("a: &a x\nb: [" + "*a, " * 1001 + "]\n") == ["R002"]
 
 
+def test_aliases_cannot_nest_what_the_limit_of_levels_forbids(place):
+    ladder = "a0: &a0 {not: {}}\n" + "".join(
+        f"a{n}: &a{n} {'{not: ' * 20}*a{n - 1}{'}' * 20}\n" for n in range(1, 900)
+    )
+    assert place.codes(ladder) == ["R002"]
+    place.write(ladder)
+    with pytest.raises(ConfigError) as caught:
+        place.loader().load()
+    assert caught.value.diagnostics[0].line == 5  # 2 and three times 20 levels stand
+
+
 def test_a_duplicate_is_told_with_the_line_of_the_first(place):
     place.write("routes: {}\nbackend: memory://\nroutes: {}\n")
     with pytest.raises(ConfigError) as caught:

@@ -7,7 +7,7 @@ from typing import Any
 
 from abe_router.config.code import Code
 from abe_router.config.faults import Faults, Span
-from abe_router.config.model import Consumer, Entry, File, Options
+from abe_router.config.model import Consumer, File, Options
 from abe_router.config.node import Node
 from abe_router.config.schemas import Schemas
 from abe_router.errors import HandlerError
@@ -39,7 +39,7 @@ class Assembly:
         self._schemas, self._find = schemas, find
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
-        when = self._option("when", file.defaults)
+        when = file.defaults.when
         self._default_when = None if when is None else schemas.inline(when, ["defaults", "when"])
 
     def contracts(self) -> tuple[Contract, ...]:
@@ -72,8 +72,6 @@ class Assembly:
         if is_pattern(key):
             return True
         hint = "words of letters, digits and `_:@=+~-` joined by dots; `*` and `#` each stand alone"
-        if key in Entry.model_fields or key == "schema":
-            hint = "a pattern that begins with `#` is quoted, for an unquoted `#` begins a comment"
         shown = key if len(key) <= 80 else f"{key[:80]}…"
         message = f"`{shown}` is not a routing key or pattern"
         self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)

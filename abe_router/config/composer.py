@@ -24,6 +24,8 @@ MAX_DEPTH = 64
 #: Most values of a document, those behind aliases counted each time, and most aliases.
 MAX_NODES, MAX_ALIASES = 100_000, 1000
 
+_TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
+
 
 class Refused(Exception):
     """Raised when a limit is passed: a fault was added, and the rest is not read."""
@@ -64,11 +66,7 @@ class Composer:
         elif isinstance(event, yaml.SequenceStartEvent):
             self._begin(event, [])
         elif isinstance(event, yaml.CollectionEndEvent):
-            closed = self._open.pop()
-            if closed.anchor is not None:
-                self._anchors[closed.anchor] = closed.node
-            if self._open:
-                self._open[-1].node.size += closed.node.size - 1  # itself was counted at its start
+            self._end()
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event)
         elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
@@ -90,11 +88,20 @@ class Composer:
     def _begin(self, event: yaml.CollectionStartEvent, value: Any) -> None:
         span = self._span(event)
         if len(self._open) >= MAX_DEPTH:
-            self._refuse(Code.TOO_LARGE, f"values are nested deeper than {MAX_DEPTH} levels", span)
+            self._refuse(Code.TOO_LARGE, _TOO_DEEP, span)
         self._check_tag(event, span)
-        node = Node(value, span)
+        node = Node(value, span, depth=1)
         self._place(node)
         self._open.append(_Open(node, event.anchor))
+
+    def _end(self) -> None:
+        closed = self._open.pop()
+        if closed.anchor is not None:
+            self._anchors[closed.anchor] = closed.node
+        if self._open:
+            parent = self._open[-1].node
+            parent.size += closed.node.size - 1  # itself was counted at its start
+            parent.depth = max(parent.depth, closed.node.depth + 1)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         target = self._anchors.get(event.anchor or "")
@@ -105,6 +112,8 @@ class Composer:
             self._refuse(Code.SYNTAX, message, self._span(event), hint)
         elif self._aliases > MAX_ALIASES:
             self._refuse(Code.TOO_LARGE, f"more than {MAX_ALIASES:,} aliases", self._span(event))
+        elif len(self._open) + target.depth > MAX_DEPTH:
+            self._refuse(Code.TOO_LARGE, _TOO_DEEP, self._span(event))
         else:
             self._place(target)
 
@@ -124,7 +133,7 @@ class Composer:
         if event.tag is not None:
             message, hint = (
                 f"tag `{event.tag}` is not of the language",
-                "leave it out, or quote what it stands for",
+                "leave it out, or quote its value",
             )
             self._faults.add(Code.NOT_OF_THE_LANGUAGE, message, span, hint=hint)
 
@@ -196,6 +205,7 @@ class Composer:
             return
         parent = self._open[-1]
         parent.node.size += node.size
+        parent.node.depth = max(parent.node.depth, node.depth + 1)
         if parent.wants_key:
             self._refuse(
                 Code.NOT_OF_THE_LANGUAGE, "a key is a plain word, not a list, mapping or alias", node.span

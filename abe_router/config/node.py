@@ -15,7 +15,7 @@ class Node:
 
     `text` is a scalar as the file has it, before variables were replaced: what messages may show. `span`
     of a container is where it begins. `names` are the places of a mapping's keys. `size` counts the values
-    within, those behind aliases each time.
+    within and `depth` their levels, what is behind aliases included.
     """
 
     value: Any
@@ -25,6 +25,7 @@ class Node:
     parts: dict[str | int, Node] = field(default_factory=dict)
     names: dict[str, Span] = field(default_factory=dict)
     size: int = 1
+    depth: int = 0
 
     def get(self, path: Sequence[str | int]) -> Node | None:
         """Return the node at a path, or None when there is none."""

@@ -38,6 +38,7 @@ _HOMES = {
     "Severity": "abe_router.diagnostic",
     "Subscription": "abe_router.backend",
     "SubscriptionStatus": "abe_router.backend",
+    "TooManyHops": "abe_router.errors",
     "UnknownProvider": "abe_router.errors",
     "Violation": "abe_router.errors",
     "load_backend": "abe_router.backends",

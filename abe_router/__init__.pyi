@@ -29,6 +29,7 @@ from abe_router.errors import (
     Retry,
     SchemaFault,
     SchemaInvalid,
+    TooManyHops,
     UnknownProvider,
     Violation,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "Severity",
     "Subscription",
     "SubscriptionStatus",
+    "TooManyHops",
     "UnknownProvider",
     "Violation",
     "load_backend",

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from abe_router.backend import Acked
 from abe_router.errors import ConfigError, NoRoute, PayloadInvalid
 from abe_router.event import DeadLettered, Handled, Retried, Skipped
+from abe_router.message import new_message
 from abe_router.testing import RecordingBackend, TestRouter
 
 ROUTES = """\
@@ -96,6 +98,16 @@ async def test_a_handler_can_be_put_in_the_place_of_the_files(routes):
     assert [call.result for call in router.calls("orders.created/billing")] == [0]
 
 
+async def test_a_batch_is_told_message_by_message(routes):
+    routes.write_text(ROUTES.replace("when:", "batch: {size: 2, wait: 1s}, when:"))
+    async with TestRouter(routes, handlers={"orders.created/audit": lambda orders: len(orders)}) as router:
+        for total in (100, 200):
+            await router.publish("orders.created", {"total": total})
+        await router.quiet()
+    assert router.got("orders.created/audit") == [{"total": 100}, {"total": 200}]
+    assert [call.result for call in router.calls("orders.created/audit")] == [2, 2]
+
+
 async def test_an_unknown_route_is_told_from_one_that_got_nothing(routes):
     with pytest.raises(
         KeyError, match=r"no route orders.created/bill.*orders.created/billing, orders.created/audit"
@@ -134,6 +146,15 @@ async def test_the_recording_backend_remembers_and_is_a_backend():
     async for payload in backend.consume(key="payments.*"):
         assert payload == {"total": 2}
         break
+
+
+async def test_the_recording_backend_remembers_what_handlers_emit():
+    backend = RecordingBackend()
+    await backend.publish("a", {})
+    subscription = await backend.subscribe("a", "g")
+    (delivery,) = await subscription.fetch(1, 1)
+    await subscription.settle([(delivery, Acked((new_message("b", b'{"n":1}'),)))])
+    assert backend.payloads() == [{}, {"n": 1}]
 
 
 def test_the_fixtures_are_there_without_asking(routes, pytester_run):

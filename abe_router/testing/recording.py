@@ -15,12 +15,11 @@ class RecordingBackend(MemoryBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Every message appended so far, in order.
+        #: Every message appended so far, in order, those that handlers emitted too.
         self.published: list[Message] = []
 
-    async def append(self, messages: Sequence[Message]) -> None:
-        """Accept the messages and remember them."""
-        await super().append(messages)
+    def _append(self, messages: Sequence[Message]) -> None:
+        super()._append(messages)
         self.published.extend(messages)
 
     def payloads(self, pattern: str = "#") -> list[Any]:

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from abe_router.backend import RELEASED
+from abe_router.backend import RELEASED, Acked
 from abe_router.backends import load_backend, make_backend
 from abe_router.backends.abstract import AbstractBackend
 from abe_router.consumer import Consumer
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
 from abe_router.event import DeadLettered, Event, Events, Handled
 from abe_router.handler import handler_from
+from abe_router.message import new_message
 from abe_router.route import Route, RouteTable
 from abe_router.router import Router
 
@@ -233,3 +234,24 @@ async def test_a_whole_table_runs_on_such_a_provider(acme):
 async def test_a_rate_is_kept_within_the_process(backend):
     assert (await backend.permit("a/g", 1.0, 5)).granted == 1
     assert (await backend.permit("a/g", 1.0, 5)).granted == 0
+
+
+async def test_what_a_handler_emits_is_published(backend):
+    subscription = await backend.subscribe("a", "g")
+    await backend.publish("a", {})
+    (delivery,) = await subscription.fetch(1, 1)
+    await subscription.settle([(delivery, Acked((new_message("b", b'{"n":1}'),)))])
+    await subscription.close()
+    after = await backend.subscribe("b", "other")
+    (emitted,) = await after.fetch(1, 1)
+    assert emitted.message.payload == {"n": 1}
+    await after.close()
+
+
+async def test_what_cannot_be_emitted_is_lost_aloud(backend, caplog):
+    subscription = await backend.subscribe("a", "g")
+    await backend.publish("a", {})
+    (delivery,) = await subscription.fetch(1, 1)
+    await subscription.settle([(delivery, Acked((new_message("b", b"1"),)))])
+    assert "what it emits cannot be published: providers written for Abstract Backend carry" in caplog.text
+    await subscription.close()

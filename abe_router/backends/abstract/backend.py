@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, Self
 
 from abe_router.backend import (
     DEFAULT_GROUP,
+    Acked,
     Backend,
     DeadLetter,
     Delayed,
@@ -25,11 +26,13 @@ from abe_router.backend import (
 )
 from abe_router.backends.abstract.envelope import wrap
 from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, PublishError
 from abe_router.message import Message
 from abe_router.rate import Permits, permit
 
 _log = logging.getLogger(__name__)
+
+Append = Callable[[Sequence[Message]], Awaitable[None]]
 
 #: What is lost with such a provider, for a log or a diagnostic.
 LIMITS = (
@@ -40,9 +43,9 @@ LIMITS = (
 class AbstractSubscription(Subscription):
     """A handle on what a provider yields for one group and one pattern."""
 
-    def __init__(self, pattern: str, group: str, stream: Stream) -> None:
+    def __init__(self, pattern: str, group: str, stream: Stream, append: Append) -> None:
         self.pattern, self.group = pattern, group
-        self._stream, self._waiter = stream, Waiter(pattern)
+        self._stream, self._waiter, self._append = stream, Waiter(pattern), append
         self._queue = stream.enter(self._waiter)
         self._interrupted = self._closed = False
 
@@ -63,11 +66,16 @@ class AbstractSubscription(Subscription):
         self._waiter.wake()
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        for delivery, outcome in reversed(settlements):
-            if isinstance(outcome, Released):
-                self._queue.appendleft(delivery.message)
-            elif isinstance(outcome, Delayed | Died):
-                _log.error("%s/%s: lost %s: %s", self.pattern, self.group, delivery.message.id, LIMITS)
+        released = [delivery.message for delivery, outcome in settlements if isinstance(outcome, Released)]
+        self._queue.extendleft(reversed(released))
+        for delivery, outcome in settlements:
+            if isinstance(outcome, Delayed | Died):
+                self._lose(delivery, LIMITS)
+            elif isinstance(outcome, Acked) and outcome.outputs:
+                try:
+                    await self._append(outcome.outputs)
+                except (BackendError, PublishError) as error:
+                    self._lose(delivery, f"what it emits cannot be published: {error}")
         return []
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -76,6 +84,9 @@ class AbstractSubscription(Subscription):
     async def close(self) -> None:
         self._closed = True
         await self._stream.leave(self._waiter)
+
+    def _lose(self, delivery: Delivery, why: str) -> None:
+        _log.error("%s/%s: lost %s: %s", self.pattern, self.group, delivery.message.id, why)
 
 
 class AbstractBackend(Backend):
@@ -165,7 +176,7 @@ class AbstractBackend(Backend):
         if stream is None:
             theirs = None if group == DEFAULT_GROUP else group
             stream = self._streams[group] = Stream(self._provider, theirs, self._name, self._on_end)
-        return AbstractSubscription(pattern, group, stream)
+        return AbstractSubscription(pattern, group, stream, self.append)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         return []

@@ -417,6 +417,8 @@ def test_the_alternative_that_was_meant_is_the_one_explained():
         {"properties": {"kind": {"const": "cash"}, "coins": {"type": "integer"}}},
     ]
     assert only({"oneOf": kinds}, {"kind": "cash", "coins": "x"}).pointer == "/coins"
+    nested = {"oneOf": [{"properties": {"kind": {"const": "cheque"}}}, {"oneOf": kinds}]}
+    assert only(nested, {"kind": "cash", "coins": "x"}).pointer == "/coins"
     by_type = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["sku"]}]}
     assert only(by_type, {}).keyword == "required"
 

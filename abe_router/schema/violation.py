@@ -121,23 +121,37 @@ def keyword(error: ValidationError) -> str:
 def closest(branches: Sequence[Sequence[ValidationError]], depth: int) -> Sequence[ValidationError] | None:
     """Return the errors of the alternative that the value was most likely meant to match, if one stands out.
 
-    `depth` is the length of the path to the value. An alternative of another type is the farthest, then one
-    whose constants differ at the value or its members, as those that tell kinds apart do; then the one with
-    fewer errors is closer.
+    `depth` is the length of the path to the value.
     """
-
-    def distance(errors: Sequence[ValidationError]) -> tuple[bool, bool, int]:
-        other_type = any(e.kind.name == "type" and len(e.instance_path) == depth for e in errors)
-        other_kind = any(
-            e.kind.name in {"const", "enum"} and len(e.instance_path) <= depth + 1 for e in errors
-        )
-        return other_type, other_kind, len(errors)
-
-    ranked = sorted(branches, key=distance)
-    if not ranked or distance(ranked[0])[0]:
+    ranked = sorted((_distance(errors, depth), index) for index, errors in enumerate(branches))
+    if not ranked or ranked[0][0][0]:
         return None
-    alone = len(ranked) == 1 or distance(ranked[0]) < distance(ranked[1])
-    return ranked[0] if alone else None
+    alone = len(ranked) == 1 or ranked[0][0] < ranked[1][0]
+    return branches[ranked[0][1]] if alone else None
+
+
+def _distance(errors: Sequence[ValidationError], depth: int) -> tuple[bool, bool, int]:
+    """Say how far a value is from an alternative.
+
+    One of another type is the farthest, then one whose constants differ at the value or its members, as
+    those that tell kinds apart do; then the one with fewer errors is closer.
+    """
+    other_type, other_kind, count = False, False, 0
+    for error in errors:
+        near = len(error.instance_path) - depth
+        match error.kind:
+            case Kind.AnyOf(branches) | Kind.OneOfNotValid(branches) if branches:
+                inner = min(_distance(branch, depth) for branch in branches)
+                other_type, other_kind, count = (
+                    other_type or inner[0],
+                    other_kind or inner[1],
+                    count + inner[2],
+                )
+            case kind:
+                other_type |= kind.name == "type" and near == 0
+                other_kind |= kind.name in {"const", "enum"} and near <= 1
+                count += 1
+    return other_type, other_kind, count
 
 
 def _alternatives(branches: Sequence[Sequence[ValidationError]]) -> str:

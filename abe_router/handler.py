@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import traceback
@@ -133,6 +134,26 @@ def unimported_handler(path: str, allow: Iterable[str] = ()) -> Handler:
         raise HandlerError("module", f"handler `{path}` was not imported")
 
     return Handler(path, call)
+
+
+def code_below(folder: Path) -> set[Path]:
+    """Return the files of the modules that are imported by now from below a folder.
+
+    Those of a Python or of packages that are installed there are left out: they do not change by an edit.
+    """
+    root = os.path.abspath(folder)  # noqa: PTH100  as the import path has it, not where a link leads
+    inside = os.path.join(root, "")  # noqa: PTH118
+    pythons = tuple(
+        os.path.join(prefix, "")  # noqa: PTH118
+        for prefix in {sys.prefix, sys.base_prefix}
+        if prefix.startswith(inside)
+    )
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {
+        Path(file)
+        for file in files
+        if file and file.startswith(inside) and not file.startswith(pythons) and "-packages" not in file
+    }
 
 
 def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:

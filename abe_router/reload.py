@@ -1,37 +1,22 @@
 """An edit of the routes file, carried to the router.
 
-Directories are watched, not files: an editor's atomic save replaces the file and a ConfigMap swap the
-symlink, and a watch on the file itself would be lost with it. What counts is the content: a save that
-changes no byte changes nothing.
+What counts is the content: a save that changes no byte changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
+import sys
 from pathlib import Path
-
-from watchfiles import Change, awatch
 
 from abe_router.config import Loader
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import ConfigError
 from abe_router.event import Events, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.handler import code_below
 from abe_router.route import RouteTable
 from abe_router.router import Router
-
-_log = logging.getLogger(__name__)
-
-#: Quiet time after a change before it is looked at, and how often changes are gathered, in milliseconds.
-DEBOUNCE, STEP = 100, 20
-#: A look at the files without any sign of change, in milliseconds: for filesystems that give none, and for
-#: what changed while the watch was not yet, or no longer, on the right folders.
-POLL = 500
-
-#: The state of files: of each its inode, size and time of change, or None where there is none.
-Fingerprint = dict[Path, tuple[int, int, int] | None]
+from abe_router.watch import Fingerprint, Watch, fingerprint
 
 
 class Reloader:
@@ -42,26 +27,39 @@ class Reloader:
 
     def __init__(self, loader: Loader, router: Router, events: Events) -> None:
         self._loader, self._router, self._events = loader, router, events
-        self._stopping = asyncio.Event()
+        self._watch = Watch(lambda: loader.files | self.code)
+        self._code: tuple[RouteTable, int, frozenset[Path]] | None = None
         self._applying: set[asyncio.Task[Reloaded]] = set()
         self._told: Fingerprint = {}
-        self._loads = 0
         #: The faults of the last edit; empty when it was accepted.
         self.rejected: tuple[Diagnostic, ...] = ()
-        #: Whether the folders are being watched.
-        self.watching = False
+
+    @property
+    def watching(self) -> bool:
+        """Whether the folders are being watched."""
+        return self._watch.watching
+
+    @property
+    def code(self) -> frozenset[Path]:
+        """The files of the handlers, and of the modules that were imported from below the file's folder."""
+        table, imported = self._router.table, len(sys.modules)
+        if self._code is None or self._code[0] is not table or self._code[1] != imported:
+            sources = {route.handler.source for route in table.routes if route.handler.source is not None}
+            below = code_below(table.path.parent) if table.path else set()
+            self._code = (table, imported, frozenset(sources | below))
+        return self._code[2]
 
     def stop(self) -> None:
         """Make `run` end; idempotent."""
-        self._stopping.set()
+        self._watch.stop()
 
     async def run(self) -> None:
         """Watch until stopped, then wait for the changes under way."""
         seen: Fingerprint = {}
-        self._told = _fingerprint(_code(self._router.table))
-        async for changed in self._signs():
+        self._told = fingerprint(self.code)
+        async for changed in self._watch.signs():
             # Taken before the files are read: an edit in between differs from it, and is seen next time.
-            now = _fingerprint(self._loader.files)
+            now = fingerprint(self._loader.files)
             if now != seen or (changed and self.rejected):
                 seen = now
                 await self.reload()
@@ -70,7 +68,6 @@ class Reloader:
 
     async def reload(self) -> None:
         """Load the files and have the router apply them, unless they have faults or say nothing new."""
-        self._loads += 1
         try:
             table = await asyncio.to_thread(self._loader.load)
         except ConfigError as error:
@@ -89,71 +86,9 @@ class Reloader:
         self._applying.add(applying)
         applying.add_done_callback(self._applying.discard)
 
-    def _folders(self) -> set[Path]:
-        return _folders([*self._loader.files, *_code(self._router.table)])
-
     def _tell_of_code(self) -> None:
-        now = _fingerprint(_code(self._router.table))
+        now = fingerprint(self.code)
         for path, state in now.items():
             if path in self._told and self._told[path] != state:
                 self._events.emit(RestartNeeded("handler code", path))
         self._told = now
-
-    async def _signs(self) -> AsyncIterator[bool]:
-        """Yield whenever it is worth a look: True after a change that was seen, False from time to time."""
-        while not self._stopping.is_set():
-            folders = self._folders()
-            try:
-                async for changes in awatch(
-                    *folders,
-                    watch_filter=_is_of_interest,
-                    debounce=DEBOUNCE,
-                    step=STEP,
-                    stop_event=self._stopping,
-                    rust_timeout=POLL,
-                    yield_on_timeout=True,
-                    recursive=False,
-                    ignore_permission_denied=True,
-                ):
-                    loads, self.watching = self._loads, True
-                    yield bool(changes)
-                    if loads != self._loads and self._folders() != folders:
-                        break
-            except (OSError, RuntimeError) as error:  # too many watches, a folder that went away
-                _log.warning("files are polled, for they cannot be watched: %s", error)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL / 1000):
-                        await self._stopping.wait()
-                yield False
-
-
-def _code(table: RouteTable) -> set[Path]:
-    return {route.handler.source for route in table.routes if route.handler.source is not None}
-
-
-def _folders(files: Iterable[Path]) -> set[Path]:
-    """Return the folders of the files, of what they are links to, and of the links on the way."""
-    folders = set()
-    for file in files:
-        for place in (file, file.parent.resolve() / file.name, file.resolve()):
-            folders.add(place.parent)
-        if file.parent.is_symlink():
-            folders.add(file.parent.parent)
-    return {folder for folder in folders if folder.is_dir()}
-
-
-def _is_of_interest(change: Change, path: str) -> bool:  # noqa: ARG001
-    """Pass over what a running router writes itself: databases and compiled Python."""
-    return not path.endswith((".db", "-wal", "-shm", "-journal", ".pyc", "__pycache__"))
-
-
-def _fingerprint(files: Iterable[Path]) -> Fingerprint:
-    found: Fingerprint = {}
-    for file in files:
-        try:
-            stat = file.stat()
-        except OSError:
-            found[file] = None
-        else:
-            found[file] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    return found

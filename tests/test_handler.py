@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 
 import pytest
 
 from abe_router.errors import HandlerError
-from abe_router.handler import handler_from, import_handler, put_first_on_import_path, unimported_handler
+from abe_router.handler import (
+    code_below,
+    handler_from,
+    import_handler,
+    put_first_on_import_path,
+    unimported_handler,
+)
 
 
 async def plain(payload): ...
@@ -223,3 +230,17 @@ def test_folders_come_first_on_the_import_path_each_once(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", ["/x", str(tmp_path), "/y"])
     put_first_on_import_path([tmp_path / "a", tmp_path, tmp_path / "a"])
     assert sys.path == [str(tmp_path / "a"), str(tmp_path), "/x", "/y"]
+
+
+def test_code_below_a_folder_is_what_was_imported_from_there(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lib" / "site-packages").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "lib" / "site-packages")
+    (tmp_path / "below_one.py").write_text("import below_two, below_installed")
+    (tmp_path / "below_two.py").write_text("")
+    (tmp_path / "below_three.py").write_text("")
+    (tmp_path / "lib" / "site-packages" / "below_installed.py").write_text("")
+    importlib.import_module("below_one")
+    assert code_below(tmp_path) == {tmp_path / "below_one.py", tmp_path / "below_two.py"}
+    for name in ("below_one", "below_two", "below_installed"):
+        del sys.modules[name]

@@ -10,11 +10,11 @@ from abe_router.schema import SchemaFolder
 
 
 async def first(payload):
-    """A handler."""
+    """Handle nothing."""
 
 
 async def second(payload):
-    """Another handler."""
+    """Handle nothing, elsewhere."""
 
 
 def route(key="orders.created", group="billing", **options):

@@ -23,9 +23,9 @@ def acme(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-queue\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(
-        "[abe.backends.message_queue]\nacme = acme_queue:Acme\nbroken = nowhere:Broken\n"
+        "[abe.backends.message_queue]\nacme = acme_cli_queue:Acme\nbroken = nowhere:Broken\n"
     )
-    (shop / "acme_queue.py").write_text(
+    (shop / "acme_cli_queue.py").write_text(
         "class Acme:\n"
         "    @classmethod\n    def from_env(cls): return cls()\n"
         "    async def publish(self, key, payload): ...\n"
@@ -67,7 +67,7 @@ def test_the_adapter_of_a_shadowed_name_is_not_the_one_taken(
     run: Run, acme: None, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shop / "acme_queue-1.2.dist-info/entry_points.txt").write_text(
-        "[abe.backends.message_queue.service]\nsqlite = acme_queue:Acme\n"
+        "[abe.backends.message_queue.service]\nsqlite = acme_cli_queue:Acme\n"
     )
     monkeypatch.setenv("QUEUE_BACKEND", "sqlite")
     done = run("backends", "--json").json

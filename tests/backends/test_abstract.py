@@ -11,7 +11,7 @@ from abe_router.backend import RELEASED, Acked
 from abe_router.backends import load_backend, make_backend
 from abe_router.backends.abstract import AbstractBackend
 from abe_router.consumer import Consumer
-from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
+from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.event import DeadLettered, Event, Events, Handled
 from abe_router.handler import handler_from
 from abe_router.message import new_message
@@ -74,9 +74,22 @@ async def test_a_prefix_comes_before_the_key_the_provider_sees(acme):
     assert backend._provider.sent[0][0] == "slack:orders.created"
 
 
-async def test_only_objects_can_be_published(backend):
-    with pytest.raises(PayloadUnencodable, match="carry JSON objects, not list"):
-        await backend.publish("orders.created", [1])
+async def test_what_is_no_object_travels_in_the_envelope_whole(backend, queue):
+    subscription = await backend.subscribe("a", "g")
+    for payload in ([1], None, "text"):
+        await backend.publish("a", payload)
+        (delivery,) = await subscription.fetch(1, 1)
+        assert delivery.message.payload == payload
+    assert all(isinstance(payload, dict) for _, payload in queue.sent)
+    await subscription.close()
+
+
+async def test_a_member_of_that_name_that_is_no_envelope_is_payload(backend, queue):
+    subscription = await backend.subscribe("a", "g")
+    await queue.publish("a", {"_abe_router": "theirs"})
+    (delivery,) = await subscription.fetch(1, 1)
+    assert delivery.message.payload == {"_abe_router": "theirs"}
+    await subscription.close()
 
 
 async def test_routes_of_one_group_each_get_their_own_keys(backend):
@@ -248,10 +261,14 @@ async def test_what_a_handler_emits_is_published(backend):
     await after.close()
 
 
-async def test_what_cannot_be_emitted_is_lost_aloud(backend, caplog):
+async def test_what_cannot_be_emitted_is_lost_aloud(backend, queue, caplog):
+    async def publish(key, payload):
+        raise RuntimeError("full")
+
     subscription = await backend.subscribe("a", "g")
     await backend.publish("a", {})
     (delivery,) = await subscription.fetch(1, 1)
+    queue.publish = publish
     await subscription.settle([(delivery, Acked((new_message("b", b"1"),)))])
-    assert "what it emits cannot be published: providers written for Abstract Backend carry" in caplog.text
+    assert "what it emits cannot be published: provider `acme`: RuntimeError: full" in caplog.text
     await subscription.close()

@@ -26,7 +26,7 @@ from abe_router.backend import (
 )
 from abe_router.backends.abstract.envelope import wrap
 from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
-from abe_router.errors import BackendError, PublishError
+from abe_router.errors import BackendError
 from abe_router.message import Message
 from abe_router.rate import Permits, permit
 
@@ -74,7 +74,7 @@ class AbstractSubscription(Subscription):
             elif isinstance(outcome, Acked) and outcome.outputs:
                 try:
                     await self._append(outcome.outputs)
-                except (BackendError, PublishError) as error:
+                except BackendError as error:
                     self._lose(delivery, f"what it emits cannot be published: {error}")
         return []
 

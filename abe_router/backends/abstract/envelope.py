@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from abe_router.errors import PayloadUnencodable
 from abe_router.message import Message, encode, new_id
 
 #: The member of a payload that holds what is not payload.
@@ -14,23 +13,27 @@ MEMBER = "_abe_router"
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What of a message is not payload."""
+    """What of a message is not payload, or all of it when the payload is no object."""
 
     id: str
     key: str
     headers: dict[str, str] = {}
     published_at: float = 0.0
+    payload: Any = msgspec.UNSET
 
 
 def wrap(message: Message) -> dict[str, Any]:
-    """Return the payload with its envelope; raise PayloadUnencodable when it is not a JSON object."""
+    """Return the payload, an object, with the envelope as one more member."""
     payload = message.payload
-    if not isinstance(payload, dict):
-        raise PayloadUnencodable(
-            f"providers written for Abstract Backend carry JSON objects, not {type(payload).__name__}"
-        )
-    envelope = Envelope(message.id, message.key, dict(message.headers), message.published_at)
-    return {**payload, MEMBER: msgspec.to_builtins(envelope)}
+    is_object = isinstance(payload, dict)
+    envelope = Envelope(
+        message.id,
+        message.key,
+        dict(message.headers),
+        message.published_at,
+        msgspec.UNSET if is_object else payload,
+    )
+    return {**(payload if is_object else {}), MEMBER: msgspec.to_builtins(envelope)}
 
 
 def unwrap(payload: Any) -> Message:
@@ -44,6 +47,9 @@ def unwrap(payload: Any) -> Message:
         except msgspec.ValidationError:
             pass  # someone else's member: it is payload
         else:
-            body = encode({name: value for name, value in payload.items() if name != MEMBER})
-            return Message(envelope.id, envelope.key, body, envelope.headers, envelope.published_at, 1)
+            carried = envelope.payload
+            if carried is msgspec.UNSET:
+                carried = {name: value for name, value in payload.items() if name != MEMBER}
+            headers, at = envelope.headers, envelope.published_at
+            return Message(envelope.id, envelope.key, encode(carried), headers, at, 1)
     return Message(new_id(), "", encode(payload), attempt=1)

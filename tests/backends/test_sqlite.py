@@ -225,7 +225,9 @@ os.wait()
 asyncio.run(use())
 asyncio.run(backend.close())
 """
-        out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=20)
+        out = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, text=True, timeout=20
+        )
         assert (out.returncode, out.stderr) == (0, "")
         assert "was opened before a fork" in out.stdout
         with sqlite3.connect(path) as other:

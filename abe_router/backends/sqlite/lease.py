@@ -99,12 +99,12 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
     ).fetchall()
     return [
         Delivery(
-            log.decode(database, log.Row._make(row), failures + 1),
+            log.decode(database, failures + 1, *message),
             deliveries,
-            Receipt(claim.sid, row[0], claim.number),
+            Receipt(claim.sid, seq, claim.number),
             failed_at,
         )
-        for deliveries, failures, failed_at, *row in rows
+        for deliveries, failures, failed_at, seq, *message in rows
     ]
 
 

@@ -44,16 +44,16 @@ def read(database: Database, group: Group, limit: int, after: str) -> list[DeadL
         return []
     rows = database.execute(
         """
-        SELECT l.lid, l.letter, m.seq, m.kid, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)
+        SELECT l.lid, l.letter, m.kid, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)
         FROM letters AS l JOIN messages AS m USING (seq)
         WHERE l.sid = ? AND l.lid > ? ORDER BY l.lid LIMIT ?""",
         (found[0], _number(after), limit),
     ).fetchall()
     letters = []
-    for lid, text, *row in rows:
+    for lid, text, *message in rows:
         kept = _decode(text)
-        message = log.decode(database, log.Row._make(row), kept.message.attempt)
-        letters.append(msgspec.structs.replace(kept, message=message, id=str(lid)))
+        whole = log.decode(database, kept.message.attempt, *message)
+        letters.append(msgspec.structs.replace(kept, message=whole, id=str(lid)))
     return letters
 
 

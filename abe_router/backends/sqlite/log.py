@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,17 +23,6 @@ _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 Encoded = tuple[str, float, str, str | None, bytes]
 
 
-class Row(NamedTuple):
-    """A message as it is stored; `body` is bytes whoever wrote it."""
-
-    seq: int
-    kid: int
-    published_at: float
-    id: str
-    headers: str | None
-    body: bytes
-
-
 def encode(message: Message) -> Encoded:
     """Return the message as values of the tables; raise PayloadUnencodable when it is not text."""
     try:
@@ -45,13 +33,15 @@ def encode(message: Message) -> Encoded:
     return (message.key, message.published_at, message.id, headers, message.body)
 
 
-def decode(database: Database, row: Row, attempt: int) -> Message:
+def decode(
+    database: Database, attempt: int, kid: int, published_at: float, id: str, text: str | None, body: bytes
+) -> Message:
     """Return a stored message; headers that someone else wrote and that are none are left out."""
     headers: dict[str, str] = {}
-    if row.headers:
+    if text:
         with suppress(msgspec.MsgspecError):
-            headers = _decode_headers(row.headers)
-    return Message(row.id, database.keys.names[row.kid], row.body, headers, row.published_at, attempt)
+            headers = _decode_headers(text)
+    return Message(id, database.keys.names[kid], body, headers, published_at, attempt)
 
 
 def append(database: Database, messages: Sequence[Encoded]) -> None:

@@ -24,8 +24,8 @@ from abe_router.backends.sqlite.watch import Watch
 from abe_router.errors import BackendError, BackendUnavailable
 
 T = TypeVar("T")
-#: The most operations that share a commit, so that none waits long for the others.
-_BATCH = 500
+#: From so many operations on a commit takes no more of them, so that none waits long for the others.
+_BATCH = 2000
 
 #: An operation with its result, or with the error it failed with.
 _Ended = tuple[Asked[Any], Any, Exception | None]
@@ -42,7 +42,8 @@ class Worker:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: queue.SimpleQueue[Asked[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Asked[Any]] | None] = queue.SimpleQueue()
+        self._outbox: list[Asked[Any]] = []
         self._waiting = Waiting()
         self._watch = Watch(database)
         self._ended: list[_Ended] = []
@@ -70,18 +71,29 @@ class Worker:
         return future
 
     def put(self, asked: Asked[Any]) -> None:
-        """Queue what is asked. A fetch that nobody waits for any more is forgotten when it is put again."""
+        """Queue what is asked. A fetch that nobody waits for any more is forgotten when it is put again.
+
+        What is asked in one round of the event loop is handed over together, and so committed together.
+        """
         if self.pid != os.getpid():
             raise BackendError(f"`{self._database.path}` was opened before a fork: open it anew in the child")
         if self._stopped is not None:
             raise BackendUnavailable(f"`{self._database.path}` was closed")
-        self._queue.put(asked)
+        self._outbox.append(asked)
+        if len(self._outbox) == 1:
+            asked.future.get_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._outbox:
+            outbox, self._outbox = self._outbox, []
+            self._queue.put(outbox)
 
     async def stop(self) -> None:
         """Do what is queued, close the file and end the thread. Idempotent."""
         if self._stopped is None:
             self._stopped = asyncio.get_running_loop().create_future()
             self._database.hurry()
+            self._hand_over()
             self._queue.put(None)
         await asyncio.shield(self._stopped)
         self._thread.join()
@@ -112,8 +124,8 @@ class Worker:
         with suppress(queue.Empty):
             asked = self._queue.get(timeout=pause)
             while asked is not None:
-                arrived.append(asked)
-                if len(arrived) == _BATCH:
+                arrived += asked
+                if len(arrived) >= _BATCH:
                     return arrived, True
                 asked = self._queue.get_nowait()
             return arrived, False

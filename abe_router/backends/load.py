@@ -94,4 +94,5 @@ def _warn(text: str) -> None:
 
 @cache
 def _log_once(text: str) -> None:
-    _log.warning("%s", text)
+    if _log.hasHandlers():  # without any, Python prints it to stderr, where the warning is already
+        _log.warning("%s", text)

@@ -37,7 +37,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="abe-router-bench-") as folder, Server(Path(folder)) as server:
         values = measure(measurements, contenders, server, scale, repeats)
-        about = _about(server, repeats, time.monotonic() - began)
+        about = _about(server, time.monotonic() - began)
     table = Table(values, [metric for m in measurements for metric in m.metrics], contenders, about)
     if arguments.json:
         json.dump(table.as_json(), sys.stdout, indent=1)
@@ -51,7 +51,7 @@ def measure(
     contenders: Sequence[Contender],
     server: Server,
     scale: Scale,
-    repeats: int,
+    repeats: int | None,
 ) -> Values:
     """Run everything: of each measurement, each repeat has every contender in turn, in random order.
 
@@ -60,7 +60,7 @@ def measure(
     """
     values = Values()
     for measurement in measurements:
-        for repeat in range(min(repeats, measurement.turns)):
+        for repeat in range(repeats or measurement.repeats):
             order = list(measurement.contenders(contenders))
             random.shuffle(order)
             for one in order:
@@ -81,13 +81,13 @@ def _say(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _about(server: Server, repeats: int, took: float) -> dict[str, str]:
+def _about(server: Server, took: float) -> dict[str, str]:
     load = os.getloadavg()
     return {
         "where": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "with": f"Python {platform.python_version()}, Redis {server.version}",
         "payloads": f"{payloads('order').size} bytes, and {payloads('event').size:,} bytes",
-        "took": f"{took:.0f} s, {repeats} repeats; load average at the end {load[0]:.1f}",
+        "took": f"{took:.0f} s; load average at the end {load[0]:.1f}",
     }
 
 
@@ -98,7 +98,9 @@ def _parse() -> argparse.Namespace:
     )
     names = [c.name for c in contender.LONG]
     rows = [m.name for m in MEASUREMENTS]
-    parser.add_argument("--long", action="store_true", help="all peers, larger samples; takes half an hour")
+    parser.add_argument(
+        "--long", action="store_true", help="all peers, larger samples; half an hour"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with every single value")
     parser.add_argument("--repeats", type=int, metavar="N", help="how often each thing is measured")
     parser.add_argument(

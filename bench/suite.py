@@ -22,24 +22,29 @@ Found = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done: `seconds` of sending, the part of each backlog that is drained, and the repeats."""
+    """How much is done: `seconds` of sending, of a steady rate and of watching what is idle.
+
+    `part` of each backlog is drained. `repeats` is how often all is done, None as often as each
+    measurement says.
+    """
 
     seconds: float
-    part: float
-    repeats: int
+    steady: float
     watch: float
+    part: float = 1.0
+    repeats: int | None = None
 
 
-SHORT = Scale(seconds=0.5, part=1.0, repeats=3, watch=4.0)
-LONG = Scale(seconds=2.0, part=1.0, repeats=5, watch=20.0)
+SHORT = Scale(seconds=0.5, steady=1.0, watch=4.0, part=0.7)
+LONG = Scale(seconds=1.5, steady=5.0, watch=20.0, repeats=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """A run of one contender that gives some values, by the names of `metrics`.
 
-    `leaves_out` are contenders that cannot take part, `only` the ones that do. It is done in `turns` of
-    the repeats.
+    `leaves_out` are contenders that cannot take part, `only` the ones that do. It is done `repeats` times
+    in the short form.
     """
 
     name: str
@@ -47,7 +52,7 @@ class Measurement:
     run: Callable[[Contender, Server, Scale], Found]
     leaves_out: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    turns: int = 100
+    repeats: int = 3
 
     def contenders(self, all_: Sequence[Contender]) -> Iterator[Contender]:
         """Return who takes part."""
@@ -73,12 +78,12 @@ def _drain(contender: Contender, server: Server, scale: Scale) -> Found:
 
 
 def _sleep(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = _share(min(contender.backlog, BACKLOG // 4), scale)
+    count = _share(min(contender.backlog, BACKLOG // 5), scale)
     return {"sleep": drain(contender, server, count, handling="sleep", concurrency=SLEEPERS).rate}
 
 
 def _latency(contender: Contender, server: Server, scale: Scale) -> Found:
-    found = latency(contender, server, 3 * scale.seconds)
+    found = latency(contender, server, scale.steady)
     return {"latency.p50": found.p50 * 1e6, "latency.p99": found.p99 * 1e6}
 
 
@@ -164,7 +169,7 @@ MEASUREMENTS = (
         (_per_second("sleep", f"drain, handler sleeps 1 ms, {SLEEPERS} at once"),),
         _sleep,
         leaves_out=("usual", "faststream-batch"),
-        turns=2,
+        repeats=2,
     ),
     Measurement(
         "latency",
@@ -173,13 +178,14 @@ MEASUREMENTS = (
             Metric("latency.p99", "latency at 1,000/s, p99", "us"),
         ),
         _latency,
+        repeats=2,
     ),
     Measurement(
         "two",
         (_per_second("two", "drain, two worker processes"),),
         _two,
         leaves_out=("memory", "usual", "redis-asyncio", "faststream-batch"),
-        turns=2,
+        repeats=1,
     ),
     Measurement(
         "big",
@@ -189,7 +195,7 @@ MEASUREMENTS = (
         ),
         _big,
         leaves_out=("usual", "redis-asyncio", "faststream-batch"),
-        turns=2,
+        repeats=1,
     ),
     Measurement(
         "shared",
@@ -199,7 +205,7 @@ MEASUREMENTS = (
         ),
         _shared,
         only=("redis", "sqlite"),
-        turns=3,
+        repeats=2,
     ),
     Measurement(
         "idle",
@@ -211,7 +217,7 @@ MEASUREMENTS = (
         ),
         _idle,
         only=("redis",),
-        turns=1,
+        repeats=1,
     ),
     Measurement(
         "reload",
@@ -222,7 +228,7 @@ MEASUREMENTS = (
         ),
         _reload,
         only=(REDIS.name,),
-        turns=2,
+        repeats=1,
     ),
     Measurement(
         "start",

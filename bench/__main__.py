@@ -26,7 +26,7 @@ from bench.table import Table
 def main() -> None:
     """Measure and print."""
     arguments = _parse()
-    scale = suite.LONG if arguments.long else suite.SHORT
+    scale = (suite.LONG if arguments.long else suite.SHORT).times(arguments.sample)
     contenders = [
         c
         for c in (contender.LONG if arguments.long or arguments.contenders else contender.SHORT)
@@ -98,10 +98,9 @@ def _parse() -> argparse.Namespace:
     )
     names = [c.name for c in contender.LONG]
     rows = [m.name for m in MEASUREMENTS]
-    parser.add_argument(
-        "--long", action="store_true", help="all peers, larger samples; half an hour"
-    )
+    parser.add_argument("--long", action="store_true", help="all peers, larger samples; half an hour")
     parser.add_argument("--json", action="store_true", help="print JSON, with every single value")
+    parser.add_argument("--sample", type=float, default=1.0, metavar="F", help="samples F times as large")
     parser.add_argument("--repeats", type=int, metavar="N", help="how often each thing is measured")
     parser.add_argument(
         "--rows", nargs="+", choices=rows, metavar="ROW", help=f"only some: {', '.join(rows)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.contender import BACKLOG, REDIS, Contender
 from bench.drain import drain
@@ -33,6 +33,16 @@ class Scale:
     watch: float
     part: float = 1.0
     repeats: int | None = None
+
+    def times(self, factor: float) -> Scale:
+        """Return one that takes so many times as large samples."""
+        return replace(
+            self,
+            seconds=self.seconds * factor,
+            steady=self.steady * factor,
+            watch=self.watch * factor,
+            part=self.part * factor,
+        )
 
 
 SHORT = Scale(seconds=0.5, steady=1.0, watch=4.0, part=0.7)

@@ -1,0 +1,51 @@
+"""The router is still fast: ratios to a hand-written loop in the same run, far below what they are.
+
+An absolute time says more of the machine than of us. A ratio says that something became several times
+slower, which is what happens when a batch falls apart into round trips.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Of each row and contender the worst ratio to the loop that passes: a third of the usual one, or less.
+AT_LEAST = {("drain", "redis"): 0.15, ("drain", "memory"): 0.25, ("publish.batch", "redis"): 0.1}
+AT_MOST = {("drain.cpu", "redis"): 5.0, ("drain.memory", "redis"): 2.5}
+#: The machine may be busy with something else: what counts is the best of so many runs.
+RUNS = 3
+
+
+def measure() -> Any:
+    rows = ["--rows", "drain", "publish", "--contenders", "loop", "redis", "memory"]
+    command = [sys.executable, "-m", "bench", *rows, "--repeats", "1", "--sample", "0.2", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["ratios"]
+
+
+def slow(ratios: Any) -> list[str]:
+    reached = {(row, who): ratios[row][who] for row, who in [*AT_LEAST, *AT_MOST]}
+    below = [place for place, bound in AT_LEAST.items() if reached[place] < bound]
+    above = [place for place, bound in AT_MOST.items() if reached[place] > bound]
+    return [f"{row} of {who}: {reached[row, who]:.2f}" for row, who in below + above]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("redis-server") or os.environ.get("CI")), reason="redis-server is not installed"
+)
+def test_no_ratio_to_the_hand_written_loop_has_fallen_far():
+    found = ["not measured"]
+    for _ in range(RUNS):
+        if not (found := slow(measure())):
+            break
+    assert not found

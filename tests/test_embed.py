@@ -157,10 +157,9 @@ async def test_a_handler_that_is_still_running_at_the_end_may_publish(folder):
     await asyncio.sleep(0)
     handlers.go.set()
     await leaving
-    await backend.open()
-    (status,) = await backend.status()
-    await backend.close()
-    assert (status.ready, status.dead) == (1, 0)
+    async with backend:
+        left = await (await backend.subscribe("orders.created", "billing")).fetch(10, 0.5)
+    assert [delivery.message.payload for delivery in left] == [{"total": -1}]
 
 
 FASTAPI = """\

@@ -154,8 +154,9 @@ async def test_shutdown_finishes_the_message_in_hand_and_leaves_the_next(backend
         await backend.publish("a", number)
     await began.wait()
     stopping = [asyncio.create_task(consumer.shutdown()) for _ in range(2)]
-    await asyncio.sleep(0)
-    assert not running.done()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in (running, *stopping))
     go.set()
     await asyncio.gather(running, *stopping)
     (status,) = await backend.status()

@@ -154,7 +154,7 @@ async def test_a_handler_that_is_still_running_at_the_end_may_publish(folder):
     await handlers.began.wait()
     backend = router.backend
     leaving = asyncio.create_task(router.__aexit__())
-    await asyncio.sleep(0)
+    await asyncio.wait({leaving}, timeout=0.2)  # it is stopping by then
     handlers.go.set()
     await leaving
     async with backend:

@@ -41,9 +41,12 @@ def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list
     others: list[bytes] = []
     own = group.encode()
     for entry_id, fields in entries:
-        if len(fields) == 6 and fields[0] == b"data" and fields[2] == b"id" and fields[4] == b"at":
+        if len(fields) == 6 and fields[2] == b"id" and fields[4] == b"at" and fields[0] == b"data":
             # The common case, which the general one below would read alike.
-            message = Message(fields[3].decode("utf-8", "replace"), key, fields[1], {}, _time(fields[5]), 1)
+            try:
+                message = Message(str(fields[3], "utf-8"), key, fields[1], {}, float(fields[5]), 1)
+            except ValueError:
+                message = _message(entry_id, _values(fields), key, 1)
         else:
             values = _values(fields)
             if values.get(b"only", own) != own:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,6 +24,19 @@ _log = logging.getLogger(__name__)
 #: Pauses before a group that was lost again is made anew, in seconds: the first one, which doubles, and the
 #: longest. After as long without a loss it begins at the first.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Reads that were asked for: how many entries of each source at most, and the answers to come."""
+
+    share: int
+    answers: Sequence[tuple[Source, asyncio.Future[Any]]]
+
+    @property
+    def end(self) -> asyncio.Future[Any]:
+        """The last answer, before which all others come."""
+        return self.answers[-1][1]
 
 
 class Intake:
@@ -56,6 +70,8 @@ class Intake:
             await self.make()
         if agenda.restore:
             await self._restore()
+        if agenda.rest:
+            await self._rest()
         if agenda.adopt and (found := await self._adopt()):
             return found
         # New messages and old ones take turns, so that neither keeps the other waiting.
@@ -65,7 +81,51 @@ class Intake:
             if found:
                 return found
         self._claimed_last = False
-        return await self._read(limit) if agenda.read else []
+        if not agenda.read:
+            return []
+        reading = self.ask(limit)
+        await asyncio.wait([reading.end])
+        return self.accept(reading)
+
+    def ask(self, limit: int) -> Reading:
+        """Ask for what is new, of as many sources as the limit allows, a fair share of each.
+
+        Raise BackendUnavailable when the line is down.
+        """
+        marks = self._agenda.read
+        chosen = tuple(islice(marks, limit))
+        share = limit // len(chosen)
+        answers: list[tuple[Source, asyncio.Future[Any]]] = []
+        for source in chosen:
+            command = ("GROUP", source.group, source.consumer, "COUNT", share, "STREAMS", source.stream, ">")
+            answers.append((source, self._line.send("XREADGROUP", *command)))
+            del marks[source]
+        self._line.flush()  # someone is waiting for it
+        return Reading(share, answers)
+
+    def accept(self, reading: Reading) -> list[Delivery]:
+        """Return what a reading brought, once all its answers are there; raise as `take` does."""
+        marks, found = self._agenda.read, []
+        failed: BackendError | None = None
+        for source, answer in reading.answers:
+            try:
+                answered = answer.result()
+            except BackendError as error:
+                failed = self._failed(source, marks, error) or failed
+                continue
+            if not answered:
+                self._agenda.rest[source] = None
+                continue
+            entries = answered[0][1]
+            found += self._accept(source, *new_deliveries(entries, source.key, source.group))
+            source.position = entries[-1][0]
+            if len(entries) < reading.share:
+                self._waker.rest(source)
+            else:
+                marks[source] = None
+        if failed and not found:
+            raise failed
+        return found
 
     async def make(self) -> None:
         """Make the groups that may not be there yet, and their streams."""
@@ -85,44 +145,11 @@ class Intake:
             self._agenda.make.pop(source, None)
             self._agenda.claim[source] = self._agenda.read[source] = None
 
-    async def _read(self, limit: int) -> list[Delivery]:
-        """Read what is new, of as many sources as the limit allows, a fair share of each."""
-        marks = self._agenda.read
-        chosen = tuple(islice(marks, limit))
-        share = limit // len(chosen)
-        sent = []
-        for source in chosen:
-            del marks[source]
-            command = ("GROUP", source.group, source.consumer, "COUNT", share, "STREAMS", source.stream, ">")
-            sent.append((source, self._line.send("XREADGROUP", *command)))
-        found: list[Delivery] = []
-        empty: list[Source] = []
-        failed: BackendError | None = None
-        for source, answer in sent:
-            try:
-                answered = await answer
-            except BackendError as error:
-                failed = self._failed(source, marks, error) or failed
-                continue
-            if not answered:
-                empty.append(source)
-                continue
-            entries = answered[0][1]
-            found += self._accept(source, *new_deliveries(entries, source.key, source.group))
-            source.position = entries[-1][0]
-            if len(entries) < share:
-                self._waker.rest(source)
-            else:
-                marks[source] = None
-        if empty:
-            await self._rest(empty)
-        if failed and not found:
-            raise failed
-        return found
-
-    async def _rest(self, sources: Sequence[Source]) -> None:
-        """Let sources rest in which there was nothing: the group may have got further than we know."""
-        sent = [(source, self._line.send("XINFO", "GROUPS", source.stream)) for source in sources]
+    async def _rest(self) -> None:
+        """Let sources rest: of their group others may have read, and it got further than we know."""
+        marks = self._agenda.rest
+        sent = [(source, self._line.send("XINFO", "GROUPS", source.stream)) for source in marks]
+        marks.clear()
         for source, answer in sent:
             try:
                 rows = await answer

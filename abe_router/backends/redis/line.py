@@ -51,6 +51,11 @@ class Line:
         """Send a script now; raise BackendUnavailable when the line is down."""
         return self._up().run(script, keys, args)
 
+    def flush(self) -> None:
+        """Let what was sent go at once, not at the end of this turn of the event loop."""
+        if self._wire:
+            self._wire.flush()
+
     async def open(self) -> None:
         """Connect if need be; concurrent calls share one attempt.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 from abe_router.backends.redis.entry import pack_headers
@@ -25,13 +26,8 @@ _FLIGHTS = 2
 _NOTED = 1.0
 
 
-class _Call:
-    """The messages of one `append`, or a part of them, and who waits for them."""
-
-    __slots__ = ("done", "messages")
-
-    def __init__(self, messages: Sequence[Message], done: asyncio.Future[None]) -> None:
-        self.messages, self.done = messages, done
+#: The messages of one `append`, or a part of them, and who waits for them.
+_Call = tuple[Sequence[Message], asyncio.Future[None]]
 
 
 class Publisher:
@@ -59,23 +55,19 @@ class Publisher:
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Append in order; when it raises, the first few of them, or all, may have been appended."""
-        if len(messages) == 1:
-            await self._enqueue(messages)
-            return
-        for part in _parts(messages):
-            # One after the other, so that never a later one is kept and an earlier one is not.
-            await self._enqueue(part)
-
-    async def _enqueue(self, messages: Sequence[Message]) -> None:
-        if not self._line.up:
-            await self._line.open()
-        call = _Call(messages, self._loop.create_future())
-        self._queue.append(call)
-        self._schedule()
-        await call.done
+        # Parts go one after the other, so that never a later one is kept and an earlier one is not.
+        for part in (messages,) if len(messages) == 1 else _parts(messages):
+            if not self._line.up:
+                await self._line.open()
+            done = self._loop.create_future()
+            self._queue.append((part, done))
+            if not self._scheduled:
+                self._schedule()
+            await done
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._queue and self._flights < _FLIGHTS:
+        """Send a batch at the end of this turn of the event loop, with all that comes until then."""
+        if self._queue and self._flights < _FLIGHTS and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._fly)
 
@@ -83,78 +75,90 @@ class Publisher:
         """Send a batch of what is queued."""
         self._scheduled = False
         calls: list[_Call] = []
-        streams: dict[str, int] = {}
+        keys: dict[str, int] = {}
         args: list[Arg] = []
         count = size = 0
         queue, current = self._queue, ""
         while queue and count < BATCH and size < BATCH_BYTES:
             call = queue[0]
-            if calls and count + len(call.messages) > BATCH:
+            messages, done = call
+            if count and count + len(messages) > BATCH:
                 break
             queue.popleft()
-            if call.done.done():  # its caller was cancelled
+            if done.done():  # its caller was cancelled
                 continue
             calls.append(call)
-            for message in call.messages:
+            count += len(messages)
+            for message in messages:
                 if message.key != current:
                     current = message.key
-                    args += ("", streams.setdefault(current, len(streams) + 1))
-                headers = message.headers
+                    args += ("", keys.setdefault(current, len(keys) + 1))
+                body, headers = message.body, message.headers
+                size += len(body)
                 args += (
                     message.id or new_id(),
-                    message.body,
+                    body,
                     message.published_at,
                     pack_headers(headers) if headers else b"",
                 )
-                size += len(message.body)
-            count += len(call.messages)
         if calls:
-            self._send(calls, streams, args)
+            self._send(calls, keys, args)
         self._schedule()
 
     def _send(self, calls: list[_Call], keys: Iterable[str], args: Sequence[Arg]) -> None:
-        streams = [self._names.stream(key) for key in keys]
         try:
-            self._note(keys)
+            streams = self.note(keys)
             answer = self._line.run(APPEND, streams, args)
         except BackendError as error:
             _fail(calls, error)
             return
         self._flights += 1
         answer.add_done_callback(lambda answer: self._landed(calls, answer))
-        self._sent(streams)
+        # Those of this process who wait for it ask at once, and their questions go out together with it.
+        self.ring(streams)
 
     def _landed(self, calls: list[_Call], answer: asyncio.Future[Any]) -> None:
         self._flights -= 1
         if error := answer.exception():
             _fail(calls, error)
         else:
-            done, *stopped = answer.result()
-            self._settle(calls, done, stopped)
+            count, *stopped = answer.result()
+            if stopped:
+                calls = self._stop(calls, count, stopped[0])
+            for _, done in calls:
+                if not done.done():
+                    done.set_result(None)
         self._schedule()
 
-    def _settle(self, calls: list[_Call], done: int, stopped: Sequence[bytes]) -> None:
-        """Tell each caller what became of its messages; `done` of all were appended."""
-        for position, call in enumerate(calls):
-            done -= len(call.messages)
-            if done < 0:
-                # This call stopped the batch. The ones behind it were not begun, so they go again.
-                _fail([call], server_error(stopped[0].decode("utf-8", "replace")))
-                self._queue.extendleft(reversed(calls[position + 1 :]))
-                return
-            if not call.done.done():
-                call.done.set_result(None)
+    def _stop(self, calls: list[_Call], count: int, why: bytes) -> list[_Call]:
+        """Fail the call that stopped a batch after so many messages; return those that were done by then.
 
-    def _note(self, keys: Iterable[str]) -> None:
+        The ones behind it were not begun, so they go again.
+        """
+        for position, (messages, _) in enumerate(calls):
+            count -= len(messages)
+            if count < 0:
+                _fail([calls[position]], server_error(why.decode("utf-8", "replace")))
+                self._queue.extendleft(reversed(calls[position + 1 :]))
+                return calls[:position]
+        return calls
+
+    def note(self, keys: Iterable[str]) -> list[str]:
+        """Have it known that these keys get messages, and return their streams."""
         now = self._loop.time()
         stale = [key for key in keys if now - self._noted.get(key, -_NOTED) >= _NOTED]
-        if not stale:
-            return
-        if len(self._noted) > 10_000:
-            self._noted.clear()
-        self._noted.update(dict.fromkeys(stale, now))
-        forget(self._registry.note(stale))
-        self._on_noted(stale)
+        if stale:
+            if len(self._noted) > 10_000:
+                self._noted.clear()
+            self._noted.update(dict.fromkeys(stale, now))
+            forget(self._registry.note(stale))
+            self._on_noted(stale)
+        return [self._names.stream(key) for key in keys]
+
+    def ring(self, streams: Iterable[str]) -> None:
+        """Wake those who wait for what was just sent to the streams."""
+        self._sent(streams)
+        self._line.flush()
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -170,9 +174,7 @@ def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
 
 
 def _fail(calls: Iterable[_Call], error: BaseException) -> None:
-    """Fail each call with an error of its own, for an exception raised twice mixes its tracebacks."""
-    for call in calls:
-        if not call.done.done():
-            copy = type(error)(*error.args)
-            copy.__dict__.update(error.__dict__)
-            call.done.set_exception(copy)
+    """Fail each call with an error of its own, for one that is raised twice mixes its tracebacks."""
+    for _, done in calls:
+        if not done.done():
+            done.set_exception(copy(error))

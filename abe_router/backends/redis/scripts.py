@@ -37,6 +37,7 @@ ADOPT = _load("take", "adopt")
 LOOK = _load("now", "idle", "look")
 # Settling.
 ACK = _load("fence", "ack")
+EMIT = _load("fence", "emit")
 EXTEND = _load("fence", "extend")
 RELEASE = _load("fence", "release")
 DELAY = _load("now", "fence", "delay")

@@ -64,6 +64,7 @@ class Session:
             names=self._names,
             sweep=self._sweep,
             waker=self._waker,
+            publisher=self.publisher,
             lost=self._group_lost,
             closed=self._handles.discard,
         )

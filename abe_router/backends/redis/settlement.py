@@ -9,17 +9,18 @@ from typing import Any
 
 import msgspec
 
-from abe_router.backend import ACKED, DeadLetter, Delayed, Delivery, Died, Outcome, Released
+from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Released
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.fault import ServerError
 from abe_router.backends.redis.line import Line
-from abe_router.backends.redis.scripts import ACK, BURY, DELAY, EXTEND, RELEASE
+from abe_router.backends.redis.publisher import Publisher
+from abe_router.backends.redis.scripts import ACK, BURY, DELAY, EMIT, EXTEND, RELEASE
 from abe_router.backends.redis.source import Source
 from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.wire import Arg
 from abe_router.errors import BackendError
 
-#: Most entries of one call: Lua passes only so many arguments on, and dead letters carry their payload.
+#: Most entries of one call: Lua passes only so many arguments on, and letters and outputs carry payloads.
 _CHUNK, _LETTERS = 500, 25
 
 Part = Sequence[tuple[Delivery, Outcome]]
@@ -29,16 +30,17 @@ Sent = tuple[Source, Part, asyncio.Future[Any]]
 class Settlement:
     """Settles and extends the deliveries of one handle, whose streams are `sources`, by key."""
 
-    def __init__(self, line: Line, sweep: Sweep, sources: Mapping[str, Source]) -> None:
-        self._line, self._sweep, self._sources = line, sweep, sources
+    def __init__(self, line: Line, sweep: Sweep, publisher: Publisher, sources: Mapping[str, Source]) -> None:
+        self._line, self._sweep, self._publisher, self._sources = line, sweep, publisher, sources
 
     async def settle(self, settlements: Part) -> list[Delivery]:
         """Carry out the outcomes; return the deliveries that were refused."""
         sent: list[Sent] = []
         refused: list[Delivery] = []
         for source, part in self._parts(settlements, refused):
-            kind = type(part[0][1])
-            step = _LETTERS if kind is Died else _CHUNK
+            outcome = part[0][1]
+            large = isinstance(outcome, Died) or (isinstance(outcome, Acked) and bool(outcome.outputs))
+            step = _LETTERS if large else _CHUNK
             for first in range(0, len(part), step):
                 piece = part[first : first + step]
                 sent.append((source, piece, self._send(source, piece)))
@@ -65,12 +67,17 @@ class Settlement:
 
     def _parts(self, settlements: Part, refused: list[Delivery]) -> Iterable[tuple[Source, Part]]:
         """Group what can go in one call: of one stream, delivered equally often, ending alike."""
-        alike: dict[tuple[str, type[Outcome], int], list[tuple[Delivery, Outcome]]] = {}
+        alike: dict[tuple[str, object, int], list[tuple[Delivery, Outcome]]] = {}
+        group: list[tuple[Delivery, Outcome]] = []
+        same_key, same_outcome, same_count = "", None, 0
         for settlement in settlements:
             delivery, outcome = settlement
-            name = (delivery.message.key, type(outcome), delivery.deliveries)
-            if (group := alike.get(name)) is None:
-                group = alike[name] = []
+            key = delivery.message.key
+            # Most are like the one before, and looking that up for each costs more than all the rest here.
+            if key is not same_key or outcome is not same_outcome or delivery.deliveries != same_count:
+                same_key, same_outcome, same_count = key, outcome, delivery.deliveries
+                kind = EMIT if isinstance(outcome, Acked) and outcome.outputs else type(outcome)
+                group = alike.setdefault((key, kind, same_count), [])
             group.append(settlement)
         for (key, _, _), group in alike.items():
             if source := self._sources.get(key):
@@ -97,9 +104,29 @@ class Settlement:
             case Released():
                 entries += [delivery.receipt for delivery, _ in part]
                 return self._line.run(RELEASE, (stream,), _fenced(source, part, entries))
+            case Acked(outputs) if outputs:
+                return self._emit(source, part)
             case _:
                 entries += [delivery.receipt for delivery, _ in part]
                 return self._line.run(ACK, (stream, failures), _fenced(source, part, entries))
+
+    def _emit(self, source: Source, part: Part) -> asyncio.Future[Any]:
+        """Send acks together with what they append."""
+        keys: dict[str, int] = {}
+        entries: list[Arg] = []
+        outputs: list[Arg] = []
+        for delivery, outcome in part:
+            assert isinstance(outcome, Acked)
+            entries += (delivery.receipt, len(outputs) // 5, len(outcome.outputs))
+            for message in outcome.outputs:
+                stream = keys.setdefault(message.key, len(keys) + 1)
+                headers = pack_headers(message.headers)
+                outputs += (stream, message.body, message.id, message.published_at, headers)
+        streams = self._publisher.note(keys)
+        args = [*_fenced(source, part, entries), *outputs, len(part)]
+        answer = self._line.run(EMIT, (source.stream, source.failures, *streams), args)
+        self._publisher.ring(streams)
+        return answer
 
     async def _collect(self, sent: Sequence[Sent], *, settled: bool = True) -> list[Delivery]:
         """Wait for all answers, then return what was refused, or raise the first error."""

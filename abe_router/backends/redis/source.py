@@ -69,9 +69,16 @@ class Agenda:
         self.claim: Marks = {}
         #: They may hold something new.
         self.read: Marks = {}
+        #: They held nothing new, and have to be seen off to their rest.
+        self.rest: Marks = {}
 
     def __bool__(self) -> bool:
-        return bool(self.read or self.claim or self.adopt or self.make or self.restore)
+        return bool(self.read or self.more_than_reading)
+
+    @property
+    def more_than_reading(self) -> bool:
+        """Whether there is anything else than new messages to look for."""
+        return bool(self.rest or self.claim or self.adopt or self.make or self.restore)
 
     def mark(self, marks: Marks, sources: Iterable[Source]) -> None:
         """Note sources in one of the sets, and wake the handle."""
@@ -80,5 +87,5 @@ class Agenda:
 
     def remove(self, source: Source) -> None:
         """Forget a source."""
-        for marks in (self.make, self.restore, self.adopt, self.claim, self.read):
+        for marks in (self.make, self.restore, self.adopt, self.claim, self.read, self.rest):
             marks.pop(source, None)

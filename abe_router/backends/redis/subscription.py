@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
-from abe_router.backends.redis.intake import Intake
+from abe_router.backends.redis.intake import Intake, Reading
 from abe_router.backends.redis.line import Line, forget
 from abe_router.backends.redis.names import Names, begin_at, group_name
+from abe_router.backends.redis.publisher import Publisher
 from abe_router.backends.redis.scripts import REAP
 from abe_router.backends.redis.settlement import Settlement
 from abe_router.backends.redis.source import Agenda, Source
 from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.waker import Waker
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.pattern import matches
 
 #: Longer than any consumer can have done nothing, in milliseconds.
@@ -43,6 +45,7 @@ class RedisSubscription(Subscription):
         names: Names,
         sweep: Sweep,
         waker: Waker,
+        publisher: Publisher,
         lost: Callable[[RedisSubscription, Source], Awaitable[None]],
         closed: Callable[[RedisSubscription], None],
     ) -> None:
@@ -51,9 +54,11 @@ class RedisSubscription(Subscription):
         self._line, self._sweep, self._waker, self._on_closed = line, sweep, waker, closed
         self._loop = asyncio.get_running_loop()
         self._sources: dict[str, Source] = {}
-        self._agenda = Agenda(self._wake)
+        self._agenda = Agenda(self._stirred)
         self._intake = Intake(line, sweep, waker, self._agenda, lambda source: lost(self, source))
-        self._settlement = Settlement(line, sweep, self._sources)
+        self._settlement = Settlement(line, sweep, publisher, self._sources)
+        self._limit = 1
+        self._reading: Reading | None = None
         self._round: asyncio.Task[list[Delivery]] | None = None
         self._begun_at = self._arrived_at = 0.0
         self._arrived: list[Delivery] = []
@@ -93,15 +98,16 @@ class RedisSubscription(Subscription):
             if self._arrived or self._interrupted:
                 self._interrupted = False
                 return self._hand_out(limit)
-            if self._round is None:
+            self._limit = limit
+            if not self._under_way:
                 if ask:
                     self._agenda.read.update(dict.fromkeys(self._sources.values()))
                 if self._agenda or not self._line.up:
                     ask = False
-                    self._begin(limit)
+                    self._begin()
                 elif self._loop.time() >= deadline:
                     return []
-            await self._sleep(None if self._round else deadline)
+            await self._sleep(None if self._under_way else deadline)
 
     def interrupt(self) -> None:
         self._interrupted = True
@@ -120,8 +126,8 @@ class RedisSubscription(Subscription):
             return
         self._closed = True
         self._wake()
-        if self._round:
-            await asyncio.wait([self._round], timeout=_PATIENCE)
+        if self._under_way:
+            await asyncio.wait([self._under_way], timeout=_PATIENCE)
         self._let_go()
         self._on_closed(self)
         with suppress(BackendError):
@@ -132,13 +138,28 @@ class RedisSubscription(Subscription):
                 args = (source.group, _NEVER, source.consumer)
                 forget(self._line.run(REAP, (source.stream,), args))
 
-    def _begin(self, limit: int) -> None:
-        """Begin a round, which goes on when the fetch that began it is cancelled or interrupted."""
+    @property
+    def _under_way(self) -> asyncio.Future[Any] | None:
+        """What was begun, and goes on when the fetch that began it is cancelled or interrupted."""
+        return self._reading.end if self._reading else self._round
+
+    def _begin(self) -> None:
+        """Begin a round; mere reading, which most is, goes without a task and the turns it takes."""
         self._begun_at = self._loop.time()
-        self._round = self._loop.create_task(self._intake.take(limit))
+        if self._line.up and not self._agenda.more_than_reading:
+            with suppress(BackendUnavailable):
+                self._reading = self._intake.ask(self._limit)
+                self._reading.end.add_done_callback(self._landed)
+                return
+        self._round = self._loop.create_task(self._intake.take(self._limit))
         self._round.add_done_callback(self._landed)
 
-    def _landed(self, done: asyncio.Task[list[Delivery]]) -> None:
+    def _stirred(self) -> None:
+        """There is more on the agenda: whoever waits in a fetch has it done at once."""
+        if self._waiter and not self._under_way:
+            self._begin()
+
+    def _landed(self, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():
             done.exception()  # whoever fetches next is told; if nobody does, nobody needs to be
         if self._closed:
@@ -146,11 +167,16 @@ class RedisSubscription(Subscription):
         self._wake()
 
     def _collect(self) -> None:
-        """Take in what a finished round brought, or raise its error."""
-        if self._round and self._round.done():
-            done, self._round = self._round, None
+        """Take in what is done, or raise its error."""
+        if self._under_way is None or not self._under_way.done():
+            return
+        reading, self._reading = self._reading, None
+        done, self._round = self._round, None
+        if reading:
+            self._arrived = self._intake.accept(reading)
+        elif done:
             self._arrived = done.result()
-            self._arrived_at = self._begun_at
+        self._arrived_at = self._begun_at
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
         """Return what has arrived, up to the limit."""

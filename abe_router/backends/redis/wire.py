@@ -73,6 +73,12 @@ class Wire(asyncio.Protocol):
         rest = (len(keys), *keys, *args)
         return self._push(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
 
+    def flush(self) -> None:
+        """Write what was sent in this turn; the turn's end does so anyway."""
+        if self._out and self._transport:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
     def abort(self, why: str) -> None:
         """End the connection; all that is unanswered fails with `why`."""
         self._why = why
@@ -89,15 +95,10 @@ class Wire(asyncio.Protocol):
             raise BackendUnavailable(f"Redis cannot be reached: {self._why}")
         future = future or self._loop.create_future()
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub means tuple[..., ...]
         self._pending.append((future, fallback))
         return future
-
-    def _flush(self) -> None:
-        if self._transport:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
 
     def _answer(self, reply: Any) -> None:
         future, fallback = self._pending.popleft()

@@ -11,6 +11,7 @@ from abe_router.testing.conformance.cancel import CancelTests
 from abe_router.testing.conformance.dead_letter import DeadLetterTests
 from abe_router.testing.conformance.delay import DelayTests
 from abe_router.testing.conformance.delivery import DeliveryTests
+from abe_router.testing.conformance.emit import EmitTests
 from abe_router.testing.conformance.fault import FaultTests
 from abe_router.testing.conformance.fencing import FencingTests
 from abe_router.testing.conformance.group import GroupTests
@@ -34,6 +35,7 @@ class BackendConformance(
     LeaseTests,
     FencingTests,
     SettleTests,
+    EmitTests,
     LifecycleTests,
     CancelTests,
     FaultTests,

@@ -1,7 +1,7 @@
 -- Moves entries to the dead letters; an entry is its id, the letter, and of the message the body, the id, the
 -- time and the headers. Returns the ids of those not held.
 -- KEYS: stream, failures, dead.
-local held, at, refused = fence(6)
+local held, at, refused = fence(held_now(), 6)
 for i, id in ipairs(held) do
   local a = at[i]
   redis.call('XADD', KEYS[3], '*', 'letter', ARGV[a + 1],

@@ -1,17 +1,26 @@
--- Splits the entries from ARGV[6] on, each `step` arguments long and beginning with its id, into those the
--- consumer holds (their ids, and where in ARGV they are) and the ids of the others.
--- ARGV: group, consumer, how often the entries were delivered, first and last millisecond of their ids.
--- One XPENDING over that range costs a tenth of one for each entry. The delivery count tells this hand-out
--- from an earlier one to the same consumer.
-local function fence(step)
-  local counts, from, page = {}, ARGV[4], nil
-  repeat
-    page = redis.call('XPENDING', KEYS[1], ARGV[1], from, ARGV[5], 1000, ARGV[2])
-    for _, entry in ipairs(page) do counts[entry[1]] = entry[4] end
-    if #page == 1000 then from = '(' .. page[1000][1] end
-  until #page < 1000
-  local count, held, at, refused = tonumber(ARGV[3]), {}, {}, {}
-  for i = 6, #ARGV, step do
+-- The arguments of the scripts that settle: ARGV: group, consumer, how often the entries were delivered, first
+-- and last millisecond of their ids, then the entries, each `step` arguments long and beginning with its id.
+-- The delivery count tells this hand-out from an earlier one to the same consumer. Reading the consumer's
+-- pending entries as a range costs a fraction of asking for each.
+local FIRST = 6
+
+-- What the consumer holds in the range, in order: {id, consumer, idle, delivery count} of each.
+local function held_now()
+  local all = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[5], 1000, ARGV[2])
+  local page = all
+  while #page == 1000 do
+    page = redis.call('XPENDING', KEYS[1], ARGV[1], '(' .. page[1000][1], ARGV[5], 1000, ARGV[2])
+    for _, entry in ipairs(page) do all[#all + 1] = entry end
+  end
+  return all
+end
+
+-- Splits the entries, which end at `last` or with ARGV, into those that are in the page (their ids, and where in ARGV they are) and the ids of
+-- the others.
+local function fence(page, step, last)
+  local count, counts, held, at, refused = tonumber(ARGV[3]), {}, {}, {}, {}
+  for _, entry in ipairs(page) do counts[entry[1]] = entry[4] end
+  for i = FIRST, last or #ARGV, step do
     local id = ARGV[i]
     if counts[id] == count then
       held[#held + 1] = id

@@ -42,6 +42,7 @@ LONG = (
     *SHORT,
     Contender("redis-asyncio", "abe-router on Redis, without uvloop", "abe", BACKLOG, uvloop=False),
     Contender("usual", "usual loop", "usual", 10_000),
+    Contender("faststream-guide", "FastStream as in its guide", "faststream_guide", 6_000, pins="faststream"),
     Contender("faststream-batch", "FastStream, lists of 500", "faststream_batch", BACKLOG, pins="faststream"),
     Contender("taskiq", "taskiq", "taskiq", 6_000, pins="taskiq"),
     Contender("dramatiq", "dramatiq", "dramatiq", 6_000, pins="dramatiq"),

@@ -63,7 +63,7 @@ class Process:
     def check(self) -> None:
         """Raise RuntimeError, with the end of the output, when it has ended."""
         if self._popen.poll() is not None:
-            tail = self._log.read_text(errors="replace")[-2000:]
+            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-12:])
             raise RuntimeError(f"{' '.join(self._argv)} ended with {self._popen.returncode}:\n{tail}")
 
     def cpu(self) -> float:

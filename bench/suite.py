@@ -178,7 +178,7 @@ MEASUREMENTS = (
         "sleep",
         (_per_second("sleep", f"drain, handler sleeps 1 ms, {SLEEPERS} at once"),),
         _sleep,
-        leaves_out=("usual", "faststream-batch"),
+        leaves_out=("usual", "faststream-guide", "faststream-batch"),
         repeats=2,
     ),
     Measurement(
@@ -194,7 +194,7 @@ MEASUREMENTS = (
         "two",
         (_per_second("two", "drain, two worker processes"),),
         _two,
-        leaves_out=("memory", "usual", "redis-asyncio", "faststream-batch"),
+        leaves_out=("memory", "usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
         repeats=1,
     ),
     Measurement(
@@ -204,7 +204,7 @@ MEASUREMENTS = (
             _per_second("big.drain", "10 KB: drain"),
         ),
         _big,
-        leaves_out=("usual", "redis-asyncio", "faststream-batch"),
+        leaves_out=("usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
         repeats=1,
     ),
     Measurement(

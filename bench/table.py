@@ -22,10 +22,10 @@ class Table:
         about: Mapping[str, str],
     ) -> None:
         self._values, self._contenders, self._about = values, contenders, about
-        measured = [m for m in metrics if any(values.of(m.name, c.name) for c in contenders)]
+        measured = [m for m in metrics if any(values.median(m.name, c.name) is not None for c in contenders)]
         # What is measured of us alone is no comparison, and has a list of its own.
-        self._shared = [m for m in measured if values.of(m.name, LOOP.name)]
-        self._ours = [m for m in measured if not values.of(m.name, LOOP.name)]
+        self._shared = [m for m in measured if values.median(m.name, LOOP.name) is not None]
+        self._ours = [m for m in measured if m not in self._shared]
 
     def as_text(self) -> str:
         """Return ratios, then absolute numbers, then targets."""

@@ -119,8 +119,10 @@ async def fill(publisher: Publisher, spec: Spec) -> None:
     while wave := list(islice(items, WAVE)):
         if publisher.batch is not None:
             await publisher.batch(wave)
-        else:
-            await asyncio.gather(*(publisher.one(key, payload) for key, payload in wave))
+            continue
+        for first in range(0, len(wave), publisher.callers):
+            part = wave[first : first + publisher.callers]
+            await asyncio.gather(*(publisher.one(key, payload) for key, payload in part))
 
 
 async def pace(publisher: Publisher, spec: Spec) -> None:

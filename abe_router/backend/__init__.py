@@ -27,6 +27,7 @@ from abe_router.backend.delivery import (
     Released,
 )
 from abe_router.backend.payloads import DEFAULT_GROUP
+from abe_router.backend.retain import retention
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "Released",
     "Subscription",
     "SubscriptionStatus",
+    "retention",
 ]

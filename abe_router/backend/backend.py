@@ -123,6 +123,17 @@ class Backend(ABC):
         """Forget a subscription, all it has not settled and its dead letters; False if unknown."""
 
     @abstractmethod
+    async def trim(self, retain: Mapping[str, float]) -> int:
+        """Remove messages that every subscription whose pattern matches their key has settled.
+
+        Settled is what was acked or is a dead letter, and what lies before the start of the subscription;
+        not what waits, is handed out, handed back or delayed. A key that no subscription matches keeps
+        everything. `retain` is by pattern how old, in seconds, a message has to be: the longest that matches
+        counts, 0 when none does. A call does a bounded part of the work; return how many messages it
+        removed. Dead letters keep their message.
+        """
+
+    @abstractmethod
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""
     ) -> Sequence[DeadLetter]:

@@ -184,6 +184,9 @@ class AbstractBackend(Backend):
     async def drop(self, pattern: str, group: str) -> bool:
         return False
 
+    async def trim(self, retain: Mapping[str, float]) -> int:
+        return 0
+
     async def dead_letters(
         self,
         pattern: str,

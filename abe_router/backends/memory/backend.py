@@ -110,7 +110,7 @@ class MemoryBackend(Backend):
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
         self.url = "memory://"
         self._clock = clock
-        self._log = Log()
+        self._log = Log(clock, lambda key: bool(self._groups_of(key)))
         self._groups: dict[tuple[str, str], Group] = {}
         self._by_key: dict[str, tuple[Group, ...]] = {}
         self._handles: set[MemorySubscription] = set()
@@ -147,7 +147,7 @@ class MemoryBackend(Backend):
         if entries is None:
             entries = self._groups[pattern, group] = Group(self._log, self._clock)
             self._by_key.clear()
-            for kept in self._log.since(pattern, start):
+            for kept in self._log.begin(pattern, start):
                 entries.add(kept)
         return MemorySubscription(pattern, group, entries, lease, self._handles, self._append)
 
@@ -161,6 +161,9 @@ class MemoryBackend(Backend):
         self._by_key.clear()
         entries.forget()
         return True
+
+    async def trim(self, retain: Mapping[str, float]) -> int:
+        return self._log.trim(retain)
 
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""

@@ -15,6 +15,7 @@ from abe_router.backends.redis.letters import Letters
 from abe_router.backends.redis.names import Names, group_name
 from abe_router.backends.redis.scripts import DROP
 from abe_router.backends.redis.session import Session
+from abe_router.backends.redis.trim import trim
 from abe_router.message import Message
 from abe_router.rate import Permits
 
@@ -24,8 +25,8 @@ _TRUE = ("1", "true", "yes", "on")
 class RedisBackend(Backend):
     """Keeps messages in Redis 7.0 or later, or Valkey 7.2 or later, as durably as the server does.
 
-    Nothing is trimmed, and nothing is sent twice: what the server forgets by itself, by eviction, failover
-    or someone else's trimming, is logged when it shows.
+    Nothing is sent twice, and nothing that a group has yet to settle is trimmed: what the server forgets by
+    itself, by eviction, failover or someone else's trimming, is logged when it shows.
     """
 
     def __init__(self, address: Address, *, prefix: str = "") -> None:
@@ -89,6 +90,10 @@ class RedisBackend(Backend):
         ]
         await asyncio.gather(*gone)
         return True
+
+    async def trim(self, retain: Mapping[str, float]) -> int:
+        session = await self._opened()
+        return await trim(session.line, self._names, session.registry, retain)
 
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""

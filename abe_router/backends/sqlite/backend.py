@@ -9,7 +9,7 @@ from typing import ClassVar, Self, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from abe_router.backend import Backend, DeadLetter, Features, SubscriptionStatus
-from abe_router.backends.sqlite import announcement, letter, log, rates
+from abe_router.backends.sqlite import announcement, letter, log, rates, trim
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.file import File
@@ -25,6 +25,8 @@ T = TypeVar("T")
 DEFAULT_PATH = ".abe-router.db"
 #: The most messages that `append` adds in one transaction, so that a large call holds nobody up.
 _CHUNK = 1000
+#: The most pages of the log that `trim` takes in one call.
+_PAGES = 100
 
 
 class SQLiteBackend(Backend):
@@ -109,6 +111,18 @@ class SQLiteBackend(Backend):
     async def drop(self, pattern: str, group: str) -> bool:
         """Forget a subscription."""
         return await self._write(lambda database: groups.drop(database, Group(pattern, group)))
+
+    async def trim(self, retain: Mapping[str, float]) -> int:
+        """Delete settled messages page by page, each in a transaction of its own, up to so many pages.
+
+        The file does not shrink: its free pages take the next messages.
+        """
+        trimmer = trim.Trimmer(retain)
+        for _ in range(_PAGES):
+            if not await self._read(trimmer.look):
+                break
+            await self._write(trimmer.delete)
+        return trimmer.deleted
 
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""

@@ -6,7 +6,7 @@ a retry. Publishing is one insert however many subscriptions there are, and an a
 `letters` are the dead letters; their messages stay in the log.
 
 A message may be deleted once every subscription that matches its key is past it and no row of
-`deliveries` or `letters` names it. Nothing here deletes any yet.
+`deliveries` or `letters` names it; see `trim`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ _TABLES = (
         letter TEXT NOT NULL
     )""",
     "CREATE INDEX letters_by_subscription ON letters (sid)",
+    "CREATE INDEX letters_by_message ON letters (seq)",
     """
     CREATE TABLE announcements (
         prefix TEXT NOT NULL,

@@ -25,6 +25,7 @@ from abe_router.testing.conformance.payload import PayloadTests
 from abe_router.testing.conformance.process import ProcessTests
 from abe_router.testing.conformance.rate import RateTests
 from abe_router.testing.conformance.replay import ReplayTests
+from abe_router.testing.conformance.retention import RetentionTests
 from abe_router.testing.conformance.settle import SettleTests
 
 __all__ = ["BackendConformance"]
@@ -47,6 +48,7 @@ class BackendConformance(
     DeadLetterTests,
     ReplayTests,
     RateTests,
+    RetentionTests,
     IntrospectionTests,
     GrowthTests,
     ProcessTests,

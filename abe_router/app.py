@@ -10,13 +10,15 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
 from abe_router.backends import make_backend
 from abe_router.config import Loader
 from abe_router.errors import BackendError
-from abe_router.event import Event, Events, Listener, Reloaded, ReloadRejected
+from abe_router.event import Event, Events, Listener, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.lifeline import Lifeline, Running
 from abe_router.message import new_id
 from abe_router.reload import Reloader
 from abe_router.route import RouteTable
@@ -32,7 +34,8 @@ class App:
     """One worker process: a router, the file it follows, and the signals that stop it.
 
     `table` is the table to begin with, as `loader` gave it. With `once` it ends when every queue is empty.
-    `drain`, in seconds, overrides the drain time of every route.
+    `drain`, in seconds, overrides the drain time of every route. `lifeline` leads to the supervisor, if
+    there is one.
     """
 
     def __init__(
@@ -44,16 +47,21 @@ class App:
         watch: bool = True,
         once: bool = False,
         drain: float | None = None,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._loader, self._first = loader, table
         self._watch, self._once, self._drain = watch, once, drain
-        self._events = Events([*listeners, ((Reloaded, ReloadRejected), self._note)])
+        self._lifeline = lifeline
+        up = [] if lifeline is None else [((Reloaded, ReloadRejected, RestartNeeded), lifeline.hear)]
+        self._events = Events([*listeners, *up, ((Reloaded, ReloadRejected), self._note)])
         self._backend = make_backend(table.backend, prefix=table.prefix)
+        #: What the backend can do.
+        self.features = self._backend.features
         self._router = Router(self._backend, self._events)
         self._reloader = Reloader(loader, self._router, self._events)
-        self._signalled = asyncio.Event()
-        self._signals: list[int] = []
-        self._stopping: asyncio.Task[int] | None = None
+        self._told_to_stop = asyncio.Event()
+        self._forced_by = 0
+        self._forcing: asyncio.Task[int] | None = None
         self._worker = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._receipt: Reloaded | None = None
@@ -68,6 +76,8 @@ class App:
         opened.
         """
         loop = asyncio.get_running_loop()
+        if self._lifeline is not None:
+            self._lifeline.obey(self._on_order)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         try:
@@ -79,8 +89,8 @@ class App:
             side = [asyncio.create_task(self._announce())]
             if self._watch:
                 side.append(asyncio.create_task(self._reloader.run()))
-            done = asyncio.create_task(self._empty() if self._once else self._signalled.wait())
-            stopped = asyncio.create_task(self._signalled.wait())
+            done = asyncio.create_task(self._empty() if self._once else self._told_to_stop.wait())
+            stopped = asyncio.create_task(self._told_to_stop.wait())
             await asyncio.wait({done, stopped, *side}, return_when=asyncio.FIRST_COMPLETED)
             abandoned = await self._stop()
             for task in (done, stopped, *side):
@@ -94,15 +104,24 @@ class App:
             await self._backend.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-        if len(self._signals) > 1:
-            return 128 + self._signals[-1]
+        if self._forced_by:
+            return 128 + self._forced_by
         return 1 if abandoned else 0
 
     def _on_signal(self, number: int) -> None:
-        self._signals.append(number)
-        self._signalled.set()
-        if len(self._signals) > 1:
-            self._forced = asyncio.create_task(self._router.stop(0.0))
+        # A signal to the whole group comes to the supervisor too, who passes it on: that is not a second one.
+        if self._told_to_stop.is_set() and self._lifeline is None:
+            self._force(number)
+        self._told_to_stop.set()
+
+    def _on_order(self, at_once: bool) -> None:
+        if at_once:
+            self._force(signal.SIGTERM)
+        self._told_to_stop.set()
+
+    def _force(self, number: int) -> None:
+        self._forced_by = number
+        self._forcing = asyncio.create_task(self._router.stop(0.0))
 
     async def _stop(self) -> int:
         self._reloader.stop()
@@ -132,8 +151,12 @@ class App:
 
     async def _announce(self) -> None:
         """Tell the backend every few seconds how this worker is, and at once after a reload."""
+        code: frozenset[Path] | None = None
         while True:
             self._news.clear()
+            if self._lifeline is not None and code != self._reloader.code:
+                code = self._reloader.code
+                self._lifeline.say(Running(code))
             with suppress(BackendError):
                 await self._backend.announce(self._worker, self._state(), ANNOUNCE_TTL)
             with suppress(TimeoutError):
@@ -147,6 +170,7 @@ class App:
             {
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "number": self._lifeline.number if self._lifeline else 0,
                 "started_at": self._started_at,
                 "table": table.digest,
                 "path": str(table.path) if table.path else None,

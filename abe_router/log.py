@@ -164,20 +164,20 @@ def log_event(event: Event) -> None:
             _log.log(level, "%s", sentence, extra={"told": event})
 
 
-def log_listener(level: int) -> tuple[tuple[type[Event], ...], Callable[[Event], None]]:
-    """Return the listener for Events that logs from `level` on.
+def log_listener(
+    level: int, *, without: tuple[type[Event], ...] = ()
+) -> tuple[tuple[type[Event], ...], Callable[[Event], None]]:
+    """Return the listener for Events that logs from `level` on, but nothing of the kinds `without`.
 
     Only debug asks for each Handled, and has a line of each route in an outage.
     """
-    if level <= logging.DEBUG:
-        return (Event,), log_event
-    outages = Outages()
+    debug, outages = level <= logging.DEBUG, Outages()
 
     def listener(event: Event) -> None:
-        if outages.is_news(event):
+        if not isinstance(event, without) and (debug or outages.is_news(event)):
             log_event(event)
 
-    return Logged.__args__, listener
+    return (Event,) if debug else Logged.__args__, listener
 
 
 class PlainFormatter(logging.Formatter):
@@ -189,11 +189,15 @@ class PlainFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One short line: time of day, level, route, sentence. Continuation lines are indented."""
+    """One short line: time of day, level, route, sentence. Continuation lines are indented.
 
-    def __init__(self, *, color: bool = False) -> None:
+    With `worker` the number of the worker stands before the route.
+    """
+
+    def __init__(self, *, color: bool = False, worker: int = 0) -> None:
         super().__init__()
         self._color, self._width = color, 24
+        self._worker = f"[{worker}] " if worker else ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; routes keep to one column, as wide as the widest so far."""
@@ -204,7 +208,8 @@ class TextFormatter(logging.Formatter):
         label = f"\033[{_TINTS.get(level, '0')}m{level:<8}\033[0m" if self._color else f"{level:<8}"
         text = printable(_bounded(record.getMessage()))
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        line = f"{clock} {label} {route:<{self._width}} {text}" if route else f"{clock} {label} {text}"
+        route = f"{route:<{self._width}} " if route else ""
+        line = f"{clock} {label} {self._worker}{route}{text}"
         if isinstance(event, ReloadRejected):
             return f"{line}\n{render_all(event.diagnostics, color=self._color)}"
         trace = self.formatException(record.exc_info) if record.exc_info else ""
@@ -212,7 +217,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: `ts` (UTC), `level`, `event`, the event's own fields, `message`."""
+    """One JSON object a line: `ts` (UTC), `level`, `event`, the event's own fields, `message`.
+
+    With `worker` there is the number of the worker too.
+    """
+
+    def __init__(self, *, worker: int = 0) -> None:
+        super().__init__()
+        self._worker = {"worker": worker} if worker else {}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a record that is no event of ours has `event` of `log` and its logger's name."""
@@ -221,6 +233,7 @@ class JSONFormatter(logging.Formatter):
         line: dict[str, object] = {
             "ts": f"{clock}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
+            **self._worker,
         }
         if isinstance(event, ReloadRejected):
             line |= {"event": "reload_rejected", "diagnostics": [d.to_json() for d in event.diagnostics]}

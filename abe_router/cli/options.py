@@ -48,6 +48,25 @@ trust_writable_option = option(
 )
 
 
+def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    if value == "auto":
+        from abe_router.supervisor import cores
+
+        return cores()
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"`{value}` is neither a number of processes nor `auto`", ctx, param)
+    return int(value)
+
+
+workers_option = option(
+    "--workers",
+    default="1",
+    callback=_count_workers,
+    metavar="N|auto",
+    help="How many processes share the work; auto is one for each processor.",
+)
+
+
 def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
     """Return the pair of a route's name, `key/group`: a key has no slash, and neither has a group."""
     if value is None:

@@ -127,7 +127,8 @@ def run(args: Sequence[str] | None = None) -> int:
     start_logging(sys.stderr, logging.WARNING, PlainFormatter())
     try:
         try:
-            code = root.main(args, prog_name="abe-router", standalone_mode=False) or OK
+            given = list(sys.argv[1:] if args is None else args)
+            code = root.main(given, prog_name="abe-router", standalone_mode=False, obj=given) or OK
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001  the last stop of every error

@@ -6,24 +6,32 @@ import asyncio
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import OK
+from abe_router.cli.failure import CONFIG, OK, USAGE, Failure
 from abe_router.cli.options import (
     allow_handlers_option,
     backend_option,
     option,
     routes_argument,
     trust_writable_option,
+    workers_option,
 )
 from abe_router.cli.screen import wants_color
+from abe_router.errors import ConfigError
 from abe_router.log import JSONFormatter, TextFormatter, log_listener, start_logging
 
 _log = logging.getLogger("abe_router")
+
+#: How long threads that have nothing to do may take to end, in seconds.
+THREADS_END = 1.0
 
 
 @as_command(
@@ -31,11 +39,14 @@ _log = logging.getLogger("abe_router")
     """
     abe-router serve
     abe-router serve shop.yaml --backend redis://localhost/0
+    abe-router serve --workers auto --reload-handlers
     abe-router serve --once
     """,
 )
 @routes_argument
 @backend_option
+@workers_option
+@option("--reload-handlers", is_flag=True, help="Replace the workers one by one when handler code changes.")
 @option(
     "--drain", type=click.FloatRange(min=0), metavar="SECONDS", help="Longest wait for handlers at the end."
 )
@@ -56,9 +67,14 @@ _log = logging.getLogger("abe_router")
 )
 @allow_handlers_option
 @trust_writable_option
+@click.option("--as-worker", type=(int, int), hidden=True, allow_from_autoenv=False)
+@click.pass_obj
 def command(
+    given: Sequence[str],
     routes: Path,
     backend: str | None,
+    workers: int,
+    reload_handlers: bool,
     drain: float | None,
     once: bool,
     no_watch: bool,
@@ -66,35 +82,84 @@ def command(
     log_level: str,
     allow_handlers: Sequence[str],
     trust_writable: bool,
+    as_worker: tuple[int, int] | None,
 ) -> int:
     """Run every route of the file, and follow the file as it changes.
 
     SIGTERM and SIGINT finish what is in hand and exit; a second one exits at once. Log lines go to
     stderr. The handlers that the file names are imported and run: treat the file as code.
 
+    With several workers, or --reload-handlers, a supervisor starts them, restarts what crashes and passes
+    signals on. They share the messages of every group, which takes SQLite or Redis.
+
     The exit code is 0 when all in hand was finished, 1 when the drain time ended first.
     """
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    as_text = sys.stderr.isatty() if log_format is None else log_format == "text"
+    number = as_worker[0] if as_worker else 0
+    text, json = TextFormatter(color=wants_color(sys.stderr), worker=number), JSONFormatter(worker=number)
+    start_logging(sys.stderr, level, text if as_text else json)
+    if as_worker is None and (workers > 1 or reload_handlers):
+        from abe_router.supervisor import Supervisor
+
+        command = partial(_worker_command, given)
+        supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers)
+        return asyncio.run(supervisor.run())
+    from abe_router.lifeline import PASSED_UP, Lifeline
+
+    lifeline = Lifeline(*as_worker) if as_worker else None
     from abe_router.app import App
     from abe_router.config import Loader
 
-    level = logging.getLevelNamesMapping()[log_level.upper()]
-    as_text = sys.stderr.isatty() if log_format is None else log_format == "text"
-    formatter = TextFormatter(color=wants_color(sys.stderr)) if as_text else JSONFormatter()
-    start_logging(sys.stderr, level, formatter)
     loader = Loader(routes, allow_handlers=allow_handlers, backend=backend, trust_writable=trust_writable)
-    table = loader.load()
-    for warning in table.warnings:
+    try:
+        table = loader.load()
+    except ConfigError as error:
+        if lifeline is None:
+            raise
+        lifeline.reject(error.diagnostics)
+        return CONFIG
+    for warning in table.warnings if number < 2 else ():
         place = f"{warning.path}:{warning.line}:{warning.column}"
         _log.warning("%s: %s (%s)", place, warning.message, warning.code)
-    app = App(loader, table, listeners=[log_listener(level)], watch=not no_watch, once=once, drain=drain)
+    app = App(
+        loader,
+        table,
+        listeners=[log_listener(level, without=PASSED_UP if lifeline else ())],
+        watch=not no_watch,
+        once=once,
+        drain=drain,
+        lifeline=lifeline,
+    )
+    if lifeline is not None and not app.features.processes:
+        hint = "take sqlite:///PATH or redis://HOST, or serve with one worker"
+        raise Failure("the backend belongs to one process, not to several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(app.run())
-    if code != OK:
-        # A thread cannot be stopped: one that still runs a plain handler would hold the process forever.
+    if code != OK or _has_stuck_threads():
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def _has_stuck_threads() -> bool:
+    """Say whether a plain handler still runs though its time is up.
+
+    Its thread cannot be stopped, and an exit in good order would wait for it forever.
+    """
+    until = time.monotonic() + THREADS_END
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in others:
+        thread.join(max(0.0, until - time.monotonic()))
+    return any(thread.is_alive() for thread in others)
+
+
+def _worker_command(given: Sequence[str], number: int, line: int) -> Sequence[str]:
+    """Return the command line of a worker: that of its supervisor, and what makes it a worker."""
+    serve = given.index("serve") + 1
+    mark = ("--as-worker", str(number), str(line))
+    return (sys.executable, "-m", "abe_router", *given[:serve], *mark, *given[serve:])
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

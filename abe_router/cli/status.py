@@ -72,12 +72,16 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """What a worker announces of itself; `started_at` is in seconds since the epoch."""
+    """What a worker announces of itself.
+
+    `started_at` is in seconds since the epoch, `number` the one that its supervisor gave it.
+    """
 
     host: str
     pid: int
     started_at: float
     table: str
+    number: int = 0
     routes: Mapping[str, Seat] = {}
     receipt: Receipt | None = None
     rejected: tuple[Fault, ...] = ()
@@ -155,7 +159,7 @@ def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
         connected = sum(seat.connected for seat in worker.routes.values())
         up = duration(max(0, round(now - worker.started_at)))
         in_hand = sum(seat.in_hand for seat in worker.routes.values())
-        place = f"{worker.host}:{worker.pid}"
+        place = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
         rows.append(
             (place, up, digest, f"{connected} of {len(worker.routes)}", f"{in_hand:,}", _reload(worker))
         )

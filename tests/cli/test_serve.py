@@ -85,6 +85,18 @@ def test_a_backend_out_of_reach_is_69(example: Path) -> None:
     assert done.stderr.splitlines()[-2].startswith("error: ")
 
 
+def test_a_thread_whose_handler_ran_out_of_time_does_not_hold_it(example: Path) -> None:
+    (example / "examples" / "shop.py").write_text(
+        "import time\ndef charge(order): time.sleep(60)\nrecord = follow = charge\n"
+    )
+    text = (example / "routes.yaml").read_text()
+    (example / "routes.yaml").write_text(text.replace("timeout: 30s", "timeout: 100ms"))
+    assert abe("publish", "orders.created", '{"id": 1, "total": 5}').returncode == 0
+    done = abe("serve", "--once")
+    assert done.returncode == 0
+    assert "ran longer than 0.1 s" in done.stderr
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_handler_that_does_not_end_holds_it_no_longer_than_the_drain(example: Path, signals: int) -> None:
     (example / "examples" / "shop.py").write_text(

@@ -113,12 +113,12 @@ class Serving:
 
     @asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
-        """Publish without end while inside."""
+        """Publish without end while inside, as much as keeps two workers busy."""
 
         async def go_on() -> None:
             while not left.is_set():
-                await self.publish(5)
-                await asyncio.sleep(0.01)
+                await self.publish(5, seconds=0.015)
+                await asyncio.sleep(0.02)
 
         left = asyncio.Event()
         publishing = asyncio.create_task(go_on())
@@ -234,6 +234,8 @@ async def test_an_edit_of_the_file_is_followed_by_all_and_its_faults_are_told_on
         await run.run(2)
         good = ROUTES.format(url=url)
         (tmp_path / "routes.yaml").write_text(good.replace("concurrency", "concurency"))
+        while sum(b'"rejected":[{' in said for said in (await run.backend.announcements()).values()) < 2:
+            await asyncio.sleep(0.02)
         await run.until(lambda: run.said("edit rejected"))
         (tmp_path / "routes.yaml").write_text(good.replace("concurrency: 2", "concurrency: 3"))
         await run.until(lambda: len(run.said("changed orders.created/billing")) == 2)

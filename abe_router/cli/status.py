@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from abe_router.backend import SubscriptionStatus
 from abe_router.backends import redact
 from abe_router.cli.access import reach, read_table_if_any
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import OK
-from abe_router.cli.options import json_option, reaching
+from abe_router.cli.failure import FINDINGS, OK
+from abe_router.cli.options import json_option, option, reaching
 from abe_router.cli.screen import say, show, show_json, show_table
 from abe_router.log import duration, printable
 from abe_router.route import RouteTable
@@ -38,7 +39,7 @@ class Standing(msgspec.Struct, frozen=True):
     def note(self) -> str:
         """What is odd about it."""
         seen = "" if self.ready is not None else "never seen"
-        known = "" if self.in_file else "not in the file"
+        known = "" if self.in_file else "not in the file: holds its messages"
         return ", ".join(filter(None, (seen, known, "paused" if self.paused else "")))
 
 
@@ -92,18 +93,26 @@ class Worker(msgspec.Struct, frozen=True):
     """
     abe-router status
     abe-router status --backend redis://localhost/0 --json
+    abe-router status --here
     """,
 )
 @reaching
 @json_option
-def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
+@option("--here", is_flag=True, help="Ask only whether workers of this host run and reach the backend.")
+def command(routes: Path, backend: str | None, prefix: str | None, json: bool, here: bool) -> int:
     """Count what waits, runs and failed for each route, and show the workers.
 
     The counts come from the backend. Routes of the file that it has never seen are shown, and so are
-    subscriptions that are no longer in the file: those keep their messages until `abe-router drop`. With
+    subscriptions that are no longer in the file: those hold their messages, which nothing removes then,
+    until `abe-router drop`. With
     --backend there need be no routes file.
+
+    With --here the exit code is 1 unless a worker has announced itself from this host, and all that did
+    are connected: a probe that says when a container is ready.
     """
     table = read_table_if_any(routes, backend=backend)
+    if here:
+        return _probe(asyncio.run(_announced(table, prefix)))
     counts, announced = asyncio.run(_look(table, prefix))
     standings = _standings(table, counts)
     if json:
@@ -127,6 +136,25 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
     else:
         say("no worker is running")
     return OK
+
+
+async def _announced(table: RouteTable, prefix: str | None) -> Mapping[str, bytes]:
+    async with reach(table, prefix=prefix) as backend:
+        return await backend.announcements()
+
+
+def _probe(announced: Mapping[str, bytes]) -> int:
+    """Say how the workers of this host are, and return the exit code."""
+    host = socket.gethostname()
+    workers = [found for state in announced.values() if (found := _worker(state)) and found.host == host]
+    apart = [worker for worker in workers if not all(seat.connected for seat in worker.routes.values())]
+    if not workers:
+        say(f"no worker runs on {host}")
+    elif apart:
+        say(f"{len(apart)} of {len(workers)} workers on {host} do not reach the backend")
+    else:
+        say(f"{len(workers)} workers on {host} are connected")
+    return OK if workers and not apart else FINDINGS
 
 
 async def _look(

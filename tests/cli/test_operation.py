@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import msgspec
@@ -50,6 +51,32 @@ def test_status_shows_what_workers_announce(run: Run) -> None:
     assert "2: 1 added, 4 kept" in text
     assert "routes.yaml:3:5: error[R101]: unknown option" in text
     assert run("status", "--json").json["workers"] == {"w1": state, "w2": None}
+
+
+def test_the_probe_asks_for_workers_of_this_host_that_are_connected(run: Run) -> None:
+    def announce(number: int, host: str, *, connected: bool) -> None:
+        seat = {BILLING: {"in_hand": 0, "connected": connected}}
+        state = {
+            "host": host,
+            "pid": number,
+            "started_at": 0.0,
+            "table": "",
+            "number": number,
+            "routes": seat,
+        }
+        on_backend(lambda backend: backend.announce(f"w{number}", msgspec.json.encode(state), 60))
+
+    announce(1, "elsewhere", connected=True)
+    done = run("status", "--here")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"no worker runs on {socket.gethostname()}\n"
+    announce(2, socket.gethostname(), connected=True)
+    assert run("status", "--here").code == 0
+    announce(3, socket.gethostname(), connected=False)
+    done = run("status", "--here")
+    assert done.code == 1
+    assert done.err.startswith("1 of 2 workers on ")
+    assert f"{socket.gethostname()}:3 [3] " in run("status").out
 
 
 def test_a_backend_is_enough_without_any_file(run: Run, shop: Path) -> None:

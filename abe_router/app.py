@@ -18,9 +18,10 @@ from abe_router.backends import make_backend
 from abe_router.config import Loader
 from abe_router.errors import BackendError
 from abe_router.event import Event, Events, Listener, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.handler import code_below
 from abe_router.lifeline import Lifeline, Running
 from abe_router.message import new_id
-from abe_router.reload import Reloader
+from abe_router.reload import Reloader, sources
 from abe_router.route import RouteTable
 from abe_router.router import Router
 
@@ -154,14 +155,19 @@ class App:
         code: frozenset[Path] | None = None
         while True:
             self._news.clear()
-            if self._lifeline is not None and code != self._reloader.code:
-                code = self._reloader.code
+            if self._lifeline is not None and code != (now := self._code()):
+                code = now
                 self._lifeline.say(Running(code))
             with suppress(BackendError):
                 await self._backend.announce(self._worker, self._state(), ANNOUNCE_TTL)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ANNOUNCE_EVERY):
                     await self._news.wait()
+
+    def _code(self) -> frozenset[Path]:
+        """Return the files of the handlers, and of all that is imported from below the file's folder."""
+        table = self._router.table
+        return frozenset(sources(table) | (code_below(table.path.parent) if table.path else set()))
 
     def _state(self) -> bytes:
         table, receipt, rejected = self._router.table, self._receipt, self._rejected

@@ -6,14 +6,12 @@ What counts is the content: a save that changes no byte changes nothing.
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 
 from abe_router.config import Loader
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import ConfigError
 from abe_router.event import Events, Reloaded, ReloadRejected, RestartNeeded
-from abe_router.handler import code_below
 from abe_router.route import RouteTable
 from abe_router.router import Router
 from abe_router.watch import Fingerprint, Watch, fingerprint
@@ -27,8 +25,7 @@ class Reloader:
 
     def __init__(self, loader: Loader, router: Router, events: Events) -> None:
         self._loader, self._router, self._events = loader, router, events
-        self._watch = Watch(lambda: loader.files | self.code)
-        self._code: tuple[RouteTable, int, frozenset[Path]] | None = None
+        self._watch = Watch(lambda: loader.files | sources(router.table))
         self._applying: set[asyncio.Task[Reloaded]] = set()
         self._told: Fingerprint = {}
         #: The faults of the last edit; empty when it was accepted.
@@ -39,16 +36,6 @@ class Reloader:
         """Whether the folders are being watched."""
         return self._watch.watching
 
-    @property
-    def code(self) -> frozenset[Path]:
-        """The files of the handlers, and of the modules that were imported from below the file's folder."""
-        table, imported = self._router.table, len(sys.modules)
-        if self._code is None or self._code[0] is not table or self._code[1] != imported:
-            sources = {route.handler.source for route in table.routes if route.handler.source is not None}
-            below = code_below(table.path.parent) if table.path else set()
-            self._code = (table, imported, frozenset(sources | below))
-        return self._code[2]
-
     def stop(self) -> None:
         """Make `run` end; idempotent."""
         self._watch.stop()
@@ -56,7 +43,7 @@ class Reloader:
     async def run(self) -> None:
         """Watch until stopped, then wait for the changes under way."""
         seen: Fingerprint = {}
-        self._told = fingerprint(self.code)
+        self._told = fingerprint(sources(self._router.table))
         async for changed in self._watch.signs():
             # Taken before the files are read: an edit in between differs from it, and is seen next time.
             now = fingerprint(self._loader.files)
@@ -87,8 +74,13 @@ class Reloader:
         applying.add_done_callback(self._applying.discard)
 
     def _tell_of_code(self) -> None:
-        now = fingerprint(self.code)
+        now = fingerprint(sources(self._router.table))
         for path, state in now.items():
             if path in self._told and self._told[path] != state:
                 self._events.emit(RestartNeeded("handler code", path))
         self._told = now
+
+
+def sources(table: RouteTable) -> set[Path]:
+    """Return the files in which the handlers of a table stand."""
+    return {route.handler.source for route in table.routes if route.handler.source is not None}

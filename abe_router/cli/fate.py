@@ -76,6 +76,8 @@ def _measures(route: Route) -> Iterator[str]:
         yield f"in batches of {batch_text(route.batch)}"
     if route.rate is not None:
         yield f"at most {format_rate(route.rate)}, all processes together"
+    if route.emit is not None:
+        yield f"what it returns is published as {route.emit.key}"
 
 
 def mismatch(pattern: str, key: str) -> str:

@@ -18,6 +18,7 @@ from abe_router.cli.options import json_option
 from abe_router.cli.routes import batch_text, start_text
 from abe_router.cli.screen import show_json, show_table
 from abe_router.config.rate_text import format_rate
+from abe_router.emit import Emit
 from abe_router.log import duration
 from abe_router.retry import RetryPolicy
 from abe_router.route import Batch, Route, RouteTable
@@ -118,6 +119,8 @@ def _text(name: str, value: Any) -> str:
             return batch_text(value)
         case "rate", float() | int():
             return format_rate(value)
+        case "emit", Emit():
+            return value.key
         case _, float() | int() if name in _DURATIONS and not math.isinf(value):
             return duration(value)
         case _, None:

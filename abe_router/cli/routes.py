@@ -69,6 +69,7 @@ def route_values(route: Route) -> dict[str, Any]:
         "paused": route.paused,
         "batch": route.batch,
         "rate": route.rate,
+        "emit": route.emit.key if route.emit else None,
     }
 
 
@@ -98,6 +99,8 @@ def _policies(route: Route) -> Iterator[str]:
         yield f"start {start_text(route.start)}"
     if route.batch:
         yield f"batch {batch_text(route.batch)}"
+    if route.emit:
+        yield f"emits {route.emit.key}"
     if route.rate:
         yield f"rate {format_rate(route.rate)}"
     if route.paused:

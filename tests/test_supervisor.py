@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -20,7 +21,8 @@ import pytest
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.message import encode, new_message
-from abe_router.supervisor import cores
+from abe_router.supervisor import cores, place
+from abe_router.supervisor.child import Child
 from abe_router.testing import RedisServer
 
 KEY = "orders.created"
@@ -338,6 +340,26 @@ async def test_a_worker_that_is_stuck_does_not_outlive_its_supervisor():
     ours.close()
     async with asyncio.timeout(5):
         assert await process.wait() == 1
+
+
+async def test_pauses_before_a_worker_that_keeps_ending_grow(monkeypatch):
+    monkeypatch.setattr(place, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(place, "LONGEST_PAUSE", 0.08)
+    starts, enough, stopping = [], asyncio.Event(), asyncio.Event()
+
+    async def start() -> Child:
+        starts.append(asyncio.get_running_loop().time())
+        if len(starts) == 6:
+            enough.set()
+        return await Child.start(1, lambda number, line: ["false"], lambda child, word: None)
+
+    keeping = asyncio.create_task(place.Place(start, stopping).keep())
+    async with asyncio.timeout(10):
+        await enough.wait()
+        stopping.set()
+        assert await keeping == 1
+    pauses = [after - before for before, after in itertools.pairwise(starts)]
+    assert all(pause >= least for pause, least in zip(pauses, [0.02, 0.04, 0.08, 0.08, 0.08], strict=True))
 
 
 def test_cores_are_those_that_a_container_may_use(tmp_path):

@@ -102,7 +102,7 @@ def command(
     if as_worker is None and (workers > 1 or reload_handlers):
         from abe_router.supervisor import Supervisor
 
-        command = partial(_worker_command, given)
+        command = partial(_worker_command, given, caches=not reload_handlers)
         supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers)
         return asyncio.run(supervisor.run())
     from abe_router.lifeline import PASSED_UP, Lifeline
@@ -155,11 +155,16 @@ def _has_stuck_threads() -> bool:
     return any(thread.is_alive() for thread in others)
 
 
-def _worker_command(given: Sequence[str], number: int, line: int) -> Sequence[str]:
-    """Return the command line of a worker: that of its supervisor, and what makes it a worker."""
+def _worker_command(given: Sequence[str], number: int, line: int, *, caches: bool) -> Sequence[str]:
+    """Return the command line of a worker: that of its supervisor, and what makes it a worker.
+
+    One that does not write `caches` of compiled code cannot hide an edit from the next: to Python a file
+    that is saved twice in a second, in the same size, is the same.
+    """
     serve = given.index("serve") + 1
     mark = ("--as-worker", str(number), str(line))
-    return (sys.executable, "-m", "abe_router", *given[:serve], *mark, *given[serve:])
+    python = (sys.executable, *(() if caches else ("-B",)), "-m", "abe_router")
+    return (*python, *given[:serve], *mark, *given[serve:])
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,14 +14,15 @@ PATIENCE = 10.0
 
 
 class RedisServer:
-    """Runs `redis-server` on a free port of this machine while entered; nothing it holds is kept.
+    """Runs `redis-server` on a free port of this machine while entered.
 
-    `folder` is where it puts its log. Raise FileNotFoundError when no server is installed, RuntimeError when
-    it does not answer in ten seconds.
+    `folder` is where it puts its log and, when it is `durable`, the append-only file by which a server that
+    is started again has what the one before held. Raise FileNotFoundError when no server is installed,
+    RuntimeError when it does not answer in ten seconds.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self._folder, self._durable = folder, durable
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
@@ -34,6 +35,14 @@ class RedisServer:
         return shutil.which("redis-server") is not None
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start the server, again on the same port, and return when it answers."""
         program = shutil.which("redis-server")
         if program is None:
             raise FileNotFoundError("redis-server is not installed")
@@ -41,7 +50,7 @@ class RedisServer:
             "port": self._port,
             "bind": "127.0.0.1",
             "save": "",
-            "appendonly": "no",
+            "appendonly": "yes" if self._durable else "no",
             "dir": self._folder,
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
@@ -53,13 +62,16 @@ class RedisServer:
         patience = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > patience or self._process.poll() is not None:
-                self._stop()
+                self.kill()
                 raise RuntimeError(f"redis-server does not answer; see {self._folder / 'redis.log'}")
             time.sleep(0.02)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def kill(self) -> None:
+        """Kill the server without warning."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def empty(self) -> None:
         """Delete everything that the server holds."""
@@ -75,9 +87,3 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self._port), timeout=5) as connection:
             connection.sendall(command + b"\r\n")
             return connection.recv(64)
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None

@@ -1,12 +1,15 @@
-"""Distributions that are really installed, though for one test only."""
+"""A Redis of one's own, and distributions that are really installed, though for one test only."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from abe_router.testing import RedisServer
 
 #: A provider as Abstract Backend's guide has people write them.
 QUEUE = '''\
@@ -33,6 +36,15 @@ class AcmeBackend:
 '''
 
 Install = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Yield a durable Redis for the whole run; a laptop may be without one, continuous integration not."""
+    if not RedisServer.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    with RedisServer(tmp_path_factory.mktemp("redis"), durable=True) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from abe_router.backends.memory import MemoryBackend
 from abe_router.testing.conformance import BackendConformance
 
@@ -11,3 +13,20 @@ class TestMemory(BackendConformance):
 
     def make_backend(self, store):
         return MemoryBackend()
+
+
+class TestSQLite(BackendConformance):
+    lease, pause = 0.2, 0.02
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path):
+        self.url = f"sqlite:///{tmp_path}/log.db"
+
+
+class TestRedis(BackendConformance):
+    lease, pause = 0.2, 0.02
+
+    @pytest.fixture(autouse=True)
+    def _server(self, redis_server):
+        self.url = redis_server.url
+        self.stop_server, self.start_server = redis_server.kill, redis_server.start

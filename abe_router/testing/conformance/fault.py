@@ -97,7 +97,7 @@ class FaultTests(Suite):
         chance = Random(12)  # noqa: S311
         sent = await store.publish(60)
         seen: list[Delivery] = []
-        lease = max(1.0, self.lease)
+        lease = max(0.5, self.lease)
         async with self._line(lambda: chance.random() < 0.15) as line:
             backend = self._through(store, line.address[1])
             handle = await _persist(lambda: backend.subscribe("orders.created", "billing", lease=lease))

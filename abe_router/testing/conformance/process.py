@@ -53,7 +53,7 @@ class ProcessTests(Suite):
     async def _worker(self, store: Store, limit: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "abe_router.testing.worker"),
-            *(self.url, store.name, KEY, GROUP, str(max(1.0, self.lease)), str(limit)),
+            *(self.url, store.name, KEY, GROUP, str(max(0.5, self.lease)), str(limit)),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )

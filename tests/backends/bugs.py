@@ -1,0 +1,312 @@
+"""The memory backend with bugs: ways to lose, double or strand messages that somebody has shipped.
+
+A bug is a handle, or a backend, that differs from a sound one in nothing but the bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from math import inf
+
+import msgspec
+
+from abe_router.backend import ACKED, Delayed, Died, Released, Subscription
+from abe_router.backends.memory import MemoryBackend
+
+
+class Handle(Subscription):
+    """A handle of the memory backend, in between, where a bug can be put."""
+
+    def __init__(self, real, backend):
+        self.real, self.backend = real, backend
+        self.pattern, self.group = real.pattern, real.group
+
+    async def fetch(self, limit, wait):
+        return await self.real.fetch(limit, wait)
+
+    def interrupt(self):
+        self.real.interrupt()
+
+    async def settle(self, settlements):
+        return await self.real.settle(settlements)
+
+    async def extend(self, deliveries):
+        return await self.real.extend(deliveries)
+
+    async def close(self):
+        await self.real.close()
+
+    @property
+    def entries(self):
+        return self.backend._groups[self.pattern, self.group]
+
+
+def latest(delivery):
+    """Return the delivery as if it were the latest hand-out of its message."""
+    entry, _ = delivery.receipt
+    return msgspec.structs.replace(delivery, receipt=(entry, entry.claim))
+
+
+class Sound(MemoryBackend):
+    """No bug."""
+
+    handle = Handle
+    appends = 0
+
+    async def append(self, messages):
+        self.appends += 1
+        await super().append(messages)
+
+    async def subscribe(self, pattern, group, *, start=0.0, lease=30.0):
+        return self.handle(await super().subscribe(pattern, group, start=start, lease=lease), self)
+
+
+class AcksBeforeTheHandler(Handle):
+    async def fetch(self, limit, wait):
+        fetched = await super().fetch(limit, wait)
+        await self.real.settle([(delivery, ACKED) for delivery in fetched])
+        return fetched
+
+    async def settle(self, settlements):
+        return []
+
+
+class NeverReclaims(Sound):
+    async def subscribe(self, pattern, group, *, start=0.0, lease=30.0):
+        return await super().subscribe(pattern, group, start=start, lease=inf)
+
+
+class ReclaimsWhenThereIsTraffic(Handle):
+    seen = 0
+
+    async def fetch(self, limit, wait):
+        if self.seen == self.backend.appends:
+            await asyncio.sleep(wait)
+            return []
+        self.seen = self.backend.appends
+        return await super().fetch(limit, 0)
+
+
+class SettlesForAnyone(Handle):
+    async def settle(self, settlements):
+        for delivery, outcome in settlements:
+            entry, _ = delivery.receipt
+            if entry.seq in self.entries._leased:
+                self.entries.settle(entry, outcome)
+        return []
+
+
+class SettlesForTheSameOwner(Handle):
+    """Compares the owner, but not which hand-out it was."""
+
+    async def settle(self, settlements):
+        return await self.real.settle([(latest(delivery), outcome) for delivery, outcome in settlements])
+
+
+class HeartbeatStealsBack(Handle):
+    async def extend(self, deliveries):
+        for delivery in deliveries:
+            delivery.receipt[0].holder = self.real
+        return await super().extend([latest(delivery) for delivery in deliveries])
+
+
+class HeartbeatRevives(Handle):
+    async def extend(self, deliveries):
+        for delivery in deliveries:
+            entry, _ = delivery.receipt
+            entry.kept.unsettled += 1
+            self.entries._leased[entry.seq] = entry
+        return []
+
+
+class GroupsBeginAtTheEnd(Sound):
+    async def subscribe(self, pattern, group, *, start=0.0, lease=30.0):
+        return await super().subscribe(pattern, group, start=inf, lease=lease)
+
+
+class TrimsByLength(Sound):
+    async def append(self, messages):
+        await super().append(messages)
+        for group in self._groups.values():
+            while len(group._ready) > 10_000:
+                group._ready.popleft()
+
+
+class PublishesAgainWhenTheReplyIsLost(Sound):
+    async def append(self, messages):
+        await super().append(messages)
+        if self.appends % 20 == 0:
+            await super().append(messages)
+
+
+class IgnoresTheLimit(Handle):
+    async def fetch(self, limit, wait):
+        return await super().fetch(1_000, wait)
+
+
+class FetchesAhead(Handle):
+    def __init__(self, real, backend):
+        super().__init__(real, backend)
+        self.ahead = []
+
+    async def fetch(self, limit, wait):
+        self.ahead += await super().fetch(1_000, 0 if self.ahead else wait)
+        given, self.ahead = self.ahead[:limit], self.ahead[limit:]
+        return given
+
+
+class WritesTheLetterAndThenAcks(Handle):
+    async def settle(self, settlements):
+        refused = []
+        for delivery, outcome in settlements:
+            if isinstance(outcome, Died):
+                entry, claim = delivery.receipt
+                if entry.claim != claim:
+                    refused.append(delivery)
+                    continue
+                id = str(next(self.entries._letters))
+                self.entries._dead[id] = (msgspec.structs.replace(outcome.letter, id=id), entry)
+                await asyncio.sleep(0)
+                outcome = ACKED
+            refused += await super().settle([(delivery, outcome)])
+        return refused
+
+
+class AcksAndThenWritesTheLetter(Handle):
+    async def settle(self, settlements):
+        refused = []
+        for delivery, outcome in settlements:
+            first = ACKED if isinstance(outcome, Died) else outcome
+            lost = await super().settle([(delivery, first)])
+            refused += lost
+            if isinstance(outcome, Died) and not lost:
+                await asyncio.sleep(0)
+                id = str(next(self.entries._letters))
+                letter = msgspec.structs.replace(outcome.letter, id=id)
+                self.entries._dead[id] = (letter, delivery.receipt[0])
+        return refused
+
+
+class StrandsWhatACancelledFetchBrought(Handle):
+    async def fetch(self, limit, wait):
+        fetched = await super().fetch(limit, wait)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            for delivery in fetched:
+                delivery.receipt[0].lease_until = inf
+            raise
+        return fetched
+
+
+class CountsAttemptsInTheWorker(Handle):
+    def __init__(self, real, backend):
+        super().__init__(real, backend)
+        self.failures = {}
+
+    async def fetch(self, limit, wait):
+        return [
+            msgspec.structs.replace(
+                delivery,
+                message=msgspec.structs.replace(
+                    delivery.message, attempt=1 + self.failures.get(delivery.message.id, 0)
+                ),
+            )
+            for delivery in await super().fetch(limit, wait)
+        ]
+
+    async def settle(self, settlements):
+        for delivery, outcome in settlements:
+            if isinstance(outcome, Delayed):
+                id = delivery.message.id
+                self.failures[id] = self.failures.get(id, 0) + 1
+        return await super().settle(settlements)
+
+
+class PublishesRetriesForEveryone(Handle):
+    async def settle(self, settlements):
+        refused = await super().settle(settlements)
+        for delivery, outcome in settlements:
+            if isinstance(outcome, Delayed) and delivery not in refused:
+                for group in self.backend._groups.values():
+                    if group is not self.entries:
+                        group.add(delivery.receipt[0].kept)
+        return refused
+
+
+class KeepsRetriesInTheWorker(Handle):
+    def __init__(self, real, backend):
+        super().__init__(real, backend)
+        self.waiting = []
+
+    async def settle(self, settlements):
+        self.waiting += [delivery for delivery, outcome in settlements if isinstance(outcome, Delayed)]
+        rest = [(d, o) for d, o in settlements if not isinstance(o, Delayed)]
+        return await super().settle(rest)
+
+
+class RemovesItsPendingWhenItCloses(Handle):
+    async def close(self):
+        leased = self.entries._leased
+        for entry in [entry for entry in leased.values() if entry.holder is self.real]:
+            del leased[entry.seq]
+        await super().close()
+
+
+class CountsWhatIsReleased(Handle):
+    async def settle(self, settlements):
+        refused = await super().settle(settlements)
+        for delivery, outcome in settlements:
+            if isinstance(outcome, Released) and delivery not in refused:
+                delivery.receipt[0].deliveries += 1
+        return refused
+
+
+class ReplaysForEveryone(Sound):
+    async def replay(self, pattern, group, ids):
+        letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
+        await self.purge(pattern, group, ids)
+        await self.append([letter.message for letter in letters])
+        return len(letters)
+
+
+class ReplaysInTwoSteps(Sound):
+    async def replay(self, pattern, group, ids):
+        letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
+        await asyncio.sleep(0)
+        entries = self._groups[pattern, group]
+        for letter in letters:
+            entries.add(entries._dead[letter.id][1].kept if letter.id in entries._dead else self._last)
+            self._last = entries._ready[-1].kept
+        await self.purge(pattern, group, ids)
+        return len(letters)
+
+
+class ForgetsInterruptions(Handle):
+    fetching = False
+
+    async def fetch(self, limit, wait):
+        self.fetching = True
+        try:
+            return await super().fetch(limit, wait)
+        finally:
+            self.fetching = False
+
+    def interrupt(self):
+        if self.fetching:
+            super().interrupt()
+
+
+class ReturnsToTheEnd(Handle):
+    async def settle(self, settlements):
+        refused = await super().settle(settlements)
+        for seq in sorted(self.entries._returned):
+            self.entries._ready.append(self.entries._returned.pop(seq))
+        return refused
+
+
+class UsesLettersIdsAgain(Sound):
+    async def purge(self, pattern, group, ids):
+        self._groups[pattern, group]._letters = count(1)
+        return await super().purge(pattern, group, ids)

@@ -1,0 +1,64 @@
+"""The suite sees every bug that was put into a provider, and nothing where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from abe_router.testing.conformance import BackendConformance
+
+from . import bugs
+
+#: Each bug, and a test that must fail on it.
+BUGS = [
+    (bugs.AcksBeforeTheHandler, "test_what_a_dead_worker_held_comes_back_without_traffic"),
+    (bugs.AcksBeforeTheHandler, "test_reopening_finds_everything_again"),
+    (bugs.NeverReclaims, "test_what_a_dead_worker_held_comes_back_without_traffic"),
+    (bugs.NeverReclaims, "test_a_crash_counts_as_a_delivery_but_not_as_an_attempt"),
+    (bugs.ReclaimsWhenThereIsTraffic, "test_what_a_dead_worker_held_comes_back_without_traffic"),
+    (bugs.SettlesForAnyone, "test_a_stale_ack_is_refused"),
+    (bugs.SettlesForAnyone, "test_a_stale_retry_is_refused"),
+    (bugs.SettlesForAnyone, "test_a_stale_dead_letter_is_refused"),
+    (bugs.SettlesForAnyone, "test_a_stale_release_is_refused"),
+    (bugs.SettlesForTheSameOwner, "test_the_same_handle_is_fenced_from_its_own_past"),
+    (bugs.HeartbeatStealsBack, "test_a_stale_extension_takes_nothing_back"),
+    (bugs.HeartbeatRevives, "test_an_extension_does_not_revive_what_is_settled"),
+    (bugs.GroupsBeginAtTheEnd, "test_what_was_published_before_the_subscription_comes"),
+    (bugs.GroupsBeginAtTheEnd, "test_a_late_group_gets_what_another_has_not_settled"),
+    (bugs.TrimsByLength, "test_nothing_unsettled_is_ever_trimmed"),
+    (bugs.PublishesAgainWhenTheReplyIsLost, "test_many_publishers_and_many_handles"),
+    (bugs.IgnoresTheLimit, "test_a_fetch_takes_no_more_than_its_limit"),
+    (bugs.FetchesAhead, "test_a_fetch_takes_no_more_than_its_limit"),
+    (bugs.WritesTheLetterAndThenAcks, "test_a_cancelled_dead_letter_is_in_one_place"),
+    (bugs.AcksAndThenWritesTheLetter, "test_a_cancelled_dead_letter_is_in_one_place"),
+    (bugs.StrandsWhatACancelledFetchBrought, "test_a_cancelled_fetch_strands_nothing"),
+    (bugs.CountsAttemptsInTheWorker, "test_a_crash_keeps_the_attempt"),
+    (bugs.CountsAttemptsInTheWorker, "test_attempts_and_the_first_failure_are_kept"),
+    (bugs.PublishesRetriesForEveryone, "test_other_groups_see_nothing_of_a_retry"),
+    (bugs.KeepsRetriesInTheWorker, "test_retries_survive_reopening"),
+    (bugs.RemovesItsPendingWhenItCloses, "test_a_closed_handle_keeps_nothing_beyond_the_lease"),
+    (bugs.CountsWhatIsReleased, "test_what_is_released_comes_back_at_once_in_order_and_uncounted"),
+    (bugs.ReplaysForEveryone, "test_a_replay_goes_to_the_failing_subscription_alone"),
+    (bugs.ReplaysInTwoSteps, "test_replays_at_the_same_time_move_a_letter_once"),
+    (bugs.ForgetsInterruptions, "test_interrupting_before_the_fetch_counts_for_one_fetch"),
+    (bugs.ReturnsToTheEnd, "test_what_comes_back_goes_before_what_is_new"),
+    (bugs.UsesLettersIdsAgain, "test_an_id_is_never_used_again"),
+]
+
+
+def run(bug, test, *, patience):
+    provider = bug if issubclass(bug, bugs.Sound) else type(bug.__name__, (bugs.Sound,), {"handle": bug})
+    suite = BackendConformance()
+    suite.make_backend = lambda _: provider()
+    suite.lease, suite.pause, suite.patience = 0.05, 0.01, patience
+    getattr(suite, test)()
+
+
+@pytest.mark.parametrize(("bug", "test"), BUGS, ids=lambda value: getattr(value, "__name__", value))
+def test_the_suite_fails_on(bug, test):
+    with pytest.raises(AssertionError):
+        run(bug, test, patience=0.4)
+
+
+@pytest.mark.parametrize("test", sorted({test for _, test in BUGS}))
+def test_the_suite_passes_without_the_bug(test):
+    run(bugs.Sound, test, patience=10.0)

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from abe_router.case import Case
 from abe_router.diagnostic import Diagnostic
 from abe_router.emit import Emit
 from abe_router.handler import Handler
@@ -93,8 +94,10 @@ class TableDiff:
 class RouteTable:
     """All routes of one file.
 
-    `keys` are the keys and patterns of the file, with or without consumers. `digest` is the hash of the
-    file and all it names. `sources` are the files it was read from.
+    `keys` are the keys and patterns of the file, with or without consumers. `retain` is by key or pattern
+    for how many seconds messages are kept that every group has settled. `digest` is the hash of the file
+    and all it names. `sources` are the files it was read from.
+    `cases` are its tests.
     """
 
     routes: tuple[Route, ...] = ()
@@ -103,9 +106,11 @@ class RouteTable:
     backend: str = "memory://"
     prefix: str = ""
     unrouted: Literal["error", "allow"] = "error"
+    retain: Mapping[str, float] = field(default_factory=dict)
     digest: str = ""
     path: Path | None = None
     sources: frozenset[Path] = frozenset()
+    cases: tuple[Case, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, tuple[Schema, ...]] = field(default_factory=dict, repr=False, compare=False)

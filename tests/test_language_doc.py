@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.config import Loader, json_schema, model
+from abe_router.config import Loader, case_model, json_schema, model
 
 ROOT = Path(__file__).parent.parent
 DOC = ROOT / "docs" / "language.md"
@@ -58,8 +58,13 @@ def test_the_tables_list_every_option(name, table):
 def test_every_model_of_the_language_has_its_table():
     assert {name for name, _ in TABLES} | {"Consumer"} == {
         name
-        for name, kind in vars(model).items()
-        if isinstance(kind, type) and issubclass(kind, model.BaseModel) and kind.model_fields
+        for part in (model, case_model)
+        for name, kind in vars(part).items()
+        if isinstance(kind, type)
+        and issubclass(kind, model.BaseModel)
+        and kind.model_fields
+        and name[0] != "_"
+        and name != "WithPayload"
     }
 
 

@@ -22,6 +22,7 @@ from abe_router.log import PlainFormatter, start_logging
 COMMANDS = {
     "serve": "Run every route of the file, and follow the file as it changes.",
     "check": "Report every fault in a routes file, and in the schemas and handlers it names.",
+    "test": "Run the `tests` of a routes file in memory, against its handlers.",
     "publish": "Check payloads against their schema and publish them.",
     "routes": "List the routes of a file, and the keys that are only published to.",
     "plan": "Show which routes a reload from OLD to NEW would start, stop, restart and keep.",

@@ -29,6 +29,8 @@ class Code(StrEnum):
     MISSING_OPTION = "R108"
     TIMESTAMP = "R109"
     RATE = "R110"
+    EMIT = "R111"
+    CASE = "R112"
 
     SCHEMA_MISSING = "R201"
     SCHEMA_SYNTAX = "R202"
@@ -59,3 +61,4 @@ class Code(StrEnum):
     BATCH_WAIT = "W109"
     TOO_MANY_IN_HAND = "W110"
     NOT_A_BATCH_HANDLER = "W111"
+    CIRCLE = "W113"

@@ -40,6 +40,6 @@ def _option(schema: dict[str, Any]) -> dict[str, Any]:
         forms = forms and [form for form in forms if form != {"type": "null"}]
     said: dict[str, Any] = {key: found.pop(key) for key in ("description", "default") if key in found}
     forms = forms or [found]
-    if not any(form.get("type") == "object" or "$ref" in form or form == _FILTER for form in forms):
+    if not any(form.get("type") == "object" or "$ref" in form or form in (_FILTER, {}) for form in forms):
         forms = [*forms, _VARIABLE]
     return said | (forms[0] if len(forms) == 1 else {"anyOf": forms})

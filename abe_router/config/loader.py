@@ -11,6 +11,7 @@ from pathlib import Path
 from abe_router.backend import Features
 from abe_router.config.assembly import Assembly
 from abe_router.config.backend_url import absolute, features_of
+from abe_router.config.cases import Cases
 from abe_router.config.code import Code
 from abe_router.config.document import read_document
 from abe_router.config.faults import Faults, Span
@@ -131,9 +132,11 @@ class Loader:
             backend=url,
             prefix=file.prefix,
             unrouted=file.unrouted,
+            retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
             digest=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
+            cases=Cases(file, routes, root, faults).all(),
             warnings=faults.all(),
         )
 

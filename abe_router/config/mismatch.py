@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from abe_router.config import case_model
 from abe_router.config.code import Code
 from abe_router.config.faults import Faults, Span
 from abe_router.config.model import Batch, Consumer, Entry, File, Options, Retry
@@ -26,6 +27,7 @@ _WANTED = {
     "int_type": "a whole number",
     "model_type": "a mapping",
     "string_type": "text",
+    "too_short": "at least one",
 }
 #: What pydantic calls the bounds of a number, and how a person does.
 _BOUNDS = {
@@ -46,9 +48,29 @@ _HOMES: dict[type[BaseModel], str] = {
     Entry: "a routing key",
     File: "the file",
     Retry: "`retry`",
+    case_model.Case: "a case of `tests`",
+    case_model.Publish: "`publish`",
+    case_model.Dead: "`dead`",
+    case_model.Emitted: "`emitted`",
 }
-#: The options that are mappings themselves.
+#: The options that are mappings themselves, and those of a case.
 _PARTS: dict[str | int, type[BaseModel]] = {"batch": Batch, "retry": Retry}
+_PARTS_OF_CASE: dict[str | int, type[BaseModel]] = {
+    "publish": case_model.Publish,
+    "handled": case_model.Got,
+    "skipped": case_model.Got,
+    "dead": case_model.Dead,
+    "emitted": case_model.Emitted,
+    "rejected": case_model.Rejected,
+}
+#: What to write for an option that is missing.
+_MISSING = {
+    "handler": "write `handler: package.module:function`",
+    "key": "write `key: orders.created`",
+    "payload": "write `payload: {total: 250}`, or any other value",
+    "publish": "write `publish: {key: orders.created, payload: {total: 250}}`",
+    "route": "write `route: KEY/GROUP`",
+}
 
 
 def read_model(root: Node, faults: Faults) -> File | None:
@@ -77,6 +99,8 @@ def read_model(root: Node, faults: Faults) -> File | None:
 def _existing(root: Node, location: Steps) -> Iterator[str | int]:
     node: Node | None = root
     for step in location:
+        if isinstance(step, int) and node is not None and not isinstance(node.value, list):
+            continue  # one value, where a list of them may stand
         node = node.parts.get(step) if node is not None else None
         if node is None:
             return
@@ -84,7 +108,8 @@ def _existing(root: Node, location: Steps) -> Iterator[str | int]:
 
 
 def _take_out(value: Any, path: Steps) -> bool:
-    """Remove the part at the path; say whether it was there."""
+    """Remove the part at the path, of a case the whole; say whether it was there."""
+    path = path[:2] if path[0] == "tests" else path
     for step in path[:-1]:
         value = value.get(step) if isinstance(value, dict) else None
     if not isinstance(value, dict) or path[-1] not in value:
@@ -153,11 +178,12 @@ def _tell_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
         hint = "write `routes:` with a key and its consumers below it; `routes: {}` to have none"
         faults.add(Code.NO_ROUTES, "the file has no `routes`", span, hint=hint)
     else:
-        hint = "write `handler: package.module:function`"
-        faults.add(Code.MISSING_OPTION, f"{_name(path)} has no `{option}`", span, hint=hint)
+        faults.add(Code.MISSING_OPTION, f"{_name(path)} has no `{option}`", span, hint=_MISSING[option])
 
 
 def _model_at(path: Steps) -> type[BaseModel]:
+    if path[:1] == ("tests",):
+        return _PARTS_OF_CASE[path[2]] if len(path) > 2 else case_model.Case
     if path and path[-1] in _PARTS:
         return _PARTS[path[-1]]
     if path[:1] == ("defaults",):
@@ -179,8 +205,10 @@ def _name(path: Steps) -> str:
             return f"key `{key}`"
         case ("routes", _, "consumers", group):
             return f"consumer `{group}`"
+        case ("tests", name):
+            return f"case `{name}`"
         case _:
-            return f"`{path[-1]}`"
+            return f"`{next(step for step in reversed(path) if isinstance(step, str))}`"
 
 
 def _shown(node: Node) -> str:
@@ -188,6 +216,8 @@ def _shown(node: Node) -> str:
     match node.value:
         case dict():
             return "a mapping"
+        case []:
+            return "an empty list"
         case list():
             return "a list"
         case None:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from abe_router.config.case_model import Case
 from abe_router.config.duration import PATTERN, parse_duration, suggest_duration
 from abe_router.config.rate_text import PATTERN as RATE_PATTERN
 from abe_router.config.rate_text import parse_rate, suggest_rate
@@ -161,6 +162,11 @@ class Consumer(Options):
         description="The function, as `package.module:function`.",
         json_schema_extra={"pattern": r"^[^:]+:[^:]+$"},
     )
+    emit: str | None = Field(
+        None,
+        description="The routing key under which what the handler returns is published, in the step that"
+        " settles its message; nothing is when it returns `None`.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +193,11 @@ class Entry(_Mapping):
     consumers: dict[str, Consumer] | None = Field(
         None, description="The handler of each group; without any, the key is only published to."
     )
+    retain: Duration = Field(
+        "0s",
+        validate_default=True,
+        description="How long messages are kept that every group has settled, for groups added later.",
+    )
 
 
 class File(_Mapping):
@@ -211,3 +222,6 @@ class File(_Mapping):
     )
     defaults: Options = Field(default_factory=Options, description="What every consumer inherits.")
     routes: dict[str, Entry | None] = Field(description="Routing keys, and patterns of them.")
+    tests: dict[str, Case] = Field(
+        default_factory=dict, description="Cases by name, which `abe-router test` runs in memory."
+    )

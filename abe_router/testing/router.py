@@ -17,9 +17,12 @@ from abe_router.handler import Handler, handler_from
 from abe_router.message import Message
 from abe_router.publish import publish
 from abe_router.retry import GiveUp, RetryPolicy, TryAgain
-from abe_router.route import Route, RouteTable
+from abe_router.route import Batch, Route, RouteTable
 from abe_router.router import Router
 from abe_router.testing.recording import RecordingBackend
+
+#: How long a batch waits for more messages at most, in seconds.
+LONGEST_WAIT = 0.05
 
 
 @dataclass(slots=True)
@@ -37,9 +40,10 @@ class Call:
 
 
 class TestRouter:
-    """Runs the routes of a file in memory, with all of their policies but the waiting between attempts.
+    """Runs the routes of a file in memory, with all of their policies but the waiting: retries, rates.
 
-    `handlers` take the place of those of the file, by the name of the route, `key/group`.
+    In place of a file it takes a table that was loaded. `handlers` take the place of those of the file, by
+    the name of the route, `key/group`.
 
         async with TestRouter("routes.yaml") as router:
             await router.publish("orders.created", {"id": 7, "total": 250})
@@ -53,9 +57,12 @@ class TestRouter:
     __test__ = False  # pytest is not to collect it
 
     def __init__(
-        self, path: str | PathLike[str], *, handlers: Mapping[str, Callable[..., Any]] | None = None
+        self,
+        routes: str | PathLike[str] | RouteTable,
+        *,
+        handlers: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
-        table = Loader(Path(path), backend="memory://").load()
+        table = routes if isinstance(routes, RouteTable) else Loader(Path(routes), backend="memory://").load()
         substitutes = {name: handler_from(function) for name, function in (handlers or {}).items()}
         if unknown := substitutes.keys() - table.by_name.keys():
             raise KeyError(f"no route {min(unknown)}; there are: {', '.join(table.by_name)}")
@@ -121,7 +128,9 @@ class TestRouter:
         recording = replace(
             handler, call=_recording(handler, self._calls[route.name]), is_async=True, wants_message=True
         )
-        return replace(route, handler=recording, retry=_AtOnce(**asdict(route.retry)))
+        batch = route.batch and Batch(route.batch.size, min(route.batch.wait, LONGEST_WAIT))
+        retry = _AtOnce(**asdict(route.retry))
+        return replace(route, handler=recording, retry=retry, batch=batch, rate=None)
 
     def _known(self, route: str) -> str:
         if route not in self._calls:

@@ -1,0 +1,137 @@
+"""`abe-router test`: the cases of a routes file, run in memory and reported as test runners do."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from abe_router.case import Case
+from abe_router.cli.access import read_table
+from abe_router.cli.examples import as_command
+from abe_router.cli.failure import FINDINGS, OK, Failure
+from abe_router.cli.options import (
+    allow_handlers_option,
+    json_option,
+    option,
+    routes_argument,
+    trust_writable_option,
+)
+from abe_router.cli.screen import say, show, show_json, wants_color
+from abe_router.log import duration, printable
+from abe_router.route import RouteTable
+
+
+@as_command(
+    "test",
+    """
+    abe-router test
+    abe-router test other.yaml -k refund
+    abe-router test --json | jq '.[] | select(.passed | not)'
+    """,
+)
+@routes_argument
+@option(
+    "-k",
+    "part",
+    metavar="TEXT",
+    default="",
+    show_default=False,
+    envvar="ABE_ROUTER_TEST_K",
+    help="Run the cases whose name contains this, in whatever case.",
+)
+@option(
+    "--patience",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    help="How long a case may take to come to rest.",
+)
+@json_option
+@allow_handlers_option
+@trust_writable_option
+def command(
+    routes: Path,
+    part: str,
+    patience: float,
+    json: bool,
+    allow_handlers: Sequence[str],
+    trust_writable: bool,
+) -> int:
+    """Run the `tests` of a routes file in memory, against its handlers.
+
+    Each case has a backend of its own, and retries do not wait. What handlers print is shown where a case
+    fails. The exit code is 1 when one does, or when there is none to run.
+    """
+    table = read_table(
+        routes,
+        backend="memory://",
+        import_handlers=True,
+        allow_handlers=allow_handlers,
+        trust_writable=trust_writable,
+    )
+    cases = [case for case in table.cases if part.casefold() in case.name.casefold()]
+    if not cases:
+        if table.cases:
+            raise Failure(f"no case has `{part}` in its name", hint=f"there are {len(table.cases)} cases")
+        raise Failure(f"{routes} has no `tests`", hint="write `tests:` beside the routes: docs/language.md")
+    began, failed, found = time.perf_counter(), 0, []
+    for case in cases:
+        values = _run(table, case, routes, patience)
+        failed += not values["passed"]
+        found.append(values)
+        if not json:
+            _show(values)
+    if json:
+        show_json(found)
+    counts = [f"{len(cases) - failed} passed"] + [f"{failed} failed"] * bool(failed)
+    say(f"{', '.join(counts)} in {duration(time.perf_counter() - began)}")
+    return FINDINGS if failed else OK
+
+
+def _run(table: RouteTable, case: Case, path: Path, patience: float) -> dict[str, Any]:
+    """Run a case; return how it ended, as plain JSON values."""
+    from abe_router.testing.case import run_case
+
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        result = asyncio.run(run_case(table, case, patience=patience))
+    failures = [
+        {"line": f.place.line, "column": f.place.column, "message": f.message, "details": f.details}
+        for f in result.failures
+    ]
+    return {
+        "name": case.name,
+        "path": str(path),
+        "line": case.place.line,
+        "column": case.place.column,
+        "passed": result.passed,
+        "seconds": result.seconds,
+        "failures": failures,
+        "printed": printed.getvalue(),
+    }
+
+
+def _show(values: dict[str, Any]) -> None:
+    """Show a case on a line, and below it what failed."""
+    green, red, reset = ("\033[32m", "\033[1;31m", "\033[0m") if wants_color(sys.stdout) else ("", "", "")
+    name, path = printable(values["name"]), values["path"]
+    if values["passed"]:
+        show(f"{green}ok{reset}    {name}  ({duration(values['seconds'])})")
+        return
+    show(f"{red}FAIL{reset}  {name}  ({path}:{values['line']}:{values['column']})")
+    for failure in values["failures"]:
+        show(f"      {path}:{failure['line']}:{failure['column']}: {printable(failure['message'])}")
+        for line in failure["details"]:
+            show(f"        {printable(line)}")
+    if values["printed"]:
+        show("      printed:")
+        for line in values["printed"].splitlines():
+            show(f"        {printable(line)}")

@@ -1,0 +1,74 @@
+"""`abe-router test`: the cases of the file, run and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROUTES, Run
+
+CASES = """\
+tests:
+  An order is charged:
+    publish: {key: orders.created, payload: {id: 1, total: 250}}
+    handled: orders.created/billing
+  an empty order is charged:
+    publish: {key: orders.created, payload: {id: 2, total: 0}}
+    handled: orders.created/billing
+"""
+
+
+@pytest.fixture(autouse=True)
+def _cases(shop: Path) -> None:
+    (shop / "routes.yaml").write_text(ROUTES + CASES)
+
+
+def test_a_case_is_a_line_and_what_fails_has_its_place_and_what_happened(run: Run) -> None:
+    done = run("test")
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[0].startswith("ok    An order is charged  (")
+    assert lines[1:4] == [
+        "FAIL  an empty order is charged  (routes.yaml:19:3)",
+        "      routes.yaml:21:14: `orders.created/billing` was to handle a message",
+        '        dead: {"id":2,"total":0}: rejected Reject: nothing to charge',
+    ]
+    assert done.err.startswith("1 passed, 1 failed in ")
+
+
+def test_what_handlers_print_is_shown_where_a_case_fails(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text(
+        ROUTES + CASES.replace("handled: orders.created/billing", "nothing: orders.created/billing")
+    )
+    done = run("test", "-k", "an order")
+    assert done.code == 1
+    _, _, printed = done.out.partition("      printed:\n")
+    assert "charged" in printed
+
+
+def test_cases_are_selected_by_a_part_of_their_name(run: Run) -> None:
+    done = run("test", "-k", "AN ORDER")
+    assert (done.code, len(done.out.splitlines())) == (0, 1)
+    assert done.err.startswith("1 passed in ")
+    done = run("test", "-k", "refund")
+    assert (done.code, done.out) == (1, "")
+    assert "no case has `refund` in its name" in done.err
+
+
+def test_as_json_every_case_has_its_failures(run: Run) -> None:
+    done = run("test", "--json")
+    good, bad = done.json
+    assert done.code == 1
+    assert (good["passed"], good["failures"]) == (True, [])
+    assert (bad["name"], bad["line"], bad["column"]) == ("an empty order is charged", 19, 3)
+    assert bad["failures"][0]["line"] == 21
+
+
+def test_a_file_without_tests_is_a_finding_and_a_faulty_one_is_refused(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text(ROUTES)
+    assert run("test").code == 1
+    (shop / "routes.yaml").write_text(ROUTES + CASES.replace("handled", "handeld"))
+    done = run("test")
+    assert done.code == 78
+    assert "did you mean `handled`?" in done.err

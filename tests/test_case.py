@@ -1,0 +1,242 @@
+"""Cases of `tests` run in memory: what passes, what fails, and what is said then."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from abe_router.case import Likeness
+from abe_router.config import Loader
+from abe_router.errors import ConfigError
+from abe_router.testing.case import run_case
+
+ROUTES = """\
+backend: redis://nobody.invalid/0
+schemas: .
+routes:
+  orders.created:
+    schema: order.json
+    consumers:
+      billing:
+        handler: case_handlers:charge
+        emit: orders.paid
+        retry: {attempts: 3, initial: 1h}
+      audit: {handler: "case_handlers:record", when: {properties: {total: {minimum: 100}}}, rate: 1/h}
+      quick: {handler: "case_handlers:record", on_invalid: drop}
+  orders.paid:
+tests:
+"""
+ORDER = '{"type": "object", "required": ["total"], "properties": {"total": {"type": "number", "minimum": 0}}}'
+HANDLERS = """\
+from abe_router import Reject
+
+attempts = 0
+
+def charge(order):
+    global attempts
+    if order["total"] == 0:
+        raise Reject("nothing to charge")
+    if order["total"] == 13:
+        attempts += 1
+        raise OSError("no luck")
+    order["paid"] = True
+    return {"paid": order["total"]}
+
+def record(order):
+    print("recorded", order)
+"""
+LARGE = "publish: {key: orders.created, payload: {id: 1, total: 250}}"
+SMALL = "publish: {key: orders.created, payload: {id: 2, total: 20}}"
+EMPTY = "publish: {key: orders.created, payload: {total: 0}}"
+BELOW = "publish: {key: orders.created, payload: {total: -1}}"
+STRANGE = "publish: {key: orders.created, payload: {total: -1}, unchecked: true}"
+BOTH = """publish:
+      - {key: orders.created, payload: {id: 1, total: 250}}
+      - {key: orders.created, payload: {id: 2, total: 20}}"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs one case, given by its publish and its expectations."""
+    (tmp_path / "order.json").write_text(ORDER)
+    (tmp_path / "case_handlers.py").write_text(HANDLERS)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "case_handlers", raising=False)
+
+    async def run(publish, *expected):
+        lines = "".join(f"    {line}\n" for line in (publish, *expected))
+        (tmp_path / "routes.yaml").write_text(f"{ROUTES}  it works:\n{lines}")
+        table = Loader(tmp_path / "routes.yaml", backend="memory://").load()
+        (case,) = table.cases
+        return await run_case(table, case, patience=5.0)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("publish", "expected"),
+    [
+        (LARGE, ()),
+        (LARGE, ("handled: orders.created/billing",)),
+        (LARGE, ("handled: [orders.created/billing, orders.created/audit, orders.created/quick]",)),
+        (LARGE, ("handled: {route: orders.created/billing, payload: {total: 250, id: 1}}",)),
+        (LARGE, ("handled: {route: orders.created/audit, containing: {total: 250}}",)),
+        (LARGE, ("emitted: orders.paid",)),
+        (LARGE, ("emitted: {key: orders.paid, payload: {paid: 250}}",)),
+        (SMALL, ("skipped: {route: orders.created/audit, containing: {id: 2}}",)),
+        (SMALL, ("nothing: orders.created/audit",)),
+        (EMPTY, ("dead: orders.created/billing",)),
+        (EMPTY, ("dead: {route: orders.created/billing, kind: rejected, error: to charge}",)),
+        (EMPTY.replace("0", "13"), ("dead: {route: orders.created/billing, kind: failed, error: OSError}",)),
+        (BELOW, ("rejected: /total", "nothing: orders.created/billing")),
+        (BELOW, ("rejected: {key: orders.created, at: /total, keyword: minimum, error: at least 0}",)),
+        (
+            STRANGE,
+            (
+                "dead: [{route: orders.created/billing, at: /total, keyword: minimum}, orders.created/audit]",
+                "skipped: orders.created/quick",
+            ),
+        ),
+        # The vague one comes first and yields to the exact one.
+        (BOTH, ("handled: [orders.created/billing, {route: orders.created/billing, containing: {id: 1}}]",)),
+        (BOTH, ("handled: [orders.created/audit]", "skipped: [orders.created/audit]")),
+    ],
+)
+async def test_a_case_whose_expectations_are_met_passes(run, publish, expected):
+    result = await run(publish, *expected)
+    assert result.failures == ()
+    assert result.passed
+
+
+@pytest.mark.parametrize(
+    ("publish", "expected", "message", "detail"),
+    [
+        (
+            LARGE,
+            "handled: {route: orders.created/billing, payload: {id: 1, total: 25, name: x}}",
+            "`orders.created/billing` was to handle a message",
+            'at /total: expected 25, found 250; at /name: expected "x", found nothing',
+        ),
+        (
+            LARGE,
+            "handled: {route: orders.created/billing, payload: {total: 250}}",
+            "`orders.created/billing` was to handle a message",
+            "at /id: expected nothing, found 1",
+        ),
+        (
+            LARGE,
+            "handled: [orders.created/billing, orders.created/billing]",
+            "`orders.created/billing` was to handle a message",
+            "it does so for fewer messages than are expected",
+        ),
+        (
+            SMALL,
+            "handled: orders.created/audit",
+            "`orders.created/audit` was to handle a message",
+            'skipped: {"id":2,"total":20}',
+        ),
+        (
+            LARGE,
+            "skipped: orders.created/audit",
+            "`orders.created/audit` was to skip a message",
+            'handled: {"id":1,"total":250}',
+        ),
+        (
+            LARGE,
+            "dead: orders.created/billing",
+            "a message was to end among the dead letters of `orders.created/billing`",
+            'handled: {"id":1,"total":250}',
+        ),
+        (
+            EMPTY,
+            "dead: {route: orders.created/billing, kind: failed}",
+            "a message was to end among the dead letters of `orders.created/billing`",
+            "expected kind failed, found rejected: Reject: nothing to charge",
+        ),
+        (
+            EMPTY,
+            "dead: {route: orders.created/billing, at: /total}",
+            "a message was to end among the dead letters of `orders.created/billing`",
+            "expected a fault at /total, found Reject: nothing to charge",
+        ),
+        (LARGE, "rejected: /total", "a message was to be rejected", "nothing of the kind happened"),
+        (
+            BELOW,
+            "rejected: {at: /totl, keyword: minimum}",
+            "a message was to be rejected",
+            "expected minimum at /totl, found minimum at /total",
+        ),
+        (
+            LARGE,
+            "nothing: orders.created/billing",
+            "`orders.created/billing` was to get nothing",
+            'got: {"id":1,"total":250}',
+        ),
+        (
+            LARGE,
+            "emitted: {key: orders.paid, payload: {paid: true}}",
+            "a message was to be emitted to `orders.paid`",
+            "at /paid: expected true, found 250",
+        ),
+        (
+            EMPTY,
+            "handled: orders.created/quick",
+            "a message ended among the dead letters of `orders.created/billing` unexpectedly",
+            'dead: {"total":0}: rejected Reject: nothing to charge',
+        ),
+        (
+            BELOW,
+            "nothing: orders.created/billing",
+            "a message was rejected by `orders.created` unexpectedly",
+            'rejected: {"total":-1}: at /total: minimum: expected at least 0, found -1',
+        ),
+    ],
+)
+async def test_a_case_says_what_did_not_come_as_expected(run, publish, expected, message, detail):
+    result = await run(publish, expected)
+    (failure,) = result.failures
+    assert (failure.message, "; ".join(failure.details)) == (message, detail)
+    assert failure.place.line in {len(ROUTES.splitlines()) + 1, len(ROUTES.splitlines()) + 3}
+
+
+async def test_every_attempt_is_made_and_none_is_waited_for(run):
+    result = await run(EMPTY.replace("0", "13"), "dead: orders.created/billing")
+    assert result.passed
+    assert result.seconds < 5
+    assert sys.modules["case_handlers"].attempts == 3
+
+
+async def test_what_does_not_come_to_rest_has_failed(run, monkeypatch):
+    result = await run(LARGE)
+    assert result.passed
+    import threading
+
+    held = threading.Event()
+    monkeypatch.setattr(sys.modules["case_handlers"], "record", lambda order: held.wait(5))
+    table = Loader(sys.modules["case_handlers"].__file__.replace("case_handlers.py", "routes.yaml")).load()
+    result = await run_case(table, table.cases[0], patience=0.2)
+    held.set()
+    assert "not quiet after 0.2 s: orders.created/audit, orders.created/quick" in result.failures[0].message
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "handled:",
+        "handled: []",
+        "dead: {route: orders.created/billing, kind: }",
+        "rejected: {at: }",
+        "dead: 3",
+    ],
+)
+async def test_an_expectation_that_says_nothing_is_a_fault(run, expected):
+    with pytest.raises(ConfigError):
+        await run(LARGE, expected)
+
+
+def test_to_json_true_is_not_one():
+    assert Likeness({"a": 1}).differences({"a": True}) == ["at /a: expected 1, found true"]
+    assert Likeness([1, 2.0]).differences([1.0, 2]) == []
+    assert Likeness([{"a": 1}], exactly=False).differences([{"a": 1, "b/c": 2}]) == []
+    assert Likeness([{"a": 1}]).differences([{"a": 1, "b/c": 2}]) == ["at /0/b~1c: expected nothing, found 2"]

@@ -132,7 +132,7 @@ def command(
         lifeline=lifeline,
     )
     if lifeline is not None and not app.features.processes:
-        hint = "take sqlite:///PATH or redis://HOST, or serve with one worker"
+        hint = "take sqlite:///PATH or redis://HOST; or leave out --workers and --reload-handlers"
         raise Failure("the backend belongs to one process, not to several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(app.run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from abe_router.config.code import Code
@@ -10,9 +11,10 @@ from abe_router.config.faults import Faults, Span
 from abe_router.config.model import Consumer, File, Options
 from abe_router.config.node import Node
 from abe_router.config.schemas import Schemas
+from abe_router.emit import Emit
 from abe_router.errors import HandlerError
 from abe_router.handler import Handler
-from abe_router.pattern import is_group, is_pattern, is_wild, matches, overlaps
+from abe_router.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
 from abe_router.retry import RetryPolicy
 from abe_router.route import Batch, Contract, Route
 from abe_router.schema import Schema
@@ -37,6 +39,7 @@ class Assembly:
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
+        self._contracts: tuple[Contract, ...] = ()
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
@@ -54,6 +57,7 @@ class Assembly:
 
     def routes(self, contracts: Sequence[Contract]) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
+        self._contracts = tuple(contracts)
         exact = {c.pattern: c for c in contracts if not is_wild(c.pattern)}
         wild = [c for c in contracts if is_wild(c.pattern)]
         found = []
@@ -87,6 +91,7 @@ class Assembly:
             self._faults.add(Code.GROUP, message, self._root.name_at(place), hint=hint)
             return None
         handler, when = self._handler(consumer.handler, place), self._when(consumer, place)
+        emit = self._emit(consumer.emit, [*place, "emit"])
         if handler is None:
             return None
         return Route(
@@ -97,6 +102,7 @@ class Assembly:
             when=when,
             retry=self._retry(consumer),
             batch=self._batch(consumer),
+            emit=emit,
             **{name: self._option(name, consumer) for name in _PLAIN},
         )
 
@@ -115,6 +121,23 @@ class Assembly:
             return None
         said = {} if inherited is None else inherited.model_dump(exclude_unset=True)
         return Batch(**{**batch.model_dump(), **said, **batch.model_dump(exclude_unset=True)})
+
+    def _emit(self, key: str | None, place: list[str | int]) -> Emit | None:
+        if key is None:
+            return None
+        known = [entry for entry in self._file.routes if not is_wild(entry)]
+        if not is_key(key):
+            hint = "words of letters, digits and `_:@=+~-` joined by dots, without wildcards"
+            self._faults.add(
+                Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
+            )
+        elif self._file.unrouted == "error" and not any(matches(entry, key) for entry in self._file.routes):
+            close = get_close_matches(key, known, 1)
+            hint = f"did you mean `{close[0]}`?" if close else f"add `{key}` to `routes`"
+            message = f"no route and no schema knows `{key}`, which is emitted here"
+            self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
+        schemas = [contract.schema for contract in self._contracts if matches(contract.pattern, key)]
+        return Emit(key, tuple(dict.fromkeys(schemas)))
 
     def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

@@ -9,11 +9,13 @@ from difflib import get_close_matches
 
 from abe_router.backend import Features
 from abe_router.config.batch_lint import batch_findings
+from abe_router.config.circle import circles
 from abe_router.config.code import Code
 from abe_router.config.duration import format_duration
 from abe_router.config.faults import Faults, Span
 from abe_router.config.model import File
 from abe_router.config.node import Node
+from abe_router.emit import MAX_HOPS
 from abe_router.handler import THREADS
 from abe_router.pattern import is_wild, overlaps
 from abe_router.route import Route
@@ -38,6 +40,13 @@ class Lint:
             self._backend(features)
         self._unchecked()
         self._overlaps()
+        for circle in circles(self._routes):
+            way = " -> ".join(f"`{route.name}`" for route in (*circle, circle[0]))
+            message = f"what is emitted here comes back: {way}"
+            hint = f"a message ends among the dead letters after {MAX_HOPS} handlers in a row"
+            first = circle[0]
+            span = self._root.span_at(["routes", first.key, "consumers", first.group, "emit"])
+            self._warn(Code.CIRCLE, message, span, hint)
         if not self._file.routes:
             self._warn(Code.NOTHING_ROUTED, "nothing is routed", self._root.name_at(["routes"]))
 

@@ -9,7 +9,7 @@ from abe_router.testing.conformance import BackendConformance
 
 
 class TestMemory(BackendConformance):
-    lease, pause = 0.06, 0.01
+    lease, pause = 0.05, 0.01
 
     def make_backend(self, store):
         return MemoryBackend()

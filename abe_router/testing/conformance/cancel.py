@@ -50,7 +50,7 @@ class CancelTests(Suite):
         chance = random.Random(20)  # noqa: S311
         came: list[Delivery] = []
         sent: list[Message] = []
-        for _ in range(80):
+        for _ in range(60):
             fetching = asyncio.create_task(handle.fetch(3, 5.0))
             sent += await store.publish(2)
             await asyncio.sleep(chance.random() * 0.003)
@@ -148,7 +148,7 @@ async def _cancelled(call: Coroutine[Any, Any, Any], moment: int) -> Any:
     if moment < MOMENTS // 2:
         await steps(moment)
     else:
-        await asyncio.sleep((moment - MOMENTS // 2) ** 2 / 10_000)
+        await asyncio.sleep((moment - MOMENTS // 2) ** 2 / 20_000)
     running.cancel()
     await asyncio.wait({running})
     return None if running.cancelled() else running.result()

@@ -57,7 +57,7 @@ class LeaseTests(Suite):
     @check("leases")
     async def test_extending_keeps_the_lease(self, store: Store) -> None:
         """Doubled otherwise: a message whose handler takes longer than the lease."""
-        lease = max(0.15, self.lease)
+        lease = max(0.1, self.lease)
         slow, idle = await store.subscribe(lease=lease), await store.subscribe(lease=lease)
         await store.publish(4)
         held = await take(slow, 4)

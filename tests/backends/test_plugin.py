@@ -1,0 +1,56 @@
+"""`pytest --abe-backend URL`, as somebody who wrote a provider runs it: in a folder of theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+
+def pytest_in(folder, *arguments):
+    run = subprocess.run([*PYTEST, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_a_url_is_all_it_takes(tmp_path):
+    (tmp_path / "test_own.py").write_text("def test_own():\n    raise AssertionError('not asked for')\n")
+    code, output = pytest_in(tmp_path, "--abe-backend", f"sqlite:///{tmp_path}/log.db", "-k", "settling_twice")
+    assert code == 0, output
+    assert "passed" in output
+    assert "not asked for" not in output
+
+
+def test_a_provider_that_fails_is_told_the_values(tmp_path):
+    (tmp_path / "test_mine.py").write_text(
+        "from abe_router.backends.memory import MemoryBackend\n"
+        "from abe_router.testing.conformance import BackendConformance\n"
+        "class Mine(MemoryBackend):\n"
+        "    async def purge(self, pattern, group, ids):\n"
+        "        return 7\n"
+        "class TestMine(BackendConformance):\n"
+        "    def make_backend(self, store):\n"
+        "        return Mine()\n"
+    )
+    code, output = pytest_in(tmp_path, "-k", "test_purged_letters_are_gone")
+    assert code == 1, output
+    assert "assert 7 == 4" in output
+
+
+def test_without_the_option_only_their_own_tests_run(tmp_path):
+    (tmp_path / "test_own.py").write_text("def test_own():\n    pass\n")
+    code, output = pytest_in(tmp_path)
+    assert (code, "1 passed" in output) == (0, True), output
+
+
+def test_the_plugin_imports_next_to_nothing():
+    heavy = [
+        "abe_router.backend",
+        "abe_router.backends",
+        "abe_router.testing.conformance",
+        "redis",
+        "pydantic",
+    ]
+    code = f"import sys, abe_router.testing.plugin; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"

@@ -27,6 +27,7 @@ _HOMES = {
     "PayloadInvalid": "abe_router.errors",
     "PayloadMalformed": "abe_router.errors",
     "PayloadUnencodable": "abe_router.errors",
+    "PayloadUnfit": "abe_router.errors",
     "PublishError": "abe_router.errors",
     "Reason": "abe_router.backend",
     "Reject": "abe_router.errors",

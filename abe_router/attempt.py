@@ -8,12 +8,20 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
-from abe_router.errors import BatchMismatch, PayloadMalformed, PublishError, Reject, Retry, TooManyHops
+from abe_router.errors import (
+    BatchMismatch,
+    PayloadMalformed,
+    PayloadUnfit,
+    PublishError,
+    Reject,
+    Retry,
+    TooManyHops,
+)
 from abe_router.event import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.message import decode
 from abe_router.pattern import matches
@@ -80,6 +88,8 @@ class Attempts:
         self._limit = route.delivery_limit
         self._emit = route.emit
         self._call = route.handler.call if route.handler.is_async else self._call_in_thread
+        typed = route.handler.payload_type
+        self._convert = None if typed is None else typed.each if route.batch else typed.convert
         self._schemas: dict[str, tuple[Schema, ...]] = {}
 
     async def run(self, worker: Worker, delivery: Delivery, now: float) -> Verdict:
@@ -213,7 +223,20 @@ class Attempts:
                     return self._invalid(delivery, reason)
         if route.when is not None and not route.when.is_valid(payload):
             return Verdict(ACKED, Skipped(route.name, message.id, message.key, "when"))
-        return (payload,)
+        return (payload,) if self._convert is None else self._converted(delivery, payload, self._convert)
+
+    def _converted(
+        self, delivery: Delivery, payload: Any, convert: Callable[[Any], Any]
+    ) -> tuple[Any] | Verdict:
+        """Return the payload as what the handler is annotated with, in a tuple, or the verdict."""
+        try:
+            return (convert(payload),)
+        except PayloadUnfit as error:
+            text = str(error)[:MAX_MESSAGE]
+            reason = Reason("invalid", "PayloadUnfit", text, pointer=error.pointer, keyword=error.keyword)
+            return self._invalid(delivery, reason)
+        except Exception as error:  # noqa: BLE001  the user's own type may raise anything
+            return self._judge(delivery, error)
 
     def _schemas_of(self, key: str) -> tuple[Schema, ...]:
         if len(self._schemas) >= _REMEMBERED:

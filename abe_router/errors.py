@@ -11,6 +11,7 @@ AbeRouterError
  │   └─ PayloadInvalid     the payload breaks its schema; `.violations` holds all of them
  ├─ BatchMismatch          a batch handler answered for another number of messages than it got
  ├─ TooManyHops            a message came through too many handlers that emit
+ ├─ PayloadUnfit           a payload is not what its handler's annotation says
  ├─ PayloadMalformed       a delivered body is not JSON, too large or too deep
  └─ BackendError
      ├─ UnknownProvider    no provider has that name or URL scheme
@@ -128,6 +129,17 @@ class BatchMismatch(AbeRouterError):
 
 class TooManyHops(AbeRouterError):
     """Raised when a message came through too many handlers that emit: routes form a circle."""
+
+
+class PayloadUnfit(AbeRouterError):
+    """Raised when a payload is not what its handler's annotation says.
+
+    `pointer` is a JSON pointer to the first fault, `keyword` the one of JSON Schema that says the same.
+    """
+
+    def __init__(self, message: str, pointer: str = "", keyword: str = "") -> None:
+        self.pointer, self.keyword = pointer, keyword
+        super().__init__(message)
 
 
 class PayloadMalformed(AbeRouterError):

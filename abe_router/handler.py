@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from abe_router.errors import HandlerError
+from abe_router.payload_type import PayloadType, payload_type_of
 
 #: Threads that run the sync handlers of all routes together.
 THREADS = 32
@@ -29,6 +30,8 @@ THREADS = 32
 class Handler:
     """A function that takes a payload and, if it has a second parameter, the Message.
 
+    `payload_type` is what its annotation makes of payloads, None when it takes them as they were decoded.
+
     Two handlers are equal when their paths are: new code under the same path needs a new process.
     """
 
@@ -37,6 +40,7 @@ class Handler:
     is_async: bool = field(compare=False, default=True)
     wants_message: bool = field(compare=False, default=False)
     source: Path | None = field(compare=False, default=None, repr=False)
+    payload_type: PayloadType | None = field(compare=False, default=None, repr=False)
 
 
 def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
@@ -67,6 +71,7 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
         is_async=inspect.iscoroutinefunction(target),
         wants_message=wanted > 1,
         source=Path(source).resolve() if source else None,
+        payload_type=payload_type_of(function),
     )
 
 

@@ -57,6 +57,7 @@ def batch_findings(route: Route) -> Iterator[Finding]:
 
 def _takes_one(handler: Handler) -> str:
     """Return what makes a handler look like one of single messages, or nothing."""
+    typed = handler.payload_type
     try:
         parameters = list(inspect.signature(handler.call).parameters.values())
     except (TypeError, ValueError):  # a builtin without a signature
@@ -65,6 +66,6 @@ def _takes_one(handler: Handler) -> str:
         return ""
     written = parameters[0].annotation
     name = written if isinstance(written, str) else getattr(written, "__name__", "")
-    if name.partition("[")[0].rpartition(".")[2] in _SINGLE:
+    if name.partition("[")[0].rpartition(".")[2] in _SINGLE or (typed and typed.each is None):
         return f"`{parameters[0].name}: {name}`"
     return "one `message`" if handler.wants_message and parameters[1].name == "message" else ""

@@ -61,4 +61,5 @@ class Code(StrEnum):
     BATCH_WAIT = "W109"
     TOO_MANY_IN_HAND = "W110"
     NOT_A_BATCH_HANDLER = "W111"
+    TYPE_CONTRADICTED = "W112"
     CIRCLE = "W113"

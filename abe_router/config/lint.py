@@ -6,11 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import islice
 
 from abe_router.backend import Features
 from abe_router.config.batch_lint import batch_findings
 from abe_router.config.circle import circles
 from abe_router.config.code import Code
+from abe_router.config.contradiction import contradictions
 from abe_router.config.duration import format_duration
 from abe_router.config.faults import Faults, Span
 from abe_router.config.model import File
@@ -19,6 +21,9 @@ from abe_router.emit import MAX_HOPS
 from abe_router.handler import THREADS
 from abe_router.pattern import is_wild, overlaps
 from abe_router.route import Route
+
+#: Most contradictions told of one handler.
+MOST_CONTRADICTIONS = 5
 
 
 class Lint:
@@ -33,6 +38,7 @@ class Lint:
             self._retry(route)
             self._threads(route)
             self._drain(route)
+            self._type(route)
             for code, option, message, hint in batch_findings(route):
                 span = self._given(route, *option) or self._given(route, "batch") or self._group(route)
                 self._warn(code, message, span, hint)
@@ -97,6 +103,14 @@ class Lint:
             timeout, drain = format_duration(route.timeout), format_duration(route.drain)
             message = f"a handler may take {timeout}, but a stop waits {drain}: what is cut off runs again"
             self._warn(Code.TIMEOUT_OVER_DRAIN, message, span, f"write `drain: {timeout}`")
+
+    def _type(self, route: Route) -> None:
+        told = list(islice(contradictions(route), MOST_CONTRADICTIONS))
+        if told and (typed := route.handler.payload_type):
+            span = self._root.at(["routes", route.key, "consumers", route.group, "handler"]).span
+            message = f"`{route.handler.path}` takes `{typed.name}`, and the schema contradicts it"
+            hint = "what the schema lets in but the type does not ends among the dead letters"
+            self._warn(Code.TYPE_CONTRADICTED, f"{message} {'; '.join(told)}", span, hint)
 
     def _backend(self, features: Features) -> None:
         lacks: dict[str, None] = {}

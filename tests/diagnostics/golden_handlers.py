@@ -1,5 +1,7 @@
 """What the handler paths of the golden files lead to."""
 
+from dataclasses import dataclass
+
 LIMIT = 3
 
 
@@ -25,3 +27,15 @@ async def settle(order: dict):
 
 async def note(payload, message):
     """Take one payload and its message."""
+
+
+@dataclass
+class Bill:
+    """What an order is billed by."""
+
+    id: int
+    total: str
+
+
+async def bill(order: Bill):
+    """Take an order as an instance of a class."""

@@ -1,0 +1,214 @@
+"""The type that a handler's payload is annotated with, and how a payload becomes one of it.
+
+Dataclasses, typed dictionaries and msgspec's Structs are made by msgspec, pydantic's models by pydantic.
+What is annotated otherwise, or by what cannot be resolved, gets its payload as it was decoded.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from abe_router.errors import PayloadUnfit
+
+_EMPTY = inspect.Parameter.empty
+#: How msgspec names the place of a fault, at the end of its text.
+_PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
+_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
+#: What pydantic calls that which sees a value before its type does: what it accepts cannot be known.
+_BEFORE = ("function-before", "function-wrap", "function-plain", "coerce_numbers_to_str': True")
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadType:
+    """What a handler wants its payload to be.
+
+    `convert` makes one of a decoded payload, or raises PayloadUnfit. `each` does the same with the items of
+    an annotated list, for batches; it is None where no list is annotated. `schema` is the type as JSON
+    Schema, of the item where there is a list; None where it would not tell everything that is accepted.
+    """
+
+    name: str
+    convert: Callable[[Any], Any]
+    each: Callable[[Any], Any] | None = None
+    schema: Any = None
+    lax: bool = False
+
+
+def payload_type_of(function: Callable[..., Any]) -> PayloadType | None:
+    """Return the type of a handler's payload, or None when it takes the payload as it is."""
+    try:
+        annotation = _annotation(function)
+        return None if annotation is _EMPTY else _payload_type(annotation)
+    except Exception:  # noqa: BLE001  evaluating annotations runs the user's code
+        return None
+
+
+def _annotation(function: Any) -> Any:
+    """Return the resolved annotation of the first parameter; wrappers that take `*args` are seen through."""
+    while True:
+        first = next(iter(inspect.signature(function, follow_wrapped=False).parameters.values()), None)
+        inner = getattr(function, "__wrapped__", None)
+        if first is None:
+            return _EMPTY
+        if inner is None:
+            break
+        if first.kind is not first.VAR_POSITIONAL:
+            return _EMPTY  # the annotations of a wrapper are those of what it wraps, and it may convert
+        function = inner
+    target = function
+    while isinstance(target, partial):
+        target = target.func
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    scope = SimpleNamespace(__annotations__={"payload": first.annotation})
+    return typing.get_type_hints(scope, getattr(target, "__globals__", {}), include_extras=True)["payload"]
+
+
+def _payload_type(annotation: Any) -> PayloadType | None:
+    bare, item = _bare(annotation), None
+    if typing.get_origin(bare) in {list, Sequence}:
+        (item,) = typing.get_args(bare)
+    wanted = list(_members(annotation if item is None else item))
+    if not wanted or not all(map(_is_structured, wanted)):
+        return None
+    make = _by_pydantic if any(map(_is_pydantic, wanted)) else _by_msgspec
+    schema = _schema(annotation if item is None else item, lax=make is _by_pydantic)
+    return PayloadType(
+        name=getattr(annotation, "__name__", str(annotation)) if item is None else str(annotation),
+        convert=make(annotation),
+        each=None if item is None else make(item),
+        schema=schema,
+        lax=make is _by_pydantic,
+    )
+
+
+def _bare(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield the types of a union but for None, or the type that is none."""
+    bare = _bare(annotation)
+    if typing.get_origin(bare) in {typing.Union, types.UnionType}:
+        for member in typing.get_args(bare):
+            yield from _members(member)
+    elif bare is not type(None):
+        yield bare
+
+
+def _is_structured(kind: Any) -> bool:
+    kind = typing.get_origin(kind) or kind
+    if not inspect.isclass(kind):
+        return False
+    return (
+        is_dataclass(kind)
+        or typing.is_typeddict(kind)
+        or issubclass(kind, msgspec.Struct)
+        or _is_pydantic(kind)
+    )
+
+
+def _is_pydantic(kind: Any) -> bool:
+    """Say whether it is a model or a dataclass of pydantic's, which need not be imported to know."""
+    return hasattr(kind, "__pydantic_validator__")
+
+
+def _by_msgspec(annotation: Any) -> Callable[[Any], Any]:
+    def convert(payload: Any) -> Any:
+        try:
+            return msgspec.convert(payload, annotation, str_keys=True, dec_hook=_member)
+        except msgspec.ValidationError as error:
+            raise _unfit(str(error)) from None
+
+    return convert
+
+
+def _member(kind: type, value: Any) -> Any:
+    """Return a member that msgspec does not know: a model of pydantic's."""
+    if not _is_pydantic(kind):
+        raise NotImplementedError
+    return _validator_of(kind)(value)
+
+
+@cache
+def _validator_of(kind: type) -> Callable[[Any], Any]:
+    return _by_pydantic(kind)
+
+
+def _schema_of_member(kind: type) -> dict[str, Any]:
+    if not _is_pydantic(kind):
+        raise NotImplementedError
+    return {"title": kind.__name__}
+
+
+def _by_pydantic(annotation: Any) -> Callable[[Any], Any]:
+    import pydantic
+
+    validate = pydantic.TypeAdapter(annotation).validate_python
+
+    def convert(payload: Any) -> Any:
+        try:
+            return validate(payload)
+        except pydantic.ValidationError as error:
+            # Its own text has the values, which belong in no log.
+            faults = error.errors(include_url=False, include_context=False, include_input=False)
+            places = ["".join(f"/{_escaped(step)}" for step in fault["loc"]) for fault in faults]
+            told = [
+                f"at {place or '(root)'}: {fault['msg']}" for place, fault in zip(places, faults, strict=True)
+            ]
+            raise PayloadUnfit("; ".join(told), places[0], _keyword(faults[0]["type"])) from None
+
+    return convert
+
+
+def _escaped(step: str | int) -> str:
+    return str(step).replace("~", "~0").replace("/", "~1")
+
+
+def _unfit(text: str) -> PayloadUnfit:
+    """Return msgspec's fault with its place as a pointer, as far as msgspec tells, and without values."""
+    found = _PLACE.search(text)
+    pointer = ""
+    for step in _STEP.finditer(found["path"]) if found else ():
+        if step["any"]:  # some key of a mapping
+            break
+        pointer += f"/{_escaped(step['name'] or step['index'])}"
+    said = text[: found.start()] if found else text
+    said = re.sub(r"^(Invalid (?:enum )?value) .*", r"\1", said, flags=re.DOTALL)
+    return PayloadUnfit(f"at {pointer or '(root)'}: {said}", pointer, _keyword(said))
+
+
+def _keyword(fault: str) -> str:
+    """Return the keyword of JSON Schema that says what a fault does, or nothing."""
+    if fault == "missing" or fault.startswith("Object missing"):
+        return "required"
+    if fault == "extra_forbidden" or fault.startswith("Object contains unknown"):
+        return "additionalProperties"
+    return "type" if fault.endswith(("_type", "_parsing")) or re.match("Expected `[^`]+`, got", fault) else ""
+
+
+def _schema(annotation: Any, *, lax: bool) -> Any:
+    """Return the JSON Schema of a type; None where aliases or validators let it accept more than it tells.
+
+    Raise TypeError for a type that msgspec cannot make.
+    """
+    if not lax:
+        return msgspec.json.schema(annotation, schema_hook=_schema_of_member)
+    import pydantic
+
+    adapter = pydantic.TypeAdapter(annotation)
+    schema = adapter.json_schema()
+    hidden = schema != adapter.json_schema(by_alias=False) or any(
+        kind in repr(adapter.core_schema) for kind in _BEFORE
+    )
+    return None if hidden else schema

@@ -13,6 +13,7 @@ from abe_router.backend import Backend
 from abe_router.consumer import FIRST_PAUSE, LONGEST_PAUSE, Consumer
 from abe_router.event import Events, Reloaded
 from abe_router.handler import THREADS
+from abe_router.housekeeping import Housekeeping
 from abe_router.route import Route, RouteTable
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Router:
         self._seats: dict[str, _Seat] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="handler")
         self._number = 0
+        self._housekeeping = Housekeeping(backend)
 
     @property
     def table(self) -> RouteTable:
@@ -53,6 +55,7 @@ class Router:
         began = time.perf_counter()
         diff = self._table.diff(table)
         self._table = table
+        self._housekeeping.follow(table.retain)
         self._number += 1
         number = self._number
         touched = []
@@ -93,6 +96,7 @@ class Router:
             seat.want(None, "", drain)
         for seat in seats:
             await seat.steady()
+        await self._housekeeping.stop()
         self._seats.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return sum(seat.abandoned for seat in seats)

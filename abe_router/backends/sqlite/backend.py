@@ -44,6 +44,7 @@ class SQLiteBackend(Backend):
         self._synchronous = synchronous
         self._worker: Worker | None = None
         self._handles: set[SQLiteSubscription] = set()
+        self._trimmed = trim.START
         self.url = f"sqlite:///{self._path}"
 
     @classmethod
@@ -117,11 +118,13 @@ class SQLiteBackend(Backend):
 
         The file does not shrink: its free pages take the next messages.
         """
-        trimmer = trim.Trimmer(retain)
+        trimmer = trim.Trimmer(retain, self._trimmed)
         for _ in range(_PAGES):
-            if not await self._read(trimmer.look):
+            if await self._read(trimmer.look):
+                await self._write(trimmer.delete)
+            elif trimmer.done:
                 break
-            await self._write(trimmer.delete)
+        self._trimmed = trimmer.place
         return trimmer.deleted
 
     async def dead_letters(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from abe_router.backend import retention
@@ -13,6 +13,8 @@ from abe_router.pattern import matches
 
 #: Messages looked at in one transaction, so that the file is locked for milliseconds only.
 PAGE = 500
+#: Pages looked at in one go while none has anything to delete.
+PAGES = 100
 
 # A delivery, or a dead letter, keeps its message: both are read from the log.
 _PAGE = """
@@ -30,37 +32,60 @@ class _Readers(NamedTuple):
     cursor: int
 
 
+class Place(NamedTuple):
+    """A key, and the message of it that was looked at last."""
+
+    kid: int
+    after: int
+
+
+START = Place(0, 0)
+
+
 class Trimmer:
-    """Goes once through the keys that have subscriptions, in pages of the log.
+    """Goes through the keys that have subscriptions, in pages of the log, from a place on.
 
     `look` finds the next page with something to delete, without a lock; `delete` looks at that page anew
     within the transaction that deletes, so that what was subscribed or replayed meanwhile counts.
     """
 
-    def __init__(self, retain: Mapping[str, float]) -> None:
+    def __init__(self, retain: Mapping[str, float], place: Place) -> None:
         self._retain = retain
-        self._kid = self._after = 0
+        self._kid, self._after = place
         #: How many messages were deleted.
         self.deleted = 0
+        #: Whether the end was reached.
+        self.done = False
+
+    @property
+    def place(self) -> Place:
+        """Where the next one goes on: after the last page, or from the start."""
+        return START if self.done else Place(self._kid, self._after)
 
     def look(self, database: Database) -> bool:
-        """Go on to the next page that has something to delete; False at the end."""
+        """Go on to the next page that has something to delete; False if none of a few pages has."""
+        subscriptions = _subscriptions(database)
+        pages = 0
         for kid in sorted(kid for kid in database.keys.names if kid >= self._kid):
             if kid > self._kid:
                 self._kid, self._after = kid, 0
-            readers = _readers(database, database.keys.names[kid])
+            readers = _readers(subscriptions, database.keys.names[kid])
             while readers is not None:
+                if pages == PAGES:
+                    return False
+                pages += 1
                 settled, last = self._page(database, readers)
                 if settled:
                     return True
                 if last is None:
                     break
                 self._after = last
+        self.done = True
         return False
 
     def delete(self, database: Database) -> None:
         """Delete what is settled of the page."""
-        readers = _readers(database, database.keys.names[self._kid])
+        readers = _readers(_subscriptions(database), database.keys.names[self._kid])
         if readers is None:
             return
         settled, last = self._page(database, readers)
@@ -87,12 +112,15 @@ class Trimmer:
         return settled, rows[-1][0] if len(rows) == PAGE else None
 
 
-def _readers(database: Database, key: str) -> _Readers | None:
-    """Return the subscriptions that get the messages of the key, None when there are none."""
-    rows = database.execute(
+def _subscriptions(database: Database) -> list[tuple[int, int, str]]:
+    return database.execute(
         "SELECT sid, cursor, pattern FROM subscriptions WHERE prefix = ?", (database.prefix,)
     ).fetchall()
-    found = [(sid, cursor) for sid, cursor, pattern in rows if matches(pattern, key)]
+
+
+def _readers(subscriptions: Iterable[tuple[int, int, str]], key: str) -> _Readers | None:
+    """Return those that get the messages of the key, None when there are none."""
+    found = [(sid, cursor) for sid, cursor, pattern in subscriptions if matches(pattern, key)]
     if not found:
         return None
     return _Readers(json.dumps([sid for sid, _ in found]), min(cursor for _, cursor in found))

@@ -54,6 +54,11 @@ class Discovery:
             self.known.update(new)
             self._found(new)
 
+    async def close(self) -> None:
+        """Wait for a look that is under way; without a connection it ends at once."""
+        if self._looking:
+            await asyncio.wait([self._looking])
+
     async def refresh(self) -> None:
         """Make sure that `known` is fresh."""
         if self._loop.time() - self._looked_at > _FRESH:

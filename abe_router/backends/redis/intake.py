@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from abe_router.backend import Delivery
 from abe_router.backends.redis.entry import new_deliveries, taken_deliveries
 from abe_router.backends.redis.fault import ServerError
-from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.scripts import ADOPT, CLAIM, RESTORE
-from abe_router.backends.redis.source import Agenda, Source
+from abe_router.backends.redis.source import Agenda, Marks, Source
 from abe_router.backends.redis.sweep import HORIZON, Sweep
 from abe_router.backends.redis.waker import Waker
 from abe_router.errors import BackendError, BackendUnavailable
@@ -26,17 +26,8 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Reads that were asked for: how many entries of each source at most, and the answers to come."""
-
-    share: int
-    answers: Sequence[tuple[Source, asyncio.Future[Any]]]
-
-    @property
-    def end(self) -> asyncio.Future[Any]:
-        """The last answer, before which all others come."""
-        return self.answers[-1][1]
+#: Reads that were asked for: how many entries of which source at most, and the answer to come.
+Reading = list[tuple[Source, int, asyncio.Future[Any]]]
 
 
 class Intake:
@@ -84,7 +75,7 @@ class Intake:
         if not agenda.read:
             return []
         reading = self.ask(limit)
-        await asyncio.wait([reading.end])
+        await asyncio.wait([reading[-1][-1]])  # before the last answer come all others
         return self.accept(reading)
 
     def ask(self, limit: int) -> Reading:
@@ -92,22 +83,21 @@ class Intake:
 
         Raise BackendUnavailable when the line is down.
         """
-        marks = self._agenda.read
-        chosen = tuple(islice(marks, limit))
-        share = limit // len(chosen)
-        answers: list[tuple[Source, asyncio.Future[Any]]] = []
+        marks, reading = self._agenda.read, Reading()
+        chosen, share = _shares(marks, limit)
         for source in chosen:
-            command = ("GROUP", source.group, source.consumer, "COUNT", share, "STREAMS", source.stream, ">")
-            answers.append((source, self._line.send("XREADGROUP", *command)))
+            count = min(share, source.most)
+            command = ("GROUP", source.group, source.consumer, "COUNT", count, "STREAMS", source.stream, ">")
+            reading.append((source, count, self._line.send("XREADGROUP", *command)))
             del marks[source]
         self._line.flush()  # someone is waiting for it
-        return Reading(share, answers)
+        return reading
 
     def accept(self, reading: Reading) -> list[Delivery]:
         """Return what a reading brought, once all its answers are there; raise as `take` does."""
         marks, found = self._agenda.read, []
         failed: BackendError | None = None
-        for source, answer in reading.answers:
+        for source, count, answer in reading:
             try:
                 answered = answer.result()
             except BackendError as error:
@@ -119,7 +109,7 @@ class Intake:
             entries = answered[0][1]
             found += self._accept(source, *new_deliveries(entries, source.key, source.group))
             source.position = entries[-1][0]
-            if len(entries) < reading.share:
+            if len(entries) < count:
                 self._waker.rest(source)
             else:
                 marks[source] = None
@@ -128,22 +118,29 @@ class Intake:
         return found
 
     async def make(self) -> None:
-        """Make the groups that may not be there yet, and their streams."""
-        sent = [
-            (
-                source,
-                self._line.send("XGROUP", "CREATE", source.stream, source.group, source.begin, "MKSTREAM"),
-            )
-            for source in self._agenda.make
-        ]
+        """Make the groups that may not be there yet, and their streams.
+
+        Of many, one that cannot be made is no reason to go without the others: it is tried again later.
+        """
+        marks, failed, made = self._agenda.make, None, 0
+        command = "XGROUP", "CREATE"
+        sent = [(s, self._line.send(*command, s.stream, s.group, s.begin, "MKSTREAM")) for s in marks]
         for source, answer in sent:
             try:
                 await answer
             except ServerError as error:
                 if error.code != "BUSYGROUP":
-                    raise
-            self._agenda.make.pop(source, None)
+                    failed = error
+                    _log.warning("stream `%s` gets no group `%s`: %s", source.stream, source.group, error)
+                    del marks[source]
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_LONGEST_PAUSE, self._agenda.mark, marks, [source])
+                    continue
+            made += 1
+            del marks[source]
             self._agenda.claim[source] = self._agenda.read[source] = None
+        if failed and not made:
+            raise failed
 
     async def _rest(self) -> None:
         """Let sources rest: of their group others may have read, and it got further than we know."""
@@ -163,25 +160,31 @@ class Intake:
             self._waker.rest(source)
 
     async def _claim(self, limit: int) -> list[Delivery]:
-        """Take what was delivered before and is to be delivered again, of the first source that has any."""
+        """Take what was delivered before and is to be delivered again, as `ask` takes what is new."""
         marks = self._agenda.claim
-        for source in tuple(marks):
-            del marks[source]
+        chosen, share = _shares(marks, limit)
+        sent: Reading = []
+        for source in chosen:
             keys = (source.stream, source.failures, source.delayed)
-            args = (source.group, source.consumer, source.lease, HORIZON, limit)
+            args = (source.group, source.consumer, source.lease, HORIZON, min(share, source.most))
+            sent.append((source, share, self._line.run(CLAIM, keys, args)))
+            del marks[source]
+        found: list[Delivery] = []
+        failed: BackendError | None = None
+        for source, _, answer in sent:
             try:
-                taken, gone, more = await self._line.run(CLAIM, keys, args)
+                taken, gone, more = await answer
             except BackendError as error:
-                if failed := self._failed(source, marks, error):
-                    raise failed from None
+                failed = self._failed(source, marks, error) or failed
                 continue
             if more == 0:
                 marks[source] = None
             elif more > 0:
                 self._sweep.expect(source, more / 1000)
-            if found := self._take(source, taken, gone):
-                return found
-        return []
+            found += self._take(source, taken, gone)
+        if failed and not found:
+            raise failed
+        return found
 
     async def _adopt(self) -> list[Delivery]:
         """Take what the server handed us in an answer that never came."""
@@ -248,12 +251,13 @@ class Intake:
         return self._accept(source, *taken_deliveries(taken, source.key, source.group))
 
     def _accept(self, source: Source, found: list[Delivery], others: list[bytes]) -> list[Delivery]:
-        source.hand.update([delivery.receipt for delivery in found])
-        if others:  # not for us; should this get lost, they come again and go again
-            forget(self._line.send("XACK", source.stream, source.group, *others))
+        source.received(found)
+        if others:
+            with suppress(BackendUnavailable):  # then they come again, and go again
+                self._line.send("XACK", source.stream, source.group, *others)
         return found
 
-    def _failed(self, source: Source, marks: dict[Source, None], error: BackendError) -> BackendError | None:
+    def _failed(self, source: Source, marks: Marks, error: BackendError) -> BackendError | None:
         """Note what an error means for a source; return it unless it is taken care of thereby."""
         if isinstance(error, ServerError) and error.code == "NOGROUP":
             self._agenda.restore[source] = None
@@ -262,3 +266,9 @@ class Intake:
         if isinstance(error, BackendUnavailable):
             self._agenda.adopt[source] = None
         return error
+
+
+def _shares(marks: Marks, limit: int) -> tuple[Sequence[Source], int]:
+    """Return as many sources as the limit allows, those that wait longest, and the fair share of each."""
+    chosen = tuple(islice(marks, limit))
+    return chosen, limit // len(chosen)

@@ -162,8 +162,3 @@ class Line:
         if wire is self._wire:
             self._wire = None
             self._on_lost(why)
-
-
-def forget(sent: asyncio.Future[Any]) -> None:
-    """Do not wait for an answer: what it would tell will show elsewhere."""
-    sent.add_done_callback(lambda done: done.cancelled() or done.exception())

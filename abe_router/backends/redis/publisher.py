@@ -12,7 +12,7 @@ import msgspec
 
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.fault import server_error
-from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.scripts import APPEND
@@ -158,7 +158,7 @@ class Publisher:
             if len(self._noted) > 10_000:
                 self._noted.clear()
             self._noted.update(dict.fromkeys(stale, now))
-            forget(self._registry.note(stale))
+            self._registry.note(stale)
             self._on_noted(stale)
         return [self._names.stream(key) for key in keys]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.discovery import Discovery
-from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, begin_at, consumer_name
 from abe_router.backends.redis.publisher import Publisher
 from abe_router.backends.redis.registry import Registry
@@ -53,7 +53,7 @@ class Session:
             self._run(self._discovery.run)
             await self._discovery.refresh()
         else:
-            forget(self.registry.note([pattern]))
+            self.registry.note([pattern])
         handle = RedisSubscription(
             pattern,
             group,
@@ -93,6 +93,7 @@ class Session:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         await self._quiet.close()
         await self.line.close()
+        await self._discovery.close()
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have something done from now on, once."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from abe_router.backend import Delivery
 from abe_router.backends.redis.names import Names
+
+#: What one answer may bring, in bytes of payload, so long as the next ones are like the last ones; and how
+#: large the first ones are taken to be.
+_BYTES, _LARGE = 4 * 1024 * 1024, 4096
+#: One of so many deliveries is measured.
+_SAMPLE = 16
 
 
 class Source:
@@ -26,6 +33,7 @@ class Source:
         "hand",
         "key",
         "lease",
+        "most",
         "position",
         "stream",
     )
@@ -41,7 +49,16 @@ class Source:
         #: In milliseconds, as Redis counts.
         self.lease = max(1, round(lease * 1000))
         self.position = b"0-0"
+        #: How many entries may come in one answer, since it is held in memory whole, on both sides.
+        self.most = _BYTES // _LARGE
         self.hand: set[bytes] = set()
+
+    def received(self, deliveries: Sequence[Delivery]) -> None:
+        """Note deliveries as ours, and from some of them how large they are here."""
+        if deliveries:
+            self.hand.update([delivery.receipt for delivery in deliveries])
+            size = max(len(delivery.message.body) for delivery in deliveries[::_SAMPLE])
+            self.most = max(1, _BYTES // max(size, 1))
 
     def stir(self) -> None:
         """Note that the stream has something new."""

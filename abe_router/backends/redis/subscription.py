@@ -9,7 +9,7 @@ from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
 from abe_router.backends.redis.intake import Intake, Reading
-from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, begin_at, group_name
 from abe_router.backends.redis.publisher import Publisher
 from abe_router.backends.redis.scripts import REAP
@@ -136,12 +136,12 @@ class RedisSubscription(Subscription):
             self._arrived.clear()
             for source in self._sources.values():
                 args = (source.group, _NEVER, source.consumer)
-                forget(self._line.run(REAP, (source.stream,), args))
+                self._line.run(REAP, (source.stream,), args)
 
     @property
     def _under_way(self) -> asyncio.Future[Any] | None:
         """What was begun, and goes on when the fetch that began it is cancelled or interrupted."""
-        return self._reading.end if self._reading else self._round
+        return self._reading[-1][-1] if self._reading else self._round
 
     def _begin(self) -> None:
         """Begin a round; mere reading, which most is, goes without a task and the turns it takes."""
@@ -149,7 +149,7 @@ class RedisSubscription(Subscription):
         if self._line.up and not self._agenda.more_than_reading:
             with suppress(BackendUnavailable):
                 self._reading = self._intake.ask(self._limit)
-                self._reading.end.add_done_callback(self._landed)
+                self._reading[-1][-1].add_done_callback(self._landed)
                 return
         self._round = self._loop.create_task(self._intake.take(self._limit))
         self._round.add_done_callback(self._landed)

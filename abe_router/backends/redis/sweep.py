@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from abe_router.backends.redis.line import Line, forget
+from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.scripts import LOOK, REAP
 from abe_router.backends.redis.source import Source
 from abe_router.backends.redis.waker import Waker
@@ -100,7 +100,7 @@ class Sweep:
     async def _reap(self) -> None:
         for sources in _chunks(self._sources):
             for source in sources:
-                forget(self._line.run(REAP, (source.stream,), (source.group, _GONE, "")))
+                self._line.run(REAP, (source.stream,), (source.group, _GONE, ""))
             await self._line.send("PING")
 
     def _mark(self, name: tuple[str, str]) -> None:

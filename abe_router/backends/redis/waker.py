@@ -23,6 +23,8 @@ BLOCK = 5.0
 _PACE = 1e-5
 #: How long, in seconds, those who were woken have to read and come back before the XREAD goes out without.
 _RETURN = 0.002
+#: Time between two tries to interrupt the XREAD while the other connection is down, in seconds.
+_RETRY = 0.1
 
 
 class Resting(Protocol):
@@ -141,14 +143,16 @@ class Waker:
         return self._armed_at + _PACE * len(self._resting)
 
     def _unblock(self) -> None:
+        """Have the server answer now, so that the next XREAD names everyone who rests."""
         if self._blocked and self._other.up:
             self._other.send("CLIENT", "UNBLOCK", self._line.client_id).add_done_callback(self._unblocked)
+        elif self._blocked:
+            self._poke = self._loop.call_later(_RETRY, self._unblock)
 
     def _unblocked(self, answer: asyncio.Future[int]) -> None:
-        if answer.cancelled() or answer.exception() or answer.result() or not self._blocked:
-            return
-        # The two connections race: this one was there before the server had begun to wait.
-        self._poke = self._loop.call_later(_RETURN, self._unblock)
+        if self._blocked and (answer.cancelled() or answer.exception() or not answer.result()):
+            # The two connections race: this one was there before the server had begun to wait.
+            self._poke = self._loop.call_later(_RETURN, self._unblock)
 
 
 def _lowest(sources: Iterable[Resting]) -> bytes:

@@ -59,13 +59,16 @@ class Wire(asyncio.Protocol):
         why = f"the connection was lost: {error}" if error else self._why
         for future, _ in self._pending:
             if not future.done():
-                future.set_exception(BackendUnavailable(f"no answer from Redis: {why}"))
+                _fail(future, BackendUnavailable(f"no answer from Redis: {why}"))
         self._pending.clear()
         if transport:
             self._lost(why)
 
     def send(self, *args: Arg) -> asyncio.Future[Any]:
-        """Send a command; return its answer to come, a BackendError if the server refuses."""
+        """Send a command; return its answer to come, a BackendError if the server refuses.
+
+        The answer may be left alone: what went wrong then is not told.
+        """
         return self._push(args, None)
 
     def run(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> asyncio.Future[Any]:
@@ -108,7 +111,7 @@ class Wire(asyncio.Protocol):
             if fallback and isinstance(reply, ServerError) and reply.code == "NOSCRIPT":
                 self._push(fallback, None, future)
             else:
-                future.set_exception(reply)
+                _fail(future, reply)
         else:
             future.set_result(reply)
 
@@ -118,3 +121,8 @@ class Wire(asyncio.Protocol):
             self.abort(f"it kept silent for {self._timeout:g} s")
         else:
             self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # seen, so that asyncio does not complain of an answer that nobody waits for

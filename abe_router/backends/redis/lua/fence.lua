@@ -15,8 +15,8 @@ local function held_now()
   return all
 end
 
--- Splits the entries, which end at `last` or with ARGV, into those that are in the page (their ids, and where in ARGV they are) and the ids of
--- the others.
+-- Splits the entries, which end at `last` or with ARGV, into those that are in the page (their ids, and where
+-- in ARGV they are) and the ids of the others.
 local function fence(page, step, last)
   local count, counts, held, at, refused = tonumber(ARGV[3]), {}, {}, {}, {}
   for _, entry in ipairs(page) do counts[entry[1]] = entry[4] end

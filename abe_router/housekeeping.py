@@ -1,4 +1,4 @@
-"""Keeping the backend small while a table runs: what is settled, and older than the table asks, is removed."""
+"""Keeping the backend small while a table runs: what is settled and old enough is removed."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ class Housekeeping:
                     await asyncio.sleep(0)
             except BackendError as error:
                 _log.debug("settled messages are removed later: %s", error)
-            except Exception:
+            except Exception:  # noqa: BLE001  a provider's fault here must not end it, nor anything else
                 _log.debug("settled messages are removed later", exc_info=True)
             await asyncio.sleep(self._every)

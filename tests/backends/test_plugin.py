@@ -15,7 +15,8 @@ def pytest_in(folder, *arguments):
 
 def test_a_url_is_all_it_takes(tmp_path):
     (tmp_path / "test_own.py").write_text("def test_own():\n    raise AssertionError('not asked for')\n")
-    code, output = pytest_in(tmp_path, "--abe-backend", f"sqlite:///{tmp_path}/log.db", "-k", "settling_twice")
+    url = f"sqlite:///{tmp_path}/log.db"
+    code, output = pytest_in(tmp_path, "--abe-backend", url, "-k", "settling_twice")
     assert code == 0, output
     assert "passed" in output
     assert "not asked for" not in output

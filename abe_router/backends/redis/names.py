@@ -29,6 +29,8 @@ class Names:
         self.subscriptions = f"abe-router:{{{prefix}}}:subscriptions"
         #: Set of the subscriptions that were dropped and not made again.
         self.dropped = f"abe-router:{{{prefix}}}:dropped"
+        #: Changes with every new subscription.
+        self.entered = f"abe-router:{{{prefix}}}:entered"
         #: Hash of the workers to until when their word is good, in milliseconds, and the word.
         self.workers = f"abe-router:{{{prefix}}}:workers"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
@@ -51,8 +52,8 @@ class Registry:
 
         Who comes first decides the start; None is now, by the server's clock.
         """
-        keys = (self._names.subscriptions, self._names.dropped)
-        args = (subscription_name(pattern, group), "" if start is None else start)
+        keys = (self._names.subscriptions, self._names.dropped, self._names.entered)
+        args = (subscription_name(pattern, group), "" if start is None else start, secrets.token_bytes(8))
         known, new = await self._line.run(ENTER, keys, args)
         return int(known), bool(new)
 

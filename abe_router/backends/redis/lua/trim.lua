@@ -1,12 +1,12 @@
 -- Removes from the beginning of a stream what all its groups have settled, as far as it is old enough, and
 -- never more than about so many entries, for the server does nothing else meanwhile. Returns how many.
--- Nothing is removed unless the subscriptions are those that were told, so none can be passed over that was
--- made meanwhile, and unless each of their groups is there.
--- KEYS: stream, subscriptions. ARGV: SHA-1 of the names of the subscriptions, how old an entry has to be in
--- milliseconds, how many entries, the groups that read the stream.
+-- Nothing is removed when a subscription was made since it was looked which there are, so none can be passed
+-- over, and unless each of their groups is there.
+-- KEYS: stream, entered. ARGV: what `entered` was, how old an entry has to be in milliseconds, how many entries,
+-- the groups that read the stream.
 local FIRST = 4
-if redis.sha1hex(table.concat(redis.call('HKEYS', KEYS[2]), '\n')) ~= ARGV[1] then return 0 end
-if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('XLEN', KEYS[1]) == 0 then return 0 end
+if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] then return 0 end
+if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
 
 -- An id as a pair of numbers, its parts as text with it: the second one may be beyond what a number holds.
 local function parts(id)

@@ -50,27 +50,20 @@ class Reload:
 
 def idle(contender: Contender, server: Server, seconds: float) -> Idle:
     """Have 1,000 routes handle one message each, and watch them do nothing for so many seconds."""
-    with staged(contender, server) as stage:
-        spec = stage.spec(count=ROUTES, routes=ROUTES)
-        with stage.workers(spec) as processes:
-            stage.tallies.open_gate()
-            stage.wait(lambda: stage.tallies.total() >= ROUTES, processes)
-            (process,) = processes
-            ready = time.monotonic() - process.began
-            time.sleep(1.0)
-            cpu, began = process.cpu(), time.monotonic()
-            time.sleep(seconds)
-            cpu = (process.cpu() - cpu) / (time.monotonic() - began)
-            return Idle(cpu, server.connections(), process.peak_memory(), ready)
+    with staged(contender, server) as stage, stage.workers(stage.spec(routes=ROUTES)) as (process,):
+        ready = time.monotonic() - process.began
+        time.sleep(1.0)
+        cpu, began = process.cpu(), time.monotonic()
+        time.sleep(seconds)
+        cpu = (process.cpu() - cpu) / (time.monotonic() - began)
+        return Idle(cpu, server.connections(), process.peak_memory(), ready)
 
 
 def reload(server: Server) -> Reload:
     """Change the handler of one of 1,000 routes while it and ten others have traffic."""
     with staged(REDIS, server) as stage:
-        spec = stage.spec(count=ROUTES, routes=ROUTES, handling="stamp")
+        spec = stage.spec(routes=ROUTES, handling="stamp")
         with stage.workers(spec) as processes:
-            stage.tallies.open_gate()
-            stage.wait(lambda: stage.tallies.total() >= ROUTES, processes)
             traffic = stage.spec(routes=BUSY, rate=RATE, seconds=_TRAFFIC)
             with stage.start("pace", traffic) as pacing:
                 stage.wait(lambda: stage.tallies.total() > ROUTES, [*processes, pacing])

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +57,40 @@ class Stage:
 
     @contextmanager
     def workers(self, spec: Spec, count: int = 1) -> Iterator[list[Process]]:
-        """Start workers on what is there, or was put there by `fill`, and wait until each has a message.
-
-        They go on when the gate of `tallies` is opened. In memory, the worker fills for itself.
-        """
-        if spec.count and self.contender.keeps != "memory":
-            self.run("fill", spec)
-        processes = [self.start("work", spec) for _ in range(count)]
+        """Start workers and wait until every route has handled a message; their gates are open then."""
+        warm = spec if self.in_memory else replace(spec, count=spec.routes)
+        if not self.in_memory:
+            self.run("fill", warm)
+        processes = [self.start("work", warm) for _ in range(count)]
         try:
-            self.wait(lambda: self.tallies.arrived() >= count, processes)
+            self.wait(lambda: self.tallies.waiting() > 0, processes)
+            self.tallies.open_gates()
+            if not self.in_memory:
+                self.wait(lambda: self._handled(warm.count), processes)
             yield processes
         finally:
             for process in processes:
                 process.end()
+
+    def hold(self, spec: Spec, processes: list[Process]) -> int:
+        """Shut the gates, put the messages of `spec` in place, and wait until every process has one.
+
+        Return how many were handled before.
+        """
+        self.tallies.shut_gates()
+        before = self.tallies.total()
+        self.run("fill", spec)
+        self.wait(lambda: self.tallies.waiting() == len(processes), processes)
+        return before
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether sender and worker are one process, which puts messages in place before it begins."""
+        return self.contender.keeps == "memory"
+
+    def _handled(self, count: int) -> bool:
+        self.tallies.open_gates()  # of processes that came since
+        return self.tallies.total() >= count
 
     def wait(self, done: Callable[[], bool], processes: list[Process]) -> None:
         """Wait until it is so; raise RuntimeError when a process ends before, or when it takes too long."""

@@ -1,24 +1,25 @@
 """Counts of handled messages in shared memory: a handler adds to them for next to nothing.
 
-Each worker process has a file of its own in the folder. Its first call waits until the gate is opened, so
-that all start together and starting up is not measured.
+Each worker process has a file of its own in the folder. In it is a gate too, shut at first: while it is,
+the next handler's call waits, and the whole process with it. So a backlog can be put in place under a worker
+that is up, and all workers start together.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 #: Longest list of stamps of a process, each two numbers of 8 bytes.
 STAMPS = 200_000
-_SIZE = 8 * (1 + 2 * STAMPS)
-_GATE = "gate"
+#: Where, in numbers of 8 bytes: the count, whether the gate is open, whether someone waits at it, stamps.
+_COUNT, _OPEN, _WAITING, _STAMPS = range(4)
+_SIZE = 8 * (_STAMPS + 2 * STAMPS)
 _KEYS = 1000
 
 
@@ -49,15 +50,15 @@ class Tally:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._arrived = False
         self._open()
         os.register_at_fork(after_in_child=self._open)
 
     def count(self) -> None:
-        """Count one message; the first one waits until the gate is open."""
-        if not self._arrived:
-            self._arrive()
-        self.cells[0] += 1
+        """Count one message, when the gate is open."""
+        cells = self._cells
+        if not cells[_OPEN]:
+            self._wait()
+        cells[_COUNT] += 1
 
     def count_locked(self) -> None:
         """Count one message, from any thread."""
@@ -66,56 +67,62 @@ class Tally:
 
     def stamp(self, sent: int) -> None:
         """Count one message and write down when it was sent, negative for a changed route, and the time."""
-        if not self._arrived:
-            self._arrive()
-        cells = self.cells
-        at = 1 + 2 * (cells[0] % STAMPS)
+        cells = self._cells
+        if not cells[_OPEN]:
+            self._wait()
+        at = _STAMPS + 2 * (cells[_COUNT] % STAMPS)
         cells[at], cells[at + 1] = time.monotonic_ns(), sent
-        cells[0] += 1
+        cells[_COUNT] += 1
 
     def _open(self) -> None:
         path = self._folder / f"tally-{os.getpid()}"
         with path.open("w+b") as file:
             file.truncate(_SIZE)
-            self.cells = memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("q")
+            self._cells = memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("q")
 
-    def _arrive(self) -> None:
-        (self._folder / f"arrived-{os.getpid()}").touch()
-        while not (self._folder / _GATE).exists():
+    def _wait(self) -> None:
+        self._cells[_WAITING] = 1
+        while not self._cells[_OPEN]:
             time.sleep(0.0005)
-        self._arrived = True
+        self._cells[_WAITING] = 0
 
 
 class Tallies:
-    """The side of the one who measures: what all worker processes have counted together."""
+    """The side of the one who measures: all worker processes together."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._maps: dict[str, mmap.mmap] = {}
+        self._maps: dict[str, memoryview] = {}
 
-    def arrived(self) -> int:
-        """Return how many processes have had their first message."""
-        return len(list(self._folder.glob("arrived-*")))
+    def waiting(self) -> int:
+        """Return how many processes wait at their gate."""
+        return sum(cells[_WAITING] for cells in self._cells())
 
-    def open_gate(self) -> None:
-        """Let them start."""
-        (self._folder / _GATE).touch()
+    def open_gates(self) -> None:
+        """Let all go on that are there."""
+        for cells in self._cells():
+            cells[_OPEN] = 1
+
+    def shut_gates(self) -> None:
+        """Have the next message of each process wait."""
+        for cells in self._cells():
+            cells[_OPEN] = 0
 
     def total(self) -> int:
         """Return how many messages were handled."""
-        return sum(self.each())
-
-    def each(self) -> list[int]:
-        """Return how many messages were handled, by process."""
-        for path in self._folder.glob("tally-*"):
-            if path.name not in self._maps and path.stat().st_size == _SIZE:
-                with path.open("rb") as file:
-                    self._maps[path.name] = mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)
-        return [struct.unpack_from("q", view)[0] for view in self._maps.values()]
+        return sum(cells[_COUNT] for cells in self._cells())
 
     def stamps(self) -> Iterator[Stamp]:
         """Yield the stamps of all processes, but for messages that were never stamped by their sender."""
-        for count, view in zip(self.each(), self._maps.values(), strict=True):
-            for handled, sent in struct.iter_unpack("qq", view[8 : 8 + 16 * min(count, STAMPS)]):
+        for cells in self._cells():
+            for at in range(_STAMPS, _STAMPS + 2 * min(cells[_COUNT], STAMPS), 2):
+                handled, sent = cells[at], cells[at + 1]
                 if sent:
                     yield Stamp(handled / 1e9, abs(sent) / 1e9, abs(sent) % _KEYS, sent < 0)
+
+    def _cells(self) -> Collection[memoryview]:
+        for path in self._folder.glob("tally-*"):
+            if path.name not in self._maps and path.stat().st_size == _SIZE:
+                with path.open("r+b") as file:
+                    self._maps[path.name] = memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("q")
+        return self._maps.values()

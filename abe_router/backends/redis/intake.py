@@ -90,7 +90,7 @@ class Intake:
             command = ("GROUP", source.group, source.consumer, "COUNT", count, "STREAMS", source.stream, ">")
             reading.append((source, count, self._line.send("XREADGROUP", *command)))
             del marks[source]
-        self._line.flush()  # someone is waiting for it
+        self._line.hurry()
         return reading
 
     def accept(self, reading: Reading) -> list[Delivery]:

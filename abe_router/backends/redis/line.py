@@ -51,10 +51,10 @@ class Line:
         """Send a script now; raise BackendUnavailable when the line is down."""
         return self._up().run(script, keys, args)
 
-    def flush(self) -> None:
-        """Let what was sent go at once, not at the end of this turn of the event loop."""
+    def hurry(self) -> None:
+        """Let what was sent go at once, not at the end of this turn, if the line is quiet otherwise."""
         if self._wire:
-            self._wire.flush()
+            self._wire.hurry()
 
     async def open(self) -> None:
         """Connect if need be; concurrent calls share one attempt.

@@ -165,7 +165,7 @@ class Publisher:
     def ring(self, streams: Iterable[str]) -> None:
         """Wake those who wait for what was just sent to the streams."""
         self._sent(streams)
-        self._line.flush()
+        self._line.hurry()
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

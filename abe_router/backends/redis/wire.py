@@ -76,8 +76,15 @@ class Wire(asyncio.Protocol):
         rest = (len(keys), *keys, *args)
         return self._push(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
 
-    def flush(self) -> None:
-        """Write what was sent in this turn; the turn's end does so anyway."""
+    def hurry(self) -> None:
+        """Write what was sent in this turn, as the turn's end does anyway, if nothing else is under way.
+
+        On a quiet line someone waits for it; on a busy one it had better go with what others send.
+        """
+        if len(self._pending) == len(self._out):
+            self._flush()
+
+    def _flush(self) -> None:
         if self._out and self._transport:
             self._transport.write(b"".join(self._out))
         self._out.clear()
@@ -98,7 +105,7 @@ class Wire(asyncio.Protocol):
             raise BackendUnavailable(f"Redis cannot be reached: {self._why}")
         future = future or self._loop.create_future()
         if not self._out:
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush)
         self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub means tuple[..., ...]
         self._pending.append((future, fallback))
         return future

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fmt unit bench chaos clean
+.PHONY: demo test check fmt unit bench clean
 
 demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,16 @@ def test_names_of_modules_classes_and_functions_use_the_words_of_the_house(path)
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_import_hides_under_type_checking(path):
     assert "if TYPE_CHECKING" not in path.read_text()
+
+
+def test_the_layers_in_the_architecture_are_those_that_are_held():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    shown = "\n".join(layers).replace(" | ", " · ")
+    assert f"```\n{shown}\n```" in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_every_page_that_a_page_links_to_is_there():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

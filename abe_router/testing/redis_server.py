@@ -51,6 +51,8 @@ class RedisServer:
             "bind": "127.0.0.1",
             "save": "",
             "appendonly": "yes" if self._durable else "no",
+            # With `everysec` a write waits for the sync before it, up to 2 s, and a kill takes it along.
+            "appendfsync": "always",
             "dir": self._folder,
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]

@@ -1,0 +1,244 @@
+"""The Redis provider's way into a server: URLs, rights, silence, sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket as socket_module
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import hiredis
+import pytest
+from redis.asyncio import Redis
+
+from abe_router.backend import ACKED, RELEASED, DeadLetter, Delayed, Died, Reason
+from abe_router.backends import make_backend
+from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.address import Address
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.message import new_message
+
+KEY, GROUP = "orders.created", "billing"
+
+
+@pytest.fixture
+def prefix():
+    return f"t{secrets.token_hex(4)}."
+
+
+@pytest.fixture
+async def backend(redis_server, prefix):
+    async with RedisBackend.from_url(redis_server.url, prefix=prefix) as backend:
+        yield backend
+
+
+@pytest.fixture
+async def other(redis_server):
+    """Another program: plain Redis commands, by another library."""
+    async with Redis.from_url(redis_server.url) as other:
+        yield other
+
+
+def bodies(deliveries):
+    return [delivery.message.body for delivery in deliveries]
+
+
+async def take(handle, count):
+    came = []
+    async with asyncio.timeout(10):
+        while len(came) < count:
+            came += await handle.fetch(count - len(came), 1.0)
+    return came
+
+
+async def ack(handle, deliveries):
+    assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])
+
+
+def died(delivery):
+    reason = Reason("failed", "ValueError", "no stock")
+    return Died(DeadLetter(f"{KEY}/{GROUP}", delivery.message, reason, 1, delivery.deliveries, 1.0, 2.0))
+
+
+class TestUrl:
+    @pytest.mark.parametrize(
+        ("url", "public"),
+        [
+            ("redis://", "redis://localhost:6379/0"),
+            ("redis://queue.local:7000/3", "redis://queue.local:7000/3"),
+            ("redis://me:s3cret@queue.local?db=4", "redis://queue.local:6379/4"),
+            ("redis://:s3%40cret@[::1]:7000", "redis://[::1]:7000/0"),
+            ("rediss://queue.local?ssl_ca_certs=/etc/ca.pem", "rediss://queue.local:6379/0"),
+            ("unix://:s3cret@/run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+            ("redis://queue?max_connections=50&decode_responses=true&protocol=3", "redis://queue:6379/0"),
+        ],
+    )
+    def test_the_url_is_the_one_of_redis_py_and_is_shown_without_credentials(self, url, public):
+        assert RedisBackend.from_url(url).url == public
+
+    def test_credentials_are_decoded_and_kept_out_of_sight(self):
+        address = Address.parse("redis://m%65:s3%40cret@queue")
+        assert (address.username, address.password) == ("me", "s3@cret")
+        assert "s3@cret" not in repr(address)
+
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("redis://host:70000", "the port must be"),
+            ("redis://host/queue", "what follows the port is the database"),
+            ("unix://", "the path of the socket is missing"),
+            ("redis://host?socket_timeot=3", "unknown option `socket_timeot`; did you mean `socket_timeout`"),
+            ("redis://host?socket_timeout=soon", "`socket_timeout` must be a number"),
+            ("redis://host?socket_timeout=-1", "`socket_timeout` is out of range"),
+            ("rediss://host?ssl_cert_reqs=maybe", "`ssl_cert_reqs` must be"),
+        ],
+    )
+    def test_a_malformed_url_says_what_is_wrong(self, url, why):
+        with pytest.raises(BackendError, match=f"malformed: .*{why}"):
+            make_backend(url)
+
+    def test_a_prefix_holds_no_brace_since_braces_choose_the_slot(self):
+        with pytest.raises(ValueError, match="no brace"):
+            RedisBackend.from_url("redis://", prefix="{app}.")
+
+    @pytest.mark.parametrize(
+        ("env", "url"),
+        [
+            ({}, "redis://localhost:6379/0"),
+            ({"REDIS_URL": "redis://a:1/2", "REDIS_MAX_CONNECTIONS": "10"}, "redis://a:1/2"),
+            ({"REDIS_URL": "redis://a:1/2", "REDIS_SSL": "True"}, "rediss://a:1/2"),
+        ],
+    )
+    def test_the_environment_completes_the_url(self, env, url):
+        assert RedisBackend.from_env(env).url == url
+
+
+class TestWayIn:
+    async def test_a_wrong_password_is_told_without_the_password(self, redis_server, other):
+        name = f"u{secrets.token_hex(4)}"
+        await other.execute_command("ACL", "SETUSER", name, "on", ">right", "~*", "+@all")
+        url = redis_server.url.replace("//", f"//{name}:s3cret@")
+        with pytest.raises(BackendError, match="WRONGPASS") as told:
+            await RedisBackend.from_url(url).open()
+        assert not isinstance(told.value, BackendUnavailable)
+        assert "s3cret" not in str(told.value)
+
+    async def test_a_user_who_may_too_little_is_told_what_is_missing(self, redis_server, other, prefix):
+        name = f"u{secrets.token_hex(4)}"
+        await other.execute_command("ACL", "SETUSER", name, "on", ">right", "~*", "+@all", "-xreadgroup")
+        url = redis_server.url.replace("//", f"//{name}:right@")
+        async with RedisBackend.from_url(url, prefix=prefix) as backend:
+            handle = await backend.subscribe(KEY, GROUP)
+            with pytest.raises(BackendError, match=r"NOPERM.*xreadgroup.*ACL"):
+                await handle.fetch(1, 1.0)
+
+    async def test_the_rights_that_the_documentation_names_are_enough(self, redis_server, other, prefix):
+        name = f"u{secrets.token_hex(4)}"
+        await other.execute_command("ACL", "SETUSER", name, "on", ">right", *rights(prefix))
+        url = redis_server.url.replace("//", f"//{name}:right@")
+        async with RedisBackend.from_url(url, prefix=prefix) as backend:
+            handle, all_of_them = await backend.subscribe(KEY, GROUP), await backend.subscribe("#", GROUP)
+            await backend.append([new_message(KEY, b"%d" % n) for n in range(4)])
+            acked, died_, late, back = await take(handle, 4)
+            outcomes = ACKED, died(died_), Delayed(60.0), RELEASED
+            batch = list(zip((acked, died_, late, back), outcomes, strict=True))
+            assert not await handle.settle(batch)
+            await ack(all_of_them, await take(all_of_them, 4))
+            (letter,) = await backend.dead_letters(KEY, GROUP)
+            assert await backend.replay(KEY, GROUP, [letter.id]) == 1
+            await backend.announce("me", b"here", 10.0)
+            assert (await backend.status())[1].ready == 2
+
+    async def test_a_server_that_is_too_old_is_refused(self):
+        async with answering({b"EVAL": b":0\r\n", b"CLIENT": b":7\r\n"}) as url:
+            with pytest.raises(BackendError, match=r"too old: Redis 7\.0 or Valkey 7\.2 is needed"):
+                await RedisBackend.from_url(url).open()
+
+    async def test_a_server_that_keeps_silent_is_unavailable(self):
+        async with answering({}) as url:
+            with pytest.raises(BackendUnavailable, match="does not answer"):
+                await RedisBackend.from_url(f"{url}?socket_connect_timeout=0.1").open()
+
+    async def test_a_server_that_falls_silent_is_unavailable_after_the_timeout(self, backend):
+        ready = {b"EVAL": b":1\r\n", b"CLIENT": b":7\r\n", b"EVALSHA": b""}
+        async with answering(ready) as url:
+            backend = RedisBackend.from_url(f"{url}?socket_timeout=0.2")
+            with pytest.raises(BackendUnavailable, match=r"kept silent for 0\.2 s"):
+                await backend.append([new_message(KEY, b"1")])
+            await backend.close()
+
+    async def test_one_connection_sends_and_one_waits_however_many_subscriptions_there_are(
+        self, backend, other
+    ):
+        before = (await other.info("clients"))["connected_clients"]
+        handles = [await backend.subscribe(f"{KEY}.n{n}", GROUP) for n in range(30)]
+        fetching = [asyncio.create_task(handle.fetch(1, 10.0)) for handle in handles]
+        while (await other.info("clients"))["blocked_clients"] == 0:
+            await asyncio.sleep(0.01)
+        assert (await other.info("clients"))["connected_clients"] <= before + 1
+        await other.xadd(backend._names.stream(f"{KEY}.n7"), {"data": b"1"})
+        async with asyncio.timeout(2):
+            assert bodies(await fetching[7]) == [b"1"]
+        for fetch in fetching:
+            fetch.cancel()
+        await asyncio.gather(*fetching, return_exceptions=True)
+
+    async def test_it_speaks_through_a_unix_socket_and_with_tls(self, tmp_path):
+        certificate(tmp_path)
+        socket, port = tmp_path / "redis.sock", free_port()
+        options = {"port": 0, "unixsocket": socket, "tls-port": port, "tls-cert-file": tmp_path / "cert.pem"}
+        options |= {"tls-key-file": tmp_path / "key.pem", "tls-auth-clients": "no", "save": ""}
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        process = await asyncio.create_subprocess_exec("redis-server", *arguments, stdout=subprocess.DEVNULL)
+        try:
+            while not socket.exists():
+                await asyncio.sleep(0.01)
+            trusted = f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/cert.pem"
+            for url in (f"unix://{socket}", trusted, f"rediss://localhost:{port}?ssl_cert_reqs=none"):
+                async with RedisBackend.from_url(url) as backend:
+                    await backend.append([new_message(KEY, b"1")])
+            with pytest.raises(BackendUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+                await RedisBackend.from_url(f"rediss://localhost:{port}").open()
+        finally:
+            process.kill()
+            await process.wait()
+
+
+def rights(prefix):
+    """Return the rules of the documentation for a user, without its name and password."""
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text("utf-8")
+    rules = page.partition("ACL SETUSER router on >PASSWORD ")[2].partition("```")[0]
+    return rules.replace("shop.", prefix).split()
+
+
+@asynccontextmanager
+async def answering(replies):
+    """Run a server that answers commands by their names, and others with OK; without replies, none at all."""
+
+    async def serve(reader, writer):
+        commands = hiredis.Reader()
+        while piece := await reader.read(65_536):
+            commands.feed(piece)
+            while replies and (command := commands.gets()) is not False:
+                writer.write(replies.get(command[0], b"+OK\r\n"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def free_port():
+    with socket_module.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def certificate(folder):
+    """Make a key and a certificate for localhost."""
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
+    )
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)

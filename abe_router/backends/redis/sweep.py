@@ -34,7 +34,8 @@ class Sweep:
         self._loop = asyncio.get_running_loop()
         self._sources: dict[Source, None] = {}
         self._peers: dict[tuple[str, str], set[Source]] = {}
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        # With their times: a handle of uvloop's knows none when it is due within the millisecond.
+        self._timers: dict[tuple[str, str], tuple[float, asyncio.Handle]] = {}
         self._reaped_at = self._loop.time()
 
     def add(self, source: Source) -> None:
@@ -50,8 +51,7 @@ class Sweep:
             peers.discard(source)
             if not peers:
                 del self._peers[name]
-                if timer := self._timers.pop(name, None):
-                    timer.cancel()
+                self._cancel(name)
 
     def expect(self, source: Source, seconds: float) -> None:
         """Mark the source, and the others of its subscription, as holding something in so many seconds."""
@@ -60,12 +60,10 @@ class Sweep:
             self._mark(name)
             return
         at = self._loop.time() + seconds
-        timer = self._timers.get(name)
-        if timer is not None:
-            if timer.when() <= at:
-                return
-            timer.cancel()
-        self._timers[name] = self._loop.call_at(at, self._mark, name)
+        if name in self._timers and self._timers[name][0] <= at:
+            return
+        self._cancel(name)
+        self._timers[name] = at, self._loop.call_at(at, self._mark, name)
 
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
@@ -103,9 +101,12 @@ class Sweep:
                 self._line.run(REAP, (source.stream,), (source.group, _GONE, ""))
             await self._line.send("PING")
 
-    def _mark(self, name: tuple[str, str]) -> None:
+    def _cancel(self, name: tuple[str, str]) -> None:
         if timer := self._timers.pop(name, None):
-            timer.cancel()
+            timer[1].cancel()
+
+    def _mark(self, name: tuple[str, str]) -> None:
+        self._cancel(name)
         for source in self._peers.get(name, ()):
             source.agenda.mark(source.agenda.claim, [source])
 

@@ -27,6 +27,9 @@ from abe_router.router import Router
 
 #: How often a worker announces its state to the backend, and how long its word counts, in seconds.
 ANNOUNCE_EVERY, ANNOUNCE_TTL = 3.0, 10.0
+#: How many new objects there are between looks for garbage among the young ones, and how many such looks
+#: between those among older ones.
+COLLECT = (10_000, 50, 10)
 #: How often `once` looks whether every queue is empty, in seconds.
 LOOK_EVERY = 0.1
 
@@ -85,8 +88,10 @@ class App:
             await self._backend.open()
             await self._router.apply(self._first)
             # What is loaded by now is here to stay. Looking through it for garbage again and again takes a
-            # tenth of a busy router's time, and with 1,000 routes stops it for 80 ms at a time.
+            # tenth of a busy router's time, and with 1,000 routes stops it for 80 ms at a time. What many
+            # routes have in hand looks like garbage to be, and would cost a fifth.
             gc.freeze()
+            gc.set_threshold(*COLLECT)
             side = [asyncio.create_task(self._announce())]
             if self._watch:
                 side.append(asyncio.create_task(self._reloader.run()))

@@ -151,15 +151,17 @@ class Consumer:
                 self._wants_fetch.clear()
                 await self._wants_fetch.wait()
                 continue
-            ahead.asking(loop.time())
+            asked = loop.time()
+            ahead.asking(asked)
             limit = min(room, MAX_FETCH)
             deliveries = await self._persist(partial(subscription.fetch, limit, FETCH_WAIT))
             ahead.fetched(loop.time(), full=deliveries is not None and len(deliveries) == limit)
             if not deliveries:
                 continue
             if not self._busy.is_set():
-                leases.begin(loop.time())
+                leases.forget()
                 self._busy.set()
+            leases.took(asked)
             if route.rate is None:
                 crew.add(deliveries)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from abe_router.backend import Delivery, Subscription
@@ -32,30 +33,47 @@ class Leases:
     ) -> None:
         self._route, self._subscription, self._events = route, subscription, events
         self._held, self._drop = held, drop
-        self._renewed_at = 0.0
+        self._renewing = asyncio.Lock()
+        self._began_at = self._newcomers_at = math.inf
         #: From then on a lease may have run out: the process stood still, or its loop was blocked.
-        self.overdue_at = 0.0
+        self.overdue_at = math.inf
 
-    def begin(self, now: float) -> None:
-        """Note that everything in hand was leased at `now` or later."""
-        self._renewed_at = now
-        self.overdue_at = now + self._route.lease * 2 / 3
+    def forget(self) -> None:
+        """Note that nothing is in hand."""
+        self._began_at = self.overdue_at = math.inf
+
+    def took(self, asked: float) -> None:
+        """Note that what is new in hand was leased at `asked` or later.
+
+        Not when it came: the process may have stood still in between, for longer than the lease.
+        """
+        self._newcomers_at = min(self._newcomers_at, asked)
+        self._begin(min(self._began_at, asked))
 
     def due(self, now: float) -> bool:
         """Say whether it is time to renew."""
-        return now - self._renewed_at >= self._route.lease / 3
+        return now - self._began_at >= self._route.lease / 3
 
     async def renew(self) -> None:
-        """Extend every lease; what was lost before it was started is dropped, and told."""
-        began = asyncio.get_running_loop().time()
-        held = self._held()
-        try:
-            lost = set(await self._subscription.extend(held)) if held else set()
-        except BackendError as error:
-            _log.warning("%s: leases not extended: %s", self._route.name, error)
-            await asyncio.sleep(FIRST_PAUSE)
-            return
-        self.begin(began)
+        """Extend every lease that is due; what was lost before it was started is dropped, and told."""
+        clock = asyncio.get_running_loop().time
+        async with self._renewing:
+            now = clock()
+            if not self.due(now):  # somebody else has just done it
+                return
+            held, self._newcomers_at = self._held(), math.inf
+            try:
+                lost = set(await self._subscription.extend(held)) if held else set()
+            except BackendError as error:
+                _log.warning("%s: leases not extended: %s", self._route.name, error)
+                await asyncio.sleep(FIRST_PAUSE)
+                return
+            # What came in hand meanwhile was not among those that were extended.
+            self._begin(min(now, self._newcomers_at))
         for delivery in self._drop(lost) if lost else ():
             message = delivery.message
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
+
+    def _begin(self, at: float) -> None:
+        self._began_at = at
+        self.overdue_at = at + self._route.lease * 2 / 3

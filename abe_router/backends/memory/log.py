@@ -73,11 +73,12 @@ class Log:
         if kept is None or kept.unsettled:
             return False
         key = kept.message.key
-        if self._is_consumed(key) and self._clock() - kept.since >= retention(self._retain, key):
-            del self._kept[seq]
-            return True
-        self._done.append(seq)
-        return False
+        is_young = bool(self._retain) and self._clock() - kept.since < retention(self._retain, key)
+        if is_young or not self._is_consumed(key):
+            self._done.append(seq)
+            return False
+        del self._kept[seq]
+        return True
 
 
 def with_attempt(message: Message, attempt: int) -> Message:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from abe_router.backends.redis import RedisBackend
 from abe_router.testing import RedisServer
 
 #: A provider as Abstract Backend's guide has people write them.
@@ -45,6 +48,26 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     with RedisServer(tmp_path_factory.mktemp("redis"), durable=True) as server:
         yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Return a prefix that nothing on the server has."""
+    return f"t{secrets.token_hex(4)}."
+
+
+@pytest.fixture
+async def redis_backend(redis_server: RedisServer, prefix: str) -> AsyncIterator[RedisBackend]:
+    """Yield a backend on the server, under the prefix."""
+    async with RedisBackend.from_url(redis_server.url, prefix=prefix) as backend:
+        yield backend
+
+
+@pytest.fixture
+async def redis_client(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    """Yield what another program has: plain Redis commands, sent by another library."""
+    async with Redis.from_url(redis_server.url) as client:
+        yield client
 
 
 @pytest.fixture

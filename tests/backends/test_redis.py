@@ -11,7 +11,6 @@ from pathlib import Path
 
 import hiredis
 import pytest
-from redis.asyncio import Redis
 
 from abe_router.backend import ACKED, RELEASED, DeadLetter, Delayed, Died, Reason
 from abe_router.backends import make_backend
@@ -24,21 +23,15 @@ KEY, GROUP = "orders.created", "billing"
 
 
 @pytest.fixture
-def prefix():
-    return f"t{secrets.token_hex(4)}."
+def user(redis_server, redis_client):
+    """Return a function that makes a user by rules, and returns the URL for it, with the password `right`."""
 
+    async def user(*rules):
+        name = f"u{secrets.token_hex(4)}"
+        await redis_client.execute_command("ACL", "SETUSER", name, "on", ">right", *rules)
+        return redis_server.url.replace("//", f"//{name}:right@")
 
-@pytest.fixture
-async def backend(redis_server, prefix):
-    async with RedisBackend.from_url(redis_server.url, prefix=prefix) as backend:
-        yield backend
-
-
-@pytest.fixture
-async def other(redis_server):
-    """Another program: plain Redis commands, by another library."""
-    async with Redis.from_url(redis_server.url) as other:
-        yield other
+    return user
 
 
 def bodies(deliveries):
@@ -116,40 +109,37 @@ class TestUrl:
 
 
 class TestWayIn:
-    async def test_a_wrong_password_is_told_without_the_password(self, redis_server, other):
-        name = f"u{secrets.token_hex(4)}"
-        await other.execute_command("ACL", "SETUSER", name, "on", ">right", "~*", "+@all")
-        url = redis_server.url.replace("//", f"//{name}:s3cret@")
+    async def test_a_wrong_password_is_told_without_the_password(self, user):
         with pytest.raises(BackendError, match="WRONGPASS") as told:
-            await RedisBackend.from_url(url).open()
+            await RedisBackend.from_url((await user("~*", "+@all")).replace("right", "s3cret")).open()
         assert not isinstance(told.value, BackendUnavailable)
         assert "s3cret" not in str(told.value)
 
-    async def test_a_user_who_may_too_little_is_told_what_is_missing(self, redis_server, other, prefix):
-        name = f"u{secrets.token_hex(4)}"
-        await other.execute_command("ACL", "SETUSER", name, "on", ">right", "~*", "+@all", "-xreadgroup")
-        url = redis_server.url.replace("//", f"//{name}:right@")
+    async def test_a_user_who_may_too_little_is_told_what_is_missing(self, user, prefix):
+        url = await user("~*", "+@all", "-xreadgroup")
         async with RedisBackend.from_url(url, prefix=prefix) as backend:
             handle = await backend.subscribe(KEY, GROUP)
             with pytest.raises(BackendError, match=r"NOPERM.*xreadgroup.*ACL"):
                 await handle.fetch(1, 1.0)
 
-    async def test_the_rights_that_the_documentation_names_are_enough(self, redis_server, other, prefix):
-        name = f"u{secrets.token_hex(4)}"
-        await other.execute_command("ACL", "SETUSER", name, "on", ">right", *rights(prefix))
-        url = redis_server.url.replace("//", f"//{name}:right@")
-        async with RedisBackend.from_url(url, prefix=prefix) as backend:
-            handle, all_of_them = await backend.subscribe(KEY, GROUP), await backend.subscribe("#", GROUP)
+    async def test_the_rights_that_the_documentation_names_are_enough(self, user, prefix):
+        async with RedisBackend.from_url(await user(*rights(prefix)), prefix=prefix) as backend:
+            handle, everything = await backend.subscribe(KEY, GROUP), await backend.subscribe("#", GROUP)
             await backend.append([new_message(KEY, b"%d" % n) for n in range(4)])
-            acked, died_, late, back = await take(handle, 4)
-            outcomes = ACKED, died(died_), Delayed(60.0), RELEASED
-            batch = list(zip((acked, died_, late, back), outcomes, strict=True))
-            assert not await handle.settle(batch)
-            await ack(all_of_them, await take(all_of_them, 4))
+            held = await take(handle, 4)
+            outcomes = ACKED, died(held[1]), Delayed(60.0), RELEASED
+            assert not await handle.settle(list(zip(held, outcomes, strict=True)))
+            await ack(everything, await take(everything, 4))
             (letter,) = await backend.dead_letters(KEY, GROUP)
             assert await backend.replay(KEY, GROUP, [letter.id]) == 1
+            assert not await backend.purge(KEY, GROUP, [letter.id])
             await backend.announce("me", b"here", 10.0)
-            assert (await backend.status())[1].ready == 2
+            assert await backend.announcements() == {"me": b"here"}
+            assert (await backend.permit("me", 10.0, 1)).granted == 1
+            assert await backend.trim({}) == 2
+            assert await backend.drop("#", GROUP)
+            (status,) = await backend.status()
+            assert (status.ready, status.delayed) == (2, 1)
 
     async def test_a_server_that_is_too_old_is_refused(self):
         async with answering({b"EVAL": b":0\r\n", b"CLIENT": b":7\r\n"}) as url:
@@ -161,7 +151,7 @@ class TestWayIn:
             with pytest.raises(BackendUnavailable, match="does not answer"):
                 await RedisBackend.from_url(f"{url}?socket_connect_timeout=0.1").open()
 
-    async def test_a_server_that_falls_silent_is_unavailable_after_the_timeout(self, backend):
+    async def test_a_server_that_falls_silent_is_unavailable_after_the_timeout(self):
         ready = {b"EVAL": b":1\r\n", b"CLIENT": b":7\r\n", b"EVALSHA": b""}
         async with answering(ready) as url:
             backend = RedisBackend.from_url(f"{url}?socket_timeout=0.2")
@@ -170,15 +160,15 @@ class TestWayIn:
             await backend.close()
 
     async def test_one_connection_sends_and_one_waits_however_many_subscriptions_there_are(
-        self, backend, other
+        self, prefix, redis_backend, redis_client
     ):
-        before = (await other.info("clients"))["connected_clients"]
-        handles = [await backend.subscribe(f"{KEY}.n{n}", GROUP) for n in range(30)]
+        before = (await redis_client.info("clients"))["connected_clients"]
+        handles = [await redis_backend.subscribe(f"{KEY}.n{n}", GROUP) for n in range(30)]
         fetching = [asyncio.create_task(handle.fetch(1, 10.0)) for handle in handles]
-        while (await other.info("clients"))["blocked_clients"] == 0:
+        while (await redis_client.info("clients"))["blocked_clients"] == 0:
             await asyncio.sleep(0.01)
-        assert (await other.info("clients"))["connected_clients"] <= before + 1
-        await other.xadd(backend._names.stream(f"{KEY}.n7"), {"data": b"1"})
+        assert (await redis_client.info("clients"))["connected_clients"] <= before + 1
+        await redis_client.xadd(f"{prefix}{KEY}.n7", {"data": b"1"})
         async with asyncio.timeout(2):
             assert bodies(await fetching[7]) == [b"1"]
         for fetch in fetching:

@@ -242,10 +242,10 @@ class Intake:
     def _take(self, source: Source, taken: Sequence[Any], gone: Sequence[bytes]) -> list[Delivery]:
         if gone:
             _log.warning(
-                "%d messages of stream `%s` were deleted before group `%s` had settled them",
-                len(gone),
+                "messages of stream `%s` were deleted before group `%s` had settled them: %d",
                 source.stream,
                 source.group,
+                len(gone),
             )
             source.hand.difference_update(gone)
         return self._accept(source, *taken_deliveries(taken, source.key, source.group))

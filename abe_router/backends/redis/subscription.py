@@ -24,6 +24,8 @@ from abe_router.pattern import matches
 _NEVER = 10**15
 #: How long, in seconds, closing waits for a read that is under way.
 _PATIENCE = 2.0
+#: How long, in seconds, what came for a fetch that was given up is kept for the next one.
+_KEEP = 1.0
 
 
 class RedisSubscription(Subscription):
@@ -60,8 +62,8 @@ class RedisSubscription(Subscription):
         self._limit = 1
         self._reading: Reading | None = None
         self._round: asyncio.Task[list[Delivery]] | None = None
-        self._begun_at = self._arrived_at = 0.0
         self._arrived: list[Delivery] = []
+        self._returning: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._interrupted = False
         self._closed = False
@@ -132,8 +134,11 @@ class RedisSubscription(Subscription):
         self._on_closed(self)
         with suppress(BackendError):
             self._collect()
-            await self._settlement.settle([(delivery, RELEASED) for delivery in self._arrived])
-            self._arrived.clear()
+        if self._returning:
+            await self._returning
+        await self._release(self._arrived)
+        self._arrived = []
+        with suppress(BackendError):
             for source in self._sources.values():
                 args = (source.group, _NEVER, source.consumer)
                 self._line.run(REAP, (source.stream,), args)
@@ -145,7 +150,6 @@ class RedisSubscription(Subscription):
 
     def _begin(self) -> None:
         """Begin a round; mere reading, which most is, goes without a task and the turns it takes."""
-        self._begun_at = self._loop.time()
         if self._line.up and not self._agenda.more_than_reading:
             with suppress(BackendUnavailable):
                 self._reading = self._intake.ask(self._limit)
@@ -164,6 +168,8 @@ class RedisSubscription(Subscription):
             done.exception()  # whoever fetches next is told; if nobody does, nobody needs to be
         if self._closed:
             self._let_go()
+        elif self._waiter is None:
+            self._keep()
         self._wake()
 
     def _collect(self) -> None:
@@ -176,19 +182,31 @@ class RedisSubscription(Subscription):
             self._arrived = self._intake.accept(reading)
         elif done:
             self._arrived = done.result()
-        self._arrived_at = self._begun_at
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
         """Return what has arrived, up to the limit."""
-        if self._arrived and self._loop.time() - self._arrived_at > self._lease / 2:
-            # It lay here since its fetch was cancelled, and may be somebody else's by now.
-            for delivery in self._arrived:
-                source = self._sources[delivery.message.key]
-                source.hand.discard(delivery.receipt)
-                self._agenda.adopt[source] = None
-            self._arrived = []
         found, self._arrived = self._arrived[:limit], self._arrived[limit:]
+        if self._arrived:
+            self._keep()
         return found
+
+    def _keep(self) -> None:
+        """Keep what has arrived for a while, but not so long that it may be somebody else's by then."""
+        self._loop.call_later(min(_KEEP, self._lease / 2), self._hand_back)
+
+    def _hand_back(self) -> None:
+        """Hand back what nobody fetched, so that it need not wait for its lease to run out."""
+        if self._waiter or self._closed:
+            return
+        with suppress(BackendError):
+            self._collect()
+        if self._arrived:
+            self._returning = self._loop.create_task(self._release(self._arrived))
+            self._arrived = []
+
+    async def _release(self, deliveries: Sequence[Delivery]) -> None:
+        with suppress(BackendError):  # then they come again when their lease runs out
+            await self._settlement.settle([(delivery, RELEASED) for delivery in deliveries])
 
     def _let_go(self) -> None:
         for source in self._sources.values():

@@ -1,0 +1,375 @@
+"""The Redis provider beside other programs on the same server, and after what a server forgets or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+
+import pytest
+
+from abe_router.backend import ACKED, RELEASED, DeadLetter, Delayed, Died, Reason
+from abe_router.backends.redis import RedisBackend, discovery, sweep
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.message import new_message
+
+KEY, GROUP = "orders.created", "billing"
+
+
+@pytest.fixture
+def stream(prefix):
+    return f"{prefix}{KEY}"
+
+
+def bodies(deliveries):
+    return [delivery.message.body for delivery in deliveries]
+
+
+async def publish(backend, count, key=KEY, first=0):
+    messages = [new_message(key, b"%d" % n) for n in range(first, first + count)]
+    await backend.append(messages)
+    return messages
+
+
+async def take(handle, count):
+    came = []
+    async with asyncio.timeout(10):
+        while len(came) < count:
+            came += await handle.fetch(count - len(came), 1.0)
+    return came
+
+
+async def ack(handle, deliveries):
+    assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])
+
+
+def died(delivery):
+    reason = Reason("failed", "ValueError", "no stock")
+    return Died(DeadLetter(f"{KEY}/{GROUP}", delivery.message, reason, 1, delivery.deliveries, 1.0, 2.0))
+
+
+class TestOtherPrograms:
+    async def test_they_read_what_we_write(self, redis_backend, redis_client, stream):
+        message = await redis_backend.publish(KEY, {"total": 3}, headers={"trace": "a"})
+        ((_, fields),) = await redis_client.xrange(stream)
+        assert json.loads(fields[b"data"]) == {"total": 3}
+        assert fields[b"id"].decode() == message.id
+        assert float(fields[b"at"]) == message.published_at
+        assert json.loads(fields[b"headers"]) == {"trace": "a"}
+
+    async def test_we_read_what_they_write(self, redis_backend, redis_client, stream):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        entry_id = await redis_client.xadd(stream, {"data": '{"total": 3}'})
+        (delivery,) = await take(handle, 1)
+        assert delivery.message.id == entry_id.decode()
+        assert delivery.message.payload == {"total": 3}
+        assert delivery.message.published_at == int(entry_id.split(b"-")[0]) / 1000
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"payload": "1"},
+            {"data": "1", "id": "x", "at": "soon"},
+            {"data": "1", "id": b"\xff", "at": "1"},
+            {"data": "1", "headers": "[1]"},
+            {"at": "1", "id": "x", "data": "1"},
+        ],
+    )
+    async def test_an_entry_of_any_shape_is_delivered_and_can_be_settled(
+        self, redis_backend, redis_client, stream, fields
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await redis_client.xadd(stream, fields)
+        (delivery,) = await take(handle, 1)
+        assert delivery.message.body == (b"1" if "data" in fields else b"")
+        assert delivery.message.published_at > 0
+        assert not await handle.settle([(delivery, died(delivery))])
+        (letter,) = await redis_backend.dead_letters(KEY, GROUP)
+        assert await redis_backend.replay(KEY, GROUP, [letter.id]) == 1
+        assert [again.message for again in await take(handle, 1)] == [delivery.message]
+
+    async def test_a_waiting_fetch_gets_what_they_write_at_once(self, redis_backend, redis_client, stream):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        for n in range(5):
+            fetching = asyncio.create_task(handle.fetch(10, 10.0))
+            await asyncio.sleep(0.03)
+            began = time.monotonic()
+            await redis_client.xadd(stream, {"data": str(n)})
+            assert bodies(await fetching) == [b"%d" % n]
+            assert time.monotonic() - began < 0.2
+
+    async def test_a_pattern_finds_the_streams_they_made_before_and_make_later(
+        self, redis_backend, redis_client, prefix, monkeypatch
+    ):
+        monkeypatch.setattr(discovery, "INTERVAL", 0.1)
+        await redis_client.xadd(f"{prefix}orders.a", {"data": "1"})
+        await redis_client.xadd(f"{prefix}orders.a.b", {"data": "2"})
+        await redis_client.set(f"{prefix}orders.c", "no stream")
+        handle = await redis_backend.subscribe("orders.*", GROUP)
+        await redis_client.xadd(f"{prefix}orders.d", {"data": "3"})
+        came = await take(handle, 2)
+        assert {(d.message.key, d.message.body) for d in came} == {("orders.a", b"1"), ("orders.d", b"3")}
+
+    async def test_only_our_own_keys_are_under_a_prefix(self, redis_backend, redis_client, redis_server):
+        await publish(redis_backend, 1)
+        async with RedisBackend.from_url(redis_server.url, prefix="other*.") as other:
+            handle = await other.subscribe("#", GROUP)
+            assert not await handle.fetch(10, 0)
+
+    async def test_what_a_foreign_consumer_of_our_group_let_lie_comes_after_our_lease(
+        self, redis_backend, redis_client, stream
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.2)
+        await publish(redis_backend, 3)
+        await redis_client.xreadgroup(GROUP, "somebody:1", {stream: ">"}, count=3)
+        assert not await handle.fetch(10, 0.05)
+        assert bodies(await take(handle, 3)) == [b"0", b"1", b"2"]
+
+    async def test_what_a_foreign_consumer_took_from_us_is_no_longer_ours(
+        self, redis_backend, redis_client, stream
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 4)
+        held = await take(handle, 4)
+        await redis_client.xclaim(stream, GROUP, "thief", 0, [held[1].receipt])
+        outcomes = (ACKED, ACKED, Delayed(0.0), died(held[3]))
+        refused = await handle.settle(list(zip(held, outcomes, strict=True)))
+        assert list(refused) == [held[1]] == list(await handle.extend([held[1]]))
+        pending = await redis_client.xpending_range(stream, GROUP, "-", "+", 10, "thief")
+        assert [row["message_id"] for row in pending] == [held[1].receipt]
+
+    async def test_replays_are_seen_by_their_own_group_alone(self, redis_backend):
+        handles = [
+            await redis_backend.subscribe(pattern, group)
+            for pattern, group in ((KEY, GROUP), (KEY, "audit"), ("orders.*", GROUP))
+        ]
+        await publish(redis_backend, 1)
+        for handle in handles:
+            (delivery,) = await take(handle, 1)
+            outcome = died(delivery) if handle is handles[2] else ACKED
+            assert not await handle.settle([(delivery, outcome)])
+        (letter,) = await redis_backend.dead_letters("orders.*", GROUP)
+        assert await redis_backend.replay("orders.*", GROUP, [letter.id]) == 1
+        assert bodies(await take(handles[2], 1)) == [b"0"]
+        late = await redis_backend.subscribe(KEY, "late")
+        assert len(await take(late, 1)) == 1
+        for handle in (*handles, late):
+            assert not await handle.fetch(10, 0)
+        counts = {(s.pattern, s.group): (s.ready, s.in_flight) for s in await redis_backend.status()}
+        assert counts == {
+            (KEY, GROUP): (0, 0),
+            (KEY, "audit"): (0, 0),
+            (KEY, "late"): (0, 1),
+            ("orders.*", GROUP): (0, 1),
+        }
+
+
+class TestWhatAServerForgets:
+    async def test_everything(self, redis_backend, redis_client, caplog):
+        """FLUSHALL while a consumer rests: the group is made anew, and what comes from then on comes."""
+        exact = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        pattern = await redis_backend.subscribe("orders.#", GROUP, lease=0.1)
+        await publish(redis_backend, 5)
+        held = await take(exact, 5)
+        await ack(pattern, await take(pattern, 5))
+        await redis_client.flushall()
+        assert await exact.settle([(delivery, ACKED) for delivery in held]) == held
+        await publish(redis_backend, 2, first=5)
+        for handle in (exact, pattern):
+            came = await take(handle, 2)
+            assert bodies(came) == [b"5", b"6"]
+            await ack(handle, came)
+        assert "was gone and begins anew" in caplog.text
+        counts = [(s.pattern, s.ready, s.in_flight) for s in await redis_backend.status()]
+        assert counts == [("orders.#", 0, 0), (KEY, 0, 0)]
+
+    async def test_a_group(self, redis_backend, redis_client, stream, caplog):
+        """What a group that was destroyed had not settled comes again, and so does the rest."""
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        await publish(redis_backend, 4)
+        early, late, *_ = await take(handle, 4)
+        assert not await handle.settle([(early, ACKED), (late, Delayed(60.0))])
+        await redis_client.xgroup_destroy(stream, GROUP)
+        assert bodies(await take(handle, 4)) == [b"0", b"1", b"2", b"3"]
+        assert caplog.text.count("was gone and begins anew") == 1
+
+    async def test_a_group_that_goes_again_and_again_is_not_made_again_and_again(
+        self, redis_backend, redis_client, stream, caplog
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        ends = asyncio.get_running_loop().time() + 0.6
+        while asyncio.get_running_loop().time() < ends:
+            await redis_client.delete(stream)
+            await handle.fetch(1, 0.01)
+        assert caplog.text.count("was gone and begins anew") == 1
+
+    async def test_but_not_what_was_dropped_on_purpose(self, redis_server, redis_backend, prefix, caplog):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 1)
+        async with RedisBackend.from_url(redis_server.url, prefix=prefix) as admin:
+            assert await admin.drop(KEY, GROUP)
+            with pytest.raises(BackendError, match=r"`orders\.created/billing` was dropped"):
+                await handle.fetch(1, 0)
+            assert not await admin.status()
+            again = await admin.subscribe(KEY, GROUP)
+            assert len(await take(again, 1)) == 1
+
+    async def test_scripts(self, redis_backend, redis_client):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        for n in range(3):
+            await redis_client.script_flush()
+            await publish(redis_backend, 1, first=n)
+            await redis_client.script_flush()
+            await ack(handle, await take(handle, 1))
+        assert not await handle.fetch(1, 0)
+
+    async def test_when_retries_are_due(self, redis_backend, redis_client, prefix):
+        """A set that was evicted leaves retries that are due at once, and none that is stuck."""
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        await publish(redis_backend, 3)
+        assert not await handle.settle([(delivery, Delayed(60.0)) for delivery in await take(handle, 3)])
+        assert await redis_client.delete(f"abe-router:{{{prefix}{KEY}}}:delayed:{GROUP}") == 1
+        again = await take(handle, 3)
+        assert [(d.message.body, d.message.attempt) for d in again] == [(b"0", 2), (b"1", 2), (b"2", 2)]
+
+    @pytest.mark.parametrize("outcome", [RELEASED, Delayed(0.0), None])
+    async def test_messages_that_someone_deleted_are_counted(
+        self, redis_backend, redis_client, stream, outcome, caplog
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        await publish(redis_backend, 5)
+        held = await take(handle, 5)
+        if outcome:
+            assert not await handle.settle([(delivery, outcome) for delivery in held])
+        await redis_client.xtrim(stream, maxlen=2, approximate=False)
+        assert bodies(await take(handle, 2)) == [b"3", b"4"]
+        counted = re.findall(
+            rf"stream `{stream}` were deleted before group `{GROUP}` had .*: (\d)", caplog.text
+        )
+        assert sum(map(int, counted)) == 3
+        (status,) = await redis_backend.status()
+        assert (status.ready, status.in_flight, status.delayed) == (0, 2, 0)
+
+    async def test_a_dead_letter_keeps_a_message_that_was_deleted(self, redis_backend, redis_client, stream):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        (message,) = await publish(redis_backend, 1)
+        (delivery,) = await take(handle, 1)
+        await redis_client.xtrim(stream, maxlen=0, approximate=False)
+        assert not await handle.settle([(delivery, died(delivery))])
+        (letter,) = await redis_backend.dead_letters(KEY, GROUP)
+        assert letter.message.body == message.body
+
+
+class TestWhatAServerRefuses:
+    async def test_a_key_that_holds_something_else_spoils_no_other(self, redis_backend, redis_client, prefix):
+        """Publishers that go in one batch are told one by one."""
+        await redis_client.set(f"{prefix}orders.bad", "no stream")
+        keys = ["orders.a", "orders.bad", "orders.b", "orders.bad", "orders.a"]
+        told = await asyncio.gather(*(publish(redis_backend, 2, key) for key in keys), return_exceptions=True)
+        assert [type(answer).__name__ for answer in told] == [
+            "list",
+            "ServerError",
+            "list",
+            "ServerError",
+            "list",
+        ]
+        assert "WRONGTYPE" in str(told[1])
+        handle = await redis_backend.subscribe("orders.*", GROUP)
+        assert len(await take(handle, 6)) == 6
+        with pytest.raises(BackendError, match="WRONGTYPE"):
+            await redis_backend.subscribe("orders.bad", GROUP)
+
+    async def test_the_messages_before_the_refused_one_are_kept(self, redis_backend, redis_client, prefix):
+        await redis_client.set(f"{prefix}orders.bad", "no stream")
+        messages = [new_message(key, b"1") for key in ("orders.a", "orders.bad", "orders.b")]
+        with pytest.raises(BackendError):
+            await redis_backend.append(messages)
+        assert await redis_client.xlen(f"{prefix}orders.a") == 1
+        assert await redis_client.xlen(f"{prefix}orders.b") == 0
+
+    async def test_a_server_without_memory_is_unavailable_to_publishers_but_takes_acks(
+        self, redis_backend, redis_client
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 2)
+        await redis_client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(BackendUnavailable, match="OOM"):
+                await publish(redis_backend, 1)
+            await ack(handle, await take(handle, 2))
+        finally:
+            await redis_client.config_set("maxmemory", 0)
+        assert not await handle.fetch(1, 0)
+
+    async def test_a_replica_is_unavailable_until_it_is_promoted(self, redis_backend, redis_client):
+        await publish(redis_backend, 1)
+        await redis_client.execute_command("REPLICAOF", "127.0.0.1", 1)
+        try:
+            with pytest.raises(BackendUnavailable, match="READONLY"):
+                await publish(redis_backend, 1)
+        finally:
+            await redis_client.execute_command("REPLICAOF", "NO", "ONE")
+        await publish(redis_backend, 1)
+
+
+class TestHousekeeping:
+    async def test_a_closed_handle_leaves_no_consumer_unless_it_holds_something(
+        self, redis_backend, redis_client, stream
+    ):
+        idle, busy = await redis_backend.subscribe(KEY, GROUP), await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 1)
+        await take(busy, 1)
+        assert not await idle.fetch(1, 0)
+        assert len(await redis_client.xinfo_consumers(stream, GROUP)) == 2
+        await idle.close()
+        await busy.close()
+        await redis_backend.status()
+        (consumer,) = await redis_client.xinfo_consumers(stream, GROUP)
+        assert consumer["pending"] == 1
+
+    async def test_consumers_that_are_gone_are_removed_unless_they_hold_something(
+        self, redis_backend, redis_client, stream, monkeypatch
+    ):
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        await publish(redis_backend, 1)
+        await redis_client.xreadgroup(GROUP, "holds", {stream: ">"})
+        await redis_client.xgroup_createconsumer(stream, GROUP, "gone")
+        await redis_client.xclaim(stream, GROUP, "holds/lease=60000", 0, [await last(redis_client, stream)])
+        monkeypatch.setattr(sweep, "_REAPING", 0.0)
+        monkeypatch.setattr(sweep, "_GONE", 0)
+        async with asyncio.timeout(5):
+            while await consumers(redis_client, stream) != {b"holds/lease=60000"}:
+                await handle.fetch(1, 0.05)
+
+    async def test_what_nobody_fetches_after_all_is_handed_back(self, redis_server, redis_backend, prefix):
+        """A fetch that was interrupted may have got messages that no one asks for any more."""
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 3)
+        fetching = asyncio.create_task(handle.fetch(10, 10.0))
+        await asyncio.sleep(0)  # it has asked, and is interrupted before the answer
+        handle.interrupt()
+        assert not await fetching
+        async with RedisBackend.from_url(redis_server.url, prefix=prefix) as other:
+            came = await take(await other.subscribe(KEY, GROUP), 3)
+        assert [(d.message.body, d.deliveries) for d in came] == [(b"0", 1), (b"1", 1), (b"2", 1)]
+
+    async def test_large_payloads_come_in_pieces(self, redis_backend):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        body = b'"' + b"x" * 400_000 + b'"'
+        await redis_backend.append([new_message(KEY, body) for _ in range(60)])
+        sizes = []
+        while sum(sizes) < 60:
+            fetched = await handle.fetch(30, 1.0)
+            sizes.append(len(fetched))
+            await ack(handle, fetched)
+        assert max(sizes[1:]) == 10
+
+
+async def last(client, stream):
+    ((entry_id, _),) = await client.xrevrange(stream, count=1)
+    return entry_id
+
+
+async def consumers(client, stream):
+    return {consumer["name"] for consumer in await client.xinfo_consumers(stream, GROUP)}

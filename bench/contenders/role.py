@@ -16,6 +16,8 @@ from bench.tally import sent_now
 
 #: How many callers publish at once, and how many messages make a batch.
 CALLERS = WAVE = 500
+#: How many messages a caller sends between looks at the clock.
+LOOK = 10
 
 Item = tuple[str, Any]  # a key and a payload
 SendAll = Callable[[Sequence[Item]], Awaitable[None]]
@@ -94,11 +96,11 @@ async def _by_callers(publisher: Publisher, items: Sequence[Item], count: int, s
 
     async def call(number: int) -> None:
         nonlocal sent
-        for key, payload in islice(cycle(items), number, None):
-            await publisher.one(key, payload)
-            sent += 1
-            if time.perf_counter() > until:
-                return
+        mine = islice(cycle(items), number, None)
+        while time.perf_counter() < until:
+            for key, payload in islice(mine, LOOK):
+                await publisher.one(key, payload)
+            sent += LOOK
 
     await asyncio.gather(*map(call, range(count)))
     return sent / (time.perf_counter() - began)

@@ -1,0 +1,1 @@
+"""Breaks abe-router in every way we know, and counts what is lost and doubled: `python -m chaos --help`."""

@@ -1,0 +1,43 @@
+"""A way to break things, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from chaos.stage import Setup, Stage
+
+SQLITE, REDIS = "sqlite", "redis"
+
+#: Something that is done once, and over when it returns.
+Blow = Callable[[Stage], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done, to which backends, and what is expected of it.
+
+    `run` returns when the time of the stage is over and everything is as it should be again. `doubles`
+    says whether what was in hand may run twice; without it nothing may. With `exits` workers end of
+    themselves, and `spills` says that they may do so with the same other messages in hand so often that
+    these end among the dead letters too.
+    """
+
+    name: str
+    about: str
+    run: Callable[[Stage], Awaitable[None]]
+    backends: tuple[str, ...] = (SQLITE, REDIS)
+    setup: Setup = field(default_factory=Setup)
+    doubles: bool = False
+    exits: bool = False
+    spills: bool = False
+
+
+def repeated(blow: Blow, least: float, most: float) -> Blow:
+    """Return what deals a blow at random moments, so many seconds apart, while the stage's time lasts."""
+
+    async def run(stage: Stage) -> None:
+        async for _ in stage.moments(least, most):
+            await blow(stage)
+
+    return run

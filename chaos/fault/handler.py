@@ -1,0 +1,30 @@
+"""What handlers do to the router: the messages tell them."""
+
+from __future__ import annotations
+
+from chaos.fault.fault import Fault
+from chaos.fault.process import none
+from chaos.plan import BLOCKING, EXITING, FAILING, POISONOUS
+from chaos.stage import LONG, Setup
+
+FAULTS = (
+    Fault("raise", "handlers raise, reject, hang", none, setup=Setup(lease=LONG, mix=FAILING)),
+    Fault("block", "handlers block the loop", none, setup=Setup(mix=BLOCKING), doubles=True),
+    Fault(
+        "exit",
+        "handlers end the process",
+        none,
+        setup=Setup(lease=1.0, mix=EXITING, workers=3),
+        doubles=True,
+        exits=True,
+    ),
+    Fault(
+        "poison",
+        "messages that always kill",
+        none,
+        setup=Setup(lease=1.0, max_deliveries=6, mix=POISONOUS, workers=3),
+        doubles=True,
+        exits=True,
+        spills=True,
+    ),
+)

@@ -1,0 +1,149 @@
+"""What happens to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from chaos.fault.fault import REDIS, Fault, repeated
+from chaos.producer import KEY
+from chaos.stage import LONG, Setup, Stage
+from chaos.store import RedisStore
+
+#: How long the server stays away, in seconds: shorter and longer than a lease.
+AWAY = 0.1, 2.5
+#: How long a worker may take to make again what was lost, in seconds: it pauses longer each time.
+RESTORED = 3.0
+#: Most warnings and errors of a worker in that time, but for those about single messages; more is a hot loop.
+LOUD = 10
+#: How far below what it uses the server's memory is limited, in bytes, and for how long, in seconds.
+MISSING, STARVED = 64 * 1024, 0.8
+#: For how long workers stand still so that messages wait for them, in seconds.
+BACKLOG = 0.3
+#: How many messages a stranger leaves in the stream.
+TRIMMED_TO = 5
+#: How long a replica lags behind when it is promoted, in seconds.
+BEHIND = 0.3
+
+
+async def crash(stage: Stage) -> None:
+    """Kill the server, and start it again on what it kept."""
+    store = redis_of(stage)
+    with stage.afflicting():
+        store.kill()
+        await asyncio.sleep(stage.rng.uniform(*AWAY))
+        await store.start()
+
+
+async def empty(stage: Stage) -> None:
+    """Empty the server, delete a stream, destroy a group."""
+    for command in (("FLUSHALL",), ("DEL", KEY), ("XGROUP", "DESTROY", KEY, "loop")):
+        if not await _forget(stage, partial(redis_of(stage).ask, *command)):
+            stage.complaints.append(f"nobody told of the loss by {command[0]}")
+    await stage.last()
+
+
+async def fill(stage: Stage) -> None:
+    """Leave the server no memory for a while: what is refused is told, and acks go on."""
+    store = redis_of(stage)
+    before, began = stage.unaccepted(), time.time()
+    with stage.afflicting():
+        # Something must wait to be acked when nothing more is accepted.
+        for worker in stage.crew.running:
+            worker.signal(signal.SIGSTOP)
+        await asyncio.sleep(BACKLOG)
+        used = int(store.client.info("memory")["used_memory"])
+        store.ask("CONFIG", "SET", "maxmemory", used - MISSING)
+        for worker in stage.crew.running:
+            worker.signal(signal.SIGCONT)
+        await asyncio.sleep(STARVED)
+        refused = stage.unaccepted() - before
+        store.ask("CONFIG", "SET", "maxmemory", 0)
+    if refused <= 0:
+        stage.complaints.append("the memory was never short")
+    if not any(word.at > began + BACKLOG for worker in stage.crew.running for word in worker.told()):
+        stage.complaints.append("nothing was acked while memory was short")
+
+
+async def fail_over(stage: Stage) -> None:
+    """Promote a replica that lags behind, and have everybody go there."""
+    assert stage.proxy is not None
+    old = redis_of(stage)
+    folder = stage.folder / f"replica-{stage.count}"
+    folder.mkdir()
+    new = RedisStore(folder, stage.setup.redis)
+    await new.start()
+    new.ask("REPLICAOF", "127.0.0.1", old.port)
+    while new.client.info("replication")["master_link_status"] != "up":
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(BEHIND)
+    with stage.afflicting(forgets=True):
+        new.ask("REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(BEHIND)
+        old.kill()
+        stage.proxy.target = new.port
+        stage.proxy.cut()
+        stage.adopt(new)
+        # What was decided on the old server may still be told of.
+        await asyncio.sleep(BEHIND)
+
+
+async def trim(stage: Stage) -> None:
+    """Have a stranger trim the stream while messages wait in it.
+
+    Nobody tells of that: what was trimmed before it was handed out leaves no trace.
+    """
+
+    def trimmed() -> None:
+        workers = stage.crew.running
+        for worker in workers:
+            worker.signal(signal.SIGSTOP)
+        time.sleep(BACKLOG)
+        redis_of(stage).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
+        for worker in workers:
+            worker.signal(signal.SIGCONT)
+
+    await _forget(stage, trimmed)
+    await stage.last()
+
+
+async def _forget(stage: Stage, how: Callable[[], object]) -> bool:
+    """Have the server forget something, from which workers must recover quietly; say whether one told of it."""
+    stage.count += 1
+    await asyncio.sleep(stage.rng.uniform(0.3, 0.6))
+    began = time.time()
+    with stage.afflicting(forgets=True):
+        how()
+    await asyncio.sleep(RESTORED)
+    told = [worker.complaints(since=began) for worker in stage.crew.running]
+    stage.complaints += [
+        f"{len(each)} complaints in {RESTORED:g} s: {each[0]}" for each in told if len(each) > LOUD
+    ]
+    return any(told)
+
+
+def redis_of(stage: Stage) -> RedisStore:
+    """Return the server of a stage."""
+    assert isinstance(stage.store, RedisStore)
+    return stage.store
+
+
+EVERYSEC = Setup(redis={"appendfsync": "everysec"})
+FAULTS = (
+    Fault("crash", "Redis killed, fsync always", repeated(crash, 0.3, 0.8), (REDIS,), doubles=True),
+    Fault(
+        "everysec",
+        "Redis killed, fsync everysec",
+        repeated(crash, 0.3, 0.8),
+        (REDIS,),
+        EVERYSEC,
+        doubles=True,
+    ),
+    Fault("memory", "Redis out of memory", repeated(fill, 0.2, 0.4), (REDIS,), Setup(lease=LONG)),
+    Fault("empty", "Redis emptied", empty, (REDIS,), doubles=True),
+    Fault("trim", "a stream trimmed by a stranger", trim, (REDIS,), doubles=True),
+    Fault("failover", "a replica promoted", fail_over, (REDIS,), Setup(proxied=True), doubles=True),
+)

@@ -1,0 +1,54 @@
+"""What happened, one line for each fact, written by whoever saw it and changed by nobody."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+#: A producer is about to publish a message, and the backend has accepted it.
+ASKED, ACCEPTED = "A", "P"
+#: A handler began, and came to its end.
+STARTED, ENDED = "S", "E"
+#: A handler is about to stop the event loop of its worker.
+BLOCKED = "B"
+
+
+class Entry(NamedTuple):
+    """One line; `number` is that of the plan, `message` the id, `at` is in seconds since the epoch."""
+
+    kind: str
+    number: int
+    message: str
+    group: str
+    attempt: int
+    pid: int
+    at: float
+
+
+class Ledger:
+    """A file that many processes append to; each line is one write, so no two ever mix."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(self, kind: str, number: int, message: str, group: str = "-", attempt: int = 0) -> None:
+        """Append a line; it is there for everybody when this returns."""
+        line = f"{kind} {number} {message} {group} {attempt} {os.getpid()} {time.time():.6f}\n"
+        os.write(self._fd, line.encode())
+
+
+def read(path: Path) -> list[Entry]:
+    """Return what the ledger holds so far."""
+    return list(_entries(path))
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    with path.open() as lines:
+        for line in lines:
+            if not line.endswith("\n"):  # it is being written
+                return
+            kind, number, message, group, attempt, pid, at = line.split()
+            yield Entry(kind, int(number), message, group, int(attempt), int(pid), float(at))

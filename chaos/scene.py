@@ -1,0 +1,60 @@
+"""The routes under test, as a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: How long handlers may take, and a worker to end, in seconds.
+TIMEOUT, DRAIN = 1.0, 5.0
+#: How often handlers are tried: as often as they fail, and as time may run out while a worker stands still.
+ATTEMPTS = 8
+#: How often a message is handed out at most: far more often than workers die.
+MAX_DELIVERIES = 100
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A routes file; `lease` is in seconds, `guests` are groups that nobody counts."""
+
+    backend: str
+    lease: float
+    max_deliveries: int = MAX_DELIVERIES
+    concurrency: int = 4
+    guests: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The file."""
+        guests = "".join(
+            f"      {name}: {{handler: 'chaos.handler:look_on', start: latest}}\n" for name in self.guests
+        )
+        return _TEXT.format(
+            backend=self.backend,
+            lease=f"{self.lease * 1000:.0f}ms",
+            timeout=f"{TIMEOUT * 1000:.0f}ms",
+            drain=f"{DRAIN * 1000:.0f}ms",
+            attempts=ATTEMPTS,
+            max_deliveries=self.max_deliveries,
+            concurrency=self.concurrency,
+            guests=guests,
+        )
+
+
+_TEXT = """\
+backend: {backend}
+defaults:
+  concurrency: {concurrency}
+  lease: {lease}
+  timeout: {timeout}
+  drain: {drain}
+  max_deliveries: {max_deliveries}
+  retry: {{attempts: {attempts}, initial: 50ms, max: 200ms}}
+routes:
+  chaos.work:
+    consumers:
+      loop: {{handler: 'chaos.handler:work', emit: chaos.done}}
+      thread: chaos.handler:work_in_thread
+{guests}  chaos.done:
+    consumers:
+      follow: chaos.handler:follow
+"""

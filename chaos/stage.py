@@ -1,0 +1,281 @@
+"""Where a fault plays: a backend, workers, a producer, and what becomes known of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from chaos import plan, worker
+from chaos.checker import DIED, Affliction, Finding, Told, check
+from chaos.disk import Disk
+from chaos.ledger import ACCEPTED, ASKED, BLOCKED, Entry, read
+from chaos.process import Process
+from chaos.proxy import Proxy
+from chaos.scene import DRAIN, MAX_DELIVERIES, TIMEOUT, Scene
+from chaos.store import RedisStore, SQLiteStore, Store
+from chaos.worker import Crew, Worker
+
+#: What recovery may take beyond the lease, in seconds.
+MARGIN = 2.0
+#: A lease long enough that none runs out where nothing holds a worker up for so long, in seconds.
+LONG = 6.0
+#: Messages published at once at the beginning, and then a second.
+BURST, RATE = 100, 100.0
+#: Longest time, in seconds, without a sign of progress while something is left to do.
+STANDSTILL = 6.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a stage is set; `lease` is in seconds, `redis` are options of redis.conf.
+
+    `mix` is what handlers do. A `proxied` server is reached through a proxy. `program` runs in place of
+    `abe-router serve`.
+    """
+
+    lease: float = 2.0
+    max_deliveries: int = MAX_DELIVERIES
+    mix: plan.Mix = field(default_factory=dict[str, int])
+    redis: Mapping[str, str] = field(default_factory=dict)
+    proxied: bool = False
+    small_disk: bool = False
+    workers: int = 2
+    program: Path | None = None
+
+
+class Stage:
+    """One run; a context manager. `seconds` is how long faults go on, `folder` is empty."""
+
+    def __init__(self, setup: Setup, backend: str, *, seed: int, seconds: float, folder: Path) -> None:
+        self.setup, self.folder, self._seed, self._seconds = setup, folder, seed, seconds
+        self.rng = random.Random(f"{seed}/{backend}")
+        self.store: Store = (
+            SQLiteStore(folder / "data") if backend == "sqlite" else RedisStore(folder / "data", setup.redis)
+        )
+        self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"
+        # Of their own, since a producer reads them when it begins, and edits may be faulty at that moment.
+        self._published = folder / "published.yaml"
+        self.crew = Crew(setup.workers, self._worker, self.rng)
+        self.proxy: Proxy | None = None
+        self.disk: Disk | None = None
+        self.producers: list[Process] = []
+        #: What was done otherwise than by killing workers.
+        self.afflictions: list[Affliction] = []
+        #: How often something was done, how long each took to be right again, in seconds, and what was wrong.
+        self.count, self.recoveries, self.complaints = 0, list[float](), list[str]()
+        self._over = 0.0
+        self._changing_producers = asyncio.Lock()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        data = self.folder / "data"
+        data.mkdir()
+        async with AsyncExitStack() as stack:
+            if self.setup.small_disk:
+                self.disk = stack.enter_context(Disk(data))
+            stack.push_async_callback(self.store.stop)
+            await self.store.start()
+            self.scene = Scene(self.store.url, self.setup.lease, self.setup.max_deliveries)
+            if self.setup.proxied:
+                assert isinstance(self.store, RedisStore)
+                self.proxy = await stack.enter_async_context(Proxy(self.store.port))
+                self.scene = replace(self.scene, backend=self.store.url_at(self.proxy.port))
+            stack.push_async_callback(self._end)
+            self.routes.write_text(self.scene.text)
+            self._published.write_text(self.scene.text)
+            self.ledger.touch()
+            await asyncio.gather(self.produce(), self.crew.start())
+            self._over = time.monotonic() + self._seconds
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time for faults is over."""
+        return time.monotonic() >= self._over
+
+    async def moments(self, least: float, most: float) -> AsyncIterator[int]:
+        """Yield at random moments, so many seconds apart, until the time is over; count them."""
+        while not self.is_over:
+            await asyncio.sleep(self.rng.uniform(least, most))
+            self.count += 1
+            yield self.count
+
+    async def last(self) -> None:
+        """Wait until the time is over."""
+        await asyncio.sleep(max(0.0, self._over - time.monotonic()))
+
+    async def produce(self) -> None:
+        """Kill the producer if there is one, and start one that goes on after the last number that was used.
+
+        Return when it has begun. One that cannot, as the backend cannot be reached, is followed by another.
+        """
+        async with self._changing_producers:
+            if self.producers:
+                await self.producers[-1].end()
+            await self._produce()
+
+    async def _produce(self) -> None:
+        while True:
+            first = max((entry.number for entry in self.entries() if entry.kind == ASKED), default=-1) + 1
+            words: list[Any] = [
+                sys.executable,
+                "-m",
+                "chaos.producer",
+                self.folder,
+                "--routes",
+                self._published,
+            ]
+            words += ["--seed", self._seed, "--first", first, "--mix", json.dumps(dict(self.setup.mix))]
+            words += ["--rate", RATE, "--burst", 0 if self.producers else BURST]
+            producer = Process([str(word) for word in words], {}, self.folder / "producer.log")
+            await producer.start()
+            self.producers.append(producer)
+            while producer.is_running:
+                if any(entry.pid == producer.pid for entry in self.entries()):
+                    return
+                await asyncio.sleep(0.02)
+
+    def adopt(self, store: Store) -> None:
+        """Go on with another backend, and stop it at the end."""
+        self._stack.push_async_callback(store.stop)
+        self.store = store
+
+    def entries(self) -> list[Entry]:
+        """Return the ledger so far."""
+        return read(self.ledger)
+
+    def unaccepted(self) -> int:
+        """Return how many messages were asked for and not accepted, or not yet."""
+        kinds = [entry.kind for entry in self.entries()]
+        return kinds.count(ASKED) - kinds.count(ACCEPTED)
+
+    @contextmanager
+    def afflicting(
+        self, pid: int | None = None, *, lasts: float = 0.0, forgets: bool = False
+    ) -> Iterator[None]:
+        """Note that what is done meanwhile, and `lasts` for so many seconds more, afflicts a worker or all."""
+        begin = time.time()
+        try:
+            yield
+        finally:
+            self.afflictions.append(Affliction(begin, time.time() + lasts, pid, forgets))
+
+    async def finish(self) -> Finding:
+        """End the producer, wait until all that was accepted is done, drain the workers, and judge."""
+        code, _ = await self.producers[-1].terminate()
+        if code:
+            self.complaints.append(f"the producer ended with {code}; see {self.producers[-1].log}")
+        await self._until(lambda: not self._finding().lost)
+        self.crew.stop_replacing()
+        _, letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
+        for late in (worker for worker in self.crew.running if not worker.is_up):
+            await late.end()
+        for code, seconds in await asyncio.gather(*(one.terminate() for one in self.crew.running)):
+            self.drained(code, seconds)
+        dead = {(letter["message_id"], _group(letter["route"])) for letter in letters}
+        return self._finding(dead, await self._numbers(letters))
+
+    def drained(self, code: int, seconds: float) -> None:
+        """Note how a worker ended that was asked to."""
+        if code:
+            self.complaints.append(f"a worker that was asked to end did so with {code}")
+        if seconds > DRAIN + 1:
+            self.complaints.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")
+
+    async def ask(self, *words: str) -> Any:
+        """Return what a command of `abe-router` prints as JSON."""
+        asking = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "abe_router", *words, "--json", "--backend", self.store.url),
+            *("-c", str(self.routes)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asking.communicate()
+        if asking.returncode:
+            raise RuntimeError(f"abe-router {' '.join(words)}: {err.decode()}")
+        return json.loads(out)
+
+    async def _numbers(self, letters: Sequence[Mapping[str, str]]) -> dict[str, int]:
+        """Return the numbers of the dead that nobody published under them: their payloads say."""
+        known = {entry.message for entry in self.entries()}
+        numbers = {}
+        for letter in letters:
+            if letter["message_id"] not in known:
+                shown = await self.ask("dead", "show", letter["route"], letter["id"])
+                numbers[letter["message_id"]] = shown["payload"]["n"]
+        return numbers
+
+    def _finding(
+        self, dead: set[tuple[str, str]] | None = None, numbers: Mapping[str, int] | None = None
+    ) -> Finding:
+        """Judge; without a list of the dead, by what the workers told of them."""
+        entries = self.entries()
+        told = [word for one in self.crew.all for word in one.told()]
+        if dead is None:
+            dead = {(word.message, word.group) for word in told if word.outcome == DIED}
+        asked = {e.number for e in entries if e.kind == ASKED}
+        doomed = {number for number in asked if plan.is_doomed(self._seed, number, self.setup.mix)}
+        blocked = [
+            Affliction(e.at, e.at + plan.BLOCKS * self.setup.lease, e.pid)
+            for e in entries
+            if e.kind == BLOCKED
+        ]
+        afflictions = [*self.crew.deaths(), *blocked, *self.afflictions]
+        return check(entries, told, dead=dead, doomed=doomed, afflictions=afflictions, numbers=numbers)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait until something is so, or nothing moves any more."""
+        size, moved_at = 0, time.monotonic()
+        while not done():
+            await asyncio.sleep(0.2)
+            if (now := self.ledger.stat().st_size) != size:
+                size, moved_at = now, time.monotonic()
+            if time.monotonic() - moved_at > self.setup.lease + STANDSTILL:
+                return
+
+    async def _settled(self) -> None:
+        """Wait until the backend has nothing left to do; complain of what is left after a lease and more."""
+        until = time.monotonic() + self.setup.lease + MARGIN
+        while left := await self._left():
+            if time.monotonic() > until:
+                self.complaints += left
+                return
+            await asyncio.sleep(0.2)
+
+    async def _left(self) -> list[str]:
+        """Return what the backend still has to do, in words."""
+        found = []
+        for row in (await self.ask("status"))["routes"]:
+            count = sum(row[name] or 0 for name in ("ready", "in_flight", "delayed"))
+            if row["in_file"] and count:
+                found.append(f"{count} stuck in {row['route']}")
+        return found
+
+    def _worker(self, number: int) -> Worker:
+        environment = {
+            "CHAOS_FOLDER": str(self.folder),
+            "CHAOS_LEASE": str(self.setup.lease),
+            "CHAOS_TIMEOUT": str(TIMEOUT),
+        }
+        log = self.folder / f"worker-{number}.log"
+        return Worker(worker.argv(self.setup.program, self.routes), environment, log)
+
+    async def _end(self) -> None:
+        await self.crew.close()
+        await asyncio.gather(*(producer.end() for producer in self.producers))
+
+
+def _group(route: str) -> str:
+    return route.rpartition("/")[2]

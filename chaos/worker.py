@@ -1,0 +1,146 @@
+"""The workers: `abe-router serve`, as many as asked for, each replaced when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from chaos.checker import DIED, HANDLED, Affliction, Told
+from chaos.process import Process
+
+#: How long a worker may take to say that it runs, in seconds.
+PATIENCE = 20.0
+#: Until a worker that could not start is replaced, in seconds.
+REST = 0.2
+#: Events that say that an outcome is kept.
+_OUTCOMES = {HANDLED, DIED, "retried", "skipped"}
+
+
+class Worker(Process):
+    """One worker, that tells of every message it settled."""
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Go through its log."""
+        with self.log.open() as lines:
+            for line in lines:
+                if line.startswith("{") and line.endswith("}\n"):
+                    yield json.loads(line)
+
+    def told(self) -> Iterator[Told]:
+        """Go through the outcomes it told."""
+        for line in self.lines():
+            if line["event"] in _OUTCOMES:
+                attempt = line.get("attempt") or line.get("attempts") or 0
+                group = line["route"].rpartition("/")[2]
+                yield Told(line["event"], line["message_id"], group, attempt, self.pid, _moment(line["ts"]))
+
+    def last_reload(self) -> tuple[float, str]:
+        """Return when the table in force came into force, in seconds since the epoch, and its hash."""
+        reloads = [
+            (_moment(line["ts"]), line["table"]) for line in self.lines() if line["event"] == "reloaded"
+        ]
+        return reloads[-1] if reloads else (0.0, "")
+
+    def complaints(self, since: float) -> list[str]:
+        """Return its warnings and errors since then, in seconds since the epoch, but those of single messages."""
+        since -= 0.001  # the log cuts its times to milliseconds
+        return [
+            line["message"]
+            for line in self.lines()
+            if line["level"] in ("warning", "error")
+            and "message_id" not in line
+            and _moment(line["ts"]) >= since
+        ]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has begun to run its routes."""
+        return any(line["event"] == "reloaded" for line in self.lines())
+
+    async def up(self) -> None:
+        """Wait until it is up, or has ended."""
+        until = time.monotonic() + PATIENCE
+        while self.is_running and not self.is_up:
+            if time.monotonic() > until:
+                raise RuntimeError(f"a worker does not start; see {self.log}")
+            await asyncio.sleep(0.02)
+
+
+class Crew:
+    """So many workers at any time; `make` makes one, not yet started."""
+
+    def __init__(self, size: int, make: Callable[[int], Worker], rng: random.Random) -> None:
+        self._size, self._make, self._rng = size, make, rng
+        #: All there ever were.
+        self.all: list[Worker] = []
+        self._keeping: list[asyncio.Task[None]] = []
+        self._numbers = count(1)
+        self._closing = False
+
+    async def start(self) -> None:
+        """Start them, and wait until all run."""
+        self._keeping = [asyncio.create_task(self._keep()) for _ in range(self._size)]
+        while len(self.all) < self._size:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(worker.up() for worker in self.all))
+
+    async def close(self) -> None:
+        """Kill them all."""
+        self.stop_replacing()
+        await asyncio.gather(*(worker.end() for worker in self.all))
+        await asyncio.gather(*self._keeping)
+
+    def stop_replacing(self) -> None:
+        """Let those that end be the last."""
+        self._closing = True
+
+    def pick(self) -> Worker | None:
+        """Return one that is up, None unless another is up too, so that work goes on."""
+        up = [worker for worker in self.running if worker.is_up and not worker.is_awaited]
+        return self._rng.choice(up) if len(up) > 1 else None
+
+    @property
+    def running(self) -> Sequence[Worker]:
+        """Those that have not ended."""
+        return [worker for worker in self.all if worker.is_running]
+
+    def crashed(self) -> list[Worker]:
+        """Return those that ended and nobody wanted them to."""
+        return [worker for worker in self.all if worker.ended_at and not worker.is_awaited]
+
+    def deaths(self) -> list[Affliction]:
+        """Return when which of them died; to drain is not to die."""
+        return [
+            Affliction(worker.killed_at or worker.ended_at, worker.ended_at, worker.pid)
+            for worker in self.all
+            if worker.ended_at and (worker.killed_at or not worker.is_awaited)
+        ]
+
+    async def _keep(self) -> None:
+        """Run one worker after the other."""
+        while not self._closing:
+            worker = self._make(next(self._numbers))
+            await worker.start()
+            self.all.append(worker)
+            await worker.wait()
+            if not worker.is_up:  # the file was faulty, or the backend away: as a supervisor, wait a little
+                await asyncio.sleep(REST)
+
+
+def argv(program: Path | None, routes: Path) -> list[str]:
+    """Return the command of a worker: `abe-router serve`, or a program that takes the same arguments."""
+    start = ["-m", "abe_router"] if program is None else [str(program)]
+    words = ["serve", str(routes), "--log-format", "json", "--log-level", "debug"]
+    return [sys.executable, *start, *words]
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import pytest
 from hypothesis import given
@@ -85,7 +86,9 @@ def test_ids_are_unique_also_across_a_fork():
     mine = {new_id() for _ in range(1000)}
     assert len(mine) == 1000
     reader, writer = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other tests may have left threads behind
+        child = os.fork()
     if child == 0:
         os.write(writer, new_id().encode())
         os._exit(0)

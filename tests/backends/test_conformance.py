@@ -16,7 +16,7 @@ class TestMemory(BackendConformance):
 
 
 class TestSQLite(BackendConformance):
-    lease, pause = 0.2, 0.02
+    lease, pause = 0.1, 0.02
 
     @pytest.fixture(autouse=True)
     def _file(self, tmp_path):
@@ -24,7 +24,7 @@ class TestSQLite(BackendConformance):
 
 
 class TestRedis(BackendConformance):
-    lease, pause = 0.2, 0.02
+    lease, pause = 0.1, 0.02
 
     @pytest.fixture(autouse=True)
     def _server(self, redis_server):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.source import Agenda, Source
-from abe_router.backends.redis.sweep import Sweep
+from abe_router.backends.redis.sweep import INTERVAL, Sweep
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -28,3 +29,20 @@ def test_what_is_expected_within_the_millisecond_may_be_expected_once_more(loop_
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         assert runner.run(expect_twice()).claim
+
+
+async def test_a_shorter_lease_is_looked_after_at_once(monkeypatch):
+    sweep, looked = Sweep(None, SimpleNamespace(up=True)), asyncio.Event()
+
+    async def look():
+        looked.set()
+
+    monkeypatch.setattr(sweep, "look", look)
+    running = asyncio.create_task(sweep.run())
+    for lease in (30.0, 0.1):
+        await asyncio.sleep(0.01)
+        assert not looked.is_set()
+        sweep.add(Source(Names(""), "orders", "billing", "me", lease, "0", Agenda(lambda: None)))
+    async with asyncio.timeout(INTERVAL / 2):
+        await looked.wait()
+    running.cancel()

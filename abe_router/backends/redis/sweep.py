@@ -37,10 +37,14 @@ class Sweep:
         # With their times: a handle of uvloop's knows none when it is due within the millisecond.
         self._timers: dict[tuple[str, str], tuple[float, asyncio.Handle]] = {}
         self._reaped_at = self._loop.time()
+        self._shortest = HORIZON
+        self._shorter = asyncio.Event()
 
     def add(self, source: Source) -> None:
         """Look after a source."""
         self._sources[source] = None
+        if source.lease < self._shortest:
+            self._shorter.set()
         self._peers.setdefault((source.stream, source.group), set()).add(source)
 
     def remove(self, source: Source) -> None:
@@ -68,8 +72,7 @@ class Sweep:
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
         while True:
-            shortest = min((source.lease for source in self._sources), default=HORIZON) / 1000
-            await asyncio.sleep(min(INTERVAL, max(SHORTEST, shortest / 2)))
+            await self._pause()
             try:
                 await self.look()
                 if self._loop.time() - self._reaped_at > _REAPING:
@@ -79,6 +82,19 @@ class Sweep:
                 continue  # whoever fetches is told of it
             if not self._waker.up:
                 self._waker.ring_all()
+
+    async def _pause(self) -> None:
+        """Wait until it is time to look again, which a source with a shorter lease brings forward."""
+        began = self._loop.time()
+        while True:
+            self._shorter.clear()
+            self._shortest = min((source.lease for source in self._sources), default=HORIZON)
+            pause = began + min(INTERVAL, max(SHORTEST, self._shortest / 2000)) - self._loop.time()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._shorter.wait()
+            except TimeoutError:
+                return
 
     async def look(self) -> None:
         """Look once at all sources."""

@@ -61,7 +61,7 @@ class DelayTests(Suite):
         assert not await handle.settle([(first, Delayed(0.0))])
         (second,) = await take(handle, 1)
         await handle.close()
-        other = await store.subscribe()
+        other = await store.subscribe(lease=self.lease * 2)
         (third,) = await take(other, 1, within=self.lease + SOON)
         assert (third.message.attempt, third.deliveries) == (2, 3)
         assert third.failed_at == second.failed_at is not None

@@ -37,7 +37,8 @@ class LeaseTests(Suite):
     @check("leases")
     async def test_a_closed_handle_keeps_nothing_beyond_the_lease(self, store: Store) -> None:
         """Lost otherwise: the pending entries of a worker whose name is removed as it leaves."""
-        leaving, staying = await store.subscribe(lease=self.lease), await store.subscribe()
+        leaving = await store.subscribe(lease=self.lease)
+        staying = await store.subscribe(lease=self.lease)
         sent = await store.publish(5)
         await take(leaving, 5)
         await leaving.close()

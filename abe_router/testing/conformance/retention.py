@@ -39,7 +39,7 @@ class RetentionTests(Suite):
         await ack(handle, taken[:1] + taken[2:])
         await _trim(store.backend)
         await handle.close()
-        once(sent[1:2], await take(await store.subscribe(), 1))
+        once(sent[1:2], await take(await store.subscribe(lease=self.lease), 1))
 
     @check("leases", "delays")
     async def test_what_waits_for_a_retry_is_kept(self, store: Store) -> None:

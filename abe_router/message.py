@@ -35,6 +35,8 @@ _unpack = msgspec.msgpack.Decoder().decode
 #: In MessagePack, a float whose exponent is all ones: NaN and the infinities (IEEE 754). Part of a number
 #: may look so too.
 _LIKE_NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+#: What a decimal that is no number is written with: NaN, sNaN, Infinity. As integers they are found at once.
+_N, _I = ord("N"), ord("I")
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -70,8 +72,11 @@ def encode(payload: Any) -> bytes:
         body = _encode(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadUnencodable(f"payload is not JSON: {error}") from None
-    # msgspec writes NaN and the infinities as null, which would lose them without a word.
-    if b"null" in body and _has_non_finite(payload):
+    # msgspec writes floats that are no number as null, which would lose them without a word, and decimals as
+    # bare words. Most bodies hold none of the letters looked for; `find` takes two thirds of the time of `in`.
+    if (body.find(b"null") >= 0 and _has_non_finite(payload)) or (
+        (_N in body or _I in body) and _has_words(body)
+    ):
         raise PayloadUnencodable("payload is not JSON: NaN and infinity have no JSON form")
     if fault := _limits(body):
         raise PayloadUnencodable(fault)
@@ -123,6 +128,17 @@ def _has_non_finite(payload: Any) -> bool:
     """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
     try:
         packed = _pack(payload)
+def _has_words(body: bytes) -> bool:
+    """Say whether what msgspec wrote holds, outside of strings, a word that JSON does not have."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return False
+    try:
+        _decode(body)
+    except msgspec.DecodeError:
+        return True
+    return False
+
+
     except (TypeError, ValueError, OverflowError):  # integers beyond 64 bits
         return _finds_non_finite(payload)
     return _LIKE_NON_FINITE.search(packed) is not None and _finds_non_finite(_unpack(packed))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import PayloadMalformed, PayloadUnencodable
 from abe_router.message import MAX_BYTES, MAX_DEPTH, decode, encode, new_id, new_message
 
@@ -32,6 +34,23 @@ def test_every_json_value_comes_back_as_it_was(value):
 def test_nan_and_infinity_are_refused_rather_than_turned_into_null(value):
     with pytest.raises(PayloadUnencodable, match="NaN"):
         encode(value)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "sNaN12", "Infinity"])
+def test_a_decimal_that_is_no_number_is_refused_rather_than_written_as_it_is(value):
+    with pytest.raises(PayloadUnencodable, match="NaN"):
+        encode({"price": Decimal(value)})
+
+
+async def test_a_decimal_that_is_no_number_is_refused_by_the_unchecked_publish_too():
+    backend = MemoryBackend()
+    with pytest.raises(PayloadUnencodable, match="NaN"):
+        await backend.publish("orders.created", Decimal("NaN"))
+    assert await (await backend.subscribe("orders.created", "billing")).fetch(1, 0) == []
+
+
+def test_text_may_say_nan_and_infinity():
+    assert encode({"NaN": "Infinity", "price": Decimal("1.10")}) == b'{"NaN":"Infinity","price":1.10}'
 
 
 def test_none_is_a_payload():

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 
 from abe_router.backend import Backend
 from abe_router.errors import BackendError
 
 _log = logging.getLogger(__name__)
 
-#: When the backend is trimmed for the first time, and how long it then rests each time, in seconds.
+#: When the backend is trimmed for the first time, and how long it then rests at most, in seconds.
 FIRST, EVERY = 3.0, 10.0
+#: How many messages a trim is to remove: it comes as much sooner as the last one removed more.
+PORTION = 5_000
 
 
 class Housekeeping:
-    """Trims a backend now and then, from the first `follow` until `stop`."""
+    """Trims a backend now and then, from the first `follow` until `stop`.
 
-    def __init__(self, backend: Backend, *, first: float = FIRST, every: float = EVERY) -> None:
+    It rests at least as long as it works, and keeps up with what is settled: the more a trim removes, the
+    sooner the next one comes. `rest` and `clock` are the event loop's, but for tests.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        first: float = FIRST,
+        every: float = EVERY,
+        rest: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._backend, self._first, self._every = backend, first, every
+        self._rest, self._clock = rest, clock
         self._retain: Mapping[str, float] = {}
         self._running: asyncio.Task[None] | None = None
 
@@ -37,14 +53,30 @@ class Housekeeping:
             await asyncio.wait({running})
 
     async def _run(self) -> None:
-        await asyncio.sleep(self._first)
+        # Until it has trimmed once, other processes on the backend do not know what it wants kept.
+        pause = 0.0 if self._retain else self._first
+        last = self._clock()
         while True:
-            try:
-                while removed := await self._backend.trim(self._retain):
-                    _log.debug("removed %d settled messages", removed)
-                    await asyncio.sleep(0)
-            except BackendError as error:
-                _log.debug("settled messages are removed later: %s", error)
-            except Exception:  # noqa: BLE001  a provider's fault here must not end it, nor anything else
-                _log.debug("settled messages are removed later", exc_info=True)
-            await asyncio.sleep(self._every)
+            await self._rest(pause)
+            began = self._clock()
+            removed = await self._trim()
+            pause = self._pause(removed, began - last, self._clock() - began)
+            last = began
+
+    def _pause(self, removed: int, since: float, worked: float) -> float:
+        """Return how long to rest after a trim that removed what had piled up in `since` seconds."""
+        if not removed:
+            return self._every
+        return max(worked, min(self._every, since * PORTION / removed))
+
+    async def _trim(self) -> int:
+        try:
+            removed = await self._backend.trim(self._retain)
+        except BackendError as error:
+            _log.debug("settled messages are removed later: %s", error)
+            return 0
+        except Exception:  # noqa: BLE001  a provider's fault here must not end it, nor anything else
+            _log.debug("settled messages are removed later", exc_info=True)
+            return 0
+        _log.debug("removed %d settled messages", removed)
+        return removed

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from abe_router.backend import ACKED
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendUnavailable
-from abe_router.housekeeping import Housekeeping
+from abe_router.housekeeping import EVERY, FIRST, PORTION, Housekeeping
 
 
 class Trimmed(MemoryBackend):
@@ -48,6 +50,70 @@ async def test_it_follows_an_edit_and_ends_when_told():
     assert len(asyncio.all_tasks()) == 1
 
 
+class Settling(MemoryBackend):
+    """Removes, at each trim, what was settled meanwhile: so many a second, by a clock that rests move on."""
+
+    def __init__(self, rate, *, backlog=0, most=50_000, takes=0.001):
+        super().__init__()
+        self.now, self.rate, self.takes, self.most = 0.0, rate, takes, most
+        self.left, self.seen, self.rests, self.removed = float(backlog), 0.0, [], []
+
+    async def trim(self, retain):
+        self.left += (self.now - self.seen) * self.rate
+        self.seen = self.now
+        self.removed.append(min(int(self.left), self.most))
+        self.left -= self.removed[-1]
+        self.now += self.takes
+        return self.removed[-1]
+
+    async def rest(self, seconds):
+        self.rests.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+async def kept_for(backend, seconds):
+    """Keep house until so many seconds have passed by the backend's clock."""
+    keeping = Housekeeping(backend, rest=backend.rest, clock=lambda: backend.now)
+    keeping.follow({})
+    while backend.now < seconds:
+        await asyncio.sleep(0)
+    await keeping.stop()
+
+
+@pytest.mark.parametrize("rate", [0, 10, 300])
+async def test_a_trickle_is_removed_every_ten_seconds_and_no_more_often(rate):
+    backend = Settling(rate)
+    await kept_for(backend, 1_000)
+    assert backend.rests[0] == FIRST
+    assert min(backend.rests[1:]) == EVERY
+
+
+@pytest.mark.parametrize("rate", [2_000, 50_000, 500_000])
+async def test_it_keeps_up_with_what_is_settled_and_a_trim_stays_small(rate):
+    backend = Settling(rate)
+    await kept_for(backend, 60)
+    assert backend.left <= rate * FIRST
+    assert all(abs(removed - PORTION) < PORTION / 2 for removed in backend.removed[-5:])
+    assert sum(backend.rests) >= 60 / 2
+
+
+async def test_what_had_piled_up_before_is_worked_off_in_half_of_the_time():
+    backend = Settling(0, backlog=1_000_000, most=10_000, takes=0.01)
+    await kept_for(backend, 8)
+    assert backend.left == 0
+    assert min(backend.rests) == pytest.approx(0.01)
+
+
+async def test_a_wish_to_keep_something_is_made_known_at_once():
+    backend = Settling(0)
+    keeping = Housekeeping(backend, rest=backend.rest, clock=lambda: backend.now)
+    keeping.follow({"orders.created": 60.0})
+    await asyncio.sleep(0)
+    assert backend.rests == [0.0]
+    await keeping.stop()
+
+
 async def test_what_is_settled_is_removed_until_nothing_is_left(monkeypatch):
     monkeypatch.setattr("abe_router.backends.memory.log.LOOKED_AT", 10)
     backend = MemoryBackend()
@@ -55,7 +121,7 @@ async def test_what_is_settled_is_removed_until_nothing_is_left(monkeypatch):
     for number in range(100):
         await backend.publish("orders.created", number)
     await handle.settle([(d, ACKED) for d in await handle.fetch(100, 1.0)])
-    keeping = Housekeeping(backend, first=0.0)
+    keeping = Housekeeping(backend, first=0.0, every=0.0)
     keeping.follow({})
     async with asyncio.timeout(5):
         while backend._log._kept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -16,10 +17,24 @@ from pathlib import Path
 
 
 class Severity(StrEnum):
-    """How bad it is: an error refuses the file, a warning does not."""
+    """How bad it is: an error refuses the file, a warning does not.
+
+    What is found in other things than files may also be fit to know, or sound.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    INFO = "info"
+    OK = "ok"
+
+
+_TINTS = {
+    Severity.ERROR: "\033[1;31m",
+    Severity.WARNING: "\033[1;33m",
+    Severity.INFO: "\033[1;36m",
+    Severity.OK: "\033[1;32m",
+}
+_BLUE, _BOLD, _RESET = "\033[1;34m", "\033[1m", "\033[0m"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,10 +104,8 @@ def render_text(diagnostic: Diagnostic, source: str | None, *, color: bool = Fal
     Colour is an addition: every part says without it what it is.
     """
     d = diagnostic
-    tint = "\033[1;31m" if d.severity is Severity.ERROR else "\033[1;33m"
-    blue, bold, reset = ("\033[1;34m", "\033[1m", "\033[0m") if color else ("", "", "")
-    tint = tint if color else ""
-    out = [f"{tint}{d.severity}[{d.code}]{reset}{bold}: {_printable(d.message)}{reset}"]
+    blue, tint, reset = (_BLUE, _TINTS[d.severity], _RESET) if color else ("", "", "")
+    out = [render_headline(d.severity, d.code, d.message, color=color)]
     lines = source.splitlines() if source is not None else []
     gutter = " " * len(str(d.line))
     out.append(f"{gutter}{blue}-->{reset} {d.path}:{d.line}:{d.column}")
@@ -103,8 +116,30 @@ def render_text(diagnostic: Diagnostic, source: str | None, *, color: bool = Fal
         out.append(f"{blue}{d.line} |{reset} {text}")
         out.append(f"{gutter} {blue}|{reset} {' ' * before}{tint}{'^' * under}{label}{reset}")
     if d.hint:
-        out += ["", f"{blue}hint{reset}: {_printable(d.hint)}"]
+        out += ["", render_hint(d.hint, color=color)]
     return "\n".join(out) + "\n"
+
+
+def render_headline(severity: Severity, code: str, message: str, *, color: bool = False) -> str:
+    """Render the line that stands on its own, as `warning[W101]: the message`."""
+    tint, bold, reset = (_TINTS[severity], _BOLD, _RESET) if color else ("", "", "")
+    return f"{tint}{severity}[{code}]{reset}{bold}: {_printable(message)}{reset}"
+
+
+def render_hint(hint: str, *, color: bool = False) -> str:
+    """Render the line that says how to mend it."""
+    blue, reset = (_BLUE, _RESET) if color else ("", "")
+    return f"{blue}hint{reset}: {_printable(hint)}"
+
+
+def render_counts(severities: Iterable[Severity]) -> str:
+    """Return how many errors and warnings there are, as `1 error, 2 warnings`, empty for none."""
+    counts = Counter(severities)
+    return ", ".join(
+        f"{n} {severity}{'s' if n > 1 else ''}"
+        for severity in (Severity.ERROR, Severity.WARNING)
+        if (n := counts[severity])
+    )
 
 
 def render_github(diagnostic: Diagnostic) -> str:
@@ -139,9 +174,4 @@ def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str
         if diagnostic.path not in sources:
             sources[diagnostic.path] = _text_of(diagnostic.path)
         blocks.append(render_text(diagnostic, sources[diagnostic.path], color=color))
-    counts = [
-        f"{n} {severity}{'s' if n > 1 else ''}"
-        for severity in Severity
-        if (n := sum(d.severity is severity for d in found))
-    ]
-    return "\n".join([*blocks, ", ".join(counts)]) if counts else ""
+    return "\n".join([*blocks, render_counts(d.severity for d in found)]) if blocks else ""

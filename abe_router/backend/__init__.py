@@ -13,7 +13,7 @@ reconnects by itself. Cancelling a call never loses a message: what it had fetch
 lease at the latest.
 """
 
-from abe_router.backend.backend import Backend, Features
+from abe_router.backend.backend import Backend
 from abe_router.backend.delivery import (
     ACKED,
     RELEASED,
@@ -26,8 +26,10 @@ from abe_router.backend.delivery import (
     Reason,
     Released,
 )
+from abe_router.backend.features import Features
+from abe_router.backend.finding import Finding, Name, Symptom, left_behind, not_read
 from abe_router.backend.payloads import DEFAULT_GROUP
-from abe_router.backend.retain import retention
+from abe_router.backend.retain import GRACE, retention
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
 __all__ = [
@@ -41,10 +43,16 @@ __all__ = [
     "Delivery",
     "Died",
     "Features",
+    "GRACE",
+    "Finding",
+    "Name",
     "Outcome",
     "Reason",
     "Released",
     "Subscription",
     "SubscriptionStatus",
+    "Symptom",
+    "left_behind",
+    "not_read",
     "retention",
 ]

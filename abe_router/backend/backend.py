@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import msgspec
-
 from abe_router.backend.delivery import DeadLetter
+from abe_router.backend.features import Features
+from abe_router.backend.finding import Finding, Name
 from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 from abe_router.message import Message, encode, new_message
 from abe_router.rate import Permits
-
-
-class Features(msgspec.Struct, frozen=True):
-    """What a backend can do; `check` warns about options that ask for more.
-
-    `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
-    `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks.
-    """
-
-    durable: bool = True
-    processes: bool = True
-    groups: bool = True
-    leases: bool = True
-    delays: bool = True
-    dead_letters: bool = True
 
 
 class Backend(ABC):
@@ -129,8 +114,9 @@ class Backend(ABC):
         Settled is what was acked or is a dead letter, and what lies before the start of the subscription;
         not what waits, is handed out, handed back or delayed. A key that no subscription matches keeps
         everything. `retain` is by pattern how old, in seconds, a message has to be: the longest that matches
-        counts, 0 when none does. A call does a bounded part of the work; return how many messages it
-        removed. Dead letters keep their message.
+        counts, 0 when none does. It counts for other callers too, for so many seconds and a minute after it
+        was said last: what one wants kept, no other removes. A call does a bounded part of the work; return
+        how many messages it removed. Dead letters keep their message.
         """
 
     @abstractmethod
@@ -161,3 +147,11 @@ class Backend(ABC):
     @abstractmethod
     async def permit(self, name: str, rate: float, wanted: int) -> Permits:
         """Grant up to `wanted` permits under `name`, at `rate` a second over all processes together."""
+
+    async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:  # noqa: ARG002
+        """Look at what weakens the promise here, and write nothing; a provider adds what it can see.
+
+        `served` are the subscriptions that somebody is to serve, None if that is not known: others hold
+        their messages in vain. Raise BackendUnavailable when there is nothing to be reached.
+        """
+        return self.features.lacks()

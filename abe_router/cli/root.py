@@ -29,6 +29,7 @@ COMMANDS = {
     "explain": "Say where a message would go, and why.",
     "status": "Count what waits, runs and failed for each route, and show the workers.",
     "dead": "List, show, replay and purge dead letters.",
+    "doctor": "Look at the backend, and say what weakens the promise and how to mend it.",
     "drop": "Forget a route that is gone: its backlog and its dead letters.",
     "backends": "List the backend providers, what each can do, and which one `load_backend()` takes.",
     "schema": "Print the JSON Schema of the routes file, by which editors complete and check it.",

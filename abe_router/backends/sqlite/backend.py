@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from abe_router.backend import Backend, DeadLetter, Features, SubscriptionStatus
-from abe_router.backends.sqlite import announcement, letter, log, rates, trim
+from abe_router.backend import Backend, DeadLetter, Features, Finding, Name, SubscriptionStatus
+from abe_router.backends.sqlite import announcement, letter, log, rates, retention, trim
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.examination import Examination
 from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
@@ -118,7 +120,10 @@ class SQLiteBackend(Backend):
 
         The file does not shrink: its free pages take the next messages.
         """
-        trimmer = trim.Trimmer(retain, self._trimmed)
+        noted = await self._read(retention.read)
+        if not retention.is_fresh(noted, retain):
+            await self._write(lambda database: retention.note(database, retain))
+        trimmer = trim.Trimmer(retention.longest(noted, retain), self._trimmed)
         for _ in range(_PAGES):
             if await self._read(trimmer.look):
                 await self._write(trimmer.delete)
@@ -152,6 +157,11 @@ class SQLiteBackend(Backend):
     async def permit(self, name: str, rate: float, wanted: int) -> Permits:
         """Grant permits by the clock of this machine."""
         return await self._write(lambda database: rates.take(database, name, rate, wanted))
+
+    async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:
+        """Look at the file, its disk and the SQLite that is used; a file that is not there is not made."""
+        examination = Examination(self._path, self._prefix, self._synchronous, served)
+        return await asyncio.to_thread(examination.run)
 
     async def _read(self, run: Callable[[Database], T]) -> T:
         return await self._started().submit(run, reads=True)

@@ -81,6 +81,15 @@ _TABLES = (
         expires_at REAL NOT NULL,
         PRIMARY KEY (prefix, worker)
     ) WITHOUT ROWID""",
+    # What callers of `trim` want kept, each `until` it counts no longer; see `retention`.
+    """
+    CREATE TABLE retention (
+        prefix TEXT NOT NULL,
+        pattern TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (prefix, pattern, seconds)
+    ) WITHOUT ROWID""",
     # `used_until` is when the permits given so far are used up at the permitted rate, since the epoch.
     """
     CREATE TABLE rates (

@@ -1,0 +1,66 @@
+"""What a backend can do, and what the promise lacks where it cannot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from abe_router.backend.finding import Finding, Symptom
+from abe_router.diagnostic import Severity
+
+_ANOTHER = "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`"
+_LACKS = {
+    "durable": (
+        Symptom.NOT_DURABLE,
+        "the backend is not durable",
+        "messages are lost with the process that holds them",
+    ),
+    "processes": (
+        Symptom.ONE_PROCESS,
+        "the backend lives in one process",
+        "no other process can publish to it, share its work or take over from it",
+    ),
+    "groups": (
+        Symptom.NO_GROUPS,
+        "the backend has no groups",
+        "subscriptions compete for messages instead of getting a copy each",
+    ),
+    "leases": (
+        Symptom.NO_LEASES,
+        "the backend has no leases",
+        "a message is handed out at most once: what a worker held when it died is lost",
+    ),
+    "delays": (
+        Symptom.NO_DELAYS,
+        "the backend has no delays",
+        "a retry cannot wait: what fails is lost at its first attempt",
+    ),
+    "dead_letters": (
+        Symptom.NO_DEAD_LETTERS,
+        "the backend has no dead letters",
+        "what cannot be handled is logged and gone",
+    ),
+}
+
+
+class Features(msgspec.Struct, frozen=True):
+    """What a backend can do; `check` warns about options that ask for more.
+
+    `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
+    `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks.
+    """
+
+    durable: bool = True
+    processes: bool = True
+    groups: bool = True
+    leases: bool = True
+    delays: bool = True
+    dead_letters: bool = True
+
+    def lacks(self) -> list[Finding]:
+        """Return a finding for each thing the promise needs and the backend cannot do."""
+        fields = msgspec.structs.fields(self)
+        return [
+            Finding(_LACKS[field.name][0], Severity.ERROR, *_LACKS[field.name][1:], _ANOTHER)
+            for field in fields
+            if not getattr(self, field.name)
+        ]

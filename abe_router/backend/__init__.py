@@ -29,7 +29,7 @@ from abe_router.backend.delivery import (
 from abe_router.backend.features import Features
 from abe_router.backend.finding import Finding, Name, Symptom, left_behind, not_read
 from abe_router.backend.payloads import DEFAULT_GROUP
-from abe_router.backend.retain import GRACE, retention
+from abe_router.backend.retain import RETAIN_TTL, retention
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
 __all__ = [
@@ -37,13 +37,13 @@ __all__ = [
     "DEFAULT_GROUP",
     "RELEASED",
     "Acked",
+    "RETAIN_TTL",
     "Backend",
     "DeadLetter",
     "Delayed",
     "Delivery",
     "Died",
     "Features",
-    "GRACE",
     "Finding",
     "Name",
     "Outcome",

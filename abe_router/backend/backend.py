@@ -114,9 +114,9 @@ class Backend(ABC):
         Settled is what was acked or is a dead letter, and what lies before the start of the subscription;
         not what waits, is handed out, handed back or delayed. A key that no subscription matches keeps
         everything. `retain` is by pattern how old, in seconds, a message has to be: the longest that matches
-        counts, 0 when none does. It counts for other callers too, for so many seconds and a minute after it
-        was said last: what one wants kept, no other removes. A call does a bounded part of the work; return
-        how many messages it removed. Dead letters keep their message.
+        counts, 0 when none does. It counts for other callers too, until RETAIN_TTL after it was said
+        last: what one wants kept, no other removes. A call does a bounded part of the work; return how many
+        messages it removed. Dead letters keep their message.
         """
 
     @abstractmethod

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from abe_router.pattern import matches
 
-#: How much longer than it asks for what a caller of `trim` wants kept counts for others, in seconds.
-GRACE = 60.0
+#: How long what a caller of `trim` wants kept counts for the other callers, in seconds.
+RETAIN_TTL = 86_400.0
 
 
 def retention(retain: Mapping[str, float], key: str) -> float:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
-from abe_router.backend import retention
+from abe_router.backend import RETAIN_TTL
 from abe_router.message import Message
 from abe_router.pattern import matches
 
@@ -33,7 +33,7 @@ class Log:
 
     def __init__(self, clock: Callable[[], float], is_consumed: Callable[[str], bool]) -> None:
         self._clock, self._is_consumed = clock, is_consumed
-        self._retain: Mapping[str, float] = {}
+        self._retain: dict[tuple[str, float], float] = {}
         self._seq = count(1)
         self._kept: dict[int, Kept] = {}
         self._done: deque[int] = deque()
@@ -63,7 +63,9 @@ class Log:
 
     def trim(self, retain: Mapping[str, float]) -> int:
         """Forget what is settled and old enough, among a few of the messages; return how many."""
-        self._retain = retain
+        now = self._clock()
+        noted = {**self._retain, **dict.fromkeys(retain.items(), now + RETAIN_TTL)}
+        self._retain = {item: until for item, until in noted.items() if until > now}
         return sum(self._let_go(self._done.popleft()) for _ in range(min(len(self._done), LOOKED_AT)))
 
     def _let_go(self, seq: int) -> bool:
@@ -73,12 +75,16 @@ class Log:
         if kept is None or kept.unsettled:
             return False
         key = kept.message.key
-        is_young = bool(self._retain) and self._clock() - kept.since < retention(self._retain, key)
+        is_young = bool(self._retain) and self._clock() - kept.since < self._retention(key)
         if is_young or not self._is_consumed(key):
             self._done.append(seq)
             return False
         del self._kept[seq]
         return True
+
+    def _retention(self, key: str) -> float:
+        """Return how long, in seconds, a message of the key is kept."""
+        return max((seconds for pattern, seconds in self._retain if matches(pattern, key)), default=0.0)
 
 
 def with_attempt(message: Message, attempt: int) -> Message:

@@ -31,6 +31,8 @@ class Names:
         self.dropped = f"abe-router:{{{prefix}}}:dropped"
         #: Changes with every new subscription.
         self.entered = f"abe-router:{{{prefix}}}:entered"
+        #: Hash of what callers of `trim` want kept, as `MILLISECONDS PATTERN`, to until when that counts.
+        self.retention = f"abe-router:{{{prefix}}}:retention"
         #: Hash of the workers to until when their word is good, in milliseconds, and the word.
         self.workers = f"abe-router:{{{prefix}}}:workers"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
+from abe_router.backend import RETAIN_TTL
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, subscription_name
-from abe_router.backends.redis.scripts import ANNOUNCE, ENTER, LIVING, NOTE, PERMIT
+from abe_router.backends.redis.scripts import ANNOUNCE, ENTER, LIVING, NOTE, PERMIT, RETAIN
 from abe_router.pattern import is_wild, matches
 from abe_router.rate import BURST, Permits
 
@@ -76,6 +78,16 @@ class Registry:
         return bool(
             await self._line.send("SISMEMBER", self._names.dropped, subscription_name(pattern, group))
         )
+
+    async def retain(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Note for how many seconds messages are to be kept, by pattern; return the longest anyone wants."""
+        flat = [part for pattern, s in wanted.items() for part in (pattern, math.ceil(s * 1000))]
+        found = await self._line.run(RETAIN, (self._names.retention,), (round(RETAIN_TTL * 1000), *flat))
+        longest: dict[str, float] = {}
+        for pattern, millis in zip(found[::2], found[1::2], strict=True):
+            name = pattern.decode()
+            longest[name] = max(int(millis) / 1000, longest.get(name, 0.0))
+        return longest
 
     async def announce(self, worker: str, state: bytes, ttl: float) -> None:
         """Keep the word of a worker for `ttl` seconds, or withdraw it when it is empty."""

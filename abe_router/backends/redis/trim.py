@@ -23,6 +23,7 @@ async def trim(line: Line, names: Names, registry: Registry, retain: Mapping[str
 
     Groups that other programs made on a stream count as well; who reads it without a group does not.
     """
+    retain = await registry.retain(retain)
     entered = await line.send("GET", names.entered) or b""
     readers = _Readers((pattern, group) for pattern, group, _ in await registry.subscriptions())
     # By far most patterns are keys, and looked up; matching each with each would be the cost of it all.

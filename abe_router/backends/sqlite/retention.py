@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from abe_router.backend import GRACE
+from abe_router.backend import RETAIN_TTL
 from abe_router.backends.sqlite.database import Database
+
+#: After how long it is noted anew, in seconds.
+RENEWED = 3600.0
 
 
 def read(database: Database) -> dict[tuple[str, float], float]:
@@ -19,19 +22,19 @@ def read(database: Database) -> dict[tuple[str, float], float]:
 
 
 def note(database: Database, retain: Mapping[str, float]) -> None:
-    """Have `retain` count for as long as it asks, and a little longer."""
+    """Have `retain` count anew."""
     now = time.time()
     database.execute("DELETE FROM retention WHERE prefix = ? AND until <= ?", (database.prefix, now))
     database.execute_many(
         "INSERT OR REPLACE INTO retention (prefix, pattern, seconds, until) VALUES (?, ?, ?, ?)",
-        [(database.prefix, pattern, seconds, now + seconds + GRACE) for pattern, seconds in retain.items()],
+        [(database.prefix, pattern, seconds, now + RETAIN_TTL) for pattern, seconds in retain.items()],
     )
 
 
 def is_fresh(noted: Mapping[tuple[str, float], float], retain: Mapping[str, float]) -> bool:
     """Say whether all of `retain` was noted not long ago, so that there is nothing to write."""
-    late = time.time() + GRACE / 2
-    return all(noted.get(item, 0.0) > late + item[1] for item in retain.items())
+    old = time.time() + RETAIN_TTL - RENEWED
+    return all(noted.get(item, 0.0) > old for item in retain.items())
 
 
 def longest(noted: Mapping[tuple[str, float], float], retain: Mapping[str, float]) -> dict[str, float]:

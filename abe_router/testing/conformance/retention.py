@@ -135,14 +135,27 @@ class RetentionTests(Suite):
     @check("groups", "leases")
     async def test_history_is_kept_as_long_as_it_was_asked_for(self, store: Store) -> None:
         """Lost otherwise: what a group that is added later was to begin with."""
-        handle = await store.subscribe()
+        handle = await store.subscribe("orders.*")
+        await store.publish(3)
+        await store.publish(2, "orders.paid")
+        await ack(handle, await take(handle, 5))
+        retain = {"orders.*": 0.05, KEY: 3600, "payments.#": 7200}
+        await asyncio.sleep(0.1)
+        assert await _trim(store.backend, retain) == 2
+        await _left(store, 3)
+
+    @check("groups", "leases")
+    async def test_what_one_caller_wants_kept_no_other_removes(self, store: Store) -> None:
+        """Lost otherwise: the history that one file asks for, by the workers of another."""
+        handle, other = await store.subscribe(), store.another()
+        assert await _trim(other, {"orders.#": 3600}) == 0
         await store.publish(3)
         await ack(handle, await take(handle, 3))
-        assert await _trim(store.backend, {"orders.*": 0.05, KEY: 3600, "payments.#": 0}) == 0
+        assert await _trim(store.backend) == 0
+        assert await _trim(store.backend, {KEY: 0.001}) == 0
+        backend = await store.reopen()
+        assert await _trim(backend) == 0
         await _left(store, 3)
-        await asyncio.sleep(0.1)
-        assert await _trim(store.backend, {"orders.*": 0.05, "payments.#": 3600}) == 3
-        await _left(store, 0)
 
     @check("groups", "leases")
     async def test_keys_are_trimmed_each_for_itself(self, store: Store) -> None:

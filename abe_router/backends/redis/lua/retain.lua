@@ -1,0 +1,18 @@
+-- Notes what a caller wants kept, and returns what all of them do: patterns, each followed by milliseconds.
+-- KEYS: retention, a hash of `MILLISECONDS PATTERN` to until when it counts. ARGV: for how long what is noted
+-- now counts, then patterns, each followed by milliseconds.
+local time = now()
+for i = 2, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[i + 1] .. ' ' .. ARGV[i], string.format('%d', time + ARGV[1]))
+end
+local all, wanted = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #all, 2 do
+  if tonumber(all[i + 1]) > time then
+    local millis, pattern = string.match(all[i], '^(%d+) (.*)$')
+    wanted[#wanted + 1] = pattern
+    wanted[#wanted + 1] = millis
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
+end
+return wanted

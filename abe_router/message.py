@@ -124,10 +124,6 @@ def _deeper_than(body: bytes, limit: int) -> bool:
     return bool(brackets)
 
 
-def _has_non_finite(payload: Any) -> bool:
-    """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
-    try:
-        packed = _pack(payload)
 def _has_words(body: bytes) -> bool:
     """Say whether what msgspec wrote holds, outside of strings, a word that JSON does not have."""
     if b"NaN" not in body and b"Infinity" not in body:
@@ -148,6 +144,10 @@ def _finds_non_finite(payload: Any) -> bool:
     stack = [payload]
     while stack:
         item = stack.pop()
+def _has_non_finite(payload: Any) -> bool:
+    """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
+    try:
+        packed = _pack(payload)
         if isinstance(item, float) and not math.isfinite(item):
             return True
         if isinstance(item, Mapping):

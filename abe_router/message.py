@@ -135,6 +135,10 @@ def _has_words(body: bytes) -> bool:
     return False
 
 
+def _has_non_finite(payload: Any) -> bool:
+    """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
+    try:
+        packed = _pack(payload)
     except (TypeError, ValueError, OverflowError):  # integers beyond 64 bits
         return _finds_non_finite(payload)
     return _LIKE_NON_FINITE.search(packed) is not None and _finds_non_finite(_unpack(packed))
@@ -144,10 +148,6 @@ def _finds_non_finite(payload: Any) -> bool:
     stack = [payload]
     while stack:
         item = stack.pop()
-def _has_non_finite(payload: Any) -> bool:
-    """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
-    try:
-        packed = _pack(payload)
         if isinstance(item, float) and not math.isfinite(item):
             return True
         if isinstance(item, Mapping):

@@ -2,15 +2,18 @@
 
 What is known: the ledger, that is what was accepted and which handlers began and ended; what each worker
 told in its log once an outcome was kept; the dead letters; and when which worker, or the backend, was
-afflicted. A message is in hand of a worker from when its handler began until its outcome was told. A
-handler may run again for what was in hand of an afflicted worker, and for nothing else.
+afflicted. A message is in hand of a worker from when its handler began until its outcome was told, or until
+it was begun anew. What was in hand of an afflicted worker, and whose outcome it never told, may run again;
+nothing else may.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import NamedTuple
 
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
@@ -21,19 +24,24 @@ GROUPS, EMITTER, FOLLOWER = ("loop", "thread"), "loop", "follow"
 NOBODY = -1
 #: Outcomes after which a message never comes again.
 HANDLED, DIED = "handled", "dead_lettered"
+#: How exact the times of outcomes are, in seconds: logs cut them to milliseconds.
+EXACT = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Affliction:
-    """Something was done to a worker, to all of them, or to what the backend remembers; times as in the ledger.
+    """Something was done to a worker, to all, or to what the backend remembers; times as in the ledger.
 
-    Whoever `forgets` may lose what was asked for until the end, and hand out anew what was handled by then.
+    What was asked for from `loses` to the end may be lost, what was settled from `undoes` to the end may come
+    again, and so may what is `replayed`: message ids, each with a group.
     """
 
     begin: float
     end: float
     pid: int | None = None
-    forgets: bool = False
+    loses: float = math.inf
+    undoes: float = math.inf
+    replayed: frozenset[tuple[str, str]] = frozenset()
 
 
 class Told(NamedTuple):
@@ -52,18 +60,21 @@ class Finding:
     """What is true of a run. Pairs are of a number and a group."""
 
     accepted: int = 0
-    #: Accepted, neither handled nor among the dead letters; those a forgetful backend may have lost are apart.
+    #: Accepted, neither handled nor among the dead letters; those that a backend may have lost are apart.
     lost: Sequence[tuple[int, str]] = ()
     forgotten: int = 0
-    #: How often a handler ran again for the same attempt, and how often it was permitted to.
+    #: How often a handler ran again for the same attempt, and how often it was permitted to: how much was
+    #: in hand of the afflicted, and never told to be settled.
     duplicates: int = 0
     bound: int = 0
     #: Those of them that nothing permits.
     unexplained: Sequence[tuple[int, str]] = ()
     #: Emitted more than once by one message.
     doubled: Sequence[tuple[int, str]] = ()
-    #: Settled for good more than once: a settle that should have been refused was not.
+    #: Settled for good more than once, and settled by a worker after another had begun with the same
+    #: attempt: a settle that should have been refused was not.
     settled_twice: Sequence[tuple[int, str]] = ()
+    settled_late: Sequence[tuple[int, str]] = ()
     #: Among the dead letters, though nothing was wrong with them; and not there, though they should be.
     wrongly_dead: Sequence[tuple[int, str]] = ()
     #: Handled, and never asked for.
@@ -79,6 +90,7 @@ class Finding:
             "doubled without a reason": self.unexplained,
             "emitted twice": self.doubled,
             "settled twice": self.settled_twice,
+            "settled by who had lost the lease": self.settled_late,
             "handled but never published": self.unknown,
         }
         return [f"{len(them)} {what}: {some(them)}" for what, them in kinds.items() if them]
@@ -103,6 +115,10 @@ def check(
     return run.finding(frozenset(doomed))
 
 
+#: A message, a group, an attempt.
+_Place = tuple[str, str, int]
+
+
 @dataclass
 class _Run:
     """The entries of a run, by what they are about."""
@@ -114,16 +130,12 @@ class _Run:
     accepted: dict[int, float] = field(default_factory=dict)
     ended: set[tuple[int, str]] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
-    starts: Mapping[tuple[str, str, int], list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    starts: Mapping[_Place, list[Entry]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
-        self._kept = defaultdict[tuple[str, str, int], list[Told]](list)
-        self._final = defaultdict[tuple[str, str], int](int)
-        for word in self.told:
+        self._kept = defaultdict[_Place, list[Told]](list)
+        for word in sorted(self.told, key=lambda word: word.at):
             self._kept[word.message, word.group, word.attempt].append(word)
-            if word.outcome in (HANDLED, DIED):
-                self._final[word.message, word.group] += 1
-        self._forgot = max((a.end for a in self.afflictions if a.forgets), default=0.0)
 
     def see(self, entry: Entry) -> None:
         """Take in an entry; they come in the order of time."""
@@ -141,7 +153,7 @@ class _Run:
         """Judge."""
         dead = {(self.numbers.get(message, NOBODY), group) for message, group in self.dead}
         missing = [pair for pair in self._expected(dead) if pair not in self.ended and pair not in dead]
-        excused = {number for number, at in self.asked.items() if at <= self._forgot}
+        excused = {number for number, at in self.asked.items() if self._may_be_lost(at)}
         duplicates, bound, unexplained, recovery = self._repeated()
         seen = {(self.numbers[message], group) for message, group, _ in self.starts}
         return Finding(
@@ -151,16 +163,25 @@ class _Run:
             duplicates=duplicates,
             bound=bound,
             unexplained=unexplained,
-            doubled=[] if self._forgot else self._doubled(),
-            settled_twice=[]
-            if self._forgot
-            else [(self.numbers[m], g) for (m, g), count in self._final.items() if count > 1],
+            doubled=self._doubled(),
+            settled_twice=self._settled_twice(),
+            settled_late=self._settled_late(),
             wrongly_dead=sorted(
                 {pair for pair in dead if pair[0] not in doomed or pair[1] == FOLLOWER}
                 | {pair for pair in seen & self.ended if pair[0] in doomed and pair[1] in GROUPS}
             ),
             unknown=[pair for pair in seen if pair[0] not in self.asked],
             recovery=recovery,
+        )
+
+    def _may_be_lost(self, asked_at: float) -> bool:
+        return any(a.loses <= asked_at <= a.end for a in self.afflictions)
+
+    def _may_come_again(self, message: str, group: str, settled_at: float) -> bool:
+        """Say whether the backend may have forgotten that a message was settled."""
+        return any(
+            settled_at <= a.end and (settled_at >= a.undoes - EXACT or (message, group) in a.replayed)
+            for a in self.afflictions
         )
 
     def _expected(self, dead: Collection[tuple[int, str]]) -> Iterable[tuple[int, str]]:
@@ -177,7 +198,32 @@ class _Run:
         for message, group, _ in self.starts:
             if group == FOLLOWER:
                 copies[self.numbers[message]].add(message)
-        return [(number, FOLLOWER) for number, messages in copies.items() if len(messages) > 1]
+        several = {number for number, messages in copies.items() if len(messages) > 1}
+        for (message, group, _), words in self._kept.items():
+            if group == EMITTER and self._may_come_again(message, group, words[0].at):
+                several.discard(self.numbers.get(message, NOBODY))
+        return [(number, FOLLOWER) for number in sorted(several)]
+
+    def _settled_twice(self) -> list[tuple[int, str]]:
+        """Return what was settled for good several times."""
+        final = defaultdict[tuple[str, str], list[Told]](list)
+        for (message, group, _), words in self._kept.items():
+            final[message, group] += [word for word in words if word.outcome in (HANDLED, DIED)]
+        return [
+            (self.numbers.get(message, NOBODY), group)
+            for (message, group), words in final.items()
+            if len(words) > 1 and not self._may_come_again(message, group, min(word.at for word in words))
+        ]
+
+    def _settled_late(self) -> list[tuple[int, str]]:
+        """Return what a worker settled that had begun with it, and then another had."""
+        late = []
+        for place, starts in self.starts.items():
+            for word in self._kept.get(place, ()):
+                before = [start.pid for start in starts if start.at <= word.at]
+                if word.pid in before and before[-1] != word.pid:
+                    late.append((starts[0].number, place[1]))
+        return late
 
     def _repeated(self) -> tuple[int, int, list[tuple[int, str]], float]:
         """Return the extra starts, how many are permitted, those that are not, and the longest recovery."""
@@ -185,36 +231,35 @@ class _Run:
         last = max((affliction.end for affliction in self.afflictions), default=0.0)
         unexplained = []
         for place, starts in self.starts.items():
-            permitted = [self._was_in_hand(start) for start in starts]
-            bound += sum(found is not None for found in permitted)
             duplicates += len(starts) - 1
-            if any(found is None for found in permitted[:-1]):
-                unexplained.append((starts[0].number, place[1]))
-            for start, found in zip(starts, permitted, strict=True):
-                if (
-                    found is not None
-                    and not found.forgets
-                    and (again := self._next_sign(place, start, found))
-                ):
-                    recovery = max(recovery, again - last)
+            for start, following in zip_longest(starts, starts[1:]):
+                word = self._word(place, start, following)
+                until = min(following.at if following else math.inf, word.at if word else math.inf)
+                struck = self._struck(start, until)
+                permitted = self._may_come_again(*place[:2], word.at) if word else bool(struck)
+                bound += permitted
+                if following and not permitted:
+                    unexplained.append((start.number, place[1]))
+                if struck and until < math.inf:
+                    recovery = max(recovery, until - last)
         return duplicates, bound, unexplained, recovery
 
-    def _was_in_hand(self, start: Entry) -> Affliction | None:
-        """Return what afflicted the worker while it had this in hand, or the backend that remembers it."""
-        words = self._kept.get((start.message, start.group, start.attempt), ())
-        until = min((word.at for word in words if word.pid == start.pid), default=float("inf"))
-        for affliction in self.afflictions:
-            if start.at <= affliction.end and (
-                affliction.forgets or (affliction.pid in (None, start.pid) and until >= affliction.begin)
+    def _word(self, place: _Place, start: Entry, following: Entry | None) -> Told | None:
+        """Return the word by which a start was settled, before it was begun anew."""
+        for word in self._kept.get(place, ()):
+            if (
+                word.pid == start.pid
+                and start.at - EXACT <= word.at
+                and (following is None or word.at <= following.at)
             ):
-                return affliction
+                return word
         return None
 
-    def _next_sign(self, place: tuple[str, str, int], start: Entry, affliction: Affliction) -> float | None:
-        """Return when somebody began with it anew, or its outcome was kept, after the affliction began."""
-        signs = [other.at for other in self.starts[place] if other is not start]
-        signs += [word.at for word in self._kept.get(place, ())]
-        return min((at for at in signs if at >= affliction.begin), default=None)
+    def _struck(self, start: Entry, until: float) -> bool:
+        """Say whether the worker that began it, or the backend, was afflicted while it was in hand."""
+        return any(
+            start.at <= a.end and until >= a.begin and a.pid in (None, start.pid) for a in self.afflictions
+        )
 
 
 def some(pairs: Sequence[tuple[int, str]]) -> str:

@@ -1,4 +1,4 @@
-"""The handlers of the routes under test: they note when they begin and end, and between do as they are told."""
+"""The handlers of the routes under test: they note when they begin and end, and between do as told."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def work(payload: Payload, message: Message) -> Payload:
         await asyncio.sleep(_FOREVER)
     if deed == "block" and _first_time(number, "loop"):
         _ledger().note(BLOCKED, number, message.id, "loop", message.attempt)
-        time.sleep(BLOCKS * float(os.environ["CHAOS_LEASE"]))  # it is the point
+        time.sleep(BLOCKS * float(os.environ["CHAOS_LEASE"]))  # noqa: ASYNC251  it is the point
     _misbehave(payload, message, "loop")
     await asyncio.sleep(payload["ms"] / 1000)
     if deed == "die" and _first_time(number, "loop"):

@@ -96,5 +96,5 @@ class Process:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, so that a killed harness leaves nothing behind."""
+    """Have the kernel kill this process when its parent dies: a killed harness leaves nothing behind."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

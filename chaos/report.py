@@ -21,7 +21,10 @@ _LEFT = {"fault", "backend", "verdict"}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as text, several seeds of a fault as one; a loss that a backend may have is in brackets."""
+    """Return the rows as text, several seeds of a fault as one.
+
+    What a backend forgot, and may forget, is in brackets beside what was lost.
+    """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.fault.name, row.backend), []).append(row)

@@ -6,12 +6,12 @@ import asyncio
 import shutil
 import tempfile
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chaos.checker import Finding, some
 from chaos.fault import Fault
-from chaos.stage import MARGIN, Stage
+from chaos.stage import Stage
 
 #: How long a row may take beyond the time for faults, in seconds; one that hangs is broken too.
 PATIENCE = 60.0
@@ -29,7 +29,7 @@ class Row:
     backend: str
     seed: int
     faults: int = 0
-    finding: Finding = Finding()
+    finding: Finding = field(default_factory=Finding)
     recovery: float = 0.0
     wrong: tuple[str, ...] = ()
     folder: Path | None = None
@@ -50,7 +50,7 @@ async def play(fault: Fault, backend: str, *, seed: int, seconds: float, program
             recovery = max([finding.recovery, *stage.recoveries])
             row = replace(row, faults=stage.count, finding=finding, recovery=recovery)
             row = replace(row, wrong=tuple(_wrong(row, stage)))
-    except Exception:  # the other rows are worth having
+    except Exception:  # noqa: BLE001  the other rows are worth having
         row = replace(row, wrong=(traceback.format_exc().strip(),))
     if not row.wrong:
         await asyncio.to_thread(shutil.rmtree, folder)
@@ -65,7 +65,7 @@ def _wrong(row: Row, stage: Stage) -> list[str]:
         wrong.append(f"{row.finding.duplicates} handled twice, though no worker died")
     if (dead := row.finding.wrongly_dead) and not row.fault.spills:
         wrong.append(f"{len(dead)} dead without a reason: {some(dead)}")
-    if row.recovery > (limit := stage.setup.lease + MARGIN):
+    if row.recovery > (limit := stage.waits):
         wrong.append(f"it took {row.recovery:.1f} s to recover, of {limit:g} s")
     if (crashed := stage.crew.crashed()) and not row.fault.exits:
         wrong.append(f"{len(crashed)} workers ended of themselves; see {crashed[0].log}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from chaos import plan, worker
-from chaos.checker import DIED, Affliction, Finding, Told, check
+from chaos.checker import DIED, Affliction, Finding, check
 from chaos.disk import Disk
 from chaos.ledger import ACCEPTED, ASKED, BLOCKED, Entry, read
 from chaos.process import Process
 from chaos.proxy import Proxy
 from chaos.scene import DRAIN, MAX_DELIVERIES, TIMEOUT, Scene
 from chaos.store import RedisStore, SQLiteStore, Store
+from chaos.supervisor import Supervisor
 from chaos.worker import Crew, Worker
 
 #: What recovery may take beyond the lease, in seconds.
@@ -38,7 +40,7 @@ class Setup:
     """How a stage is set; `lease` is in seconds, `redis` are options of redis.conf.
 
     `mix` is what handlers do. A `proxied` server is reached through a proxy. `program` runs in place of
-    `abe-router serve`.
+    `abe-router serve`; with `children` each of the `workers` is a supervisor with so many.
     """
 
     lease: float = 2.0
@@ -49,6 +51,7 @@ class Setup:
     small_disk: bool = False
     workers: int = 2
     program: Path | None = None
+    children: int = 0
 
 
 class Stage:
@@ -99,6 +102,11 @@ class Stage:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def waits(self) -> float:
+        """How long a message may wait, or be in hand, before it is settled, in seconds."""
+        return self.setup.lease + MARGIN
 
     @property
     def is_over(self) -> bool:
@@ -152,6 +160,12 @@ class Stage:
         self._stack.push_async_callback(store.stop)
         self.store = store
 
+    def _all_afflictions(self) -> list[Affliction]:
+        """Return all that was done, by whomever."""
+        seconds = plan.BLOCKS * self.setup.lease
+        blocked = [Affliction(e.at, e.at + seconds, e.pid) for e in self.entries() if e.kind == BLOCKED]
+        return [*self.crew.deaths(), *blocked, *self.afflictions]
+
     def entries(self) -> list[Entry]:
         """Return the ledger so far."""
         return read(self.ledger)
@@ -163,14 +177,14 @@ class Stage:
 
     @contextmanager
     def afflicting(
-        self, pid: int | None = None, *, lasts: float = 0.0, forgets: bool = False
+        self, pid: int | None = None, *, loses: float = math.inf, undoes: float = math.inf
     ) -> Iterator[None]:
-        """Note that what is done meanwhile, and `lasts` for so many seconds more, afflicts a worker or all."""
+        """Note that what is done meanwhile afflicts a worker, or all of them, as in Affliction."""
         begin = time.time()
         try:
             yield
         finally:
-            self.afflictions.append(Affliction(begin, time.time() + lasts, pid, forgets))
+            self.afflictions.append(Affliction(begin, time.time(), pid, loses, undoes))
 
     async def finish(self) -> Finding:
         """End the producer, wait until all that was accepted is done, drain the workers, and judge."""
@@ -180,7 +194,7 @@ class Stage:
         await self._until(lambda: not self._finding().lost)
         self.crew.stop_replacing()
         _, letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
-        for late in (worker for worker in self.crew.running if not worker.is_up):
+        for late in (one for one in self.crew.running if not one.is_up):
             await late.end()
         for code, seconds in await asyncio.gather(*(one.terminate() for one in self.crew.running)):
             self.drained(code, seconds)
@@ -227,12 +241,7 @@ class Stage:
             dead = {(word.message, word.group) for word in told if word.outcome == DIED}
         asked = {e.number for e in entries if e.kind == ASKED}
         doomed = {number for number in asked if plan.is_doomed(self._seed, number, self.setup.mix)}
-        blocked = [
-            Affliction(e.at, e.at + plan.BLOCKS * self.setup.lease, e.pid)
-            for e in entries
-            if e.kind == BLOCKED
-        ]
-        afflictions = [*self.crew.deaths(), *blocked, *self.afflictions]
+        afflictions = self._all_afflictions()
         return check(entries, told, dead=dead, doomed=doomed, afflictions=afflictions, numbers=numbers)
 
     async def _until(self, done: Callable[[], bool]) -> None:
@@ -247,7 +256,7 @@ class Stage:
 
     async def _settled(self) -> None:
         """Wait until the backend has nothing left to do; complain of what is left after a lease and more."""
-        until = time.monotonic() + self.setup.lease + MARGIN
+        until = time.monotonic() + self.waits
         while left := await self._left():
             if time.monotonic() > until:
                 self.complaints += left
@@ -269,10 +278,12 @@ class Stage:
             "CHAOS_LEASE": str(self.setup.lease),
             "CHAOS_TIMEOUT": str(TIMEOUT),
         }
-        log = self.folder / f"worker-{number}.log"
-        return Worker(worker.argv(self.setup.program, self.routes), environment, log)
+        log, children = self.folder / f"worker-{number}.log", self.setup.children
+        kind, options = (Supervisor, ["--workers", str(children)]) if children else (Worker, [])
+        return kind(worker.argv(self.setup.program, self.routes, *options), environment, log)
 
     async def _end(self) -> None:
+        (self.folder / "afflictions").write_text("".join(f"{one}\n" for one in self._all_afflictions()))
         await self.crew.close()
         await asyncio.gather(*(producer.end() for producer in self.producers))
 

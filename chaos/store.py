@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,16 @@ class SQLiteStore:
 
     async def start(self) -> None:
         """Nothing: whoever comes first makes the file."""
+
+    def is_locked(self, patience: float) -> bool:
+        """Say whether somebody keeps the file locked for so many seconds."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return True
+        return False
 
     async def stop(self) -> None:
         """Nothing: there is no server."""
@@ -56,7 +68,7 @@ class RedisStore:
         }
         self._process: subprocess.Popen[bytes] | None = None
         #: A connection to the server that no fault touches.
-        self.client = redis.Redis(port=self.port, retry=None, socket_timeout=PATIENCE)
+        self.client = redis.Redis(port=self.port, socket_timeout=PATIENCE)
 
     @staticmethod
     def installed() -> bool:
@@ -98,7 +110,12 @@ class RedisStore:
 
     def ask(self, *command: Any) -> Any:
         """Return the server's answer to a command."""
-        return self.client.execute_command(*command)
+        return self.client.execute_command(*command)  # type: ignore[no-untyped-call]  # it has no types
+
+    def messages(self, key: str) -> frozenset[str]:
+        """Return the ids of the messages in the stream of a key."""
+        entries: Any = self.client.xrange(key)
+        return frozenset(fields[b"id"].decode() for _, fields in entries)
 
     def _answers(self) -> bool:
         try:

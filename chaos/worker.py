@@ -36,11 +36,15 @@ class Worker(Process):
 
     def told(self) -> Iterator[Told]:
         """Go through the outcomes it told."""
-        for line in self.lines():
+        for pid, line in self._by_pid():
             if line["event"] in _OUTCOMES:
                 attempt = line.get("attempt") or line.get("attempts") or 0
                 group = line["route"].rpartition("/")[2]
-                yield Told(line["event"], line["message_id"], group, attempt, self.pid, _moment(line["ts"]))
+                yield Told(line["event"], line["message_id"], group, attempt, pid, _moment(line["ts"]))
+
+    def _by_pid(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Go through its log, with who wrote each line."""
+        return ((self.pid, line) for line in self.lines())
 
     def last_reload(self) -> tuple[float, str]:
         """Return when the table in force came into force, in seconds since the epoch, and its hash."""
@@ -50,7 +54,7 @@ class Worker(Process):
         return reloads[-1] if reloads else (0.0, "")
 
     def complaints(self, since: float) -> list[str]:
-        """Return its warnings and errors since then, in seconds since the epoch, but those of single messages."""
+        """Return its warnings and errors since then, but those of single messages."""
         since -= 0.001  # the log cuts its times to milliseconds
         return [
             line["message"]
@@ -135,11 +139,11 @@ class Crew:
                 await asyncio.sleep(REST)
 
 
-def argv(program: Path | None, routes: Path) -> list[str]:
+def argv(program: Path | None, routes: Path, *options: str) -> list[str]:
     """Return the command of a worker: `abe-router serve`, or a program that takes the same arguments."""
     start = ["-m", "abe_router"] if program is None else [str(program)]
     words = ["serve", str(routes), "--log-format", "json", "--log-level", "debug"]
-    return [sys.executable, *start, *words]
+    return [sys.executable, *start, *words, *options]
 
 
 def _moment(text: str) -> float:

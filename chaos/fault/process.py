@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import chaos
+from chaos.checker import Affliction
 from chaos.fault.fault import Fault, repeated
 from chaos.stage import LONG, Setup, Stage
 from chaos.store import RedisStore
+from chaos.supervisor import Supervisor
 
-#: How long a worker is frozen, as a multiple of the lease: it comes back while others are at its work, or done.
+#: How long a worker is frozen, in leases: it comes back while others are at its work, or done.
 FROZEN = 1.05, 1.6
+#: How long a file is locked by someone who stands still, and not just by many in turn, in seconds.
+HELD = 0.3
+#: How long after it goes on a worker may take to note that it had begun before it was frozen, in seconds.
+NOTED = 0.25
+#: How often the workers of a supervisor die with it.
+WHOLE = 0.7
 #: What consumes in place of `abe-router serve` where calls are cancelled.
 CANCELLER = Path(chaos.__file__).with_name("canceller.py")
 
@@ -42,15 +51,42 @@ async def freeze(stage: Stage) -> None:
     On SQLite it may hold the file's lock meanwhile, and then the leases of all others run out too.
     """
     if victim := stage.crew.pick():
-        with stage.afflicting(victim.pid if isinstance(stage.store, RedisStore) else None):
-            victim.signal(signal.SIGSTOP)
-            await asyncio.sleep(stage.setup.lease * stage.rng.uniform(*FROZEN))
+        began, seconds = time.time(), stage.setup.lease * stage.rng.uniform(*FROZEN)
+        victim.signal(signal.SIGSTOP)
+        store = stage.store
+        alone = isinstance(store, RedisStore) or not await asyncio.to_thread(store.is_locked, HELD)
+        await asyncio.sleep(max(0.0, began + seconds - time.time()))
+        stage.afflictions.append(Affliction(began, time.time() + NOTED, victim.pid if alone else None))
         victim.signal(signal.SIGCONT)
 
 
 async def kill_producer(stage: Stage) -> None:
     """Kill the producer, and start another."""
     await stage.produce()
+
+
+async def kill_child(stage: Stage) -> None:
+    """Kill a worker of a supervisor, unless it is the last one."""
+    for family in _families(stage):
+        if len(children := family.children) > 1:
+            victim = stage.rng.choice(children)
+            with stage.afflicting(victim):
+                family.kill_child(victim)
+
+
+async def kill_family(stage: Stage) -> None:
+    """Kill a supervisor and, mostly, its workers with it; those that are left must end in good order."""
+    for family in _families(stage):
+        children = family.children if stage.rng.random() < WHOLE else ()
+        family.kill()
+        for victim in children:
+            with stage.afflicting(victim):
+                family.kill_child(victim)
+        await family.wait()
+
+
+def _families(stage: Stage) -> list[Supervisor]:
+    return [one for one in stage.crew.running if isinstance(one, Supervisor) and one.is_up]
 
 
 THREE = Setup(workers=3)
@@ -63,6 +99,20 @@ FAULTS = (
         "workers frozen beyond the lease",
         repeated(freeze, 0.05, 0.3),
         setup=Setup(lease=1.0, workers=3),
+        doubles=True,
+    ),
+    Fault(
+        "child",
+        "workers of a supervisor killed",
+        repeated(kill_child, 0.3, 0.7),
+        setup=Setup(workers=1, children=3),
+        doubles=True,
+    ),
+    Fault(
+        "family",
+        "supervisor and workers killed",
+        repeated(kill_family, 0.4, 0.8),
+        setup=Setup(workers=2, children=2),
         doubles=True,
     ),
     Fault("cancel", "calls cancelled at random", none, setup=Setup(lease=LONG, program=CANCELLER)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from chaos.checker import Affliction
 from chaos.fault.fault import REDIS, Fault, repeated
 from chaos.producer import KEY
 from chaos.stage import LONG, Setup, Stage
@@ -15,6 +17,9 @@ from chaos.store import RedisStore
 
 #: How long the server stays away, in seconds: shorter and longer than a lease.
 AWAY = 0.1, 2.5
+#: How old may be, in seconds, what a server that syncs every second has not written yet: while a sync takes
+#: long, it puts off to write.
+UNSYNCED = 2.0
 #: How long a worker may take to make again what was lost, in seconds: it pauses longer each time.
 RESTORED = 3.0
 #: Most warnings and errors of a worker in that time, but for those about single messages; more is a hot loop.
@@ -32,7 +37,9 @@ BEHIND = 0.3
 async def crash(stage: Stage) -> None:
     """Kill the server, and start it again on what it kept."""
     store = redis_of(stage)
-    with stage.afflicting():
+    always = stage.setup.redis.get("appendfsync") != "everysec"
+    unsynced = math.inf if always else time.time() - UNSYNCED
+    with stage.afflicting(loses=unsynced, undoes=unsynced):
         store.kill()
         await asyncio.sleep(stage.rng.uniform(*AWAY))
         await store.start()
@@ -41,9 +48,19 @@ async def crash(stage: Stage) -> None:
 async def empty(stage: Stage) -> None:
     """Empty the server, delete a stream, destroy a group."""
     for command in (("FLUSHALL",), ("DEL", KEY), ("XGROUP", "DESTROY", KEY, "loop")):
-        if not await _forget(stage, partial(redis_of(stage).ask, *command)):
+        if not await _forget(stage, partial(_emptied, stage, command)):
             stage.complaints.append(f"nobody told of the loss by {command[0]}")
     await stage.last()
+
+
+async def _emptied(stage: Stage, command: Sequence[str]) -> Affliction:
+    """Carry out a command; who destroys a group takes nothing out of the stream, so all of it comes again."""
+    store, begin = redis_of(stage), time.time()
+    store.ask(*command)
+    if command[0] == "XGROUP":
+        replayed = frozenset((message, "loop") for message in store.messages(KEY))
+        return Affliction(begin, time.time(), replayed=replayed)
+    return Affliction(begin, time.time(), loses=begin - stage.waits)
 
 
 async def fill(stage: Stage) -> None:
@@ -80,7 +97,11 @@ async def fail_over(stage: Stage) -> None:
     while new.client.info("replication")["master_link_status"] != "up":
         await asyncio.sleep(0.05)
     await asyncio.sleep(BEHIND)
-    with stage.afflicting(forgets=True):
+    # What comes before this on the old one is known to the new one.
+    begin = time.time()
+    old.ask("SET", "chaos", 1)
+    assert old.ask("WAIT", 1, 1000)
+    with stage.afflicting(loses=begin, undoes=begin):
         new.ask("REPLICAOF", "NO", "ONE")
         await asyncio.sleep(BEHIND)
         old.kill()
@@ -96,27 +117,30 @@ async def trim(stage: Stage) -> None:
 
     Nobody tells of that: what was trimmed before it was handed out leaves no trace.
     """
-
-    def trimmed() -> None:
-        workers = stage.crew.running
-        for worker in workers:
-            worker.signal(signal.SIGSTOP)
-        time.sleep(BACKLOG)
-        redis_of(stage).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
-        for worker in workers:
-            worker.signal(signal.SIGCONT)
-
-    await _forget(stage, trimmed)
+    await _forget(stage, partial(_trimmed, stage))
     await stage.last()
 
 
-async def _forget(stage: Stage, how: Callable[[], object]) -> bool:
-    """Have the server forget something, from which workers must recover quietly; say whether one told of it."""
+async def _trimmed(stage: Stage) -> Affliction:
+    begin, workers = time.time(), stage.crew.running
+    for worker in workers:
+        worker.signal(signal.SIGSTOP)
+    await asyncio.sleep(BACKLOG)
+    redis_of(stage).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
+    for worker in workers:
+        worker.signal(signal.SIGCONT)
+    return Affliction(begin, time.time(), loses=begin - stage.waits)
+
+
+async def _forget(stage: Stage, how: Callable[[], Awaitable[Affliction]]) -> bool:
+    """Have the server forget something, from which workers must recover without much noise.
+
+    Say whether one told of it.
+    """
     stage.count += 1
     await asyncio.sleep(stage.rng.uniform(0.3, 0.6))
     began = time.time()
-    with stage.afflicting(forgets=True):
-        how()
+    stage.afflictions.append(await how())
     await asyncio.sleep(RESTORED)
     told = [worker.complaints(since=began) for worker in stage.crew.running]
     stage.complaints += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +71,7 @@ class Editor:
             file.write(text[len(text) // 2 :])
 
     async def _recreate(self, text: str) -> None:
-        """Deleted, and after a while there again."""
+        """Delete it, and after a while write it anew."""
         self._path.unlink()
         await asyncio.sleep(self._rng.uniform(0.0, 0.3))
         self._path.write_text(text)
@@ -106,7 +105,7 @@ async def storm(stage: Stage) -> None:
 
 def _link(path: Path, target: Path) -> None:
     new = path.with_name("new-link")
-    os.symlink(target, new)
+    new.symlink_to(target)
     new.replace(path)
 
 

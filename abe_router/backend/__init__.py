@@ -26,6 +26,7 @@ from abe_router.backend.delivery import (
     Reason,
     Released,
 )
+from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
 from abe_router.backend.finding import Finding, Name, Symptom, left_behind, not_read
 from abe_router.backend.payloads import DEFAULT_GROUP
@@ -43,6 +44,7 @@ __all__ = [
     "Delayed",
     "Delivery",
     "Died",
+    "ExclusiveSubscription",
     "Features",
     "Finding",
     "Name",

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from abe_router.backend.delivery import DeadLetter
+from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
 from abe_router.backend.finding import Finding, Name
 from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
@@ -98,6 +99,15 @@ class Backend(ABC):
         A new one begins at `start`, in seconds since the epoch: 0 is the earliest message kept, infinity
         the next one to come. `lease` is in seconds. Keys that appear later and match are included.
         """
+
+    async def subscribe_exclusive(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> ExclusiveSubscription:
+        """Return a handle that competes with others of its kind for the place, as `subscribe` else.
+
+        Only a backend whose features declare `order` has to have it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps no order")
 
     @abstractmethod
     async def status(self) -> Sequence[SubscriptionStatus]:

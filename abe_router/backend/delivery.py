@@ -14,13 +14,15 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
 
     `deliveries` counts every time it was handed out, crashes included, this one too; the message's
     `attempt` counts only the attempts that ended in a failure, plus this one. `failed_at` is the time of
-    the first failure, in seconds since the epoch, None before it. `receipt` belongs to the backend.
+    the first failure, in seconds since the epoch, None before it. `receipt` belongs to the backend. `wait`
+    is how many seconds are left until the attempt is due: none, but for what an exclusive handle has.
     """
 
     message: Message
     deliveries: int
     receipt: Any
     failed_at: float | None = None
+    wait: float = 0.0
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):

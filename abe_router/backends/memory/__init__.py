@@ -3,6 +3,7 @@
 It is the reference of what the other providers do, and with an injected clock the simulator of it.
 """
 
-from abe_router.backends.memory.backend import MemoryBackend, MemorySubscription
+from abe_router.backends.memory.backend import MemoryBackend
+from abe_router.backends.memory.subscription import MemorySubscription
 
 __all__ = ["MemoryBackend", "MemorySubscription"]

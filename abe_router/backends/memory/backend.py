@@ -1,100 +1,30 @@
-"""The memory backend and its handles."""
+"""The memory backend."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self, cast
 
 from abe_router.backend import (
-    Acked,
     Backend,
     DeadLetter,
-    Delivery,
+    ExclusiveSubscription,
     Features,
-    Outcome,
     Subscription,
     SubscriptionStatus,
 )
-from abe_router.backends.memory.group import Clock, Entry, Group, set_off
+from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
+from abe_router.backends.memory.group import Clock, Group
 from abe_router.backends.memory.log import Log
+from abe_router.backends.memory.subscription import MemorySubscription
 from abe_router.message import Message
 from abe_router.pattern import matches
 from abe_router.rate import Permits, permit
 
 #: Routing keys whose groups are remembered.
 KEYS = 10_000
-
-
-class MemorySubscription(Subscription):
-    """A handle on a group; it is open as long as it is among `handles`."""
-
-    def __init__(
-        self,
-        pattern: str,
-        group: str,
-        entries: Group,
-        lease: float,
-        handles: set[MemorySubscription],
-        emit: Callable[[Sequence[Message]], None],
-    ) -> None:
-        self.pattern, self.group = pattern, group
-        self._entries, self._lease, self._handles, self._emit = entries, lease, handles, emit
-        self._interrupted = False
-        self._waiter: asyncio.Future[None] | None = None
-        handles.add(self)
-
-    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        # Otherwise a consumer that always finds something would never let anyone else run.
-        await asyncio.sleep(0)
-        while self in self._handles:
-            taken = self._entries.take(limit, self, self._lease)
-            left = deadline - loop.time()
-            if taken or self._interrupted or left <= 0:
-                self._interrupted = False
-                return taken
-            self._waiter = loop.create_future()
-            await self._entries.wait(self._waiter, left)
-        return []
-
-    def interrupt(self) -> None:
-        self._interrupted = True
-        if self._waiter:
-            set_off(self._waiter)
-
-    async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        refused = []
-        for delivery, outcome in settlements:
-            if entry := self._held(delivery):
-                self._entries.settle(entry, outcome)
-                if isinstance(outcome, Acked) and outcome.outputs:
-                    self._emit(outcome.outputs)
-            else:
-                refused.append(delivery)
-        return refused
-
-    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        refused = []
-        for delivery in deliveries:
-            if entry := self._held(delivery):
-                self._entries.renew(entry, self._lease)
-            else:
-                refused.append(delivery)
-        return refused
-
-    async def close(self) -> None:
-        self._handles.discard(self)
-        self.interrupt()
-
-    def _held(self, delivery: Delivery) -> Entry | None:
-        """Return the entry, if it was handed to us and neither settled nor handed out since."""
-        entry: Entry
-        entry, claim = delivery.receipt
-        return entry if entry.claim == claim and entry.holder is self else None
 
 
 class MemoryBackend(Backend):
@@ -143,13 +73,14 @@ class MemoryBackend(Backend):
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
-        entries = self._groups.get((pattern, group))
-        if entries is None:
-            entries = self._groups[pattern, group] = Group(self._log, self._clock)
-            self._by_key.clear()
-            for kept in self._log.begin(pattern, start):
-                entries.add(kept)
+        entries = self._begin(pattern, group, start)
         return MemorySubscription(pattern, group, entries, lease, self._handles, self._append)
+
+    async def subscribe_exclusive(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> ExclusiveSubscription:
+        entries = self._begin(pattern, group, start)
+        return ExclusiveMemorySubscription(pattern, group, entries, lease, self._handles, self._append)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         return [entries.counts(*name) for name, entries in sorted(self._groups.items())]
@@ -205,6 +136,16 @@ class MemoryBackend(Backend):
                 touched.add(group)
         for group in touched:
             group.wake()
+
+    def _begin(self, pattern: str, group: str, start: float) -> Group:
+        """Return what the group has, making it when it does not exist."""
+        entries = self._groups.get((pattern, group))
+        if entries is None:
+            entries = self._groups[pattern, group] = Group(self._log, self._clock)
+            self._by_key.clear()
+            for kept in self._log.begin(pattern, start):
+                entries.add(kept)
+        return entries
 
     def _groups_of(self, key: str) -> tuple[Group, ...]:
         groups = self._by_key.get(key)

@@ -33,16 +33,17 @@ class Entry:
     """A message within one group.
 
     `claim` rises at each hand-out and each settling, so of all receipts the last one fits, and it fits once.
+    `due` is when the next attempt is, after one that failed.
     """
 
-    __slots__ = ("claim", "deliveries", "failed_at", "holder", "kept", "lease_until", "message", "seq")
+    __slots__ = ("claim", "deliveries", "due", "failed_at", "holder", "kept", "lease_until", "message", "seq")
 
     def __init__(self, kept: Kept) -> None:
         self.kept, self.seq, self.message = kept, kept.seq, kept.message
         self.claim = self.deliveries = 0
         self.failed_at: float | None = None
         self.holder: Subscription | None = None
-        self.lease_until = 0.0
+        self.lease_until = self.due = 0.0
 
 
 class Group:
@@ -58,6 +59,8 @@ class Group:
         self._dead: dict[str, tuple[DeadLetter, Entry]] = {}
         self._letters = count(1)
         self._look_at = float("inf")  # no lease runs out before this time
+        #: Who has the place, and until when.
+        self.place: tuple[Subscription | None, float] = (None, 0.0)
         self._waiters: set[asyncio.Future[None]] = set()
 
     def add(self, kept: Kept) -> None:
@@ -105,6 +108,48 @@ class Group:
             self._expect(until)
         return taken
 
+    def occupy(self, holder: Subscription, lease: float) -> float:
+        """Give the place to the holder for `lease` seconds; return 0, or in how many to ask again."""
+        self._recover()
+        now, (before, until) = self._clock(), self.place
+        if before is not holder:
+            others = [entry.lease_until for entry in self._leased.values() if entry.holder is not before]
+            if (free_at := max(until, *others, 0.0)) > now:
+                return free_at - now
+            for entry in self._leased.values():
+                entry.claim += 1
+                self._put_back(entry)
+            self._leased.clear()
+        self.place = holder, now + lease
+        return 0.0
+
+    def vacate(self, holder: Subscription) -> None:
+        """Let others have the place, if the holder has it."""
+        if self.place[0] is holder:
+            self.place = holder, 0.0
+            self.wake()
+
+    def take_in_order(self, limit: int, holder: Subscription, lease: float) -> list[Delivery]:
+        """Lease entries as `take` does, but those that wait for another attempt as well."""
+        now = self._clock()
+        if self._delayed:
+            for _, _, entry in self._delayed:
+                self._return(entry)
+            self._delayed.clear()
+        taken = self.take(limit, holder, lease)
+        return [
+            msgspec.structs.replace(each, wait=due - now) if (due := each.receipt[0].due) > now else each
+            for each in taken
+        ]
+
+    def postpone(self, entry: Entry, seconds: float, lease: float) -> Delivery:
+        """Count a failure of an entry that its holder keeps for another attempt."""
+        self.renew(entry, lease)
+        self._failed(entry, seconds)
+        entry.claim += 1
+        entry.deliveries += 1
+        return Delivery(entry.message, entry.deliveries, (entry, entry.claim), entry.failed_at, seconds)
+
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """Carry out the outcome of an entry that somebody holds."""
         entry.claim += 1
@@ -113,10 +158,8 @@ class Group:
         if isinstance(outcome, Acked):
             self._log.settled(entry.kept)
         elif isinstance(outcome, Delayed):
-            if entry.failed_at is None:
-                entry.failed_at = time.time()
-            entry.message = with_attempt(entry.message, entry.message.attempt + 1)
-            heapq.heappush(self._delayed, (self._clock() + outcome.seconds, entry.seq, entry))
+            self._failed(entry, outcome.seconds)
+            heapq.heappush(self._delayed, (entry.due, entry.seq, entry))
             self.wake()
         elif isinstance(outcome, Died):
             number = str(next(self._letters))
@@ -124,7 +167,7 @@ class Group:
             self._log.settled(entry.kept)
         else:
             entry.deliveries -= 1
-            self._return(entry)
+            self._put_back(entry)
             self.wake()
 
     def renew(self, entry: Entry, lease: float) -> None:
@@ -137,10 +180,10 @@ class Group:
     def counts(self, pattern: str, name: str) -> SubscriptionStatus:
         """Return how many entries are in each place."""
         self._recover()
-        ready = len(self._ready) + len(self._returned)
-        return SubscriptionStatus(
-            pattern, name, ready, len(self._leased), len(self._delayed), len(self._dead)
-        )
+        ready, now = len(self._ready) + len(self._returned), self._clock()
+        waiting = sum(entry.due > now for entry in self._leased.values())
+        in_flight, delayed = len(self._leased) - waiting, len(self._delayed) + waiting
+        return SubscriptionStatus(pattern, name, ready, in_flight, delayed, len(self._dead))
 
     def letters(self, limit: int, after: str) -> list[DeadLetter]:
         """Return up to `limit` dead letters that came after the one of that id."""
@@ -172,6 +215,19 @@ class Group:
                 del self._leased[entry.seq]
                 self._return(entry)
             self._look_at = min((e.lease_until for e in self._leased.values()), default=float("inf"))
+
+    def _failed(self, entry: Entry, seconds: float) -> None:
+        if entry.failed_at is None:
+            entry.failed_at = time.time()
+        entry.message = with_attempt(entry.message, entry.message.attempt + 1)
+        entry.due = self._clock() + seconds
+
+    def _put_back(self, entry: Entry) -> None:
+        """Let others have what nobody tried; what was not due yet is so no sooner."""
+        if entry.due > self._clock():
+            heapq.heappush(self._delayed, (entry.due, entry.seq, entry))
+        else:
+            self._return(entry)
 
     def _return(self, entry: Entry) -> None:
         if not self._returned:

@@ -23,6 +23,8 @@ from abe_router.pattern import check_key
 MAX_BYTES = 1024 * 1024
 #: Deepest nesting of a payload. Far below the recursion limits of every parser and validator involved.
 MAX_DEPTH = 128
+#: Deeper nesting takes more bytes than this: a bracket before each level, and one behind it.
+_SURELY_FLAT = 2 * MAX_DEPTH
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -78,7 +80,7 @@ def encode(payload: Any) -> bytes:
         (_N in body or _I in body) and _has_words(body)
     ):
         raise PayloadUnencodable("payload is not JSON: NaN and infinity have no JSON form")
-    if fault := _limits(body):
+    if len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadUnencodable(fault)
     return body
 
@@ -89,7 +91,7 @@ def decode(body: bytes, *, encoded_here: bool = False) -> Any:
     Integers stay exact however large; of duplicate object keys the last one counts. A body known to be
     `encoded_here`, by `encode`, keeps the limits already.
     """
-    if not encoded_here and (fault := _limits(body)):
+    if not encoded_here and len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadMalformed(fault)
     try:
         return _decode(body)
@@ -100,9 +102,6 @@ def decode(body: bytes, *, encoded_here: bool = False) -> Any:
 def _limits(body: bytes) -> str:
     if len(body) > MAX_BYTES:
         return f"payload is {len(body):,} bytes, over the limit of {MAX_BYTES:,}"
-    # Deeper nesting takes more than so many brackets, and as many bytes at least.
-    if len(body) <= 2 * MAX_DEPTH:
-        return ""
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
         return f"payload is nested deeper than {MAX_DEPTH} levels"
     return ""
@@ -167,9 +166,11 @@ class _Ids:
         self._prefix = f"{time.time_ns() // 1_000_000:x}-{os.urandom(6).hex()}-"
         self._count = count(1)
 
-    def __call__(self) -> str:
+    def make(self) -> str:
+        """Return a new one."""
         return f"{self._prefix}{next(self._count):x}"
 
 
-new_id = _Ids()
-os.register_at_fork(after_in_child=new_id.renew)
+_ids = _Ids()
+new_id = _ids.make
+os.register_at_fork(after_in_child=_ids.renew)

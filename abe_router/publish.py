@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from time import time
 from typing import Any
 
 from abe_router.backend import Backend
 from abe_router.errors import NoRoute, PayloadInvalid
-from abe_router.message import Message, decode, encode, new_message
+from abe_router.message import Message, decode, encode, new_id
 from abe_router.pattern import check_key
 from abe_router.route import RouteTable
 
@@ -32,18 +33,17 @@ def prepare(
     schema that the table puts on `key`. A body from `encode` is `encoded_here`, and is not measured anew.
     """
     check_key(key)
-    if not (allow_unrouted or table.unrouted == "allow" or table.knows(key)):
+    schemas = table.schemas(key)
+    if not (schemas or allow_unrouted or table.unrouted == "allow" or table.knows(key)):
         close = get_close_matches(key, table.concrete_keys, 1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
         raise NoRoute(f"no route and no schema knows `{key}`{hint}")
     payload = decode(body, encoded_here=encoded_here)
-    for schema in table.schemas(key):
+    for schema in schemas:
         if not schema.is_valid(payload):
-            violations = [
-                v for s in table.schemas(key) if not s.is_valid(payload) for v in s.violations(payload)
-            ]
+            violations = [v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)]
             raise PayloadInvalid(key, violations)
-    return new_message(key, body, headers=headers, id=id)
+    return Message(id or new_id(), key, body, headers or {}, time())
 
 
 async def publish(

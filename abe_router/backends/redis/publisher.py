@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -60,17 +60,25 @@ class Publisher:
         self._scheduled = False
         self._noted: dict[str, float] = {}
 
-    async def append(self, messages: Sequence[Message]) -> None:
+    def append(self, messages: Sequence[Message]) -> Awaitable[None]:
         """Append in order; when it raises, the first few of them, or all, may have been appended."""
+        # Of many callers most have one message, and for them a coroutine more is felt.
+        if len(messages) == 1 and self._line.up:
+            return self._queued(messages)
+        return self._append(messages)
+
+    async def _append(self, messages: Sequence[Message]) -> None:
         # Parts go one after the other, so that never a later one is kept and an earlier one is not.
-        for part in (messages,) if len(messages) == 1 else _parts(messages):
-            if not self._line.up:
-                await self._line.open()
-            done = self._loop.create_future()
-            self._queue.append((part, done))
-            if not self._scheduled:
-                self._schedule()
-            await done
+        for part in _parts(messages):
+            await self._line.open()
+            await self._queued(part)
+
+    def _queued(self, part: Sequence[Message]) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._queue.append((part, done))
+        if not self._scheduled:
+            self._schedule()
+        return done
 
     def _schedule(self) -> None:
         """Send a batch at the end of this turn of the event loop, with all that comes until then."""

@@ -75,7 +75,9 @@ class RedisBackend(Backend):
 
     async def drop(self, pattern: str, group: str) -> bool:
         session = await self._opened()
-        if not await session.registry.leave(pattern, group):
+        listed = await session.registry.leave(pattern, group)
+        # Who was cut off in the middle tries again, and then the rest of it has to go.
+        if not (listed or await session.registry.dropped(pattern, group)):
             return False
         await session.close_handles(pattern, group)
         name, names = group_name(pattern, group), self._names
@@ -88,8 +90,8 @@ class RedisBackend(Backend):
             )
             for k in keys
         ]
-        await asyncio.gather(*gone)
-        return True
+        found = await asyncio.gather(*gone)
+        return listed or any(found)
 
     async def trim(self, retain: Mapping[str, float]) -> int:
         session = await self._opened()

@@ -1,4 +1,4 @@
--- Forgets a subscription to a stream.
+-- Forgets a subscription to a stream. Returns how much of it there was.
 -- KEYS: stream, failures, delayed, dead. ARGV: group.
-redis.pcall('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+local group = redis.pcall('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+return (type(group) == 'number' and group or 0) + redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])

@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fmt unit bench clean
+.PHONY: demo test check fmt unit chaos bench clean
 
 demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
-test: check unit ## everything that must pass: lint, types, layers, tests
+test: check unit chaos ## everything that must pass: lint, types, layers, tests, and a short run of chaos
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -18,6 +18,9 @@ check: $(VENV)/dev
 
 unit: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/run ## break it in every way we know, count what is lost and doubled; `make chaos ARGS=--long`
+	@$(BIN)/python -m chaos $(ARGS)
 
 bench: $(VENV)/run ## abe-router beside a hand-written loop and FastStream, as ratios; see docs/performance.md
 	@$(BIN)/python -m bench

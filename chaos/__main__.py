@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from chaos import report
 from chaos.fault import FAULTS, Fault
@@ -20,81 +21,117 @@ from chaos.row import Row, play
 from chaos.store import RedisStore
 
 #: How long faults go on in a row, in seconds, and how many seeds there are: short and long.
-SHORT, LONG = (2.5, 1), (120.0, 3)
+SHORT, LONG = (2.5, 1), (20.0, 3)
+
+_REPLAY = """\
+What a seed brings back: the messages and what their handlers do, which workers are picked, what is done, how
+the file is edited, and how long everything lasts. What it does not: how far each process was at that moment,
+which is for the operating system to say; where two things are done at once, their order; ports and paths.
+A row that broke prints the command that plays it again, and keeps its folder: the ledger, the logs, the
+afflictions and the backend's own files.
+"""
+
+
+class Turn(NamedTuple):
+    """A row to be played."""
+
+    fault: Fault
+    backend: str
+    seed: int
 
 
 def main() -> None:
     """Break things and print the table; exit with 1 if the promise was broken."""
     given = _parse()
     seconds, seeds = LONG if given.long else SHORT
-    seeds_wanted = [given.seed + number for number in range(given.seeds or seeds)]
-    faults = [fault for fault in FAULTS if not given.fault or fault.name in given.fault]
+    seconds, seeds = given.seconds or seconds, given.seeds or seeds
     turns = [
-        (fault, backend, seed)
-        for fault in faults
+        Turn(fault, backend, given.seed + number)
+        for fault in FAULTS
+        if not given.fault or fault.name in given.fault
         for backend in fault.backends
         if not given.backend or backend in given.backend
-        for seed in seeds_wanted
+        for number in range(seeds)
     ]
-    if any(backend == REDIS for _, backend, _ in turns) and not RedisStore.installed():
-        raise SystemExit("redis-server is not installed; `--backend sqlite` does without it")
-    print(_about(seeds_wanted), file=sys.stderr)
+    lacking = _lacking(turns, must=bool(given.backend) or bool(os.environ.get("CI")))
+    turns = [turn for turn in turns if (turn.fault.name, turn.backend) not in lacking]
+    print(_about(given.seed, seeds, seconds), file=sys.stderr)
     began = time.monotonic()
-    rows = asyncio.run(_play(turns, given.seconds or seconds, given.program, given.rows))
-    print(report.table(rows))
+    rows = asyncio.run(_play(turns, seconds, given.program, given.rows))
+    if rows:
+        print(report.table(rows))
+    for (name, backend), why in lacking.items():
+        print(f"{name} on {backend}: not played, {why}")
     if remarks := report.remarks(rows):
         print(remarks)
     print(f"{len(rows)} rows in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    if wrong := report.complaints(rows):
+    if wrong := report.complaints(rows, seconds):
         print(wrong, file=sys.stderr)
         raise SystemExit(1)
 
 
-async def _play(
-    turns: Sequence[tuple[Fault, str, int]], seconds: float, program: Path | None, at_once: int
-) -> list[Row]:
+def _lacking(turns: Sequence[Turn], *, must: bool) -> dict[tuple[str, str], str]:
+    """Return which rows cannot be played here, and why; exit when that is Redis, and it `must` be there."""
+    found: dict[tuple[str, str], str] = {}
+    no_redis = not RedisStore.installed()
+    if no_redis and must and any(turn.backend == REDIS for turn in turns):
+        raise SystemExit("redis-server is not installed; `--backend sqlite` does without it")
+    for fault, backend, _ in turns:
+        if why := "redis-server is not installed" if no_redis and backend == REDIS else fault.lacks():
+            found[fault.name, backend] = why
+    return found
+
+
+async def _play(turns: Sequence[Turn], seconds: float, program: Path | None, at_once: int) -> list[Row]:
     """Play the rows, so many at a time."""
     places = asyncio.Semaphore(at_once)
     done = 0
 
-    async def turn(fault: Fault, backend: str, seed: int) -> Row:
+    async def play_turn(turn: Turn) -> Row:
         nonlocal done
         async with places:
-            row = await play(fault, backend, seed=seed, seconds=seconds, program=program)
+            row = await play(turn.fault, turn.backend, seed=turn.seed, seconds=seconds, program=program)
         done += 1
         if sys.stderr.isatty():
-            print(f"\r\033[K{done} of {len(turns)}: {fault.name} on {backend}", end="", file=sys.stderr)
+            state = f"{done} of {len(turns)}: {turn.fault.name} on {turn.backend}"
+            print(f"\r\033[K{state}", end="", file=sys.stderr)
         return row
 
     try:
-        return await asyncio.gather(*(turn(*one) for one in turns))
+        return await asyncio.gather(*map(play_turn, turns))
     finally:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
 
 
-def _about(seeds: Sequence[int]) -> str:
+def _about(seed: int, seeds: int, seconds: float) -> str:
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    return f"seed {', '.join(map(str, seeds))}; {os.cpu_count()} cores, {versions}"
+    which = f"seed {seed}" if seeds == 1 else f"seeds {seed} to {seed + seeds - 1}"
+    return f"{which}, {seconds:g} s each; {os.cpu_count()} cores, {versions}"
 
 
 def _parse() -> argparse.Namespace:
+    faults = {fault.name: fault.about for fault in FAULTS}
+    width = max(map(len, faults))
     parser = argparse.ArgumentParser(
         prog="python -m chaos",
         description="Break abe-router in every way we know, and count what is lost and doubled.",
-        epilog="The faults: " + "; ".join(f"{fault.name}: {fault.about}" for fault in FAULTS) + ".",
+        epilog="\n".join(
+            ["faults:", *(f"  {n:<{width}}  {about}" for n, about in faults.items()), "", _REPLAY]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [fault.name for fault in FAULTS]
-    parser.add_argument("--fault", nargs="+", choices=names, metavar="NAME", help="only some of the faults")
+    parser.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="only some of the faults")
     parser.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="only one of the backends")
     parser.add_argument(
         "--seed",
         type=int,
         default=random.randrange(1_000_000),
         metavar="N",
-        help="what the messages, the victims and the moments are drawn from; by default another each time",
+        help="what everything is drawn from, as said below; by default another each time",
     )
-    parser.add_argument("--long", action="store_true", help="two minutes and three seeds for each fault")
+    about = f"{LONG[0]:g} seconds and {LONG[1]} seeds for each fault: half an hour in all"
+    parser.add_argument("--long", action="store_true", help=about)
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each fault goes on")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on")
     parser.add_argument("--rows", type=int, default=2, metavar="N", help="how many rows at a time")

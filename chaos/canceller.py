@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import sys
@@ -36,7 +37,7 @@ class Canceller:
 
     def __init__(self, backend: Backend, route: Route) -> None:
         self._backend, self._route = backend, route
-        self._rng = random.Random()
+        self._rng = random.Random(f"{os.environ['CHAOS_SEED']}/{route.name}")
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Fetch, handle, settle; each call may be cancelled, and is made again then."""
@@ -71,6 +72,7 @@ class Canceller:
             await asyncio.wait([calling])
             if not calling.cancelled():
                 return calling.result()
+            tell("cancelled")
 
 
 def tell(event: str, **values: Any) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +40,9 @@ async def work(payload: Payload, message: Message) -> Payload:
     _ledger().note(STARTED, number, message.id, "loop", message.attempt)
     if deed == "hang" and message.attempt == 1:
         await asyncio.sleep(_FOREVER)
+    if deed == "swallow":
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(_FOREVER)
     if deed == "block" and _first_time(number, "loop"):
         _ledger().note(BLOCKED, number, message.id, "loop", message.attempt)
         time.sleep(BLOCKS * float(os.environ["CHAOS_LEASE"]))  # noqa: ASYNC251  it is the point
@@ -83,6 +88,8 @@ def _misbehave(payload: Payload, message: Message, group: str) -> None:
             raise RuntimeError("as told")
         case "reject":
             raise Reject("as told")
+        case "quit" if message.attempt == 1:
+            sys.exit("as told")
         case "poison":
             os._exit(3)
         case "exit" if _first_time(payload["n"], group):

@@ -13,8 +13,9 @@ BLOCKS = 1.5
 
 #: Deeds, and of how many messages one asks for it; all others just work.
 Mix = Mapping[str, int]
-#: Handlers that fail: `raise` twice and then succeed, `fail` for good, `reject`, and sleep beyond their time.
-FAILING: Mix = {"raise": 10, "fail": 50, "reject": 50, "hang": 50}
+#: Handlers that fail: `raise` twice and then succeed, `fail` for good, `reject`, `quit` as by `sys.exit`,
+#: sleep beyond their time, and do so without letting themselves be cancelled.
+FAILING: Mix = {"raise": 10, "fail": 50, "reject": 50, "quit": 50, "hang": 50, "swallow": 100}
 #: Handlers that stop the event loop for longer than the lease, once each.
 BLOCKING: Mix = {"block": 150}
 #: Handlers that end their process once: when they begin, before they end, while their ack is on its way.

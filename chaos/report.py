@@ -56,14 +56,19 @@ def remarks(rows: Sequence[Row]) -> str:
     return "\n".join(told)
 
 
-def complaints(rows: Sequence[Row]) -> str:
-    """Return what broke the promise, row by row, each with the command that plays it again."""
+def complaints(rows: Sequence[Row], seconds: float) -> str:
+    """Return what broke the promise, row by row, each with the command that plays it again.
+
+    `seconds` is how long the faults went on.
+    """
     told = []
     for row in rows:
         if row.wrong:
             told.append(f"{row.fault.name} on {row.backend}, kept in {row.folder}")
             told += [f"  {line}" for text in row.wrong for line in text.splitlines()]
-            again = f"--fault {row.fault.name} --backend {row.backend} --seed {row.seed}"
+            again = (
+                f"--fault {row.fault.name} --backend {row.backend} --seed {row.seed} --seconds {seconds:g}"
+            )
             told.append(f"  again: python -m chaos {again}")
     return "\n".join(told)
 

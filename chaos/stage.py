@@ -23,7 +23,7 @@ from chaos.proxy import Proxy
 from chaos.scene import DRAIN, MAX_DELIVERIES, TIMEOUT, Scene
 from chaos.store import RedisStore, SQLiteStore, Store
 from chaos.supervisor import Supervisor
-from chaos.worker import Crew, Worker
+from chaos.worker import PATIENCE, Crew, Worker
 
 #: What recovery may take beyond the lease, in seconds.
 MARGIN = 2.0
@@ -127,7 +127,8 @@ class Stage:
     async def produce(self) -> None:
         """Kill the producer if there is one, and start one that goes on after the last number that was used.
 
-        Return when it has begun. One that cannot, as the backend cannot be reached, is followed by another.
+        Return when it has begun. One that cannot, as the backend cannot be reached, is followed by another;
+        raise RuntimeError when none can for long.
         """
         async with self._changing_producers:
             if self.producers:
@@ -135,7 +136,8 @@ class Stage:
             await self._produce()
 
     async def _produce(self) -> None:
-        while True:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             first = max((entry.number for entry in self.entries() if entry.kind == ASKED), default=-1) + 1
             words: list[Any] = [
                 sys.executable,
@@ -154,6 +156,7 @@ class Stage:
                 if any(entry.pid == producer.pid for entry in self.entries()):
                     return
                 await asyncio.sleep(0.02)
+        raise RuntimeError(f"no producer starts; see {self.producers[-1].log}")
 
     def adopt(self, store: Store) -> None:
         """Go on with another backend, and stop it at the end."""
@@ -169,6 +172,11 @@ class Stage:
     def entries(self) -> list[Entry]:
         """Return the ledger so far."""
         return read(self.ledger)
+
+    def misdeeds(self) -> int:
+        """Return of how many messages, so far, the handlers do more than work."""
+        asked = (entry.number for entry in self.entries() if entry.kind == ASKED)
+        return sum(plan.payload(self._seed, number, self.setup.mix)["do"] != "work" for number in asked)
 
     def unaccepted(self) -> int:
         """Return how many messages were asked for and not accepted, or not yet."""
@@ -247,7 +255,7 @@ class Stage:
     async def _until(self, done: Callable[[], bool]) -> None:
         """Wait until something is so, or nothing moves any more."""
         size, moved_at = 0, time.monotonic()
-        while not done():
+        while not await asyncio.to_thread(done):  # others play at the same time
             await asyncio.sleep(0.2)
             if (now := self.ledger.stat().st_size) != size:
                 size, moved_at = now, time.monotonic()
@@ -277,6 +285,7 @@ class Stage:
             "CHAOS_FOLDER": str(self.folder),
             "CHAOS_LEASE": str(self.setup.lease),
             "CHAOS_TIMEOUT": str(TIMEOUT),
+            "CHAOS_SEED": f"{self._seed}/{number}",
         }
         log, children = self.folder / f"worker-{number}.log", self.setup.children
         kind, options = (Supervisor, ["--workers", str(children)]) if children else (Worker, [])

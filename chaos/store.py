@@ -103,6 +103,10 @@ class RedisStore:
             self._process.wait()
             self._process = None
 
+    def wipe(self) -> None:
+        """Remove what a server that was killed had kept."""
+        shutil.rmtree(self._folder / "appendonlydir")
+
     async def stop(self) -> None:
         """End the server."""
         self.client.close()

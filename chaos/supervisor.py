@@ -23,7 +23,7 @@ class Supervisor(Worker):
     def children(self) -> Sequence[int]:
         """The pids of the workers that run, as far as it has told."""
         found: dict[str, int] = {}
-        for said in filter(None, map(_said, self.lines())):
+        for said in filter(None, map(_said, self.lines("(pid "))):
             if said["what"] == "runs":
                 found[said["number"]] = int(said["pid"])
             else:
@@ -49,7 +49,7 @@ class Supervisor(Worker):
         """Return, by number, the pids of the workers that had it, one after the other; 0 for untold."""
         spans = defaultdict[str, dict[int, int]](lambda: defaultdict(int))
         place = defaultdict[str, int](int)
-        for said in filter(None, map(_said, self.lines())):
+        for said in filter(None, map(_said, self.lines("(pid "))):
             spans[said["number"]][place[said["number"]]] = int(said["pid"])
             place[said["number"]] += said["what"] != "runs"
         return spans

@@ -27,11 +27,11 @@ _OUTCOMES = {HANDLED, DIED, "retried", "skipped"}
 class Worker(Process):
     """One worker, that tells of every message it settled."""
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Go through its log."""
+    def lines(self, about: str = "") -> Iterator[dict[str, Any]]:
+        """Go through its log, or through the lines in which some text is."""
         with self.log.open() as lines:
             for line in lines:
-                if line.startswith("{") and line.endswith("}\n"):
+                if about in line and line.startswith("{") and line.endswith("}\n"):
                     yield json.loads(line)
 
     def told(self) -> Iterator[Told]:
@@ -67,7 +67,7 @@ class Worker(Process):
     @property
     def is_up(self) -> bool:
         """Whether it has begun to run its routes."""
-        return any(line["event"] == "reloaded" for line in self.lines())
+        return any(line["event"] == "reloaded" for line in self.lines("reloaded"))
 
     async def up(self) -> None:
         """Wait until it is up, or has ended."""

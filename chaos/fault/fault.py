@@ -20,7 +20,7 @@ class Fault:
     `run` returns when the time of the stage is over and everything is as it should be again. `doubles`
     says whether what was in hand may run twice; without it nothing may. With `exits` workers end of
     themselves, and `spills` says that they may do so with the same other messages in hand so often that
-    these end among the dead letters too.
+    these end among the dead letters too. `lacks` says what it takes and is not there on this machine.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Fault:
     doubles: bool = False
     exits: bool = False
     spills: bool = False
+    lacks: Callable[[], str] = str
 
 
 def repeated(blow: Blow, least: float, most: float) -> Blow:

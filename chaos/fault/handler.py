@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from chaos.fault.fault import Fault
-from chaos.fault.process import none
 from chaos.plan import BLOCKING, EXITING, FAILING, POISONOUS
-from chaos.stage import LONG, Setup
+from chaos.stage import LONG, Setup, Stage
+
+
+async def misbehave(stage: Stage) -> None:
+    """Let the messages have their way."""
+    await stage.last()
+    stage.count = stage.misdeeds()
+
 
 FAULTS = (
-    Fault("raise", "handlers raise, reject, hang", none, setup=Setup(lease=LONG, mix=FAILING)),
-    Fault("block", "handlers block the loop", none, setup=Setup(mix=BLOCKING), doubles=True),
+    Fault("raise", "handlers raise, reject, hang", misbehave, setup=Setup(lease=LONG, mix=FAILING)),
+    Fault("block", "handlers block the loop", misbehave, setup=Setup(mix=BLOCKING), doubles=True),
     Fault(
         "exit",
         "handlers end the process",
-        none,
+        misbehave,
         setup=Setup(lease=1.0, mix=EXITING, workers=3),
         doubles=True,
         exits=True,
@@ -21,7 +27,7 @@ FAULTS = (
     Fault(
         "poison",
         "messages that always kill",
-        none,
+        misbehave,
         setup=Setup(lease=1.0, max_deliveries=6, mix=POISONOUS, workers=3),
         doubles=True,
         exits=True,

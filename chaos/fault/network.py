@@ -48,6 +48,7 @@ async def delay(stage: Stage) -> None:
     """Carry everything late, and in pieces."""
     proxy = _proxy(stage)
     proxy.delay, proxy.piece = DELAY, PIECE
+    stage.count += 1
     await stage.last()
     proxy.delay = 0.0
 

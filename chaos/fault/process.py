@@ -31,6 +31,13 @@ async def none(stage: Stage) -> None:
     await stage.last()
 
 
+async def cancel(stage: Stage) -> None:
+    """Let the workers cancel their own calls."""
+    await stage.last()
+    told = (line for one in stage.crew.all for line in one.lines("cancelled"))
+    stage.count = sum(line["event"] == "cancelled" for line in told)
+
+
 async def kill(stage: Stage) -> None:
     """Kill a worker."""
     if victim := stage.crew.pick():
@@ -115,6 +122,6 @@ FAULTS = (
         setup=Setup(workers=2, children=2),
         doubles=True,
     ),
-    Fault("cancel", "calls cancelled at random", none, setup=Setup(lease=LONG, program=CANCELLER)),
+    Fault("cancel", "calls cancelled at random", cancel, setup=Setup(lease=LONG, program=CANCELLER)),
     Fault("producers", "producers killed", repeated(kill_producer, 0.2, 0.6), setup=Setup(lease=LONG)),
 )

@@ -46,10 +46,12 @@ async def crash(stage: Stage) -> None:
 
 
 async def empty(stage: Stage) -> None:
-    """Empty the server, delete a stream, destroy a group."""
-    for command in (("FLUSHALL",), ("DEL", KEY), ("XGROUP", "DESTROY", KEY, "loop")):
-        if not await _forget(stage, partial(_emptied, stage, command)):
-            stage.complaints.append(f"nobody told of the loss by {command[0]}")
+    """Empty the server, delete a stream, destroy a group, start the server with nothing."""
+    commands = ("FLUSHALL",), ("DEL", KEY), ("XGROUP", "DESTROY", KEY, "loop")
+    blows = {command[0]: partial(_emptied, stage, command) for command in commands}
+    for name, blow in {**blows, "a restart": partial(_restarted, stage)}.items():
+        if not await _forget(stage, blow):
+            stage.complaints.append(f"nobody told of the loss by {name}")
     await stage.last()
 
 
@@ -60,6 +62,14 @@ async def _emptied(stage: Stage, command: Sequence[str]) -> Affliction:
     if command[0] == "XGROUP":
         replayed = frozenset((message, "loop") for message in store.messages(KEY))
         return Affliction(begin, time.time(), replayed=replayed)
+    return Affliction(begin, time.time(), loses=begin - stage.waits)
+
+
+async def _restarted(stage: Stage) -> Affliction:
+    store, begin = redis_of(stage), time.time()
+    store.kill()
+    store.wipe()
+    await store.start()
     return Affliction(begin, time.time(), loses=begin - stage.waits)
 
 
@@ -87,6 +97,7 @@ async def fill(stage: Stage) -> None:
 
 async def fail_over(stage: Stage) -> None:
     """Promote a replica that lags behind, and have everybody go there."""
+    stage.count += 1
     assert stage.proxy is not None
     old = redis_of(stage)
     folder = stage.folder / f"replica-{stage.count}"

@@ -6,12 +6,13 @@ import asyncio
 import sqlite3
 from contextlib import closing, suppress
 
+from chaos.disk import unmountable
 from chaos.fault.fault import SQLITE, Fault, repeated
 from chaos.stage import LONG, Setup, Stage
 from chaos.store import SQLiteStore
 
-#: How long the disk stays full, and how long another program keeps the file locked, in seconds.
-FULL, LOCKED = (0.5, 2.5), (0.3, 1.0)
+#: How long the disk stays full, in seconds, and how long another program keeps the file locked, in leases.
+FULL, LOCKED = (0.5, 2.5), (0.1, 0.4)
 #: How large the write-ahead log may be once nobody reads any more, in bytes.
 LOG = 64 << 20
 
@@ -19,13 +20,12 @@ LOG = 64 << 20
 async def fill(stage: Stage) -> None:
     """Fill the disk for a while: what is refused is told, and what was accepted is intact."""
     assert stage.disk is not None
-    pids = [process.pid for process in (*stage.crew.running, *stage.producers)]
     before = stage.unaccepted()
     with stage.afflicting():
-        stage.disk.fill(pids)
+        stage.disk.fill()
         await asyncio.sleep(stage.rng.uniform(*FULL))
         refused = stage.unaccepted() - before
-        stage.disk.free(pids)
+        stage.disk.free()
     if refused <= 0:
         stage.complaints.append("the disk was never full")
     with closing(_connect(stage)) as reader:
@@ -38,7 +38,7 @@ async def lock(stage: Stage) -> None:
     """Lock the file, as another program may."""
     with closing(_connect(stage)) as writer, suppress(sqlite3.OperationalError):  # others may hold the lock
         writer.execute("BEGIN EXCLUSIVE")
-        await asyncio.sleep(stage.rng.uniform(*LOCKED))
+        await asyncio.sleep(stage.setup.lease * stage.rng.uniform(*LOCKED))
         writer.execute("ROLLBACK")
 
 
@@ -60,6 +60,14 @@ def _connect(stage: Stage) -> sqlite3.Connection:
 
 
 FAULTS = (
-    Fault("disk", "a full disk", repeated(fill, 0.2, 0.5), (SQLITE,), Setup(small_disk=True), doubles=True),
+    Fault(
+        "disk",
+        "a full disk",
+        repeated(fill, 0.2, 0.5),
+        (SQLITE,),
+        Setup(small_disk=True),
+        doubles=True,
+        lacks=unmountable,
+    ),
     Fault("reader", "a long reader, locks", read_for_long, (SQLITE,), Setup(lease=LONG)),
 )

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,12 +18,12 @@ class RedisServer:
     """Runs `redis-server` on a free port of this machine while entered.
 
     `folder` is where it puts its log and, when it is `durable`, the append-only file by which a server that
-    is started again has what the one before held. Raise FileNotFoundError when no server is installed,
+    is started again has what the one before held. `options` are further words of its command line. Raise FileNotFoundError when no server is installed,
     RuntimeError when it does not answer in ten seconds.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
-        self._folder, self._durable = folder, durable
+    def __init__(self, folder: Path, *, durable: bool = False, options: Sequence[str] = ()) -> None:
+        self._folder, self._durable, self._options = folder, durable, options
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,7 +58,7 @@ class RedisServer:
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self._process = subprocess.Popen(  # noqa: S603
-            [program, *arguments, "--logfile", "redis.log"],
+            [program, *arguments, "--logfile", "redis.log", *self._options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

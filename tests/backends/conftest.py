@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.rights import rules
 from abe_router.testing import RedisServer
 
 #: A provider as Abstract Backend's guide has people write them.
@@ -43,10 +44,14 @@ Install = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Yield a durable Redis for the whole run; a laptop may be without one, continuous integration not."""
+    """Yield a durable Redis for the whole run, with a user `least` who may do what we need and no more.
+
+    A laptop may be without one, continuous integration not.
+    """
     if not RedisServer.installed():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
-    with RedisServer(tmp_path_factory.mktemp("redis"), durable=True) as server:
+    user = ["--user", "least", "on", ">right", *rules("")]
+    with RedisServer(tmp_path_factory.mktemp("redis"), durable=True, options=user) as server:
         yield server
 
 

@@ -28,5 +28,6 @@ class TestRedis(BackendConformance):
 
     @pytest.fixture(autouse=True)
     def _server(self, redis_server):
-        self.url = redis_server.url
+        # Who may do no more than `doctor` says is needed: so that is all that is needed.
+        self.url = redis_server.url.replace("//", "//least:right@")
         self.stop_server, self.start_server = redis_server.kill, redis_server.start

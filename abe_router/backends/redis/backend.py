@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from abe_router.backend import Backend, DeadLetter, Subscription, SubscriptionStatus
+from abe_router.backend import Backend, DeadLetter, Finding, Name, Subscription, SubscriptionStatus
 from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.census import Census
+from abe_router.backends.redis.examination import Examination
 from abe_router.backends.redis.letters import Letters
 from abe_router.backends.redis.names import Names, group_name
 from abe_router.backends.redis.scripts import DROP
@@ -122,6 +123,9 @@ class RedisBackend(Backend):
     async def permit(self, name: str, rate: float, wanted: int) -> Permits:
         session = await self._opened()
         return await session.registry.permit(name, rate, wanted)
+
+    async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:
+        return await Examination(self._address, self._names, served).run()
 
     async def _opened(self) -> Session:
         if self._session is None:

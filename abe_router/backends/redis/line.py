@@ -143,15 +143,32 @@ class Line:
         address = self._address
         if address.password:
             await wire.send("AUTH", *([address.username] if address.username else []), address.password)
+        hello = wire.send("HELLO")
         naming = wire.send("CLIENT", "SETNAME", address.client_name)
         client_id = wire.send("CLIENT", "ID")
         chosen = wire.send("SELECT", address.database)
         probe = wire.send("EVAL", _PROBE, 0)
-        await asyncio.wait([naming, client_id, chosen, probe])
+        await asyncio.wait([hello, naming, client_id, chosen, probe])
+        self._require_plain(hello)
         naming.exception()  # the name is for people who look at the server, so it may be missing
         if not (client_id.result(), chosen.result(), probe.result())[-1]:
             raise BackendError(f"Redis at {address.public} is too old: Redis 7.0 or Valkey 7.2 is needed")
         self.client_id = client_id.result()
+
+    def _require_plain(self, hello: asyncio.Future[Any]) -> None:
+        """Raise BackendError when the server is part of a cluster, or watches others."""
+        told = [] if hello.exception() else hello.result()
+        mode = told[told.index(b"mode") + 1] if isinstance(told, list) and b"mode" in told else b""
+        if mode == b"cluster":
+            raise BackendError(
+                f"Redis at {self._address.public} is part of a cluster, which is not supported: "
+                "what a handler emits, and what is removed, could not be kept in one step there; "
+                "give the URL of a plain server"
+            )
+        if mode == b"sentinel":
+            raise BackendError(
+                f"Redis at {self._address.public} is a Sentinel: give the URL of the server it watches"
+            )
 
     def _unreachable(self, why: str, made: list[Wire]) -> BackendUnavailable:
         for wire in made:

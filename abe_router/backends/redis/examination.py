@@ -1,0 +1,163 @@
+"""What weakens the promise about a Redis server: asked, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from abe_router.backend import Finding, Name, Symptom, left_behind, not_read
+from abe_router.backends.redis import rights
+from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.census import Census
+from abe_router.backends.redis.checkup import check
+from abe_router.backends.redis.entry import order
+from abe_router.backends.redis.fault import ServerError, ServerNotReady
+from abe_router.backends.redis.line import Line
+from abe_router.backends.redis.names import Names, group_name
+from abe_router.backends.redis.registry import Registry
+from abe_router.backends.redis.server import ask
+from abe_router.diagnostic import Severity
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.pattern import matches
+
+#: Streams asked for at a time, and pending entries counted of a group.
+_CHUNK, _PENDING = 50, 1000
+_UNSEEN = Finding(
+    Symptom.UNSEEN,
+    Severity.INFO,
+    "this user may not run XINFO STREAM",
+    "messages that others deleted before we had them cannot be seen",
+    "ask as another user, or allow it: ACL SETUSER USER +xinfo|stream",
+)
+
+
+class Examination:
+    """Looks at a server; `served` are the subscriptions that somebody is to serve, if known."""
+
+    def __init__(self, address: Address, names: Names, served: Collection[Name] | None) -> None:
+        self._address, self._names, self._served = address, names, served
+        self._line = Line(address, lost=lambda _: None)
+        self._registry = Registry(self._line, names)
+
+    async def run(self) -> list[Finding]:
+        """Return what was found; raise BackendUnavailable when the server cannot be reached."""
+        found: list[Finding] = []
+        try:
+            await self._line.open()
+            found += check(await ask(self._line, self._address))
+            found.append(await self._rights())
+            if not found[-1].weakens:
+                found += await self._content()
+        except BackendError as error:
+            if isinstance(error, BackendUnavailable) and not isinstance(error, ServerNotReady):
+                raise
+            found.append(self._refusal(error))
+        finally:
+            await self._line.close()
+        return found
+
+    def _refusal(self, error: BackendError) -> Finding:
+        denied = isinstance(error, ServerError) and error.code == "NOPERM"
+        return Finding(
+            Symptom.REFUSED,
+            Severity.ERROR,
+            str(error),
+            "nothing can be published or handled until that is mended",
+            f"ACL SETUSER USER {' '.join(rights.rules(self._names.prefix))}" if denied else "",
+        )
+
+    async def _rights(self) -> Finding:
+        patterns, commands = await rights.lacking(self._line, self._names)
+        if not patterns and not commands:
+            return Finding(Symptom.RIGHTS, Severity.OK, "this user may do all that is needed")
+        what = f"touch the keys {', '.join(patterns)}" if patterns else f"run {', '.join(commands)}"
+        return Finding(
+            Symptom.RIGHTS,
+            Severity.ERROR,
+            f"this user may not {what}",
+            "what needs it fails, each time, and the messages wait",
+            f"ACL SETUSER USER {' '.join(rights.rules(self._names.prefix))}",
+        )
+
+    async def _content(self) -> list[Finding]:
+        keys = await self._registry.keys()
+        subscriptions = [(pattern, group) for pattern, group, _ in await self._registry.subscriptions()]
+        statuses = await Census(self._line, self._names, self._registry).take()
+        unread = [key for key in keys if not any(matches(pattern, key) for pattern, _ in subscriptions)]
+        lengths = [(key, self._line.send("XLEN", self._names.stream(key))) for key in unread]
+        counts = {key: await length for key, length in lengths}
+        return [
+            *left_behind(statuses, self._served),
+            *not_read(counts),
+            *await self._trimmed(keys, subscriptions),
+        ]
+
+    async def _trimmed(self, keys: Sequence[str], subscriptions: Sequence[Name]) -> list[Finding]:
+        """Return a finding for each group of ours that others deleted messages from under."""
+        found: list[Finding] = []
+        for chunk in _chunks(keys):
+            asked = [
+                (key, self._line.send("XINFO", "STREAM", stream), self._line.send("XINFO", "GROUPS", stream))
+                for key in chunk
+                for stream in [self._names.stream(key)]
+            ]
+            for key, about, rows in asked:
+                try:
+                    stream, groups = _pairs(await about), [_pairs(row) for row in await rows]
+                except ServerError as error:
+                    if error.code == "NOPERM":
+                        return [*found, _UNSEEN]
+                    continue  # it was noted and is not there
+                ours = {group_name(p, g): f"{p}/{g}" for p, g in subscriptions if matches(p, key)}
+                for group in groups:
+                    if name := ours.get(group["name"].decode()):
+                        found += await self._missing(key, name, stream, group)
+        return found
+
+    async def _missing(
+        self, key: str, name: str, stream: Mapping[str, Any], group: Mapping[str, Any]
+    ) -> list[Finding]:
+        """Return a finding if messages are gone that the group has yet to get, or to settle."""
+        undelivered = _undelivered(stream, group)
+        first = stream["first-entry"][0] if stream["first-entry"] else b"+"
+        before = b"+" if first == b"+" else b"(" + first
+        args = (self._names.stream(key), group["name"], "-", before, _PENDING)
+        pending = len(await self._line.send("XPENDING", *args)) if group["pending"] else 0
+        if not undelivered and not pending:
+            return []
+        told = [
+            f"{'some' if undelivered < 0 else f'{undelivered:,}'} that it was never given"
+            if undelivered
+            else "",
+            f"{pending:,} that it had in hand" if pending else "",
+        ]
+        return [
+            Finding(
+                Symptom.TRIMMED,
+                Severity.ERROR,
+                f"`{name}` lost messages of `{key}` that someone deleted: {' and '.join(filter(None, told))}",
+                "they are gone, and only their publisher may still have them",
+                "find who runs XTRIM, XDEL or XADD with MAXLEN on the stream, and keep history by `retain`",
+            )
+        ]
+
+
+def _undelivered(stream: Mapping[str, Any], group: Mapping[str, Any]) -> int:
+    """Return how many messages were deleted that the group was never given; -1 when that is not known.
+
+    We ourselves delete only what every group has settled, which is never after what any was given last.
+    """
+    given = order(group["last-delivered-id"])
+    first = order(stream["first-entry"][0]) if stream["first-entry"] else None
+    if group["entries-read"] is not None and (first is None or given < first):
+        # All that is still there is yet to be given to it.
+        return max(0, int(stream["entries-added"] - group["entries-read"] - stream["length"]))
+    return -1 if order(stream["max-deleted-entry-id"]) > given else 0
+
+
+def _pairs(flat: Sequence[Any]) -> dict[str, Any]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[first : first + _CHUNK] for first in range(0, len(keys), _CHUNK))

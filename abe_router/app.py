@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
-import socket
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-
-import msgspec
 
 from abe_router.backends import make_backend
 from abe_router.config import Loader
@@ -20,13 +14,13 @@ from abe_router.errors import BackendError
 from abe_router.event import Event, Events, Listener, Reloaded, ReloadRejected, RestartNeeded
 from abe_router.handler import code_below
 from abe_router.lifeline import Lifeline, Running
-from abe_router.message import new_id
+from abe_router.presence import Presence
 from abe_router.reload import Reloader, sources
 from abe_router.route import RouteTable
 from abe_router.router import Router
 
-#: How often a worker announces its state to the backend, and how long its word counts, in seconds.
-ANNOUNCE_EVERY, ANNOUNCE_TTL = 3.0, 10.0
+#: How often a worker looks whether its handlers are made of other files than it told, in seconds.
+CODE_EVERY = 1.0
 #: How many new objects there are between looks for garbage among the young ones, and how many such looks
 #: between those among older ones.
 COLLECT = (10_000, 50, 10)
@@ -57,8 +51,9 @@ class App:
         self._watch, self._once, self._drain = watch, once, drain
         self._lifeline = lifeline
         up = [] if lifeline is None else [((Reloaded, ReloadRejected, RestartNeeded), lifeline.hear)]
-        self._events = Events([*listeners, *up, ((Reloaded, ReloadRejected), self._note)])
         self._backend = make_backend(table.backend, prefix=table.prefix)
+        self._presence = Presence(self._backend, number=lifeline.number if lifeline else 0)
+        self._events = Events([*listeners, *up, (Presence.KINDS, self._presence.hear)])
         #: What the backend can do.
         self.features = self._backend.features
         self._router = Router(self._backend, self._events)
@@ -66,11 +61,6 @@ class App:
         self._told_to_stop = asyncio.Event()
         self._forced_by = 0
         self._forcing: asyncio.Task[int] | None = None
-        self._worker = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
-        self._started_at = time.time()
-        self._receipt: Reloaded | None = None
-        self._rejected: ReloadRejected | None = None
-        self._news = asyncio.Event()
 
     async def run(self) -> int:
         """Run until a signal, or until all is done; return the exit code.
@@ -92,7 +82,9 @@ class App:
             # routes have in hand looks like garbage to be, and would cost a fifth.
             gc.freeze()
             gc.set_threshold(*COLLECT)
-            side = [asyncio.create_task(self._announce())]
+            side = [asyncio.create_task(self._presence.run(self._router, self._events))]
+            if self._lifeline is not None:
+                side.append(asyncio.create_task(self._tell_of_code(self._lifeline)))
             if self._watch:
                 side.append(asyncio.create_task(self._reloader.run()))
             done = asyncio.create_task(self._empty() if self._once else self._told_to_stop.wait())
@@ -105,8 +97,7 @@ class App:
                 if isinstance(result, Exception):
                     raise result
         finally:
-            with suppress(BackendError):
-                await self._backend.announce(self._worker, b"", 0)
+            await self._presence.leave()
             await self._backend.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -148,47 +139,16 @@ class App:
             if not any(c.ready + c.in_flight + c.delayed for c in ours):
                 return
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, Reloaded):
-            self._receipt, self._rejected = event, None
-        elif isinstance(event, ReloadRejected):
-            self._rejected = event
-        self._news.set()
-
-    async def _announce(self) -> None:
-        """Tell the backend every few seconds how this worker is, and at once after a reload."""
+    async def _tell_of_code(self, lifeline: Lifeline) -> None:
+        """Tell the supervisor that all routes run, and of which files their handlers are made."""
         code: frozenset[Path] | None = None
         while True:
-            self._news.clear()
-            if self._lifeline is not None and code != (now := self._code()):
+            if code != (now := self._code()):
                 code = now
-                self._lifeline.say(Running(code))
-            with suppress(BackendError):
-                await self._backend.announce(self._worker, self._state(), ANNOUNCE_TTL)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ANNOUNCE_EVERY):
-                    await self._news.wait()
+                lifeline.say(Running(code))
+            await asyncio.sleep(CODE_EVERY)
 
     def _code(self) -> frozenset[Path]:
         """Return the files of the handlers, and of all that is imported from below the file's folder."""
         table = self._router.table
         return frozenset(sources(table) | (code_below(table.path.parent) if table.path else set()))
-
-    def _state(self) -> bytes:
-        table, receipt, rejected = self._router.table, self._receipt, self._rejected
-        consumers = self._router.consumers
-        return msgspec.json.encode(
-            {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "number": self._lifeline.number if self._lifeline else 0,
-                "started_at": self._started_at,
-                "table": table.digest,
-                "path": str(table.path) if table.path else None,
-                "routes": {
-                    name: {"in_hand": c.in_hand, "connected": c.connected} for name, c in consumers.items()
-                },
-                "receipt": receipt,
-                "rejected": [d.to_json() for d in rejected.diagnostics] if rejected else [],
-            }
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from os import PathLike
@@ -17,6 +17,7 @@ from abe_router.config import Loader
 from abe_router.event import Event, Events, Listener
 from abe_router.log import log_listener
 from abe_router.message import Message
+from abe_router.presence import Presence
 from abe_router.publish import publish
 from abe_router.reload import Reloader
 from abe_router.route import RouteTable
@@ -94,7 +95,8 @@ class Router:
     ) -> Message:
         """Check a payload against the file and append it; return the message.
 
-        Raise KeyInvalid, NoRoute, PayloadUnencodable or PayloadInvalid when it is refused,
+        It is a Duplicate, and not kept, when one of its key and id was accepted within the key's `dedupe`.
+        Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or PayloadInvalid when it is refused,
         BackendUnavailable when the backend cannot be reached, RuntimeError when the router is not entered.
         """
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id)
@@ -138,12 +140,20 @@ class Router:
             stack.callback(self._forget)
             self._backend = make_backend(self._table.backend, prefix=self._table.prefix)
             await stack.enter_async_context(self._backend)
-            events = Events(self._listeners)
+            presence = Presence(self._backend)
+            events = Events([*self._listeners, (Presence.KINDS, presence.hear)])
             self._consumers = Consumers(self._backend, events)
+            if not isinstance(self._loader, _WithoutConsumers):
+                stack.push_async_callback(presence.leave)
+                await stack.enter_async_context(
+                    _aside("the router says how it is", presence.run(self._consumers, events))
+                )
             stack.push_async_callback(self._stop)
             await self._consumers.apply(self._table)
             if self._watch:
-                await stack.enter_async_context(_following(Reloader(self._loader, self._consumers, events)))
+                reloader = Reloader(self._loader, self._consumers, events)
+                await stack.enter_async_context(_aside("the routes file is followed", reloader.run()))
+                stack.callback(reloader.stop)
             self._stack = stack.pop_all()
         return self
 
@@ -169,18 +179,17 @@ class _WithoutConsumers(Loader):
 
 
 @asynccontextmanager
-async def _following(reloader: Reloader) -> AsyncIterator[None]:
-    """Follow the file while inside."""
-    following = asyncio.create_task(reloader.run())
-    following.add_done_callback(_tell)
+async def _aside(what: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something done while inside; what ends it ends nothing else."""
+    doing = asyncio.create_task(work, name=what)
+    doing.add_done_callback(_tell)
     try:
         yield
     finally:
-        reloader.stop()
-        following.cancel()
-        await asyncio.wait({following})
+        doing.cancel()
+        await asyncio.wait({doing})
 
 
-def _tell(following: asyncio.Task[None]) -> None:
-    if not following.cancelled() and (error := following.exception()):
-        _log.error("the routes file is followed no longer", exc_info=error)
+def _tell(done: asyncio.Task[None]) -> None:
+    if not done.cancelled() and (error := done.exception()):
+        _log.error("%s no longer", done.get_name(), exc_info=error)

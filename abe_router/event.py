@@ -125,6 +125,14 @@ class MessagesLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LeftBehind(Event):
+    """A subscription of the backend that nobody serves holds so many messages, and keeps those to come."""
+
+    route: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reloaded(Event):
     """A new route table is in force: the receipt of a reload. Routes are named `key/group`."""
 

@@ -26,6 +26,7 @@ from abe_router.event import (
     Event,
     Handled,
     LeaseLost,
+    LeftBehind,
     MessagesLost,
     Reloaded,
     ReloadRejected,
@@ -44,6 +45,7 @@ Logged = (
     | BackendLost
     | BackendBack
     | MessagesLost
+    | LeftBehind
     | Reloaded
     | ReloadRejected
     | RestartNeeded
@@ -109,6 +111,9 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
             return logging.INFO, f"backend back after {duration(event.seconds)}"
         case MessagesLost():
             return logging.ERROR, f"the backend lost {event.count} messages: {event.why}"
+        case LeftBehind():
+            held = f"nobody serves it, and it holds {event.messages} messages and those to come"
+            return logging.WARNING, f"{held}: put it back, or `abe-router drop {event.route}`"
         case Reloaded(number=1):
             return logging.INFO, f"running {len(event.added)} routes"
         case Reloaded():

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from watchfiles import Change, awatch
+from watchfiles import awatch
 
 _log = logging.getLogger(__name__)
 
@@ -42,13 +44,14 @@ class Watch:
 
     async def signs(self) -> AsyncIterator[bool]:
         """Yield whenever it is worth a look: True after a change that was seen, False from time to time."""
+        looked = -math.inf
         while not self._stopping.is_set():
             files = set(self._files())
             folders = _folders(files)
             try:
                 async for changes in awatch(
                     *folders,
-                    watch_filter=_is_of_interest,
+                    watch_filter=None,
                     debounce=DEBOUNCE,
                     step=STEP,
                     stop_event=self._stopping,
@@ -58,9 +61,14 @@ class Watch:
                     ignore_permission_denied=True,
                 ):
                     self.watching = True
-                    yield bool(changes)
+                    changed = any(_is_of_interest(path) for _, path in changes)
+                    # A busy database among the files gives signs without end, and no quiet to look in.
+                    if not changed and time.monotonic() < looked + POLL / 1000:
+                        continue
+                    looked = time.monotonic()
+                    yield changed
                     now = set(self._files())
-                    if (changes or now != files) and _folders(now) != folders:
+                    if (changed or now != files) and _folders(now) != folders:
                         break
                     files = now
             except (OSError, RuntimeError) as error:  # too many watches, a folder that went away
@@ -95,6 +103,6 @@ def _folders(files: Iterable[Path]) -> set[Path]:
     return {folder for folder in folders if folder.is_dir()}
 
 
-def _is_of_interest(change: Change, path: str) -> bool:  # noqa: ARG001
+def _is_of_interest(path: str) -> bool:
     """Pass over what a running router writes itself: databases and compiled Python."""
     return not path.endswith((".db", "-wal", "-shm", "-journal", ".pyc", "__pycache__"))

@@ -19,6 +19,7 @@ from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import json_option, option, reaching
 from abe_router.cli.screen import say, show, show_json, show_table
 from abe_router.log import duration, printable
+from abe_router.presence import Worker, decode_worker
 from abe_router.route import RouteTable
 
 _COUNTS = ("ready", "in_flight", "delayed", "dead")
@@ -41,51 +42,6 @@ class Standing(msgspec.Struct, frozen=True):
         seen = "" if self.ready is not None else "never seen"
         known = "" if self.in_file else "not in the file: holds its messages"
         return ", ".join(filter(None, (seen, known, "paused" if self.paused else "")))
-
-
-class Seat(msgspec.Struct, frozen=True):
-    """What a worker says of one of its routes."""
-
-    in_hand: int = 0
-    connected: bool = True
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What a worker says of its last reload; `seconds` is how long that took."""
-
-    number: int = 0
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    kept: int = 0
-    seconds: float = 0.0
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """One fault in an edit that a worker rejected."""
-
-    path: str
-    line: int
-    column: int
-    code: str
-    message: str
-    severity: str = "error"
-
-
-class Worker(msgspec.Struct, frozen=True):
-    """What a worker announces of itself.
-
-    `started_at` is in seconds since the epoch, `number` the one that its supervisor gave it.
-    """
-
-    host: str
-    pid: int
-    started_at: float
-    table: str
-    number: int = 0
-    routes: Mapping[str, Seat] = {}
-    receipt: Receipt | None = None
-    rejected: tuple[Fault, ...] = ()
 
 
 @as_command(
@@ -129,7 +85,7 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
         show_table(("route", *headings, "note"), rows, right=headings)
     else:
         say("the backend knows no route")
-    workers = {name: found for name, state in announced.items() if (found := _worker(state))}
+    workers = {name: found for name, state in announced.items() if (found := decode_worker(state))}
     if workers:
         show("")
         _show_workers(table, workers)
@@ -146,7 +102,9 @@ async def _announced(table: RouteTable, prefix: str | None) -> Mapping[str, byte
 def _probe(announced: Mapping[str, bytes]) -> int:
     """Say how the workers of this host are, and return the exit code."""
     host = socket.gethostname()
-    workers = [found for state in announced.values() if (found := _worker(state)) and found.host == host]
+    workers = [
+        found for state in announced.values() if (found := decode_worker(state)) and found.host == host
+    ]
     apart = [worker for worker in workers if not all(seat.connected for seat in worker.routes.values())]
     if not workers:
         say(f"no worker runs on {host}")
@@ -216,13 +174,5 @@ def _reload(worker: Worker) -> str:
 def _decoded(state: bytes) -> Any:
     try:
         return msgspec.json.decode(state)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def _worker(state: bytes) -> Worker | None:
-    """Return what a worker announced, or None when it speaks another version's language."""
-    try:
-        return msgspec.json.decode(state, type=Worker)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

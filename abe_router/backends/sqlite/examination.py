@@ -43,7 +43,9 @@ class _Unchanged(File):
         # Reading makes the files of the log if they are not there, and leaves them, unless SQLite is told
         # that the file does not change.
         address = f"file:{quote(str(self.path))}?mode=ro{'&immutable=1' if self.is_alone else ''}"
-        return sqlite3.connect(address, uri=True, timeout=1, isolation_level=None)
+        connection = sqlite3.connect(address, uri=True, timeout=1, isolation_level=None)
+        self._identity = self._on_disk()
+        return connection
 
 
 class Examination:

@@ -1,0 +1,100 @@
+"""`abe-router doctor`: what it prints, its exit codes, and that it changes nothing."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from abe_router.backend import Backend
+
+from .conftest import Run, on_backend
+
+
+def publish(*payloads: object, route: str = "orders.created/billing") -> None:
+    """Make a subscription on the shop's backend, and publish what it is to get."""
+
+    async def act(backend: Backend) -> None:
+        key, group = route.split("/")
+        handle = await backend.subscribe(key, group)
+        for payload in payloads:
+            await backend.publish(key, payload)
+        await handle.close()
+
+    on_backend(act)
+
+
+def test_what_weakens_the_promise_comes_first_with_its_meaning_and_how_to_mend_it(run: Run) -> None:
+    done = run("doctor", "--backend", "memory://")
+    assert done.code == 1
+    assert done.out.startswith(
+        "error[D101]: the backend is not durable\n"
+        "  messages are lost with the process that holds them\n"
+        "  hint: take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`\n"
+        "error[D102]"
+    )
+    assert done.err == "2 errors\n"
+
+
+def test_a_file_that_is_not_there_is_not_made(run: Run, shop: Path) -> None:
+    done = run("doctor")
+    assert done.code == 0
+    assert "is not there yet" in done.out
+    assert done.err.startswith("ok: nothing weakens the promise on sqlite:///")
+    assert not (shop / "shop.db").exists()
+
+
+def test_what_left_the_routes_file_is_told_unless_there_is_no_file_to_leave(run: Run, shop: Path) -> None:
+    publish({"id": 1, "total": 1}, route="orders.created/gone")
+    done = run("doctor")
+    assert done.code == 1
+    assert "warning[D110]: `orders.created/gone` holds 1 messages and is not in the file\n" in done.out
+    assert done.err == "1 warning\n"
+    assert run("doctor", "none.yaml", "--backend", "sqlite:///shop.db").code == 0
+
+
+def test_what_is_in_the_routes_file_may_hold_messages(run: Run) -> None:
+    publish({"id": 1, "total": 1})
+    assert run("doctor").code == 0
+
+
+def test_the_findings_are_there_as_data(run: Run) -> None:
+    done = run("doctor", "--backend", "memory://", "--json")
+    assert done.code == 1
+    assert done.json["backend"] == "memory://"
+    assert done.json["findings"][0] == {
+        "code": "D101",
+        "severity": "error",
+        "message": "the backend is not durable",
+        "meaning": "messages are lost with the process that holds them",
+        "hint": "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`",
+    }
+
+
+def test_a_server_that_is_not_there_is_69_and_a_faulty_file_78(run: Run, shop: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = run("doctor", "--backend", f"redis://me:s3cret@127.0.0.1:{port}")
+    assert (done.code, done.out) == (69, "")
+    assert "s3cret" not in done.err
+    (shop / "routes.yaml").write_text("routes: [")
+    assert run("doctor").code == 78
+
+
+@pytest.mark.parametrize("url", ["sqlite:///none/queue.db", "sqlite:///schemas", "sqlite:///routes.yaml"])
+def test_a_mistake_in_the_url_is_an_error_and_never_a_traceback(run: Run, url: str) -> None:
+    done = run("doctor", "--backend", url)
+    assert done.code == 1
+    assert "error[D201]" in done.out
+    assert "Traceback" not in done.out + done.err
+
+
+def test_colours_are_only_added(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run("doctor", "--backend", "memory://").out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    colored = run("doctor", "--backend", "memory://").out
+    assert "\033[1;31merror[D101]\033[0m" in colored
+    for code in ("\033[1;31m", "\033[1;34m", "\033[1m", "\033[0m"):
+        colored = colored.replace(code, "")
+    assert colored == plain

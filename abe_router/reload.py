@@ -62,6 +62,8 @@ class Reloader:
                 self.rejected = error.diagnostics
                 self._events.emit(ReloadRejected(error.diagnostics))
             return
+        if self._router.stopped:  # while the files were read
+            return
         old = self._router.table
         if table.digest == old.digest and not self.rejected:
             return

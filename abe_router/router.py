@@ -32,6 +32,8 @@ class Router:
         self._seats: dict[str, _Seat] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="handler")
         self._number = 0
+        #: Whether it was told to stop, for good.
+        self.stopped = False
         self._housekeeping = Housekeeping(backend)
 
     @property
@@ -50,9 +52,12 @@ class Router:
         Routes that did not change keep their consumer untouched. A removed or changed route stops to
         fetch, finishes what it has in hand within its drain time and hands the rest back; only then does
         a changed one start anew. Added routes wait for nobody. May be called while an earlier call is
-        still waiting for a drain: the later table wins.
+        still waiting for a drain: the later table wins. Once `stop` was called it is too late, and nothing
+        changes any more.
         """
         began = time.perf_counter()
+        if self.stopped:
+            table = self._table
         diff = self._table.diff(table)
         self._table = table
         self._housekeeping.follow(table.retain)
@@ -82,7 +87,8 @@ class Router:
             kept=len(diff.kept),
             seconds=time.perf_counter() - began,
         )
-        self._events.emit(receipt)
+        if not self.stopped:
+            self._events.emit(receipt)
         return receipt
 
     async def stop(self, drain: float | None = None) -> int:
@@ -90,7 +96,7 @@ class Router:
 
         Idempotent; a second call with a shorter `drain` shortens the first.
         """
-        self._table = RouteTable()
+        self.stopped, self._table = True, RouteTable()
         seats = list(self._seats.values())
         for seat in seats:
             seat.want(None, "", drain)

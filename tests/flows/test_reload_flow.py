@@ -214,6 +214,29 @@ async def test_a_save_that_changes_no_byte_changes_nothing(tmp_path):
         assert len(run.log.of(Reloaded)) == 2
 
 
+async def test_an_edit_that_is_being_read_when_the_router_stops_starts_nothing(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        run.reloader.stop()
+        run.path.write_text(routes("billing", "audit"))
+        reading = asyncio.create_task(run.reloader.reload())
+        await asyncio.sleep(0)  # now a thread reads the file
+        await asyncio.gather(run.router.stop(), reading)
+        assert not run.router.consumers
+        assert not run.log.of(RestartNeeded)  # compared with the empty table of the end, everything is new
+
+
+async def test_a_table_that_comes_after_the_router_was_told_to_stop_starts_nothing(tmp_path):
+    async with following(tmp_path, routes("billing")) as run:
+        run.path.write_text(routes("billing", "audit"))
+        late = run.loader.load()
+        stopping = asyncio.create_task(run.router.stop())
+        await asyncio.sleep(0)
+        await run.router.apply(late)
+        await stopping
+        assert not run.router.consumers
+        assert len(run.log.of(Reloaded)) == 1
+
+
 async def test_changed_handler_code_is_told_for_it_needs_a_restart(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         (tmp_path / "reload_handlers.py").write_text(HANDLERS + "\nX = 1\n")

@@ -19,6 +19,7 @@ from abe_router.errors import (
     BatchMismatch,
     ConfigError,
     HandlerError,
+    IdInvalid,
     KeyInvalid,
     NoRoute,
     PayloadInvalid,
@@ -35,7 +36,7 @@ from abe_router.errors import (
     Violation,
 )
 from abe_router.loop import AsyncLoopConsumer, HandlerFunction
-from abe_router.message import Message
+from abe_router.message import Duplicate, Message
 from abe_router.retry import RetryPolicy
 
 __all__ = [
@@ -49,9 +50,11 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "Diagnostic",
+    "Duplicate",
     "Features",
     "HandlerError",
     "HandlerFunction",
+    "IdInvalid",
     "KeyInvalid",
     "Message",
     "NoRoute",

@@ -187,7 +187,7 @@ class Attempts:
         outcome: Outcome = ACKED
         if self._emit is not None and answer is not None:
             try:
-                outcome = Acked((self._emit.message(message, answer),))
+                outcome = Acked((self._emit.message(message, answer),), self._emit.window)
             except TooManyHops as error:
                 return self._bury(delivery, _reason("rejected", error))
             except PublishError as error:

@@ -7,6 +7,7 @@ AbeRouterError
  ├─ PublishError           a message was refused before it reached the backend
  │   ├─ NoRoute            no route and no schema knows the key
  │   ├─ KeyInvalid         the routing key is malformed
+ │   ├─ IdInvalid          the file says where the id comes from, and there is none that can be one
  │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
  │   └─ PayloadInvalid     the payload breaks its schema; `.violations` holds all of them
  ├─ BatchMismatch          a batch handler answered for another number of messages than it got
@@ -91,6 +92,14 @@ class NoRoute(PublishError):
 
 class KeyInvalid(PublishError):
     """Raised when a routing key is not dotted words."""
+
+
+class IdInvalid(PublishError):
+    """Raised when a message has no id where the routes file says that it has one, or one that cannot be."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(f"message for `{key}` has no valid id: {message}")
 
 
 class PayloadUnencodable(PublishError):

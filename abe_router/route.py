@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from abe_router.case import Case
+from abe_router.deduplication import Deduplication
 from abe_router.diagnostic import Diagnostic
 from abe_router.emit import Emit
 from abe_router.handler import Handler
@@ -95,9 +96,9 @@ class RouteTable:
     """All routes of one file.
 
     `keys` are the keys and patterns of the file, with or without consumers. `retain` is by key or pattern
-    for how many seconds messages are kept that every group has settled. `digest` is the hash of the file
-    and all it names. `sources` are the files it was read from.
-    `cases` are its tests.
+    for how many seconds messages are kept that every group has settled, and `deduplications` by which ids
+    they are known again. `digest` is the hash of the file and all it names. `sources` are the files it was
+    read from. `cases` are its tests.
     """
 
     routes: tuple[Route, ...] = ()
@@ -107,6 +108,7 @@ class RouteTable:
     prefix: str = ""
     unrouted: Literal["error", "allow"] = "error"
     retain: Mapping[str, float] = field(default_factory=dict)
+    deduplications: Mapping[str, Deduplication] = field(default_factory=dict)
     digest: str = ""
     path: Path | None = None
     sources: frozenset[Path] = frozenset()
@@ -115,6 +117,7 @@ class RouteTable:
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, tuple[Schema, ...]] = field(default_factory=dict, repr=False, compare=False)
     _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
+    _deduplications: dict[str, Deduplication | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def by_name(self) -> Mapping[str, Route]:
@@ -136,6 +139,16 @@ class RouteTable:
             found = tuple(dict.fromkeys(c.schema for c in self.contracts if matches(c.pattern, key)))
             _remember(self._contracts, key, found)
         return found
+
+    def deduplication(self, key: str) -> Deduplication | None:
+        """Return by which ids the messages of `key` are known again, None when by none."""
+        if not self.deduplications:
+            return None
+        if key not in self._deduplications:
+            said = self.deduplications.items()
+            found = Deduplication.combined(each for pattern, each in said if matches(pattern, key))
+            _remember(self._deduplications, key, found)
+        return self._deduplications[key]
 
     def knows(self, key: str) -> bool:
         """Say whether the file mentions `key`, by name or by a pattern."""

@@ -13,7 +13,7 @@ from abe_router.backend.features import Features
 from abe_router.backend.finding import Finding, Name
 from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
-from abe_router.message import Message, encode, new_message
+from abe_router.message import Duplicate, Message, encode, new_message
 from abe_router.rate import Permits
 
 
@@ -57,6 +57,18 @@ class Backend(ABC):
         It never retries by itself, for that would double messages without a word.
         """
 
+    @abstractmethod
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        """Accept messages as `append` does, but none whose key and id were accepted not long ago.
+
+        Each comes with its window, in seconds: for so long from its acceptance on its id is remembered, and
+        further messages of the same key and id are passed over; a window of 0 neither looks nor remembers.
+        Return those that were passed over. Looking, keeping and remembering are one step for each message:
+        its id is remembered if and only if it is kept. So of several publishers at the same time one is
+        heard, and after an error the same call, made again within the window, neither doubles nor loses.
+        A backend whose features lack `dedupe` keeps all of them.
+        """
+
     async def publish(
         self,
         key: str,
@@ -64,13 +76,18 @@ class Backend(ABC):
         *,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        window: float = 0.0,
     ) -> Message:
         """Encode and append one message, unchecked by any schema; return it.
 
-        Raise KeyInvalid or PayloadUnencodable when it cannot be a message.
+        With a `window`, in seconds, it is a Duplicate, and not kept, when one of its key and id was accepted
+        in that time. Raise KeyInvalid or PayloadUnencodable when it cannot be a message.
         """
         message = new_message(key, encode(payload), headers=headers, id=id)
-        await self.append([message])
+        if not window:
+            await self.append([message])
+        elif await self.append_once([(message, window)]):
+            return Duplicate.of(message)
         return message
 
     def consume(self, *, group: str | None = None, key: str = "#") -> AsyncGenerator[Any, None]:

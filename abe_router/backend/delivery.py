@@ -60,9 +60,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that was handled; `outputs` are appended in the same step."""
+    """The outcome of a delivery that was handled; `outputs` are appended in the same step.
+
+    With a `window`, in seconds, they are appended as `append_once` does.
+    """
 
     outputs: tuple[Message, ...] = ()
+    window: float = 0.0
 
 
 class Delayed(msgspec.Struct, frozen=True):

@@ -39,6 +39,11 @@ _LACKS = {
         "the backend has no dead letters",
         "what cannot be handled is logged and gone",
     ),
+    "dedupe": (
+        Symptom.NO_DEDUPE,
+        "the backend remembers no ids",
+        "what is published again after an error is doubled, whatever its `dedupe`",
+    ),
 }
 
 
@@ -46,7 +51,8 @@ class Features(msgspec.Struct, frozen=True):
     """What a backend can do; `check` warns about options that ask for more.
 
     `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
-    `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks.
+    `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks. With `dedupe`
+    it remembers ids, for `append_once`.
     """
 
     durable: bool = True
@@ -55,6 +61,7 @@ class Features(msgspec.Struct, frozen=True):
     leases: bool = True
     delays: bool = True
     dead_letters: bool = True
+    dedupe: bool = True
 
     def lacks(self) -> list[Finding]:
         """Return a finding for each thing the promise needs and the backend cannot do."""

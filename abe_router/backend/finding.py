@@ -27,6 +27,7 @@ class Symptom(StrEnum):
     NO_LEASES = "D104"
     NO_DELAYS = "D105"
     NO_DEAD_LETTERS = "D106"
+    NO_DEDUPE = "D107"
     LEFT_BEHIND = "D110"
     NOT_READ = "D111"
     SLOW = "D112"

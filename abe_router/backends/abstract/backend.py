@@ -98,7 +98,7 @@ class AbstractBackend(Backend):
     """
 
     features: ClassVar[Features] = Features(
-        durable=False, groups=False, leases=False, delays=False, dead_letters=False
+        durable=False, groups=False, leases=False, delays=False, dead_letters=False, dedupe=False
     )
     #: The name and the class of the provider, in the classes that `adapt` makes.
     adapted: ClassVar[tuple[str, Any]]
@@ -162,6 +162,10 @@ class AbstractBackend(Backend):
                 await self._provider.publish(self._prefix + message.key, payload)
             except Exception as error:
                 raise BackendError(f"provider `{self._name}`: {type(error).__name__}: {error}") from error
+
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        await self.append([message for message, _ in windowed])
+        return []
 
     async def subscribe(
         self,

@@ -17,6 +17,7 @@ from abe_router.backend import (
 )
 from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
 from abe_router.backends.memory.group import Clock, Group
+from abe_router.backends.memory.ids import Ids
 from abe_router.backends.memory.log import Log
 from abe_router.backends.memory.subscription import MemorySubscription
 from abe_router.message import Message
@@ -44,6 +45,7 @@ class MemoryBackend(Backend):
         self._groups: dict[tuple[str, str], Group] = {}
         self._by_key: dict[str, tuple[Group, ...]] = {}
         self._handles: set[MemorySubscription] = set()
+        self._ids = Ids(clock)
         self._used_until: dict[str, float] = {}
         self._announced: dict[str, tuple[float, bytes]] = {}
 
@@ -70,17 +72,25 @@ class MemoryBackend(Backend):
     async def append(self, messages: Sequence[Message]) -> None:
         self._append(messages)
 
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        kept: list[Message] = []
+        passed_over: list[Message] = []
+        for message, window in windowed:
+            (kept if not window or self._ids.add(message, window) else passed_over).append(message)
+        self._append(kept)
+        return passed_over
+
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
         entries = self._begin(pattern, group, start)
-        return MemorySubscription(pattern, group, entries, lease, self._handles, self._append)
+        return MemorySubscription(pattern, group, entries, lease, self._handles, self._emit)
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSubscription:
         entries = self._begin(pattern, group, start)
-        return ExclusiveMemorySubscription(pattern, group, entries, lease, self._handles, self._append)
+        return ExclusiveMemorySubscription(pattern, group, entries, lease, self._handles, self._emit)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         return [entries.counts(*name) for name, entries in sorted(self._groups.items())]
@@ -126,6 +136,9 @@ class MemoryBackend(Backend):
         now = self._clock()
         self._announced = {w: (until, s) for w, (until, s) in self._announced.items() if until > now}
         return {worker: state for worker, (_, state) in sorted(self._announced.items())}
+
+    def _emit(self, outputs: Sequence[Message], window: float) -> None:
+        self._append([output for output in outputs if not window or self._ids.add(output, window)])
 
     def _append(self, messages: Sequence[Message]) -> None:
         touched = set()

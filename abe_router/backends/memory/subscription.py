@@ -20,7 +20,7 @@ class MemorySubscription(Subscription):
         entries: Group,
         lease: float,
         handles: set[MemorySubscription],
-        emit: Callable[[Sequence[Message]], None],
+        emit: Callable[[Sequence[Message], float], None],
     ) -> None:
         self.pattern, self.group = pattern, group
         self._entries, self._lease, self._handles, self._emit = entries, lease, handles, emit
@@ -54,7 +54,7 @@ class MemorySubscription(Subscription):
             if entry := self._held(delivery):
                 self._entries.settle(entry, outcome)
                 if isinstance(outcome, Acked) and outcome.outputs:
-                    self._emit(outcome.outputs)
+                    self._emit(outcome.outputs, outcome.window)
             else:
                 refused.append(delivery)
         return refused

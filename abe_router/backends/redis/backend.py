@@ -64,6 +64,10 @@ class RedisBackend(Backend):
         session = self._session or await self._opened()
         await session.publisher.append(messages)
 
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        session = await self._opened()
+        return await session.deduplicator.append(windowed)
+
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:

@@ -57,6 +57,10 @@ class Names:
         """Hash of the entries that failed to how often and since when, as `COUNT:MILLISECONDS`."""
         return f"abe-router:{{{self.prefix}{key}}}:failures:{group}"
 
+    def ids(self, key: str) -> str:
+        """Sorted set of the ids by which messages are known again, by until when, in milliseconds."""
+        return f"abe-router:{{{self.prefix}{key}}}:ids"
+
     def dead(self, key: str, group: str) -> str:
         """Stream of the dead letters."""
         return f"abe-router:{{{self.prefix}{key}}}:dead:{group}"

@@ -29,6 +29,7 @@ def _load(*files: str) -> Script:
 
 # Appending and finding.
 APPEND = _load("append")
+APPEND_ONCE = _load("now", "once", "append_once")
 NOTE = _load("note")
 ENTER = _load("now", "enter")
 # Taking.
@@ -37,7 +38,7 @@ ADOPT = _load("take", "adopt")
 LOOK = _load("now", "idle", "look")
 # Settling.
 ACK = _load("fence", "ack")
-EMIT = _load("fence", "emit")
+EMIT = _load("now", "fence", "once", "emit")
 EXTEND = _load("fence", "extend")
 RELEASE = _load("fence", "release")
 DELAY = _load("now", "fence", "delay")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.dedupe import Deduplicator
 from abe_router.backends.redis.discovery import Discovery
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, begin_at, consumer_name
@@ -38,6 +39,7 @@ class Session:
         self.publisher = Publisher(
             self.line, names, self.registry, sent=self._waker.ring, noted=self._discovery.learn
         )
+        self.deduplicator = Deduplicator(self.line, names, self.publisher)
         self._handles: set[RedisSubscription] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._closed = False

@@ -13,6 +13,7 @@ from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.fault import ServerError
 from abe_router.backends.redis.line import Line
+from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.publisher import Publisher
 from abe_router.backends.redis.scripts import ACK, BURY, DELAY, EMIT, EXTEND, RELEASE
 from abe_router.backends.redis.source import Source
@@ -30,8 +31,11 @@ Sent = tuple[Source, Part, asyncio.Future[Any]]
 class Settlement:
     """Settles and extends the deliveries of one handle, whose streams are `sources`, by key."""
 
-    def __init__(self, line: Line, sweep: Sweep, publisher: Publisher, sources: Mapping[str, Source]) -> None:
-        self._line, self._sweep, self._publisher, self._sources = line, sweep, publisher, sources
+    def __init__(
+        self, line: Line, names: Names, sweep: Sweep, publisher: Publisher, sources: Mapping[str, Source]
+    ) -> None:
+        self._line, self._names = line, names
+        self._sweep, self._publisher, self._sources = sweep, publisher, sources
 
     async def settle(self, settlements: Part) -> list[Delivery]:
         """Carry out the outcomes; return the deliveries that were refused."""
@@ -117,14 +121,16 @@ class Settlement:
         outputs: list[Arg] = []
         for delivery, outcome in part:
             assert isinstance(outcome, Acked)
-            entries += (delivery.receipt, len(outputs) // 5, len(outcome.outputs))
+            entries += (delivery.receipt, len(outputs) // 6, len(outcome.outputs))
+            window = math.ceil(outcome.window * 1000)
             for message in outcome.outputs:
                 stream = keys.setdefault(message.key, len(keys) + 1)
                 headers = pack_headers(message.headers)
-                outputs += (stream, message.body, message.id, message.published_at, headers)
+                outputs += (stream, window, message.id, message.body, message.published_at, headers)
         streams = self._publisher.note(keys)
+        ids = [self._names.ids(key) for key in keys]
         args = [*_fenced(source, part, entries), *outputs, len(part)]
-        answer = self._line.run(EMIT, (source.stream, source.failures, *streams), args)
+        answer = self._line.run(EMIT, (source.stream, source.failures, *streams, *ids), args)
         self._publisher.ring(streams)
         return answer
 

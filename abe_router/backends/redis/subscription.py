@@ -58,7 +58,7 @@ class RedisSubscription(Subscription):
         self._sources: dict[str, Source] = {}
         self._agenda = Agenda(self._stirred)
         self._intake = Intake(line, sweep, waker, self._agenda, lambda source: lost(self, source))
-        self._settlement = Settlement(line, sweep, publisher, self._sources)
+        self._settlement = Settlement(line, names, sweep, publisher, self._sources)
         self._limit = 1
         self._reading: Reading | None = None
         self._round: asyncio.Task[list[Delivery]] | None = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from abe_router.backend import Backend, DeadLetter, Features, Finding, Name, SubscriptionStatus
-from abe_router.backends.sqlite import announcement, letter, log, rates, retention, trim
+from abe_router.backends.sqlite import announcement, ids, letter, log, rates, retention, trim
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.examination import Examination
@@ -98,6 +99,18 @@ class SQLiteBackend(Backend):
         for begin in range(0, len(rows), _CHUNK):
             await worker.append(rows[begin : begin + _CHUNK])
 
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        """Add the messages whose id is not remembered, each chunk of them in the transaction that remembers.
+
+        Raise PayloadUnencodable when an id or header is not Unicode text.
+        """
+        rows = [ids.Windowed(log.encode(message), window) for message, window in windowed]
+        passed_over: list[Message] = []
+        for begin in range(0, len(rows), _CHUNK):
+            places = await self._write(partial(ids.append, messages=rows[begin : begin + _CHUNK]))
+            passed_over += [windowed[begin + place][0] for place in places]
+        return passed_over
+
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> SQLiteSubscription:
@@ -130,6 +143,8 @@ class SQLiteBackend(Backend):
             elif trimmer.done:
                 break
         self._trimmed = trimmer.place
+        if await self._read(ids.is_any_due):
+            await self._write(partial(ids.forget, limit=_CHUNK))
         return trimmer.deleted
 
     async def dead_letters(

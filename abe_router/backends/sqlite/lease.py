@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from abe_router.backend import Acked, Delayed, Delivery, Died, Outcome, Released
-from abe_router.backends.sqlite import backlog, letter, log
+from abe_router.backends.sqlite import backlog, ids, letter, log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.group import Group, begin, find
 
@@ -129,7 +129,7 @@ def first_due(database: Database) -> dict[int, float | None]:
 
 
 #: An outcome with its dead letter as text, or what it emits, as values of the tables.
-Settlement = tuple[Receipt, Outcome, str, Sequence[log.Encoded]]
+Settlement = tuple[Receipt, Outcome, str, Sequence[ids.Windowed]]
 
 
 def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
@@ -137,7 +137,7 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
     held = _held(database, [receipt for receipt, *_ in settlements])
     now = time.time()
     refused, done, released, delayed, dead = [], [], [], [], []
-    emitted: list[log.Encoded] = []
+    emitted: list[ids.Windowed] = []
     for place, (receipt, outcome, text, outputs) in enumerate(settlements):
         if receipt not in held:
             refused.append(place)
@@ -177,7 +177,8 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
             delayed,
         )
     letter.keep(database, dead)
-    log.append(database, emitted)
+    if emitted:
+        ids.append(database, emitted)
     return refused
 
 

@@ -14,6 +14,8 @@ from abe_router.message import Message
 #: The most messages that one statement adds. After each statement the thread must win the interpreter's
 #: lock back, so few large ones are twice as fast as many, and 50 times when other threads are busy.
 _AT_ONCE = 64
+#: How many rows one statement may add.
+SIZES = tuple(1 << power for power in range(_AT_ONCE.bit_length()))
 #: From how many new messages on it is cheaper to wake every fetch than to look at their keys.
 _MANY = 1000
 
@@ -44,12 +46,17 @@ def decode(
     return Message(id, database.keys.names[kid], body, headers, published_at, attempt)
 
 
+def at_once(left: int) -> int:
+    """Return how many of the rows that are left the next statement adds."""
+    # Powers of two: few different statements for any number of rows, so SQLite knows them all.
+    return min(_AT_ONCE, 1 << left.bit_length() - 1)
+
+
 def append(database: Database, messages: Sequence[Encoded]) -> None:
     """Add messages at the end of the log."""
     begin, kids = 0, database.news.kids
     while left := len(messages) - begin:
-        # Powers of two: few different statements for any number of messages, so SQLite knows them all.
-        size = min(_AT_ONCE, 1 << left.bit_length() - 1)
+        size = at_once(left)
         values: list[object] = []
         for key, *rest in messages[begin : begin + size]:
             kid = database.keys.number(database.connection, key)
@@ -97,5 +104,5 @@ def keys_since(database: Database, after: int) -> set[int] | None:
 _INSERT = {
     size: "INSERT INTO messages (kid, published_at, id, headers, body) VALUES "  # noqa: S608  only marks follow
     + ", ".join(["(?, ?, ?, ?, ?)"] * size)
-    for size in (1 << power for power in range(_AT_ONCE.bit_length()))
+    for size in SIZES
 }

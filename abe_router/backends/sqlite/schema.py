@@ -90,6 +90,15 @@ _TABLES = (
         until REAL NOT NULL,
         PRIMARY KEY (prefix, pattern, seconds)
     ) WITHOUT ROWID""",
+    # Ids by which messages are known again, until when; see `ids`.
+    """
+    CREATE TABLE ids (
+        kid INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (kid, id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX ids_by_end ON ids (until)",
     # `used_until` is when the permits given so far are used up at the permitted rate, since the epoch.
     """
     CREATE TABLE rates (

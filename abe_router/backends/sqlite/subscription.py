@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from abe_router.backend import RELEASED, Acked, Delivery, Died, Outcome, Subscription
-from abe_router.backends.sqlite import lease, letter, log
+from abe_router.backends.sqlite import ids, lease, letter, log
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.operation import Fetch
 from abe_router.backends.sqlite.worker import Worker
@@ -110,5 +110,7 @@ class SQLiteSubscription(Subscription):
 
 def _encode(delivery: Delivery, outcome: Outcome) -> lease.Settlement:
     text = letter.encode(outcome.letter) if isinstance(outcome, Died) else ""
-    outputs = [log.encode(message) for message in outcome.outputs] if isinstance(outcome, Acked) else ()
+    outputs: Sequence[ids.Windowed] = ()
+    if isinstance(outcome, Acked):
+        outputs = [ids.Windowed(log.encode(message), outcome.window) for message in outcome.outputs]
     return delivery.receipt, outcome, text, outputs

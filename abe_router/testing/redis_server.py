@@ -18,8 +18,8 @@ class RedisServer:
     """Runs `redis-server` on a free port of this machine while entered.
 
     `folder` is where it puts its log and, when it is `durable`, the append-only file by which a server that
-    is started again has what the one before held. `options` are further words of its command line. Raise FileNotFoundError when no server is installed,
-    RuntimeError when it does not answer in ten seconds.
+    is started again has what the one before held. `options` are further words of its command line. Raise
+    FileNotFoundError when no server is installed, RuntimeError when it does not answer in ten seconds.
     """
 
     def __init__(self, folder: Path, *, durable: bool = False, options: Sequence[str] = ()) -> None:

@@ -194,6 +194,18 @@ class TestWhatAServerForgets:
         assert bodies(await take(handle, 4)) == [b"0", b"1", b"2", b"3"]
         assert caplog.text.count("was gone and begins anew") == 1
 
+    async def test_many_groups_at_once_are_told_of_in_two_lines(self, redis_backend, redis_client, caplog):
+        """One line for each of a thousand groups would bury the rest of the log."""
+        handles = [await redis_backend.subscribe(f"orders.n{n}", GROUP, lease=0.1) for n in range(20)]
+        await redis_client.flushall()
+        for handle in handles:
+            await publish(redis_backend, 1, key=handle.pattern)
+            await take(handle, 1)
+        async with asyncio.timeout(5):
+            while "19 more groups were gone" not in caplog.text:
+                await asyncio.sleep(0.01)
+        assert caplog.text.count("begin") == 2
+
     async def test_a_group_that_goes_again_and_again_is_not_made_again_and_again(
         self, redis_backend, redis_client, stream, caplog
     ):

@@ -232,12 +232,7 @@ class Intake:
             source.hand.clear()
             self._agenda.read[source] = None
             if made:
-                _log.warning(
-                    "the group `%s` of stream `%s` was gone and begins anew: "
-                    "what it had not settled is lost, or comes again if the stream is still there",
-                    source.group,
-                    source.stream,
-                )
+                self._sweep.losses.note(source.stream, source.group)
 
     def _take(self, source: Source, taken: Sequence[Any], gone: Sequence[bytes]) -> list[Delivery]:
         if gone:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from abe_router.backends.redis.line import Line
+from abe_router.backends.redis.loss import Losses
 from abe_router.backends.redis.scripts import LOOK, REAP
 from abe_router.backends.redis.source import Source
 from abe_router.backends.redis.waker import Waker
@@ -31,6 +32,8 @@ class Sweep:
 
     def __init__(self, line: Line, waker: Waker) -> None:
         self._line, self._waker = line, waker
+        #: What is told of groups that were made anew.
+        self.losses = Losses()
         self._loop = asyncio.get_running_loop()
         self._sources: dict[Source, None] = {}
         self._peers: dict[tuple[str, str], set[Source]] = {}
@@ -71,17 +74,23 @@ class Sweep:
 
     async def run(self) -> None:
         """Look, again and again, until cancelled."""
-        while True:
-            await self._pause()
-            try:
-                await self.look()
-                if self._loop.time() - self._reaped_at > _REAPING:
-                    self._reaped_at = self._loop.time()
-                    await self._reap()
-            except BackendError:
-                continue  # whoever fetches is told of it
-            if not self._waker.up:
-                self._waker.ring_all()
+        try:
+            while True:
+                await self._pause()
+                await self._round()
+        finally:
+            self.losses.tell()
+
+    async def _round(self) -> None:
+        try:
+            await self.look()
+            if self._loop.time() - self._reaped_at > _REAPING:
+                self._reaped_at = self._loop.time()
+                await self._reap()
+        except BackendError:
+            return  # whoever fetches is told of it
+        if not self._waker.up:
+            self._waker.ring_all()
 
     async def _pause(self) -> None:
         """Wait until it is time to look again, which a source with a shorter lease brings forward."""

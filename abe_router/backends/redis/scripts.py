@@ -1,8 +1,9 @@
 """The scripts that run inside Redis: what must happen whole or not at all.
 
 They are the files in `lua`. Redis undoes nothing when a script fails half-way, so each writes what must
-not be lost before it removes; times are the server's; and all keys come in KEYS, those of one stream in
-one call, so that they run on a cluster.
+not be lost before it removes; times are the server's; and all keys come in KEYS. What settles one stream
+touches that stream's slot alone; what emits, trims, or serves many streams in one call does not, so it takes
+a server that is not part of a cluster.
 """
 
 from __future__ import annotations

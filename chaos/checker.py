@@ -24,6 +24,8 @@ GROUPS, EMITTER, FOLLOWER = ("loop", "thread"), "loop", "follow"
 NOBODY = -1
 #: Outcomes after which a message never comes again.
 HANDLED, DIED = "handled", "dead_lettered"
+#: How many handlers of a group a worker runs at once, at most.
+CONCURRENCY = 5
 #: How exact the times of outcomes are, in seconds: logs cut them to milliseconds.
 EXACT = 0.001
 
@@ -112,6 +114,7 @@ def check(
     run = _Run(told, dead, afflictions, numbers=dict(numbers or {}))
     for entry in sorted(entries, key=lambda entry: entry.at):
         run.see(entry)
+    run.put_right()
     return run.finding(frozenset(doomed))
 
 
@@ -133,6 +136,7 @@ class _Run:
     starts: Mapping[_Place, list[Entry]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
+        self._ended_at: dict[tuple[object, ...], float] = {}
         self._kept = defaultdict[_Place, list[Told]](list)
         for word in sorted(self.told, key=lambda word: word.at):
             self._kept[word.message, word.group, word.attempt].append(word)
@@ -148,6 +152,25 @@ class _Run:
             self.starts[entry.message, entry.group, entry.attempt].append(entry)
         elif entry.kind == ENDED:
             self.ended.add((entry.number, entry.group))
+            self._ended_at[entry[2:6]] = entry.at
+
+    def put_right(self) -> None:
+        """Put what a worker noted late, as it was stopped, to when that was: one for each free place at most.
+
+        Who is stopped when a handler has been called, and has not yet noted that it began, notes so later on.
+        """
+        for a in self.afflictions:
+            if a.pid is None or a.begin == a.end:
+                continue
+            own = [start for starts in self.starts.values() for start in starts if start.pid == a.pid]
+            for group in {start.group for start in own}:
+                before = [start for start in own if start.group == group and start.at <= a.begin]
+                running = sum(self._ended_at.get(start[2:6], math.inf) > a.begin for start in before)
+                late = [start for start in own if start.group == group and a.begin < start.at <= a.end]
+                for start in late[: max(0, CONCURRENCY - running)]:
+                    starts = self.starts[start.message, group, start.attempt]
+                    starts[starts.index(start)] = start._replace(at=a.begin)
+                    starts.sort(key=lambda start: start.at)
 
     def finding(self, doomed: frozenset[int]) -> Finding:
         """Judge."""
@@ -221,7 +244,8 @@ class _Run:
         for place, starts in self.starts.items():
             for word in self._kept.get(place, ()):
                 before = [start.pid for start in starts if start.at <= word.at]
-                if word.pid in before and before[-1] != word.pid:
+                is_late = word.pid in before and before[-1] != word.pid
+                if is_late and not self._may_come_again(*place[:2], word.at):
                     late.append((starts[0].number, place[1]))
         return late
 
@@ -236,7 +260,7 @@ class _Run:
                 word = self._word(place, start, following)
                 until = min(following.at if following else math.inf, word.at if word else math.inf)
                 struck = self._struck(start, until)
-                permitted = self._may_come_again(*place[:2], word.at) if word else bool(struck)
+                permitted = self._may_come_again(*place[:2], word.at) if word else struck
                 bound += permitted
                 if following and not permitted:
                     unexplained.append((start.number, place[1]))

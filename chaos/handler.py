@@ -14,7 +14,7 @@ from pathlib import Path
 
 from abe_router import Message, Reject
 from chaos.ledger import BLOCKED, ENDED, STARTED, Ledger
-from chaos.plan import BLOCKS, Payload
+from chaos.plan import BLOCKS, EXITED, Payload
 
 #: How often a handler that raises does so before it succeeds.
 FAILURES = 2
@@ -91,9 +91,9 @@ def _misbehave(payload: Payload, message: Message, group: str) -> None:
         case "quit" if message.attempt == 1:
             sys.exit("as told")
         case "poison":
-            os._exit(3)
+            os._exit(EXITED[0])
         case "exit" if _first_time(payload["n"], group):
-            os._exit(3)
+            os._exit(EXITED[0])
 
 
 def _first_time(number: int, group: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Mapping
 from typing import TypedDict
 
@@ -20,6 +21,8 @@ FAILING: Mix = {"raise": 10, "fail": 50, "reject": 50, "quit": 50, "hang": 50, "
 BLOCKING: Mix = {"block": 150}
 #: Handlers that end their process once: when they begin, before they end, while their ack is on its way.
 EXITING: Mix = {"exit": 300, "die": 300, "die-acking": 150}
+#: The exit codes of processes that their handlers end.
+EXITED = 3, -signal.SIGKILL
 #: Handlers that end their process whenever they are called.
 POISONOUS: Mix = {"poison": 300}
 

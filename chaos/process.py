@@ -27,8 +27,8 @@ class Process:
         self.log = log
         #: When it was killed, stopped and found to have ended, in seconds since the epoch; 0 for not yet.
         self.killed_at = self.ended_at = 0.0
-        #: Whether its end is somebody's will.
-        self.is_awaited = False
+        #: Whether its end is somebody's will, and its exit code once it has ended, below zero for a signal.
+        self.is_awaited, self.code = False, 0
 
     async def start(self) -> None:
         """Start it."""
@@ -59,10 +59,10 @@ class Process:
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Wait for its end; return its exit code, below zero for a signal."""
-        code = await self._process.wait()
+        """Wait for its end; return its exit code."""
+        self.code = await self._process.wait()
         self.ended_at = self.ended_at or time.time()
-        return code
+        return self.code
 
     def kill(self) -> None:
         """End it without a warning."""

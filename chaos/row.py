@@ -14,7 +14,7 @@ from chaos.fault import Fault
 from chaos.stage import Stage
 
 #: How long a row may take beyond the time for faults, in seconds; one that hangs is broken too.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ class Stage:
 
     def drained(self, code: int, seconds: float) -> None:
         """Note how a worker ended that was asked to."""
-        if code:
+        if code and not (code in plan.EXITED and plan.EXITING.keys() & self.setup.mix.keys()):
             self.complaints.append(f"a worker that was asked to end did so with {code}")
         if seconds > DRAIN + 1:
             self.complaints.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")

@@ -17,9 +17,11 @@ from chaos.checker import DIED, HANDLED, Affliction, Told
 from chaos.process import Process
 
 #: How long a worker may take to say that it runs, in seconds.
-PATIENCE = 20.0
+PATIENCE = 60.0
 #: Until a worker that could not start is replaced, in seconds.
 REST = 0.2
+#: How workers end that were asked to: all in hand is done, or what was not in time is handed back.
+DRAINED = 0, 1
 #: Events that say that an outcome is kept.
 _OUTCOMES = {HANDLED, DIED, "retried", "skipped"}
 
@@ -125,7 +127,7 @@ class Crew:
         return [
             Affliction(worker.killed_at or worker.ended_at, worker.ended_at, worker.pid)
             for worker in self.all
-            if worker.ended_at and (worker.killed_at or not worker.is_awaited)
+            if worker.ended_at and (worker.killed_at or worker.code not in DRAINED)
         ]
 
     async def _keep(self) -> None:

@@ -11,7 +11,7 @@ import chaos
 from chaos.checker import Affliction
 from chaos.fault.fault import Fault, repeated
 from chaos.stage import LONG, Setup, Stage
-from chaos.store import RedisStore
+from chaos.store import SQLiteStore
 from chaos.supervisor import Supervisor
 
 #: How long a worker is frozen, in leases: it comes back while others are at its work, or done.
@@ -61,9 +61,11 @@ async def freeze(stage: Stage) -> None:
         began, seconds = time.time(), stage.setup.lease * stage.rng.uniform(*FROZEN)
         victim.signal(signal.SIGSTOP)
         store = stage.store
-        alone = isinstance(store, RedisStore) or not await asyncio.to_thread(store.is_locked, HELD)
+        held = isinstance(store, SQLiteStore) and await asyncio.to_thread(store.is_locked, HELD)
         await asyncio.sleep(max(0.0, began + seconds - time.time()))
-        stage.afflictions.append(Affliction(began, time.time() + NOTED, victim.pid if alone else None))
+        stage.afflictions.append(Affliction(began, time.time() + NOTED, victim.pid))
+        if held:
+            stage.afflictions.append(Affliction(began, time.time()))
         victim.signal(signal.SIGCONT)
 
 
@@ -74,26 +76,21 @@ async def kill_producer(stage: Stage) -> None:
 
 async def kill_child(stage: Stage) -> None:
     """Kill a worker of a supervisor, unless it is the last one."""
-    for family in _families(stage):
-        if len(children := family.children) > 1:
-            victim = stage.rng.choice(children)
-            with stage.afflicting(victim):
-                family.kill_child(victim)
+    (family,) = stage.crew.running
+    if isinstance(family, Supervisor) and len(children := family.children) > 1:
+        victim = stage.rng.choice(children)
+        with stage.afflicting(victim):
+            family.kill_child(victim)
 
 
 async def kill_family(stage: Stage) -> None:
     """Kill a supervisor and, mostly, its workers with it; those that are left must end in good order."""
-    for family in _families(stage):
+    if isinstance(family := stage.crew.pick(), Supervisor):
         children = family.children if stage.rng.random() < WHOLE else ()
         family.kill()
         for victim in children:
             with stage.afflicting(victim):
                 family.kill_child(victim)
-        await family.wait()
-
-
-def _families(stage: Stage) -> list[Supervisor]:
-    return [one for one in stage.crew.running if isinstance(one, Supervisor) and one.is_up]
 
 
 THREE = Setup(workers=3)

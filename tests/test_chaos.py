@@ -1,0 +1,69 @@
+"""`python -m chaos` passes a sound router, and names the fault of one that is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+ROOT = Path(__file__).parent.parent
+PROGRAM = Path(__file__).with_name("chaos_worker.py")
+#: Bugs, the fault that brings each to light, and what must be said of it.
+BUGS = {
+    "acks before the handler": ("kill", ["lost: "]),
+    "never reclaims": ("kill", ["stuck in chaos.work/"]),
+    "does all twice": ("none", ["doubled without a reason: ", "emitted twice: ", "settled twice: "]),
+}
+SOUND = "no bug"
+
+
+def chaos(tmp_path, fault, *options, bug=""):
+    command = [
+        sys.executable,
+        "-m",
+        "chaos",
+        "--backend",
+        "sqlite",
+        "--seed",
+        "1",
+        "--fault",
+        fault,
+        *options,
+    ]
+    environment = {**os.environ, "BUG": bug, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Play a row with each bug, and one with none, all at once: most of the time they wait."""
+
+    def play(bug):
+        fault, _ = BUGS.get(bug, ("none", []))
+        folder = tmp_path_factory.mktemp("chaos")
+        return chaos(folder, fault, "--seconds", "1", "--program", str(PROGRAM), bug=bug), folder
+
+    bugs = (*BUGS, SOUND)
+    with ThreadPoolExecutor(len(bugs)) as at_once:
+        return dict(zip(bugs, at_once.map(play, bugs), strict=True))
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_worker_with_a_fault_is_found_out(played, bug):
+    (done, _), (fault, words) = played[bug], BUGS[bug]
+    assert done.returncode == 1
+    assert "BROKEN" in done.stdout
+    for word in words:
+        assert word in done.stderr
+    assert f"again: python -m chaos --fault {fault} --backend sqlite --seed 1 --seconds 1" in done.stderr
+
+
+def test_a_sound_router_holds_and_leaves_nothing_behind(played):
+    done, folder = played[SOUND]
+    assert (done.returncode, list(folder.iterdir())) == (0, [])
+    assert done.stdout.splitlines()[1].split()[-1] == "held"

@@ -1,0 +1,189 @@
+"""The checker of the chaos runs sees every fault, in ledgers made by hand."""
+
+from __future__ import annotations
+
+from chaos.checker import DIED, FOLLOWER, GROUPS, HANDLED, Affliction, Told, check
+from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
+
+#: The workers.
+ANN, BOB = 11, 12
+
+
+class Ledger:
+    """What happened, a second apart; every group handles what is published but those that are left out."""
+
+    def __init__(self):
+        self.at = 1000.0
+        self.entries, self.told = [], []
+
+    def _note(self, kind, number, message, group="-", pid=0):
+        self.at += 1.0
+        self.entries.append(Entry(kind, number, message, group, 1, pid, self.at))
+        return self.at
+
+    def publish(self, number, *, without=()):
+        """Publish a message and handle it in full."""
+        self._note(ASKED, number, f"m{number}")
+        self._note(ACCEPTED, number, f"m{number}")
+        for group in (*GROUPS, FOLLOWER):
+            if group not in without:
+                self.handle(number, group, ANN)
+
+    def start(self, number, group, pid, message=None):
+        return self._note(STARTED, number, message or self._id(number, group), group, pid)
+
+    def end(self, number, group, pid):
+        return self._note(ENDED, number, self._id(number, group), group, pid)
+
+    def tell(self, number, group, pid, outcome=HANDLED):
+        self.at += 1.0
+        self.told.append(Told(outcome, self._id(number, group), group, 1, pid, self.at))
+
+    def handle(self, number, group, pid):
+        self.start(number, group, pid)
+        self.end(number, group, pid)
+        self.tell(number, group, pid)
+
+    def finding(self, *afflictions, **given):
+        return check(self.entries, self.told, afflictions=afflictions, **given)
+
+    def _id(self, number, group):
+        return f"m{number}" if group in GROUPS else f"emitted-{number}"
+
+
+def test_a_run_without_faults_has_none():
+    ledger = Ledger()
+    for number in range(3):
+        ledger.publish(number)
+    finding = ledger.finding()
+    assert (finding.accepted, finding.duplicates, finding.bound, finding.faults) == (3, 0, 0, [])
+
+
+def test_what_a_group_never_handled_is_lost():
+    ledger = Ledger()
+    ledger.publish(1)
+    ledger.publish(2, without=["thread"])
+    finding = ledger.finding()
+    assert finding.lost == [(2, "thread")]
+    assert finding.faults == ["1 lost: 2/thread"]
+
+
+def test_what_was_emitted_and_never_handled_is_lost():
+    ledger = Ledger()
+    ledger.publish(1, without=[FOLLOWER])
+    assert ledger.finding().lost == [(1, FOLLOWER)]
+
+
+def test_what_is_among_the_dead_letters_is_not_lost_but_must_be_doomed():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    dead = [("m1", "thread")]
+    assert not ledger.finding(dead=dead, doomed=[1]).lost
+    assert ledger.finding(dead=dead).wrongly_dead == [(1, "thread")]
+
+
+def test_what_was_asked_for_while_a_backend_forgets_is_counted_apart():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    begin = ledger.at
+    ledger.publish(2, without=["thread"])
+    finding = ledger.finding(Affliction(begin, ledger.at, loses=begin))
+    assert (finding.lost, finding.forgotten) == ([(1, "thread")], 1)
+
+
+def test_a_second_start_that_nothing_explains_is_a_fault():
+    ledger = Ledger()
+    ledger.publish(1)
+    ledger.handle(1, "thread", BOB)
+    finding = ledger.finding()
+    assert (finding.duplicates, finding.bound, finding.unexplained) == (1, 0, [(1, "thread")])
+
+
+def test_what_a_killed_worker_had_in_hand_may_run_again_once():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    ledger.start(1, "thread", ANN)
+    killed = Affliction(ledger.at + 0.5, ledger.at + 0.5, ANN)
+    ledger.handle(1, "thread", BOB)
+    finding = ledger.finding(killed)
+    assert (finding.duplicates, finding.bound, finding.faults) == (1, 1, [])
+    assert finding.recovery == 0.5
+    ledger.handle(1, "thread", ANN)
+    assert ledger.finding(killed).unexplained == [(1, "thread")]
+
+
+def test_what_another_worker_had_in_hand_and_what_was_settled_before_the_kill_may_not():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    ledger.start(1, "thread", ANN)
+    ledger.publish(2)
+    killed = Affliction(ledger.at, ledger.at, BOB)
+    ledger.handle(1, "thread", BOB)
+    ledger.handle(2, "thread", BOB)
+    finding = ledger.finding(killed, Affliction(ledger.at, ledger.at, ANN))
+    assert finding.unexplained == [(1, "thread"), (2, "thread")]
+
+
+def test_a_kill_after_the_second_start_does_not_explain_it():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    ledger.start(1, "thread", ANN)
+    ledger.handle(1, "thread", BOB)
+    assert ledger.finding(Affliction(ledger.at, ledger.at, ANN)).unexplained == [(1, "thread")]
+
+
+def test_a_late_settle_that_changed_something_is_a_fault():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    stopped = ledger.start(1, "thread", ANN)
+    ledger.start(1, "thread", BOB)
+    frozen = Affliction(stopped, ledger.at, ANN)
+    ledger.tell(1, "thread", ANN)
+    ledger.end(1, "thread", BOB)
+    finding = ledger.finding(frozen)
+    assert finding.settled_late == [(1, "thread")]
+    ledger.tell(1, "thread", BOB)
+    assert ledger.finding(frozen).settled_twice == [(1, "thread")]
+
+
+def test_handled_and_dead_at_once_is_a_fault():
+    ledger = Ledger()
+    ledger.publish(1)
+    ledger.tell(1, "thread", ANN, DIED)
+    assert ledger.finding().settled_twice == [(1, "thread")]
+
+
+def test_a_second_copy_of_what_was_emitted_is_a_fault():
+    ledger = Ledger()
+    ledger.publish(1)
+    ledger.start(1, FOLLOWER, BOB, "another")
+    assert ledger.finding().doubled == [(1, FOLLOWER)]
+
+
+def test_what_nobody_published_is_a_fault():
+    ledger = Ledger()
+    ledger.start(7, "thread", ANN)
+    assert ledger.finding().unknown == [(7, "thread")]
+
+
+def test_what_a_group_replays_may_come_again_to_that_group_alone():
+    ledger = Ledger()
+    ledger.publish(1)
+    replayed = Affliction(ledger.at, ledger.at, replayed=frozenset([("m1", "thread")]))
+    ledger.handle(1, "thread", BOB)
+    assert not ledger.finding(replayed).faults
+    ledger.handle(1, "loop", BOB)
+    assert ledger.finding(replayed).unexplained == [(1, "loop")]
+
+
+def test_what_a_worker_noted_late_since_it_was_stopped_counts_as_begun_before_but_not_more_than_it_can_run():
+    ledger = Ledger()
+    for number in range(6):
+        ledger.publish(number, without=["thread"])
+    begin = ledger.at
+    for number in range(6):
+        ledger.handle(number, "thread", BOB)
+    for number in range(6):
+        ledger.start(number, "thread", ANN)
+    finding = ledger.finding(Affliction(begin, ledger.at, ANN))
+    assert (finding.duplicates, finding.bound, finding.unexplained) == (6, 6, [(5, "thread")])

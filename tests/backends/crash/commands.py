@@ -1,0 +1,194 @@
+"""Redis, cut off before and after each command: the connections of its client, or the server itself.
+
+Before is when the server never gets the command; after, when it has carried it out and the answer is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from itertools import count
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import hiredis
+
+from abe_router.backends.redis import RedisBackend, publisher
+from abe_router.errors import BackendUnavailable
+from abe_router.testing import RedisServer
+
+from . import verdict
+from .story import SHORT, Story, nothing_begins
+from .verdict import Point
+
+#: How long until every lease and delay is over, in seconds.
+_LATER = SHORT + 0.05
+#: They change nothing, and go out when the time has come, not when the story says so.
+_UNCOUNTED = (b"XREAD", b"CLIENT")
+#: Smaller than usual, so that a story of a hundred messages has several batches.
+publisher.BATCH = 40
+_INCOMPLETE = object()
+
+
+class Ending(Enum):
+    """What follows a cut: a look at what is left, or the story told again, by somebody else or the same."""
+
+    LOOK = auto()
+    AGAIN = auto()
+    SURVIVE = auto()
+
+
+class Cutter:
+    """Stands between a client and a server, carries one command at a time, and cuts at one of them.
+
+    Before or `after` command number `at` it has the server restarted, if it is told how, resets every
+    connection, and lets nobody in.
+    """
+
+    def __init__(self, url: str, at: int, *, after: bool, restart: Callable[[], None] | None) -> None:
+        self._port, self._at, self._after, self._restart = urlsplit(url).port, at, after, restart
+        self._count, self._armed = 0, False
+        self._links: set[asyncio.Task[Any]] = set()
+        self._cutting = asyncio.Lock()
+        #: Whether the command has come.
+        self.has_cut = False
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        async with self._cutting:
+            self._hang_up()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._armed = True
+
+    def mend(self) -> None:
+        """Let everyone in again, and cut nothing any more."""
+        self._armed = self.has_cut = False
+
+    async def _carry(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        link, ask = asyncio.current_task(), None
+        assert link
+        self._links.add(link)
+        with suppress(OSError, asyncio.CancelledError):
+            if not self.has_cut:
+                server, ask = await asyncio.open_connection("127.0.0.1", self._port)
+                await self._pass_on(client, ask, server, answer)
+        for writer in (answer, ask):
+            if writer:
+                writer.transport.abort()
+        self._links.discard(link)
+
+    async def _pass_on(
+        self,
+        client: asyncio.StreamReader,
+        ask: asyncio.StreamWriter,
+        server: asyncio.StreamReader,
+        answer: asyncio.StreamWriter,
+    ) -> None:
+        commands, replies = hiredis.Reader(), hiredis.Reader(notEnoughData=_INCOMPLETE)
+        while data := await client.read(65_536):
+            commands.feed(data)
+            while command := commands.gets():
+                is_it = self._is_it(command)
+                if is_it and not self._after:
+                    return await self._cut()
+                ask.write(hiredis.pack_command(tuple(command)))
+                reply = b""
+                while replies.gets() is _INCOMPLETE:
+                    if not (piece := await server.read(65_536)):
+                        return None
+                    replies.feed(piece)
+                    reply += piece
+                if is_it:
+                    return await self._cut()
+                answer.write(reply)
+        return None
+
+    def _is_it(self, command: list[bytes]) -> bool:
+        if not self._armed or command[0].upper() in _UNCOUNTED:
+            return False
+        self._count += 1
+        return self._count == self._at
+
+    async def _cut(self) -> None:
+        async with self._cutting:
+            self.has_cut = True
+            if self._restart:
+                await asyncio.to_thread(self._restart)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        for link in self._links - {asyncio.current_task()}:
+            link.cancel()
+
+
+async def points(url: str, story: Story, room: asyncio.Semaphore) -> list[Point]:
+    """Cut the client at each point, with each ending; no more at a time than there is room for."""
+    found: list[Point] = []
+
+    async def cut_all(ending: Ending, *, after: bool) -> None:
+        for at in count(1):
+            async with room:
+                wrong = await _cut(url, story, at, ending, after=after)
+            if wrong is None:
+                return
+            found.append((f"{'after' if after else 'before'} command {at}, {ending.name.lower()}", wrong))
+
+    await asyncio.gather(*(cut_all(ending, after=after) for ending in Ending for after in (False, True)))
+    return found
+
+
+async def points_of_server(server: RedisServer, story: Story, room: asyncio.Semaphore) -> list[Point]:
+    """Kill the server at each point, start it again, and look at what it has left."""
+    found: list[Point] = []
+
+    def restart() -> None:
+        server.kill()
+        server.start()
+
+    for after in (False, True):
+        for at in count(1):
+            async with room:
+                wrong = await _cut(server.url, story, at, Ending.LOOK, after=after, restart=restart)
+            if wrong is None:
+                break
+            found.append((f"server killed {'after' if after else 'before'} command {at}", wrong))
+    return found
+
+
+async def _cut(
+    url: str, story: Story, at: int, ending: Ending, *, after: bool, restart: Callable[[], None] | None = None
+) -> list[str] | None:
+    """Tell a story that is cut; return what is wrong in the end, None if it was over before."""
+    prefix = f"c{secrets.token_hex(5)}."
+    async with RedisBackend.from_url(url, prefix=prefix) as backend:
+        await story.prepare(backend)
+    async with (
+        Cutter(url, at, after=after, restart=restart) as cutter,
+        RedisBackend.from_url(cutter.url, prefix=prefix) as backend,
+    ):
+        with suppress(BackendUnavailable):
+            await story.tell(backend, cutter.begin)
+        if not cutter.has_cut:
+            return None
+        await asyncio.sleep(_LATER)
+        if ending is Ending.SURVIVE:
+            cutter.mend()
+            await story.tell(backend, nothing_begins)
+    async with RedisBackend.from_url(url, prefix=prefix) as backend:
+        if ending is Ending.AGAIN:
+            await story.tell(backend, nothing_begins)
+        await asyncio.sleep(_LATER)
+        if ending is Ending.LOOK:
+            return await verdict.of_cut(backend, story, in_one_step=False)
+        return await verdict.of_retelling(backend, story)

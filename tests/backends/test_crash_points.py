@@ -1,0 +1,111 @@
+"""A crash at any point of a transition loses nothing, doubles nothing, and may be followed by another try."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from abe_router.testing import RedisServer
+
+ROOT = Path(__file__).parents[2]
+#: What is told while servers are killed, for which each has to be started again.
+KILLED = ("append of several batches", "ack with outputs", "delay", "dead letter", "replay", "drop")
+#: By kind of crash, for which stories, and how many points there are at least.
+KINDS = {"sqlite": ((), 1000), "redis": ((), 450), "redis-server": (KILLED, 35)}
+#: Faults that have been made, each with a kind of crash and a story that show it.
+BUGS = {
+    "a dead letter in a commit of its own": (
+        "sqlite",
+        "dead letter",
+        """
+from abe_router.backends.sqlite import letter
+keep = letter.keep
+def keep_apart(database, letters):
+    database.execute("COMMIT")
+    database.execute("BEGIN IMMEDIATE")
+    keep(database, letters)
+letter.keep = keep_apart
+""",
+    ),
+    "acks in a commit of their own": (
+        "sqlite",
+        "ack with outputs",
+        """
+from abe_router.backends.sqlite import log
+append = log.append
+def append_apart(database, messages):
+    database.execute("COMMIT")
+    database.execute("BEGIN IMMEDIATE")
+    append(database, messages)
+log.append = append_apart
+""",
+    ),
+    "a drop that cannot be finished": (
+        "redis",
+        "drop to begin anew",
+        """
+from abe_router.backends.redis.registry import Registry
+async def never(*_):
+    return False
+Registry.dropped = never
+""",
+    ),
+    "outputs before the acks": (
+        "redis",
+        "ack with outputs",
+        """
+from abe_router.backend import ACKED
+from abe_router.backends.redis.settlement import Settlement
+settle = Settlement.settle
+async def settle_in_two_steps(self, settlements):
+    await self._publisher.append([m for _, outcome in settlements for m in outcome.outputs])
+    return await settle(self, [(delivery, ACKED) for delivery, _ in settlements])
+Settlement.settle = settle_in_two_steps
+""",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Start all at once, for most of what they do is wait for leases to run out."""
+    if not RedisServer.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    running = {kind: start(kind, stories) for kind, (stories, _) in KINDS.items()}
+    running |= {bug: start(kind, (story,), code) for bug, (kind, story, code) in BUGS.items()}
+    yield running
+    for process in running.values():
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def start(kind, stories, bug=""):
+    """Start a run, in a process that has no threads, for it is forked from."""
+    code = f"{bug}\nimport sys\nfrom tests.backends.crash.__main__ import main\nsys.exit(main())"
+    options = [word for story in stories for word in ("--story", story)]
+    command = [sys.executable, "-c", code, kind, "--json", *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def points(process):
+    """Return all points of a run, each with what was wrong."""
+    out, _ = process.communicate()
+    return [point for stories in json.loads(out).values() for points in stories.values() for point in points]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crash_at_any_point_loses_and_doubles_nothing(kind, runs):
+    found = points(runs[kind])
+    assert not [point for point in found if point[1]]
+    assert len(found) >= KINDS[kind][1]
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_crash_at_some_point_shows(bug, runs):
+    assert [point for point in points(runs[bug]) if point[1]]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from abe_router.backend import ACKED
-from abe_router.backends.sqlite import SQLiteBackend, backlog, lease
+from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, trim
 from abe_router.message import Message, new_message
 from abe_router.pattern import matches
 
@@ -105,3 +105,21 @@ async def test_the_clock_may_jump_and_still_only_the_holder_settles(backend, mon
     (new,) = await second.fetch(1, 1)
     assert await first.settle([(old, ACKED)]) == [old]
     assert not await second.settle([(new, ACKED)])
+
+
+async def test_keys_whose_messages_are_gone_cost_a_trim_nothing(backend, monkeypatch):
+    monkeypatch.setattr(trim, "PAGES", 5)
+    monkeypatch.setattr("abe_router.backends.sqlite.backend._PAGES", 2)
+    handle = await backend.subscribe("orders.#", "billing")
+
+    async def settled(keys):
+        await backend.append([new_message(f"orders.{key}", b"0") for key in keys])
+        await drain(handle)
+
+    await settled(range(100))
+    while await backend.trim({}):
+        pass
+    await settled([100])
+    assert await backend.trim({}) == 1
+    await settled(range(200, 205))
+    assert await backend.trim({}) == 5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from abe_router.backend import retention
@@ -25,6 +26,10 @@ _PAGE = """
     FROM messages AS m WHERE kid = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
 
 
+# Keys without messages, of which there may be many more, are passed over.
+_NEXT_KEY = "SELECT min(kid) FROM messages WHERE kid >= ?"
+
+
 class _Readers(NamedTuple):
     """The subscriptions of a key, as the list that SQL takes, and how far all of them have got."""
 
@@ -42,74 +47,87 @@ class Place(NamedTuple):
 START = Place(0, 0)
 
 
-class Trimmer:
-    """Goes through the keys that have subscriptions, in pages of the log, from a place on.
+class _Page(NamedTuple):
+    """What of a page of the log is settled, how many messages it has, and where the next one begins."""
 
-    `look` finds the next page with something to delete, without a lock; `delete` looks at that page anew
-    within the transaction that deletes, so that what was subscribed or replayed meanwhile counts.
+    settled: list[int]
+    seen: int
+    next: Place
+
+
+class Trimmer:
+    """Goes through the keys that have messages and subscriptions, in pages of the log, from a place on.
+
+    `look` finds the next page with something to delete, without a lock; `delete` looks at it, and at what
+    follows, anew within the transaction that deletes, so what was subscribed or replayed meanwhile counts.
     """
 
     def __init__(self, retain: Mapping[str, float], place: Place) -> None:
         self._retain = retain
-        self._kid, self._after = place
+        #: Where the next one goes on: after the last page, or from the start.
+        self.place = place
         #: How many messages were deleted.
         self.deleted = 0
         #: Whether the end was reached.
         self.done = False
 
-    @property
-    def place(self) -> Place:
-        """Where the next one goes on: after the last page, or from the start."""
-        return START if self.done else Place(self._kid, self._after)
-
     def look(self, database: Database) -> bool:
         """Go on to the next page that has something to delete; False if none of a few pages has."""
-        subscriptions = _subscriptions(database)
-        pages = 0
-        for kid in sorted(kid for kid in database.keys.names if kid >= self._kid):
-            if kid > self._kid:
-                self._kid, self._after = kid, 0
-            readers = _readers(subscriptions, database.keys.names[kid])
-            while readers is not None:
-                if pages == PAGES:
-                    return False
-                pages += 1
-                settled, last = self._page(database, readers)
-                if settled:
-                    return True
-                if last is None:
-                    break
-                self._after = last
-        self.done = True
+        for page in islice(self._pages(database), PAGES):
+            if page.settled:
+                return True
+            self.place = page.next
         return False
 
     def delete(self, database: Database) -> None:
-        """Delete what is settled of the page."""
-        readers = _readers(_subscriptions(database), database.keys.names[self._kid])
-        if readers is None:
-            return
-        settled, last = self._page(database, readers)
-        gone = database.execute(
+        """Delete what is settled of about a page; of keys that have little, it takes several."""
+        settled: list[int] = []
+        seen = 0
+        for page in islice(self._pages(database), PAGES):
+            settled += page.settled
+            seen += page.seen
+            self.place = page.next
+            if seen >= PAGE:
+                break
+        # Should the commit fail, only the count and the place of this pass are off, and another follows.
+        self.deleted += database.execute(
             "DELETE FROM messages WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(settled),)
         ).rowcount
-        # Should the commit fail, only the count and the place of this pass are off, and another follows.
-        self.deleted += gone
-        if last is not None:
-            self._after = last
 
-    def _page(self, database: Database, readers: _Readers) -> tuple[list[int], int | None]:
-        """Return what is settled of the page, and its last message, None when no page follows."""
-        seconds = retention(self._retain, database.keys.names[self._kid])
+    def _pages(self, database: Database) -> Iterator[_Page]:
+        """Yield pages from the place on; at the end, begin anew with the next pass."""
+        subscriptions = _subscriptions(database)
+        kid, after = self.place
+        while True:
+            (found,) = database.execute(_NEXT_KEY, (kid,)).fetchone()
+            if found is None:
+                break
+            kid, after = found, after if found == kid else 0
+            key = database.keys.names.get(kid)
+            if key is not None and (readers := _readers(subscriptions, key)) is not None:
+                page = self._page(database, Place(kid, after), readers)
+                yield page
+                kid, after = page.next
+            else:
+                kid, after = kid + 1, 0
+        self.place, self.done = START, True
+
+    def _page(self, database: Database, place: Place, readers: _Readers) -> _Page:
+        """Look at one page of a key."""
+        kid, after = place
+        seconds = retention(self._retain, database.keys.names[kid])
         young = time.time() - seconds
-        values = (readers.sids, self._kid, self._after, readers.cursor, PAGE)
-        rows = database.execute(_PAGE, values).fetchall()
+        rows = database.execute(_PAGE, (readers.sids, kid, after, readers.cursor, PAGE)).fetchall()
         settled: list[int] = []
         for seq, published_at, is_held in rows:
             if seconds and published_at > young:
-                return settled, None  # and so are those that follow
+                break  # and so are those that follow
             if not is_held:
                 settled.append(seq)
-        return settled, rows[-1][0] if len(rows) == PAGE else None
+        else:
+            if len(rows) == PAGE:
+                return _Page(settled, PAGE, Place(kid, rows[-1][0]))
+        return _Page(settled, len(rows), Place(kid + 1, 0))
 
 
 def _subscriptions(database: Database) -> list[tuple[int, int, str]]:

@@ -1,0 +1,40 @@
+"""docs/faults.md: each row names what shows it, and what it names is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from chaos.fault import FAULTS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "faults.md").read_text("utf-8")
+ROWS = [
+    line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| fault", "| inv"))
+]
+
+
+def names_there() -> set[str]:
+    """Return the names of all tests, those of the conformance suite too."""
+    files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("abe_router/testing/conformance/*.py")]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8"))))
+    return {
+        node.name
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    assert set(re.findall(r"`(test_\w+)`", PAGE)) - names_there() == set()
+
+
+def test_every_row_of_the_chaos_harness_is_named_and_no_other() -> None:
+    assert set(re.findall(r"`chaos ([\w-]+)`", PAGE)) == {fault.name for fault in FAULTS}
+
+
+def test_every_row_names_what_shows_it_or_says_why_nothing_does() -> None:
+    for row in ROWS:
+        shown = row.strip(" |").rpartition(" | ")[2]
+        assert re.search(r"`(test_\w+|chaos [\w-]+)`|^Does not apply|^Not tested|threat|shown by", shown), row

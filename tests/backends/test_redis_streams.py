@@ -216,6 +216,20 @@ class TestWhatAServerForgets:
             await handle.fetch(1, 0.01)
         assert caplog.text.count("was gone and begins anew") == 1
 
+    async def test_what_comes_before_a_group_is_made_again_is_kept_for_it(self, redis_backend, redis_client):
+        """Gone otherwise: whatever the other groups settle while this one pauses, and is trimmed."""
+        handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
+        other = await redis_backend.subscribe(KEY, "audit", lease=0.1)
+        await publish(redis_backend, 1)
+        for lost in range(2):
+            await redis_client.flushall()
+            await publish(redis_backend, 1, first=lost)
+            await handle.fetch(1, 0.5)
+        await publish(redis_backend, 3, first=2)
+        await ack(other, await take(other, 4))
+        await redis_backend.trim({})
+        assert bodies(await take(handle, 4)) == [b"1", b"2", b"3", b"4"]
+
     async def test_but_not_what_was_dropped_on_purpose(self, redis_server, redis_backend, prefix, caplog):
         handle = await redis_backend.subscribe(KEY, GROUP)
         await publish(redis_backend, 1)

@@ -48,7 +48,9 @@ class Intake:
         self._line, self._sweep, self._waker, self._agenda = line, sweep, waker, agenda
         self._lost = lost
         self._claimed_last = False
+        #: When each group was made anew, and until it may be again, in seconds; and those that wait for it.
         self._restored: dict[Source, tuple[float, float]] = {}
+        self._pausing: set[Source] = set()
 
     async def take(self, limit: int) -> list[Delivery]:
         """Do one round; return what it brought, which may be nothing.
@@ -211,14 +213,18 @@ class Intake:
         """Make groups that are gone anew, from the beginning of what their streams hold now."""
         marks, loop = self._agenda.restore, asyncio.get_running_loop()
         for source in tuple(marks):
-            at, pause = self._restored.get(source, (0.0, 0.0))
-            wait = at + pause - loop.time()
             del marks[source]
-            if pause and wait > 0:
-                loop.call_later(wait, self._agenda.mark, marks, [source])
+            if source in self._pausing:
                 continue
+            at, pause = self._restored.get(source, (0.0, 0.0))
+            wait = at + pause - loop.time() if pause else 0.0
             try:
+                # Before a pause too: what nobody subscribes to, as far as is known, is removed.
                 await self._lost(source)
+                if wait > 0:
+                    self._pausing.add(source)
+                    loop.call_later(wait, self._paused, source)
+                    continue
                 made = await self._line.run(
                     RESTORE, (source.stream, source.failures, source.delayed), (source.group,)
                 )
@@ -233,6 +239,10 @@ class Intake:
             self._agenda.read[source] = None
             if made:
                 self._sweep.losses.note(source.stream, source.group)
+
+    def _paused(self, source: Source) -> None:
+        self._pausing.discard(source)
+        self._agenda.mark(self._agenda.restore, [source])
 
     def _take(self, source: Source, taken: Sequence[Any], gone: Sequence[bytes]) -> list[Delivery]:
         if gone:

@@ -42,7 +42,7 @@ class Turn(NamedTuple):
 
 def main() -> None:
     """Break things and print the table; exit with 1 if the promise was broken."""
-    given = _parse()
+    given = parser().parse_args()
     seconds, seeds = LONG if given.long else SHORT
     seconds, seeds = given.seconds or seconds, given.seeds or seeds
     turns = [
@@ -110,10 +110,11 @@ def _about(seed: int, seeds: int, seconds: float) -> str:
     return f"{which}, {seconds:g} s each; {os.cpu_count()} cores, {versions}"
 
 
-def _parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     faults = {fault.name: fault.about for fault in FAULTS}
     width = max(map(len, faults))
-    parser = argparse.ArgumentParser(
+    words = argparse.ArgumentParser(
         prog="python -m chaos",
         description="Break abe-router in every way we know, and count what is lost and doubled.",
         epilog="\n".join(
@@ -121,9 +122,9 @@ def _parse() -> argparse.Namespace:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="only some of the faults")
-    parser.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="only one of the backends")
-    parser.add_argument(
+    words.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="only some of the faults")
+    words.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="only one of the backends")
+    words.add_argument(
         "--seed",
         type=int,
         default=random.randrange(1_000_000),
@@ -131,14 +132,14 @@ def _parse() -> argparse.Namespace:
         help="what everything is drawn from, as said below; by default another each time",
     )
     about = f"{LONG[0]:g} seconds and {LONG[1]} seeds for each fault: half an hour in all"
-    parser.add_argument("--long", action="store_true", help=about)
-    parser.add_argument("--seconds", type=float, metavar="S", help="how long each fault goes on")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on")
-    parser.add_argument("--rows", type=int, default=2, metavar="N", help="how many rows at a time")
-    parser.add_argument(
+    words.add_argument("--long", action="store_true", help=about)
+    words.add_argument("--seconds", type=float, metavar="S", help="how long each fault goes on")
+    words.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on")
+    words.add_argument("--rows", type=int, default=2, metavar="N", help="how many rows at a time")
+    words.add_argument(
         "--program", type=Path, metavar="FILE", help="run this as worker, in place of abe-router"
     )
-    return parser.parse_args()
+    return words
 
 
 if __name__ == "__main__":

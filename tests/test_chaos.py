@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from chaos.__main__ import parser
+from chaos.fault import FAULTS
 
 pytestmark = pytest.mark.timeout(180)
 ROOT = Path(__file__).parent.parent
@@ -61,6 +65,16 @@ def test_a_worker_with_a_fault_is_found_out(played, bug):
     for word in words:
         assert word in done.stderr
     assert f"again: python -m chaos --fault {fault} --backend sqlite --seed 1 --seconds 1" in done.stderr
+
+
+def test_the_page_names_every_fault_and_its_commands_are_understood():
+    page = (ROOT / "docs" / "chaos.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|", page.partition("## The faults")[2], re.MULTILINE)
+    assert {fault.name for fault in FAULTS} == set(re.findall(r"`(.+?)`", " ".join(rows)))
+    commands = re.findall(r"^python -m chaos (.*?) *(?:#.*)?$", page, re.MULTILINE)
+    for command in commands:
+        parser().parse_args(command.split())
+    assert len(commands) == 3
 
 
 def test_a_sound_router_holds_and_leaves_nothing_behind(played):

@@ -40,6 +40,8 @@ FINE, FAILING, REJECTED, KEYS = 600, 100, 100, 200
 
 #: What may be added after the warm-up: bytes of the process, and of what the backend keeps.
 MOST_PROCESS, MOST_KEPT = 4_000_000, 2_000_000
+#: How large a database may get while its messages are removed as they are settled, in bytes.
+LARGEST = 64_000_000
 #: What a key that was used once may cost for good: bytes of the process, and of what the backend keeps.
 KEY_PROCESS, KEY_KEPT = 8_000, 2_500
 
@@ -98,7 +100,7 @@ class Soak:
         gc.collect()
         if isinstance(self._place, Redis):
             return resident(), (await self._place.info("memory"))["used_memory"]
-        return resident(), pages(self._place / "soak.db")
+        return resident(), used(self._place / "soak.db")
 
 
 def resident() -> int:
@@ -106,13 +108,15 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def pages(file: Path) -> int:
-    """Return how many bytes the pages of a database take, those that are still in its log among them."""
+def used(file: Path) -> int:
+    """Return how many bytes of a database are in use; what is free takes the next messages, and is bounded."""
     with closing(sqlite3.connect(file)) as connection:
-        (count,), (size,) = (
-            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
         )
-    return int(count * size)
+    assert pages * size < LARGEST
+    return int((pages - free) * size)
 
 
 @asynccontextmanager

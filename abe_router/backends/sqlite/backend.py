@@ -29,7 +29,7 @@ DEFAULT_PATH = ".abe-router.db"
 #: The most messages that `append` adds in one transaction, so that a large call holds nobody up.
 _CHUNK = 1000
 #: The most pages of the log that `trim` takes in one call.
-_PAGES = 100
+_PAGES = 10
 
 
 class SQLiteBackend(Backend):

@@ -13,7 +13,7 @@ from abe_router.backends.sqlite.database import Database
 from abe_router.pattern import matches
 
 #: Messages looked at in one transaction, so that the file is locked for milliseconds only.
-PAGE = 500
+PAGE = 1000
 #: Pages looked at in one go while none has anything to delete.
 PAGES = 100
 

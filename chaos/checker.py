@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import NamedTuple
@@ -81,7 +81,8 @@ class Finding:
     wrongly_dead: Sequence[tuple[int, str]] = ()
     #: Handled, and never asked for.
     unknown: Sequence[tuple[int, str]] = ()
-    #: How long, in seconds, after the last affliction something that had been in hand was in hand anew.
+    #: How long, in seconds, after the last affliction, and with a worker there, until the last of what had
+    #: been in hand was in hand anew, or settled.
     recovery: float = 0.0
 
     @property
@@ -106,12 +107,14 @@ def check(
     doomed: Collection[int] = (),
     afflictions: Sequence[Affliction] = (),
     numbers: Mapping[str, int] | None = None,
+    staffed: Callable[[float], float] = float,
 ) -> Finding:
     """Judge a run; `dead` are message ids with their group, `doomed` the numbers that must end there.
 
-    `numbers` are those of messages, by id, that may have died before anybody began with them.
+    `numbers` are those of messages, by id, that may have died before anybody began with them. `staffed`
+    says when, from some time on, there was a worker, for without one nothing recovers.
     """
-    run = _Run(told, dead, afflictions, numbers=dict(numbers or {}))
+    run = _Run(told, dead, afflictions, staffed, numbers=dict(numbers or {}))
     for entry in sorted(entries, key=lambda entry: entry.at):
         run.see(entry)
     run.put_right()
@@ -129,6 +132,7 @@ class _Run:
     told: Iterable[Told]
     dead: Collection[tuple[str, str]]
     afflictions: Sequence[Affliction]
+    staffed: Callable[[float], float]
     asked: dict[int, float] = field(default_factory=dict)
     accepted: dict[int, float] = field(default_factory=dict)
     ended: set[tuple[int, str]] = field(default_factory=set)
@@ -252,7 +256,7 @@ class _Run:
     def _repeated(self) -> tuple[int, int, list[tuple[int, str]], float]:
         """Return the extra starts, how many are permitted, those that are not, and the longest recovery."""
         duplicates, bound, recovery = 0, 0, 0.0
-        last = max((affliction.end for affliction in self.afflictions), default=0.0)
+        last = self.staffed(max((affliction.end for affliction in self.afflictions), default=0.0))
         unexplained = []
         for place, starts in self.starts.items():
             duplicates += len(starts) - 1

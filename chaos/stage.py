@@ -249,8 +249,15 @@ class Stage:
             dead = {(word.message, word.group) for word in told if word.outcome == DIED}
         asked = {e.number for e in entries if e.kind == ASKED}
         doomed = {number for number in asked if plan.is_doomed(self._seed, number, self.setup.mix)}
-        afflictions = self._all_afflictions()
-        return check(entries, told, dead=dead, doomed=doomed, afflictions=afflictions, numbers=numbers)
+        return check(
+            entries,
+            told,
+            dead=dead,
+            doomed=doomed,
+            afflictions=self._all_afflictions(),
+            numbers=numbers,
+            staffed=self.crew.staffed,
+        )
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Wait until something is so, or nothing moves any more."""

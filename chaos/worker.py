@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -69,7 +70,13 @@ class Worker(Process):
     @property
     def is_up(self) -> bool:
         """Whether it has begun to run its routes."""
-        return any(line["event"] == "reloaded" for line in self.lines("reloaded"))
+        return self.up_at > 0
+
+    @property
+    def up_at(self) -> float:
+        """When it began to run its routes, in seconds since the epoch; 0 for not yet."""
+        reloads = (_moment(line["ts"]) for line in self.lines("reloaded") if line["event"] == "reloaded")
+        return next(reloads, 0.0)
 
     async def up(self) -> None:
         """Wait until it is up, or has ended."""
@@ -129,6 +136,11 @@ class Crew:
             for worker in self.all
             if worker.ended_at and (worker.killed_at or worker.code not in DRAINED)
         ]
+
+    def staffed(self, at: float) -> float:
+        """Return when, from then on, one of them ran its routes; times are in seconds since the epoch."""
+        spans = [(one.up_at, one.ended_at or math.inf) for one in self.all if one.is_up]
+        return min((max(at, begin) for begin, end in spans if end > at), default=at)
 
     async def _keep(self) -> None:
         """Run one worker after the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,13 @@ from abe_router.config.node import Node
 from abe_router.config.schemas import Schemas
 from abe_router.config.variable import interpolate
 from abe_router.errors import ConfigError
-from abe_router.handler import Handler, import_handler, put_first_on_import_path, unimported_handler
+from abe_router.handler import (
+    Handler,
+    forget_imports,
+    import_handler,
+    put_first_on_import_path,
+    unimported_handler,
+)
 from abe_router.route import RouteTable
 from abe_router.schema import SchemaFolder
 from abe_router.source import Source
@@ -62,8 +69,11 @@ class Loader:
         return frozenset([self._path]) | (self._schemas.files if self._schemas else frozenset())
 
     def load(self) -> RouteTable:
-        """Read the file and all it names; return the table, or raise ConfigError with every fault."""
-        faults = Faults(self._path)
+        """Read the file and all it names; return the table, or raise ConfigError with every fault.
+
+        What a file with faults had imported is imported anew by the next load.
+        """
+        faults, handlers, modules = Faults(self._path), dict(self._handlers), set(sys.modules)
         source = self._read(faults)
         root = read_document(source.data, self._env, faults) if source else None
         if source and root:
@@ -74,6 +84,10 @@ class Loader:
                 table = self._assemble(file, root, source, faults)
                 if not faults.refused:
                     return table
+        if self._imports:
+            self._handlers = handlers
+            with suppress(FileNotFoundError):
+                forget_imports(modules, [self._folder, Path.cwd()])
         raise ConfigError(faults.all())
 
     def salvage(self) -> RouteTable | None:

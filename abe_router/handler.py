@@ -10,9 +10,10 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -118,6 +119,8 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
         except AttributeError:
             close = difflib.get_close_matches(name, [n for n in dir(found) if not n.startswith("_")], 1)
             hint = f"did you mean `{close[0]}`?" if close else ""
+            if _defines(module_name, name):
+                hint = "its file has it by now: restart, or serve with `--reload-handlers`"
             raise HandlerError(
                 "attribute", f"module `{module_name}` has no function `{attribute}`", hint=hint
             ) from None
@@ -146,6 +149,17 @@ def code_below(folder: Path) -> set[Path]:
 
     Those of a Python or of packages that are installed there are left out: they do not change by an edit.
     """
+    return set(_modules_below(folder).values())
+
+
+def forget_imports(known: Collection[str], folders: Iterable[Path]) -> None:
+    """Have the modules below the folders that are not among the `known` imported anew when they are next."""
+    for folder in folders:
+        for name in _modules_below(folder).keys() - known:
+            sys.modules.pop(name, None)
+
+
+def _modules_below(folder: Path) -> dict[str, Path]:
     root = os.path.abspath(folder)  # noqa: PTH100  as the import path has it, not where a link leads
     inside = os.path.join(root, "")  # noqa: PTH118
     pythons = tuple(
@@ -153,10 +167,10 @@ def code_below(folder: Path) -> set[Path]:
         for prefix in {sys.prefix, sys.base_prefix}
         if prefix.startswith(inside)
     )
-    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
     return {
-        Path(file)
-        for file in files
+        name: Path(file)
+        for name, file in files
         if file and file.startswith(inside) and not file.startswith(pythons) and "-packages" not in file
     }
 
@@ -207,6 +221,15 @@ def _import(module_name: str, path: str) -> Any:
         raise HandlerError(
             "module", f"handler `{path}` cannot be imported: {type(error).__name__}: {text}{place}"
         ) from error
+
+
+def _defines(module_name: str, name: str) -> bool:
+    """Say whether the file of an imported module seems to define a name at its top level."""
+    try:
+        text = Path(getattr(sys.modules[module_name], "__file__", None) or "").read_text("utf-8")
+    except (OSError, ValueError):
+        return False
+    return re.search(rf"^(async +def +|def +|class +)?{re.escape(name)}\b", text, re.MULTILINE) is not None
 
 
 def _similar_module(missing: str) -> str:

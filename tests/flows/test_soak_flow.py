@@ -109,7 +109,7 @@ def resident() -> int:
 
 
 def used(file: Path) -> int:
-    """Return how many bytes of a database are in use; what is free takes the next messages, and is bounded."""
+    """Return how many bytes of a database are in use; what is free takes the next messages."""
     with closing(sqlite3.connect(file)) as connection:
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]

@@ -1,0 +1,42 @@
+"""docs/promise.md: what it says to break is broken, as it stands, on SQLite and on Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from abe_router.testing import RedisServer
+
+from .transcript import follow
+
+PAGE = Path(__file__).parents[2] / "docs" / "promise.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Yield a folder for the commands, and end what they left running if one of them failed."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    yield folder
+    for file in folder.glob("*.pid"):
+        with suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not RedisServer.installed(), reason="redis-server is not installed")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("backend", ["sqlite", "redis"])
+def test_breaking_it_loses_nothing(folder: Path, tmp_path: Path, backend: str) -> None:
+    with ExitStack() as stack:
+        url = "sqlite:///break.db"
+        if backend == "redis":
+            (tmp_path / "redis").mkdir()
+            url = stack.enter_context(RedisServer(tmp_path / "redis", durable=True)).url
+        follow(PAGE, folder, ABE_ROUTER_BACKEND=url)
+    handled = [int(line) for line in (folder / "handled.txt").read_text().split()]
+    assert sorted(set(handled)) == list(range(1, 3001))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,15 @@ from abe_router.pointer import find
 
 #: Longest id, in characters: backends remember each of them for a while.
 MAX_ID = 255
+#: The name of a header that may hold ids, as a regular expression.
+HEADER_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
 #: Beyond it a JSON number with a point or an exponent may stand for several integers (IEEE 754, binary64).
 _EXACT = 2.0**53
+
+
+def is_header(text: str) -> bool:
+    """Say whether `text` is the name of a header that may hold ids."""
+    return re.fullmatch(HEADER_PATTERN, text) is not None
 
 
 @dataclass(frozen=True, slots=True)

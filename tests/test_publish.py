@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.errors import KeyInvalid, NoRoute, PayloadInvalid, PayloadMalformed, PayloadUnencodable
+from abe_router.deduplication import Deduplication
+from abe_router.errors import (
+    IdInvalid,
+    KeyInvalid,
+    NoRoute,
+    PayloadInvalid,
+    PayloadMalformed,
+    PayloadUnencodable,
+)
+from abe_router.message import Duplicate, Message
 from abe_router.publish import prepare, publish
 from abe_router.route import Contract, RouteTable
 from abe_router.schema import SchemaFolder
@@ -66,3 +77,65 @@ async def test_a_payload_without_json_form_is_refused(table):
 def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(table):
     body = b'{"id": 123456789012345678901234567890, "total": 1.0}'
     assert prepare(table, "orders.created", body).body == body
+
+
+@pytest.fixture
+def deduplicated(table):
+    said = {"orders.created": Deduplication(600.0, "/id"), "orders.#": Deduplication(60.0)}
+    return replace(table, deduplications=said)
+
+
+async def received(backend):
+    handle = await backend.subscribe("#", "billing")
+    return [delivery.message.id for delivery in await handle.fetch(100, 0)]
+
+
+async def test_what_is_published_again_is_a_duplicate_and_not_kept(deduplicated):
+    backend = MemoryBackend()
+    first = await publish(deduplicated, backend, "orders.created", {"id": 7})
+    again = await publish(deduplicated, backend, "orders.created", {"id": 7, "total": 1})
+    other = await publish(deduplicated, backend, "orders.created", {"id": 8})
+    assert (first.id, again.id, other.id) == ("7", "7", "8")
+    assert [isinstance(each, Duplicate) for each in (first, again, other)] == [False, True, False]
+    assert again.payload == {"id": 7, "total": 1}
+    assert await received(backend) == ["7", "8"]
+
+
+async def test_ids_are_told_apart_by_key(deduplicated):
+    backend = MemoryBackend()
+    for key in ("orders.created", "orders.paid"):
+        assert not isinstance(await publish(deduplicated, backend, key, {"id": 7}, id="7"), Duplicate)
+    assert isinstance(await publish(deduplicated, backend, "orders.paid", {"id": 7}, id="7"), Duplicate)
+
+
+async def test_without_an_id_nothing_is_a_duplicate(deduplicated):
+    backend = MemoryBackend()
+    for _ in range(3):
+        assert not isinstance(await publish(deduplicated, backend, "orders.paid", {}), Duplicate)
+    assert len(await received(backend)) == 3
+
+
+async def test_what_has_no_id_where_the_file_says_is_refused_after_its_schema(deduplicated):
+    backend = MemoryBackend()
+    with pytest.raises(PayloadInvalid):
+        await publish(deduplicated, backend, "orders.created", {})
+    with pytest.raises(IdInvalid, match="/id"):
+        await publish(deduplicated, backend, "orders.created", {"id": [7]})
+    with pytest.raises(IdInvalid, match="another"):
+        await publish(deduplicated, backend, "orders.created", {"id": 7}, id="8")
+    assert await received(backend) == []
+
+
+async def test_a_source_without_a_window_names_and_remembers_nothing(table):
+    named, backend = replace(table, deduplications={"#": Deduplication(0.0, "/id")}), MemoryBackend()
+    for _ in range(2):
+        message = await publish(named, backend, "orders.created", {"id": 7})
+        assert (message.id, type(message)) == ("7", Message)
+    assert await received(backend) == ["7", "7"]
+
+
+async def test_the_unchecked_publish_takes_a_window_too():
+    backend = MemoryBackend()
+    sent = [await backend.publish("orders.created", n, id="7", window=60.0) for n in range(2)]
+    assert [type(message) for message in sent] == [Message, Duplicate]
+    assert await received(backend) == ["7"]

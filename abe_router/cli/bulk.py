@@ -20,9 +20,9 @@ from abe_router.cli.failure import FINDINGS, OK, UNAVAILABLE, Failure
 from abe_router.cli.payload import Line, read_lines
 from abe_router.cli.screen import say, show_json
 from abe_router.errors import BackendUnavailable, PayloadInvalid, PayloadMalformed, PublishError
-from abe_router.log import printable
+from abe_router.log import duration, printable
 from abe_router.message import Message
-from abe_router.publish import prepare
+from abe_router.publish import append, prepare, window
 from abe_router.route import RouteTable
 
 #: Lines appended in one go: large enough that the round trip is small beside the work.
@@ -31,9 +31,13 @@ BATCH = 500
 
 @dataclass(slots=True)
 class Tally:
-    """How many lines ended how; of the `unknown` the backend gave no word."""
+    """How many lines ended how.
+
+    The `duplicates` were published before, not long ago; of the `unknown` the backend gave no word.
+    """
 
     published: int = 0
+    duplicates: int = 0
     rejected: int = 0
     unknown: int = 0
 
@@ -54,14 +58,15 @@ def publish_lines(
     """
     tally = Tally()
 
-    def message(line: Line) -> Message | None:
+    def message(line: Line) -> tuple[Message, float] | None:
         found = None
         try:
             found = line.envelope(key, headers)
             body = bytes(found.payload)
-            return prepare(
+            made = prepare(
                 table, found.key, body, headers=found.headers, id=found.id, allow_unrouted=allow_unrouted
             )
+            return made, window(table, found.key, found.id)
         except (PublishError, PayloadMalformed) as error:
             tally.rejected += 1
             _report(name, line.number, found.key if found else key, error, json=json)
@@ -76,9 +81,11 @@ def publish_lines(
                 messages = [found for line in lines if (found := message(line))]
                 if messages:
                     tally.unknown = len(messages)
-                    runner.run(_append(backend, messages, f"{name}:{lines[0].number}-{lines[-1].number}"))
+                    place = f"{name}:{lines[0].number}-{lines[-1].number}"
+                    duplicates = runner.run(_append(backend, messages, place))
                     tally.unknown = 0
-                    tally.published += len(messages)
+                    tally.duplicates += len(duplicates)
+                    tally.published += len(messages) - len(duplicates)
                 advance(sum(len(line.text or b"") + 1 for line in lines))
         finally:
             runner.run(stack.aclose())
@@ -86,13 +93,19 @@ def publish_lines(
     return FINDINGS if tally.rejected else OK
 
 
-async def _append(backend: Backend, messages: Sequence[Message], place: str) -> None:
+async def _append(
+    backend: Backend, messages: Sequence[tuple[Message, float]], place: str
+) -> Sequence[Message]:
+    """Append messages, each with its window; return those that were published before."""
     try:
-        await backend.append(messages)
+        return await append(backend, messages)
     except BackendUnavailable as error:
+        hint = "lines before them were published, lines after them were not"
+        if shortest := min(seconds for _, seconds in messages):
+            hint = f"publish from there on again: within {duration(shortest)} none of these is doubled"
         raise Failure(
             f"{place}: whether these {len(messages)} were published is unknown: {error}",
-            hint="lines before them were published, lines after them were not",
+            hint=hint,
             code=UNAVAILABLE,
         ) from error
 
@@ -111,7 +124,8 @@ def _sum_up(tally: Tally, *, json: bool) -> None:
         show_json(asdict(tally))
     else:
         unknown = f", unknown {tally.unknown:,}" if tally.unknown else ""
-        say(f"published {tally.published:,}, rejected {tally.rejected:,}{unknown}")
+        duplicates = f", duplicates {tally.duplicates:,}" if tally.duplicates else ""
+        say(f"published {tally.published:,}{duplicates}, rejected {tally.rejected:,}{unknown}")
 
 
 @contextmanager

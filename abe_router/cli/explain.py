@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from abe_router.cli.access import read_table
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.fate import Fate, fate
-from abe_router.cli.options import config_option, json_option, option
+from abe_router.cli.options import config_option, headers_option, json_option, option
 from abe_router.cli.payload import read_payload
 from abe_router.cli.screen import say, show, show_json
+from abe_router.deduplication import Deduplication
 from abe_router.errors import PublishError, Violation
 from abe_router.log import duration, printable
-from abe_router.message import decode
+from abe_router.message import Message, decode
 from abe_router.pattern import check_key, matches
 from abe_router.publish import prepare
 
@@ -31,6 +32,24 @@ class Verdict:
     violations: Sequence[Violation]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownAgain:
+    """The id of a message, and for how many seconds what comes with it is a duplicate."""
+
+    id: str
+    seconds: float
+
+    def __str__(self) -> str:
+        kept = f"with it, nothing more is published for {duration(self.seconds)}"
+        return f"id {self.id}: {kept if self.seconds else 'not remembered'}"
+
+
+def _known_again(deduplication: Deduplication | None, message: Message) -> KnownAgain | None:
+    if deduplication is None or not deduplication.source:
+        return None
+    return KnownAgain(message.id, deduplication.window)
+
+
 @as_command(
     "explain",
     """
@@ -41,21 +60,26 @@ class Verdict:
 @click.argument("payload", metavar="JSON|@FILE|-")
 @config_option
 @option("--allow-unrouted", is_flag=True, help="Accept keys that the routes file does not know.")
+@headers_option
 @json_option
-def command(key: str, payload: str, routes: Path, allow_unrouted: bool, json: bool) -> int:
+def command(
+    key: str, payload: str, routes: Path, allow_unrouted: bool, headers: Mapping[str, str], json: bool
+) -> int:
     """Say where a message would go, and why.
 
-    Shows what each schema says of the payload, which routes match and why the others do not, when a
-    failing message is tried again and where it ends. Nothing is published and no handler is imported.
-    The exit code is 1 when publishing it would be refused.
+    Shows what each schema says of the payload, by which id it would be known again, which routes match and
+    why the others do not, when a failing message is tried again and where it ends. Nothing is published and
+    no handler is imported. The exit code is 1 when publishing it would be refused.
     """
     table = read_table(routes)
     body = read_payload(payload)
     check_key(key)
     value = decode(body)
     refusal: PublishError | None = None
+    known_again: KnownAgain | None = None
     try:
-        prepare(table, key, body, allow_unrouted=allow_unrouted)
+        message = prepare(table, key, body, headers=headers, allow_unrouted=allow_unrouted)
+        known_again = _known_again(table.deduplication(key), message)
     except PublishError as error:
         refusal = error
     verdicts = [
@@ -67,9 +91,18 @@ def command(key: str, payload: str, routes: Path, allow_unrouted: bool, json: bo
     if json:
         reason = str(refusal) if refusal else None
         show_json(
-            {"key": key, "accepted": not refusal, "reason": reason, "schemas": verdicts, "routes": fates}
+            {
+                "key": key,
+                "accepted": not refusal,
+                "reason": reason,
+                "known_again": known_again,
+                "schemas": verdicts,
+                "routes": fates,
+            }
         )
     else:
+        if known_again:
+            show(printable(str(known_again)))
         for line in _lines(verdicts, fates):
             show(printable(line))
         say(f"refused: {printable(str(refusal))}" if refusal else "publishing it would be accepted")

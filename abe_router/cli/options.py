@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,21 @@ trust_writable_option = option(
     is_flag=True,
     envvar="ABE_ROUTER_TRUST_WRITABLE",
     help="Accept a routes file that every user of this machine can write.",
+)
+
+
+def _parse_headers(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    headers = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"`{text}` is not NAME=VALUE", ctx, param)
+        headers[name] = value
+    return headers
+
+
+headers_option = option(
+    "--header", "headers", multiple=True, metavar="NAME=VALUE", callback=_parse_headers, help="Add a header."
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -13,23 +13,20 @@ from abe_router.cli.access import reach, read_table
 from abe_router.cli.bulk import publish_lines
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK, UNAVAILABLE, Failure
-from abe_router.cli.options import backend_option, config_option, json_option, option
+from abe_router.cli.options import (
+    backend_option,
+    config_option,
+    headers_option,
+    json_option,
+    option,
+)
 from abe_router.cli.payload import read_payload
-from abe_router.cli.screen import show, show_json
+from abe_router.cli.screen import say, show, show_json
 from abe_router.errors import BackendUnavailable
+from abe_router.log import duration
 from abe_router.message import Message
-from abe_router.publish import prepare
+from abe_router.publish import append, prepare, window
 from abe_router.route import RouteTable
-
-
-def _parse_headers(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    headers = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise click.BadParameter(f"`{text}` is not NAME=VALUE", ctx, param)
-        headers[name] = value
-    return headers
 
 
 @as_command(
@@ -47,10 +44,8 @@ def _parse_headers(ctx: click.Context, param: click.Parameter, given: Sequence[s
 @config_option
 @backend_option
 @option("--ndjson", metavar="FILE", help="Publish each line of FILE, or of stdin if it is -.")
-@option(
-    "--header", "headers", multiple=True, metavar="NAME=VALUE", callback=_parse_headers, help="Add a header."
-)
-@option("--id", metavar="TEXT", help="The message's id, else a new one.")
+@headers_option
+@option("--id", metavar="TEXT", help="The message's id, else that which the file says, or a new one.")
 @option("--allow-unrouted", is_flag=True, help="Accept keys that the routes file does not know.")
 @json_option
 def command(
@@ -66,7 +61,8 @@ def command(
 ) -> int:
     """Check payloads against their schema and publish them.
 
-    Without a payload it is read from stdin. Prints the message's id.
+    Without a payload it is read from stdin. Prints the message's id. A key's `dedupe` keeps it from being
+    doubled: what was published with the same id in that time is not published again, which is no error.
 
     With --ndjson and no KEY, a line is {"key": ..., "payload": ...}, and may have "headers" and "id";
     with KEY, each line is a payload for it. Lines are published in their order. A rejected line is
@@ -84,21 +80,27 @@ def command(
     assert key is not None
     body = read_payload("-" if payload is None else payload)
     message = prepare(table, key, body, headers=headers, id=id, allow_unrouted=allow_unrouted)
-    asyncio.run(_append(table, message))
+    seconds = window(table, message.key, id)
+    is_duplicate = asyncio.run(_append(table, message, seconds))
     if json:
-        show_json({"id": message.id, "key": message.key})
-    else:
-        show(message.id)
+        show_json({"id": message.id, "key": message.key, "duplicate": is_duplicate})
+        return OK
+    if is_duplicate:
+        say(f"duplicate: a message of this id was published less than {duration(seconds)} ago")
+    show(message.id)
     return OK
 
 
-async def _append(table: RouteTable, message: Message) -> None:
+async def _append(table: RouteTable, message: Message, seconds: float) -> bool:
+    """Append a message whose id is remembered for so many seconds; say whether there was one already."""
     async with reach(table) as backend:
         try:
-            await backend.append([message])
+            return bool(await append(backend, [(message, seconds)]))
         except BackendUnavailable as error:
+            again = f"publish it again with --id {message.id} to be sure; "
+            arrives = f"within {duration(seconds)} it arrives once" if seconds else "it may then arrive twice"
             raise Failure(
                 f"{error}; whether message {message.id} was published is unknown",
-                hint=f"publish it again with --id {message.id} to be sure; it may then arrive twice",
+                hint=again + arrives,
                 code=UNAVAILABLE,
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,6 +11,7 @@ from abe_router.config.faults import Faults, Span
 from abe_router.config.model import Consumer, File, Options
 from abe_router.config.node import Node
 from abe_router.config.schemas import Schemas
+from abe_router.deduplication import Deduplication
 from abe_router.emit import Emit
 from abe_router.errors import HandlerError
 from abe_router.handler import Handler
@@ -40,6 +41,7 @@ class Assembly:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
         self._contracts: tuple[Contract, ...] = ()
+        self._deduplications: Mapping[str, Deduplication] = {}
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
@@ -55,9 +57,29 @@ class Assembly:
                     found.append(Contract(key, schema))
         return tuple(found)
 
-    def routes(self, contracts: Sequence[Contract]) -> tuple[Route, ...]:
+    def deduplications(self) -> dict[str, Deduplication]:
+        """Return by which ids messages are known again, for each entry that says so.
+
+        A message has one id, so entries that may match the same key cannot take it from two places.
+        """
+        found: dict[str, Deduplication] = {}
+        for key, entry in self._file.routes.items():
+            if entry is None or not (entry.id or entry.dedupe):
+                continue
+            for other, said in found.items():
+                if entry.id and said.source not in {"", entry.id} and overlaps(other, key):
+                    message = f"the id is taken from `{entry.id}` here, and from `{said.source}` by `{other}`"
+                    hint = "a message that both match has one id: take it from the same place"
+                    self._faults.add(Code.ID, message, self._root.span_at(["routes", key, "id"]), hint=hint)
+                    break
+            found[key] = Deduplication(entry.dedupe or 0.0, entry.id or "")
+        return found
+
+    def routes(
+        self, contracts: Sequence[Contract], deduplications: Mapping[str, Deduplication]
+    ) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
-        self._contracts = tuple(contracts)
+        self._contracts, self._deduplications = tuple(contracts), deduplications
         exact = {c.pattern: c for c in contracts if not is_wild(c.pattern)}
         wild = [c for c in contracts if is_wild(c.pattern)]
         found = []
@@ -137,7 +159,9 @@ class Assembly:
             message = f"no route and no schema knows `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
         schemas = [contract.schema for contract in self._contracts if matches(contract.pattern, key)]
-        return Emit(key, tuple(dict.fromkeys(schemas)))
+        said = self._deduplications.items()
+        deduplication = Deduplication.combined(each for entry, each in said if matches(entry, key))
+        return Emit(key, tuple(dict.fromkeys(schemas)), deduplication)
 
     def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

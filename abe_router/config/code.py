@@ -31,6 +31,7 @@ class Code(StrEnum):
     RATE = "R110"
     EMIT = "R111"
     CASE = "R112"
+    ID = "R114"
 
     SCHEMA_MISSING = "R201"
     SCHEMA_SYNTAX = "R202"
@@ -63,3 +64,4 @@ class Code(StrEnum):
     NOT_A_BATCH_HANDLER = "W111"
     TYPE_CONTRADICTED = "W112"
     CIRCLE = "W113"
+    ID_NOWHERE = "W114"

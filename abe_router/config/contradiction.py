@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from abe_router.config.keyword import forbids, properties_of, types_of
 from abe_router.route import Route
 
 #: Deepest object that is compared; types may hold themselves.
@@ -53,9 +54,9 @@ class _Comparison:
         """Yield what contradicts at a place and below it."""
         typed = self._resolved(typed)
         # Pydantic makes what has a format of numbers too.
-        wanted = frozenset() if self._lax and "format" in typed else _types(typed)
+        wanted = frozenset() if self._lax and "format" in typed else types_of(typed)
         for part in parts:
-            found = _types(part.schema)
+            found = types_of(part.schema)
             if wanted and found and not self._meet(wanted, found):
                 yield f"at {pointer or '(root)'}: it wants {_either(wanted)}, the schema {_either(found)}"
                 return
@@ -66,7 +67,7 @@ class _Comparison:
             below = [
                 _Part(each, whole=part.whole and not _COMPOSING & each.keys())
                 for part in parts
-                if isinstance(each := _properties(part.schema).get(name), dict)
+                if isinstance(each := properties_of(part.schema).get(name), dict)
             ]
             if below:
                 yield from self.at(member, below, f"{pointer}/{name}", depth + 1)
@@ -76,7 +77,7 @@ class _Comparison:
             return  # nothing is said of its members at all
         required = {name for part in parts for name in part.schema.get("required") or ()}
         for name in typed.get("required", ()):
-            if any(_forbids(part.schema, name) for part in parts):
+            if any(forbids(part.schema, name) for part in parts):
                 yield f"at {pointer}/{name}: it is required, but the schema does not allow it"
             elif name not in required and all(part.whole for part in parts):
                 yield f"at {pointer}/{name}: it is required, but not by the schema"
@@ -96,29 +97,6 @@ class _Comparison:
             return False
         scalars = _FROM_TEXT | {"string"}
         return bool(wanted & _FROM_TEXT and found & scalars)
-
-
-def _types(schema: dict[str, Any]) -> frozenset[str]:
-    """Return the types that a schema allows; none when that is not plain to see."""
-    if "format" in schema and schema.get("type") == "string":
-        return frozenset() if schema["format"] in {"decimal", "duration"} else frozenset({"string"})
-    if schema.keys() & {"$ref", "$dynamicRef"}:
-        return frozenset()
-    if "anyOf" in schema and "type" not in schema:
-        each = [_types(form) if isinstance(form, dict) else frozenset() for form in schema["anyOf"]]
-        return frozenset().union(*each) if all(each) else frozenset()
-    said = schema.get("type")
-    return frozenset([said] if isinstance(said, str) else said or ())
-
-
-def _properties(schema: dict[str, Any]) -> dict[str, Any]:
-    return {} if "$ref" in schema else schema.get("properties") or {}
-
-
-def _forbids(schema: dict[str, Any], name: str) -> bool:
-    if "$ref" in schema or schema.get("additionalProperties") is not False:
-        return False
-    return name not in _properties(schema) and "patternProperties" not in schema
 
 
 def _either(types: frozenset[str]) -> str:

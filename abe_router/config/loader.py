@@ -16,6 +16,7 @@ from abe_router.config.cases import Cases
 from abe_router.config.code import Code
 from abe_router.config.document import read_document
 from abe_router.config.faults import Faults, Span
+from abe_router.config.id_lint import id_findings
 from abe_router.config.lint import Lint
 from abe_router.config.mismatch import read_model
 from abe_router.config.model import DEFAULT_BACKEND, File
@@ -133,8 +134,11 @@ class Loader:
                 put_first_on_import_path([self._folder, Path.cwd()])
         assembly = Assembly(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
         contracts = assembly.contracts()
-        routes = assembly.routes(contracts)
+        deduplications = assembly.deduplications()
+        routes = assembly.routes(contracts, deduplications)
         Lint(file, routes, root, faults).run(features)
+        for code, path, message, hint in id_findings(file, contracts, features):
+            faults.add(code, message, root.span_at(path), hint=hint)
         schemas = [c.schema for c in contracts] + [r.when for r in routes if r.when is not None]
         digest = hashlib.sha256(source.digest.encode())
         for schema in dict.fromkeys(schemas):
@@ -147,6 +151,7 @@ class Loader:
             prefix=file.prefix,
             unrouted=file.unrouted,
             retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
+            deduplications=deduplications,
             digest=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),

@@ -38,6 +38,7 @@ _BOUNDS = {
 #: The custom kinds of the model, whose errors carry what was wanted and a hint.
 _CUSTOM = {
     "duration": Code.DURATION,
+    "id": Code.ID,
     "json_schema": Code.WRONG_TYPE,
     "rate": Code.RATE,
     "timestamp": Code.TIMESTAMP,

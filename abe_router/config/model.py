@@ -21,6 +21,8 @@ from abe_router.config.case_model import Case
 from abe_router.config.duration import PATTERN, parse_duration, suggest_duration
 from abe_router.config.rate_text import PATTERN as RATE_PATTERN
 from abe_router.config.rate_text import parse_rate, suggest_rate
+from abe_router.deduplication import HEADER_PATTERN, is_header
+from abe_router.pointer import is_pointer
 
 #: Where messages are kept when the file does not say.
 DEFAULT_BACKEND = "${ABE_ROUTER_BACKEND:-sqlite:///.abe-router.db}"
@@ -67,6 +69,25 @@ def _start(value: Any) -> float:
     return max(0.0, moment.timestamp())
 
 
+def _pointer(value: Any) -> str:
+    if isinstance(value, str) and is_pointer(value):
+        return value
+    hint = "write it as a path, such as `/customer/id`"
+    if isinstance(value, str) and (steps := value.strip("$./").replace(".", "/")) and is_pointer(f"/{steps}"):
+        hint = f"write `/{steps}`"
+    raise PydanticCustomError("pointer", "a JSON pointer", {"hint": hint})
+
+
+def _id_source(value: Any) -> str:
+    if isinstance(value, str) and (is_pointer(value) or is_header(value)):
+        return value
+    hint = "write where in the payload it is, such as `/order_id`, or the name of a header"
+    if isinstance(value, str) and value[:1] in {"$", ".", "/"}:
+        path = "/" + value.strip("$./").replace(".", "/")
+        hint = f"write `{path}`" if is_pointer(path) else hint
+    raise PydanticCustomError("id", "a JSON pointer or the name of a header", {"hint": hint})
+
+
 def _json_schema(value: Any) -> Any:
     if not isinstance(value, dict | bool):
         hint = "write it as a mapping: `{properties: {total: {minimum: 100}}}`"
@@ -74,11 +95,21 @@ def _json_schema(value: Any) -> Any:
     return value
 
 
+#: A JSON pointer to a part of a payload, as a regular expression that Python and ECMA-262 read alike.
+POINTER_PATTERN = r"^(/([^~/]|~[01])*)+$"
 _DURATION = {"type": "string", "pattern": PATTERN}
 _START = {"anyOf": [{"enum": ["earliest", "latest"]}, {"type": "string", "format": "date-time"}]}
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION)]
 PositiveDuration = Annotated[float, BeforeValidator(_positive), WithJsonSchema(_DURATION)]
 Rate = Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "pattern": RATE_PATTERN})]
+Pointer = Annotated[
+    str, BeforeValidator(_pointer), WithJsonSchema({"type": "string", "pattern": POINTER_PATTERN})
+]
+IdSource = Annotated[
+    str,
+    BeforeValidator(_id_source),
+    WithJsonSchema({"type": "string", "pattern": rf"{POINTER_PATTERN}|{HEADER_PATTERN}"}),
+]
 Start = Annotated[float, BeforeValidator(_start), WithJsonSchema(_START)]
 Filter = Annotated[Any, BeforeValidator(_json_schema), WithJsonSchema({"type": ["object", "boolean"]})]
 
@@ -192,6 +223,15 @@ class Entry(_Mapping):
     )
     consumers: dict[str, Consumer] | None = Field(
         None, description="The handler of each group; without any, the key is only published to."
+    )
+    id: IdSource | None = Field(
+        None,
+        description="Where the id of every message comes from: a JSON pointer into the payload, such as"
+        " `/order_id`, or the name of a header.",
+    )
+    dedupe: PositiveDuration | None = Field(
+        None,
+        description="How long an id is remembered: what is published with it again meanwhile is not kept.",
     )
     retain: Duration = Field(
         "0s",

@@ -6,7 +6,7 @@ import pytest
 
 from abe_router.testing.conformance import BackendConformance
 
-from . import bugs
+from . import bugs, dedupe_bugs
 
 #: Each bug, and a test that must fail on it.
 BUGS = [
@@ -42,6 +42,19 @@ BUGS = [
     (bugs.ForgetsInterruptions, "test_interrupting_before_the_fetch_counts_for_one_fetch"),
     (bugs.ReturnsToTheEnd, "test_what_comes_back_goes_before_what_is_new"),
     (bugs.UsesLettersIdsAgain, "test_an_id_is_never_used_again"),
+    (dedupe_bugs.RemembersBeforeItKeeps, "test_a_cancelled_append_once_can_be_repeated"),
+    (dedupe_bugs.KeepsBeforeItRemembers, "test_a_cancelled_append_once_can_be_repeated"),
+    (dedupe_bugs.KeepsBeforeItRemembers, "test_of_publishers_at_the_same_time_one_is_heard"),
+    (dedupe_bugs.LooksAndThenKeeps, "test_of_publishers_at_the_same_time_one_is_heard"),
+    (dedupe_bugs.ForgetsTheOldestIds, "test_many_ids_are_remembered_each"),
+    (dedupe_bugs.ForgetsAllIdsTogether, "test_each_id_has_its_own_window"),
+    (dedupe_bugs.LengthensTheWindow, "test_a_window_ends_however_often_it_was_knocked_at"),
+    (dedupe_bugs.TellsNoKeysApart, "test_ids_are_told_apart_by_their_keys"),
+    (dedupe_bugs.RemembersWithoutAWindow, "test_without_a_window_nothing_is_looked_for_or_remembered"),
+    (dedupe_bugs.FoldsIds, "test_ids_may_be_any_text"),
+    (dedupe_bugs.LooksAmongWhatIsKept, "test_what_all_have_settled_is_remembered_all_the_same"),
+    (dedupe_bugs.RemembersWhatIsNotEmitted, "test_who_lost_the_lease_leaves_no_id_behind"),
+    (dedupe_bugs.EmitsWithoutLooking, "test_what_is_emitted_is_passed_over_as_well"),
 ]
 
 

@@ -135,7 +135,7 @@ def test_lines_are_bare_payloads_when_the_key_is_given(run: Run, shop: Path) -> 
 def test_with_json_the_refused_are_objects_on_stderr_and_the_sum_is_data(run: Run, shop: Path) -> None:
     (shop / "orders.ndjson").write_text('{"id": 1, "total": 1}\n{"id": 2, "total": -1}\n')
     done = run("publish", "orders.created", "--ndjson", "orders.ndjson", "--json")
-    assert done.json == {"published": 1, "rejected": 1, "unknown": 0}
+    assert done.json == {"published": 1, "duplicates": 0, "rejected": 1, "unknown": 0}
     rejected = json.loads(done.err)
     assert (rejected["file"], rejected["line"], rejected["key"]) == ("orders.ndjson", 2, "orders.created")
     assert rejected["violations"][0]["pointer"] == "/total"

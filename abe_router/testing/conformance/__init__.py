@@ -9,6 +9,7 @@ skipped. Each test says in its docstring what is lost, doubled or stuck where it
 
 from abe_router.testing.conformance.cancel import CancelTests
 from abe_router.testing.conformance.dead_letter import DeadLetterTests
+from abe_router.testing.conformance.dedupe import DedupeTests
 from abe_router.testing.conformance.delay import DelayTests
 from abe_router.testing.conformance.delivery import DeliveryTests
 from abe_router.testing.conformance.emit import EmitTests
@@ -44,6 +45,7 @@ class BackendConformance(
     GroupTests,
     PatternTests,
     OrderTests,
+    DedupeTests,
     DelayTests,
     DeadLetterTests,
     ReplayTests,

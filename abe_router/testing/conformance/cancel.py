@@ -82,6 +82,19 @@ class CancelTests(Suite):
         ids = {delivery.message.id for delivery in came}
         once([*whole, *(message for message in cut if message.id in ids)], came)
 
+    @check("dedupe")
+    async def test_a_cancelled_append_once_can_be_repeated(self, store: Store) -> None:
+        """Lost otherwise: what is remembered and not kept; doubled: what is kept and not remembered."""
+        handle = await store.subscribe()
+        sent = []
+        for moment in range(MOMENTS):
+            message = new_message(KEY, b"0", id=f"id-{moment}")
+            await _cancelled(store.backend.append_once([(message, 60.0)]), moment)
+            await store.backend.append_once([(message, 60.0)])
+            sent.append(message)
+        once(sent, await take(handle, MOMENTS))
+        await store.nothing(handle)
+
     @check("leases")
     async def test_a_cancelled_ack_can_be_repeated(self, store: Store) -> None:
         """Doubled otherwise: handled messages whose settling was cut short."""

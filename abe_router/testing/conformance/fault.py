@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from abe_router.backend import ACKED, Backend, Delivery
 from abe_router.backends import make_backend
 from abe_router.errors import BackendUnavailable
-from abe_router.message import Message
+from abe_router.message import Message, new_message
 from abe_router.testing.conformance.store import SOON, Store, ack, once, take
 from abe_router.testing.conformance.suite import Suite, check
 from abe_router.testing.line import BadLine
@@ -90,6 +90,30 @@ class FaultTests(Suite):
         ids = {delivery.message.id for delivery in came}
         assert ids >= {message.id for message in confirmed}, "what was confirmed is lost"
         assert len(ids) == len(came), f"{len(came) - len(ids)} were doubled"
+
+    @check("dedupe")
+    async def test_what_is_published_until_it_is_confirmed_is_there_once(self, store: Store) -> None:
+        """Doubled otherwise: what is published again because the reply was lost; lost: what was not."""
+        chance = Random(13)  # noqa: S311
+        messages = [new_message("orders.created", b"0", id=f"id-{n}") for n in range(60)]
+        async with self._line(lambda: chance.random() < 0.2) as line:
+            publisher = self._through(store, line.address[1])
+            for message in messages:
+                await _persist(partial(publisher.append_once, [(message, 60.0)]))
+            await publisher.close()
+        assert line.lost, "no reply was lost, so nothing was tried"
+        handle = await store.subscribe()
+        once(messages, await take(handle, len(messages)))
+        await store.nothing(handle)
+
+    @check("dedupe", "durable")
+    async def test_a_restart_forgets_no_id(self, store: Store) -> None:
+        """Doubled otherwise: what is published again when the server is back."""
+        message = new_message("orders.created", b"0", id="id")
+        assert not await store.backend.append_once([(message, 60.0)])
+        self.stop_server()
+        self.start_server()
+        assert list(await _persist(lambda: store.backend.append_once([(message, 60.0)]))) == [message]
 
     @check("leases")
     async def test_a_lost_reply_strands_nothing(self, store: Store) -> None:

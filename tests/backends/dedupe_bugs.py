@@ -1,0 +1,133 @@
+"""The memory backend with bugs in how it remembers ids; see `bugs`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from abe_router.backend import Acked
+from abe_router.backends.memory.ids import Ids
+
+from .bugs import Handle, Sound
+
+
+class RemembersBeforeItKeeps(Sound):
+    async def append_once(self, windowed):
+        kept = [message for message, window in windowed if not window or self._ids.add(message, window)]
+        await asyncio.sleep(0)
+        await self.append(kept)
+        return [message for message, _ in windowed if message not in kept]
+
+
+class KeepsBeforeItRemembers(Sound):
+    async def append_once(self, windowed):
+        passed_over = []
+        for message, window in windowed:
+            if self.knows(message):
+                passed_over.append(message)
+                continue
+            await self.append([message])
+            await asyncio.sleep(0)
+            if window:
+                self._ids.add(message, window)
+        return passed_over
+
+    def knows(self, message):
+        return self._ids._until.get((message.key, message.id), 0.0) > self._clock()
+
+
+class LooksAndThenKeeps(KeepsBeforeItRemembers):
+    async def append_once(self, windowed):
+        passed_over = [message for message, _ in windowed if self.knows(message)]
+        await asyncio.sleep(0)
+        for message, window in windowed:
+            if message not in passed_over:
+                await super().append_once([(message, 0.0)])
+                self._ids.add(message, window)
+        return passed_over
+
+
+class ForgetsTheOldestIds(Sound):
+    async def append_once(self, windowed):
+        passed_over = await super().append_once(windowed)
+        ids = self._ids
+        ids._ends.sort()
+        for _, name in ids._ends[: max(0, len(ids) - 10_000)]:
+            del ids._until[name]
+        ids._ends = [end for end in ids._ends if end[1] in ids._until]
+        return passed_over
+
+
+class ForgetsAllIdsTogether(Sound):
+    """Lets the set of ids end with the last one that came, whatever the windows of the others."""
+
+    ends = 0.0
+
+    async def append_once(self, windowed):
+        if self._clock() >= self.ends:
+            self._ids = Ids(self._clock)
+        passed_over = await super().append_once(windowed)
+        if len(passed_over) < len(windowed):
+            self.ends = self._clock() + windowed[-1][1]
+        return passed_over
+
+
+class LengthensTheWindow(Sound):
+    async def append_once(self, windowed):
+        passed_over = await super().append_once(windowed)
+        for message, window in windowed:
+            name = (message.key, message.id)
+            self._ids._until.pop(name, None)
+            self._ids._ends = [end for end in self._ids._ends if end[1] != name]
+            self._ids.add(message, window)
+        return passed_over
+
+
+class TellsNoKeysApart(Sound):
+    async def append_once(self, windowed):
+        alike = [(msgspec.structs.replace(message, key=""), window) for message, window in windowed]
+        fresh = [self._ids.add(*each) for each in alike]
+        await self.append([message for (message, _), new in zip(windowed, fresh, strict=True) if new])
+        return [message for (message, _), new in zip(windowed, fresh, strict=True) if not new]
+
+
+class RemembersWithoutAWindow(Sound):
+    async def append_once(self, windowed):
+        return await super().append_once([(message, window or 60.0) for message, window in windowed])
+
+
+class FoldsIds(Sound):
+    async def append_once(self, windowed):
+        folded = [
+            (msgspec.structs.replace(message, id=message.id.partition("\0")[0].lower()), window)
+            for message, window in windowed
+        ]
+        gone = {id(message) for message in await super().append_once(folded)}
+        return [m for (m, _), (other, _) in zip(windowed, folded, strict=True) if id(other) in gone]
+
+
+class LooksAmongWhatIsKept(Sound):
+    async def append_once(self, windowed):
+        there = {(kept.message.key, kept.message.id) for kept in self._log._kept.values()}
+        fresh = [(m, window) for m, window in windowed if (m.key, m.id) not in there]
+        await self.append([message for message, _ in fresh])
+        return [each[0] for each in windowed if each not in fresh]
+
+
+class RemembersWhatIsNotEmitted(Handle):
+    async def settle(self, settlements):
+        for delivery, outcome in settlements:
+            if isinstance(outcome, Acked) and outcome.window:
+                entry, claim = delivery.receipt
+                if entry.claim != claim:
+                    for output in outcome.outputs:
+                        self.backend._ids.add(output, outcome.window)
+        return await super().settle(settlements)
+
+
+class EmitsWithoutLooking(Handle):
+    async def settle(self, settlements):
+        return await super().settle(
+            [(d, Acked(o.outputs) if isinstance(o, Acked) else o) for d, o in settlements]
+        )

@@ -1,0 +1,143 @@
+"""`publish` of what was published before, one at a time and line by line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from abe_router.backends.sqlite import SQLiteBackend
+from abe_router.errors import BackendUnavailable
+from abe_router.message import Message
+
+from .conftest import ROUTES, Run, published
+
+ENTRIES = """\
+  tickets.opened: {id: /number, dedupe: 10m}
+  tickets.closed: {dedupe: 1h}
+  tickets.moved: {id: Idempotency-Key}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _deduplicated(shop: Path) -> None:
+    (shop / "routes.yaml").write_text(ROUTES + ENTRIES)
+
+
+def test_a_duplicate_is_told_on_stderr_and_is_no_error(run: Run) -> None:
+    first = run("publish", "tickets.opened", '{"number": 7}')
+    again = run("publish", "tickets.opened", '{"number": 7.0}')
+    assert (first.code, first.out, first.err) == (0, "7\n", "")
+    assert (again.code, again.out) == (0, "7\n")
+    assert again.err == "duplicate: a message of this id was published less than 10m ago\n"
+    assert len(published("tickets.opened")) == 1
+
+
+def test_with_json_it_is_data(run: Run) -> None:
+    told = [run("publish", "tickets.closed", "{}", "--id", "A-7", "--json").json for _ in range(2)]
+    assert [each["duplicate"] for each in told] == [False, True]
+    assert [each["id"] for each in told] == ["A-7", "A-7"]
+
+
+def test_without_an_id_nothing_is_a_duplicate(run: Run) -> None:
+    for _ in range(2):
+        assert run("publish", "tickets.closed", "{}").err == ""
+    assert len(published("tickets.closed")) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("tickets.opened", "{}"), "the value at /number is to be its id, and is not there"),
+        (("tickets.opened", '{"number": [7]}'), "an array, neither text nor an integer"),
+        (("tickets.opened", '{"number": 7}', "--id", "8"), "the one given, `8`, is another"),
+        (("tickets.moved", "{}"), "the header `Idempotency-Key` is to be its id, and is not there"),
+        (("tickets.closed", "{}", "--id", ""), "the id given is to be its id, and is empty"),
+    ],
+)
+def test_what_has_no_valid_id_is_refused_with_its_place(run: Run, args: tuple[str, ...], reason: str) -> None:
+    done = run("publish", *args)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"error: message for `{args[0]}` has no valid id: ")
+    assert reason in done.err
+    assert run("publish", "tickets.moved", "{}", "--header", "Idempotency-Key=A").out == "A\n"
+
+
+def test_lines_are_counted_apart(run: Run, shop: Path) -> None:
+    lines = ['{"number": 1}', '{"number": 2}', '{"number": 1}', '{"name": 3}']
+    (shop / "tickets.ndjson").write_text("\n".join(lines))
+    done = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson")
+    assert (done.code, done.out) == (1, "")
+    refused, summary = done.err.splitlines()
+    assert refused.startswith(
+        "tickets.ndjson:4: message for `tickets.opened` has no valid id: the value at /n"
+    )
+    assert summary == "published 2, duplicates 1, rejected 1"
+    again = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson", "--json")
+    assert again.json == {"published": 0, "duplicates": 3, "rejected": 1, "unknown": 0}
+    assert len(published("tickets.opened")) == 2
+
+
+def test_lines_may_name_their_ids_among_others_that_do_not(run: Run, shop: Path) -> None:
+    lines = [
+        {"key": "tickets.closed", "payload": 1, "id": "A"},
+        {"key": "tickets.closed", "payload": 2},
+        {"key": "orders.paid", "payload": 3, "id": "A"},
+        {"key": "tickets.moved", "payload": 4, "headers": {"Idempotency-Key": "A"}},
+    ]
+    (shop / "events.ndjson").write_text("\n".join(map(json.dumps, lines)))
+    assert run("publish", "--ndjson", "events.ndjson").err == "published 4, rejected 0\n"
+    assert run("publish", "--ndjson", "events.ndjson").err == "published 3, duplicates 1, rejected 0\n"
+    assert [message.payload for message in published("tickets.closed")] == [1, 2, 2]
+
+
+def _lose_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the backend keep the first call, and give no word of it."""
+    append, calls = SQLiteBackend.append_once, iter(range(1_000))
+
+    async def failing(self: SQLiteBackend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        passed_over = await append(self, windowed)
+        if next(calls) == 0:
+            raise BackendUnavailable("the connection was lost")
+        return passed_over
+
+    monkeypatch.setattr(SQLiteBackend, "append_once", failing)
+
+
+def test_a_producer_that_tries_again_after_an_unclear_failure_doubles_nothing(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lose_the_answer(monkeypatch)
+    (shop / "tickets.ndjson").write_text("\n".join(f'{{"number": {n}}}' for n in range(700)))
+    failed = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson")
+    assert failed.code == 69
+    assert failed.err.splitlines()[-1] == (
+        "hint: publish from there on again: within 10m none of these is doubled"
+    )
+    done = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson")
+    assert (done.code, done.err) == (0, "published 200, duplicates 500, rejected 0\n")
+    assert [m.payload["number"] for m in published("tickets.opened")] == list(range(700))
+
+
+def test_the_hint_after_an_unclear_failure_says_for_how_long_it_arrives_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lose_the_answer(monkeypatch)
+    failed = run("publish", "tickets.opened", '{"number": 7}')
+    assert failed.code == 69
+    assert failed.err.splitlines()[-1] == (
+        "hint: publish it again with --id 7 to be sure; within 10m it arrives once"
+    )
+    assert run("publish", "tickets.opened", '{"number": 7}', "--id", "7").err.startswith("duplicate: ")
+
+
+def test_explain_shows_the_id_and_how_long_it_is_remembered(run: Run) -> None:
+    told = run("explain", "tickets.opened", '{"number": 7}')
+    assert told.out.splitlines()[0] == "id 7: with it, nothing more is published for 10m"
+    assert run("explain", "tickets.opened", "{}").code == 1
+    header = ("--header", "Idempotency-Key=A")
+    assert run("explain", "tickets.moved", "{}", *header).out.splitlines()[0] == "id A: not remembered"
+    known = run("explain", "tickets.opened", '{"number": 7}', "--json").json["known_again"]
+    assert known == {"id": "7", "seconds": 600.0}

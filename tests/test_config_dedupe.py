@@ -1,0 +1,129 @@
+"""`id` and `dedupe` of a routes file, as the table has them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from abe_router.backend import Features
+from abe_router.config import Loader
+from abe_router.config.code import Code
+from abe_router.config.id_lint import id_findings
+from abe_router.config.model import File
+from abe_router.deduplication import Deduplication
+from abe_router.errors import ConfigError
+from abe_router.route import Contract
+from abe_router.schema import SchemaFolder
+
+
+def load(folder, text):
+    path = folder / "routes.yaml"
+    path.write_text(f"backend: memory://\n{text}")
+    return Loader(path, import_handlers=False, env={}).load()
+
+
+def test_entries_that_match_a_key_say_together_what_its_ids_are(tmp_path):
+    table = load(
+        tmp_path,
+        """
+routes:
+  orders.created: {id: /order_id, dedupe: 10m}
+  orders.#: {dedupe: 1h}
+  payments.*: {id: Idempotency-Key}
+  stock.low:
+""",
+    )
+    assert table.deduplication("orders.created") == Deduplication(3600.0, "/order_id")
+    assert table.deduplication("orders.paid") == Deduplication(3600.0)
+    assert table.deduplication("payments.settled") == Deduplication(0.0, "Idempotency-Key")
+    assert table.deduplication("stock.low") is None
+    assert table.warnings == ()
+
+
+def test_a_table_without_any_looks_nothing_up(tmp_path):
+    table = load(tmp_path, "routes: {orders.created: {}}")
+    assert table.deduplication("orders.created") is None
+    assert table._deduplications == {}
+
+
+def test_entries_that_overlap_cannot_take_the_id_from_two_places(tmp_path):
+    with pytest.raises(ConfigError, match=r"taken from `/id` here, and from `/order_id` by `orders.created`"):
+        load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.created': {id: /id}}")
+    load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.paid': {id: /id}, 'orders.#': {}}")
+
+
+def test_what_a_route_emits_takes_its_id_as_its_key_says(tmp_path):
+    table = load(
+        tmp_path,
+        """
+routes:
+  orders.created: {consumers: {pricing: {handler: shop:price, emit: orders.priced}}}
+  orders.priced: {id: /id}
+  "#": {dedupe: 1m}
+""",
+    )
+    (route,) = table.routes
+    assert route.emit.deduplication == Deduplication(60.0, "/id")
+    assert route.emit.window == 60.0
+
+
+@pytest.mark.parametrize("window", ["0s", "10", "-1m"])
+def test_a_window_is_a_duration_above_zero(tmp_path, window):
+    with pytest.raises(ConfigError, match="`dedupe` expects a duration"):
+        load(tmp_path, f"routes: {{orders.created: {{dedupe: {window}}}}}")
+
+
+@pytest.mark.parametrize("source", ["$.order_id", "", "a header", "/a~2", "order/id"])
+def test_what_is_neither_pointer_nor_header_is_refused(tmp_path, source):
+    with pytest.raises(ConfigError, match="`id` expects a JSON pointer or the name of a header"):
+        load(tmp_path, f"routes: {{orders.created: {{id: {json.dumps(source)}}}}}")
+
+
+def findings(tmp_path, entry, schema, *, features=None):
+    contracts = [Contract("orders.#", SchemaFolder(tmp_path).inline(schema, "order.json"))]
+    file = File.model_validate({"routes": {"orders.created": entry}})
+    return [(found.code, found.path[-1], found.message) for found in id_findings(file, contracts, features)]
+
+
+@pytest.mark.parametrize(
+    ("source", "schema", "why"),
+    [
+        ("/id", {"properties": {"id": {"type": "boolean"}}}, "`boolean`, neither text"),
+        (
+            "/id/x",
+            {"properties": {"id": {"type": ["string", "null"]}}},
+            "what holds it is `null` or `string`",
+        ),
+        (
+            "/a/b",
+            {"type": "object", "additionalProperties": False, "properties": {"id": {}}},
+            "there is no `/a`",
+        ),
+        ("id", {"properties": {"id": {"type": "string"}}}, "has a member of that name"),
+    ],
+)
+def test_a_place_where_no_message_has_an_id_is_warned_about(tmp_path, source, schema, why):
+    ((code, option, message),) = findings(tmp_path, {"id": source}, schema)
+    assert (code, option) == (Code.ID_NOWHERE, "id")
+    assert why in message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"id": {"type": "integer"}}, "additionalProperties": False},
+        {"type": "object", "properties": {"id": {"type": ["null", "string"]}}},
+        {"type": "object", "additionalProperties": False, "patternProperties": {"^i": {}}},
+        {"type": "object", "properties": {"id": {"anyOf": [{"type": "null"}, {"type": "string"}]}}},
+        True,
+    ],
+)
+def test_a_place_that_may_have_one_is_not(tmp_path, schema):
+    assert findings(tmp_path, {"id": "/id"}, schema) == []
+
+
+def test_a_backend_that_remembers_no_ids_is_warned_about(tmp_path):
+    found = findings(tmp_path, {"dedupe": "1m"}, True, features=Features(dedupe=False))
+    assert found == [(Code.BACKEND_CANNOT, "dedupe", "`dedupe` is in vain: the backend remembers no ids")]
+    assert findings(tmp_path, {"id": "/id"}, True, features=Features(dedupe=False)) == []

@@ -1,0 +1,49 @@
+"""Places in a payload, as RFC 6901 has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from abe_router.pointer import find, is_pointer
+
+#: The document of the RFC, section 5, and some more.
+DOCUMENT = {
+    "foo": ["bar", "baz"],
+    "": 0,
+    "a/b": 1,
+    "c%d": 2,
+    "m~n": 8,
+    "01": 9,
+    "deep": {"er": [{"x": None}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value"),
+    [
+        ("/foo", ["bar", "baz"]),
+        ("/foo/0", "bar"),
+        ("/", 0),
+        ("/a~1b", 1),
+        ("/c%d", 2),
+        ("/m~0n", 8),
+        ("/01", 9),
+        ("/deep/er/0/x", None),
+    ],
+)
+def test_what_is_there_is_found(pointer, value):
+    assert is_pointer(pointer)
+    assert find(DOCUMENT, pointer) == value
+
+
+@pytest.mark.parametrize(
+    "pointer", ["/bar", "/foo/2", "/foo/01", "/foo/-", "/foo/bar", "/foo/0/x", "/deep/er/x"]
+)
+def test_what_is_not_there_is_a_lookup_error(pointer):
+    with pytest.raises(LookupError):
+        find(DOCUMENT, pointer)
+
+
+@pytest.mark.parametrize("text", ["", "foo", "$.foo", "/a~b", "/a~2", "foo/bar"])
+def test_what_is_no_pointer(text):
+    assert not is_pointer(text)

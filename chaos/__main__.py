@@ -64,7 +64,8 @@ def main() -> None:
         print(f"{name} on {backend}: not played, {why}")
     if remarks := report.remarks(rows):
         print(remarks)
-    print(f"{len(rows)} rows in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    load, seconds_taken = os.getloadavg()[0], time.monotonic() - began
+    print(f"{len(rows)} rows in {seconds_taken:.0f} s, with a load of {load:.1f}", file=sys.stderr)
     if wrong := report.complaints(rows, seconds):
         print(wrong, file=sys.stderr)
         raise SystemExit(1)

@@ -109,6 +109,11 @@ class Stage:
         return self.setup.lease + MARGIN
 
     @property
+    def longest_block(self) -> float:
+        """How long a handler may block the event loop of its worker, in seconds."""
+        return plan.BLOCKS * self.setup.lease if "block" in self.setup.mix else 0.0
+
+    @property
     def is_over(self) -> bool:
         """Whether the time for faults is over."""
         return time.monotonic() >= self._over
@@ -165,8 +170,8 @@ class Stage:
 
     def _all_afflictions(self) -> list[Affliction]:
         """Return all that was done, by whomever."""
-        seconds = plan.BLOCKS * self.setup.lease
-        blocked = [Affliction(e.at, e.at + seconds, e.pid) for e in self.entries() if e.kind == BLOCKED]
+        lasts, entries = self.longest_block, self.entries()
+        blocked = [Affliction(e.at, e.at + lasts, e.pid) for e in entries if e.kind == BLOCKED]
         return [*self.crew.deaths(), *blocked, *self.afflictions]
 
     def entries(self) -> list[Entry]:

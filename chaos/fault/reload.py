@@ -39,12 +39,12 @@ class Editor:
 
     async def last(self, scene: Scene) -> None:
         """Write a file that all must follow, and wait until they do."""
-        edited_at = time.time()
+        edited_at, limit = time.time(), FOLLOWED + self._stage.longest_block
         await self._replace(scene.text)
         digest = (await self._stage.ask("status"))["table"]
         while any(table != digest for _, table in self._last_reloads()):
-            if time.time() > edited_at + FOLLOWED:
-                self._stage.complaints.append(f"the last edit is not in force after {FOLLOWED:g} s")
+            if time.time() > edited_at + limit:
+                self._stage.complaints.append(f"the last edit is not in force after {limit:g} s")
                 return
             await asyncio.sleep(0.1)
         self._stage.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))

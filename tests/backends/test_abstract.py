@@ -50,6 +50,13 @@ async def backend(queue):
     await backend.close()
 
 
+async def test_an_examination_says_plainly_what_such_a_provider_cannot_do(backend):
+    found = {finding.code: finding for finding in await backend.examine()}
+    assert {"D101", "D103", "D104", "D105", "D106"} <= set(found)
+    assert all(finding.severity == "error" for finding in found.values())
+    assert "handed out at most once" in found["D104"].meaning
+
+
 async def test_key_id_and_headers_travel_in_one_more_member_of_the_payload(backend, queue):
     sent = await backend.publish("orders.created", {"total": 5}, headers={"trace": "t"})
     subscription = await backend.subscribe("orders.#", "billing")

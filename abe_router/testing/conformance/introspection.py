@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
-from abe_router.backend import RELEASED, Delayed, Died, Outcome, SubscriptionStatus
+from abe_router.backend import RELEASED, Delayed, Died, Outcome, SubscriptionStatus, Symptom
 from abe_router.testing.conformance.store import GROUP, KEY, Store, ack, letter, take
 from abe_router.testing.conformance.suite import Suite, check
 
@@ -58,6 +58,23 @@ class IntrospectionTests(Suite):
         await asyncio.sleep(self.lease / 2)
         ready, in_flight, delayed, dead = await store.counts()
         assert (ready + in_flight, delayed, dead) == (4, 0, 0)
+
+    @check("leases", "groups")
+    async def test_an_examination_changes_nothing_and_names_what_nobody_serves(self, store: Store) -> None:
+        """Misled otherwise: whoever asks what weakens the promise, and by asking changes it."""
+        handle = await store.subscribe()
+        await store.publish(3)
+        held = await take(handle, 1)
+        before = await store.counts()
+        found = await store.backend.examine({(KEY, "another")})
+        assert len({finding.code for finding in store.backend.features.lacks()}) <= len(found)
+        assert all(finding.message and (finding.hint or not finding.weakens) for finding in found)
+        if store.backend.features.durable:
+            assert any(finding.code == Symptom.LEFT_BEHIND for finding in found)
+        assert await store.counts() == before
+        await ack(handle, held)
+        served = await store.backend.examine({(KEY, GROUP)})
+        assert not any(finding.code == Symptom.LEFT_BEHIND for finding in served)
 
     @check()
     async def test_announcements_are_kept_replaced_and_withdrawn(self, store: Store) -> None:

@@ -28,6 +28,8 @@ from .picture import Comes, Dead, Name, Picture
 ONE, ALL = ("a.b", "billing"), ("a.*", "audit")
 #: Leases and delays, in seconds: each has to run out before one can look.
 SHORT = 0.25
+#: A window that does not end in a story, in seconds; some put the clock forward by hours.
+WINDOW = 86_400.0
 
 #: Called where the steps begin that are cut.
 Begin = Callable[[], None]
@@ -133,6 +135,15 @@ def appending(*messages: Message) -> Callable[[Backend, Begin], Awaitable[object
     return tell
 
 
+def appending_once(*messages: Message) -> Callable[[Backend, Begin], Awaitable[object]]:
+    async def tell(backend: Backend, begin: Begin) -> None:
+        await backend.open()
+        begin()
+        await backend.append_once([(message, WINDOW) for message in messages])
+
+    return tell
+
+
 def settling(
     name: Name, outcome: Callable[[Delivery], Outcome]
 ) -> Callable[[Backend, Begin], Awaitable[object]]:
@@ -217,6 +228,10 @@ def outputs(delivery: Delivery) -> Outcome:
     return Acked((message(f"from-{delivery.message.id}", "a.c"),))
 
 
+def same_output(_: Delivery) -> Outcome:
+    return Acked((message("from-either", "a.c"),), WINDOW)
+
+
 STORIES = (
     Story(
         "append of several keys",
@@ -244,6 +259,21 @@ STORIES = (
         three,
         repeat=("n1",),
     ),
+    Story(
+        "append once",
+        appending_once(message("n1"), message("n2"), message("n1")),
+        BASE,
+        {ONE: comes("m1", "m2", "n1", "n2"), ALL: comes("m1", "m2", "m3", "n1", "n2")},
+        three,
+    ),
+    Story(
+        "append once of several keys",
+        appending_once(message("n1"), message("n2", "a.c"), message("n3")),
+        BASE,
+        {ONE: comes("m1", "m2", "n1", "n3"), ALL: comes("m1", "m2", "m3", "n1", "n2", "n3")},
+        three,
+        whole=False,
+    ),
     Story("first use", beginning, {}, {ONE: {}}, nothing),
     Story(
         "subscribe from the beginning", subscribing(0.0), BASE, {**BASE, ("a.*", "late"): BASE[ALL]}, three
@@ -268,6 +298,13 @@ STORIES = (
         settling(ONE, outputs),
         HELD,
         {ONE: {}, ALL: comes("m1", "m2", "m3", "from-m1", "from-m2")},
+        three,
+    ),
+    Story(
+        "ack with outputs that may be there already",
+        settling(ONE, same_output),
+        HELD,
+        {ONE: {}, ALL: comes("m1", "m2", "m3", "from-either")},
         three,
     ),
     Story(

@@ -1,0 +1,128 @@
+"""The places where the model is compared with a provider, each with a time that can be put forward.
+
+The memory provider takes a clock. The SQLite provider knows the time from `time.time` alone, so that is put
+forward. Redis has a clock of its own: there, what it has noted of the past is put back by as much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from abe_router.backend import Backend, Subscription
+from abe_router.backends.memory import MemoryBackend
+from abe_router.backends.redis import RedisBackend
+from abe_router.backends.sqlite import SQLiteBackend
+
+
+class World:
+    """A new store and its time; what providers may do one way or the other."""
+
+    #: Whether a fetch brings all it may: with a stream for each key it may bring less, but never nothing.
+    fetches_all = True
+    #: Whether a replayed message is a copy at the end of the log: until others pass it over it is counted for
+    #: them, and the original may be trimmed.
+    replays_copies = False
+    #: Whether hand-outs to one handle are told apart by more than how often the message was delivered.
+    tells_apart = True
+    #: Whether what was handed back comes before what is behind it; otherwise what is new and old take turns.
+    keeps_place = True
+    #: Whether a subscription may begin at a time that was put forward.
+    dates = True
+
+    backend: Backend
+    now: float
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    async def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.now += seconds
+
+    async def look(self) -> None:
+        """Do now what the provider does on a timer."""
+
+    async def abandon(self, handle: Subscription) -> None:
+        """Let a worker die."""
+        await handle.close()
+
+    async def end(self) -> None:
+        """Close the backend, and leave nothing behind."""
+        await self.backend.close()
+
+
+class MemoryWorld(World):
+    def __init__(self, make: Callable[..., Backend] = MemoryBackend) -> None:
+        super().__init__()
+        self.backend = make(clock=lambda: self.now)
+
+
+class SQLiteWorld(World):
+    def __init__(self) -> None:
+        super().__init__()
+        memory = Path("/dev/shm")
+        self._folder = TemporaryDirectory(dir=memory if memory.is_dir() else None)
+        self.backend = SQLiteBackend(Path(self._folder.name, "log.db"))
+        self._clock = pytest.MonkeyPatch()
+        self._clock.setattr(time, "time", lambda: self.now)
+
+    async def abandon(self, handle: Subscription) -> None:
+        """Forget it, as a process that is killed does."""
+
+    async def end(self) -> None:
+        self._clock.undo()
+        await super().end()
+        self._folder.cleanup()
+
+
+class RedisWorld(World):
+    fetches_all = False
+    replays_copies = True
+    tells_apart = False
+    keeps_place = False
+    dates = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._prefix = f"m{token_hex(5)}."
+        self.backend = RedisBackend.from_url(url, prefix=self._prefix)
+
+    async def advance(self, seconds: float) -> None:
+        await super().advance(seconds)
+        session = await self.backend._opened()
+        await session.line.send("EVAL", _PUT_BACK, 0, self._prefix, round(seconds * 1000))
+
+    async def look(self) -> None:
+        session = await self.backend._opened()
+        await session._sweep.look()
+
+    async def abandon(self, handle: Subscription) -> None:
+        """Forget it, as a process that is killed does."""
+
+
+#: Puts back what the server has noted: since when deliveries are held, until when retries wait and ids are
+#: remembered. ARGV: the prefix, and by how many milliseconds.
+_PUT_BACK = """
+for _, stream in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    for _, held in ipairs(redis.call('XPENDING', stream, group[2], '-', '+', 10000)) do
+      local id, consumer, idle, count = unpack(held)
+      redis.call('XCLAIM', stream, group[2], consumer, 0, id,
+        'IDLE', idle + ARGV[2], 'RETRYCOUNT', count, 'JUSTID')
+    end
+  end
+end
+for _, kind in ipairs({':delayed:*', ':ids'}) do
+  for _, name in ipairs(redis.call('KEYS', 'abe-router:{' .. ARGV[1] .. '*}' .. kind)) do
+    for _, member in ipairs(redis.call('ZRANGE', name, 0, -1)) do
+      redis.call('ZINCRBY', name, -ARGV[2], member)
+    end
+  end
+end
+"""

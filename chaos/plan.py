@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 #: How long a handler works, in milliseconds: between the first and the second.
-WORK = 2.0, 20.0
+WORK = 2.0, 50.0
 #: How long a handler that blocks the event loop does so, as a multiple of the lease.
 BLOCKS = 1.5
 

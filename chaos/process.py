@@ -29,6 +29,8 @@ class Process:
         self.killed_at = self.ended_at = 0.0
         #: Whether its end is somebody's will, and its exit code once it has ended, below zero for a signal.
         self.is_awaited, self.code = False, 0
+        #: Whether it stands still.
+        self.is_frozen = False
 
     async def start(self) -> None:
         """Start it."""
@@ -83,6 +85,16 @@ class Process:
         except TimeoutError:
             self.kill()
         return await self.wait(), time.monotonic() - began
+
+    def freeze(self) -> None:
+        """Stop it where it is."""
+        self.is_frozen = True
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.is_frozen = False
+        self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""

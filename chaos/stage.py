@@ -218,7 +218,7 @@ class Stage:
         """Note how a worker ended that was asked to."""
         if code and not (code in plan.EXITED and plan.EXITING.keys() & self.setup.mix.keys()):
             self.complaints.append(f"a worker that was asked to end did so with {code}")
-        if seconds > DRAIN + 1:
+        if seconds > DRAIN + 1 + self.longest_block:
             self.complaints.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")
 
     async def ask(self, *words: str) -> Any:

@@ -117,7 +117,7 @@ class Crew:
 
     def pick(self) -> Worker | None:
         """Return one that is up, None unless another is up too, so that work goes on."""
-        up = [worker for worker in self.running if worker.is_up and not worker.is_awaited]
+        up = [one for one in self.running if one.is_up and not one.is_awaited and not one.is_frozen]
         return self._rng.choice(up) if len(up) > 1 else None
 
     @property

@@ -24,6 +24,11 @@ async def settle_nothing(self, settlements):
     return []
 
 
+async def settle_for_anyone(self, settlements):
+    await settle(self, settlements)
+    return []
+
+
 async def subscribe_for_good(self, pattern, group, *, lease, **options):
     return await subscribe(self, pattern, group, lease=3600.0, **options)
 
@@ -43,6 +48,8 @@ if __name__ == "__main__":
     match os.environ["BUG"]:
         case "acks before the handler":
             SQLiteSubscription.fetch, SQLiteSubscription.settle = fetch_and_ack, settle_nothing
+        case "settles for anyone":
+            SQLiteSubscription.settle = settle_for_anyone
         case "never reclaims":
             SQLiteBackend.subscribe = subscribe_for_good
         case "does all twice":

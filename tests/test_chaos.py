@@ -21,6 +21,7 @@ PROGRAM = Path(__file__).with_name("chaos_worker.py")
 BUGS = {
     "acks before the handler": ("kill", ["lost: "]),
     "never reclaims": ("kill", ["stuck in chaos.work/"]),
+    "settles for anyone": ("freeze", ["settled twice: "]),
     "does all twice": ("none", ["doubled without a reason: ", "emitted twice: ", "settled twice: "]),
 }
 SOUND = "no bug"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from pathlib import Path
 
@@ -59,14 +58,14 @@ async def freeze(stage: Stage) -> None:
     """
     if victim := stage.crew.pick():
         began, seconds = time.time(), stage.setup.lease * stage.rng.uniform(*FROZEN)
-        victim.signal(signal.SIGSTOP)
+        victim.freeze()
         store = stage.store
         held = isinstance(store, SQLiteStore) and await asyncio.to_thread(store.is_locked, HELD)
         await asyncio.sleep(max(0.0, began + seconds - time.time()))
         stage.afflictions.append(Affliction(began, time.time() + NOTED, victim.pid))
         if held:
             stage.afflictions.append(Affliction(began, time.time()))
-        victim.signal(signal.SIGCONT)
+        victim.thaw()
 
 
 async def kill_producer(stage: Stage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -80,12 +79,12 @@ async def fill(stage: Stage) -> None:
     with stage.afflicting():
         # Something must wait to be acked when nothing more is accepted.
         for worker in stage.crew.running:
-            worker.signal(signal.SIGSTOP)
+            worker.freeze()
         await asyncio.sleep(BACKLOG)
         used = int(store.client.info("memory")["used_memory"])
         store.ask("CONFIG", "SET", "maxmemory", used - MISSING)
         for worker in stage.crew.running:
-            worker.signal(signal.SIGCONT)
+            worker.thaw()
         await asyncio.sleep(STARVED)
         refused = stage.unaccepted() - before
         store.ask("CONFIG", "SET", "maxmemory", 0)
@@ -135,11 +134,11 @@ async def trim(stage: Stage) -> None:
 async def _trimmed(stage: Stage) -> Affliction:
     begin, workers = time.time(), stage.crew.running
     for worker in workers:
-        worker.signal(signal.SIGSTOP)
+        worker.freeze()
     await asyncio.sleep(BACKLOG)
     redis_of(stage).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
     for worker in workers:
-        worker.signal(signal.SIGCONT)
+        worker.thaw()
     return Affliction(begin, time.time(), loses=begin - stage.waits)
 
 

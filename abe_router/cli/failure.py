@@ -34,6 +34,12 @@ def end(error: Exception) -> int:
         case click.Abort():
             say("aborted")
             return INTERRUPTED
+        case click.NoSuchOption() if error.possibilities and error.ctx:
+            options = [p for p in error.ctx.command.params if isinstance(p, click.Option) and not p.hidden]
+            close = [name for name in error.possibilities if any(name in p.opts for p in options)]
+            meant = f", did you mean '{close[0]}'?" if close else ""
+            hint = f"see `{error.ctx.command_path} --help`"
+            return _say(f"no such option '{error.option_name}'{meant}", hint, USAGE)
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "abe-router"
             return _say(_lowered(error.format_message()), f"see `{command} --help`", USAGE)

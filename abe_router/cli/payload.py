@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,24 @@ _CHUNK = 1 << 20
 def read_payload(argument: str) -> bytes:
     """Return the bytes of a payload argument: JSON itself, `@FILE`, or `-` for stdin."""
     if argument == "-":
-        return sys.stdin.buffer.read()
+        # Whatever is longer is refused for its length, so an endless stream need not end.
+        return _readable(sys.stdin.buffer.read(MAX_BYTES + 1), "what came on stdin")
     if argument.startswith("@"):
         try:
-            return Path(argument[1:]).read_bytes().removeprefix(BOM_UTF8)
+            return _readable(Path(argument[1:]).read_bytes(), f"`{argument[1:]}`")
         except OSError as error:
             raise click.UsageError(f"cannot read `{argument[1:]}`: {error.strerror}") from error
     return os.fsencode(argument)
+
+
+def _readable(data: bytes, what: str) -> bytes:
+    """Return what a program wrote, without its mark; raise UsageError when it cannot be JSON."""
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise click.UsageError(f"{what} is UTF-16, and JSON is UTF-8")
+    data = data.removeprefix(BOM_UTF8)
+    if not data.strip():
+        raise click.UsageError(f"{what} is empty, so there is no payload")
+    return data
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):

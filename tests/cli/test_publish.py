@@ -184,6 +184,33 @@ def test_stdin_is_a_payload_or_lines(shop: Path) -> None:
     assert [message.payload["id"] for message in published()] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        (b"", "what came on stdin is empty, so there is no payload"),
+        (" \n".encode("utf-8-sig"), "what came on stdin is empty, so there is no payload"),
+        ('{"id": 1}'.encode("utf-16"), "what came on stdin is UTF-16, and JSON is UTF-8"),
+    ],
+)
+def test_stdin_that_holds_no_payload_is_told_as_what_it_is(shop: Path, stdin: bytes, said: str) -> None:
+    done = piped("publish", "orders.created", stdin=stdin)
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (2, f"error: {said}")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_payload(shop: Path) -> None:
+    done = piped("publish", "orders.created", "-", stdin='{"id": 1, "total": 5}'.encode("utf-8-sig"))
+    assert done.returncode == 0, done.stderr
+    assert published()[0].body == b'{"id": 1, "total": 5}'
+
+
+def test_an_endless_stdin_is_refused_for_its_length(shop: Path) -> None:
+    with Path("/dev/zero").open("rb") as zeros:
+        command = [sys.executable, "-m", "abe_router", "publish", "orders.created", "-"]
+        done = subprocess.run(command, stdin=zeros, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert "over the limit of" in done.stderr
+
+
 def test_a_line_is_published_while_the_next_is_still_awaited(shop: Path) -> None:
     args = [sys.executable, "-m", "abe_router", "publish", "orders.created", "--ndjson", "-"]
     with subprocess.Popen(args, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as publisher:

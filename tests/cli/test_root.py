@@ -84,7 +84,16 @@ def test_help_imports_nothing_heavy() -> None:
     ("args", "error", "hint"),
     [
         (["chekc"], "no command `chekc`, did you mean `check`?", "see `abe-router --help`"),
-        (["check", "--fromat", "json"], "no such option '--fromat'", "see `abe-router check --help`"),
+        (
+            ["check", "--fromat", "json"],
+            "no such option '--fromat', did you mean '--format'?",
+            "see `abe-router check --help`",
+        ),
+        (
+            ["serve", "--worker", "2"],
+            "no such option '--worker', did you mean '--workers'?",
+            "see `abe-router serve --help`",
+        ),
         (["dead", "list", "nonsense"], "is not KEY/GROUP", "see `abe-router dead list --help`"),
     ],
 )

@@ -11,6 +11,7 @@ from abe_router import (
     Backend,
     BackendUnavailable,
     ConfigError,
+    Duplicate,
     HandlerFunction,
     Message,
     PayloadInvalid,
@@ -109,6 +110,8 @@ async def embed() -> None:
         async with Router.from_file("routes.yaml", consume=False) as router:
             message = await router.publish("orders.created", {"total": 5}, headers={"trace": "t"})
             _: str = message.id
+            if isinstance(message, Duplicate):
+                await router.backend.publish(message.key, message.payload, id=message.id, window=60.0)
             await router.backend.status()
     except ConfigError as error:
         places = [(fault.path, fault.line, fault.hint) for fault in error.diagnostics]

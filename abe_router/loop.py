@@ -22,6 +22,7 @@ from abe_router.handler import Handler, handler_from
 from abe_router.log import log_listener
 from abe_router.message import Message
 from abe_router.pattern import is_group, is_pattern
+from abe_router.pointer import is_pointer
 from abe_router.retry import RetryPolicy
 from abe_router.route import Route
 
@@ -42,7 +43,7 @@ class AsyncLoopConsumer:
     gone, and `key` cannot narrow. `key` is a routing key or a pattern. `concurrency` messages are handled
     at once. A message whose handler raises is tried again as `retry` says and ends among the dead letters.
     `timeout` is the time, in seconds, that one attempt may take; `drain` is what `shutdown` gives the
-    messages in hand.
+    messages in hand. With `order_by`, a JSON pointer, those with the same value there are handled in order.
     """
 
     def __init__(
@@ -55,13 +56,18 @@ class AsyncLoopConsumer:
         timeout: float = math.inf,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  a frozen value
         drain: float = 30.0,
+        order_by: str | None = None,
     ) -> None:
         if not is_pattern(key):
             raise KeyInvalid(f"`{key[:80]}` is neither a routing key nor a pattern")
         if group is not None and not is_group(group):
             raise ValueError(f"`{group[:80]}` is not a group: letters, digits and _.:-")
         self.backend, self.group = backend, group
+        if order_by is not None and not is_pointer(order_by):
+            raise ValueError(f"`{order_by[:80]}` is not a JSON pointer, such as `/customer/id`")
         self._source = _source(backend, self._end, key)
+        if order_by is not None and not self._source.features.order:
+            raise ValueError(f"{type(backend).__name__} keeps no order: `order_by` needs one of our backends")
         self._route = partial(
             Route,
             key,
@@ -70,8 +76,9 @@ class AsyncLoopConsumer:
             timeout=timeout,
             retry=retry,
             drain=drain,
+            order_by=order_by,
         )
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._called: Handler | None = None
         self._consumer: Consumer | None = None
         self._running: asyncio.Task[None] | None = None
@@ -89,7 +96,7 @@ class AsyncLoopConsumer:
         self._called = handler_from(handler)
         wrapped = replace(self._called, call=self._enter, is_async=True, wants_message=True)
         route, events = self._route(wrapped), Events([log_listener(logging.INFO)])
-        threads = self._threads = ThreadPoolExecutor(route.concurrency, thread_name_prefix="handler")
+        threads = self._threads = Threads(route.concurrency)
         consumer = self._consumer = Consumer(route, self._source, events, table="", threads=threads)
         running = self._running = asyncio.create_task(consumer.run())
         try:
@@ -103,7 +110,7 @@ class AsyncLoopConsumer:
             raise
         finally:
             running.cancel()
-            threads.shutdown(wait=False)
+            threads.shutdown()
             self._running = self._consumer = None
 
     async def handler(self, payload: Any, message: Message) -> Any:

@@ -48,7 +48,8 @@ class Route:
     Durations are in seconds. `contracts` are those whose pattern meets this route's; a message must
     satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
     `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
-    `rate` is in messages a second, over all processes.
+    `rate` is in messages a second, over all processes. `order_by` is a JSON pointer: messages of one key
+    with the same value there are handled one after the other, in the order they were accepted.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Route:
     paused: bool = False
     batch: Batch | None = None
     rate: float | None = None
+    order_by: str | None = None
     emit: Emit | None = None
 
     @property

@@ -44,6 +44,11 @@ _LACKS = {
         "the backend remembers no ids",
         "what is published again after an error is doubled, whatever its `dedupe`",
     ),
+    "order": (
+        Symptom.NO_ORDER,
+        "the backend keeps no order",
+        "messages of one value are handled beside and after each other, whatever `order_by` says",
+    ),
 }
 
 
@@ -52,7 +57,7 @@ class Features(msgspec.Struct, frozen=True):
 
     `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
     `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks. With `dedupe`
-    it remembers ids, for `append_once`.
+    it remembers ids, for `append_once`; with `order` it has `subscribe_exclusive`.
     """
 
     durable: bool = True
@@ -62,6 +67,7 @@ class Features(msgspec.Struct, frozen=True):
     delays: bool = True
     dead_letters: bool = True
     dedupe: bool = True
+    order: bool = True
 
     def lacks(self) -> list[Finding]:
         """Return a finding for each thing the promise needs and the backend cannot do."""

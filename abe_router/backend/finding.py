@@ -28,6 +28,7 @@ class Symptom(StrEnum):
     NO_DELAYS = "D105"
     NO_DEAD_LETTERS = "D106"
     NO_DEDUPE = "D107"
+    NO_ORDER = "D108"
     LEFT_BEHIND = "D110"
     NOT_READ = "D111"
     SLOW = "D112"

@@ -31,6 +31,7 @@ class Code(StrEnum):
     RATE = "R110"
     EMIT = "R111"
     CASE = "R112"
+    POINTER = "R113"
     ID = "R114"
 
     SCHEMA_MISSING = "R201"

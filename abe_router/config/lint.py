@@ -174,5 +174,7 @@ def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:
         yield "max_deliveries", "does not count deliveries"
     if not features.dead_letters and route.dead_letter:
         yield "dead_letter", "keeps no dead letters"
+    if not features.order and route.order_by is not None:
+        yield "order_by", "keeps no order"
     if not features.durable and 0 < route.start < math.inf:
         yield "start", "keeps nothing from before this process"

@@ -40,6 +40,7 @@ _CUSTOM = {
     "duration": Code.DURATION,
     "id": Code.ID,
     "json_schema": Code.WRONG_TYPE,
+    "pointer": Code.POINTER,
     "rate": Code.RATE,
     "timestamp": Code.TIMESTAMP,
 }

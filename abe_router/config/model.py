@@ -184,6 +184,11 @@ class Options(_Mapping):
     rate: Rate | None = Field(
         None, description="How many messages are handled at most, all processes together, such as `100/s`."
     )
+    order_by: Pointer | None = Field(
+        None,
+        description="A JSON pointer, such as `/customer/id`: messages of a key with the same value there are"
+        " handled one after the other, in the order they were accepted.",
+    )
 
 
 class Consumer(Options):

@@ -15,6 +15,7 @@ from abe_router.backend import RELEASED, Backend, Delivery, Features, Subscripti
 from abe_router.consumer.crew import Crew
 from abe_router.consumer.leases import Leases
 from abe_router.consumer.lookahead import MAX_FETCH, Lookahead
+from abe_router.consumer.ordered import OrderedSubscription
 from abe_router.consumer.pause import Pause, Silence, wait
 from abe_router.consumer.settler import LAST_WORDS, Settler
 from abe_router.errors import BackendError
@@ -49,6 +50,8 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._crew: Crew | None = None
         self._settler: Settler | None = None
+        self._leases: Leases | None = None
+        self._ordered: OrderedSubscription | None = None
         self._paced: list[Delivery] = []  # fetched, and kept back by the rate
         self._lookahead = Lookahead(allowed=backend.features.leases and route.rate is None)
         self._drain = route.drain
@@ -64,7 +67,12 @@ class Consumer:
         """How many deliveries it holds: waiting, running, or not yet settled."""
         if self._crew is None or self._settler is None:
             return 0
-        return len(self._paced) + self._crew.waiting + self._crew.running + len(self._settler)
+        return self._kept + len(self._paced) + self._crew.waiting + self._crew.running + len(self._settler)
+
+    @property
+    def _kept(self) -> int:
+        """How many of them wait for the order's sake."""
+        return 0 if self._ordered is None else self._ordered.kept
 
     @property
     def connected(self) -> bool:
@@ -87,8 +95,7 @@ class Consumer:
         """Consume until stopped; what was not started, or not finished in time, is handed back."""
         route = self.route
         try:
-            subscribe = partial(self._backend.subscribe, route.key, route.group)
-            subscription = await self._persist(partial(subscribe, start=route.start, lease=route.lease))
+            subscription = await self._subscribe()
         finally:
             self.started.set()
         if subscription is None:
@@ -106,10 +113,21 @@ class Consumer:
             except BackendError as error:
                 _log.debug("closing the subscription of %s: %s", route.name, error)
 
+    async def _subscribe(self) -> Subscription | None:
+        route, backend = self.route, self._backend
+        terms = {"start": route.start, "lease": route.lease}
+        if route.order_by is None or not backend.features.order:
+            return await self._persist(partial(backend.subscribe, route.key, route.group, **terms))
+        subscribe = partial(backend.subscribe_exclusive, route.key, route.group, **terms)
+        handle = await self._persist(subscribe)
+        if handle is not None:
+            self._ordered = OrderedSubscription(route, handle, subscribe, self._events, doubt=self._doubt)
+        return self._ordered
+
     async def _consume(self, subscription: Subscription) -> None:
         route, events, loop = self.route, self._events, asyncio.get_running_loop()
         settler = self._settler = Settler(route, subscription, events)
-        leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
+        leases = self._leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
         ahead, hungry = self._lookahead, self._wants_fetch.set
         crew = self._crew = Crew(route, self._attempts, settler, leases, ahead, hungry)
         settling = asyncio.create_task(settler.run())
@@ -124,7 +142,7 @@ class Consumer:
             # Never cancel a fetch under way: what it has fetched would be stranded until its lease ends.
             self.stop()
             await fetching
-            released = self._release([*self._paced, *crew.stop()])
+            released = self._release([*self._paced, *crew.stop()]) + self._kept
             self._paced.clear()
             self.abandoned = self._release(await crew.finish(lambda: began + self._drain - loop.time()))
         finally:
@@ -161,7 +179,7 @@ class Consumer:
             if not self._busy.is_set():
                 leases.forget()
                 self._busy.set()
-            leases.took(asked)
+            leases.took(asked if self._ordered is None else self._ordered.leased_at)
             if route.rate is None:
                 crew.add(deliveries)
             else:
@@ -234,7 +252,14 @@ class Consumer:
         assert self._crew is not None
         gone = [delivery for delivery in self._paced if delivery in lost]
         self._paced = [delivery for delivery in self._paced if delivery not in lost]
-        return [*gone, *self._crew.drop(lost)]
+        gone += self._crew.drop(lost)
+        if self._ordered is not None:
+            self._ordered.forget(gone)
+        return gone
+
+    def _doubt(self) -> None:
+        if self._leases is not None:
+            self._leases.doubt()
 
 
 def _feasible(route: Route, features: Features) -> Route:

@@ -34,13 +34,15 @@ class Leases:
         self._route, self._subscription, self._events = route, subscription, events
         self._held, self._drop = held, drop
         self._renewing = asyncio.Lock()
-        self._began_at = self._newcomers_at = math.inf
+        self._newcomers_at = math.inf
+        #: The oldest lease was begun then or later.
+        self.began_at = math.inf
         #: From then on a lease may have run out: the process stood still, or its loop was blocked.
         self.overdue_at = math.inf
 
     def forget(self) -> None:
         """Note that nothing is in hand."""
-        self._began_at = self.overdue_at = math.inf
+        self.began_at = self.overdue_at = math.inf
 
     def took(self, asked: float) -> None:
         """Note that what is new in hand was leased at `asked` or later.
@@ -48,11 +50,15 @@ class Leases:
         Not when it came: the process may have stood still in between, for longer than the lease.
         """
         self._newcomers_at = min(self._newcomers_at, asked)
-        self._begin(min(self._began_at, asked))
+        self._begin(min(self.began_at, asked))
+
+    def doubt(self) -> None:
+        """Have every lease renewed before anything else is started."""
+        self._begin(-math.inf)
 
     def due(self, now: float) -> bool:
         """Say whether it is time to renew."""
-        return now - self._began_at >= self._route.lease / 3
+        return now - self.began_at >= self._route.lease / 3
 
     async def renew(self) -> None:
         """Extend every lease that is due; what was lost before it was started is dropped, and told."""
@@ -75,5 +81,5 @@ class Leases:
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
 
     def _begin(self, at: float) -> None:
-        self._began_at = at
+        self.began_at = at
         self.overdue_at = at + self._route.lease * 2 / 3

@@ -98,7 +98,7 @@ class AbstractBackend(Backend):
     """
 
     features: ClassVar[Features] = Features(
-        durable=False, groups=False, leases=False, delays=False, dead_letters=False, dedupe=False
+        durable=False, groups=False, leases=False, delays=False, dead_letters=False, dedupe=False, order=False
     )
     #: The name and the class of the provider, in the classes that `adapt` makes.
     adapted: ClassVar[tuple[str, Any]]

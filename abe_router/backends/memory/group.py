@@ -26,6 +26,9 @@ from abe_router.backends.memory.log import Kept, Log, with_attempt
 
 Clock = Callable[[], float]
 
+#: How often to look, in seconds, whether those without the place have anything in hand yet.
+LOOK = 0.2
+
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -110,16 +113,24 @@ class Group:
 
     def occupy(self, holder: Subscription, lease: float) -> float:
         """Give the place to the holder for `lease` seconds; return 0, or in how many to ask again."""
-        self._recover()
         now, (before, until) = self._clock(), self.place
-        if before is not holder:
-            others = [entry.lease_until for entry in self._leased.values() if entry.holder is not before]
-            if (free_at := max(until, *others, 0.0)) > now:
-                return free_at - now
-            for entry in self._leased.values():
-                entry.claim += 1
+        if before is holder:
+            if now >= self._look_at:  # nobody took what it has, so it has it still
+                for entry in self._leased.values():
+                    if entry.holder is holder:
+                        entry.lease_until = now + lease
+            self._recover()
+        else:
+            self._recover()
+            if until > now:
+                return until - now
+            if any(entry.holder is not before for entry in self._leased.values()):
+                return LOOK
+            leased, self._leased = self._leased, {}
+            for entry in (*leased.values(), *self._returned.values()):
+                entry.claim += 1  # whose lease ran out would have it still
+            for entry in leased.values():
                 self._put_back(entry)
-            self._leased.clear()
         self.place = holder, now + lease
         return 0.0
 

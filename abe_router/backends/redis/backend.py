@@ -8,14 +8,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from abe_router.backend import Backend, DeadLetter, Finding, Name, Subscription, SubscriptionStatus
+from abe_router.backend import (
+    Backend,
+    DeadLetter,
+    ExclusiveSubscription,
+    Finding,
+    Name,
+    Subscription,
+    SubscriptionStatus,
+)
 from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.census import Census
 from abe_router.backends.redis.examination import Examination
+from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
 from abe_router.backends.redis.letters import Letters
 from abe_router.backends.redis.names import Names, group_name
 from abe_router.backends.redis.scripts import DROP
 from abe_router.backends.redis.session import Session
+from abe_router.backends.redis.subscription import RedisSubscription
 from abe_router.backends.redis.trim import trim
 from abe_router.message import Message
 from abe_router.rate import Permits
@@ -72,7 +82,13 @@ class RedisBackend(Backend):
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
         session = await self._opened()
-        return await session.subscribe(pattern, group, start, lease)
+        return await session.subscribe(RedisSubscription, pattern, group, start, lease)
+
+    async def subscribe_exclusive(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> ExclusiveSubscription:
+        session = await self._opened()
+        return await session.subscribe(ExclusiveRedisSubscription, pattern, group, start, lease)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         session = await self._opened()
@@ -90,7 +106,10 @@ class RedisBackend(Backend):
         gone = [
             session.line.run(
                 DROP,
-                (names.stream(k), names.failures(k, name), names.delayed(k, name), names.dead(k, name)),
+                (
+                    *(names.stream(k), names.failures(k, name), names.delayed(k, name), names.dead(k, name)),
+                    *(names.place(k, name), names.left(k, name)),
+                ),
                 (name,),
             )
             for k in keys

@@ -46,7 +46,7 @@ class Intake:
         lost: Callable[[Source], Awaitable[None]],
     ) -> None:
         self._line, self._sweep, self._waker, self._agenda = line, sweep, waker, agenda
-        self._lost = lost
+        self.lost = lost
         self._claimed_last = False
         #: When each group was made anew, and until it may be again, in seconds; and those that wait for it.
         self._restored: dict[Source, tuple[float, float]] = {}
@@ -86,7 +86,7 @@ class Intake:
         Raise BackendUnavailable when the line is down.
         """
         marks, reading = self._agenda.read, Reading()
-        chosen, share = _shares(marks, limit)
+        chosen, share = shares(marks, limit)
         for source in chosen:
             count = min(share, source.most)
             command = ("GROUP", source.group, source.consumer, "COUNT", count, "STREAMS", source.stream, ">")
@@ -164,7 +164,7 @@ class Intake:
     async def _claim(self, limit: int) -> list[Delivery]:
         """Take what was delivered before and is to be delivered again, as `ask` takes what is new."""
         marks = self._agenda.claim
-        chosen, share = _shares(marks, limit)
+        chosen, share = shares(marks, limit)
         sent: Reading = []
         for source in chosen:
             keys = (source.stream, source.failures, source.delayed)
@@ -220,7 +220,7 @@ class Intake:
             wait = at + pause - loop.time() if pause else 0.0
             try:
                 # Before a pause too: what nobody subscribes to, as far as is known, is removed.
-                await self._lost(source)
+                await self.lost(source)
                 if wait > 0:
                     self._pausing.add(source)
                     loop.call_later(wait, self._paused, source)
@@ -273,7 +273,7 @@ class Intake:
         return error
 
 
-def _shares(marks: Marks, limit: int) -> tuple[Sequence[Source], int]:
+def shares(marks: Marks, limit: int) -> tuple[Sequence[Source], int]:
     """Return as many sources as the limit allows, those that wait longest, and the fair share of each."""
     chosen = tuple(islice(marks, limit))
     return chosen, limit // len(chosen)

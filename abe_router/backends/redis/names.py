@@ -61,6 +61,14 @@ class Names:
         """Sorted set of the ids by which messages are known again, by until when, in milliseconds."""
         return f"abe-router:{{{self.prefix}{key}}}:ids"
 
+    def place(self, key: str, group: str) -> str:
+        """Which consumer has, or had, the stream to itself, as `UNTIL CONSUMER`, in milliseconds."""
+        return f"abe-router:{{{self.prefix}{key}}}:place:{group}"
+
+    def left(self, key: str, group: str) -> str:
+        """Stream that gets an entry when the place becomes free, for those who wait for it."""
+        return f"abe-router:{{{self.prefix}{key}}}:left:{group}"
+
     def dead(self, key: str, group: str) -> str:
         """Stream of the dead letters."""
         return f"abe-router:{{{self.prefix}{key}}}:dead:{group}"

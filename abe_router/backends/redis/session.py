@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.dedupe import Deduplicator
@@ -23,6 +23,9 @@ from abe_router.errors import BackendError
 from abe_router.pattern import is_wild
 
 _log = logging.getLogger(__name__)
+
+
+H = TypeVar("H", bound=RedisSubscription)
 
 
 class Session:
@@ -44,8 +47,8 @@ class Session:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
-    async def subscribe(self, pattern: str, group: str, start: float, lease: float) -> RedisSubscription:
-        """Make a handle, and the subscription when it does not exist."""
+    async def subscribe(self, kind: type[H], pattern: str, group: str, start: float, lease: float) -> H:
+        """Make a handle of a kind, and the subscription when it does not exist."""
         await self.line.open()
         self._run(self._waker.run)
         self._run(self._sweep.run)
@@ -56,7 +59,7 @@ class Session:
             await self._discovery.refresh()
         else:
             self.registry.note([pattern])
-        handle = RedisSubscription(
+        handle = kind(
             pattern,
             group,
             consumer=consumer_name(lease),

@@ -15,7 +15,7 @@ from abe_router.backends.redis.fault import ServerError
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.publisher import Publisher
-from abe_router.backends.redis.scripts import ACK, BURY, DELAY, EMIT, EXTEND, RELEASE
+from abe_router.backends.redis.scripts import ACK, BURY, DELAY, EMIT, EXTEND, POSTPONE, RELEASE
 from abe_router.backends.redis.source import Source
 from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.wire import Arg
@@ -69,6 +69,22 @@ class Settlement:
                 sent.append((source, piece, answer))
         return refused + await self._collect(sent, settled=False)
 
+    async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
+        """Count failures of what its consumer keeps; return the deliveries that were refused."""
+        sent: list[Sent] = []
+        refused: list[Delivery] = []
+        seconds = dict(failed)
+        for source, part in self._parts([(delivery, Delayed(wait)) for delivery, wait in failed], refused):
+            for first in range(0, len(part), _CHUNK):
+                piece = part[first : first + _CHUNK]
+                entries: list[Arg] = []
+                for delivery, _ in piece:
+                    entries += (delivery.receipt, max(0, math.ceil(seconds[delivery] * 1000)))
+                keys = (source.stream, source.failures, source.delayed)
+                answer = self._line.run(POSTPONE, keys, _fenced(source, piece, entries))
+                sent.append((source, piece, answer))
+        return refused + await self._collect(sent, settled=False)
+
     def _parts(self, settlements: Part, refused: list[Delivery]) -> Iterable[tuple[Source, Part]]:
         """Group what can go in one call: of one stream, delivered equally often, ending alike."""
         alike: dict[tuple[str, object, int], list[tuple[Delivery, Outcome]]] = {}
@@ -107,7 +123,7 @@ class Settlement:
                 return self._line.run(BURY, (stream, failures, source.dead), _fenced(source, part, entries))
             case Released():
                 entries += [delivery.receipt for delivery, _ in part]
-                return self._line.run(RELEASE, (stream,), _fenced(source, part, entries))
+                return self._line.run(RELEASE, (stream, source.delayed), _fenced(source, part, entries))
             case Acked(outputs) if outputs:
                 return self._emit(source, part)
             case _:

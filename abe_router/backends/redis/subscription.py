@@ -21,9 +21,9 @@ from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.pattern import matches
 
 #: Longer than any consumer can have done nothing, in milliseconds.
-_NEVER = 10**15
+NEVER = 10**15
 #: How long, in seconds, closing waits for a read that is under way.
-_PATIENCE = 2.0
+PATIENCE = 2.0
 #: How long, in seconds, what came for a fetch that was given up is kept for the next one.
 _KEEP = 1.0
 
@@ -129,7 +129,7 @@ class RedisSubscription(Subscription):
         self._closed = True
         self._wake()
         if self._under_way:
-            await asyncio.wait([self._under_way], timeout=_PATIENCE)
+            await asyncio.wait([self._under_way], timeout=PATIENCE)
         self._let_go()
         self._on_closed(self)
         with suppress(BackendError):
@@ -140,7 +140,7 @@ class RedisSubscription(Subscription):
         self._arrived = []
         with suppress(BackendError):
             for source in self._sources.values():
-                args = (source.group, _NEVER, source.consumer)
+                args = (source.group, NEVER, source.consumer)
                 self._line.run(REAP, (source.stream,), args)
 
     @property

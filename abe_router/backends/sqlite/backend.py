@@ -15,6 +15,7 @@ from abe_router.backends.sqlite import announcement, ids, letter, log, rates, re
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.examination import Examination
+from abe_router.backends.sqlite.exclusive import ExclusiveSQLiteSubscription
 from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
@@ -115,10 +116,15 @@ class SQLiteBackend(Backend):
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> SQLiteSubscription:
         """Return a handle; a new subscription begins with the first message published at `start` or later."""
-        name = Group(pattern, group, start)
-        if await self._read(lambda database: groups.find(database, name)) is None:
-            await self._write(lambda database: groups.begin(database, name))
+        name = await self._begun(Group(pattern, group, start))
         return SQLiteSubscription(self._started(), name, lease, self._handles)
+
+    async def subscribe_exclusive(
+        self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
+    ) -> ExclusiveSQLiteSubscription:
+        """Return a handle that waits for the place."""
+        name = await self._begun(Group(pattern, group, start))
+        return ExclusiveSQLiteSubscription(self._started(), name, lease, self._handles)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         """Return the counts of every subscription."""
@@ -177,6 +183,12 @@ class SQLiteBackend(Backend):
         """Look at the file, its disk and the SQLite that is used; a file that is not there is not made."""
         examination = Examination(self._path, self._prefix, self._synchronous, served)
         return await asyncio.to_thread(examination.run)
+
+    async def _begun(self, group: Group) -> Group:
+        """Make the subscription if it does not exist; return its name."""
+        if await self._read(lambda database: groups.find(database, group)) is None:
+            await self._write(lambda database: groups.begin(database, group))
+        return group
 
     async def _read(self, run: Callable[[Database], T]) -> T:
         return await self._started().submit(run, reads=True)

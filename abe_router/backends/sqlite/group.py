@@ -51,6 +51,7 @@ def drop(database: Database, group: Group) -> bool:
         return False
     for statement in (
         "DELETE FROM deliveries WHERE sid = ?",
+        "DELETE FROM places WHERE sid = ?",
         "DELETE FROM letters WHERE sid = ?",
         "DELETE FROM subscriptions WHERE sid = ?",
     ):
@@ -62,25 +63,28 @@ def drop(database: Database, group: Group) -> bool:
 def status(database: Database) -> list[SubscriptionStatus]:
     """Return the counts of every subscription.
 
-    A delivery whose lease ran out is ready again; one that failed is delayed until it is fetched.
+    A delivery whose lease ran out is ready again; one that failed is delayed until it is fetched, or, in the
+    hand of an exclusive handle, until it is due.
     """
+    now = time.time()
     rows = database.execute(
         """
-        SELECT s.pattern, s."group", s.cursor, d.in_flight, d.delayed, d.unsettled,
+        SELECT s.pattern, s."group", s.cursor, d.held, d.early, d.delayed, d.unsettled,
             (SELECT count(*) FROM letters AS l WHERE l.sid = s.sid)
         FROM subscriptions AS s LEFT JOIN (
             SELECT sid,
-                sum(claim IS NOT NULL AND due > ?) AS in_flight,
+                sum(claim IS NOT NULL AND due > ?) AS held,
+                sum(claim IS NOT NULL AND due > ? AND retry_at > ?) AS early,
                 sum(claim IS NULL AND failures > 0) AS delayed,
                 count(*) AS unsettled
             FROM deliveries GROUP BY sid
         ) AS d USING (sid)
         WHERE s.prefix = ? ORDER BY s.pattern, s."group" """,
-        (time.time(), database.prefix),
+        (now, now, now, database.prefix),
     ).fetchall()
     found = []
-    for pattern, group, cursor, in_flight, delayed, unsettled, dead in rows:
-        held, later = in_flight or 0, delayed or 0
-        ready = log.count(database, pattern, cursor) + (unsettled or 0) - held - later
-        found.append(SubscriptionStatus(pattern, group, ready, held, later, dead))
+    for pattern, group, cursor, held, early, delayed, unsettled, dead in rows:
+        in_flight, later = (held or 0) - (early or 0), (delayed or 0) + (early or 0)
+        ready = log.count(database, pattern, cursor) + (unsettled or 0) - in_flight - later
+        found.append(SubscriptionStatus(pattern, group, ready, in_flight, later, dead))
     return found

@@ -134,7 +134,7 @@ Settlement = tuple[Receipt, Outcome, str, Sequence[ids.Windowed]]
 
 def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
     """Carry out the outcomes; return the places of those that were refused."""
-    held = _held(database, [receipt for receipt, *_ in settlements])
+    held = still_held(database, [receipt for receipt, *_ in settlements])
     now = time.time()
     refused, done, released, delayed, dead = [], [], [], [], []
     emitted: list[ids.Windowed] = []
@@ -160,10 +160,10 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
             "DELETE FROM deliveries WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))", (sid, listed)
         )
     for sid, listed in _by_subscription(released):
-        # Due at 0, all of them, so that they come again in the order of the log.
+        # Due at 0, so that they come again in the order of the log; only an exclusive handle has some early.
         database.execute(
             """
-            UPDATE deliveries SET claim = NULL, due = 0, deliveries = deliveries - 1
+            UPDATE deliveries SET claim = NULL, due = coalesce(retry_at, 0), deliveries = deliveries - 1
             WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
             (sid, listed),
         )
@@ -184,7 +184,7 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
 
 def extend(database: Database, receipts: Sequence[Receipt], lease: float) -> list[int]:
     """Let the leases end `lease` seconds from now; return the places of those that were lost."""
-    held = _held(database, receipts)
+    held = still_held(database, receipts)
     for sid, listed in _by_subscription(held):
         database.execute(
             "UPDATE deliveries SET due = ? WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))",
@@ -193,7 +193,7 @@ def extend(database: Database, receipts: Sequence[Receipt], lease: float) -> lis
     return [place for place, receipt in enumerate(receipts) if receipt not in held]
 
 
-def _held(database: Database, receipts: Sequence[Receipt]) -> set[Receipt]:
+def still_held(database: Database, receipts: Sequence[Receipt]) -> set[Receipt]:
     """Return those of the receipts whose lease nobody else has taken."""
     leases: set[Receipt] = set()
     for sid, listed in _by_subscription(receipts):

@@ -102,6 +102,10 @@ class Fetch(Asked[Sequence[Delivery]]):
         self._note(database, claim.size > 0)
         return claim
 
+    def read(self, database: Database, claim: lease.Claim) -> Sequence[Delivery]:
+        """Return what was claimed."""
+        return lease.read(database, claim)
+
     def falls_due(self, due: float) -> None:
         """Take note that a delivery of its subscription falls due, in seconds since the epoch."""
         self.again = min(self.again, time.monotonic() + due - time.time())

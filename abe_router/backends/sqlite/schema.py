@@ -51,7 +51,8 @@ _TABLES = (
         UNIQUE (prefix, pattern, "group")
     )""",
     # `claim` names the fetch that holds the lease, NULL when nobody does. `due` is when the row may be
-    # handed out again: the end of the lease or of the delay, 0 for at once.
+    # handed out again: the end of the lease or of the delay, 0 for at once. `retry_at` is the end of the
+    # delay of what an exclusive handle has in hand.
     """
     CREATE TABLE deliveries (
         sid INTEGER NOT NULL,
@@ -61,6 +62,7 @@ _TABLES = (
         deliveries INTEGER NOT NULL,
         failures INTEGER NOT NULL,
         failed_at REAL,
+        retry_at REAL,
         PRIMARY KEY (sid, seq)
     ) WITHOUT ROWID""",
     "CREATE INDEX deliveries_by_due ON deliveries (sid, due)",
@@ -70,6 +72,13 @@ _TABLES = (
         sid INTEGER NOT NULL,
         seq INTEGER NOT NULL,
         letter TEXT NOT NULL
+    )""",
+    # Which exclusive handle has, or had, a subscription to itself, and until when; see `place`.
+    """
+    CREATE TABLE places (
+        sid INTEGER PRIMARY KEY,
+        owner INTEGER NOT NULL,
+        until REAL NOT NULL
     )""",
     "CREATE INDEX letters_by_subscription ON letters (sid)",
     "CREATE INDEX letters_by_message ON letters (seq)",

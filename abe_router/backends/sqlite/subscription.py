@@ -38,16 +38,7 @@ class SQLiteSubscription(Subscription):
         if self not in self._handles or self._interrupted or limit < 1:
             self._interrupted = False
             return ()
-        fetch = Fetch(
-            self._group,
-            limit,
-            self._lease,
-            time.monotonic() + wait,
-            eager=self._eager,
-            future=asyncio.get_running_loop().create_future(),
-            orphaned=self._hand_back,
-        )
-        self._fetch = fetch
+        fetch = self._fetch = self._new_fetch(limit, wait)
         try:
             self._worker.put(fetch)
             found = await fetch.future
@@ -88,6 +79,17 @@ class SQLiteSubscription(Subscription):
         """Let go of the handle; a waiting fetch returns at once."""
         self._handles.discard(self)
         self.interrupt()
+
+    def _new_fetch(self, limit: int, wait: float) -> Fetch:
+        return Fetch(
+            self._group,
+            limit,
+            self._lease,
+            time.monotonic() + wait,
+            eager=self._eager,
+            future=asyncio.get_running_loop().create_future(),
+            orphaned=self._hand_back,
+        )
 
     def _give_up(self, fetch: Fetch) -> None:
         """Let nothing be stranded of a fetch that was cancelled, its result perhaps being here already."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from abe_router.backends.sqlite import lease, log
+from abe_router.backends.sqlite import log
 from abe_router.backends.sqlite.database import Database, is_busy
 from abe_router.backends.sqlite.lease import Claim
 from abe_router.backends.sqlite.log import Encoded
@@ -224,15 +224,15 @@ class Worker:
             self._ended.extend(results)
             for fetch, claim in claims:
                 if claim.size:
-                    self._attempt([fetch], partial(self._hand_out, claim))
+                    self._attempt([fetch], partial(self._hand_out, fetch, claim))
                 else:
                     self._found_nothing(fetch)
 
         return follow_up
 
-    def _hand_out(self, claim: Claim, asked: list[Asked[Any]]) -> Callable[[], None]:
+    def _hand_out(self, fetch: Fetch, claim: Claim, asked: list[Asked[Any]]) -> Callable[[], None]:
         """Read what a fetch has claimed."""
-        deliveries = lease.read(self._database, claim)
+        deliveries = fetch.read(self._database, claim)
         return partial(self._ended.append, (asked[0], deliveries, None))
 
     def _found_nothing(self, fetch: Fetch) -> None:

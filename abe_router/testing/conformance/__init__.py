@@ -13,6 +13,7 @@ from abe_router.testing.conformance.dedupe import DedupeTests
 from abe_router.testing.conformance.delay import DelayTests
 from abe_router.testing.conformance.delivery import DeliveryTests
 from abe_router.testing.conformance.emit import EmitTests
+from abe_router.testing.conformance.exclusive import ExclusiveTests
 from abe_router.testing.conformance.fault import FaultTests
 from abe_router.testing.conformance.fencing import FencingTests
 from abe_router.testing.conformance.group import GroupTests
@@ -45,6 +46,7 @@ class BackendConformance(
     GroupTests,
     PatternTests,
     OrderTests,
+    ExclusiveTests,
     DedupeTests,
     DelayTests,
     DeadLetterTests,

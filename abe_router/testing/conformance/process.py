@@ -50,10 +50,39 @@ class ProcessTests(Suite):
         assert await store.counts() == (0, 0, 0, 0)
         await handle.close()
 
-    async def _worker(self, store: Store, limit: int) -> asyncio.subprocess.Process:
+    @check("processes", "order")
+    async def test_order_outlives_a_killed_process(self, store: Store) -> None:
+        """Reordered otherwise: what the killed process held, or those behind it while others take over."""
+        if not self.url:
+            raise SkipTest("other processes need a URL")
+        sent = [message.id for message in await store.publish(200)]
+        started: Counter[str] = Counter()
+        ended: Counter[str] = Counter()
+        news = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            killed = await self._worker(store, HELD, "exclusive")
+            reading = group.create_task(_read(killed, started, ended, news))
+            while started.total() < HELD:
+                news.clear()
+                await news.wait()
+            others = [await self._worker(store, 0, "exclusive") for _ in range(2)]
+            reads = [group.create_task(_read(other, started, ended, news)) for other in others]
+            killed.kill()
+            await reading
+            while len(ended) < len(sent):
+                news.clear()
+                await news.wait()
+            for other in others:
+                other.kill()
+            await asyncio.gather(*reads)
+        # In the order in which each was first started, and in which it ended.
+        assert list(started) == list(ended) == sent
+        assert started.total() - len(sent) <= HELD
+
+    async def _worker(self, store: Store, limit: int, kind: str = "") -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "abe_router.testing.worker"),
-            *(self.url, store.name, KEY, GROUP, str(max(0.5, self.lease)), str(limit)),
+            *(self.url, store.name, KEY, GROUP, str(max(0.5, self.lease)), str(limit), kind),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )

@@ -14,6 +14,7 @@ from abe_router.backend import (
     Backend,
     DeadLetter,
     Delivery,
+    ExclusiveSubscription,
     Features,
     Reason,
     Subscription,
@@ -73,6 +74,17 @@ class Store:
     ) -> Subscription:
         """Return a handle of the first backend."""
         return await self.backend.subscribe(pattern, group, start=start, lease=lease)
+
+    async def occupy(
+        self,
+        pattern: str = KEY,
+        group: str = GROUP,
+        *,
+        lease: float = LONG,
+        backend: Backend | None = None,
+    ) -> ExclusiveSubscription:
+        """Return an exclusive handle."""
+        return await (backend or self.backend).subscribe_exclusive(pattern, group, lease=lease)
 
     async def status(self, pattern: str = KEY, group: str = GROUP) -> SubscriptionStatus:
         """Return the counts of one subscription."""

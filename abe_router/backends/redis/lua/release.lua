@@ -1,6 +1,13 @@
--- Hands entries back as if they had never been delivered; an entry is its id. Returns the ids of those not
--- held.
--- KEYS: stream.
+-- Hands entries back as if they had never been delivered; an entry is its id. What an exclusive handle had before
+-- it was due waits on. Returns the ids of those not held.
+-- KEYS: stream, delayed.
 local held, _, refused = fence(held_now(), 1)
-if #held > 0 then pass(':released', held, 'RETRYCOUNT', ARGV[3] - 1, 'JUSTID') end
+local time, back, early = now(), {}, {}
+for _, id in ipairs(held) do
+  local due = redis.call('ZSCORE', KEYS[2], id)
+  local to = due and tonumber(due) > time and early or back
+  to[#to + 1] = id
+end
+if #back > 0 then pass(':released', back, 'RETRYCOUNT', ARGV[3] - 1, 'JUSTID') end
+if #early > 0 then pass(':delayed', early, 'RETRYCOUNT', ARGV[3] - 1, 'JUSTID') end
 return refused

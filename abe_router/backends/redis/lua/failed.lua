@@ -1,0 +1,12 @@
+-- Counts a failure of an entry, and notes when it is due for another attempt.
+local function failed(id, time, due)
+  local count, since = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%d+):(%d+)$')
+  redis.call('HSET', KEYS[2], id, (tonumber(count or 0) + 1) .. ':' .. string.format('%d', since or time))
+  redis.call('ZADD', KEYS[3], due, id)
+end
+
+-- Forgets that, for an entry that was deleted from the stream.
+local function forget(id)
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('HDEL', KEYS[2], id)
+end

@@ -1,0 +1,89 @@
+"""Messages of one value are handled in order, whatever fails, ends or is edited in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from abe_router.errors import Reject
+from abe_router.event import DeadLettered, Handled, Retried
+from abe_router.retry import RetryPolicy
+
+from .conftest import Running, make_route, within
+
+ROUTE = "orders.created/billing"
+
+
+class Journal:
+    """What a handler began and ended, by customer."""
+
+    def __init__(self) -> None:
+        self.began: dict[str, list[int]] = defaultdict(list)
+        self.ended: dict[str, list[int]] = defaultdict(list)
+
+    def assert_in_order(self, counts: dict[str, int]) -> None:
+        for customer, count in counts.items():
+            assert list(dict.fromkeys(self.ended[customer])) == list(range(count))
+
+
+def order(customer: str, number: int) -> dict:
+    return {"customer": {"id": customer}, "number": number}
+
+
+async def test_messages_of_one_value_wait_for_each_other_and_others_go_on(running: Running):
+    journal, slow = Journal(), asyncio.Event()
+
+    async def charge(payload):
+        customer, number = payload["customer"]["id"], payload["number"]
+        assert journal.ended[customer] == list(range(number))
+        journal.began[customer].append(number)
+        if customer == "a":
+            await slow.wait()
+        journal.ended[customer].append(number)
+
+    await running.route(make_route(charge, order_by="/customer/id", concurrency=4))
+    await running.publish("orders.created", *(order(c, n) for n in range(20) for c in "abc"))
+    async with within(5):
+        await running.log.wait_for(Handled, 40)
+    assert journal.began["a"] == [0]
+    slow.set()
+    await running.log.wait_for(Handled, 60)
+    journal.assert_in_order({"a": 20, "b": 20, "c": 20})
+
+
+async def test_a_retry_holds_up_its_own_value_alone(running: Running):
+    tried: list[tuple[str, int]] = []
+
+    async def charge(payload, message):
+        tried.append((payload["customer"]["id"], payload["number"]))
+        if payload == order("a", 0) and message.attempt < 3:
+            raise ValueError("no stock")
+
+    route = make_route(
+        charge,
+        order_by="/customer/id",
+        concurrency=4,
+        retry=RetryPolicy(attempts=5, initial=0.05, jitter=False),
+    )
+    await running.route(route)
+    await running.publish("orders.created", *(order(c, n) for n in range(3) for c in "ab"))
+    await running.log.wait_for(Handled, 6)
+    assert [number for customer, number in tried if customer == "a"] == [0, 0, 0, 1, 2]
+    assert [number for customer, number in tried if customer == "b"] == [0, 1, 2]
+    assert tried.index(("b", 2)) < tried.index(("a", 1))
+    assert len(running.log.of(Retried)) == 2
+
+
+async def test_a_dead_letter_lets_its_value_go_on(running: Running):
+    done: list[int] = []
+
+    async def charge(payload):
+        if payload["number"] == 0:
+            raise Reject("no such customer")
+        done.append(payload["number"])
+
+    await running.route(make_route(charge, order_by="/customer/id"))
+    await running.publish("orders.created", *(order("a", n) for n in range(3)))
+    await running.log.wait_for(Handled, 2)
+    assert done == [1, 2]
+    assert len(running.log.of(DeadLettered)) == 1

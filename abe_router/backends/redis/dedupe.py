@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -27,11 +27,10 @@ _as_text = msgspec.json.Encoder().encode
 
 
 class _Asked(NamedTuple):
-    """A message, for how many seconds its id is remembered, and the answer: whether it was passed over."""
+    """Messages of one stream, each with its window, and the answer: the places of those passed over."""
 
-    message: Message
-    window: float
-    answer: asyncio.Future[bool]
+    windowed: Sequence[tuple[Message, float]]
+    answer: asyncio.Future[list[int]]
 
 
 class Deduplicator:
@@ -52,69 +51,100 @@ class Deduplicator:
         """
         if not self._line.up:
             await self._line.open()
-        if windowed and not self._asked:
-            self._loop.call_soon(self._send)
-        asked = [_Asked(message, window, self._loop.create_future()) for message, window in windowed]
-        for each in asked:
-            self._asked[each.message.key].append(each)
-        answers = await asyncio.gather(*[each.answer for each in asked], return_exceptions=True)
-        for answer in answers:
+        if len(windowed) == 1:
+            return [windowed[0][0]] if await self._ask(windowed) else []
+        parts = list(_parts(windowed))
+        asked = [self._ask([windowed[place] for place in part]) for part in parts]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        passed_over: list[int] = []
+        for part, answer in zip(parts, answers, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
-        return [each.message for each, passed_over in zip(asked, answers, strict=True) if passed_over]
+            passed_over += [part[place] for place in answer]
+        return [windowed[place][0] for place in sorted(passed_over)]
+
+    def _ask(self, windowed: Sequence[tuple[Message, float]]) -> asyncio.Future[list[int]]:
+        """Have messages of one stream sent at the end of this turn."""
+        if not self._asked:
+            self._loop.call_soon(self._send)
+        answer: asyncio.Future[list[int]] = self._loop.create_future()
+        self._asked[windowed[0][0].key].append(_Asked(windowed, answer))
+        return answer
 
     def _send(self) -> None:
         """Send all that was asked, of each stream in order."""
         queued, self._asked = self._asked, defaultdict(list)
         for key, asked in queued.items():
-            for part in _parts([each for each in asked if not each.answer.done()]):
+            for calls in _batches([each for each in asked if not each.answer.done()]):
                 try:
-                    self._send_part(key, part)
+                    self._send_batch(key, calls)
                 except BackendError as error:
-                    _fail(part, error)
+                    _fail(calls, error)
 
-    def _send_part(self, key: str, part: Sequence[_Asked]) -> None:
-        args: list[Arg] = [len(part) + _FORGOTTEN]
-        for message, window, _ in part:
-            args += (
-                math.ceil(window * 1000),
-                message.id or new_id(),
-                message.body,
-                _as_text(message.published_at),
-                pack_headers(message.headers),
-            )
+    def _send_batch(self, key: str, calls: Sequence[_Asked]) -> None:
+        args: list[Arg] = [_FORGOTTEN + sum(len(windowed) for windowed, _ in calls)]
+        for windowed, _ in calls:
+            for message, window in windowed:
+                headers = message.headers
+                args += (
+                    math.ceil(window * 1000),
+                    message.id or new_id(),
+                    message.body,
+                    _as_text(message.published_at),
+                    pack_headers(headers) if headers else b"",
+                )
         streams = self._publisher.note([key])
         reply = self._line.run(APPEND_ONCE, (*streams, self._names.ids(key)), args)
-        reply.add_done_callback(lambda reply: _tell(part, reply))
+        reply.add_done_callback(lambda reply: _tell(calls, reply))
         self._publisher.ring(streams)
 
 
-def _tell(part: Sequence[_Asked], reply: asyncio.Future[Any]) -> None:
+def _tell(calls: Sequence[_Asked], reply: asyncio.Future[Any]) -> None:
     if error := reply.exception():
-        _fail(part, error)
+        _fail(calls, error)
         return
-    passed_over = set(reply.result())
-    for place, (_, _, answer) in enumerate(part):
+    places, first = set(reply.result()), 0
+    for windowed, answer in calls:
         if not answer.done():
-            answer.set_result(place in passed_over)
+            answer.set_result([place for place in range(len(windowed)) if first + place in places])
+        first += len(windowed)
 
 
-def _parts(asked: Sequence[_Asked]) -> Iterable[list[_Asked]]:
-    """Split what is asked into parts that fit in a call."""
-    part: list[_Asked] = []
-    size = 0
-    for each in asked:
-        if part and (len(part) == BATCH or size + len(each.message.body) > BATCH_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(each)
-        size += len(each.message.body)
-    if part:
+def _parts(windowed: Sequence[tuple[Message, float]]) -> Iterator[list[int]]:
+    """Split messages, by their places, into parts of one key each that fit in a call."""
+    of_keys: dict[str, list[int]] = defaultdict(list)
+    for place, (message, _) in enumerate(windowed):
+        of_keys[message.key].append(place)
+    for places in of_keys.values():
+        part: list[int] = []
+        size = 0
+        for place in places:
+            length = len(windowed[place][0].body)
+            if part and (len(part) == BATCH or size + length > BATCH_BYTES):
+                yield part
+                part, size = [], 0
+            part.append(place)
+            size += length
         yield part
 
 
-def _fail(part: Iterable[_Asked], error: BaseException) -> None:
+def _batches(asked: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+    """Put together what fits in a call."""
+    batch: list[_Asked] = []
+    count = size = 0
+    for each in asked:
+        n, length = len(each.windowed), sum(len(message.body) for message, _ in each.windowed)
+        if batch and (count + n > BATCH or size + length > BATCH_BYTES):
+            yield batch
+            batch, count, size = [], 0, 0
+        batch.append(each)
+        count, size = count + n, size + length
+    if batch:
+        yield batch
+
+
+def _fail(calls: Iterable[_Asked], error: BaseException) -> None:
     """Fail each with an error of its own, for one that is raised twice mixes its tracebacks."""
-    for _, _, answer in part:
+    for _, answer in calls:
         if not answer.done():
             answer.set_exception(copy(error))

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from abe_router.backend import (
     ACKED,
@@ -16,6 +17,7 @@ from abe_router.backend import (
     Delayed,
     Delivery,
     Died,
+    ExclusiveSubscription,
     Outcome,
     Reason,
     Subscription,
@@ -31,6 +33,7 @@ SHORT = 0.25
 #: A window that does not end in a story, in seconds; some put the clock forward by hours.
 WINDOW = 86_400.0
 
+Handle = TypeVar("Handle", bound=Subscription)
 #: Called where the steps begin that are cut.
 Begin = Callable[[], None]
 
@@ -75,7 +78,19 @@ async def hold(
     backend: Backend, name: Name, begin: Begin = nothing_begins
 ) -> tuple[Subscription, list[Delivery]]:
     """Return a handle that holds all there is; `begin` is called before it fetches."""
-    handle = await backend.subscribe(*name, lease=SHORT)
+    return await held_by(backend, await backend.subscribe(*name, lease=SHORT), begin)
+
+
+async def hold_alone(
+    backend: Backend, name: Name, begin: Begin = nothing_begins
+) -> tuple[ExclusiveSubscription, list[Delivery]]:
+    """Return an exclusive handle that holds all there is; `begin` is called before it fetches."""
+    return await held_by(backend, await backend.subscribe_exclusive(*name, lease=SHORT), begin)
+
+
+async def held_by(backend: Backend, handle: Handle, begin: Begin) -> tuple[Handle, list[Delivery]]:
+    """Let the handle fetch all there is."""
+    name = handle.pattern, handle.group
     counts = next(s for s in await backend.status() if (s.pattern, s.group) == name)
     # Not until nothing comes, for by then a lease may have run out, and what is held comes again.
     expected, held = counts.ready + counts.in_flight + counts.delayed, list[Delivery]()
@@ -83,6 +98,13 @@ async def hold(
     while len(held) < expected:
         held += await handle.fetch(100, 1.0)
     return handle, held
+
+
+async def taken_alone(backend: Backend) -> None:
+    """Of the three, both of one subscription were in the hands of one who had the place and is gone."""
+    await three(backend)
+    await hold_alone(backend, ONE)
+    await asyncio.sleep(SHORT)
 
 
 def letter(delivery: Delivery) -> DeadLetter:
@@ -172,6 +194,17 @@ async def beginning(backend: Backend, begin: Begin) -> None:
 
 def fetching(name: Name) -> Callable[[Backend, Begin], Awaitable[object]]:
     return lambda backend, begin: hold(backend, name, begin)
+
+
+def fetching_alone(name: Name) -> Callable[[Backend, Begin], Awaitable[object]]:
+    return lambda backend, begin: hold_alone(backend, name, begin)
+
+
+async def postponing(backend: Backend, begin: Begin) -> None:
+    handle, held = await hold_alone(backend, ONE)
+    begin()
+    first = [delivery for delivery in held if delivery.message.attempt == 1]
+    assert all(await handle.postpone([(delivery, SHORT) for delivery in first]))
 
 
 async def extending(backend: Backend, begin: Begin) -> None:
@@ -283,6 +316,21 @@ STORIES = (
         "fetch", fetching(ALL), BASE, {**BASE, ALL: comes("m1", "m2", "m3", deliveries=2)}, three, whole=False
     ),
     Story("takeover", fetching(ONE), HELD, {**BASE, ONE: comes("m1", "m2", deliveries=3)}, taken),
+    Story("fetch in order", fetching_alone(ONE), BASE, {**BASE, ONE: comes("m1", "m2", deliveries=2)}, three),
+    Story(
+        "takeover in order",
+        fetching_alone(ONE),
+        HELD,
+        {**BASE, ONE: comes("m1", "m2", deliveries=3)},
+        taken_alone,
+    ),
+    Story(
+        "delay in order",
+        postponing,
+        HELD,
+        {**BASE, ONE: comes("m1", "m2", attempt=2, deliveries=3)},
+        three,
+    ),
     Story("extend", extending, HELD, HELD, three),
     Story("close", closing, HELD, HELD, three),
     Story(

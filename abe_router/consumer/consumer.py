@@ -253,6 +253,7 @@ class Consumer:
         gone = [delivery for delivery in self._paced if delivery in lost]
         self._paced = [delivery for delivery in self._paced if delivery not in lost]
         gone += self._crew.drop(lost)
+        self._wants_fetch.set()  # there is room again, and no worker is done to say so
         if self._ordered is not None:
             self._ordered.forget(gone)
         return gone

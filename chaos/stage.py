@@ -172,7 +172,8 @@ class Stage:
         """Return all that was done, by whomever."""
         lasts, entries = self.longest_block, self.entries()
         blocked = [Affliction(e.at, e.at + lasts, e.pid) for e in entries if e.kind == BLOCKED]
-        return [*self.crew.deaths(), *blocked, *self.afflictions]
+        deaths = self.crew.deaths({entry.pid: entry.at for entry in entries})
+        return [*deaths, *blocked, *self.afflictions]
 
     def entries(self) -> list[Entry]:
         """Return the ledger so far."""

@@ -8,7 +8,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -129,10 +129,13 @@ class Crew:
         """Return those that ended and nobody wanted them to."""
         return [worker for worker in self.all if worker.ended_at and not worker.is_awaited]
 
-    def deaths(self) -> list[Affliction]:
-        """Return when which of them died; to drain is not to die."""
+    def deaths(self, signs: Mapping[int, float]) -> list[Affliction]:
+        """Return when which of them died; to drain is not to die.
+
+        `signs` are the last of life, by pid: who is not killed by us died some time after that.
+        """
         return [
-            Affliction(worker.killed_at or worker.ended_at, worker.ended_at, worker.pid)
+            Affliction(worker.killed_at or signs.get(worker.pid, 0.0), worker.ended_at, worker.pid)
             for worker in self.all
             if worker.ended_at and (worker.killed_at or worker.code not in DRAINED)
         ]

@@ -7,7 +7,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from abe_router.pattern import is_group, is_pattern
 from abe_router.pointer import is_pointer
 from abe_router.retry import RetryPolicy
 from abe_router.route import Route
+from abe_router.threads import Threads
 
 _log = logging.getLogger(__name__)
 

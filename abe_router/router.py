@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 
 from abe_router.backend import Backend
@@ -15,6 +15,7 @@ from abe_router.event import Events, Reloaded
 from abe_router.handler import THREADS
 from abe_router.housekeeping import Housekeeping
 from abe_router.route import Route, RouteTable
+from abe_router.threads import Threads
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Router:
         self._backend, self._events = backend, events
         self._table = table or RouteTable()
         self._seats: dict[str, _Seat] = {}
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="handler")
+        self._threads = Threads(THREADS)
         self._number = 0
         #: Whether it was told to stop, for good.
         self.stopped = False
@@ -104,7 +105,7 @@ class Router:
             await seat.steady()
         await self._housekeeping.stop()
         self._seats.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
         return sum(seat.abandoned for seat in seats)
 
 

@@ -6,8 +6,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,9 +27,6 @@ from abe_router.errors import ConfigError
 from abe_router.log import JSONFormatter, TextFormatter, log_listener, start_logging
 
 _log = logging.getLogger("abe_router")
-
-#: How long threads that have nothing to do may take to end, in seconds.
-THREADS_END = 1.0
 
 
 @as_command(
@@ -136,23 +131,11 @@ def command(
         raise Failure("the backend belongs to one process, not to several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(app.run())
-    if code != OK or _has_stuck_threads():
+    if code != OK:  # what was given up may hold up an exit in good order
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)
     return code
-
-
-def _has_stuck_threads() -> bool:
-    """Say whether a plain handler still runs though its time is up.
-
-    Its thread cannot be stopped, and an exit in good order would wait for it forever.
-    """
-    until = time.monotonic() + THREADS_END
-    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    for thread in others:
-        thread.join(max(0.0, until - time.monotonic()))
-    return any(thread.is_alive() for thread in others)
 
 
 def _worker_command(given: Sequence[str], number: int, line: int, *, caches: bool) -> Sequence[str]:

@@ -1,0 +1,66 @@
+"""Threads for plain handlers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import wait
+
+import pytest
+
+from abe_router.threads import Threads
+
+
+def test_calls_run_side_by_side_up_to_the_limit_and_the_others_after_them():
+    threads, barrier, names = Threads(3), threading.Barrier(3, timeout=5), set()
+
+    def call():
+        names.add(threading.current_thread().name)
+        barrier.wait()
+
+    done, _ = wait([threads.submit(call) for _ in range(30)], timeout=5)
+    assert len(done) == 30
+    assert not any(future.exception() for future in done)
+    assert names == {"handler-1", "handler-2", "handler-3"}
+    threads.shutdown()
+
+
+def test_a_thread_that_is_free_is_used_again():
+    threads = Threads(10)
+    for number in range(5):
+        assert threads.submit(lambda a, *, b: (a, b), number, b=1).result(5) == (number, 1)
+        while not threads._idle._value:
+            pass
+    assert threads._made == 1
+    threads.shutdown()
+
+
+def test_an_error_is_the_callers():
+    threads = Threads(1)
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(5)
+    assert threads.submit(int).result(5) == 0
+    threads.shutdown()
+
+
+def test_after_a_shutdown_what_was_not_begun_is_given_up_and_nothing_is_taken():
+    threads, begun, go = Threads(1), threading.Event(), threading.Event()
+    running = threads.submit(lambda: (begun.set(), go.wait(5)))
+    begun.wait(5)
+    waiting = threads.submit(int)
+    threads.shutdown(cancel_futures=True)
+    threads.shutdown(cancel_futures=True)
+    assert waiting.cancelled()
+    go.set()
+    assert running.result(5)
+    with pytest.raises(RuntimeError):
+        threads.submit(int)
+
+
+def test_a_call_that_never_returns_holds_up_no_exit():
+    code = (
+        "import threading; from abe_router.threads import Threads; began = threading.Event()\n"
+        "Threads(1).submit(lambda: (began.set(), threading.Event().wait()))\nbegan.wait()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0

@@ -96,7 +96,7 @@ async def test_looking_changes_nothing(start):
         (["--maxmemory-policy", "allkeys-lru"], "D320", "warning"),
         (["--maxmemory", "1gb", "--maxmemory-policy", "volatile-lru"], "D320", "ok"),
         (["--maxmemory", "100kb"], "D321", "warning"),
-        (["--bind", "0.0.0.0", "--protected-mode", "no"], "D351", "error"),
+        (["--bind", "0.0.0.0", "--protected-mode", "no"], "D351", "warning"),
     ],
 )
 async def test_a_setting_that_weakens_the_promise_is_told(start, options, code, severity):

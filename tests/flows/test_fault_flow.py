@@ -65,5 +65,6 @@ async def test_an_ack_whose_answer_was_lost_is_refused_when_it_is_repeated_and_n
     backend = Failing(kept=True)
     calls, _ = await handle_one(backend, until=LeaseLost)
     assert calls == [7]
+    assert backend.tries == 3
     (status,) = await backend.status()
     assert (status.ready, status.in_flight, status.delayed, status.dead) == (0, 0, 0, 0)

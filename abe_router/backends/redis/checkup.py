@@ -204,7 +204,7 @@ def _access(server: Server) -> Iterator[Finding]:
     if not server.address.password and (unprotected or not server.is_local):
         yield Finding(
             Symptom.OPEN_TO_ALL,
-            _ERROR,
+            _WARNING,
             "whoever reaches the port may do everything: there is no password",
             "messages can be read, forged and deleted, and often the machine can be taken over",
             "`requirepass` or an ACL user, with the password in the URL",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -26,8 +26,9 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
-#: Reads that were asked for: how many entries of which source at most, and the answer to come.
-Reading = list[tuple[Source, int, asyncio.Future[Any]]]
+#: A read that was asked for: how many entries of which source at most, and the answer to come.
+Asked = tuple[Source, int, asyncio.Future[Any]]
+Reading = list[Asked]
 
 
 class Intake:
@@ -68,13 +69,13 @@ class Intake:
         if agenda.adopt and (found := await self._adopt()):
             return found
         # New messages and old ones take turns, so that neither keeps the other waiting.
-        if agenda.claim and not (agenda.read and self._claimed_last):
+        if agenda.claim and not (agenda.readable and self._claimed_last):
             found = await self._claim(limit)
             self._claimed_last = bool(found)
             if found:
                 return found
         self._claimed_last = False
-        if not agenda.read:
+        if not agenda.readable:
             return []
         reading = self.ask(limit)
         await asyncio.wait([reading[-1][-1]])  # before the last answer come all others
@@ -85,15 +86,19 @@ class Intake:
 
         Raise BackendUnavailable when the line is down.
         """
-        marks, reading = self._agenda.read, Reading()
-        chosen, share = shares(marks, limit)
+        marks, followed, reading = self._agenda.read, self._agenda.followed, Reading()
+        chosen, share = shares((source for source in marks if source not in followed), limit)
         for source in chosen:
-            count = min(share, source.most)
-            command = ("GROUP", source.group, source.consumer, "COUNT", count, "STREAMS", source.stream, ">")
-            reading.append((source, count, self._line.send("XREADGROUP", *command)))
+            reading.append(self.read(source, share, self._line))
             del marks[source]
         self._line.hurry()
         return reading
+
+    def read(self, source: Source, limit: int, line: Line) -> Asked:
+        """Ask over a line for what is new of a source; raise BackendUnavailable when that is down."""
+        count = min(limit, source.most)
+        command = ("GROUP", source.group, source.consumer, "COUNT", count, "STREAMS", source.stream, ">")
+        return source, count, line.send("XREADGROUP", *command)
 
     def accept(self, reading: Reading) -> list[Delivery]:
         """Return what a reading brought, once all its answers are there; raise as `take` does."""
@@ -273,7 +278,7 @@ class Intake:
         return error
 
 
-def shares(marks: Marks, limit: int) -> tuple[Sequence[Source], int]:
+def shares(marks: Iterable[Source], limit: int) -> tuple[Sequence[Source], int]:
     """Return as many sources as the limit allows, those that wait longest, and the fair share of each."""
     chosen = tuple(islice(marks, limit))
     return chosen, limit // len(chosen)

@@ -61,8 +61,10 @@ class Source:
             self.most = max(1, _BYTES // max(size, 1))
 
     def stir(self) -> None:
-        """Note that the stream has something new."""
-        self.agenda.mark(self.agenda.read, [self])
+        """Note that the stream has something new; a read that follows the wait for it finds out by itself."""
+        self.agenda.expected = self
+        if self not in self.agenda.followed:
+            self.agenda.mark(self.agenda.read, [self])
 
 
 Marks = dict[Source, None]  # a set that keeps its order, so that every source has its turn
@@ -88,9 +90,18 @@ class Agenda:
         self.read: Marks = {}
         #: They held nothing new, and have to be seen off to their rest.
         self.rest: Marks = {}
+        #: They are being read already, by a read that follows the wait for them.
+        self.followed: set[Source] = set()
+        #: It had something new last, so it is likely to have something next.
+        self.expected: Source | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.read or self.more_than_reading)
+        return self.readable or self.more_than_reading
+
+    @property
+    def readable(self) -> bool:
+        """Whether there are new messages to look for."""
+        return any(source not in self.followed for source in self.read)
 
     @property
     def more_than_reading(self) -> bool:
@@ -106,3 +117,5 @@ class Agenda:
         """Forget a source."""
         for marks in (self.make, self.restore, self.adopt, self.claim, self.read, self.rest):
             marks.pop(source, None)
+        if self.expected is source:
+            self.expected = None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
+from abe_router.backends.redis.follow_ups import KEPT, FollowUps
 from abe_router.backends.redis.intake import Intake, Reading
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, begin_at, group_name
@@ -24,8 +25,6 @@ from abe_router.pattern import matches
 NEVER = 10**15
 #: How long, in seconds, closing waits for a read that is under way.
 PATIENCE = 2.0
-#: How long, in seconds, what came for a fetch that was given up is kept for the next one.
-_KEEP = 1.0
 
 
 class RedisSubscription(Subscription):
@@ -58,6 +57,7 @@ class RedisSubscription(Subscription):
         self._sources: dict[str, Source] = {}
         self._agenda = Agenda(self._stirred)
         self._intake = Intake(line, sweep, waker, self._agenda, lambda source: lost(self, source))
+        self._follow_ups = FollowUps(self._intake, self._agenda, waker, self._followed)
         self._settlement = Settlement(line, names, sweep, publisher, self._sources)
         self._limit = 1
         self._reading: Reading | None = None
@@ -93,6 +93,8 @@ class RedisSubscription(Subscription):
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
         ask = wait <= 0  # who does not wait is not told of what comes, so has to ask
+        if ask:
+            await self._follow_ups.end(PATIENCE)
         while True:
             self._collect()
             if self._closed:
@@ -109,6 +111,8 @@ class RedisSubscription(Subscription):
                     self._begin()
                 elif self._loop.time() >= deadline:
                     return []
+                else:
+                    self._follow_ups.offer(limit)
             await self._sleep(None if self._under_way else deadline)
 
     def interrupt(self) -> None:
@@ -128,6 +132,7 @@ class RedisSubscription(Subscription):
             return
         self._closed = True
         self._wake()
+        await self._follow_ups.end(PATIENCE)
         if self._under_way:
             await asyncio.wait([self._under_way], timeout=PATIENCE)
         self._let_go()
@@ -150,6 +155,7 @@ class RedisSubscription(Subscription):
 
     def _begin(self) -> None:
         """Begin a round; mere reading, which most is, goes without a task and the turns it takes."""
+        self._follow_ups.withdraw()  # what two read at once might be handed out in the wrong order
         if self._line.up and not self._agenda.more_than_reading:
             with suppress(BackendUnavailable):
                 self._reading = self._intake.ask(self._limit)
@@ -160,8 +166,19 @@ class RedisSubscription(Subscription):
 
     def _stirred(self) -> None:
         """There is more on the agenda: whoever waits in a fetch has it done at once."""
-        if self._waiter and not self._under_way:
+        if self._waiter and not self._under_way and self._agenda:
             self._begin()
+
+    def _followed(self, found: list[Delivery], usable: bool) -> None:
+        """Take in what a read brought that followed the wait."""
+        if found and (self._closed or not usable):
+            self._returning = self._loop.create_task(self._release(found))
+        elif found:
+            self._arrived += found
+            if self._waiter is None:
+                self._keep()
+            self._wake()
+        self._stirred()
 
     def _landed(self, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():
@@ -179,9 +196,9 @@ class RedisSubscription(Subscription):
         reading, self._reading = self._reading, None
         done, self._round = self._round, None
         if reading:
-            self._arrived = self._intake.accept(reading)
+            self._arrived += self._intake.accept(reading)
         elif done:
-            self._arrived = done.result()
+            self._arrived += done.result()
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
         """Return what has arrived, up to the limit."""
@@ -192,7 +209,7 @@ class RedisSubscription(Subscription):
 
     def _keep(self) -> None:
         """Keep what has arrived for a while, but not so long that it may be somebody else's by then."""
-        self._loop.call_later(min(_KEEP, self._lease / 2), self._hand_back)
+        self._loop.call_later(min(KEPT, self._lease / 2), self._hand_back)
 
     def _hand_back(self) -> None:
         """Hand back what nobody fetched, so that it need not wait for its lease to run out."""
@@ -220,9 +237,11 @@ class RedisSubscription(Subscription):
             await self._waiter
         finally:
             self._waiter = None
+            self._follow_ups.withdraw()
             if timer:
                 timer.cancel()
 
     def _wake(self) -> None:
+        self._follow_ups.withdraw()
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)

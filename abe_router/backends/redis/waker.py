@@ -8,7 +8,7 @@ group has got to, whether or not a fetch is waiting, and waiting costs nothing u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -23,6 +23,8 @@ BLOCK = 5.0
 _PACE = 1e-5
 #: How long, in seconds, those who were woken have to read and come back before the XREAD goes out without.
 _RETURN = 0.002
+#: Most sources that are remembered as woken last.
+_REMEMBERED = 8
 #: Time between two tries to interrupt the XREAD while the other connection is down, in seconds.
 _RETRY = 0.1
 
@@ -52,6 +54,8 @@ class Waker:
         self._armed_at = 0.0
         self._poke: asyncio.TimerHandle | None = None
         self._away: set[Resting] = set()
+        self._woken: set[Resting] = set()
+        self._behind: dict[Resting, Callable[[Line], None]] = {}
         self._returned = asyncio.Event()
 
     def rest(self, source: Resting) -> None:
@@ -62,7 +66,7 @@ class Waker:
             self._returned.set()
         self._changed.set()
         if self._blocked and self._poke is None:
-            self._poke = self._loop.call_at(self._next_wait(), self._unblock)
+            self._poke = self._loop.call_at(self._next_wait(), self.unblock)
 
     def forget(self, source: Resting) -> None:
         """Let the source be."""
@@ -70,6 +74,20 @@ class Waker:
             sources.discard(source)
             if not sources:
                 del self._resting[source.stream]
+
+    def rests(self, source: Resting) -> bool:
+        """Say whether the source waits to be woken."""
+        return source in self._resting.get(source.stream, ())
+
+    def behind(self, source: Resting, send: Callable[[Line], None]) -> None:
+        """Have something sent behind the wait, this one or the next, so that it is done when the wait ends.
+
+        Not for those who were not woken last: most likely they are not next.
+        """
+        if self._blocked and source in self._woken and self.rests(source):
+            send(self._line)
+        elif source in self._woken:
+            self._behind[source] = send
 
     def ring(self, streams: Iterable[str]) -> None:
         """Wake those who rest on one of the streams: it is about to get something new."""
@@ -111,14 +129,21 @@ class Waker:
         self._armed_at = self._loop.time()
         self._blocked = True
         try:
-            answer = await self._line.send(
+            waiting = self._line.send(
                 "XREAD", "COUNT", 1, "BLOCK", int(BLOCK * 1000), "STREAMS", *streams, *positions
             )
+            behind, self._behind = self._behind, {}
+            for source, send in behind.items():
+                if self.rests(source):
+                    send(self._line)
+            answer = await waiting
         finally:
             self._blocked = False
             if self._poke:
                 self._poke.cancel()
                 self._poke = None
+        if answer:
+            self._woken.clear()
         for stream, entries in answer or ():
             self._wake(stream.decode(), order(entries[0][0]))
         if self._away:
@@ -126,6 +151,8 @@ class Waker:
 
     def _wake(self, stream: str, newest: tuple[int, int]) -> None:
         for source in tuple(self._resting.get(stream, ())):
+            if len(self._woken) < _REMEMBERED:
+                self._woken.add(source)
             if order(source.position) < newest:
                 self.forget(source)
                 self._away.add(source)
@@ -142,17 +169,17 @@ class Waker:
     def _next_wait(self) -> float:
         return self._armed_at + _PACE * len(self._resting)
 
-    def _unblock(self) -> None:
+    def unblock(self) -> None:
         """Have the server answer now, so that the next XREAD names everyone who rests."""
         if self._blocked and self._other.up:
             self._other.send("CLIENT", "UNBLOCK", self._line.client_id).add_done_callback(self._unblocked)
         elif self._blocked:
-            self._poke = self._loop.call_later(_RETRY, self._unblock)
+            self._poke = self._loop.call_later(_RETRY, self.unblock)
 
     def _unblocked(self, answer: asyncio.Future[int]) -> None:
         if self._blocked and (answer.cancelled() or answer.exception() or not answer.result()):
             # The two connections race: this one was there before the server had begun to wait.
-            self._poke = self._loop.call_later(_RETURN, self._unblock)
+            self._poke = self._loop.call_later(_RETURN, self.unblock)
 
 
 def _lowest(sources: Iterable[Resting]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -202,3 +203,26 @@ def pytester_run(routes):
         return done.stdout + done.stderr
 
     return run
+
+
+def test_a_handler_that_never_returns_holds_up_neither_the_test_nor_the_end_of_its_process(tmp_path):
+    (tmp_path / "stuck_handlers.py").write_text(
+        "import threading\nbegan = threading.Event()\n"
+        "def stuck(order):\n    began.set()\n    threading.Event().wait()\n"
+    )
+    (tmp_path / "routes.yaml").write_text(
+        "routes: {orders.created: {consumers: {billing: 'stuck_handlers:stuck'}}}"
+    )
+    code = (
+        "import asyncio\nfrom abe_router.testing import TestRouter\n"
+        "async def main():\n"
+        "    async with TestRouter('routes.yaml') as router:\n"
+        "        await router.publish('orders.created', 1)\n"
+        "        import stuck_handlers\n"
+        "        await asyncio.to_thread(stuck_handlers.began.wait)\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any, Self
 from abe_router.backend import DeadLetter
 from abe_router.config import Loader
 from abe_router.event import Event, Events
-from abe_router.handler import Handler, handler_from
+from abe_router.handler import THREADS, Handler, handler_from
 from abe_router.message import Message
 from abe_router.publish import publish
 from abe_router.retry import GiveUp, RetryPolicy, TryAgain
 from abe_router.route import Batch, Route, RouteTable
 from abe_router.router import Router
 from abe_router.testing.recording import RecordingBackend
+from abe_router.threads import Threads
 
 #: How long a batch waits for more messages at most, in seconds.
 LONGEST_WAIT = 0.05
@@ -66,6 +68,7 @@ class TestRouter:
         substitutes = {name: handler_from(function) for name, function in (handlers or {}).items()}
         if unknown := substitutes.keys() - table.by_name.keys():
             raise KeyError(f"no route {min(unknown)}; there are: {', '.join(table.by_name)}")
+        self._threads = Threads(THREADS)
         self._calls: dict[str, list[Call]] = {name: [] for name in table.by_name}
         self.table: RouteTable = replace(
             table, routes=tuple(self._prepared(route, substitutes) for route in table.routes)
@@ -121,12 +124,16 @@ class TestRouter:
 
     async def __aexit__(self, *_: object) -> None:
         await self._router.stop(0.0)
+        self._threads.shutdown()
         await self.backend.close()
 
     def _prepared(self, route: Route, substitutes: Mapping[str, Handler]) -> Route:
         handler = substitutes.get(route.name, route.handler)
         recording = replace(
-            handler, call=_recording(handler, self._calls[route.name]), is_async=True, wants_message=True
+            handler,
+            call=_recording(handler, self._calls[route.name], self._threads),
+            is_async=True,
+            wants_message=True,
         )
         batch = route.batch and Batch(route.batch.size, min(route.batch.wait, LONGEST_WAIT))
         retry = _AtOnce(**asdict(route.retry))
@@ -150,7 +157,7 @@ class _AtOnce(RetryPolicy):
         return TryAgain(0.0) if isinstance(decision, TryAgain) else decision
 
 
-def _recording(handler: Handler, calls: list[Call]) -> Callable[..., Any]:
+def _recording(handler: Handler, calls: list[Call], threads: Threads) -> Callable[..., Any]:
     """Return a function that calls the handler and notes what it got and what came of it.
 
     What a batch handler returns, or raises, is noted at each message of the batch.
@@ -164,7 +171,8 @@ def _recording(handler: Handler, calls: list[Call]) -> Callable[..., Any]:
             if handler.is_async:
                 result = await handler.call(*arguments)
             else:
-                result = await asyncio.to_thread(handler.call, *arguments)
+                loop, run = asyncio.get_running_loop(), copy_context().run
+                result = await loop.run_in_executor(threads, run, handler.call, *arguments)
                 result = await result if inspect.isawaitable(result) else result
         except BaseException as error:
             for each in noted:

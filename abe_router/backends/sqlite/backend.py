@@ -105,10 +105,11 @@ class SQLiteBackend(Backend):
 
         Raise PayloadUnencodable when an id or header is not Unicode text.
         """
+        worker = self._started()
         rows = [ids.Windowed(log.encode(message), window) for message, window in windowed]
         passed_over: list[Message] = []
         for begin in range(0, len(rows), _CHUNK):
-            places = await self._write(partial(ids.append, messages=rows[begin : begin + _CHUNK]))
+            places = await worker.append_once(rows[begin : begin + _CHUNK])
             passed_over += [windowed[begin + place][0] for place in places]
         return passed_over
 

@@ -12,12 +12,18 @@ from abe_router.backends.sqlite.database import Database
 #: Most ids that are forgotten in one transaction beyond as many as it adds.
 PAGE = 500
 
-#: By number of ids, the statement that remembers them. A row that is due is as good as none. `RETURNING`
-#: names each row that is written, so of several messages with one id, in whatever process, one.
+#: By number of ids, the statement that says which are remembered, as their places in one row: after each row
+#: the thread must win the interpreter's lock back.
+_KNOWN = {
+    size: "WITH asked (place, kid, id) AS (VALUES "  # noqa: S608  only numbers and marks follow
+    + ", ".join(f"({place}, ?, ?)" for place in range(size))
+    + ") SELECT group_concat(place) FROM asked JOIN ids USING (kid, id) WHERE until > ?"
+    for size in log.SIZES
+}
+#: By number of ids, the statement that remembers them; what is due to be forgotten may still be there.
 _REMEMBER = {
-    size: "INSERT INTO ids (kid, id, until) VALUES "  # noqa: S608  only marks follow
+    size: "INSERT OR REPLACE INTO ids (kid, id, until) VALUES "  # noqa: S608  only marks follow
     + ", ".join(["(?, ?, ?)"] * size)
-    + " ON CONFLICT DO UPDATE SET until = excluded.until WHERE until <= ? RETURNING kid, id"
     for size in log.SIZES
 }
 
@@ -31,37 +37,49 @@ class Windowed(NamedTuple):
 
 def append(database: Database, messages: Sequence[Windowed]) -> list[int]:
     """Add those messages whose id is not remembered; return the places of the others."""
-    named = [
-        (database.keys.number(database.connection, message[0]), message[2], window)
-        for message, window in messages
-    ]
-    new = _remember(database, [each for each in named if each[2]])
-    kept: list[log.Encoded] = []
-    passed_over: list[int] = []
-    for place, (kid, id, window) in enumerate(named):
-        if window and (kid, id) not in new:
-            passed_over.append(place)
-            continue
+    number, connection = database.keys.number, database.connection
+    named = {
+        place: (number(connection, message[0]), message[2])
+        for place, (message, window) in enumerate(messages)
+        if window
+    }
+    known = _known(database, list(dict.fromkeys(named.values())))
+    new: dict[tuple[int, str], float] = {}
+    passed_over, kept, now = [], [], time.time()
+    for place, (message, window) in enumerate(messages):
         if window:
-            new.remove((kid, id))  # of several with one id the first is kept
-        kept.append(messages[place].message)
+            name = named[place]
+            if name in known or name in new:
+                passed_over.append(place)
+                continue
+            new[name] = now + window
+        kept.append(message)
     log.append(database, kept)
+    _remember(database, [(*name, until) for name, until in new.items()])
+    if named:
+        forget(database, len(named) + PAGE)
     return passed_over
 
 
-def _remember(database: Database, named: Sequence[tuple[int, str, float]]) -> set[tuple[int, str]]:
-    """Remember ids of keys, each for so many seconds; return those that were not remembered yet."""
-    begin, now, new = 0, time.time(), set[tuple[int, str]]()
-    while left := len(named) - begin:
+def _known(database: Database, names: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Return those of the ids, each of a key, that are remembered."""
+    begin, now, known = 0, time.time(), set[tuple[int, str]]()
+    while left := len(names) - begin:
         size = log.at_once(left)
-        values: list[object] = []
-        for kid, id, window in named[begin : begin + size]:
-            values += (kid, id, now + window)
-        new.update(database.execute(_REMEMBER[size], [*values, now]).fetchall())
+        values = [value for name in names[begin : begin + size] for value in name]
+        (places,) = database.execute(_KNOWN[size], [*values, now]).fetchone()
+        known.update(names[begin + int(place)] for place in (places or "").split(",") if place)
         begin += size
-    if named:
-        forget(database, len(named) + PAGE)
-    return new
+    return known
+
+
+def _remember(database: Database, rows: Sequence[tuple[int, str, float]]) -> None:
+    """Remember ids of keys, each until a time."""
+    begin = 0
+    while left := len(rows) - begin:
+        size = log.at_once(left)
+        database.execute(_REMEMBER[size], [value for row in rows[begin : begin + size] for value in row])
+        begin += size
 
 
 def is_any_due(database: Database) -> bool:

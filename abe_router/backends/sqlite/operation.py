@@ -11,6 +11,7 @@ from abe_router.backend import Delivery
 from abe_router.backends.sqlite import lease
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.group import Group
+from abe_router.backends.sqlite.ids import Windowed
 from abe_router.backends.sqlite.log import Encoded
 
 T = TypeVar("T")
@@ -55,6 +56,17 @@ class Append(Asked[None]):
     """Messages for the log; those of several appends are added together."""
 
     def __init__(self, messages: Sequence[Encoded], future: asyncio.Future[None]) -> None:
+        super().__init__(future)
+        self.messages = messages
+
+
+class AppendOnce(Asked[list[int]]):
+    """Messages for the log unless their ids are remembered; the result are the places of those that are.
+
+    Those of several are looked up and added together.
+    """
+
+    def __init__(self, messages: Sequence[Windowed], future: asyncio.Future[list[int]]) -> None:
         super().__init__(future)
         self.messages = messages
 

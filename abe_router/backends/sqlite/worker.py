@@ -9,16 +9,16 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from abe_router.backends.sqlite import log
+from abe_router.backends.sqlite import ids, log
 from abe_router.backends.sqlite.database import Database, is_busy
 from abe_router.backends.sqlite.lease import Claim
 from abe_router.backends.sqlite.log import Encoded
-from abe_router.backends.sqlite.operation import Append, Asked, Fetch, Operation
+from abe_router.backends.sqlite.operation import Append, AppendOnce, Asked, Fetch, Operation
 from abe_router.backends.sqlite.waiting import Waiting
 from abe_router.backends.sqlite.watch import Watch
 from abe_router.errors import BackendError, BackendUnavailable
@@ -68,6 +68,12 @@ class Worker:
         """Have the messages added to the log; return the future of their being kept."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.put(Append(messages, future))
+        return future
+
+    def append_once(self, messages: Sequence[ids.Windowed]) -> asyncio.Future[list[int]]:
+        """Have the messages added whose ids are not remembered; return the future of the others' places."""
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self.put(AppendOnce(messages, future))
         return future
 
     def put(self, asked: Asked[Any]) -> None:
@@ -211,6 +217,8 @@ class Worker:
         with database.writing():
             log.append(database, [message for each in appends for message in each.messages])
             results: list[_Ended] = [(each, None, None) for each in appends]
+            if once := [each for each in asked if isinstance(each, AppendOnce)]:
+                results += _append_once(database, once)
             results += [(each, each.run(database), None) for each in asked if isinstance(each, Operation)]
             for fetch in self._waiting.hear(database.news, database.keys):
                 self._waiting.remove(fetch)
@@ -263,6 +271,16 @@ class Worker:
         for loop, part in by_loop.items():
             with suppress(RuntimeError):  # the loop is closed: nobody is left to hear of it
                 loop.call_soon_threadsafe(_tell, part)
+
+
+def _append_once(database: Database, asked: Sequence[AppendOnce]) -> Iterator[_Ended]:
+    """Add what is not remembered, of all together; yield for each the places of its own that are."""
+    passed_over = set(ids.append(database, [message for each in asked for message in each.messages]))
+    first = 0
+    for each in asked:
+        size = len(each.messages)
+        yield each, [place for place in range(size) if first + place in passed_over], None
+        first += size
 
 
 def _tell(ended: Iterable[_Ended]) -> None:

@@ -42,6 +42,7 @@ class Shop:
         self.ended: dict[str, list[int]] = defaultdict(list)
         self.numbers: dict[str, list[int]] = defaultdict(list)
         self.failures: dict[int, int] = defaultdict(int)
+        self.latest: dict[str, int] = defaultdict(int)
         self.wrong: list[str] = []
         self.attempts = 0
         self.news = asyncio.Event()
@@ -70,6 +71,9 @@ class Shop:
         before = [each for each in self.numbers[value] if each < number]
         if missing := [each for each in before if each not in self.ended[value]]:
             self.wrong.append(f"{value}: {number} began before {missing} had ended")
+        if number < self.latest[value]:
+            self.wrong.append(f"{value}: {number} began after {self.latest[value]}")
+        self.latest[value] = number
         for _ in range(turns):
             await asyncio.sleep(0)
         self.failures[number] += 1
@@ -87,6 +91,7 @@ class Shop:
     def start(self) -> None:
         events = Events([((Handled, DeadLettered), self.heard)])
         consumer = Consumer(self.route, self.backend, events, table="", threads=THREADS)
+        consumer._lookahead.depth = 8  # as if the handlers had kept up for long
         self.running.append((consumer, asyncio.create_task(consumer.run())))
 
     async def mishap(self, what: str) -> None:

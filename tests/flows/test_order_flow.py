@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from abe_router.errors import Reject
-from abe_router.event import DeadLettered, Handled, Retried
+from abe_router.backend import ACKED
+from abe_router.errors import Reject, Retry
+from abe_router.event import DeadLettered, Handled, LeaseLost, Retried
 from abe_router.retry import RetryPolicy
 
 from .conftest import Running, make_route, within
@@ -87,3 +88,71 @@ async def test_a_dead_letter_lets_its_value_go_on(running: Running):
     await running.log.wait_for(Handled, 2)
     assert done == [1, 2]
     assert len(running.log.of(DeadLettered)) == 1
+
+
+async def test_nothing_more_is_started_once_an_outcome_was_refused(running: Running):
+    began: list[str] = []
+    go_on = asyncio.Semaphore(0)
+
+    async def charge(payload):
+        began.append(payload["customer"]["id"])
+        await go_on.acquire()
+
+    await running.route(make_route(charge, order_by="/customer/id", concurrency=1))
+    consumer = running.router.consumers[ROUTE]
+    consumer._lookahead.depth = 8  # as if the handlers had kept up for long
+    await running.publish("orders.created", *(order(c, 0) for c in "abcd"))
+    async with within(5):
+        while consumer._crew.waiting < 3:
+            await asyncio.sleep(0)
+    group = running.backend._groups["orders.created", "billing"]
+    group.place = group.place[0], 0.0  # as if a server had forgotten who has it
+    rival = await running.backend.subscribe_exclusive("orders.created", "billing")
+    taken = await rival.fetch(10, 5.0)
+    assert len(taken) == 4
+    await rival.settle([(delivery, ACKED) for delivery in taken])
+    go_on.release()  # the next one begins before anyone is told of the first
+    await running.log.wait_for(LeaseLost)
+    go_on.release()
+    await running.log.wait_for(LeaseLost, 4)
+    assert began == ["a", "b"]
+    await rival.close()
+    go_on.release()
+    await running.publish("orders.created", order("e", 0))
+    await running.log.wait_for(Handled)
+    assert began == ["a", "b", "e"]
+
+
+async def test_an_edit_keeps_the_order_and_the_time_of_a_retry(running: Running):
+    began: list[tuple[int, float]] = []
+
+    async def charge(payload, message):
+        began.append((payload["number"], asyncio.get_running_loop().time()))
+        if payload["number"] == 0 and message.attempt == 1:
+            raise Retry("later", after=0.3)
+
+    await running.route(make_route(charge, order_by="/customer/id"))
+    await running.publish("orders.created", *(order("a", n) for n in range(3)))
+    await running.log.wait_for(Retried)
+    await running.route(make_route(charge, order_by="/customer/id", concurrency=3))
+    await running.log.wait_for(Handled, 3)
+    assert [number for number, _ in began] == [0, 0, 1, 2]
+    assert began[1][1] - began[0][1] >= 0.29
+
+
+async def test_what_killed_a_process_takes_nothing_else_to_the_dead_letters(running: Running):
+    """Those behind it were in hand each time as well."""
+    await running.publish("orders.created", *(order("a", n) for n in range(30)))
+    for nth in range(3):  # each takes what it is given and is never heard of again
+        killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
+        assert await killed.fetch(1 if nth else 30, 5.0)
+    done: list[int] = []
+
+    async def charge(payload):
+        done.append(payload["number"])
+
+    await running.route(make_route(charge, order_by="/customer/id", max_deliveries=3))
+    await running.log.wait_for(Handled, 29)
+    assert done == list(range(1, 30))
+    (letter,) = await running.backend.dead_letters("orders.created", "billing")
+    assert letter.reason.kind == "max_deliveries"

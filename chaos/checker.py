@@ -17,9 +17,12 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
+from chaos.plan import LANES, STEPS
 
 #: The groups that get what is published, and the one that gets what the first of them emits.
 GROUPS, EMITTER, FOLLOWER = ("loop", "thread"), "loop", "follow"
+#: The group that gets steps, in the order of their lanes.
+ORDERED = "ordered"
 #: The number of a message that nobody published or began.
 NOBODY = -1
 #: Outcomes after which a message never comes again.
@@ -71,6 +74,8 @@ class Finding:
     bound: int = 0
     #: Those of them that nothing permits.
     unexplained: Sequence[tuple[int, str]] = ()
+    #: Steps that began before the one before them in their lane was done with.
+    disordered: Sequence[tuple[int, str]] = ()
     #: Emitted more than once by one message.
     doubled: Sequence[tuple[int, str]] = ()
     #: Settled for good more than once, and settled by a worker after another had begun with the same
@@ -91,6 +96,7 @@ class Finding:
         kinds = {
             "lost": self.lost,
             "doubled without a reason": self.unexplained,
+            "out of order": self.disordered,
             "emitted twice": self.doubled,
             "settled twice": self.settled_twice,
             "settled by who had lost the lease": self.settled_late,
@@ -141,6 +147,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self._ended_at: dict[tuple[object, ...], float] = {}
+        self._began_at: dict[int, float] = {}
         self._kept = defaultdict[_Place, list[Told]](list)
         for word in sorted(self.told, key=lambda word: word.at):
             self._kept[word.message, word.group, word.attempt].append(word)
@@ -154,9 +161,11 @@ class _Run:
             self.accepted[entry.number] = entry.at
         elif entry.kind == STARTED:
             self.starts[entry.message, entry.group, entry.attempt].append(entry)
+            if entry.group == ORDERED:
+                self._began_at.setdefault(entry.number, entry.at)
         elif entry.kind == ENDED:
             self.ended.add((entry.number, entry.group))
-            self._ended_at[entry[2:6]] = entry.at
+            self._ended_at.setdefault(entry[2:6], entry.at)
 
     def put_right(self) -> None:
         """Put what a worker noted late, as it was stopped, to when that was: one for each free place at most.
@@ -190,6 +199,7 @@ class _Run:
             duplicates=duplicates,
             bound=bound,
             unexplained=unexplained,
+            disordered=self._disordered(),
             doubled=self._doubled(),
             settled_twice=self._settled_twice(),
             settled_late=self._settled_late(),
@@ -214,10 +224,22 @@ class _Run:
     def _expected(self, dead: Collection[tuple[int, str]]) -> Iterable[tuple[int, str]]:
         """Yield what must have happened: every group handles what was accepted, and what was emitted."""
         for number in self.accepted:
-            for group in GROUPS:
+            for group in GROUPS if number < STEPS else (ORDERED,):
                 yield number, group
             if (number, EMITTER) in self.ended and (number, EMITTER) not in dead:
                 yield number, FOLLOWER
+
+    def _disordered(self) -> list[tuple[int, str]]:
+        """Return the steps that began too early."""
+        done = dict[int, float]()
+        for place, starts in self.starts.items():
+            for start, following in zip_longest(starts, starts[1:]):
+                word = self._word(place, start, following)
+                ended = self._ended_at.get(start[2:6], math.inf)
+                if place[1] == ORDERED and word and word.outcome == HANDLED:
+                    done[start.number] = min(done.get(start.number, math.inf), ended)
+        early = [n for n, at in self._began_at.items() if at < done.get(n - LANES, 0.0)]
+        return [(number, ORDERED) for number in sorted(early) if number - LANES in self.accepted]
 
     def _doubled(self) -> list[tuple[int, str]]:
         """Return the messages of which the follower got several."""

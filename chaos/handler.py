@@ -76,6 +76,14 @@ async def follow(payload: Payload, message: Message) -> None:
     _ledger().note(ENDED, payload["n"], message.id, "follow", message.attempt)
 
 
+async def step(payload: Payload, message: Message) -> None:
+    """Handle what must be handled in order."""
+    _ledger().note(STARTED, payload["n"], message.id, "ordered", message.attempt)
+    _misbehave(payload, message, "ordered")
+    await asyncio.sleep(payload["ms"] / 1000)
+    _ledger().note(ENDED, payload["n"], message.id, "ordered", message.attempt)
+
+
 async def look_on(payload: Payload) -> None:
     """Handle for groups that come and go with edits; nobody counts what they get."""
 

@@ -30,10 +30,17 @@ POISONOUS: Mix = {"poison": 300}
 DOOMED = frozenset({"fail", "reject", "poison"})
 
 
+#: Messages from this number on are steps: those of one lane are handled in order, and kept once each.
+STEPS, LANES = 1_000_000, 4
+#: Handlers of steps only fail, and that in time to succeed.
+_STEP_MIX: Mix = {"raise": 20}
+
+
 class Payload(TypedDict):
-    """A message: its number, what its handler does, and for how many milliseconds it works."""
+    """A message: its number, its lane, what its handler does, and for how many milliseconds it works."""
 
     n: int
+    lane: int
     do: str
     ms: float
 
@@ -41,10 +48,16 @@ class Payload(TypedDict):
 def payload(seed: int, number: int, mix: Mix) -> Payload:
     """Return message `number` of the run."""
     draw = random.Random(f"{seed}/{number}")
+    mix = mix if number < STEPS else _STEP_MIX
     # Each at a place of its own in every so many messages, so that even a short run meets all of them.
     deeds = [deed for deed, among in mix.items() if number % among == _place(seed, deed, among)]
     deed = draw.choice(deeds) if deeds else "work"
-    return {"n": number, "do": deed, "ms": round(draw.uniform(*WORK), 1)}
+    return {"n": number, "lane": lane(number), "do": deed, "ms": round(draw.uniform(*WORK), 1)}
+
+
+def lane(number: int) -> int:
+    """Return the lane of a step; the next step of it has a number that is larger by LANES."""
+    return number % LANES
 
 
 def _place(seed: int, deed: str, among: int) -> int:

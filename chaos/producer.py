@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,10 @@ from abe_router import BackendError, Router
 from chaos import plan
 from chaos.ledger import ACCEPTED, ASKED, Ledger
 
-#: The key under which everything is published.
-KEY = "chaos.work"
+#: The key under which messages are published, and that of steps.
+KEY, STEP = "chaos.work", "chaos.step"
+#: How long a lane waits between two steps, and before it publishes one again, in seconds.
+PACE, AGAIN = 0.1, 0.05
 #: How many publishes may be under way.
 _MOST = 50
 
@@ -23,10 +26,14 @@ class Producer:
     """Publishes message after message from `first` on; each is noted before, and once it is accepted.
 
     A publish that fails is not repeated: nobody knows whether it was kept, and the next number goes on.
+    Steps are repeated until they are accepted, for their key keeps each id once; `steps` has the first of
+    each lane.
     """
 
-    def __init__(self, router: Router, ledger: Ledger, *, seed: int, first: int, mix: plan.Mix) -> None:
-        self._router, self._ledger = router, ledger
+    def __init__(
+        self, router: Router, ledger: Ledger, *, seed: int, first: int, steps: Sequence[int], mix: plan.Mix
+    ) -> None:
+        self._router, self._ledger, self._steps = router, ledger, steps
         self._seed, self._next, self._mix = seed, first, mix
         self._under_way = asyncio.Semaphore(_MOST)
         self.ending = asyncio.Event()
@@ -36,6 +43,8 @@ class Producer:
         loop = asyncio.get_running_loop()
         began, count = loop.time(), -burst
         async with asyncio.TaskGroup() as publishing:
+            for first in self._steps:
+                publishing.create_task(self._walk(first))
             while not self.ending.is_set():
                 await self._under_way.acquire()
                 publishing.create_task(self._publish(self._next))
@@ -54,6 +63,24 @@ class Producer:
         finally:
             self._under_way.release()
 
+    async def _walk(self, number: int) -> None:
+        """Publish the steps of a lane, one after the other."""
+        while not self.ending.is_set():
+            self._ledger.note(ASKED, number, str(number))
+            while not (accepted := await self._publish_step(number)) and not self.ending.is_set():
+                await asyncio.sleep(AGAIN)
+            if accepted:
+                self._ledger.note(ACCEPTED, number, str(number))
+            number += plan.LANES
+            await asyncio.sleep(PACE)
+
+    async def _publish_step(self, number: int) -> bool:
+        try:
+            await self._router.publish(STEP, plan.payload(self._seed, number, self._mix))
+        except BackendError:
+            return False
+        return True
+
 
 async def main() -> None:
     """Publish until SIGTERM."""
@@ -62,13 +89,19 @@ async def main() -> None:
     parser.add_argument("--routes", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--first", type=int, required=True)
+    parser.add_argument("--steps", type=int, nargs="*", required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--burst", type=int, required=True)
     parser.add_argument("--mix", type=msgspec.json.decode, required=True)
     given = parser.parse_args()
     async with Router.from_file(given.routes, consume=False, watch=False) as router:
         producer = Producer(
-            router, Ledger(given.folder / "ledger"), seed=given.seed, first=given.first, mix=given.mix
+            router,
+            Ledger(given.folder / "ledger"),
+            seed=given.seed,
+            first=given.first,
+            steps=given.steps,
+            mix=given.mix,
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, producer.ending.set)
         await producer.run(given.rate, given.burst)

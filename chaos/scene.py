@@ -54,7 +54,12 @@ routes:
     consumers:
       loop: {{handler: 'chaos.handler:work', emit: chaos.done}}
       thread: chaos.handler:work_in_thread
-{guests}  chaos.done:
+{guests}  chaos.step:
+    id: /n
+    dedupe: 1h
+    consumers:
+      ordered: {{handler: 'chaos.handler:step', order_by: /lane}}
+  chaos.done:
     consumers:
       follow: chaos.handler:follow
 """

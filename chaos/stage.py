@@ -40,7 +40,8 @@ class Setup:
     """How a stage is set; `lease` is in seconds, `redis` are options of redis.conf.
 
     `mix` is what handlers do. A `proxied` server is reached through a proxy. `program` runs in place of
-    `abe-router serve`; with `children` each of the `workers` is a supervisor with so many.
+    `abe-router serve`; with `children` each of the `workers` is a supervisor with so many. Unless `ordered`
+    no steps are published, for what consumes keeps no order.
     """
 
     lease: float = 2.0
@@ -52,6 +53,7 @@ class Setup:
     workers: int = 2
     program: Path | None = None
     children: int = 0
+    ordered: bool = True
 
 
 class Stage:
@@ -143,7 +145,7 @@ class Stage:
     async def _produce(self) -> None:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            first = max((entry.number for entry in self.entries() if entry.kind == ASKED), default=-1) + 1
+            first = max(self._asked(), default=-1) + 1
             words: list[Any] = [
                 sys.executable,
                 "-m",
@@ -153,6 +155,7 @@ class Stage:
                 self._published,
             ]
             words += ["--seed", self._seed, "--first", first, "--mix", json.dumps(dict(self.setup.mix))]
+            words += ["--steps", *self._next_steps()]
             words += ["--rate", RATE, "--burst", 0 if self.producers else BURST]
             producer = Process([str(word) for word in words], {}, self.folder / "producer.log")
             await producer.start()
@@ -181,8 +184,22 @@ class Stage:
 
     def misdeeds(self) -> int:
         """Return of how many messages, so far, the handlers do more than work."""
-        asked = (entry.number for entry in self.entries() if entry.kind == ASKED)
-        return sum(plan.payload(self._seed, number, self.setup.mix)["do"] != "work" for number in asked)
+        deeds = (plan.payload(self._seed, number, self.setup.mix)["do"] for number in self._asked())
+        return sum(deed != "work" for deed in deeds)
+
+    def _asked(self) -> set[int]:
+        """Return the numbers of the messages that were asked for, without the steps."""
+        return {e.number for e in self.entries() if e.kind == ASKED and e.number < plan.STEPS}
+
+    def _next_steps(self) -> list[int]:
+        """Return the next step of each lane: the last one, if nobody knows whether it was accepted."""
+        following = {lane: plan.STEPS + lane for lane in range(plan.LANES)}
+        for entry in self.entries():
+            if entry.number >= plan.STEPS and entry.kind in (ASKED, ACCEPTED):
+                step = entry.number + (plan.LANES if entry.kind == ACCEPTED else 0)
+                lane = plan.lane(entry.number)
+                following[lane] = max(following[lane], step)
+        return list(following.values()) if self.setup.ordered else []
 
     def unaccepted(self) -> int:
         """Return how many messages were asked for and not accepted, or not yet."""
@@ -253,7 +270,7 @@ class Stage:
         told = [word for one in self.crew.all for word in one.told()]
         if dead is None:
             dead = {(word.message, word.group) for word in told if word.outcome == DIED}
-        asked = {e.number for e in entries if e.kind == ASKED}
+        asked = self._asked()
         doomed = {number for number in asked if plan.is_doomed(self._seed, number, self.setup.mix)}
         return check(
             entries,

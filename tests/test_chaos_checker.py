@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from chaos.checker import DIED, FOLLOWER, GROUPS, HANDLED, Affliction, Told, check
+from chaos.checker import DIED, FOLLOWER, GROUPS, HANDLED, ORDERED, Affliction, Told, check
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
+from chaos.plan import LANES, STEPS
 
 #: The workers.
 ANN, BOB = 11, 12
@@ -23,11 +24,14 @@ class Ledger:
 
     def publish(self, number, *, without=()):
         """Publish a message and handle it in full."""
-        self._note(ASKED, number, f"m{number}")
-        self._note(ACCEPTED, number, f"m{number}")
+        self.ask(number)
         for group in (*GROUPS, FOLLOWER):
             if group not in without:
                 self.handle(number, group, ANN)
+
+    def ask(self, number):
+        self._note(ASKED, number, f"m{number}")
+        self._note(ACCEPTED, number, f"m{number}")
 
     def start(self, number, group, pid, message=None):
         return self._note(STARTED, number, message or self._id(number, group), group, pid)
@@ -151,6 +155,22 @@ def test_handled_and_dead_at_once_is_a_fault():
     ledger.publish(1)
     ledger.tell(1, "thread", ANN, DIED)
     assert ledger.finding().settled_twice == [(1, "thread")]
+
+
+def test_a_step_that_began_before_the_one_before_it_was_done_is_a_fault():
+    ledger = Ledger()
+    first, second, third = (STEPS + lane * LANES for lane in range(3))
+    for number in (first, second, third):
+        ledger.ask(number)
+    ledger.start(first, ORDERED, ANN)
+    ledger.start(third, ORDERED, BOB)
+    ledger.end(first, ORDERED, ANN)
+    ledger.tell(first, ORDERED, ANN)
+    ledger.handle(second, ORDERED, ANN)
+    ledger.end(third, ORDERED, BOB)
+    ledger.tell(third, ORDERED, BOB)
+    finding = ledger.finding()
+    assert finding.faults == ["1 out of order: 1000008/ordered"]
 
 
 def test_a_second_copy_of_what_was_emitted_is_a_fault():

@@ -118,6 +118,11 @@ FAULTS = (
         setup=Setup(workers=2, children=2),
         doubles=True,
     ),
-    Fault("cancel", "calls cancelled at random", cancel, setup=Setup(lease=LONG, program=CANCELLER)),
+    Fault(
+        "cancel",
+        "calls cancelled at random",
+        cancel,
+        setup=Setup(lease=LONG, program=CANCELLER, ordered=False),
+    ),
     Fault("producers", "producers killed", repeated(kill_producer, 0.2, 0.6), setup=Setup(lease=LONG)),
 )

@@ -116,15 +116,6 @@ class BackendBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class MessagesLost(Event):
-    """The backend forgot messages that it had handed out or held: trimming, eviction, failover."""
-
-    route: str
-    count: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class LeftBehind(Event):
     """A subscription of the backend that nobody serves holds so many messages, and keeps those to come."""
 

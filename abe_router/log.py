@@ -27,7 +27,6 @@ from abe_router.event import (
     Handled,
     LeaseLost,
     LeftBehind,
-    MessagesLost,
     Reloaded,
     ReloadRejected,
     RestartNeeded,
@@ -44,7 +43,6 @@ Logged = (
     | LeaseLost
     | BackendLost
     | BackendBack
-    | MessagesLost
     | LeftBehind
     | Reloaded
     | ReloadRejected
@@ -109,8 +107,6 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
             return logging.ERROR, f"backend lost, next try in {duration(event.delay)}: {event.error}"
         case BackendBack():
             return logging.INFO, f"backend back after {duration(event.seconds)}"
-        case MessagesLost():
-            return logging.ERROR, f"the backend lost {event.count} messages: {event.why}"
         case LeftBehind():
             held = f"nobody serves it, and it holds {event.messages} messages and those to come"
             return logging.WARNING, f"{held}: put it back, or `abe-router drop {event.route}`"

@@ -9,16 +9,26 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from abe_router.backend import ACKED, RELEASED, Acked, DeadLetter, Delayed, Delivery, Died, Reason
+from abe_router.backend import (
+    ACKED,
+    RELEASED,
+    Acked,
+    DeadLetter,
+    Delayed,
+    Delivery,
+    Died,
+    Reason,
+    retention,
+)
 from abe_router.message import Message
 from abe_router.pattern import matches
 
+from .known import Handle, Known, Logged
 from .world import World
 
 #: The subscriptions that are there from the beginning, one that may come and go, and keys, the last for none.
@@ -35,51 +45,6 @@ HOW, DELAY = (
 )
 
 
-@dataclass
-class Logged:
-    """A message of the log; its number is its payload."""
-
-    number: int
-    id: str
-    key: str
-    at: float
-
-
-@dataclass
-class Known:
-    """What the model knows of a message in one subscription."""
-
-    logged: Logged
-    place: str = "ready"  # ready, leased, delayed, dead, done
-    replayed: bool = False
-    deliveries: int = 0
-    attempt: int = 1
-    until: float = 0.0  # when the lease runs out or the retry falls due
-    holder: object = None  # the handle it was handed to last
-    delivery: Delivery | None = None  # the hand-out that may settle it
-
-    def is_fresh(self, world: World) -> bool:
-        """Whether it comes in the order of its key."""
-        was_out = self.deliveries if world.keeps_place else self.holder
-        return not (was_out or self.replayed)
-
-    def is_available(self, now: float) -> bool:
-        return self.place == "ready" or (self.place in ("leased", "delayed") and self.until <= now)
-
-    def finish(self, place: str, until: float = 0.0) -> None:
-        self.place, self.until, self.delivery = place, until, None
-
-
-@dataclass
-class Handle:
-    """A handle, the length of its leases, and all it was ever handed, also what went stale."""
-
-    name: tuple[str, str]
-    real: Any
-    lease: float
-    handed: list[Delivery] = field(default_factory=list)
-
-
 def number(delivery: Delivery | DeadLetter) -> int:
     return int(delivery.message.body)
 
@@ -89,8 +54,9 @@ class Machine(RuleBasedStateMachine):
 
     make_world: ClassVar[Any]
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(retain=st.sampled_from(({}, {}, {"#": 100.0}, {"a.b": 1000.0})))
+    def begin(self, retain: dict[str, float]) -> None:
+        self.retain = retain  # one for all of the time, for what is said of it counts for a day
         self.loop = asyncio.new_event_loop()
         self.world: World = self.run(self.in_loop(type(self).make_world))
         self.backend = self.world.backend
@@ -154,11 +120,11 @@ class Machine(RuleBasedStateMachine):
 
     # Who subscribes, and who leaves.
 
+    @precondition(lambda self: len(self.handles) < 5)
     @rule(name=st.sampled_from(NAMES), lease=LEASES, latest=st.booleans(), since=INDEX)
     def open(self, name: tuple[str, str], lease: float, latest: bool, since: int) -> None:
-        if sum(handle.name == name for handle in self.handles) < 4:
-            at = self.log[since % len(self.log)].at if self.log and self.world.dates and since % 2 else 0.0
-            self.subscribe(name, lease, math.inf if latest else at)
+        at = self.log[since % len(self.log)].at if self.log and self.world.dates and since % 2 else 0.0
+        self.subscribe(name, lease, math.inf if latest else at)
 
     def subscribe(self, name: tuple[str, str], lease: float, start: float = 0.0) -> None:
         if name not in self.model:
@@ -306,28 +272,31 @@ class Machine(RuleBasedStateMachine):
             self.model[name][logged.number] = Known(logged, "done" if purge else "ready", replayed=True)
         self.replays[name] += 0 if purge else len(chosen)
 
-    @precondition(lambda self: self.is_anywhere("done"))
-    @rule(retain=st.sampled_from(({}, {"#": 100.0}, {"a.b": 1000.0})))
-    def trim(self, retain: dict[str, float]) -> None:
+    @precondition(lambda self: self.is_anywhere("done", "dead"))
+    @rule()
+    def trim(self) -> None:
         """Remove what is settled; a new subscription to everything shows what is left."""
-        count = self.run(self.backend.trim(retain))
+        count = self.run(self.backend.trim(self.retain))
         shown = self.everything()
-        gone = [logged for logged in self.log if logged.number not in shown]
-        assert count >= len(gone) if self.world.replays_copies else count == len(gone)
-        for logged in gone:
-            readers = [known for name, known in self.model.items() if matches(name[0], logged.key)]
-            assert readers
-            assert not any(self.needs(known[logged.number]) for known in readers if logged.number in known)
-            assert all(
-                logged.at <= self.world.now - s
-                for pattern, s in retain.items()
-                if matches(pattern, logged.key)
-            )
-            self.log.remove(logged)
+        gone = {logged.number for logged in self.log} - shown
+        may = {logged.number for logged in self.log if self.is_settled(logged, "done", "dead")}
+        must = {logged.number for logged in self.log if self.is_settled(logged, "done")}
+        assert gone <= may
+        if self.world.trims_all:
+            assert must <= gone
+            assert count == len(gone)
+        self.log = [logged for logged in self.log if logged.number in shown]
 
-    def needs(self, known: Known) -> bool:
-        is_copied = self.world.replays_copies and known.replayed
-        return known.place not in ("done", "dead") and not is_copied
+    def is_settled(self, logged: Logged, *places: str) -> bool:
+        """Whether it is there for all who get the key, and old enough."""
+        readers = [known for name, known in self.model.items() if matches(name[0], logged.key)]
+        found = [known[logged.number] for known in readers if logged.number in known]
+        settled = all(each.place in places or self.is_copied(each) for each in found)
+        age = self.world.now - logged.at
+        return bool(readers) and settled and age >= retention(self.retain, logged.key)
+
+    def is_copied(self, known: Known) -> bool:
+        return self.world.replays_copies and known.replayed
 
     def everything(self) -> set[int]:
         handle = self.run(self.backend.subscribe("#", "witness", lease=LONG))

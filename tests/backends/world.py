@@ -28,6 +28,8 @@ class World:
     #: Whether a replayed message is a copy at the end of the log: until others pass it over it is counted for
     #: them, and the original may be trimmed.
     replays_copies = False
+    #: Whether a trim leaves nothing that may go.
+    trims_all = True
     #: Whether hand-outs to one handle are told apart by more than how often the message was delivered.
     tells_apart = True
     #: Whether what was handed back comes before what is behind it; otherwise what is new and old take turns.
@@ -83,6 +85,7 @@ class SQLiteWorld(World):
 
 class RedisWorld(World):
     fetches_all = False
+    trims_all = False
     replays_copies = True
     tells_apart = False
     keeps_place = False

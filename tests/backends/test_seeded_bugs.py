@@ -6,7 +6,7 @@ import pytest
 
 from abe_router.testing.conformance import BackendConformance
 
-from . import bugs, dedupe_bugs
+from . import bugs, dedupe_bugs, order_bugs
 
 #: Each bug, and a test that must fail on it.
 BUGS = [
@@ -55,6 +55,18 @@ BUGS = [
     (dedupe_bugs.LooksAmongWhatIsKept, "test_what_all_have_settled_is_remembered_all_the_same"),
     (dedupe_bugs.RemembersWhatIsNotEmitted, "test_who_lost_the_lease_leaves_no_id_behind"),
     (dedupe_bugs.EmitsWithoutLooking, "test_what_is_emitted_is_passed_over_as_well"),
+    (order_bugs.HandsOutWithoutThePlace, "test_only_one_handle_has_the_place"),
+    (order_bugs.HandsOutWithoutThePlace, "test_who_lost_the_place_gets_and_changes_nothing"),
+    (order_bugs.TakesOverOnlyWhatItFetches, "test_who_lost_the_place_gets_and_changes_nothing"),
+    (order_bugs.TakesOverWhatOthersHave, "test_leases_of_others_come_before_the_place"),
+    (order_bugs.LeavesWhatIsDelayed, "test_who_gains_the_place_gets_what_waits_for_another_attempt"),
+    (order_bugs.LeavesWhatIsDelayed, "test_what_comes_back_goes_first_and_in_order"),
+    (order_bugs.BeginsWithWhatIsNew, "test_what_comes_back_goes_first_and_in_order"),
+    (order_bugs.NeverLeaves, "test_closing_hands_the_place_over_at_once"),
+    (order_bugs.NeverLosesThePlace, "test_the_place_of_a_dead_handle_is_free_after_its_lease"),
+    (order_bugs.LosesThePlaceWhileItWaits, "test_waiting_and_extending_keep_the_place"),
+    (order_bugs.PutsBackWhatIsPostponed, "test_what_is_postponed_stays_in_hand"),
+    (order_bugs.TakesAgainWhatItHas, "test_nobody_else_means_nothing_lost"),
 ]
 
 

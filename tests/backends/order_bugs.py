@@ -1,0 +1,115 @@
+"""The memory backend with bugs in how it gives out and takes over the place; see `bugs`."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+
+from abe_router.backend import Delayed
+from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
+
+from .bugs import Sound
+
+
+class Exclusive(ExclusiveMemorySubscription):
+    """No bug: an exclusive handle where one can be put."""
+
+
+def exclusively(bug):
+    """Make a bug of a handle the bug of a backend."""
+
+    async def subscribe_exclusive(self, pattern, group, *, start=0.0, lease=30.0):
+        entries = self._begin(pattern, group, start)
+        return bug(pattern, group, entries, lease, self._handles, self._emit)
+
+    return type(bug.__name__, (Sound,), {"subscribe_exclusive": subscribe_exclusive})
+
+
+@exclusively
+class HandsOutWithoutThePlace(Exclusive):
+    async def fetch(self, limit, wait):
+        await asyncio.sleep(0)
+        return self._entries.take_in_order(limit, self, self._lease) or await super().fetch(limit, wait)
+
+
+@exclusively
+class TakesOverOnlyWhatItFetches(Exclusive):
+    async def fetch(self, limit, wait):
+        holder, until = self._entries.place
+        if holder is not self:
+            await asyncio.sleep(max(0.0, until - self._entries._clock()))
+            self._entries.place = self, self._entries._clock() + self._lease
+        return await super().fetch(limit, wait)
+
+
+@exclusively
+class TakesOverWhatOthersHave(Exclusive):
+    async def fetch(self, limit, wait):
+        if self._entries.place[0] is None:
+            for entry in self._entries._leased.values():
+                entry.holder = None
+        return await super().fetch(limit, wait)
+
+
+@exclusively
+class LeavesWhatIsDelayed(Exclusive):
+    async def fetch(self, limit, wait):
+        put_aside, self._entries._delayed = self._entries._delayed, []
+        try:
+            return await super().fetch(limit, wait)
+        finally:
+            self._entries._delayed += put_aside
+
+
+@exclusively
+class BeginsWithWhatIsNew(Exclusive):
+    async def fetch(self, limit, wait):
+        if self._entries._ready:
+            put_aside, self._entries._returned = self._entries._returned, {}
+            fetched = await super().fetch(limit, 0.0)
+            for seq, entry in put_aside.items():
+                self._entries._returned.setdefault(seq, entry)
+            self._entries._returned_order = sorted(self._entries._returned)
+            return fetched
+        return await super().fetch(limit, wait)
+
+
+@exclusively
+class NeverLeaves(Exclusive):
+    async def close(self):
+        self._handles.discard(self)
+        self.interrupt()
+
+
+@exclusively
+class NeverLosesThePlace(Exclusive):
+    async def fetch(self, limit, wait):
+        fetched = await super().fetch(limit, wait)
+        if self._entries.place[0] is self:
+            self._entries.place = self, inf
+        return fetched
+
+
+@exclusively
+class LosesThePlaceWhileItWaits(Exclusive):
+    async def fetch(self, limit, wait):
+        fetched = await super().fetch(limit, 0.0)
+        while not fetched and wait > 0:
+            await asyncio.sleep(min(wait, 2 * self._lease))
+            wait -= 2 * self._lease
+            fetched = await super().fetch(limit, 0.0)
+        return fetched
+
+
+@exclusively
+class PutsBackWhatIsPostponed(Exclusive):
+    async def postpone(self, failed):
+        await self.settle([(delivery, Delayed(seconds)) for delivery, seconds in failed])
+        return [delivery for delivery, _ in failed]
+
+
+@exclusively
+class TakesAgainWhatItHas(Exclusive):
+    async def fetch(self, limit, wait):
+        self._entries._recover()
+        return await super().fetch(limit, wait)

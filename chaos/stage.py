@@ -17,7 +17,7 @@ from typing import Any, Self
 from chaos import plan, worker
 from chaos.checker import DIED, Affliction, Finding, check
 from chaos.disk import Disk
-from chaos.ledger import ACCEPTED, ASKED, BLOCKED, Entry, read
+from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, read
 from chaos.process import Process
 from chaos.proxy import Proxy
 from chaos.scene import DRAIN, MAX_DELIVERIES, TIMEOUT, Scene
@@ -177,6 +177,12 @@ class Stage:
         blocked = [Affliction(e.at, e.at + lasts, e.pid) for e in entries if e.kind == BLOCKED]
         deaths = self.crew.deaths({entry.pid: entry.at for entry in entries})
         return [*deaths, *blocked, *self.afflictions]
+
+    def is_at_work(self, pid: int) -> bool:
+        """Say whether a worker has begun something that it has not ended."""
+        own = [entry for entry in self.entries() if entry.pid == pid]
+        begun = {entry[1:5] for entry in own if entry.kind == STARTED}
+        return bool(begun - {entry[1:5] for entry in own if entry.kind == ENDED})
 
     def entries(self) -> list[Entry]:
         """Return the ledger so far."""

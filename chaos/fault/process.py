@@ -15,6 +15,8 @@ from chaos.supervisor import Supervisor
 
 #: How long a worker is frozen, in leases: it comes back while others are at its work, or done.
 FROZEN = 1.05, 1.6
+#: How often a worker is looked at until it is found at work.
+TRIES = 50
 #: How long a file is locked by someone who stands still, and not just by many in turn, in seconds.
 HELD = 0.3
 #: How long after it goes on a worker may take to note that it had begun before it was frozen, in seconds.
@@ -52,12 +54,19 @@ async def term(stage: Stage) -> None:
 
 
 async def freeze(stage: Stage) -> None:
-    """Stop a worker for longer than its lease, and let it go on.
+    """Stop a worker in the middle of its work for longer than its lease, and let it go on.
 
     On SQLite it may hold the file's lock meanwhile, and then the leases of all others run out too.
     """
     if victim := stage.crew.pick():
-        began, seconds = time.time(), stage.setup.lease * stage.rng.uniform(*FROZEN)
+        seconds = stage.setup.lease * stage.rng.uniform(*FROZEN)
+        for _ in range(TRIES):
+            began = time.time()
+            victim.freeze()
+            if stage.is_at_work(victim.pid):
+                break
+            victim.thaw()
+            await asyncio.sleep(0.01)
         victim.freeze()
         store = stage.store
         held = isinstance(store, SQLiteStore) and await asyncio.to_thread(store.is_locked, HELD)

@@ -157,6 +157,19 @@ class DedupeTests(Suite):
         await store.nothing(other)
 
     @check("dedupe", "leases")
+    async def test_what_is_emitted_under_several_keys_is_told_apart_by_them(self, store: Store) -> None:
+        """Lost otherwise: the second of two outputs that are about one order."""
+        handle, others = await store.subscribe(), await store.backend.subscribe("emitted.*", "others")
+        await store.publish(2)
+        held = await take(handle, 2)
+        keys = ("emitted.one", "emitted.two", "emitted.three")
+        outputs = tuple(output for key in keys for output in named("a", key))
+        assert not await handle.settle([(delivery, Acked(outputs, LONG)) for delivery in held])
+        once(outputs, await take(others, 3))
+        assert await publish(store.backend, outputs) == list(outputs)
+        await store.nothing(others)
+
+    @check("dedupe", "leases")
     async def test_who_lost_the_lease_leaves_no_id_behind(self, store: Store) -> None:
         """Lost otherwise: what another worker emits under the id of an output that never was."""
         slow, quick = await store.subscribe(lease=self.lease), await store.subscribe()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -31,6 +32,8 @@ MARGIN = 2.0
 LONG = 6.0
 #: Messages published at once at the beginning, and then a second.
 BURST, RATE = 100, 100.0
+#: How many processes may want each core until all that is measured in seconds takes longer.
+LOAD = 4
 #: Longest time, in seconds, without a sign of progress while something is left to do.
 STANDSTILL = 6.0
 
@@ -108,7 +111,7 @@ class Stage:
     @property
     def waits(self) -> float:
         """How long a message may wait, or be in hand, before it is settled, in seconds."""
-        return self.setup.lease + MARGIN
+        return self.setup.lease + MARGIN * busyness()
 
     @property
     def longest_block(self) -> float:
@@ -242,7 +245,7 @@ class Stage:
         """Note how a worker ended that was asked to."""
         if code and not (code in plan.EXITED and plan.EXITING.keys() & self.setup.mix.keys()):
             self.complaints.append(f"a worker that was asked to end did so with {code}")
-        if seconds > DRAIN + 1 + self.longest_block:
+        if seconds > DRAIN + busyness() + self.longest_block:
             self.complaints.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")
 
     async def ask(self, *words: str) -> Any:
@@ -295,7 +298,7 @@ class Stage:
             await asyncio.sleep(0.2)
             if (now := self.ledger.stat().st_size) != size:
                 size, moved_at = now, time.monotonic()
-            if time.monotonic() - moved_at > self.setup.lease + STANDSTILL:
+            if time.monotonic() - moved_at > self.setup.lease + STANDSTILL * busyness():
                 return
 
     async def _settled(self) -> None:
@@ -331,6 +334,11 @@ class Stage:
         (self.folder / "afflictions").write_text("".join(f"{one}\n" for one in self._all_afflictions()))
         await self.crew.close()
         await asyncio.gather(*(producer.end() for producer in self.producers))
+
+
+def busyness() -> float:
+    """Return how many times longer things may take since the machine has more to do than this run."""
+    return max(1.0, os.getloadavg()[0] / (LOAD * (os.cpu_count() or 1)))
 
 
 def _group(route: str) -> str:

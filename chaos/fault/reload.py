@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chaos.fault.fault import Fault
 from chaos.scene import Scene
-from chaos.stage import LONG, Setup, Stage
+from chaos.stage import LONG, Setup, Stage, busyness
 
 #: How long workers may take to follow the last edit, in seconds.
 FOLLOWED = 3.0
@@ -39,7 +39,7 @@ class Editor:
 
     async def last(self, scene: Scene) -> None:
         """Write a file that all must follow, and wait until they do."""
-        edited_at, limit = time.time(), FOLLOWED + self._stage.longest_block
+        edited_at, limit = time.time(), FOLLOWED * busyness() + self._stage.longest_block
         await self._replace(scene.text)
         digest = (await self._stage.ask("status"))["table"]
         while any(table != digest for _, table in self._last_reloads()):

@@ -44,7 +44,8 @@ def read_table_if_any(path: Path, *, backend: str | None) -> RouteTable:
     """Return the table of a routes file, or one without routes where there is none to be had.
 
     That is so when the file has faults, for the workers run on with what they have, and when there is no
-    file but a backend is named. Raise ConfigError when not even the backend is known.
+    file but a backend is named. Raise ConfigError when not even the backend is known, and BackendError when
+    there can be no such backend.
     """
     from abe_router.config import Loader
 
@@ -54,6 +55,10 @@ def read_table_if_any(path: Path, *, backend: str | None) -> RouteTable:
     try:
         return loader.load()
     except ConfigError:
+        if backend is not None:
+            from abe_router.backends import make_backend
+
+            make_backend(backend)  # a URL that is none is no fault of the file
         table = RouteTable(backend=backend) if backend is not None else loader.salvage()
         if table is None:
             raise

@@ -101,6 +101,12 @@ def test_a_faulty_edit_of_the_file_does_not_hide_the_running_system(run: Run, sh
     assert run("status", "--backend", "sqlite:///shop.db").code == 0
 
 
+def test_a_url_that_no_backend_takes_is_no_fault_of_the_file(run: Run) -> None:
+    done = run("status", "--backend", "foo://x")
+    assert done.code == 78
+    assert done.err.startswith("error: no backend provider takes `foo://x`")
+
+
 def test_dead_list_pages_through_all_and_shows_no_payload(run: Run) -> None:
     bury(*({"id": n, "total": 0} for n in range(1200)))
     found = run("dead", "list", "--json")

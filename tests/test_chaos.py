@@ -78,6 +78,15 @@ def test_the_page_names_every_fault_and_its_commands_are_understood():
     assert len(commands) == 3
 
 
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_without_a_redis_server_its_rows_are_left_out_but_not_in_continuous_integration(tmp_path, ci, code):
+    environment = {**os.environ, "PATH": str(tmp_path), "CI": ci}
+    command = [sys.executable, "-m", "chaos", "--fault", "crash"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "redis-server is not installed" in (done.stderr if code else done.stdout)
+
+
 def test_a_sound_router_holds_and_leaves_nothing_behind(played):
     done, folder = played[SOUND]
     assert (done.returncode, list(folder.iterdir())) == (0, [])

@@ -24,6 +24,8 @@ COLUMNS = {
     "leases": "leases",
     "delays": "delay",
     "dead_letters": "dead letters",
+    "dedupe": "dedupe",
+    "order": "order",
 }
 
 

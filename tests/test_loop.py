@@ -427,3 +427,30 @@ def test_the_guides_program_ends_cleanly_on_a_keyboard_interrupt(tmp_path):
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, "")
+
+
+async def test_messages_of_one_value_are_handled_in_order():
+    backend, done = MemoryBackend(), []
+
+    async def charge(order, message):
+        if order["number"] == 0 and message.attempt == 1:
+            raise ValueError("no stock")
+        done.append((order["id"], order["number"]))
+        if len(done) == 6:
+            await consumer.shutdown()
+
+    retry = RetryPolicy(initial=0.01, jitter=False)
+    consumer = AsyncLoopConsumer(backend, concurrency=4, order_by="/id", retry=retry)
+    for number in range(3):
+        for id in "ab":
+            await backend.publish("orders.created", {"id": id, "number": number})
+    await consumer.run(charge)
+    assert [number for id, number in done if id == "a"] == [0, 1, 2]
+    assert [number for id, number in done if id == "b"] == [0, 1, 2]
+
+
+def test_order_needs_a_pointer_and_a_backend_that_keeps_it():
+    with pytest.raises(ValueError, match="is not a JSON pointer"):
+        AsyncLoopConsumer(MemoryBackend(), order_by="customer.id")
+    with pytest.raises(ValueError, match="keeps no order"):
+        AsyncLoopConsumer(mock.Mock(spec_set=["publish", "consume"]), order_by="/customer/id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -126,7 +126,7 @@ class Consumer:
 
     async def _consume(self, subscription: Subscription) -> None:
         route, events, loop = self.route, self._events, asyncio.get_running_loop()
-        settler = self._settler = Settler(route, subscription, events)
+        settler = self._settler = Settler(route, subscription, events, forget=self._forget)
         leases = self._leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
         ahead, hungry = self._lookahead, self._wants_fetch.set
         crew = self._crew = Crew(route, self._attempts, settler, leases, ahead, hungry)
@@ -254,9 +254,12 @@ class Consumer:
         self._paced = [delivery for delivery in self._paced if delivery not in lost]
         gone += self._crew.drop(lost)
         self._wants_fetch.set()  # there is room again, and no worker is done to say so
-        if self._ordered is not None:
-            self._ordered.forget(gone)
+        self._forget(gone)
         return gone
+
+    def _forget(self, lost: Collection[Delivery]) -> None:
+        if self._ordered is not None and lost:
+            self._ordered.forget(lost)
 
     def _doubt(self) -> None:
         if self._leases is not None:

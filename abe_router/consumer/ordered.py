@@ -77,6 +77,7 @@ class OrderedSubscription(Subscription):
         if self._filling is None:
             self._filling = asyncio.create_task(self._fill())
             self._keeping = asyncio.create_task(self._keep())
+            self._keeping.add_done_callback(self._failed)
         self._wanted.set()
         while not self._closed:
             if self._error is not None:
@@ -135,9 +136,10 @@ class OrderedSubscription(Subscription):
         return deliveries if self._lost else ()
 
     def forget(self, deliveries: Collection[Delivery]) -> None:
-        """Note that these were lost before they were started, and will not be settled."""
-        for delivery in deliveries:
+        """Note that these were lost, and will not be settled."""
+        for delivery in self._lanes.taken.intersection(deliveries):
             self._lanes.end(delivery)
+        self._lose()
         self._wanted.set()
 
     async def close(self) -> None:
@@ -194,6 +196,12 @@ class OrderedSubscription(Subscription):
             await asyncio.sleep(max(0.01, min(self._route.lease / 6, 1.0)))
             if self.kept and not self._lost and self._leases.due(loop.time()):
                 await self._leases.renew()
+
+    def _failed(self, keeping: asyncio.Future[None]) -> None:
+        error = None if keeping.cancelled() else keeping.exception()
+        if isinstance(error, Exception):
+            self._error = error
+            self._news.set()
 
     def _hold(self, asked: float) -> None:
         """Note that there is more to keep, leased at `asked` or later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from abe_router.attempt import Verdict
 from abe_router.backend import Delivery, Subscription
@@ -22,10 +22,20 @@ Settlement = tuple[Delivery, Verdict]
 
 
 class Settler:
-    """Settles what it is given; `run` ends after `finish`, once nothing is left."""
+    """Settles what it is given; `run` ends after `finish`, once nothing is left.
 
-    def __init__(self, route: Route, subscription: Subscription, events: Events) -> None:
-        self._route, self._subscription, self._events = route, subscription, events
+    `forget` is called with what was refused or given up.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        subscription: Subscription,
+        events: Events,
+        *,
+        forget: Callable[[Collection[Delivery]], None],
+    ) -> None:
+        self._route, self._subscription, self._events, self._forget = route, subscription, events, forget
         self._waiting: list[Settlement] = []
         self._under_way: Sequence[Settlement] = ()
         self._wanted = asyncio.Event()
@@ -64,6 +74,8 @@ class Settler:
 
     async def _settle(self, batch: Sequence[Settlement]) -> None:
         refused = set(await self._persist(batch))
+        if refused:
+            self._forget(refused)
         for delivery, verdict in batch:
             if refused and delivery in refused:
                 message = delivery.message

@@ -6,7 +6,8 @@ import asyncio
 from collections import defaultdict
 
 from abe_router.backend import ACKED
-from abe_router.errors import Reject, Retry
+from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
+from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.event import DeadLettered, Handled, LeaseLost, Retried
 from abe_router.retry import RetryPolicy
 
@@ -156,3 +157,29 @@ async def test_what_killed_a_process_takes_nothing_else_to_the_dead_letters(runn
     assert done == list(range(1, 30))
     (letter,) = await running.backend.dead_letters("orders.created", "billing")
     assert letter.reason.kind == "max_deliveries"
+
+
+async def test_order_outlives_an_outage_longer_than_the_lease(running: Running, monkeypatch):
+    """Stuck otherwise: a value whose outcome was given up, and which nobody hands out again."""
+    handled: list[int] = []
+    down = asyncio.Event()
+    settle = ExclusiveMemorySubscription.settle
+
+    async def settle_unless_down(self, settlements):
+        if down.is_set():
+            raise BackendUnavailable("down")
+        return await settle(self, settlements)
+
+    async def charge(payload):
+        if not handled:
+            down.set()
+        handled.append(payload["number"])
+
+    monkeypatch.setattr(ExclusiveMemorySubscription, "settle", settle_unless_down)
+    await running.route(make_route(charge, order_by="/customer/id", lease=0.1))
+    await running.publish("orders.created", *(order("a", n) for n in range(3)))
+    await running.log.wait_for(LeaseLost)
+    assert handled == [0]
+    down.clear()
+    await running.log.wait_for(Handled, 3)
+    assert handled == [0, 0, 1, 2]

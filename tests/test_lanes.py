@@ -1,0 +1,83 @@
+"""Which messages wait for each other, and which do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from abe_router.backend import Delivery
+from abe_router.consumer.lanes import Lanes
+from abe_router.message import new_message
+
+
+def delivery(body: bytes, key: str = "orders.created", *, wait: float = 0.0) -> Delivery:
+    return Delivery(new_message(key, body), 1, None, None, wait)
+
+
+def together(one: Delivery, other: Delivery) -> bool:
+    """Say whether two deliveries are in one lane."""
+    lanes = Lanes("/customer/id")
+    lanes.add([one, other], 0.0)
+    return len(lanes.take(2, 0.0)) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"customer": {"id": "a"}}',
+        b'{"customer": {"id": 123456789012345678901234567890}}',
+        b'{"customer": {"id": false}}',
+        b'{"customer": {"id": ""}}',
+        b'{"customer": {"id": [1, {"b": 2, "a": 1}]}}',
+    ],
+)
+def test_the_same_value_is_one_lane_and_of_another_key_another(body):
+    assert together(delivery(body), delivery(body))
+    assert not together(delivery(body), delivery(body, "orders.paid"))
+
+
+def test_objects_are_the_same_whatever_the_order_of_their_members():
+    one, other = b'{"customer": {"id": {"a": 1, "b": 2}}}', b'{"customer": {"id": {"b": 2, "a": 1}}}'
+    assert together(delivery(one), delivery(other))
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"7", b'{"customer": null}', b'{"customer": {"id": null}}', b"no JSON", b""]
+)
+def test_what_has_no_value_waits_for_nothing(body):
+    assert not together(delivery(body), delivery(body))
+
+
+def test_a_retry_keeps_its_place_until_its_time_has_come():
+    lanes = Lanes("/id")
+    first, second = delivery(b'{"id": 1}'), delivery(b'{"id": 1}')
+    lanes.add([first, second], 0.0)
+    assert lanes.take(5, 0.0) == [first]
+    retry = delivery(b'{"id": 1}', wait=2.0)
+    lanes.again(first, retry, 10.0)
+    assert (lanes.take(5, 11.9), lanes.next_due) == ([], 12.0)
+    assert lanes.kept() == [retry, second]
+    assert lanes.take(5, 12.0) == [retry]
+    lanes.end(retry)
+    assert lanes.take(5, 12.0) == [second]
+    lanes.end(second)
+    assert len(lanes) == 0
+
+
+def test_what_comes_before_its_time_waits_from_when_it_came():
+    lanes = Lanes("/id")
+    early, next_one = delivery(b'{"id": 1}', wait=3.0), delivery(b'{"id": 1}', wait=8.0)
+    lanes.add([early, next_one], 10.0)
+    assert lanes.take(5, 12.9) == []
+    assert lanes.take(5, 13.0) == [early]
+    lanes.end(early)
+    assert (lanes.take(5, 17.9), lanes.take(5, 18.0)) == ([], [next_one])
+
+
+def test_what_is_given_back_is_taken_next():
+    lanes = Lanes("/id")
+    deliveries = [delivery(b'{"id": %d}' % n) for n in range(3)]
+    lanes.add(deliveries, 0.0)
+    (first,) = lanes.take(1, 0.0)
+    lanes.give_back(first)
+    assert (lanes.active, len(lanes), lanes.taken) == (3, 3, set())
+    assert lanes.take(3, 0.0) == deliveries

@@ -43,7 +43,7 @@ routes:
         concurrency: {concurrency}
         retry: {{initial: 20ms}}
 """
-CUSTOMERS, ORDERS = 8, 40
+CUSTOMERS, ORDERS = 8, 20
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -70,10 +70,10 @@ async def test_order_outlives_the_process_at_work_and_an_edit(url, tmp_path):
             ]
         )
         running = [await stack.enter_async_context(Serving(tmp_path)) for _ in range(2)]
-        lines = await until(journal, 40)
+        lines = await until(journal, 30)
         worker = int(lines[-1].split()[-1])
         os.kill(worker, signal.SIGKILL)
-        lines = await until(journal, len(ended(lines)) + 40)
+        lines = await until(journal, len(ended(lines)) + 30)
         assert worker != int(lines[-1].split()[-1]) in {serving.process.pid for serving in running}
         routes.write_text(ROUTES.format(url=url, concurrency=16))
         await stack.enter_async_context(Serving(tmp_path))

@@ -21,7 +21,7 @@ from chaos.row import Row, play
 from chaos.store import RedisStore
 
 #: How long faults go on in a row, in seconds, and how many seeds there are: short and long.
-SHORT, LONG = (2.5, 1), (20.0, 3)
+SHORT, LONG = (2.0, 1), (20.0, 3)
 
 _REPLAY = """\
 What a seed brings back: the messages and what their handlers do, which workers are picked, what is done, how

@@ -35,7 +35,7 @@ BURST, RATE = 100, 100.0
 #: How many processes may want each core until all that is measured in seconds takes longer.
 LOAD = 4
 #: Longest time, in seconds, without a sign of progress while something is left to do.
-STANDSTILL = 6.0
+STANDSTILL = 4.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ EXACT = 0.001
 class Affliction:
     """Something was done to a worker, to all, or to what the backend remembers; times as in the ledger.
 
-    What was asked for from `loses` to the end may be lost, what was settled from `undoes` to the end may come
+    What was accepted from `loses` to the end may be lost, what was settled from `undoes` to the end may come
     again, and so may what is `replayed`: message ids, each with a group.
     """
 
@@ -189,7 +189,7 @@ class _Run:
         """Judge."""
         dead = {(self.numbers.get(message, NOBODY), group) for message, group in self.dead}
         missing = [pair for pair in self._expected(dead) if pair not in self.ended and pair not in dead]
-        excused = {number for number, at in self.asked.items() if self._may_be_lost(at)}
+        excused = {number for number, at in self.accepted.items() if self._may_be_lost(number, at)}
         duplicates, bound, unexplained, recovery = self._repeated()
         seen = {(self.numbers[message], group) for message, group, _ in self.starts}
         return Finding(
@@ -211,8 +211,10 @@ class _Run:
             recovery=recovery,
         )
 
-    def _may_be_lost(self, asked_at: float) -> bool:
-        return any(a.loses <= asked_at <= a.end for a in self.afflictions)
+    def _may_be_lost(self, number: int, accepted_at: float) -> bool:
+        """Say whether a message was kept while that was forgotten: some time after it was asked for."""
+        asked_at = self.asked.get(number, accepted_at)
+        return any(a.loses <= accepted_at and asked_at <= a.end for a in self.afflictions)
 
     def _may_come_again(self, message: str, group: str, settled_at: float) -> bool:
         """Say whether the backend may have forgotten that a message was settled."""

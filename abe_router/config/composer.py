@@ -24,7 +24,8 @@ MAX_DEPTH = 64
 #: Most values of a document, those behind aliases counted each time, and most aliases.
 MAX_NODES, MAX_ALIASES = 100_000, 1000
 
-_TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
+#: What is said of deeper nesting.
+TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
 
 
 class Refused(Exception):
@@ -88,7 +89,7 @@ class Composer:
     def _begin(self, event: yaml.CollectionStartEvent, value: Any) -> None:
         span = self._span(event)
         if len(self._open) >= MAX_DEPTH:
-            self._refuse(Code.TOO_LARGE, _TOO_DEEP, span)
+            self._refuse(Code.TOO_LARGE, TOO_DEEP, span)
         self._check_tag(event, span)
         node = Node(value, span, depth=1)
         self._place(node)
@@ -113,7 +114,7 @@ class Composer:
         elif self._aliases > MAX_ALIASES:
             self._refuse(Code.TOO_LARGE, f"more than {MAX_ALIASES:,} aliases", self._span(event))
         elif len(self._open) + target.depth > MAX_DEPTH:
-            self._refuse(Code.TOO_LARGE, _TOO_DEEP, self._span(event))
+            self._refuse(Code.TOO_LARGE, TOO_DEEP, self._span(event))
         else:
             self._place(target)
 

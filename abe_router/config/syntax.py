@@ -7,6 +7,7 @@ import re
 import yaml
 
 from abe_router.config.code import Code
+from abe_router.config.composer import TOO_DEEP
 from abe_router.config.faults import Faults, Span
 
 _COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*$", re.MULTILINE)
@@ -25,6 +26,10 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
     if error.context and error.context_mark is not None and error.context_mark.line < line:
         context = f"{error.context}, begun on line {error.context_mark.line + 1}"
     problem = error.problem or "the file is not YAML"
+    if "nesting depth" in problem:
+        # Newer parsers have a limit of their own, which brackets reach before the first of them is told.
+        faults.add(Code.TOO_LARGE, TOO_DEEP, Span(line + 1, column + 1))
+        return
     faults.add(
         Code.SYNTAX,
         f"YAML: {problem}",

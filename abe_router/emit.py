@@ -6,13 +6,12 @@ loses nor doubles it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from abe_router.deduplication import Deduplication
-from abe_router.errors import PayloadInvalid, TooManyHops
-from abe_router.message import Message, decode, encode, new_message
-from abe_router.schema import Schema
+from abe_router.errors import TooManyHops
+from abe_router.message import Message, encode_and_read
+from abe_router.terms import Terms
 
 #: Header that counts how many handlers a message has come through.
 HOPS = "abe-hops"
@@ -24,34 +23,25 @@ MAX_HOPS = 16
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Publish what the handler returns under `key`; it must satisfy `schemas`.
-
-    Its id comes from where `deduplication` says, else it is a new one.
-    """
+    """Publish what the handler returns under `key`, if it meets the terms of that."""
 
     key: str
-    schemas: tuple[Schema, ...] = ()
-    deduplication: Deduplication | None = None
+    terms: Terms = field(default_factory=Terms)
 
     @property
     def window(self) -> float:
         """For how many seconds the ids of what is emitted are remembered."""
-        return self.deduplication.window_of(None) if self.deduplication else 0.0
+        return self.terms.window()
 
     def message(self, cause: Message, payload: Any) -> Message:
         """Return the message to append for a handler's answer; it inherits the headers of its cause.
 
         Raise PayloadUnencodable, PayloadInvalid, IdInvalid, or TooManyHops.
         """
-        body = encode(payload)
-        value = decode(body)
-        violations = [v for s in self.schemas if not s.is_valid(value) for v in s.violations(value)]
-        if violations:
-            raise PayloadInvalid(self.key, violations)
         text = cause.headers.get(HOPS, "0")
         hops = 1 + (int(text) if text.isascii() and text.isdecimal() else 0)
         if hops > MAX_HOPS:
             raise TooManyHops(f"came through {MAX_HOPS} handlers already: do routes emit in a circle?")
         headers = {**cause.headers, HOPS: str(hops), CAUSE: cause.id}
-        id = self.deduplication.id(self.key, value, headers) if self.deduplication else None
-        return new_message(self.key, body, headers=headers, id=id)
+        body, value = encode_and_read(payload)
+        return self.terms.message(self.key, body, value, headers)

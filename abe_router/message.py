@@ -39,6 +39,7 @@ _unpack = msgspec.msgpack.Decoder().decode
 _LIKE_NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 #: What a decimal that is no number is written with: NaN, sNaN, Infinity. As integers they are found at once.
 _N, _I = ord("N"), ord("I")
+_NON_FINITE = "payload is not JSON: NaN and infinity have no JSON form"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -79,28 +80,41 @@ def new_message(
 
 def encode(payload: Any) -> bytes:
     """Return the payload as JSON, or raise PayloadUnencodable."""
+    body = _encoded(payload)
+    if (_N in body or _I in body) and (b"NaN" in body or b"Infinity" in body):
+        encode_and_read(payload)
+    return body
+
+
+def encode_and_read(payload: Any) -> tuple[bytes, Any]:
+    """Return the payload as JSON and the value that this reads, or raise PayloadUnencodable."""
+    body = _encoded(payload)
+    try:
+        return body, _decode(body)
+    except msgspec.DecodeError:  # what msgspec writes is JSON, but for decimals that are no number
+        raise PayloadUnencodable(_NON_FINITE) from None
+
+
+def _encoded(payload: Any) -> bytes:
     try:
         body = _encode(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadUnencodable(f"payload is not JSON: {error}") from None
-    # msgspec writes floats that are no number as null, which would lose them without a word, and decimals as
-    # bare words. Most bodies hold none of the letters looked for; `find` takes two thirds as long as `in`.
-    if (body.find(b"null") >= 0 and _has_non_finite(payload)) or (
-        (_N in body or _I in body) and _has_words(body)
-    ):
-        raise PayloadUnencodable("payload is not JSON: NaN and infinity have no JSON form")
+    # msgspec writes floats that are no number as null, which would lose them without a word. Most bodies hold
+    # no null; `find` takes two thirds as long as `in`.
+    if body.find(b"null") >= 0 and _has_non_finite(payload):
+        raise PayloadUnencodable(_NON_FINITE)
     if len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadUnencodable(fault)
     return body
 
 
-def decode(body: bytes, *, encoded_here: bool = False) -> Any:
+def decode(body: bytes) -> Any:
     """Return the value of a JSON body, or raise PayloadMalformed.
 
-    Integers stay exact however large; of duplicate object keys the last one counts. A body known to be
-    `encoded_here`, by `encode`, keeps the limits already.
+    Integers stay exact however large; of duplicate object keys the last one counts.
     """
-    if not encoded_here and len(body) > _SURELY_FLAT and (fault := _limits(body)):
+    if len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadMalformed(fault)
     try:
         return _decode(body)
@@ -130,17 +144,6 @@ def _deeper_than(body: bytes, limit: int) -> bool:
             return False  # unbalanced: the parser will say so
         brackets = shorter
     return bool(brackets)
-
-
-def _has_words(body: bytes) -> bool:
-    """Say whether what msgspec wrote holds, outside of strings, a word that JSON does not have."""
-    if b"NaN" not in body and b"Infinity" not in body:
-        return False
-    try:
-        _decode(body)
-    except msgspec.DecodeError:
-        return True
-    return False
 
 
 def _has_non_finite(payload: Any) -> bool:
@@ -177,7 +180,7 @@ class _Ids:
 
     def make(self) -> str:
         """Return a new one."""
-        return f"{self._prefix}{next(self._count):x}"
+        return f"{self._prefix}{next(self._count)}"
 
 
 _ids = _Ids()

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from time import time
 from typing import Any
 
 from abe_router.backend import Backend
-from abe_router.errors import NoRoute, PayloadInvalid
-from abe_router.message import Duplicate, Message, decode, encode, new_id
-from abe_router.pattern import check_key
+from abe_router.errors import NoRoute
+from abe_router.message import Duplicate, Message, decode, encode_and_read
 from abe_router.route import RouteTable
 
 
@@ -25,33 +23,21 @@ def prepare(
     headers: Mapping[str, str] | None = None,
     id: str | None = None,
     allow_unrouted: bool = False,
-    encoded_here: bool = False,
 ) -> Message:
     """Return the message that publishing `body`, the payload as JSON, would append.
 
     Raise KeyInvalid, NoRoute, PayloadMalformed, PayloadInvalid, with every violation of every schema that
-    the table puts on `key`, or IdInvalid. A body from `encode` is `encoded_here`, and is not measured anew.
+    the table puts on `key`, or IdInvalid.
     """
-    check_key(key)
-    schemas = table.schemas(key)
-    if not (schemas or allow_unrouted or table.unrouted == "allow" or table.knows(key)):
-        close = get_close_matches(key, table.concrete_keys, 1)
-        hint = f"; did you mean `{close[0]}`?" if close else ""
-        raise NoRoute(f"no route and no schema knows `{key}`{hint}")
-    payload = decode(body, encoded_here=encoded_here)
-    for schema in schemas:
-        if not schema.is_valid(payload):
-            violations = [v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)]
-            raise PayloadInvalid(key, violations)
-    if table.deduplications and (deduplication := table.deduplication(key)):
-        id = deduplication.id(key, payload, headers or {}, id)
-    return Message(id or new_id(), key, body, headers or {}, time())
+    terms = table.terms(key)
+    if not (terms.known or allow_unrouted):
+        raise _unknown(table, key)
+    return terms.message(key, body, decode(body), headers or {}, id)
 
 
 def window(table: RouteTable, key: str, id: str | None) -> float:
     """Return for how many seconds the id of a message is remembered, when `id` is what was said of it."""
-    deduplication = table.deduplication(key)
-    return deduplication.window_of(id) if deduplication else 0.0
+    return table.terms(key).window(id)
 
 
 async def append(backend: Backend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
@@ -80,16 +66,18 @@ async def publish(
     Raises what `prepare` raises, PayloadUnencodable when the payload is not JSON, and
     BackendUnavailable. What is checked is the JSON that is sent, not the object it was made from.
     """
-    message = prepare(
-        table,
-        key,
-        encode(payload),
-        headers=headers,
-        id=id,
-        allow_unrouted=allow_unrouted,
-        encoded_here=True,
-    )
-    if table.deduplications and (seconds := window(table, key, id)):
+    terms = table.terms(key)
+    if not (terms.known or allow_unrouted):
+        raise _unknown(table, key)
+    body, value = encode_and_read(payload)
+    message = terms.message(key, body, value, headers or {}, id)
+    if terms.deduplication is not None and (seconds := terms.window(id)):
         return Duplicate.of(message) if await backend.append_once([(message, seconds)]) else message
     await backend.append([message])
     return message
+
+
+def _unknown(table: RouteTable, key: str) -> NoRoute:
+    close = get_close_matches(key, table.concrete_keys, 1)
+    hint = f"; did you mean `{close[0]}`?" if close else ""
+    return NoRoute(f"no route and no schema knows `{key}`{hint}")

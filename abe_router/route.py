@@ -17,9 +17,10 @@ from abe_router.deduplication import Deduplication
 from abe_router.diagnostic import Diagnostic
 from abe_router.emit import Emit
 from abe_router.handler import Handler
-from abe_router.pattern import is_wild, matches
+from abe_router.pattern import check_key, is_wild, matches
 from abe_router.retry import RetryPolicy
 from abe_router.schema import Schema
+from abe_router.terms import Terms
 
 V = TypeVar("V")
 OnInvalid = Literal["dead_letter", "drop", "deliver"]
@@ -117,9 +118,7 @@ class RouteTable:
     cases: tuple[Case, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
-    _contracts: dict[str, tuple[Schema, ...]] = field(default_factory=dict, repr=False, compare=False)
-    _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
-    _deduplications: dict[str, Deduplication | None] = field(default_factory=dict, repr=False, compare=False)
+    _terms: dict[str, Terms] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def by_name(self) -> Mapping[str, Route]:
@@ -134,31 +133,22 @@ class RouteTable:
             _remember(self._matched, key, found)
         return found
 
-    def schemas(self, key: str) -> tuple[Schema, ...]:
-        """Return every schema that a message of `key` must satisfy."""
-        found = self._contracts.get(key)
+    def terms(self, key: str) -> Terms:
+        """Return what the file asks of messages of `key`; raise KeyInvalid when it is malformed."""
+        found = self._terms.get(key)
         if found is None:
-            found = tuple(dict.fromkeys(c.schema for c in self.contracts if matches(c.pattern, key)))
-            _remember(self._contracts, key, found)
-        return found
-
-    def deduplication(self, key: str) -> Deduplication | None:
-        """Return by which ids the messages of `key` are known again, None when by none."""
-        if not self.deduplications:
-            return None
-        if key not in self._deduplications:
+            check_key(key)
+            schemas = tuple(dict.fromkeys(c.schema for c in self.contracts if matches(c.pattern, key)))
             said = self.deduplications.items()
-            found = Deduplication.combined(each for pattern, each in said if matches(pattern, key))
-            _remember(self._deduplications, key, found)
-        return self._deduplications[key]
-
-    def knows(self, key: str) -> bool:
-        """Say whether the file mentions `key`, by name or by a pattern."""
-        known = self._known.get(key)
-        if known is None:
-            known = any(matches(pattern, key) for pattern in self.keys)
-            _remember(self._known, key, known)
-        return known
+            found = Terms(
+                known=bool(schemas)
+                or self.unrouted == "allow"
+                or any(matches(pattern, key) for pattern in self.keys),
+                schemas=schemas,
+                deduplication=Deduplication.combined(d for pattern, d in said if matches(pattern, key)),
+            )
+            _remember(self._terms, key, found)
+        return found
 
     @cached_property
     def concrete_keys(self) -> tuple[str, ...]:

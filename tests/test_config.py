@@ -157,8 +157,8 @@ routes:
         "a.*": ["order.json", "other.json", "any.json"],
         "#.b": ["order.json", "any.json"],
     }
-    assert table.knows("x.y")
-    assert [s.name for s in table.schemas("a.b")] == ["order.json", "any.json"]
+    assert table.terms("x.y").known
+    assert [s.name for s in table.terms("a.b").schemas] == ["order.json", "any.json"]
 
 
 def test_relative_paths_are_those_of_the_file(place, tmp_path_factory, monkeypatch):

@@ -34,17 +34,17 @@ routes:
   stock.low:
 """,
     )
-    assert table.deduplication("orders.created") == Deduplication(3600.0, "/order_id")
-    assert table.deduplication("orders.paid") == Deduplication(3600.0)
-    assert table.deduplication("payments.settled") == Deduplication(0.0, "Idempotency-Key")
-    assert table.deduplication("stock.low") is None
+    assert table.terms("orders.created").deduplication == Deduplication(3600.0, "/order_id")
+    assert table.terms("orders.paid").deduplication == Deduplication(3600.0)
+    assert table.terms("payments.settled").deduplication == Deduplication(0.0, "Idempotency-Key")
+    assert table.terms("stock.low").deduplication is None
     assert table.warnings == ()
 
 
-def test_a_table_without_any_looks_nothing_up(tmp_path):
+def test_a_table_without_any_knows_no_message_again(tmp_path):
     table = load(tmp_path, "routes: {orders.created: {}}")
-    assert table.deduplication("orders.created") is None
-    assert table._deduplications == {}
+    assert table.terms("orders.created").deduplication is None
+    assert table.terms("orders.created").window("7") == 0.0
 
 
 def test_entries_that_overlap_cannot_take_the_id_from_two_places(tmp_path):
@@ -64,7 +64,7 @@ routes:
 """,
     )
     (route,) = table.routes
-    assert route.emit.deduplication == Deduplication(60.0, "/id")
+    assert route.emit.terms.deduplication == Deduplication(60.0, "/id")
     assert route.emit.window == 60.0
 
 

@@ -37,15 +37,15 @@ def test_a_key_must_satisfy_every_schema_whose_entry_matches_it_once(tmp_path):
     table = RouteTable(
         contracts=(Contract("orders.created", order), Contract("orders.#", event), Contract("#", order))
     )
-    assert table.schemas("orders.created") == (order, event)
-    assert table.schemas("x") == (order,)
+    assert table.terms("orders.created").schemas == (order, event)
+    assert table.terms("x").schemas == (order,)
 
 
 def test_a_table_knows_the_keys_of_its_file():
     table = RouteTable(keys=("orders.created", "github.*"))
-    assert table.knows("orders.created")
-    assert table.knows("github.push")
-    assert not table.knows("orders.paid")
+    assert table.terms("orders.created").known
+    assert table.terms("github.push").known
+    assert not table.terms("orders.paid").known
 
 
 def test_the_difference_is_by_value_and_by_identity_of_key_and_group():

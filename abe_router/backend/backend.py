@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from abe_router.backend.delivery import DeadLetter
@@ -50,9 +50,10 @@ class Backend(ABC):
         """Disconnect. Idempotent. Open subscriptions are closed too."""
 
     @abstractmethod
-    async def append(self, messages: Sequence[Message]) -> None:
-        """Accept the messages, in order: when this returns they are kept, as durably as the backend is.
+    def append(self, messages: Sequence[Message]) -> Awaitable[None]:
+        """Accept the messages, in order: once this is awaited they are kept, as durably as the backend is.
 
+        What is returned may be a coroutine or a future: of many callers each awaits a message of its own.
         When it raises, any prefix of them may have been kept: the outcome is unknown, and the ids tell.
         It never retries by itself, for that would double messages without a word.
         """

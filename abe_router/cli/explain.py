@@ -79,7 +79,7 @@ def command(
     known_again: KnownAgain | None = None
     try:
         message = prepare(table, key, body, headers=headers, allow_unrouted=allow_unrouted)
-        known_again = _known_again(table.deduplication(key), message)
+        known_again = _known_again(table.terms(key).deduplication, message)
     except PublishError as error:
         refusal = error
     verdicts = [

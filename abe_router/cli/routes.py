@@ -113,7 +113,7 @@ def _schemas(route: Route) -> str:
 
 
 def _key_schemas(table: RouteTable, key: str) -> str:
-    return ", ".join(schema.name for schema in table.schemas(key))
+    return ", ".join(dict.fromkeys(c.schema.name for c in table.contracts if matches(c.pattern, key)))
 
 
 def _unconsumed(table: RouteTable) -> list[str]:

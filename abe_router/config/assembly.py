@@ -19,6 +19,7 @@ from abe_router.pattern import is_group, is_key, is_pattern, is_wild, matches, o
 from abe_router.retry import RetryPolicy
 from abe_router.route import Batch, Contract, Route
 from abe_router.schema import Schema
+from abe_router.terms import Terms
 
 _HANDLER_CODES = {
     "path": Code.HANDLER_PATH,
@@ -161,7 +162,7 @@ class Assembly:
         schemas = [contract.schema for contract in self._contracts if matches(contract.pattern, key)]
         said = self._deduplications.items()
         deduplication = Deduplication.combined(each for entry, each in said if matches(entry, key))
-        return Emit(key, tuple(dict.fromkeys(schemas)), deduplication)
+        return Emit(key, Terms(tuple(dict.fromkeys(schemas)), deduplication))
 
     def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

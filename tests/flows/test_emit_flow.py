@@ -7,6 +7,7 @@ from abe_router.event import DeadLettered, Handled
 from abe_router.retry import RetryPolicy
 from abe_router.route import Batch
 from abe_router.schema import SchemaFolder
+from abe_router.terms import Terms
 
 from .conftest import make_route
 
@@ -48,7 +49,7 @@ async def test_an_answer_that_breaks_the_schema_is_the_handlers_failure(running,
         return "twelve"
 
     await running.route(
-        make_route(price, emit=Emit("orders.priced", (number,)), retry=RetryPolicy(attempts=1))
+        make_route(price, emit=Emit("orders.priced", Terms((number,))), retry=RetryPolicy(attempts=1))
     )
     await running.publish("orders.created", 1)
 

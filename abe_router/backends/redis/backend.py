@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -70,9 +70,9 @@ class RedisBackend(Backend):
         if session:
             await session.close()
 
-    async def append(self, messages: Sequence[Message]) -> None:
-        session = self._session or await self._opened()
-        await session.publisher.append(messages)
+    def append(self, messages: Sequence[Message]) -> Awaitable[None]:
+        # Of many callers each has one message, and for them a coroutine more is felt.
+        return self._session.publisher.append(messages) if self._session else self._append(messages)
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
         session = await self._opened()
@@ -149,6 +149,9 @@ class RedisBackend(Backend):
 
     async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:
         return await Examination(self._address, self._names, served).run()
+
+    async def _append(self, messages: Sequence[Message]) -> None:
+        await (await self._opened()).publisher.append(messages)
 
     async def _opened(self) -> Session:
         if self._session is None:

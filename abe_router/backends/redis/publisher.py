@@ -58,33 +58,51 @@ class Publisher:
         self._queue: deque[_Call] = deque()
         self._flights = 0
         self._scheduled = False
+        self._opening: asyncio.Task[None] | None = None
         self._noted: dict[str, float] = {}
 
     def append(self, messages: Sequence[Message]) -> Awaitable[None]:
         """Append in order; when it raises, the first few of them, or all, may have been appended."""
         # Of many callers most have one message, and for them a coroutine more is felt.
-        if len(messages) == 1 and self._line.up:
-            return self._queued(messages)
-        return self._append(messages)
-
-    async def _append(self, messages: Sequence[Message]) -> None:
-        # Parts go one after the other, so that never a later one is kept and an earlier one is not.
-        for part in _parts(messages):
-            await self._line.open()
-            await self._queued(part)
-
-    def _queued(self, part: Sequence[Message]) -> asyncio.Future[None]:
+        if len(messages) != 1:
+            return self._in_parts(messages)
         done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.append((part, done))
+        self._queue.append((messages, done))
         if not self._scheduled:
             self._schedule()
         return done
+
+    async def _in_parts(self, messages: Sequence[Message]) -> None:
+        # Parts go one after the other, so that never a later one is kept and an earlier one is not.
+        for part in _parts(messages):
+            done: asyncio.Future[None] = self._loop.create_future()
+            self._queue.append((part, done))
+            self._schedule()
+            await done
 
     def _schedule(self) -> None:
         """Send a batch at the end of this turn of the event loop, with all that comes until then."""
         if self._queue and self._flights < _FLIGHTS and not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._fly)
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Send a batch, once there is a connection."""
+        if self._line.up:
+            self._fly()
+        else:
+            self._opening = self._loop.create_task(self._line.open())
+            self._opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        """Send what was queued meanwhile, or fail all of it."""
+        if opening.cancelled() or not (error := opening.exception()):
+            self._fly()
+            return
+        self._scheduled = False
+        calls = list(self._queue)
+        self._queue.clear()
+        _fail(calls, error)
 
     def _fly(self) -> None:
         """Send a batch of what is queued."""

@@ -74,7 +74,7 @@ class CancelTests(Suite):
         cut, whole = [], []
         for moment in range(MOMENTS):
             message = new_message(KEY, b"0")
-            await _cancelled(store.backend.append([message]), moment)
+            await _cancelled(_append(store, message), moment)
             cut.append(message)
             whole += await store.publish()
         came = await take(handle, len(whole))
@@ -153,6 +153,10 @@ class CancelTests(Suite):
         await ack(handle, held)
         sent: list[Message] = await store.publish(2)
         once(sent, await take(handle, 2))
+
+
+async def _append(store: Store, message: Message) -> None:
+    await store.backend.append([message])
 
 
 async def _cancelled(call: Coroutine[Any, Any, Any], moment: int) -> Any:

@@ -1,0 +1,46 @@
+"""What a file asks of the messages of one key, and the message that meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from abe_router.deduplication import Deduplication
+from abe_router.errors import PayloadInvalid
+from abe_router.message import Message, new_id
+from abe_router.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Messages of the key satisfy each of `schemas`, and are known again as `deduplication` says.
+
+    `known` says whether the file mentions the key, by name or by a pattern, or allows any.
+    """
+
+    schemas: tuple[Schema, ...] = ()
+    deduplication: Deduplication | None = None
+    known: bool = True
+
+    def message(
+        self, key: str, body: bytes, payload: Any, headers: Mapping[str, str], id: str | None = None
+    ) -> Message:
+        """Return a message made now of `body`, which reads `payload`.
+
+        Raise PayloadInvalid, with every violation of every schema, or IdInvalid.
+        """
+        for schema in self.schemas:
+            if not schema.is_valid(payload):
+                violations = [
+                    v for s in self.schemas if not s.is_valid(payload) for v in s.violations(payload)
+                ]
+                raise PayloadInvalid(key, violations)
+        if self.deduplication is not None:
+            id = self.deduplication.id(key, payload, headers, id)
+        return Message(id or new_id(), key, body, headers, time())
+
+    def window(self, given: str | None = None) -> float:
+        """Return for how many seconds an id is remembered, when `given` is what was said of it."""
+        return 0.0 if self.deduplication is None else self.deduplication.window_of(given)

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: Fewer deliveries than these were waited for; what is more is a backlog, and then asking early counts.
+FEW = 8
 #: How long one fetch waits for a message, in seconds; a stop interrupts it.
 FETCH_WAIT = 5.0
 
@@ -182,6 +184,9 @@ class Consumer:
             leases.took(asked if self._ordered is None else self._ordered.leased_at)
             if route.rate is None:
                 crew.add(deliveries)
+                if len(deliveries) < FEW:
+                    # Somebody waits for each of them: they are begun before more is asked for.
+                    await asyncio.sleep(0)
             else:
                 await self._pace(deliveries, crew)
 

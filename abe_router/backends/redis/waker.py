@@ -23,6 +23,8 @@ BLOCK = 5.0
 _PACE = 1e-5
 #: How long, in seconds, those who were woken have to read and come back before the XREAD goes out without.
 _RETURN = 0.002
+#: Turns of the loop that it takes what was read behind a wait to get to its handler.
+_TURNS = 4
 #: Most sources that are remembered as woken last.
 _REMEMBERED = 8
 #: Time between two tries to interrupt the XREAD while the other connection is down, in seconds.
@@ -143,6 +145,9 @@ class Waker:
                 self._poke.cancel()
                 self._poke = None
         if answer:
+            # What was read behind the wait came with it. Whoever has it is not to be woken, and goes first.
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             self._woken.clear()
         for stream, entries in answer or ():
             self._wake(stream.decode(), order(entries[0][0]))

@@ -35,6 +35,7 @@ class Crew:
         self._hand: deque[Delivery] = deque()
         self._workers: list[Worker] = []
         self._parked: list[asyncio.Future[None]] = []
+        self._waking = False
         self._gathering = asyncio.Lock()
         self._more = asyncio.Event()
         self._stopping = False
@@ -71,10 +72,8 @@ class Crew:
         """Hand over deliveries; wake parked workers, and make more while there may be."""
         self._hand.extend(deliveries)
         self._more.set()
-        wanted = len(deliveries)
-        while wanted > 0 and self._parked:
-            _wake(self._parked.pop())
-            wanted -= 1
+        wanted = len(deliveries) - len(self._parked)
+        self._wake_next()
         for _ in range(min(wanted, self._route.concurrency - len(self._workers))):
             worker = Worker()
             self._workers.append(worker)
@@ -120,12 +119,15 @@ class Crew:
                     await leases.renew()
                     continue
                 delivery = hand.popleft()
+                if hand and not self._waking:
+                    self._wake_next()
                 settle(delivery, await attempt(worker, delivery, now))
                 if len(hand) <= ahead.low:
                     self._hungry()
             if self._stopping:
                 return
             await self._park()
+            self._waking = False
 
     async def _work_in_batches(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
@@ -166,6 +168,15 @@ class Crew:
         error = None if ended.cancelled() else ended.exception()
         if error is not None and not self.broken.done():
             self.broken.set_exception(error)
+
+    def _wake_next(self) -> None:
+        """Wake a worker that is parked; when it begins, and there is more in hand, it wakes the next one.
+
+        Handlers that never wait need one worker, whatever the others may be woken for.
+        """
+        if self._parked:
+            self._waking = True
+            _wake(self._parked.pop())
 
     def _park(self) -> Awaitable[None]:
         parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ MAX_FETCH = 500
 #: the second less far, in seconds.
 KEEPS_UP, FALLS_BEHIND = 0.05, 0.2
 #: The first depth, and how many times deeper each next one is.
-FIRST, GROWTH = 8, 4
+FIRST, GROWTH = 16, 8
 
 
 class Lookahead:

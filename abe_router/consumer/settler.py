@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from abe_router.attempt import Verdict
-from abe_router.backend import Delivery, Subscription
+from abe_router.backend import Delivery, Outcome, Subscription
 from abe_router.consumer.pause import Pause
 from abe_router.errors import BackendError
-from abe_router.event import Events, LeaseLost
+from abe_router.event import Event, Events, LeaseLost
 from abe_router.route import Route
 
 _log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 #: How long settling is tried, while the backend cannot be reached, once the consumer stops, in seconds.
 LAST_WORDS = 5.0
 
-Settlement = tuple[Delivery, Verdict]
+Settlement = tuple[Delivery, Outcome]
 
 
 class Settler:
@@ -38,6 +38,8 @@ class Settler:
         self._route, self._subscription, self._events, self._forget = route, subscription, events, forget
         self._waiting: list[Settlement] = []
         self._under_way: Sequence[Settlement] = ()
+        #: What there is to tell of those that wait; of most there is nothing.
+        self._told: list[tuple[Delivery, Event]] = []
         self._wanted = asyncio.Event()
         self._finishing = False
 
@@ -54,7 +56,10 @@ class Settler:
         """Have a verdict carried out soon."""
         if not self._waiting:
             self._wanted.set()
-        self._waiting.append((delivery, verdict))
+        outcome, event = verdict
+        self._waiting.append((delivery, outcome))
+        if event is not None:
+            self._told.append((delivery, event))
 
     def finish(self) -> None:
         """Let `run` end once nothing is left, and be less patient with the backend."""
@@ -68,29 +73,29 @@ class Settler:
             if not self._finishing:
                 self._wanted.clear()
             while self._waiting:
+                told, self._told = self._told, []
                 self._under_way, self._waiting = self._waiting, []
-                await self._settle(self._under_way)
+                await self._settle(self._under_way, told)
                 self._under_way = ()
 
-    async def _settle(self, batch: Sequence[Settlement]) -> None:
-        refused = set(await self._persist(batch))
+    async def _settle(self, batch: Sequence[Settlement], told: Sequence[tuple[Delivery, Event]]) -> None:
+        refused = dict.fromkeys(await self._persist(batch))
         if refused:
             self._forget(refused)
-        for delivery, verdict in batch:
-            if refused and delivery in refused:
-                message = delivery.message
-                self._events.emit(LeaseLost(self._route.name, message.id, message.key))
-            elif verdict.event is not None:
-                self._events.emit(verdict.event)
+        for delivery in refused:
+            message = delivery.message
+            self._events.emit(LeaseLost(self._route.name, message.id, message.key))
+        for delivery, event in told:
+            if delivery not in refused:
+                self._events.emit(event)
 
     async def _persist(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
         """Return what was refused; try again after backend errors, as long as the leases can last."""
         loop = asyncio.get_running_loop()
         pause, began = Pause(), loop.time()
-        settlements = [(delivery, verdict.outcome) for delivery, verdict in batch]
         while True:
             try:
-                return await self._subscription.settle(settlements)
+                return await self._subscription.settle(batch)
             except BackendError as error:
                 patience = LAST_WORDS if self._finishing else self._route.lease
                 if loop.time() - began > patience:

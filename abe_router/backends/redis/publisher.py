@@ -123,17 +123,12 @@ class Publisher:
             calls.append(call)
             count += len(messages)
             for message in messages:
-                if message.key != current:
-                    current = message.key
-                    args += ("", keys.setdefault(current, len(keys) + 1))
                 body, headers = message.body, message.headers
+                if message.key != current or headers:
+                    current = message.key
+                    args += ("", keys.setdefault(current, len(keys) + 1), pack_headers(headers))
                 size += len(body)
-                args += (
-                    message.id or new_id(),
-                    body,
-                    _as_text(message.published_at),
-                    pack_headers(headers) if headers else b"",
-                )
+                args += (message.id or new_id(), body, _as_text(message.published_at))
         if calls:
             self._send(calls, keys, args)
         self._schedule()

@@ -166,14 +166,14 @@ class Consumer:
         route, ahead, loop = self.route, self._lookahead, asyncio.get_running_loop()
         places = route.concurrency * (route.batch.size if route.batch else 1)
         while not self._stop.is_set():
-            room = places + ahead.depth - crew.waiting - crew.running
-            if room < max(1, ahead.low):
+            free = places - crew.waiting - crew.running
+            if free + ahead.depth < max(1, ahead.low):
                 self._wants_fetch.clear()
                 await self._wants_fetch.wait()
                 continue
             asked = loop.time()
             ahead.asking(asked)
-            limit = min(room, MAX_FETCH)
+            limit = min(max(1, free + ahead.depth), MAX_FETCH)
             deliveries = await self._persist(partial(subscription.fetch, limit, FETCH_WAIT))
             ahead.fetched(loop.time(), full=deliveries is not None and len(deliveries) == limit)
             if not deliveries:
@@ -189,6 +189,7 @@ class Consumer:
                     await asyncio.sleep(0)
             else:
                 await self._pace(deliveries, crew)
+            del deliveries  # or each route keeps its last ones, handled and settled, while it waits for more
 
     async def _pace(self, deliveries: Sequence[Delivery], crew: Crew) -> None:
         """Hand deliveries to the crew as fast as the route's rate permits, over all processes."""

@@ -69,17 +69,10 @@ class Crew:
             worker.expire(now)
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand over deliveries; wake parked workers, and make more while there may be."""
+        """Hand over deliveries."""
         self._hand.extend(deliveries)
         self._more.set()
-        wanted = len(deliveries) - len(self._parked)
         self._wake_next()
-        for _ in range(min(wanted, self._route.concurrency - len(self._workers))):
-            worker = Worker()
-            self._workers.append(worker)
-            work = self._work(worker) if self._route.batch is None else self._work_in_batches(worker)
-            worker.task = asyncio.create_task(work)
-            worker.task.add_done_callback(self._ended)
 
     def stop(self) -> Sequence[Delivery]:
         """Start nothing more; return what was not started."""
@@ -113,13 +106,14 @@ class Crew:
         hand, leases, ahead = self._hand, self._leases, self._ahead
         attempt, settle, clock = self._attempts.run, self._settler.add, asyncio.get_running_loop().time
         while True:
+            self._waking = False
             while hand:
                 now = clock()
                 if now > leases.overdue_at:
                     await leases.renew()
                     continue
                 delivery = hand.popleft()
-                if hand and not self._waking:
+                if hand:
                     self._wake_next()
                 settle(delivery, await attempt(worker, delivery, now))
                 if len(hand) <= ahead.low:
@@ -127,16 +121,17 @@ class Crew:
             if self._stopping:
                 return
             await self._park()
-            self._waking = False
 
     async def _work_in_batches(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         while not self._stopping:
+            self._waking = False
             # One worker gathers at a time: several would share what comes into batches half as large.
             async with self._gathering:
                 batch = await self._gather()
             if not batch:
                 continue
+            self._wake_next()
             verdicts = await self._attempts.run_batch(worker, batch, loop.time())
             for delivery, verdict in zip(batch, verdicts, strict=True):
                 self._settler.add(delivery, verdict)
@@ -170,13 +165,25 @@ class Crew:
             self.broken.set_exception(error)
 
     def _wake_next(self) -> None:
-        """Wake a worker that is parked; when it begins, and there is more in hand, it wakes the next one.
+        """Wake a worker that is parked, or make one; when it begins, and there is more, it wakes the next.
 
         Handlers that never wait need one worker, whatever the others may be woken for.
         """
+        if self._waking:
+            return
         if self._parked:
             self._waking = True
             _wake(self._parked.pop())
+        elif len(self._workers) < self._route.concurrency:
+            self._waking = True
+            self._make_worker()
+
+    def _make_worker(self) -> None:
+        worker = Worker()
+        self._workers.append(worker)
+        work = self._work(worker) if self._route.batch is None else self._work_in_batches(worker)
+        worker.task = asyncio.create_task(work)
+        worker.task.add_done_callback(self._ended)
 
     def _park(self) -> Awaitable[None]:
         parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -23,7 +23,13 @@ class ExclusiveRedisSubscription(RedisSubscription, ExclusiveSubscription):
     def __init__(self, pattern: str, group: str, **parts: Any) -> None:
         super().__init__(pattern, group, **parts)
         self._intake = self._possession = Possession(
-            self._line, self._sweep, self._waker, self._agenda, self._names, self._intake.lost
+            self._line,
+            self._sweep,
+            self._waker,
+            self._agenda,
+            self._window,
+            self._names,
+            self._intake.lost,
         )
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:

@@ -17,6 +17,7 @@ from abe_router.backends.redis.scripts import ADOPT, CLAIM, RESTORE
 from abe_router.backends.redis.source import Agenda, Marks, Source
 from abe_router.backends.redis.sweep import HORIZON, Sweep
 from abe_router.backends.redis.waker import Waker
+from abe_router.backends.redis.window import Window
 from abe_router.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
@@ -44,9 +45,11 @@ class Intake:
         sweep: Sweep,
         waker: Waker,
         agenda: Agenda,
+        window: Window,
         lost: Callable[[Source], Awaitable[None]],
     ) -> None:
         self._line, self._sweep, self._waker, self._agenda = line, sweep, waker, agenda
+        self._window = window
         self.lost = lost
         self._claimed_last = False
         #: When each group was made anew, and until it may be again, in seconds; and those that wait for it.
@@ -91,6 +94,8 @@ class Intake:
         for source in chosen:
             reading.append(self.read(source, share, self._line))
             del marks[source]
+        size = sum(source.size(count) for source, count, _ in reading)
+        self._window.sent(size, reading[-1][-1])
         self._line.hurry()
         return reading
 

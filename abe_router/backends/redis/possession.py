@@ -17,6 +17,7 @@ from abe_router.backends.redis.scripts import HOLD
 from abe_router.backends.redis.source import Agenda, Source
 from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.waker import Waker
+from abe_router.backends.redis.window import Window
 from abe_router.backends.redis.wire import Arg
 from abe_router.errors import BackendError
 
@@ -41,10 +42,11 @@ class Possession(Intake):
         sweep: Sweep,
         waker: Waker,
         agenda: Agenda,
+        window: Window,
         names: Names,
         lost: Callable[[Source], Awaitable[None]],
     ) -> None:
-        super().__init__(line, sweep, waker, agenda, lost)
+        super().__init__(line, sweep, waker, agenda, window, lost)
         self._names = names
         self._doubted: dict[Source, None] = {}
         self._bells: dict[Source, Bell] = {}

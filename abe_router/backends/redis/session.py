@@ -19,6 +19,7 @@ from abe_router.backends.redis.source import Source
 from abe_router.backends.redis.subscription import RedisSubscription
 from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.waker import BLOCK, Waker
+from abe_router.backends.redis.window import Window
 from abe_router.errors import BackendError
 from abe_router.pattern import is_wild
 
@@ -37,6 +38,7 @@ class Session:
         self._quiet = Line(address, lost=lambda _: None, patience=BLOCK)
         self._waker = Waker(self._quiet, self.line)
         self._sweep = Sweep(self.line, self._waker)
+        self._window = Window()
         self.registry = Registry(self.line, names)
         self._discovery = Discovery(self.line, names, self.registry, self._waker, self._found)
         self.publisher = Publisher(
@@ -69,6 +71,7 @@ class Session:
             names=self._names,
             sweep=self._sweep,
             waker=self._waker,
+            window=self._window,
             publisher=self.publisher,
             lost=self._group_lost,
             closed=self._handles.discard,

@@ -8,7 +8,7 @@ from abe_router.backend import Delivery
 from abe_router.backends.redis.names import Names
 
 #: What one answer may bring, in bytes of payload, so long as the next ones are like the last ones; and how
-#: large the first ones are taken to be.
+#: large the first ones are taken to be. As much memory as that, nearly, a delivery takes however small it is.
 _BYTES, _LARGE = 4 * 1024 * 1024, 4096
 #: One of so many deliveries is measured.
 _SAMPLE = 16
@@ -52,6 +52,10 @@ class Source:
         #: How many entries may come in one answer, since it is held in memory whole, on both sides.
         self.most = _BYTES // _LARGE
         self.hand: set[bytes] = set()
+
+    def size(self, count: int) -> int:
+        """Return how many bytes an answer with so many entries takes, about."""
+        return count * max(_BYTES // self.most, _LARGE)
 
     def received(self, deliveries: Sequence[Delivery]) -> None:
         """Note deliveries as ours, and from some of them how large they are here."""

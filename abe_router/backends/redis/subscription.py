@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
@@ -18,6 +19,7 @@ from abe_router.backends.redis.settlement import Settlement
 from abe_router.backends.redis.source import Agenda, Source
 from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.waker import Waker
+from abe_router.backends.redis.window import Window
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.pattern import matches
 
@@ -46,6 +48,7 @@ class RedisSubscription(Subscription):
         names: Names,
         sweep: Sweep,
         waker: Waker,
+        window: Window,
         publisher: Publisher,
         lost: Callable[[RedisSubscription, Source], Awaitable[None]],
         closed: Callable[[RedisSubscription], None],
@@ -53,10 +56,11 @@ class RedisSubscription(Subscription):
         self.pattern, self.group, self.start = pattern, group, start
         self._consumer, self._lease, self._names = consumer, lease, names
         self._line, self._sweep, self._waker, self._on_closed = line, sweep, waker, closed
+        self._window, self._queued = window, False
         self._loop = asyncio.get_running_loop()
         self._sources: dict[str, Source] = {}
         self._agenda = Agenda(self._stirred)
-        self._intake = Intake(line, sweep, waker, self._agenda, lambda source: lost(self, source))
+        self._intake = Intake(line, sweep, waker, self._agenda, window, partial(lost, self))
         self._follow_ups = FollowUps(self._intake, self._agenda, waker, self._followed)
         self._settlement = Settlement(line, names, sweep, publisher, self._sources)
         self._limit = 1
@@ -113,7 +117,7 @@ class RedisSubscription(Subscription):
                     return []
                 else:
                     self._follow_ups.offer(limit)
-            await self._sleep(None if self._under_way else deadline)
+            await self._sleep(None if self._under_way or self._queued else deadline)
 
     def interrupt(self) -> None:
         self._interrupted = True
@@ -157,6 +161,9 @@ class RedisSubscription(Subscription):
         """Begin a round; mere reading, which most is, goes without a task and the turns it takes."""
         self._follow_ups.withdraw()  # what two read at once might be handed out in the wrong order
         if self._line.up and not self._agenda.more_than_reading:
+            self._queued = not self._window.admits(self._admitted)
+            if self._queued:
+                return
             with suppress(BackendUnavailable):
                 self._reading = self._intake.ask(self._limit)
                 self._reading[-1][-1].add_done_callback(self._landed)
@@ -168,6 +175,12 @@ class RedisSubscription(Subscription):
         """There is more on the agenda: whoever waits in a fetch has it done at once."""
         if self._waiter and not self._under_way and self._agenda:
             self._begin()
+
+    def _admitted(self) -> None:
+        self._queued = False
+        self._stirred()
+        if not self._under_way:
+            self._wake()
 
     def _followed(self, found: list[Delivery], usable: bool) -> None:
         """Take in what a read brought that followed the wait."""

@@ -11,6 +11,8 @@ from bench.tally import Tally
 
 #: How long the sleeping handler sleeps, in seconds.
 NAP = 0.001
+#: How long the working handler works, in seconds of processor time.
+WORK = 50e-6
 
 _tally = Tally(Spec.received().path)
 
@@ -21,6 +23,13 @@ async def noop(payload: Any) -> None:
 
 async def sleep(payload: Any) -> None:
     await asyncio.sleep(NAP)
+    _tally.count()
+
+
+async def work(payload: Any) -> None:
+    until = time.thread_time() + WORK
+    while time.thread_time() < until:
+        pass
     _tally.count()
 
 
@@ -46,5 +55,5 @@ def stamp_in_thread(payload: Any) -> None:
     _tally.stamp(payload["sent"])
 
 
-COROUTINES = {"noop": noop, "sleep": sleep, "stamp": stamp}
+COROUTINES = {"noop": noop, "sleep": sleep, "work": work, "stamp": stamp}
 FUNCTIONS = {"noop": noop_in_thread, "sleep": sleep_in_thread, "stamp": stamp_in_thread}

@@ -12,8 +12,8 @@ from bench.payload import Kind, Payloads, payloads
 
 _VARIABLE = "ABE_ROUTER_BENCH"
 
-#: What the handler does: nothing, sleep for 1 ms, or write down when it was called.
-Handling = Literal["noop", "sleep", "stamp"]
+#: What the handler does: nothing, sleep for 1 ms, work for 50 microseconds, or write down when it was called.
+Handling = Literal["noop", "sleep", "work", "stamp"]
 
 #: The group, in every contender that knows groups.
 GROUP = "bench"

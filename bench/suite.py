@@ -101,6 +101,12 @@ def _two(contender: Contender, server: Server, scale: Scale) -> Found:
     return {"two": drain(contender, server, _share(contender.backlog, scale), workers=2).rate}
 
 
+def _room(contender: Contender, server: Server, scale: Scale) -> Found:
+    count = _share(BACKLOG // 5, scale)
+    one, two = (drain(contender, server, count, handling="work", workers=n).rate for n in (1, 2))
+    return {"room": two / one}
+
+
 def _big(contender: Contender, server: Server, scale: Scale) -> Found:
     count = _share(contender.backlog, scale) // 10
     return {
@@ -206,6 +212,13 @@ MEASUREMENTS = (
         _big,
         leaves_out=("usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
         repeats=1,
+    ),
+    Measurement(
+        "room",
+        (Metric("room", "two workers for one: speed, handler works for 50 us", "x", more_is_better=True),),
+        _room,
+        only=("redis", "sqlite"),
+        repeats=2,
     ),
     Measurement(
         "shared",

@@ -12,12 +12,14 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from abe_router.backend import ACKED, RELEASED, DeadLetter, Delayed, Died, Reason
+from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.address import Address
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.message import new_message
+
+from .hands import ack, bodies, died, take
 
 KEY, GROUP = "orders.created", "billing"
 
@@ -32,27 +34,6 @@ def user(redis_server, redis_client):
         return redis_server.url.replace("//", f"//{name}:right@")
 
     return user
-
-
-def bodies(deliveries):
-    return [delivery.message.body for delivery in deliveries]
-
-
-async def take(handle, count):
-    came = []
-    async with asyncio.timeout(10):
-        while len(came) < count:
-            came += await handle.fetch(count - len(came), 1.0)
-    return came
-
-
-async def ack(handle, deliveries):
-    assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])
-
-
-def died(delivery):
-    reason = Reason("failed", "ValueError", "no stock")
-    return Died(DeadLetter(f"{KEY}/{GROUP}", delivery.message, reason, 1, delivery.deliveries, 1.0, 2.0))
 
 
 class TestUrl:

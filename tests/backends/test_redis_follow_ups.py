@@ -9,16 +9,14 @@ import pytest
 
 from abe_router.backends.redis import RedisBackend, follow_ups, waker
 
+from .hands import bodies
+
 KEY, GROUP = "orders.created", "billing"
 
 
 @pytest.fixture
 def stream(prefix):
     return prefix + KEY
-
-
-def bodies(deliveries):
-    return [delivery.message.body for delivery in deliveries]
 
 
 async def a_read_follows(handle, client, stream):

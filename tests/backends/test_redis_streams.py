@@ -9,10 +9,12 @@ import time
 
 import pytest
 
-from abe_router.backend import ACKED, RELEASED, DeadLetter, Delayed, Died, Reason
+from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends.redis import RedisBackend, discovery, sweep
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.message import new_message
+
+from .hands import ack, bodies, died, take
 
 KEY, GROUP = "orders.created", "billing"
 
@@ -22,31 +24,10 @@ def stream(prefix):
     return f"{prefix}{KEY}"
 
 
-def bodies(deliveries):
-    return [delivery.message.body for delivery in deliveries]
-
-
 async def publish(backend, count, key=KEY, first=0):
     messages = [new_message(key, b"%d" % n) for n in range(first, first + count)]
     await backend.append(messages)
     return messages
-
-
-async def take(handle, count):
-    came = []
-    async with asyncio.timeout(10):
-        while len(came) < count:
-            came += await handle.fetch(count - len(came), 1.0)
-    return came
-
-
-async def ack(handle, deliveries):
-    assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])
-
-
-def died(delivery):
-    reason = Reason("failed", "ValueError", "no stock")
-    return Died(DeadLetter(f"{KEY}/{GROUP}", delivery.message, reason, 1, delivery.deliveries, 1.0, 2.0))
 
 
 class TestOtherPrograms:

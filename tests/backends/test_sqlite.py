@@ -18,6 +18,8 @@ from abe_router.backends.sqlite.operation import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
 from abe_router.message import Message, new_message
 
+from .hands import bodies
+
 KEY = "orders.created"
 
 
@@ -30,10 +32,6 @@ def path(tmp_path):
 async def backend(path):
     async with SQLiteBackend(path) as backend:
         yield backend
-
-
-def bodies(deliveries):
-    return [delivery.message.body for delivery in deliveries]
 
 
 async def drain(handle, limit=100):

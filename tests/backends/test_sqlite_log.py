@@ -14,6 +14,8 @@ from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, trim
 from abe_router.message import Message, new_message
 from abe_router.pattern import matches
 
+from .hands import bodies
+
 KEY = "orders.created"
 
 
@@ -21,10 +23,6 @@ KEY = "orders.created"
 async def backend(tmp_path):
     async with SQLiteBackend(tmp_path / "log.db") as backend:
         yield backend
-
-
-def bodies(deliveries):
-    return [delivery.message.body for delivery in deliveries]
 
 
 async def drain(handle, limit=100):

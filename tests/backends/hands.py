@@ -1,0 +1,33 @@
+"""What the tests of one provider do with a handle, and with what it hands out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from abe_router.backend import ACKED, DeadLetter, Delivery, Died, Reason, Subscription
+
+
+def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
+    """Return the payloads, as they were sent."""
+    return [delivery.message.body for delivery in deliveries]
+
+
+def died(delivery: Delivery) -> Died:
+    """Return the outcome of one that failed for good."""
+    message, reason = delivery.message, Reason("failed", "ValueError", "no stock")
+    return Died(DeadLetter(f"{message.key}/billing", message, reason, 1, delivery.deliveries, 1.0, 2.0))
+
+
+async def take(handle: Subscription, count: int) -> list[Delivery]:
+    """Return so many deliveries, however many fetches that takes."""
+    came: list[Delivery] = []
+    async with asyncio.timeout(10):
+        while len(came) < count:
+            came += await handle.fetch(count - len(came), 1.0)
+    return came
+
+
+async def ack(handle: Subscription, deliveries: Sequence[Delivery]) -> None:
+    """Settle them for good; all must still be held."""
+    assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])

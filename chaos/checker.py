@@ -149,6 +149,7 @@ class _Run:
         self._ended_at: dict[tuple[object, ...], float] = {}
         self._began_at: dict[int, float] = {}
         self._kept = defaultdict[_Place, list[Told]](list)
+        self._as_noted: dict[_Place, list[Entry]] = {}
         for word in sorted(self.told, key=lambda word: word.at):
             self._kept[word.message, word.group, word.attempt].append(word)
 
@@ -181,7 +182,9 @@ class _Run:
                 running = sum(self._ended_at.get(start[2:6], math.inf) > a.begin for start in before)
                 late = [start for start in own if start.group == group and a.begin < start.at <= a.end]
                 for start in late[: max(0, CONCURRENCY - running)]:
-                    starts = self.starts[start.message, group, start.attempt]
+                    place = start.message, group, start.attempt
+                    starts = self.starts[place]
+                    self._as_noted.setdefault(place, list(starts))
                     starts[starts.index(start)] = start._replace(at=a.begin)
                     starts.sort(key=lambda start: start.at)
 
@@ -267,12 +270,15 @@ class _Run:
         ]
 
     def _settled_late(self) -> list[tuple[int, str]]:
-        """Return what a worker settled that had begun with it, and then another had."""
+        """Return what a worker settled that had begun with it, and then another had.
+
+        Of one that was stopped it is not known which starts it noted late, so what it is accused of must hold
+        either way.
+        """
         late = []
         for place, starts in self.starts.items():
             for word in self._kept.get(place, ()):
-                before = [start.pid for start in starts if start.at <= word.at]
-                is_late = word.pid in before and before[-1] != word.pid
+                is_late = all(_is_late(word, each) for each in (starts, self._as_noted.get(place, starts)))
                 if is_late and not self._may_come_again(*place[:2], word.at):
                     late.append((starts[0].number, place[1]))
         return late
@@ -312,6 +318,12 @@ class _Run:
         return any(
             start.at <= a.end and until >= a.begin and a.pid in (None, start.pid) for a in self.afflictions
         )
+
+
+def _is_late(word: Told, starts: Sequence[Entry]) -> bool:
+    """Say whether a word comes from a worker that had begun, but not as the last one before the word."""
+    before = [start.pid for start in starts if start.at <= word.at]
+    return word.pid in before and before[-1] != word.pid
 
 
 def some(pairs: Sequence[tuple[int, str]]) -> str:

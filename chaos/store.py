@@ -67,6 +67,8 @@ class RedisStore:
             **options,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        #: Whoever has the server down has it up again before somebody else does the same.
+        self.down = asyncio.Lock()
         #: A connection to the server that no fault touches.
         self.client = redis.Redis(port=self.port, socket_timeout=PATIENCE)
 

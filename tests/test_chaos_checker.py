@@ -207,3 +207,16 @@ def test_what_a_worker_noted_late_since_it_was_stopped_counts_as_begun_before_bu
         ledger.start(number, "thread", ANN)
     finding = ledger.finding(Affliction(begin, ledger.at, ANN))
     assert (finding.duplicates, finding.bound, finding.unexplained) == (6, 6, [(5, "thread")])
+
+
+def test_who_goes_on_and_begins_anew_what_another_had_begun_meanwhile_is_not_taken_for_one_who_settles_late():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    begin = ledger.at
+    ledger.start(1, "thread", BOB)
+    killed = Affliction(ledger.at, ledger.at, BOB)
+    ledger.start(1, "thread", ANN)
+    ledger.end(1, "thread", ANN)
+    frozen = Affliction(begin, ledger.at, ANN)  # with the time that she may take to note what she had begun
+    ledger.tell(1, "thread", ANN)
+    assert not ledger.finding(killed, frozen).faults

@@ -362,6 +362,36 @@ async def test_pauses_before_a_worker_that_keeps_ending_grow(monkeypatch):
     assert all(pause >= least for pause, least in zip(pauses, [0.02, 0.04, 0.08, 0.08, 0.08], strict=True))
 
 
+async def test_a_stop_while_nobody_is_there_has_nobody_who_ended_badly(monkeypatch, caplog):
+    monkeypatch.setattr(place, "FIRST_PAUSE", 60.0)
+    stopping = asyncio.Event()
+
+    async def start() -> Child:
+        return await Child.start(1, lambda number, line: ["false"], lambda child, word: None)
+
+    keeping = asyncio.create_task(place.Place(start, stopping).keep())
+    async with asyncio.timeout(10):
+        while "another starts" not in caplog.text:
+            await asyncio.sleep(0.01)
+        stopping.set()
+        assert await keeping == 0
+
+
+async def test_a_stop_while_no_worker_can_be_started_ends_the_tries(monkeypatch):
+    monkeypatch.setattr(place, "FIRST_PAUSE", 0.01)
+    tries, stopping = [], asyncio.Event()
+
+    async def start() -> Child:
+        tries.append(1)
+        if len(tries) == 3:
+            stopping.set()
+        raise OSError("no more processes")
+
+    async with asyncio.timeout(10):
+        assert await place.Place(start, stopping).keep() == 0
+    assert len(tries) == 3
+
+
 def test_cores_are_those_that_a_container_may_use(tmp_path):
     assert cores(tmp_path / "missing") == len(os.sched_getaffinity(0))
     quota = tmp_path / "cpu.max"

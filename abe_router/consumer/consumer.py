@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 #: Fewer deliveries than these were waited for; what is more is a backlog, and then asking early counts.
 FEW = 8
+#: With more deliveries than these that are handled and not yet settled, nothing more is fetched: there are as
+#: many only when the backend refuses to settle them.
+UNSETTLED = 4 * MAX_FETCH
 #: How long one fetch waits for a message, in seconds; a stop interrupts it.
 FETCH_WAIT = 5.0
 
@@ -128,13 +131,14 @@ class Consumer:
 
     async def _consume(self, subscription: Subscription) -> None:
         route, events, loop = self.route, self._events, asyncio.get_running_loop()
-        settler = self._settler = Settler(route, subscription, events, forget=self._forget)
-        leases = self._leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
         ahead, hungry = self._lookahead, self._wants_fetch.set
+        leases = self._leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
+        settler = Settler(route, subscription, events, leases, done=hungry, forget=self._forget)
+        self._settler = settler
         crew = self._crew = Crew(route, self._attempts, settler, leases, ahead, hungry)
         settling = asyncio.create_task(settler.run())
         watching = asyncio.create_task(self._watch(crew, leases))
-        fetching = asyncio.create_task(self._fetch_all(subscription, crew, leases))
+        fetching = asyncio.create_task(self._fetch_all(subscription, crew, settler, leases))
         stopping = asyncio.create_task(self._stop.wait())
         began, released = loop.time(), 0
         running: set[asyncio.Future[Any]] = {fetching, settling, watching, stopping, crew.broken}
@@ -162,12 +166,14 @@ class Consumer:
             if isinstance(result, Exception):
                 raise result
 
-    async def _fetch_all(self, subscription: Subscription, crew: Crew, leases: Leases) -> None:
+    async def _fetch_all(
+        self, subscription: Subscription, crew: Crew, settler: Settler, leases: Leases
+    ) -> None:
         route, ahead, loop = self.route, self._lookahead, asyncio.get_running_loop()
         places = route.concurrency * (route.batch.size if route.batch else 1)
         while not self._stop.is_set():
             free = places - crew.waiting - crew.running
-            if free + ahead.depth < max(1, ahead.low):
+            if free + ahead.depth < max(1, ahead.low) or len(settler) > UNSETTLED:
                 self._wants_fetch.clear()
                 await self._wants_fetch.wait()
                 continue

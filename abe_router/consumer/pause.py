@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-#: Wait after a backend error, in seconds: the first, and the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: Wait after a backend error, in seconds: the first, and the longest, which is also how long it may go
+#: unnoticed that the backend is back.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 #: Silence after a word about an outage, in seconds: the first, and the longest.
 FIRST_SILENCE, LONGEST_SILENCE = 10.0, 600.0
 

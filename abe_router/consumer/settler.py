@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from abe_router.attempt import Verdict
 from abe_router.backend import Delivery, Outcome, Subscription
+from abe_router.consumer.leases import Leases
 from abe_router.consumer.pause import Pause
 from abe_router.errors import BackendError
 from abe_router.event import Event, Events, LeaseLost
@@ -24,7 +25,8 @@ Settlement = tuple[Delivery, Outcome]
 class Settler:
     """Settles what it is given; `run` ends after `finish`, once nothing is left.
 
-    `forget` is called with what was refused or given up.
+    It goes on trying as long as `leases` are kept. `done` is called after each batch, `forget` with what was
+    refused or given up.
     """
 
     def __init__(
@@ -32,10 +34,13 @@ class Settler:
         route: Route,
         subscription: Subscription,
         events: Events,
+        leases: Leases,
         *,
+        done: Callable[[], None],
         forget: Callable[[Collection[Delivery]], None],
     ) -> None:
-        self._route, self._subscription, self._events, self._forget = route, subscription, events, forget
+        self._route, self._subscription, self._events = route, subscription, events
+        self._leases, self._done, self._forget = leases, done, forget
         self._waiting: list[Settlement] = []
         self._under_way: Sequence[Settlement] = ()
         #: What there is to tell of those that wait; of most there is nothing.
@@ -77,6 +82,7 @@ class Settler:
                 self._under_way, self._waiting = self._waiting, []
                 await self._settle(self._under_way, told)
                 self._under_way = ()
+                self._done()
 
     async def _settle(self, batch: Sequence[Settlement], told: Sequence[tuple[Delivery, Event]]) -> None:
         refused = dict.fromkeys(await self._persist(batch))
@@ -91,14 +97,16 @@ class Settler:
 
     async def _persist(self, batch: Sequence[Settlement]) -> Sequence[Delivery]:
         """Return what was refused; try again after backend errors, as long as the leases can last."""
-        loop = asyncio.get_running_loop()
-        pause, began = Pause(), loop.time()
+        clock = asyncio.get_running_loop().time
+        pause, began = Pause(), clock()
         while True:
             try:
                 return await self._subscription.settle(batch)
             except BackendError as error:
-                patience = LAST_WORDS if self._finishing else self._route.lease
-                if loop.time() - began > patience:
+                # A server that is out of memory renews leases and keeps no outputs. Giving up while the lease
+                # is ours would have the handler run again, and again, for what it has done.
+                leased = max(began, self._leases.began_at) + self._route.lease
+                if clock() > (began + LAST_WORDS if self._finishing else leased):
                     _log.error("%s: %d settlements given up: %s", self._route.name, len(batch), error)
                     return [delivery for delivery, _ in batch]
                 await asyncio.sleep(pause.next())

@@ -45,8 +45,8 @@ class Place:
             self._code = self._child.code
         return self._code
 
-    async def fill(self) -> Child:
-        """Start a worker if the place is empty; return the one that is there."""
+    async def fill(self) -> Child | None:
+        """Start a worker if the place is empty; return the one that is there, None if stopped before."""
         async with self._turn:
             while self._child is None or (self._child.is_over and not self._stopping.is_set()):
                 try:
@@ -54,12 +54,19 @@ class Place:
                 except OSError as error:
                     _log.error("a worker cannot be started, next try in %s: %s", self._shown_pause, error)
                     await self._wait()
+                    if self._stopping.is_set():
+                        return self._child
             return self._child
 
     async def keep(self) -> int:
-        """Start another worker whenever one has ended, until stopped; return the last exit code."""
+        """Start another worker whenever one has ended, until stopped.
+
+        Return the exit code of the one that was there then, 0 when there was none.
+        """
         while True:
             child = await self.fill()
+            if child is None:
+                return 0
             code = await child.ended()
             if self._child is not child:  # it made room for one with new code
                 continue
@@ -70,6 +77,8 @@ class Place:
             level = logging.INFO if code == 0 else logging.ERROR
             _log.log(level, "%s %s, another starts in %s", child, reason(code), self._shown_pause)
             await self._wait()
+            if self._stopping.is_set():
+                return 0  # the place is empty: there is nobody whose drain could have failed
 
     async def replace(self) -> bool:
         """Start a worker, and stop the one before as soon as the routes of the new one run.

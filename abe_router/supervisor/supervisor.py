@@ -55,14 +55,16 @@ class Supervisor:
         """Run until a signal, or until the workers are done; return the exit code.
 
         The first worker is started alone: when it cannot run, nothing does. Then its exit code is returned,
-        or ConfigError raised when the file has faults. Otherwise the code is 0 when all workers ended well,
-        1 when one did not, and 128 plus the signal's number when a second signal forced the end.
+        or ConfigError raised when the file has faults. Otherwise the code is 0 when all workers that ran then
+        ended well, 1 when one did not, and 128 plus the signal's number when a second signal forced the end.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             first = await self._places[0].fill()
+            if first is None:
+                return 0
             await first.settled.wait()
             if not first.has_run:
                 if first.faults:

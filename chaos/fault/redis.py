@@ -37,11 +37,12 @@ async def crash(stage: Stage) -> None:
     """Kill the server, and start it again on what it kept."""
     store = redis_of(stage)
     always = stage.setup.redis.get("appendfsync") != "everysec"
-    unsynced = math.inf if always else time.time() - UNSYNCED
-    with stage.afflicting(loses=unsynced, undoes=unsynced):
-        store.kill()
-        await asyncio.sleep(stage.rng.uniform(*AWAY))
-        await store.start()
+    async with store.down:
+        unsynced = math.inf if always else time.time() - UNSYNCED
+        with stage.afflicting(loses=unsynced, undoes=unsynced):
+            store.kill()
+            await asyncio.sleep(stage.rng.uniform(*AWAY))
+            await store.start()
 
 
 async def empty(stage: Stage) -> None:

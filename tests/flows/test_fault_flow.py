@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abe_router.backends.memory import MemoryBackend
+from abe_router.consumer import consumer
 from abe_router.errors import BackendUnavailable
 from abe_router.event import Event, Events, Handled, LeaseLost
 from abe_router.route import RouteTable
@@ -35,7 +36,7 @@ class Failing(MemoryBackend):
         return handle
 
 
-async def handle_one(backend, *, until):
+async def handle_one(backend, *, until, lease=30.0):
     """Run a route until an event of that kind, or else until it has tried its acks often enough."""
     calls = []
 
@@ -44,7 +45,7 @@ async def handle_one(backend, *, until):
 
     log = Log()
     router = Router(backend, Events([((Event,), log)]))
-    await router.apply(RouteTable(routes=(make_route(charge, lease=30.0),)))
+    await router.apply(RouteTable(routes=(make_route(charge, lease=lease),)))
     await backend.publish("orders.created", 7)
     await log.wait_for(until)
     await router.stop(drain=1)
@@ -68,3 +69,30 @@ async def test_an_ack_whose_answer_was_lost_is_refused_when_it_is_repeated_and_n
     assert backend.tries == 3
     (status,) = await backend.status()
     assert (status.ready, status.in_flight, status.delayed, status.dead) == (0, 0, 0, 0)
+
+
+async def test_what_is_done_is_not_done_again_while_the_lease_is_kept_however_long_its_ack_is_refused():
+    backend = Failing(kept=False, failures=6)  # which takes five times as long as the lease
+    calls, log = await handle_one(backend, until=Handled, lease=0.3)
+    assert calls == [7]
+    assert backend.tries == 7
+    assert not log.of(LeaseLost)
+
+
+async def test_no_more_is_begun_than_can_be_held_while_outcomes_are_refused(monkeypatch):
+    monkeypatch.setattr(consumer, "UNSETTLED", 20)
+    backend = Failing(kept=False, failures=5)
+    calls = []
+
+    async def charge(payload):
+        calls.append((backend.tries, payload))
+
+    log = Log()
+    router = Router(backend, Events([((Event,), log)]))
+    await router.apply(RouteTable(routes=(make_route(charge, concurrency=5),)))
+    for number in range(100):
+        await backend.publish("orders.created", number)
+    await log.wait_for(Handled, 100)
+    await router.stop(drain=1)
+    assert sorted(payload for _, payload in calls) == list(range(100))
+    assert sum(tries <= 5 for tries, _ in calls) <= 20 + 5 + 5  # those, and what a full hand had begun before

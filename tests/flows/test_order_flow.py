@@ -163,19 +163,24 @@ async def test_order_outlives_an_outage_longer_than_the_lease(running: Running, 
     """Stuck otherwise: a value whose outcome was given up, and which nobody hands out again."""
     handled: list[int] = []
     down = asyncio.Event()
-    settle = ExclusiveMemorySubscription.settle
 
-    async def settle_unless_down(self, settlements):
-        if down.is_set():
-            raise BackendUnavailable("down")
-        return await settle(self, settlements)
+    def unless_down(call):
+        async def call_unless_down(self, them):
+            if down.is_set():
+                raise BackendUnavailable("down")
+            return await call(self, them)
+
+        return call_unless_down
 
     async def charge(payload):
         if not handled:
             down.set()
         handled.append(payload["number"])
 
-    monkeypatch.setattr(ExclusiveMemorySubscription, "settle", settle_unless_down)
+    for call in ("settle", "extend"):
+        monkeypatch.setattr(
+            ExclusiveMemorySubscription, call, unless_down(getattr(ExclusiveMemorySubscription, call))
+        )
     await running.route(make_route(charge, order_by="/customer/id", lease=0.1))
     await running.publish("orders.created", *(order("a", n) for n in range(3)))
     await running.log.wait_for(LeaseLost)

@@ -17,7 +17,7 @@ from abe_router.backends.redis.wire import Arg, Wire
 from abe_router.errors import BackendError, BackendUnavailable
 
 #: Pauses between attempts to connect, in seconds: the first one, which doubles, and the longest.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 #: Redis 7.0 and Valkey 7.2 have this field in the `redis` table of scripts, earlier ones do not.
 _PROBE = "return redis.REDIS_VERSION_NUM and 1 or 0"
 

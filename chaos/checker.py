@@ -172,6 +172,8 @@ class _Run:
         """Put what a worker noted late, as it was stopped, to when that was: one for each free place at most.
 
         Who is stopped when a handler has been called, and has not yet noted that it began, notes so later on.
+        Or it begins something as soon as it goes on: which of the two it was cannot be known, so nobody is
+        accused of what follows from one of them alone.
         """
         for a in self.afflictions:
             if a.pid is None or a.begin == a.end:
@@ -270,11 +272,7 @@ class _Run:
         ]
 
     def _settled_late(self) -> list[tuple[int, str]]:
-        """Return what a worker settled that had begun with it, and then another had.
-
-        Of one that was stopped it is not known which starts it noted late, so what it is accused of must hold
-        either way.
-        """
+        """Return what a worker settled that had begun with it, and then another had."""
         late = []
         for place, starts in self.starts.items():
             for word in self._kept.get(place, ()):
@@ -287,20 +285,35 @@ class _Run:
         """Return the extra starts, how many are permitted, those that are not, and the longest recovery."""
         duplicates, bound, recovery = 0, 0, 0.0
         last = self.staffed(max((affliction.end for affliction in self.afflictions), default=0.0))
-        unexplained = []
+        unexplained = list[tuple[int, str]]()
         for place, starts in self.starts.items():
             duplicates += len(starts) - 1
-            for start, following in zip_longest(starts, starts[1:]):
-                word = self._word(place, start, following)
-                until = min(following.at if following else math.inf, word.at if word else math.inf)
-                struck = self._struck(start, until)
-                permitted = self._may_come_again(*place[:2], word.at) if word else struck
-                bound += permitted
-                if following and not permitted:
-                    unexplained.append((start.number, place[1]))
-                if struck and until < math.inf:
-                    recovery = max(recovery, until - last)
+            judged = [self._repeats(place, each) for each in (starts, self._as_noted.get(place, starts))]
+            permitted, accused, ends = min(judged, key=lambda judgement: len(judgement[1]))
+            bound += permitted
+            unexplained += accused
+            recovery = max([recovery, *(end - last for end in ends)])
         return duplicates, bound, unexplained, recovery
+
+    def _repeats(
+        self, place: _Place, starts: Sequence[Entry]
+    ) -> tuple[int, list[tuple[int, str]], list[float]]:
+        """Return of the starts of one place how many may be followed by another, and which were and may not.
+
+        And when those that were struck were in hand anew, or settled.
+        """
+        permitted, unexplained, ends = 0, [], []
+        for start, following in zip_longest(starts, starts[1:]):
+            word = self._word(place, start, following)
+            until = min(following.at if following else math.inf, word.at if word else math.inf)
+            struck = self._struck(start, until)
+            may_follow = self._may_come_again(*place[:2], word.at) if word else struck
+            permitted += may_follow
+            if following and not may_follow:
+                unexplained.append((start.number, place[1]))
+            if struck and until < math.inf:
+                ends.append(until)
+        return permitted, unexplained, ends
 
     def _word(self, place: _Place, start: Entry, following: Entry | None) -> Told | None:
         """Return the word by which a start was settled, before it was begun anew."""

@@ -220,3 +220,13 @@ def test_who_goes_on_and_begins_anew_what_another_had_begun_meanwhile_is_not_tak
     frozen = Affliction(begin, ledger.at, ANN)  # with the time that she may take to note what she had begun
     ledger.tell(1, "thread", ANN)
     assert not ledger.finding(killed, frozen).faults
+
+
+def test_who_goes_on_and_begins_what_another_lost_meanwhile_is_not_taken_for_one_who_doubled_it():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    ledger.start(1, "thread", BOB)
+    begin = ledger.at + 0.5
+    killed = Affliction(begin + 0.5, begin + 0.5, BOB)
+    ledger.handle(1, "thread", ANN)
+    assert not ledger.finding(killed, Affliction(begin, ledger.at, ANN)).faults

@@ -377,6 +377,29 @@ async def test_a_stop_while_nobody_is_there_has_nobody_who_ended_badly(monkeypat
         assert await keeping == 0
 
 
+async def test_a_stop_waits_for_a_worker_that_came_with_new_code_while_the_place_was_empty(
+    monkeypatch, caplog
+):
+    monkeypatch.setattr(place, "FIRST_PAUSE", 60.0)
+    stopping, code = asyncio.Event(), iter(["exit 1", "read line; exit 3"])
+
+    async def start() -> Child:
+        command = ["sh", "-c", next(code)]
+        child = await Child.start(1, lambda number, line: command, lambda child, word: None)
+        child.has_run = "3" in command[2]
+        child.settled.set()
+        return child
+
+    one = place.Place(start, stopping)
+    keeping = asyncio.create_task(one.keep())
+    async with asyncio.timeout(10):
+        while "another starts" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert await one.replace()
+        stopping.set()
+        assert await keeping == 3
+
+
 async def test_a_stop_while_no_worker_can_be_started_ends_the_tries(monkeypatch):
     monkeypatch.setattr(place, "FIRST_PAUSE", 0.01)
     tries, stopping = [], asyncio.Event()

@@ -77,7 +77,7 @@ class Place:
             level = logging.INFO if code == 0 else logging.ERROR
             _log.log(level, "%s %s, another starts in %s", child, reason(code), self._shown_pause)
             await self._wait()
-            if self._stopping.is_set():
+            if self._stopping.is_set() and self._child is child:
                 return 0  # the place is empty: there is nobody whose drain could have failed
 
     async def replace(self) -> bool:

@@ -51,10 +51,10 @@ class Worker(Process):
 
     def last_reload(self) -> tuple[float, str]:
         """Return when the table in force came into force, in seconds since the epoch, and its hash."""
-        reloads = [
-            (_moment(line["ts"]), line["table"]) for line in self.lines() if line["event"] == "reloaded"
-        ]
-        return reloads[-1] if reloads else (0.0, "")
+        # Not the last line: an edit does not wait for what the one before it still drains.
+        reloads = [line for line in self.lines() if line["event"] == "reloaded"]
+        last = max(reloads, key=lambda line: line["number"], default=None)
+        return (_moment(last["ts"]), last["table"]) if last else (0.0, "")
 
     def complaints(self, since: float) -> list[str]:
         """Return its warnings and errors since then, but those of single messages."""

@@ -8,7 +8,7 @@ from abe_router.backend import Delivery
 from abe_router.backends.redis.names import Names
 
 #: What one answer may bring, in bytes of payload, so long as the next ones are like the last ones; and how
-#: large the first ones are taken to be. As much memory as that, nearly, a delivery takes however small it is.
+#: large the first ones are taken to be.
 _BYTES, _LARGE = 4 * 1024 * 1024, 4096
 #: One of so many deliveries is measured.
 _SAMPLE = 16
@@ -54,7 +54,7 @@ class Source:
         self.hand: set[bytes] = set()
 
     def size(self, count: int) -> int:
-        """Return how many bytes an answer with so many entries takes, about."""
+        """Return how many bytes an answer with so many entries counts for: 4096 each, or more."""
         return count * max(_BYTES // self.most, _LARGE)
 
     def received(self, deliveries: Sequence[Delivery]) -> None:

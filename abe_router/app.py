@@ -82,7 +82,11 @@ class App:
             # routes have in hand looks like garbage to be, and would cost a fifth.
             gc.freeze()
             gc.set_threshold(*COLLECT)
-            side = [asyncio.create_task(self._presence.run(self._router, self._events))]
+            side = [
+                asyncio.create_task(
+                    self._presence.run(self._router, self._events, lambda: self._reloader.rejected)
+                )
+            ]
             if self._lifeline is not None:
                 side.append(asyncio.create_task(self._tell_of_code(self._lifeline)))
             if self._watch:

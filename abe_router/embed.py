@@ -143,15 +143,18 @@ class Router:
             presence = Presence(self._backend)
             events = Events([*self._listeners, (Presence.KINDS, presence.hear)])
             self._consumers = Consumers(self._backend, events)
+            reloader = Reloader(self._loader, self._consumers, events)
             if not isinstance(self._loader, _WithoutConsumers):
                 stack.push_async_callback(presence.leave)
                 await stack.enter_async_context(
-                    _aside("the router says how it is", presence.run(self._consumers, events))
+                    _aside(
+                        "the router says how it is",
+                        presence.run(self._consumers, events, lambda: reloader.rejected),
+                    )
                 )
             stack.push_async_callback(self._stop)
             await self._consumers.apply(self._table)
             if self._watch:
-                reloader = Reloader(self._loader, self._consumers, events)
                 await stack.enter_async_context(_aside("the routes file is followed", reloader.run()))
                 stack.callback(reloader.stop)
             self._stack = stack.pop_all()

@@ -6,12 +6,13 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 
 from abe_router.backend import Backend, SubscriptionStatus
+from abe_router.diagnostic import Diagnostic
 from abe_router.errors import BackendError
 from abe_router.event import Event, Events, LeftBehind, Reloaded, ReloadRejected
 from abe_router.message import new_id
@@ -90,25 +91,27 @@ class Presence:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._receipt: Receipt | None = None
-        self._rejected: tuple[Fault, ...] = ()
         self._news = asyncio.Event()
         self._told: set[str] = set()
 
     def hear(self, event: Event) -> None:
-        """Take in what came of an edit."""
-        if isinstance(event, Reloaded):
-            self._receipt, self._rejected = msgspec.convert(event, Receipt, from_attributes=True), ()
-        elif isinstance(event, ReloadRejected):
-            self._rejected = tuple(msgspec.convert(d.to_json(), Fault) for d in event.diagnostics)
+        """Take in what came of an edit; of two under way at once the later counts, whichever ends last."""
+        if isinstance(event, Reloaded) and (self._receipt is None or event.number > self._receipt.number):
+            self._receipt = msgspec.convert(event, Receipt, from_attributes=True)
         self._news.set()
 
-    async def run(self, router: Router, events: Events) -> None:
-        """Announce every few seconds how the router is, and at once what came of an edit, until cancelled."""
+    async def run(
+        self, router: Router, events: Events, rejected: Callable[[], Sequence[Diagnostic]] = tuple
+    ) -> None:
+        """Announce every few seconds how the router is, and at once what came of an edit, until cancelled.
+
+        `rejected` returns the faults of the last edit.
+        """
         looks = self._number < 2
         while True:
             self._news.clear()
             with suppress(BackendError):
-                await self._backend.announce(self._name, self._word(router), TTL)
+                await self._backend.announce(self._name, self._word(router, rejected()), TTL)
             try:
                 async with asyncio.timeout(EVERY):
                     await self._news.wait()
@@ -125,7 +128,7 @@ class Presence:
         with suppress(BackendError):
             await self._backend.announce(self._name, b"", 0)
 
-    def _word(self, router: Router) -> bytes:
+    def _word(self, router: Router, rejected: Sequence[Diagnostic]) -> bytes:
         seats = {name: Seat(c.in_hand, c.connected) for name, c in router.consumers.items()}
         return msgspec.json.encode(
             Worker(
@@ -137,7 +140,7 @@ class Presence:
                 path=str(router.table.path) if router.table.path else None,
                 routes=seats,
                 receipt=self._receipt,
-                rejected=self._rejected,
+                rejected=tuple(msgspec.convert(fault.to_json(), Fault) for fault in rejected),
             )
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -12,6 +13,19 @@ from abe_router.embed import Router
 from abe_router.event import LeftBehind
 from abe_router.presence import decode_worker
 
+HANDLERS = """\
+import asyncio
+
+begun, done = asyncio.Event(), asyncio.Event()
+
+
+def handle(order): pass
+
+
+async def wait(order):
+    begun.set()
+    await done.wait()
+"""
 ROUTES = """\
 backend: {backend}
 routes:
@@ -28,7 +42,7 @@ def backend_url(tmp_path):
 def routes(tmp_path, monkeypatch, backend_url):
     monkeypatch.setattr("abe_router.presence.EVERY", 0.05)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (tmp_path / "presence_handlers.py").write_text("def handle(order): pass\n")
+    (tmp_path / "presence_handlers.py").write_text(HANDLERS)
     (tmp_path / "routes.yaml").write_text(ROUTES.format(backend=backend_url))
     yield tmp_path / "routes.yaml"
     sys.modules.pop("presence_handlers", None)
@@ -86,6 +100,42 @@ async def test_a_rejected_edit_is_told_until_it_is_mended(routes, backend_url):
         routes.write_text(good)
         while any(worker.rejected for worker in await workers(backend)):
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def draining(routes, backend_url):
+    """Run a router that took a route out and waits for what it has in hand; yield how to end that."""
+    routes.write_text(routes.read_text().replace(":handle", ":wait"))
+    async with make_backend(backend_url) as backend, Router.from_file(routes) as router, asyncio.timeout(10):
+        handlers = sys.modules["presence_handlers"]
+        await router.publish("orders.created", 1)
+        await handlers.begun.wait()
+        routes.write_text(routes.read_text().replace("billing", "invoices"))
+        while "orders.created/invoices" not in router.table.by_name:
+            await asyncio.sleep(0.01)
+        yield backend, handlers.done.set
+
+
+async def test_of_two_edits_at_a_time_the_later_is_the_last_though_it_is_done_with_first(routes, backend_url):
+    async with draining(routes, backend_url) as (backend, end):
+        routes.write_text(routes.read_text().replace("}}", ", audit: presence_handlers:handle}}"))
+        while (worker := (await workers(backend))[0]).receipt.added != ("orders.created/audit",):
+            await asyncio.sleep(0.01)
+        end()
+        while "orders.created/billing" in worker.routes:
+            (worker,) = await workers(backend)
+        assert worker.receipt.added == ("orders.created/audit",)
+
+
+async def test_a_rejected_edit_is_told_though_the_one_before_it_is_done_with_only_then(routes, backend_url):
+    async with draining(routes, backend_url) as (backend, end):
+        routes.write_text(routes.read_text() + "    timeoot: 3s\n")
+        while not (worker := (await workers(backend))[0]).rejected:
+            await asyncio.sleep(0.01)
+        end()
+        while worker.receipt.removed != ("orders.created/billing",):
+            (worker,) = await workers(backend)
+        assert worker.rejected[0].line == 4
 
 
 async def test_what_nobody_serves_is_told_at_the_start_and_when_it_leaves_the_file(routes, backend_url):

@@ -31,6 +31,9 @@ HANDLED, DIED = "handled", "dead_lettered"
 CONCURRENCY = 5
 #: How exact the times of outcomes are, in seconds: logs cut them to milliseconds.
 EXACT = 0.001
+#: How long after a group is gone its workers may still begin what they had of it, and tell what it had kept,
+#: in seconds.
+BELATED = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,10 @@ class Affliction:
     loses: float = math.inf
     undoes: float = math.inf
     replayed: frozenset[tuple[str, str]] = frozenset()
+
+    def replays(self, message: str, group: str) -> float:
+        """Return until when what a group does with a message may be for nothing, for it comes again."""
+        return self.end + BELATED if (message, group) in self.replayed else -math.inf
 
 
 class Told(NamedTuple):
@@ -224,7 +231,7 @@ class _Run:
     def _may_come_again(self, message: str, group: str, settled_at: float) -> bool:
         """Say whether the backend may have forgotten that a message was settled."""
         return any(
-            settled_at <= a.end and (settled_at >= a.undoes - EXACT or (message, group) in a.replayed)
+            a.undoes - EXACT <= settled_at <= a.end or settled_at <= a.replays(message, group)
             for a in self.afflictions
         )
 
@@ -329,7 +336,10 @@ class _Run:
     def _struck(self, start: Entry, until: float) -> bool:
         """Say whether the worker that began it, or the backend, was afflicted while it was in hand."""
         return any(
-            start.at <= a.end and until >= a.begin and a.pid in (None, start.pid) for a in self.afflictions
+            start.at <= max(a.end, a.replays(start.message, start.group))
+            and until >= a.begin
+            and a.pid in (None, start.pid)
+            for a in self.afflictions
         )
 
 

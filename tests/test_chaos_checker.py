@@ -196,6 +196,21 @@ def test_what_a_group_replays_may_come_again_to_that_group_alone():
     assert ledger.finding(replayed).unexplained == [(1, "loop")]
 
 
+def test_what_a_worker_had_of_a_group_that_is_gone_may_be_begun_and_told_a_little_later():
+    begun, told = Ledger(), Ledger()
+    begun.publish(1, without=["thread"])
+    gone = Affliction(begun.at, begun.at + 0.5, replayed=frozenset([("m1", "thread")]))
+    begun.start(1, "thread", ANN)
+    begun.handle(1, "thread", BOB)
+    assert not begun.finding(gone).faults
+    told.publish(1, without=["thread"])
+    told.start(1, "thread", ANN)
+    gone = Affliction(told.at + 0.5, told.at + 0.6, replayed=frozenset([("m1", "thread")]))
+    told.tell(1, "thread", ANN)
+    told.handle(1, "thread", BOB)
+    assert not told.finding(gone).faults
+
+
 def test_what_a_worker_noted_late_since_it_was_stopped_counts_as_begun_before_but_not_more_than_it_can_run():
     ledger = Ledger()
     for number in range(6):

@@ -40,8 +40,9 @@ BELATED = 1.0
 class Affliction:
     """Something was done to a worker, to all, or to what the backend remembers; times as in the ledger.
 
-    What was accepted from `loses` to the end may be lost, what was settled from `undoes` to the end may come
-    again, and so may what is `replayed`: message ids, each with a group.
+    What was accepted from `loses` to the end may be lost, and so may what was `taken`: numbers of messages.
+    What was settled from `undoes` to the end may come again, and so may what is `replayed`: message ids, each
+    with a group.
     """
 
     begin: float
@@ -49,6 +50,7 @@ class Affliction:
     pid: int | None = None
     loses: float = math.inf
     undoes: float = math.inf
+    taken: frozenset[int] = frozenset()
     replayed: frozenset[tuple[str, str]] = frozenset()
 
     def replays(self, message: str, group: str) -> float:
@@ -224,9 +226,11 @@ class _Run:
         )
 
     def _may_be_lost(self, number: int, accepted_at: float) -> bool:
-        """Say whether a message was kept while that was forgotten: some time after it was asked for."""
+        """Say whether a message was taken, or kept, some time after it was asked for, while that was forgotten."""
         asked_at = self.asked.get(number, accepted_at)
-        return any(a.loses <= accepted_at and asked_at <= a.end for a in self.afflictions)
+        return any(
+            number in a.taken or (a.loses <= accepted_at and asked_at <= a.end) for a in self.afflictions
+        )
 
     def _may_come_again(self, message: str, group: str, settled_at: float) -> bool:
         """Say whether the backend may have forgotten that a message was settled."""

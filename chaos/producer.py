@@ -13,9 +13,8 @@ import msgspec
 from abe_router import BackendError, Router
 from chaos import plan
 from chaos.ledger import ACCEPTED, ASKED, Ledger
+from chaos.scene import KEY, STEP
 
-#: The key under which messages are published, and that of steps.
-KEY, STEP = "chaos.work", "chaos.step"
 #: How long a lane waits between two steps, and before it publishes one again, in seconds.
 PACE, AGAIN = 0.1, 0.05
 #: How many publishes may be under way.

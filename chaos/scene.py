@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The keys of what is published, of the steps, and of what is emitted.
+KEY, STEP, DONE = "chaos.work", "chaos.step", "chaos.done"
 #: How long handlers may take, and a worker to end, in seconds.
 TIMEOUT, DRAIN = 1.0, 5.0
 #: How often handlers are tried: as often as they fail, and as time may run out while a worker stands still.
@@ -37,6 +39,9 @@ class Scene:
             max_deliveries=self.max_deliveries,
             concurrency=self.concurrency,
             guests=guests,
+            key=KEY,
+            step=STEP,
+            done=DONE,
         )
 
 
@@ -50,16 +55,16 @@ defaults:
   max_deliveries: {max_deliveries}
   retry: {{attempts: {attempts}, initial: 50ms, max: 200ms}}
 routes:
-  chaos.work:
+  {key}:
     consumers:
-      loop: {{handler: 'chaos.handler:work', emit: chaos.done}}
+      loop: {{handler: 'chaos.handler:work', emit: {done}}}
       thread: chaos.handler:work_in_thread
-{guests}  chaos.step:
+{guests}  {step}:
     id: /n
     dedupe: 1h
     consumers:
       ordered: {{handler: 'chaos.handler:step', order_by: /lane}}
-  chaos.done:
+  {done}:
     consumers:
       follow: chaos.handler:follow
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import sqlite3
@@ -11,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -118,10 +119,10 @@ class RedisStore:
         """Return the server's answer to a command."""
         return self.client.execute_command(*command)  # type: ignore[no-untyped-call]  # it has no types
 
-    def messages(self, key: str) -> frozenset[str]:
-        """Return the ids of the messages in the stream of a key."""
-        entries: Any = self.client.xrange(key)
-        return frozenset(fields[b"id"].decode() for _, fields in entries)
+    def messages(self, *keys: str) -> dict[str, int]:
+        """Return the ids of the messages in the streams of some keys, each with its number."""
+        entries: list[Any] = [entry for key in keys for entry in cast("Any", self.client.xrange(key))]
+        return {fields[b"id"].decode(): json.loads(fields[b"data"])["n"] for _, fields in entries}
 
     def _answers(self) -> bool:
         try:

@@ -95,6 +95,14 @@ def test_what_was_accepted_while_a_backend_forgets_is_counted_apart():
     assert (finding.lost, finding.forgotten) == ([(1, "thread")], 1)
 
 
+def test_what_was_taken_is_counted_apart_however_long_it_had_waited_and_nothing_else():
+    ledger = Ledger()
+    ledger.publish(1, without=["loop"])
+    ledger.publish(2, without=["loop"])
+    taken = ledger.finding(Affliction(ledger.at, ledger.at, taken=frozenset([1])))
+    assert (taken.lost, taken.forgotten) == ([(2, "loop")], 1)
+
+
 def test_a_second_start_that_nothing_explains_is_a_fault():
     ledger = Ledger()
     ledger.publish(1)

@@ -10,7 +10,7 @@ from functools import partial
 
 from chaos.checker import Affliction
 from chaos.fault.fault import REDIS, Fault, repeated
-from chaos.producer import KEY
+from chaos.scene import DONE, KEY, STEP
 from chaos.stage import LONG, Setup, Stage
 from chaos.store import RedisStore
 
@@ -58,19 +58,22 @@ async def empty(stage: Stage) -> None:
 async def _emptied(stage: Stage, command: Sequence[str]) -> Affliction:
     """Carry out a command; who destroys a group takes nothing out of the stream, so all of it comes again."""
     store, begin = redis_of(stage), time.time()
+    keys = (KEY,) if KEY in command else (KEY, STEP, DONE)
+    held = store.messages(*keys)
     store.ask(*command)
     if command[0] == "XGROUP":
         replayed = frozenset((message, "loop") for message in store.messages(KEY))
         return Affliction(begin, time.time(), replayed=replayed)
-    return Affliction(begin, time.time(), loses=begin - stage.waits)
+    return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
 async def _restarted(stage: Stage) -> Affliction:
     store, begin = redis_of(stage), time.time()
+    held = store.messages(KEY, STEP, DONE)
     store.kill()
     store.wipe()
     await store.start()
-    return Affliction(begin, time.time(), loses=begin - stage.waits)
+    return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
 async def fill(stage: Stage) -> None:
@@ -137,10 +140,11 @@ async def _trimmed(stage: Stage) -> Affliction:
     for worker in workers:
         worker.freeze()
     await asyncio.sleep(BACKLOG)
+    held = redis_of(stage).messages(KEY)
     redis_of(stage).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
     for worker in workers:
         worker.thaw()
-    return Affliction(begin, time.time(), loses=begin - stage.waits)
+    return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
 async def _forget(stage: Stage, how: Callable[[], Awaitable[Affliction]]) -> bool:

@@ -226,7 +226,7 @@ class _Run:
         )
 
     def _may_be_lost(self, number: int, accepted_at: float) -> bool:
-        """Say whether a message was taken, or kept, some time after it was asked for, while that was forgotten."""
+        """Say whether it was taken, or kept, some time after it was asked for, while that was forgotten."""
         asked_at = self.asked.get(number, accepted_at)
         return any(
             number in a.taken or (a.loses <= accepted_at and asked_at <= a.end) for a in self.afflictions

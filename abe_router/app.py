@@ -18,6 +18,7 @@ from abe_router.presence import Presence
 from abe_router.reload import Reloader, sources
 from abe_router.route import RouteTable
 from abe_router.router import Router
+from abe_router.signals import Signals
 
 #: How often a worker looks whether its handlers are made of other files than it told, in seconds.
 CODE_EVERY = 1.0
@@ -69,11 +70,14 @@ class App:
         signal's number when a second signal forced the end. Raise BackendError when the backend cannot be
         opened.
         """
-        loop = asyncio.get_running_loop()
         if self._lifeline is not None:
             self._lifeline.obey(self._on_order)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        # A signal to the whole group comes to the supervisor too, who passes it on: that is no second one.
+        force = self._force if self._lifeline is None else None
+        with Signals(self._told_to_stop.set, force):
+            return await self._run()
+
+    async def _run(self) -> int:
         try:
             await self._backend.open()
             await self._router.apply(self._first)
@@ -103,17 +107,9 @@ class App:
         finally:
             await self._presence.leave()
             await self._backend.close()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned else 0
-
-    def _on_signal(self, number: int) -> None:
-        # A signal to the whole group comes to the supervisor too, who passes it on: that is not a second one.
-        if self._told_to_stop.is_set() and self._lifeline is None:
-            self._force(number)
-        self._told_to_stop.set()
 
     def _on_order(self, at_once: bool) -> None:
         if at_once:

@@ -131,10 +131,10 @@ def command(
         raise Failure("the backend belongs to one process, not to several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(app.run())
-    if code != OK:  # what was given up may hold up an exit in good order
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
+        if code != OK:  # what was given up may hold up an exit in good order, even the closing of the loop
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
     return code
 
 

@@ -1,0 +1,82 @@
+"""Nothing that a handler does can hold up an exit that is forced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from abe_router.signals import GRACE
+
+pytestmark = pytest.mark.timeout(60)
+HANDLERS = """\
+import asyncio, time
+
+async def block(payload):
+    print("begun", flush=True)
+    time.sleep(50)
+
+async def swallow(payload):
+    print("begun", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(50)
+        except asyncio.CancelledError:
+            pass
+"""
+ROUTES = (
+    "backend: sqlite:///{folder}/shop.db\nroutes:\n  a.b: {{consumers: {{g: 'stuck_handlers:{name}'}}}}\n"
+)
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def environment(request, tmp_path):
+    """Have `serve` run on one event loop or the other."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    if request.param == "asyncio":
+        (hidden / "uvloop.py").write_text("raise ImportError")
+    return {**os.environ, "PYTHONPATH": str(hidden)}
+
+
+@contextmanager
+def busy(
+    folder: Path, name: str, environment: dict[str, str], *options: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a router that has called a handler which will not end."""
+    (folder / "stuck_handlers.py").write_text(HANDLERS)
+    (folder / "routes.yaml").write_text(ROUTES.format(folder=folder, name=name))
+    program = [sys.executable, "-m", "abe_router"]
+    subprocess.run([*program, "publish", "a.b", "1"], cwd=folder, check=True, capture_output=True)
+    serve = [*program, "serve", *options]
+    with subprocess.Popen(serve, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("block", signal.SIGTERM), ("block", signal.SIGINT), ("swallow", signal.SIGTERM)]
+)
+def test_a_second_signal_ends_the_process_whatever_a_handler_does(tmp_path, environment, name, number):
+    with busy(tmp_path, name, environment) as process:
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(number)
+        assert process.wait(GRACE + 5) == 128 + number
+
+
+def test_a_handler_that_takes_no_cancellation_does_not_outlast_the_drain_time(tmp_path, environment):
+    with busy(tmp_path, "swallow", environment, "--drain", "0.2") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1

@@ -23,9 +23,12 @@ Two more are raised by handlers, to say how a delivery ends: `Reject` and `Retry
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from abe_router.diagnostic import Diagnostic
 
@@ -156,7 +159,12 @@ class PayloadMalformed(AbeRouterError):
 
 
 class BackendError(AbeRouterError):
-    """Base of what goes wrong with a backend."""
+    """Base of what goes wrong with a backend.
+
+    `settled` are the deliveries that a `settle` which raised it had carried out before, as far as is known.
+    """
+
+    settled: Collection[Any] = ()
 
 
 class UnknownProvider(BackendError):
@@ -174,10 +182,21 @@ class Reject(Exception):
 class Retry(Exception):
     """Raise it in a handler to ask for another attempt.
 
-    `after` is a delay in seconds; None leaves it to the route's retry policy. Attempts are counted, so
-    the policy's limit still ends it.
+    `after` is a delay, in seconds or as a timedelta, none when negative; None leaves it to the route's retry
+    policy. Attempts are counted, so the policy's limit still ends it. Raise TypeError or ValueError when it
+    is no delay.
     """
 
-    def __init__(self, message: str = "", *, after: float | None = None) -> None:
-        self.after = after
+    def __init__(self, message: str = "", *, after: float | timedelta | None = None) -> None:
+        self.after = None if after is None else _delay(after)
         super().__init__(message or "the handler asked for another attempt")
+
+
+def _delay(after: float | timedelta) -> float:
+    if isinstance(after, timedelta):
+        after = after.total_seconds()
+    if not isinstance(after, int | float):
+        raise TypeError(f"Retry(after=...) takes seconds or a timedelta, not {type(after).__name__}")
+    if not math.isfinite(after):
+        raise ValueError(f"Retry(after=...) takes a finite number of seconds, not {after}")
+    return max(0.0, after)

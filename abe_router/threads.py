@@ -56,8 +56,17 @@ class Threads(Executor):
                 try:
                     result = function()
                 except BaseException as error:  # noqa: BLE001  it is the caller's
-                    future.set_exception(error)
+                    future.set_exception(_bearable(error))
                 else:
                     future.set_result(result)
             del call, future, function  # nothing is kept alive while this waits
             self._idle.release()
+
+
+def _bearable(error: BaseException) -> BaseException:
+    """Return an error that a future of the event loop can hold, which it cannot a StopIteration (PEP 479)."""
+    if not isinstance(error, StopIteration):
+        return error
+    bearable = RuntimeError("it raised StopIteration")
+    bearable.__cause__ = error
+    return bearable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -33,6 +34,14 @@ def test_a_thread_that_is_free_is_used_again():
         while not threads._idle._value:
             pass
     assert threads._made == 1
+    threads.shutdown()
+
+
+async def test_a_call_that_raises_stop_iteration_ends_with_an_error_that_a_loop_can_bear():
+    threads, loop = Threads(1), asyncio.get_running_loop()
+    with pytest.raises(RuntimeError, match="it raised StopIteration") as caught:
+        await asyncio.wait_for(loop.run_in_executor(threads, next, iter(())), 5)
+    assert isinstance(caught.value.__cause__, StopIteration)
     threads.shutdown()
 
 

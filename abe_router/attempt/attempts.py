@@ -83,6 +83,10 @@ class Attempts:
                 verdicts[index] = self._judge.handled(deliveries[index], word, seconds)
         return verdicts
 
+    def failed(self, delivery: Delivery, error: Exception) -> Verdict:
+        """Return the verdict on what the handler did and its outcome, for an error, cannot be carried out."""
+        return self._judge.failed(delivery, error)
+
     async def _call_in_thread(self, *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(self._threads, self._route.handler.call, *arguments)
@@ -95,10 +99,10 @@ class Attempts:
             raise error
         if not isinstance(error, asyncio.CancelledError):
             return error
-        if worker.has_expired():
-            return self._timeout_reason()
-        if worker.task is not None and worker.task.cancelling():
+        if worker.cancelled:
             raise error
+        if worker.timed_out:
+            return self._timeout_reason()
         return Reason("failed", "CancelledError", "the handler was cancelled from within")
 
     def _timeout_reason(self) -> Reason:

@@ -121,4 +121,8 @@ class Judge:
 
 def _reason(kind: str, error: BaseException) -> Reason:
     lines = "".join(traceback.format_exception(error))
-    return Reason(kind, type(error).__name__, str(error)[:MAX_MESSAGE], traceback=lines[-MAX_TRACEBACK:])
+    try:
+        text = str(error)[:MAX_MESSAGE]
+    except Exception:  # noqa: BLE001  the user's own error may raise anything
+        text = "its text cannot be made: its __str__ raises"
+    return Reason(kind, type(error).__name__, text, traceback=lines[-MAX_TRACEBACK:])

@@ -9,14 +9,19 @@ from abe_router.backend import Delivery
 
 
 class Worker:
-    """What runs in one place of the pool, until when, and whether its time ran out."""
+    """What runs in one place of the pool, until when, and who cancelled it.
 
-    __slots__ = ("deadline", "deliveries", "task", "timed_out")
+    The watchdog cancels it when its time is up, its crew when it is to end, and anything else that does is
+    the handler's own doing.
+    """
+
+    __slots__ = ("cancelled", "deadline", "deliveries", "task", "timed_out")
 
     def __init__(self) -> None:
         self.deliveries: Sequence[Delivery] = ()
         self.deadline = 0.0
-        self.timed_out = False
+        #: Whether its time was up, and whether it was told to end.
+        self.timed_out = self.cancelled = False
         self.task: asyncio.Task[None] | None = None
 
     def begin(self, deliveries: Sequence[Delivery], deadline: float) -> None:
@@ -26,8 +31,11 @@ class Worker:
     def end(self) -> None:
         """Note that it is not being handled any more."""
         self.deliveries = ()
-        if self.timed_out and self.task is not None:
-            self.task.uncancel()  # the handler swallowed the cancellation and returned: it did its work
+        if not self.cancelled and self.task is not None:
+            # What is left over would pass for another's cancellation next time. A handler that swallowed the
+            # watchdog's, and returned, did its work.
+            while self.task.cancelling():
+                self.task.uncancel()
 
     def expire(self, now: float) -> None:
         """Cancel the handler when its time, by the loop's clock, is up."""
@@ -35,13 +43,8 @@ class Worker:
             self.timed_out = True
             self.task.cancel()
 
-    def has_expired(self) -> bool:
-        """Say whether the handler was cancelled because its time was up, and for nothing else.
-
-        Ask once, of a handler that ended cancelled. The watchdog cancelled the task once, so one
-        cancellation is taken back; any more came from a stop.
-        """
-        if not self.timed_out or self.task is None:
-            return False
-        self.timed_out = False
-        return self.task.uncancel() == 0
+    def cancel(self) -> None:
+        """Have it end where it is, and for good."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()

@@ -58,6 +58,21 @@ class DeadLetter(msgspec.Struct, frozen=True):
     table: str = ""
     id: str = ""
 
+    def pack(self) -> bytes:
+        """Return it as JSON without the body of its message, which providers keep apart.
+
+        What of its reason is no Unicode is escaped, for it must be kept.
+        """
+        bare = msgspec.structs.replace(self, message=msgspec.structs.replace(self.message, body=b""))
+        try:
+            return msgspec.json.encode(bare)
+        except UnicodeEncodeError:
+            words = [
+                word.encode(errors="backslashreplace").decode()
+                for word in msgspec.structs.astuple(self.reason)
+            ]
+            return msgspec.json.encode(msgspec.structs.replace(bare, reason=Reason(*words)))
+
 
 class Acked(msgspec.Struct, frozen=True):
     """The outcome of a delivery that was handled; `outputs` are appended in the same step.

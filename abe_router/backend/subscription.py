@@ -48,7 +48,7 @@ class Subscription(ABC):
         Refused is a delivery whose lease this handle no longer holds, since it was settled before or
         handed out anew: nothing changes for it. A lease that ran out is still held while nobody else
         took the delivery. Each outcome is carried out whole or not at all. Settling again after an error
-        is safe: what was settled before is refused then.
+        is safe: what was settled before is refused then. A BackendError may name it as its `settled`.
         """
 
     @abstractmethod

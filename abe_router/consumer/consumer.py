@@ -133,7 +133,15 @@ class Consumer:
         route, events, loop = self.route, self._events, asyncio.get_running_loop()
         ahead, hungry = self._lookahead, self._wants_fetch.set
         leases = self._leases = Leases(route, subscription, events, held=self._held, drop=self._drop)
-        settler = Settler(route, subscription, events, leases, done=hungry, forget=self._forget)
+        settler = Settler(
+            route,
+            subscription,
+            events,
+            leases,
+            failed=self._attempts.failed,
+            done=hungry,
+            forget=self._forget,
+        )
         self._settler = settler
         crew = self._crew = Crew(route, self._attempts, settler, leases, ahead, hungry)
         settling = asyncio.create_task(settler.run())

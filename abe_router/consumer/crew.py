@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from abe_router.attempt import Attempts, Worker
 from abe_router.backend import Delivery
@@ -99,8 +100,7 @@ class Crew:
     def cancel(self) -> None:
         """End every worker where it is."""
         for worker in self._workers:
-            if worker.task is not None:
-                worker.task.cancel()
+            worker.cancel()
 
     async def _work(self, worker: Worker) -> None:
         hand, leases, ahead = self._hand, self._leases, self._ahead
@@ -147,7 +147,7 @@ class Crew:
         until = loop.time() + policy.wait
         while len(self._hand) < policy.size and not self._stopping and (left := until - loop.time()) > 0:
             await self._until_more(left)
-        if loop.time() > self._leases.overdue_at:
+        while self._hand and loop.time() > self._leases.overdue_at:
             await self._leases.renew()
         return [self._hand.popleft() for _ in range(min(policy.size, len(self._hand)))]
 
@@ -159,10 +159,18 @@ class Crew:
         except TimeoutError:
             return
 
-    def _ended(self, ended: asyncio.Task[None]) -> None:
-        error = None if ended.cancelled() else ended.exception()
-        if error is not None and not self.broken.done():
-            self.broken.set_exception(error)
+    def _ended(self, worker: Worker, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled():
+            error = ended.exception()
+            if error is not None and not self.broken.done():
+                self.broken.set_exception(error)
+        elif not worker.cancelled:
+            # A handler left something behind that cancelled the task it had run in: another takes its place.
+            self._workers.remove(worker)
+            self._waking = False
+            if self._hand:
+                self._wake_next()
+            self._hungry()
 
     def _wake_next(self) -> None:
         """Wake a worker that is parked, or make one; when it begins, and there is more, it wakes the next.
@@ -171,6 +179,8 @@ class Crew:
         """
         if self._waking:
             return
+        while self._parked and self._parked[-1].done():  # its worker was cancelled
+            self._parked.pop()
         if self._parked:
             self._waking = True
             _wake(self._parked.pop())
@@ -183,7 +193,7 @@ class Crew:
         self._workers.append(worker)
         work = self._work(worker) if self._route.batch is None else self._work_in_batches(worker)
         worker.task = asyncio.create_task(work)
-        worker.task.add_done_callback(self._ended)
+        worker.task.add_done_callback(partial(self._ended, worker))
 
     def _park(self) -> Awaitable[None]:
         parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -38,6 +38,10 @@ class Lanes:
         """Count what is in the lanes, taken or not."""
         return self._size
 
+    def __contains__(self, delivery: Delivery) -> bool:
+        """Say whether it is in the lanes, taken or not."""
+        return delivery in self._names or delivery in self.kept()
+
     @property
     def active(self) -> int:
         """How many were taken, or could be at once."""

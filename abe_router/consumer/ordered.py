@@ -54,6 +54,7 @@ class OrderedSubscription(Subscription):
         self._route, self._reopen, self._events, self._doubt = route, reopen, events, doubt
         self._lost = self._interrupted = self._closed = False
         self._most = 1
+        self._settling: set[Delivery] = set()
         self._begin(handle)
         self._error: Exception | None = None
         self._filling: asyncio.Future[None] | None = None
@@ -99,9 +100,16 @@ class OrderedSubscription(Subscription):
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         """Carry out the outcomes, and let the next of each lane go; return what was refused."""
-        lanes, refused = self._lanes, list[Delivery]()
         # After an error some of them may have ended: those have left the lanes.
-        held = [(delivery, outcome) for delivery, outcome in settlements if delivery in lanes.taken]
+        held = [each for each in settlements if each[0] in self._lanes.taken]
+        self._settling = {delivery for delivery, _ in held}
+        try:
+            return await self._settle(held)
+        finally:
+            self._settling.clear()
+
+    async def _settle(self, held: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+        lanes, refused = self._lanes, list[Delivery]()
         ended = [each for each in held if not isinstance(each[1], Delayed | Released)]
         failed = [(delivery, outcome.seconds) for delivery, outcome in held if isinstance(outcome, Delayed)]
         if ended:
@@ -131,8 +139,8 @@ class OrderedSubscription(Subscription):
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Start the leases anew; return all when one was lost."""
-        if not self._lost and await self._handle.extend(deliveries):
-            self._lose()
+        if not self._lost:
+            self._check(await self._handle.extend(deliveries))
         return deliveries if self._lost else ()
 
     def forget(self, deliveries: Collection[Delivery]) -> None:
@@ -210,9 +218,17 @@ class OrderedSubscription(Subscription):
         self._leases.took(asked)
         self._holds.set()
 
-    def _drop(self, _: set[Delivery]) -> Sequence[Delivery]:
-        self._lose()
+    def _drop(self, refused: set[Delivery]) -> Sequence[Delivery]:
+        self._check(refused)
         return ()
+
+    def _check(self, refused: Collection[Delivery]) -> None:
+        """Lose everything if one of those whose lease was not renewed is still in hand.
+
+        What is being settled may have left before, and if it was lost, that will be said of it.
+        """
+        if any(delivery in self._lanes and delivery not in self._settling for delivery in refused):
+            self._lose()
 
     def _lose(self) -> None:
         if not self._lost:

@@ -145,10 +145,10 @@ async def test_a_consumer_that_crashes_is_started_again_and_hurts_no_other(runni
     other = running.router.consumers["orders.created/audit"]
     assert crashing._subscription is not None
 
-    async def broken(settlements):
+    async def broken(limit, wait):
         raise RuntimeError("a bug")
 
-    crashing._subscription.settle = broken
+    crashing._subscription.fetch = broken
     await running.publish("orders.created", 1)
     await running.log.wait_for(ConsumerStopped)
     await running.log.wait_for(ConsumerStarted, 3)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+import pytest
+
 from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer import consumer
-from abe_router.errors import BackendUnavailable
-from abe_router.event import Event, Events, Handled, LeaseLost
-from abe_router.route import RouteTable
+from abe_router.emit import Emit
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.event import ConsumerStarted, DeadLettered, Event, Events, Handled, LeaseLost, Retried
+from abe_router.route import Batch, RouteTable
 from abe_router.router import Router
 
 from .conftest import Log, make_route
@@ -96,3 +102,120 @@ async def test_no_more_is_begun_than_can_be_held_while_outcomes_are_refused(monk
     await router.stop(drain=1)
     assert sorted(payload for _, payload in calls) == list(range(100))
     assert sum(tries <= 5 for tries, _ in calls) <= 20 + 5 + 5  # those, and what a full hand had begun before
+
+
+class Refusing(MemoryBackend):
+    """Refuses for good every batch in which there is something that `refuses` says it cannot keep."""
+
+    def __init__(self, refuses, error):
+        super().__init__()
+        self._refuses, self._error = refuses, error
+
+    async def subscribe(self, *args, **options):
+        handle = await super().subscribe(*args, **options)
+        settle = handle.settle
+
+        async def settle_or_refuse(settlements):
+            if any(self._refuses(delivery, outcome) for delivery, outcome in settlements):
+                raise self._error
+            return await settle(settlements)
+
+        handle.settle = settle_or_refuse
+        return handle
+
+
+ERRORS = [BackendError("the receipts are no stream"), RuntimeError("a fault of the provider")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_an_output_that_can_never_be_kept_is_a_failure_of_its_message_and_of_no_other(error):
+    backend, calls, log = Refusing(lambda _, outcome: getattr(outcome, "outputs", ()), error), [], Log()
+
+    async def charge(payload):
+        calls.append(payload)
+        return {"receipt": payload} if payload == 7 else None
+
+    for number in range(50):
+        await backend.publish("orders.created", number)
+    router = Router(backend, Events([((Event,), log)]))
+    await router.apply(RouteTable(routes=(make_route(charge, emit=Emit("receipts")),)))
+    await log.wait_for(Handled, 49)
+    (died,) = await log.wait_for(DeadLettered)
+    await router.stop(drain=1)
+    assert died.error == f"{type(error).__name__}: {error}"
+    assert sorted(calls) == sorted([*range(50), 7, 7])
+    assert [len(log.of(kind)) for kind in (Retried, LeaseLost, ConsumerStarted)] == [2, 0, 1]
+
+
+async def test_what_a_settle_that_failed_had_carried_out_before_is_handled_and_not_lost():
+    error, backend, log = BackendError("refused"), MemoryBackend(), Log()
+
+    async def charge(payload):
+        """Do nothing."""
+
+    for number in range(5):
+        await backend.publish("orders.created", number)
+    router = Router(backend, Events([((Event,), log)]))
+    await router.apply(RouteTable(routes=(make_route(charge),)))
+    (consumer,) = router.consumers.values()
+    settle = consumer._subscription.settle
+
+    async def settle_half(settlements):
+        if len(settlements) > 1:
+            error.settled = [delivery for delivery, _ in settlements[:-1]]
+            await settle(settlements[:-1])
+            raise error
+        return await settle(settlements)
+
+    consumer._subscription.settle = settle_half
+    await log.wait_for(Handled, 5)
+    await router.stop(drain=1)
+    assert error.settled
+    assert not log.of(LeaseLost)
+
+
+async def test_an_ack_that_can_never_be_kept_is_given_up_and_holds_up_no_other(caplog):
+    error = BackendError("no such stream")
+    backend, log = Refusing(lambda delivery, _: delivery.message.payload == 7, error), Log()
+
+    async def charge(payload):
+        """Do nothing."""
+
+    for number in range(50):
+        await backend.publish("orders.created", number)
+    router = Router(backend, Events([((Event,), log)]))
+    await router.apply(RouteTable(routes=(make_route(charge),)))
+    await log.wait_for(Handled, 49)
+    await log.wait_for(LeaseLost)
+    await router.stop(drain=1)
+    assert "given up: no such stream" in caplog.text
+    (status,) = await backend.status()
+    assert (status.ready, status.in_flight, status.delayed, status.dead) == (0, 1, 0, 0)
+
+
+async def test_a_batch_that_waited_beyond_its_leases_is_not_begun_before_they_are_renewed():
+    happened, backend, log = [], MemoryBackend(), Log()
+
+    async def charge(payloads):
+        happened.append("handled")
+
+    router = Router(backend, Events([((Event,), log)]))
+    await router.apply(RouteTable(routes=(make_route(charge, lease=0.3, batch=Batch(10, 0.2)),)))
+    (consumer,) = router.consumers.values()
+    extend = consumer._subscription.extend
+
+    async def extend_badly(deliveries):
+        happened.append("away" if len(happened) < 3 else "renewed")
+        if happened[-1] == "away":
+            raise BackendUnavailable("no answer")
+        return await extend(deliveries)
+
+    consumer._subscription.extend = extend_badly
+    for number in range(3):
+        await backend.publish("orders.created", number)
+    while consumer.in_hand < 3:
+        await asyncio.sleep(0)
+    time.sleep(0.4)  # noqa: ASYNC251  the process stands still
+    await log.wait_for(Handled, 3)
+    await router.stop(drain=1)
+    assert happened.index("renewed") < happened.index("handled")

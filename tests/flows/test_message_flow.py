@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import timedelta
+
+import pytest
 
 from abe_router.errors import Reject, Retry
 from abe_router.event import (
@@ -215,6 +218,53 @@ async def test_even_sys_exit_in_a_handler_is_a_failure_of_that_message_alone(run
     (died,) = await running.log.wait_for(DeadLettered)
     await running.log.wait_for(Handled)
     assert died.error == "SystemExit: 3"
+
+
+async def test_an_error_whose_text_cannot_be_made_is_a_failure_like_any_other(running):
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    async def charge(payload):
+        raise Unspeakable
+
+    await running.route(make_route(charge, retry=RetryPolicy(attempts=1)))
+    await running.publish("orders.created", 1)
+
+    (died,) = await running.log.wait_for(DeadLettered)
+    assert died.error == "Unspeakable: its text cannot be made: its __str__ raises"
+
+
+@pytest.mark.parametrize(
+    ("after", "error"),
+    [
+        (float("nan"), "ValueError: Retry(after=...) takes a finite number of seconds, not nan"),
+        (float("inf"), "ValueError: Retry(after=...) takes a finite number of seconds, not inf"),
+        ("5", "TypeError: Retry(after=...) takes seconds or a timedelta, not str"),
+    ],
+)
+async def test_a_retry_after_what_is_no_delay_is_a_failure_that_says_so(running, after, error):
+    async def charge(payload):
+        raise Retry(after=after)
+
+    await running.route(make_route(charge, retry=RetryPolicy(attempts=1)))
+    await running.publish("orders.created", 1)
+
+    (died,) = await running.log.wait_for(DeadLettered)
+    assert died.error == error
+
+
+@pytest.mark.parametrize(("after", "delay"), [(timedelta(milliseconds=20), 0.02), (-5, 0.0)])
+async def test_a_retry_may_say_its_delay_as_a_timedelta_and_one_that_is_over_is_none(running, after, delay):
+    async def charge(payload, message):
+        if message.attempt == 1:
+            raise Retry(after=after)
+
+    await running.route(make_route(charge))
+    await running.publish("orders.created", 1)
+
+    await running.log.wait_for(Handled)
+    assert running.log.of(Retried)[0].delay == delay
 
 
 async def test_what_is_handed_out_too_often_is_dead_lettered_unhandled(running):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 
 from abe_router.backend import ACKED
 from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
+from abe_router.consumer.ordered import OrderedSubscription
 from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.event import DeadLettered, Handled, LeaseLost, Retried
 from abe_router.retry import RetryPolicy
@@ -188,3 +190,22 @@ async def test_order_outlives_an_outage_longer_than_the_lease(running: Running, 
     down.clear()
     await running.log.wait_for(Handled, 3)
     assert handled == [0, 0, 1, 2]
+
+
+async def test_an_ack_that_crosses_with_a_renewal_is_no_loss(running: Running):
+    route = make_route(lambda _: None, order_by="/customer/id")
+    lost = []
+    await running.publish("orders.created", order("a", 0), order("b", 0))
+    subscribe = partial(running.backend.subscribe_exclusive, route.key, route.group)
+    ordered = OrderedSubscription(
+        route, await subscribe(), subscribe, running.router._events, doubt=lambda: lost.append("all")
+    )
+    async with within(5):
+        deliveries = await ordered.fetch(2, 1.0)
+        while len(deliveries) < 2:
+            deliveries = [*deliveries, *await ordered.fetch(2, 1.0)]
+        refused, not_extended = await asyncio.gather(
+            ordered.settle([(deliveries[0], ACKED)]), ordered.extend(deliveries)
+        )
+        await ordered.close()
+    assert (list(refused), list(not_extended), lost) == ([], [], [])

@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Released
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.fault import ServerError
@@ -153,6 +151,7 @@ class Settlement:
     async def _collect(self, sent: Sequence[Sent], *, settled: bool = True) -> list[Delivery]:
         """Wait for all answers, then return what was refused, or raise the first error."""
         refused: list[Delivery] = []
+        done: set[Delivery] = set()
         failed: BackendError | None = None
         for source, part, answer in sent:
             try:
@@ -168,11 +167,13 @@ class Settlement:
                 failed = failed or error
                 continue
             source.hand.difference_update([d.receipt for d, _ in part] if settled else lost)
+            done.update(delivery for delivery, _ in part)
             for delivery, _ in part if lost else ():
                 if delivery.receipt in lost:
                     lost.remove(delivery.receipt)  # one that is there twice may be refused once
                     refused.append(delivery)
         if failed:
+            failed.settled = done.difference(refused)
             raise failed
         return refused
 
@@ -187,6 +188,5 @@ def _fenced(source: Source, part: Part, entries: Sequence[Arg]) -> list[Arg]:
 def _letter(letter: DeadLetter) -> tuple[Arg, ...]:
     """Return a dead letter as the fields of an entry: the body stays as it is and outside the letter."""
     message = letter.message
-    bare = msgspec.structs.replace(letter, message=msgspec.structs.replace(message, body=b""))
     headers = pack_headers(message.headers)
-    return msgspec.json.encode(bare), message.body, message.id, message.published_at, headers
+    return letter.pack(), message.body, message.id, message.published_at, headers

@@ -10,25 +10,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from abe_router.backend import DeadLetter, Reason
+from abe_router.backend import DeadLetter
 from abe_router.backends.sqlite import log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.group import Group, find
 
 _decode = msgspec.json.Decoder(DeadLetter).decode
-
-
-def encode(letter: DeadLetter) -> str:
-    """Return the letter as text; what of its reason is no Unicode is escaped, for it must be kept."""
-    message = msgspec.structs.replace(letter.message, body=b"")
-    letter = msgspec.structs.replace(letter, message=message)
-    try:
-        return msgspec.json.encode(letter).decode()
-    except UnicodeEncodeError:
-        words = [
-            word.encode(errors="backslashreplace").decode() for word in msgspec.structs.astuple(letter.reason)
-        ]
-        return msgspec.json.encode(msgspec.structs.replace(letter, reason=Reason(*words))).decode()
 
 
 def keep(database: Database, letters: Sequence[tuple[int, int, str]]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from abe_router.backend import RELEASED, Acked, Delivery, Died, Outcome, Subscription
-from abe_router.backends.sqlite import ids, lease, letter, log
+from abe_router.backends.sqlite import ids, lease, log
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.operation import Fetch
 from abe_router.backends.sqlite.worker import Worker
@@ -111,7 +111,7 @@ class SQLiteSubscription(Subscription):
 
 
 def _encode(delivery: Delivery, outcome: Outcome) -> lease.Settlement:
-    text = letter.encode(outcome.letter) if isinstance(outcome, Died) else ""
+    text = outcome.letter.pack().decode() if isinstance(outcome, Died) else ""
     outputs: Sequence[ids.Windowed] = ()
     if isinstance(outcome, Acked):
         outputs = [ids.Windowed(log.encode(message), outcome.window) for message in outcome.outputs]

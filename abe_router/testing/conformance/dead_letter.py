@@ -51,6 +51,17 @@ class DeadLetterTests(Suite):
             assert dict(got.headers) == {"\u00fc": "\U0001f4e6"}
             await store.reopen()
 
+    @check("dead_letters")
+    async def test_a_reason_that_is_no_unicode_is_kept(self, store: Store) -> None:
+        """Stuck otherwise: what fails with the name of a file that is not UTF-8."""
+        handle = await store.subscribe()
+        await store.publish(1)
+        (delivery,) = await take(handle, 1)
+        reason = Reason("failed", "OSError", "no file \udcff", "in \ud800")
+        assert not await handle.settle([(delivery, Died(letter(delivery, {**FULL, "reason": reason})))])
+        (read,) = await store.backend.dead_letters(KEY, GROUP)
+        assert "no file" in read.reason.message
+
     @check("dead_letters", "leases")
     async def test_a_dead_letter_is_not_delivered(self, store: Store) -> None:
         """Doubled otherwise: what is written to the dead letters, but not taken out of the queue."""

@@ -105,28 +105,28 @@ class Settlement:
 
     def _send(self, source: Source, part: Part) -> asyncio.Future[Any]:
         """Send the outcomes of one kind."""
-        stream, failures = source.stream, source.failures
+        stream, failures, delayed = source.stream, source.failures, source.delayed
         entries: list[Arg] = []
         match part[0][1]:
             case Delayed():
                 for delivery, outcome in part:
                     assert isinstance(outcome, Delayed)
                     entries += (delivery.receipt, max(0, math.ceil(outcome.seconds * 1000)))
-                keys: tuple[str, ...] = (stream, failures, source.delayed)
-                return self._line.run(DELAY, keys, _fenced(source, part, entries))
+                return self._line.run(DELAY, (stream, failures, delayed), _fenced(source, part, entries))
             case Died():
                 for delivery, outcome in part:
                     assert isinstance(outcome, Died)
                     entries += (delivery.receipt, *_letter(outcome.letter))
-                return self._line.run(BURY, (stream, failures, source.dead), _fenced(source, part, entries))
+                keys = (stream, failures, delayed, source.dead)
+                return self._line.run(BURY, keys, _fenced(source, part, entries))
             case Released():
                 entries += [delivery.receipt for delivery, _ in part]
-                return self._line.run(RELEASE, (stream, source.delayed), _fenced(source, part, entries))
+                return self._line.run(RELEASE, (stream, delayed), _fenced(source, part, entries))
             case Acked(outputs) if outputs:
                 return self._emit(source, part)
             case _:
                 entries += [delivery.receipt for delivery, _ in part]
-                return self._line.run(ACK, (stream, failures), _fenced(source, part, entries))
+                return self._line.run(ACK, (stream, failures, delayed), _fenced(source, part, entries))
 
     def _emit(self, source: Source, part: Part) -> asyncio.Future[Any]:
         """Send acks together with what they append."""
@@ -144,7 +144,7 @@ class Settlement:
         streams = self._publisher.note(keys)
         ids = [self._names.ids(key) for key in keys]
         args = [*_fenced(source, part, entries), *outputs, len(part)]
-        answer = self._line.run(EMIT, (source.stream, source.failures, *streams, *ids), args)
+        answer = self._line.run(EMIT, (source.stream, source.failures, source.delayed, *streams, *ids), args)
         self._publisher.ring(streams)
         return answer
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 
-from abe_router.backend import ACKED, RELEASED, Delayed, Delivery, Died, Outcome
+from abe_router.backend import ACKED, RELEASED, Acked, Delayed, Delivery, Died, Outcome
 from abe_router.message import new_message
 from abe_router.testing.conformance.store import KEY, PROMPT, SOON, Store, ack, letter, numbers, take
 from abe_router.testing.conformance.suite import Suite, check
@@ -152,6 +152,19 @@ class ExclusiveTests(Suite):
         assert not await handle.extend([again])
         await ack(handle, [again])
         assert sum((await store.counts())[:3]) == 1
+
+    @check("order")
+    async def test_what_was_postponed_and_is_settled_is_counted_no_more(self, store: Store) -> None:
+        """Seen otherwise: messages that wait for an attempt, long after they were handled."""
+        handle = await store.occupy()
+        await store.publish(3)
+        retries = await handle.postpone([(each, 0.01) for each in await take(handle, 3)])
+        held = [each for each in retries if each is not None]
+        emitted = Acked((new_message("orders.priced", b"1"),))
+        outcomes: list[Outcome] = [ACKED, emitted, Died(letter(held[2]))]
+        for delivery, outcome in zip(held, outcomes, strict=True):
+            assert not await handle.settle([(delivery, outcome)])
+        assert await store.counts() == (0, 0, 0, 1)
 
     @check("order")
     async def test_what_comes_back_goes_first_and_in_order(self, store: Store) -> None:

@@ -1,5 +1,5 @@
 -- Settles entries for good; an entry is its id. Returns the ids of those not held.
--- KEYS: stream, failures.
+-- KEYS: stream, failures, delayed.
 local count, entries = tonumber(ARGV[3]), #ARGV - FIRST + 1
 local held, refused, _ = nil, {}, nil
 -- In the usual case what is settled is all that is held from its first entry to its last, in the same order.
@@ -17,6 +17,6 @@ else
 end
 if #held > 0 then
   redis.call('XACK', KEYS[1], ARGV[1], unpack(held))
-  if count > 1 then redis.call('HDEL', KEYS[2], unpack(held)) end
+  if count > 1 then clear(held) end
 end
 return refused

@@ -1,12 +1,12 @@
 -- Moves entries to the dead letters; an entry is its id, the letter, and of the message the body, the id, the
 -- time and the headers. Returns the ids of those not held.
--- KEYS: stream, failures, dead.
+-- KEYS: stream, failures, delayed, dead.
 local held, at, refused = fence(held_now(), 6)
 for i, id in ipairs(held) do
   local a = at[i]
-  redis.call('XADD', KEYS[3], '*', 'letter', ARGV[a + 1],
+  redis.call('XADD', KEYS[4], '*', 'letter', ARGV[a + 1],
     'data', ARGV[a + 2], 'id', ARGV[a + 3], 'at', ARGV[a + 4], 'headers', ARGV[a + 5])
   redis.call('XACK', KEYS[1], ARGV[1], id)
-  redis.call('HDEL', KEYS[2], id)
+  clear({id})
 end
 return refused

@@ -5,6 +5,6 @@ local held, at, refused = fence(held_now(), 2)
 local time = now()
 for i, id in ipairs(held) do
   failed(id, time, time + ARGV[at[i] + 1])
-  if #pass(':delayed', {id}, 'JUSTID') == 0 then forget(id) end
+  if #pass(':delayed', {id}, 'JUSTID') == 0 then clear({id}) end
 end
 return refused

@@ -2,22 +2,22 @@
 -- and how many are its own; after all entries come the outputs, of each the number of its stream, for how many
 -- milliseconds its id is remembered, the id, the body, the time and the headers; and last the number of entries.
 -- Returns the ids of those not held.
--- KEYS: stream, failures, streams of the outputs, their ids. What is emitted is written first: should the server
--- run out of memory between the two, it is written again, and not lost.
+-- KEYS: stream, failures, delayed, streams of the outputs, their ids. What is emitted is written first: should
+-- the server run out of memory between the two, it is written again, and not lost.
 local last = FIRST + ARGV[#ARGV] * 3 - 1
 local held, at, refused = fence(held_now(), 3, last)
-local time, streams, remembering = now(), (#KEYS - 2) / 2, {}
+local time, streams, remembering = now(), (#KEYS - 3) / 2, {}
 for i, id in ipairs(held) do
   local output = last + 1 + ARGV[at[i] + 1] * 6
   for _ = 1, ARGV[at[i] + 2] do
-    local stream = 2 + ARGV[output]
+    local stream = 3 + ARGV[output]
     local ids = KEYS[stream + streams]
     once(KEYS[stream], ids, time, unpack(ARGV, output + 1, output + 5))
     if tonumber(ARGV[output + 1]) > 0 then remembering[ids] = true end
     output = output + 6
   end
   redis.call('XACK', KEYS[1], ARGV[1], id)
-  redis.call('HDEL', KEYS[2], id)
+  clear({id})
 end
 for ids in pairs(remembering) do forget(ids, time, #held + 100) end
 return refused

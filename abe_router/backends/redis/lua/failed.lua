@@ -4,9 +4,3 @@ local function failed(id, time, due)
   redis.call('HSET', KEYS[2], id, (tonumber(count or 0) + 1) .. ':' .. string.format('%d', since or time))
   redis.call('ZADD', KEYS[3], due, id)
 end
-
--- Forgets that, for an entry that was deleted from the stream.
-local function forget(id)
-  redis.call('ZREM', KEYS[3], id)
-  redis.call('HDEL', KEYS[2], id)
-end

@@ -33,6 +33,13 @@ local function fence(page, step, last)
   return held, at, refused
 end
 
+-- Forgets failures of entries, and when they are due: they are settled, or were deleted from the stream. What an
+-- exclusive handle keeps is noted as due until its next look.
+local function clear(ids)
+  redis.call('HDEL', KEYS[2], unpack(ids))
+  redis.call('ZREM', KEYS[3], unpack(ids))
+end
+
 -- Passes entries to a consumer; returns those that the stream still has. Never with FORCE, which would
 -- bring back what was settled.
 local function pass(consumer, ids, ...)

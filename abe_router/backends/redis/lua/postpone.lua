@@ -6,7 +6,7 @@ local time = now()
 for i, id in ipairs(held) do
   failed(id, time, time + ARGV[at[i] + 1])
   if #pass(ARGV[2], {id}, 'RETRYCOUNT', ARGV[3] + 1, 'JUSTID') == 0 then
-    forget(id)
+    clear({id})
     refused[#refused + 1] = id
   end
 end

@@ -62,6 +62,12 @@ class AsyncLoopConsumer:
             raise KeyInvalid(f"`{key[:80]}` is neither a routing key nor a pattern")
         if group is not None and not is_group(group):
             raise ValueError(f"`{group[:80]}` is not a group: letters, digits and _.:-")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ValueError(f"concurrency is a number of messages, at least 1, not {concurrency!r}")
+        if not timeout > 0:
+            raise ValueError(f"timeout is in seconds, and more than 0, not {timeout!r}")
+        if not isinstance(retry, RetryPolicy):
+            raise TypeError(f"retry is a RetryPolicy, not {type(retry).__name__}")
         self.backend, self.group = backend, group
         if order_by is not None and not is_pointer(order_by):
             raise ValueError(f"`{order_by[:80]}` is not a JSON pointer, such as `/customer/id`")

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from abe_router.errors import PayloadMalformed, PayloadUnencodable
+from abe_router.errors import IdInvalid, PayloadMalformed, PayloadUnencodable
 from abe_router.pattern import check_key
 
 #: Largest payload, in bytes of JSON.
@@ -74,8 +74,51 @@ class Duplicate(Message, frozen=True, gc=False):
 def new_message(
     key: str, body: bytes, *, headers: Mapping[str, str] | None = None, id: str | None = None
 ) -> Message:
-    """Make a message that was published now; raise KeyInvalid when the key is malformed."""
-    return Message(id or new_id(), check_key(key), body, headers or {}, time.time())
+    """Make a message that was published now.
+
+    Raise KeyInvalid when the key is malformed, IdInvalid when an id is given that is none, and
+    PayloadUnencodable when the headers are not text.
+    """
+    return Message(
+        new_id() if id is None else check_id(key, id),
+        check_key(key),
+        body,
+        check_headers(headers) if headers else {},
+        time.time(),
+    )
+
+
+def check_id(key: str, id: str) -> str:
+    """Return an id that was given, or raise IdInvalid."""
+    if not isinstance(id, str) or not id:
+        raise IdInvalid(key, "it is empty" if id == "" else f"it is no text, but {type(id).__name__}")
+    if not _is_text(id):
+        raise IdInvalid(key, "it is not Unicode text")
+    return id
+
+
+def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers, or raise PayloadUnencodable when a name or a value is not text."""
+    for name, value in headers.items():
+        for part in (name, value):
+            if not isinstance(part, str):
+                raise PayloadUnencodable(
+                    f"header {name!r}: names and values are text, not {type(part).__name__}"
+                )
+            if not _is_text(part):
+                raise PayloadUnencodable(f"header {name!a} is not Unicode text")
+    return headers
+
+
+def _is_text(text: str) -> bool:
+    """Say whether it can be written as UTF-8, which lone surrogates cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode(payload: Any) -> bytes:

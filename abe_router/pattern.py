@@ -28,10 +28,9 @@ def is_key(text: str) -> bool:
 @lru_cache(maxsize=65_536)
 def check_key(text: str) -> str:
     """Return `text`, or raise KeyInvalid when it is not a routing key."""
-    if not is_key(text):
-        raise KeyInvalid(
-            f"`{text[:80]}` is not a routing key: words of letters, digits and _:@=+~- joined by dots"
-        )
+    if not isinstance(text, str) or not is_key(text):
+        what = f"`{str(text)[:80]}`" if text else "an empty text" if text == "" else repr(text)
+        raise KeyInvalid(f"{what} is not a routing key: words of letters, digits and _:@=+~- joined by dots")
     return text
 
 

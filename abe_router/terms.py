@@ -9,7 +9,7 @@ from typing import Any
 
 from abe_router.deduplication import Deduplication
 from abe_router.errors import PayloadInvalid
-from abe_router.message import Message, new_id
+from abe_router.message import Message, check_headers, check_id, new_id
 from abe_router.schema import Schema
 
 
@@ -29,7 +29,8 @@ class Terms:
     ) -> Message:
         """Return a message made now of `body`, which reads `payload`.
 
-        Raise PayloadInvalid, with every violation of every schema, or IdInvalid.
+        Raise PayloadInvalid, with every violation of every schema, IdInvalid, or PayloadUnencodable when the
+        headers are not text.
         """
         for schema in self.schemas:
             if not schema.is_valid(payload):
@@ -39,7 +40,9 @@ class Terms:
                 raise PayloadInvalid(key, violations)
         if self.deduplication is not None:
             id = self.deduplication.id(key, payload, headers, id)
-        return Message(id or new_id(), key, body, headers, time())
+        if headers:
+            check_headers(headers)
+        return Message(new_id() if id is None else check_id(key, id), key, body, headers, time())
 
     def window(self, given: str | None = None) -> float:
         """Return for how many seconds an id is remembered, when `given` is what was said of it."""

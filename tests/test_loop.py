@@ -454,3 +454,18 @@ def test_order_needs_a_pointer_and_a_backend_that_keeps_it():
         AsyncLoopConsumer(MemoryBackend(), order_by="customer.id")
     with pytest.raises(ValueError, match="keeps no order"):
         AsyncLoopConsumer(mock.Mock(spec_set=["publish", "consume"]), order_by="/customer/id")
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "words"),
+    [
+        ({"concurrency": 0}, ValueError, "concurrency is a number of messages, at least 1, not 0"),
+        ({"concurrency": "x"}, ValueError, "concurrency is a number of messages, at least 1, not 'x'"),
+        ({"timeout": -1}, ValueError, "timeout is in seconds, and more than 0, not -1"),
+        ({"timeout": float("nan")}, ValueError, "timeout is in seconds, and more than 0, not nan"),
+        ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_when_it_is_said(option, error, words):
+    with pytest.raises(error, match=words):
+        AsyncLoopConsumer(MemoryBackend(), **option)

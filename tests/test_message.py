@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.errors import PayloadMalformed, PayloadUnencodable
+from abe_router.errors import IdInvalid, KeyInvalid, PayloadMalformed, PayloadUnencodable
 from abe_router.message import MAX_BYTES, MAX_DEPTH, decode, encode, new_id, new_message
+from abe_router.publish import prepare
+from abe_router.route import RouteTable
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -134,3 +136,27 @@ def test_a_number_whose_bytes_look_like_nan_is_none():
 def test_nan_is_found_beside_integers_beyond_64_bits():
     with pytest.raises(PayloadUnencodable, match="NaN"):
         encode({"a": 2**70, "b": [float("nan")]})
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"id": ""}, IdInvalid, "it is empty"),
+        ({"id": 7}, IdInvalid, "it is no text, but int"),
+        ({"id": "a\udcff"}, IdInvalid, "it is not Unicode text"),
+        ({"headers": {"a": "\udcff"}}, PayloadUnencodable, "header 'a' is not Unicode text"),
+        ({"headers": {"\ud800": "a"}}, PayloadUnencodable, r"header '\\ud800' is not Unicode text"),
+        ({"headers": {"a": 7}}, PayloadUnencodable, "header 'a': names and values are text, not int"),
+    ],
+)
+def test_an_id_or_headers_that_no_backend_can_keep_are_refused(given, error, words):
+    with pytest.raises(error, match=words):
+        new_message("orders.created", b"1", **given)
+    with pytest.raises(error, match=words):
+        prepare(RouteTable(), "orders.created", b"1", allow_unrouted=True, **given)
+
+
+@pytest.mark.parametrize(("key", "words"), [("", "an empty text"), (None, "None"), ("a b", "`a b`")])
+def test_what_is_no_key_is_named(key, words):
+    with pytest.raises(KeyInvalid, match=f"{words} is not a routing key"):
+        new_message(key, b"1")

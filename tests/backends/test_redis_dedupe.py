@@ -8,8 +8,8 @@ import pytest
 
 from abe_router.backend import Acked
 from abe_router.backends.redis import RedisBackend
-from abe_router.errors import BackendError
-from abe_router.message import new_message
+from abe_router.errors import BackendError, PayloadUnencodable
+from abe_router.message import Message, new_message
 from abe_router.testing import RedisServer
 
 KEY = "orders.created"
@@ -113,6 +113,24 @@ async def test_a_refusal_of_one_stream_leaves_the_others_alone(redis_backend, re
     kept, refused = await asyncio.gather(good, bad, return_exceptions=True)
     assert kept == []
     assert isinstance(refused, BackendError)
+
+
+async def test_what_is_no_text_is_refused_to_its_own_caller_alone(redis_backend):
+    bad = redis_backend.append_once([*windowed("a"), (Message("\udcff", KEY, b"1"), 60.0)])
+    good = redis_backend.append_once(windowed("b"))
+    async with asyncio.timeout(5):
+        refused, kept = await asyncio.gather(bad, good, return_exceptions=True)
+    assert isinstance(refused, PayloadUnencodable)
+    assert kept == []
+    assert passed_over(await redis_backend.append_once(windowed("a", "b"))) == ["b"]
+
+
+async def test_whatever_spoils_a_call_all_who_share_it_are_told(redis_backend):
+    asked = [windowed("a"), [(Message("b", KEY, b"1", published_at=object()), 60.0)]]
+    async with asyncio.timeout(5):
+        told = await asyncio.gather(*map(redis_backend.append_once, asked), return_exceptions=True)
+    assert [isinstance(answer, BackendError) for answer in told] == [True, True]
+    assert await redis_backend.append_once(windowed("a")) == []
 
 
 async def test_no_id_is_remembered_when_the_server_has_no_memory_left(tmp_path):

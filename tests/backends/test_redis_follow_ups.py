@@ -107,6 +107,33 @@ async def test_what_it_brought_in_an_answer_that_was_lost_is_adopted(redis_backe
     assert delivery.message.body == b"1"
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["and comes", "and is lost"])
+async def test_what_it_brought_is_not_adopted_while_it_is_on_its_way(
+    redis_backend, redis_client, stream, lost
+):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    fetching, wire = await a_read_follows(handle, redis_client, stream), handle._waker._line._wire
+    wire._transport.pause_reading()
+    await redis_client.xadd(stream, {"data": "1"})
+    async with asyncio.timeout(5):
+        while len(await redis_client.xpending_range(stream, GROUP, "-", "+", 10)) < 2:
+            await asyncio.sleep(0.001)
+    # As some time after an earlier one was lost.
+    handle._agenda.mark(handle._agenda.adopt, handle._sources.values())
+    for _ in range(5):  # more round trips than it takes to adopt
+        await handle._line.send("PING")
+    assert handle._under_way is None
+    assert not fetching.done()
+
+    if lost:
+        wire.abort("the answer is lost")
+    else:
+        wire._transport.resume_reading()
+    assert [(d.message.body, d.deliveries) for d in await fetching] == [(b"1", 1)]
+    assert not await handle.fetch(10, 0)
+    assert not handle._agenda.adopt
+
+
 async def test_nothing_follows_where_leases_are_short(redis_backend, redis_client, stream):
     """A lease must outlast the wait, and leave two thirds of itself to whoever gets the message."""
     handle = await redis_backend.subscribe(KEY, GROUP, lease=3 * waker.BLOCK)

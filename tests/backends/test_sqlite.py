@@ -308,9 +308,9 @@ class TestLock:
 
     async def test_what_is_no_text_is_refused_before_anything_is_kept(self, backend):
         with pytest.raises(PayloadUnencodable):
-            await backend.append([new_message(KEY, b"1"), new_message(KEY, b"1", headers={"a": "\ud800"})])
+            await backend.append([new_message(KEY, b"1"), Message("id", KEY, b"1", {"a": "\ud800"})])
         with pytest.raises(PayloadUnencodable):
-            await backend.append([new_message(KEY, b"1", id="\udcff")])
+            await backend.append([Message("\udcff", KEY, b"1")])
         assert await drain(await backend.subscribe(KEY, "g")) == []
 
     async def test_the_write_ahead_log_stays_small(self, path, backend):

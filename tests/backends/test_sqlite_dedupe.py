@@ -11,7 +11,7 @@ import pytest
 
 from abe_router.backends.sqlite import SQLiteBackend, ids
 from abe_router.errors import PayloadUnencodable
-from abe_router.message import new_message
+from abe_router.message import Message, new_message
 
 KEY = "orders.created"
 
@@ -90,7 +90,7 @@ async def test_no_id_is_remembered_whose_message_was_refused(backend, path):
 
 async def test_what_is_not_text_is_refused_before_anything_is_kept(backend, path):
     with pytest.raises(PayloadUnencodable, match="Unicode"):
-        await backend.append_once(windowed("a", "\ud800"))
+        await backend.append_once([*windowed("a"), (Message("\ud800", KEY, b"1"), 60.0)])
     assert rows(path, "SELECT count(*) FROM messages") == 0
 
 

@@ -14,10 +14,15 @@ import msgspec
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names
-from abe_router.backends.redis.publisher import BATCH, BATCH_BYTES, Publisher
+from abe_router.backends.redis.publisher import (
+    BATCH,
+    BATCH_BYTES,
+    Publisher,
+    as_backend_error,
+    require_text,
+)
 from abe_router.backends.redis.scripts import APPEND_ONCE
 from abe_router.backends.redis.wire import Arg
-from abe_router.errors import BackendError
 from abe_router.message import Message, new_id
 
 #: Most ids that one call forgets beyond as many as it remembers.
@@ -47,8 +52,10 @@ class Deduplicator:
     async def append(self, windowed: Sequence[tuple[Message, float]]) -> list[Message]:
         """Append each message with its window in seconds; return those that were passed over.
 
-        When it raises, any of them may have been appended, and then their ids are remembered.
+        When it raises, any of them may have been appended, and then their ids are remembered; but none has
+        when it raises PayloadUnencodable.
         """
+        require_text(message for message, _ in windowed)
         if not self._line.up:
             await self._line.open()
         if len(windowed) == 1:
@@ -78,8 +85,8 @@ class Deduplicator:
             for calls in _batches([each for each in asked if not each.answer.done()]):
                 try:
                     self._send_batch(key, calls)
-                except BackendError as error:
-                    _fail(calls, error)
+                except Exception as error:  # noqa: BLE001  whatever it is, nobody else tells those who wait
+                    _fail(calls, as_backend_error(error))
 
     def _send_batch(self, key: str, calls: Sequence[_Asked]) -> None:
         args: list[Arg] = [_FORGOTTEN + sum(len(windowed) for windowed, _ in calls)]

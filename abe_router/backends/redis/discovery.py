@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names
@@ -70,14 +71,17 @@ class Discovery:
         """Keep looking, until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(self._pause):
-                    await self._news.wait()
-                await asyncio.sleep(_GATHER)
-                await self._read_news()
-            except TimeoutError:
-                await self.refresh()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause):
+                        await self._news.wait()
+                if self._news.is_set():
+                    await asyncio.sleep(_GATHER)
+                    await self._read_news()
+                else:
+                    await self.refresh()
             except BackendError:
                 await asyncio.sleep(1.0)
+                self.stir()  # nobody else does: it rests only once it has read
 
     async def _read_news(self) -> None:
         """Take in the keys that publishers noted."""

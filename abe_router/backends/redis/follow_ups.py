@@ -15,7 +15,7 @@ from abe_router.backends.redis.intake import Asked, Intake
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.source import Agenda, Source
 from abe_router.backends.redis.waker import BLOCK, Waker
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, BackendUnavailable
 
 #: Most entries of one read. Should this process stand still, they wait for it, or for their leases to end.
 _MOST = 16
@@ -50,9 +50,13 @@ class FollowUps:
         self._room = 0
 
     def _send(self, source: Source, line: Line) -> None:
-        if not (self._room and line.up):
+        if not self._room:
             return
-        asked, asked_at = self._intake.read(source, self._room, line), self._loop.time()
+        asked_at = self._loop.time()
+        try:
+            asked = self._intake.read(source, self._room, line)
+        except BackendUnavailable:  # who waits is woken, and asks by itself
+            return
         self._under_way.add(asked[-1])
         self._agenda.followed.add(source)
         asked[-1].add_done_callback(lambda _: self._landed(asked, asked_at))

@@ -89,8 +89,8 @@ class Intake:
 
         Raise BackendUnavailable when the line is down.
         """
-        marks, followed, reading = self._agenda.read, self._agenda.followed, Reading()
-        chosen, share = shares((source for source in marks if source not in followed), limit)
+        marks, reading = self._agenda.read, Reading()
+        chosen, share = shares(self._agenda.free(marks), limit)
         for source in chosen:
             reading.append(self.read(source, share, self._line))
             del marks[source]
@@ -201,8 +201,9 @@ class Intake:
     async def _adopt(self) -> list[Delivery]:
         """Take what the server handed us in an answer that never came."""
         found: list[Delivery] = []
+        failed: BackendError | None = None
         marks = self._agenda.adopt
-        for source in tuple(marks):
+        for source in tuple(self._agenda.free(marks)):
             del marks[source]
             keys, first, rows = (source.stream, source.failures), b"-", [[b""]]
             try:
@@ -215,8 +216,9 @@ class Intake:
                         found += self._take(source, *await self._line.run(ADOPT, keys, args))
                     first = b"(" + rows[-1][0] if rows else b""
             except BackendError as error:
-                if failed := self._failed(source, marks, error):
-                    raise failed from None
+                failed = self._failed(source, marks, error) or failed
+        if failed and not found:
+            raise failed
         return found
 
     async def _restore(self) -> None:

@@ -17,7 +17,7 @@ from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.scripts import APPEND
 from abe_router.backends.redis.wire import Arg
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.message import Message, new_id
 
 #: Most messages and bytes of one batch. While it runs the server does nothing else, so it must be short.
@@ -62,17 +62,28 @@ class Publisher:
         self._noted: dict[str, float] = {}
 
     def append(self, messages: Sequence[Message]) -> Awaitable[None]:
-        """Append in order; when it raises, the first few of them, or all, may have been appended."""
+        """Append in order; when it raises, the first few of them, or all, may have been appended.
+
+        But none has when it raises PayloadUnencodable.
+        """
         # Of many callers most have one message, and for them a coroutine more is felt.
         if len(messages) != 1:
             return self._in_parts(messages)
         done: asyncio.Future[None] = self._loop.create_future()
+        message = messages[0]
+        if message.headers or not message.id.isascii():
+            try:
+                require_text(messages)
+            except PayloadUnencodable as error:
+                done.set_exception(error)
+                return done
         self._queue.append((messages, done))
         if not self._scheduled:
             self._schedule()
         return done
 
     async def _in_parts(self, messages: Sequence[Message]) -> None:
+        require_text(messages)
         # Parts go one after the other, so that never a later one is kept and an earlier one is not.
         for part in _parts(messages):
             done: asyncio.Future[None] = self._loop.create_future()
@@ -112,34 +123,33 @@ class Publisher:
         args: list[Arg] = []
         count = size = 0
         queue, current = self._queue, ""
-        while queue and count < GATHERED and size < BATCH_BYTES:
-            call = queue[0]
-            messages, done = call
-            if count and count + len(messages) > GATHERED:
-                break
-            queue.popleft()
-            if done.done():  # its caller was cancelled
-                continue
-            calls.append(call)
-            count += len(messages)
-            for message in messages:
-                body, headers = message.body, message.headers
-                if message.key != current or headers:
-                    current = message.key
-                    args += ("", keys.setdefault(current, len(keys) + 1), pack_headers(headers))
-                size += len(body)
-                args += (message.id or new_id(), body, _as_text(message.published_at))
-        if calls:
-            self._send(calls, keys, args)
+        try:
+            while queue and count < GATHERED and size < BATCH_BYTES:
+                call = queue[0]
+                messages, done = call
+                if count and count + len(messages) > GATHERED:
+                    break
+                queue.popleft()
+                if done.done():  # its caller was cancelled
+                    continue
+                calls.append(call)
+                count += len(messages)
+                for message in messages:
+                    body, headers = message.body, message.headers
+                    if message.key != current or headers:
+                        current = message.key
+                        args += ("", keys.setdefault(current, len(keys) + 1), pack_headers(headers))
+                    size += len(body)
+                    args += (message.id or new_id(), body, _as_text(message.published_at))
+            if calls:
+                self._send(calls, keys, args)
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody else tells those who wait
+            _fail(calls, as_backend_error(error))
         self._schedule()
 
     def _send(self, calls: list[_Call], keys: Iterable[str], args: Sequence[Arg]) -> None:
-        try:
-            streams = self.note(keys)
-            answer = self._line.run(APPEND, streams, args)
-        except BackendError as error:
-            _fail(calls, error)
-            return
+        streams = self.note(keys)
+        answer = self._line.run(APPEND, streams, args)
         self._flights += 1
         answer.add_done_callback(lambda answer: self._landed(calls, answer))
         # Those of this process who wait for it ask at once, and their questions go out together with it.
@@ -187,6 +197,22 @@ class Publisher:
         """Wake those who wait for what was just sent to the streams."""
         self._sent(streams)
         self._line.hurry()
+
+
+def require_text(messages: Iterable[Message]) -> None:
+    """Raise PayloadUnencodable when an id or header is not Unicode text: it would spoil a whole batch."""
+    try:
+        for message in messages:
+            # Most need no closer look, which is felt.
+            if message.headers or not message.id.isascii():
+                _as_text((message.id, message.headers))
+    except UnicodeEncodeError:
+        raise PayloadUnencodable("id and headers of a message must be Unicode text") from None
+
+
+def as_backend_error(error: Exception) -> BackendError:
+    """Return what those are told whose batch met an error, which may be one that nobody thought of."""
+    return error if isinstance(error, BackendError) else BackendError(f"cannot be sent to Redis: {error!r}")
 
 
 def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

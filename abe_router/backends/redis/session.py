@@ -25,6 +25,8 @@ from abe_router.pattern import is_wild
 
 _log = logging.getLogger(__name__)
 
+#: Pause before work that failed as nobody expected begins anew, in seconds.
+_PAUSE = 1.0
 
 H = TypeVar("H", bound=RedisSubscription)
 
@@ -106,7 +108,7 @@ class Session:
     def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have something done from now on, once."""
         if work.__qualname__ not in self._running:
-            self._running[work.__qualname__] = asyncio.create_task(work())
+            self._running[work.__qualname__] = asyncio.create_task(_persist(work))
 
     def _found(self, keys: Iterable[str]) -> None:
         for handle in self._handles:
@@ -126,3 +128,13 @@ class Session:
         # Whatever took the group may have taken this with it.
         await self.registry.enter(pattern, group, handle.start)
         await self.registry.note([source.key])
+
+
+async def _persist(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do something until cancelled; without it messages would stay away, and nobody would be told."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  whatever it is, the next try may be spared it
+            _log.exception("%s failed, and begins anew in %g s", work.__qualname__, _PAUSE)
+        await asyncio.sleep(_PAUSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from abe_router.backend import Delivery
 from abe_router.backends.redis.names import Names
@@ -105,12 +105,16 @@ class Agenda:
     @property
     def readable(self) -> bool:
         """Whether there are new messages to look for."""
-        return any(source not in self.followed for source in self.read)
+        return any(self.free(self.read))
 
     @property
     def more_than_reading(self) -> bool:
         """Whether there is anything else than new messages to look for."""
-        return bool(self.rest or self.claim or self.adopt or self.make or self.restore)
+        return bool(self.rest or self.claim or self.make or self.restore) or any(self.free(self.adopt))
+
+    def free(self, marks: Marks) -> Iterator[Source]:
+        """Yield those that no read follows: what such a one brings may be on its way, and comes by itself."""
+        return (source for source in marks if source not in self.followed)
 
     def mark(self, marks: Marks, sources: Iterable[Source]) -> None:
         """Note sources in one of the sets, and wake the handle."""

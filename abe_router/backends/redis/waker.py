@@ -176,10 +176,14 @@ class Waker:
 
     def unblock(self) -> None:
         """Have the server answer now, so that the next XREAD names everyone who rests."""
-        if self._blocked and self._other.up:
-            self._other.send("CLIENT", "UNBLOCK", self._line.client_id).add_done_callback(self._unblocked)
-        elif self._blocked:
+        if not self._blocked:
+            return
+        try:
+            answer = self._other.send("CLIENT", "UNBLOCK", self._line.client_id)
+        except BackendUnavailable:
             self._poke = self._loop.call_later(_RETRY, self.unblock)
+        else:
+            answer.add_done_callback(self._unblocked)
 
     def _unblocked(self, answer: asyncio.Future[int]) -> None:
         if self._blocked and (answer.cancelled() or answer.exception() or not answer.result()):

@@ -130,7 +130,7 @@ class Examination:
 
     def _access(self) -> Iterator[Finding]:
         mode, folder = self._path.stat().st_mode, self._path.parent
-        if not os.access(self._path, os.R_OK | os.W_OK):
+        if not self._is_ours:
             yield _cannot(
                 "this user may not read and write the file", f"run as its owner: ls -l {self._path}"
             )
@@ -154,6 +154,10 @@ class Examination:
                 f"chmod o-w {folder}",
             )
 
+    @property
+    def _is_ours(self) -> bool:
+        return os.access(self._path, os.R_OK | os.W_OK)
+
     def _log(self) -> Iterator[Finding]:
         log = self._file.log
         if log.exists() and (size := log.stat().st_size) > _LARGE:
@@ -172,7 +176,8 @@ class Examination:
             if not schema.is_current(database.connection):
                 yield Finding(Symptom.FILE, _INFO, "the file is empty", "the first use makes its tables")
                 return
-            yield Finding(Symptom.FILE, _OK, f"`{self._path}` is ours")
+            if self._is_ours:
+                yield Finding(Symptom.FILE, _OK, f"`{self._path}` is ours")
             yield from self._journal(database)
             was_alone, damage = self._file.is_alone, self._damage(database)
             if damage.weakens and was_alone and not self._file.is_alone:

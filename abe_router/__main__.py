@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,7 +12,21 @@ from abe_router.cli.root import run
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; `args` are those of the process when None."""
+    open_standard_streams()
     sys.exit(run(args))
+
+
+def open_standard_streams() -> None:
+    """Lead the standard streams that the caller has closed to nowhere.
+
+    Python has None in their place, and whatever is opened next would get their numbers: a database, or a
+    socket of the event loop, which then is taken for the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is that of the stream
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -132,13 +132,16 @@ def render_hint(hint: str, *, color: bool = False) -> str:
     return f"{blue}hint{reset}: {_printable(hint)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return how many there are of what the noun names: `1 route`, `1,200 routes`."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def render_counts(severities: Iterable[Severity]) -> str:
     """Return how many errors and warnings there are, as `1 error, 2 warnings`, empty for none."""
     counts = Counter(severities)
     return ", ".join(
-        f"{n} {severity}{'s' if n > 1 else ''}"
-        for severity in (Severity.ERROR, Severity.WARNING)
-        if (n := counts[severity])
+        counted(n, severity) for severity in (Severity.ERROR, Severity.WARNING) if (n := counts[severity])
     )
 
 

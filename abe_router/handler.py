@@ -117,7 +117,9 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
         try:
             found = getattr(found, name)
         except AttributeError:
-            close = difflib.get_close_matches(name, [n for n in dir(found) if not n.startswith("_")], 1)
+            public = [n for n in dir(found) if not n.startswith("_")]
+            same = [n for n in public if n.casefold() == name.casefold()]
+            close = same or difflib.get_close_matches(name, public, 1)
             hint = f"did you mean `{close[0]}`?" if close else ""
             if _defines(module_name, name):
                 hint = "its file has it by now: restart, or serve with `--reload-handlers`"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TextIO, assert_never
 
-from abe_router.diagnostic import render_all
+from abe_router.diagnostic import counted, render_all
 from abe_router.event import (
     BackendBack,
     BackendLost,
@@ -99,7 +99,7 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
             return logging.WARNING, f"{again}: {_which(event)}: {event.kind}: {event.error}"
         case DeadLettered():
             end = "dead letter" if event.kept else "dropped, the route keeps no dead letters,"
-            tries = f"{event.attempts} attempt{'s' if event.attempts != 1 else ''}"
+            tries = counted(event.attempts, "attempt")
             return logging.ERROR, f"{end} after {tries}: {_which(event)}: {event.kind}: {event.error}"
         case LeaseLost():
             return logging.WARNING, f"lost the lease of {_which(event)}: it may be handled twice"
@@ -108,10 +108,10 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case BackendBack():
             return logging.INFO, f"backend back after {duration(event.seconds)}"
         case LeftBehind():
-            held = f"nobody serves it, and it holds {event.messages} messages and those to come"
+            held = f"nobody serves it, and it holds {counted(event.messages, 'message')} and those to come"
             return logging.WARNING, f"{held}: put it back, or `abe-router drop {event.route}`"
         case Reloaded(number=1):
-            return logging.INFO, f"running {len(event.added)} routes"
+            return logging.INFO, f"running {counted(len(event.added), 'route')}"
         case Reloaded():
             told = ((event.added, "added"), (event.removed, "removed"), (event.changed, "changed"))
             did = [f"{what} {', '.join(names)}" for names, what in told if names]

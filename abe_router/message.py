@@ -6,6 +6,7 @@ decodes it. Encoding comes before validation, so what is checked is what is sent
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -39,7 +40,8 @@ _unpack = msgspec.msgpack.Decoder().decode
 _LIKE_NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 #: What a decimal that is no number is written with: NaN, sNaN, Infinity. As integers they are found at once.
 _N, _I = ord("N"), ord("I")
-_NON_FINITE = "payload is not JSON: NaN and infinity have no JSON form"
+_WITHOUT_FORM = "NaN and infinity have no JSON form"
+_NON_FINITE = f"payload is not JSON: {_WITHOUT_FORM}"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -162,7 +164,30 @@ def decode(body: bytes) -> Any:
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PayloadMalformed(f"payload is not JSON: {error}") from None
+        raise PayloadMalformed(f"payload is not JSON: {_why(body, error)}") from None
+
+
+def _why(body: bytes, error: Exception) -> str:
+    """Return what is wrong with a body that the parser refused, where its own words do not say it."""
+    said = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if not body.strip():
+        return "it is empty"
+    constants: list[str] = []
+    try:
+        json.loads(body.decode(), parse_constant=constants.append)
+    except json.JSONDecodeError as fault:
+        place = f"{fault.msg[:1].lower()}{fault.msg[1:]} (character {fault.pos + 1})"
+        return place if "truncated" in said else said
+    except (ValueError, RecursionError):
+        return said
+    # What the second parser takes all the same has the form of JSON and no value that others would read.
+    if constants:
+        return _WITHOUT_FORM
+    if "out of range" in said:
+        return "a number in it is too large: there is nothing beyond 1.8e308"
+    return "it holds a lone surrogate, which is no Unicode text"
 
 
 def _limits(body: bytes) -> str:

@@ -322,6 +322,35 @@ def test_what_readers_of_yaml_disagree_about_is_refused_as_value_and_as_key(plac
     assert place.consumer(f"when: {{const: '{word}', '{word}': 1}}").when.document == {"const": word, word: 1}
 
 
+def test_a_file_without_routes_is_told_what_else_is_wrong_with_it(place):
+    assert place.codes("backend: memory://\nunroutet: allow\ntests: 3") == ["R010", "R101", "R102"]
+
+
+@pytest.mark.parametrize("name", ["route", "Routes", "ROUTES", "routs", "router"])
+def test_what_is_below_a_misspelt_routes_is_checked_as_well(place, name):
+    text = f"{name}: {{orders.created: {{consumers: {{billing: nowhere}}}}}}"
+    place.write(text)
+    with pytest.raises(ConfigError) as caught:
+        place.loader().load()
+    misspelt, handler = caught.value.diagnostics
+    assert (misspelt.message, misspelt.hint) == (f"unknown option `{name}`", "did you mean `routes`?")
+    assert (handler.code, handler.column) == ("R301", text.index("nowhere") + 1)
+
+
+def test_a_number_without_end_is_not_to_be_quoted_where_a_number_stands(place):
+    place.write("defaults: {retry: {factor: .inf}}\nroutes: {}")
+    with pytest.raises(ConfigError) as caught:
+        place.loader().load()
+    assert caught.value.diagnostics[0].hint == "quote it if it is text"
+
+
+def test_a_prefix_that_is_too_long_is_told_its_length(place):
+    place.write(f"prefix: {'a' * 65}\nroutes: {{}}")
+    with pytest.raises(ConfigError) as caught:
+        place.loader().load()
+    assert caught.value.diagnostics[0].message == "`prefix` is longer than 64 characters: 65"
+
+
 def test_a_file_that_everybody_may_write_is_refused_unless_trusted(place):
     place.routes.chmod(0o666)
     assert place.codes(ROUTES) == ["R004"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.diagnostic import Diagnostic, Severity, render_all, render_github, render_text
+from abe_router.diagnostic import Diagnostic, Severity, counted, render_all, render_github, render_text
 
 
 def fault(line=1, column=1, width=1, **more):
@@ -130,3 +130,12 @@ def test_as_json_a_fault_is_plain_values():
         "label": "",
         "hint": "h",
     }
+
+
+def test_of_one_the_noun_is_in_the_singular():
+    assert [counted(n, "route") for n in (0, 1, 2, 1200)] == [
+        "0 routes",
+        "1 route",
+        "2 routes",
+        "1,200 routes",
+    ]

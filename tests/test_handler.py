@@ -217,6 +217,13 @@ def test_similar_names_are_suggested(folder):
     ]
 
 
+def test_a_name_in_another_case_is_suggested_however_short(folder):
+    (folder / "short_module.py").write_text("def f(payload): ...\n")
+    with pytest.raises(HandlerError) as caught:
+        import_handler("short_module:F")
+    assert caught.value.hint == "did you mean `f`?"
+
+
 def test_a_module_that_was_mended_is_imported_at_the_next_try(folder):
     module = folder / "mended_module.py"
     module.write_text("1 / 0")

@@ -160,3 +160,22 @@ def test_an_id_or_headers_that_no_backend_can_keep_are_refused(given, error, wor
 def test_what_is_no_key_is_named(key, words):
     with pytest.raises(KeyInvalid, match=f"{words} is not a routing key"):
         new_message(key, b"1")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"NaN", "NaN and infinity have no JSON form"),
+        (b'{"a": [-Infinity]}', "NaN and infinity have no JSON form"),
+        (b"1e999", "a number in it is too large: there is nothing beyond 1.8e308"),
+        (b'"\\ud800"', "it holds a lone surrogate, which is no Unicode text"),
+        (b'"\xff"', "it is not UTF-8"),
+        (b'{"a": 1', "expecting ',' delimiter (character 8)"),
+    ],
+)
+def test_what_is_no_json_is_told_in_words_that_say_what_it_is(body, why):
+    with pytest.raises(PayloadMalformed) as refused:
+        decode(body)
+    assert str(refused.value) == f"payload is not JSON: {why}"

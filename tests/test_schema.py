@@ -201,6 +201,45 @@ def test_a_fault_of_a_file_referred_to_is_told_of_that_file(folder):
     assert (fault.kind, fault.path, fault.line, fault.column) == ("syntax", folder.root / "b.json", 2, 3)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_schema(folder):
+    write(folder, "plain.json", {"type": "object"})
+    (folder.root / "marked.json").write_bytes(b'\xef\xbb\xbf{"type": "object"}')
+    assert folder.load("marked.json") == folder.load("plain.json")
+    (folder.root / "faulty.json").write_bytes(b"\xef\xbb\xbf{]")
+    fault = fault_of(folder, "faulty.json")
+    assert (fault.line, fault.column) == (1, 2)
+
+
+@pytest.mark.parametrize("text", [b'{"a": "\xe9"}', '{"a": 1}'.encode("utf-16")])
+def test_a_schema_that_is_no_utf_8_is_told_as_what_it_is(folder, text):
+    (folder.root / "odd.json").write_bytes(text)
+    fault = fault_of(folder, "odd.json")
+    assert (fault.kind, fault.message) == ("syntax", "schema `odd.json` is not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "column"),
+    [
+        ('{"type": "object", "type": "string"}', "type", 20),
+        ('{"allOf": [{}, {"title": "{:", "a": 1, "\\u0061": 2}]}', "a", 40),
+    ],
+)
+def test_a_key_that_is_given_twice_is_a_fault_at_the_second(folder, text, name, column):
+    write(folder, "twice.json", text)
+    fault = fault_of(folder, "twice.json")
+    assert (fault.message, fault.line) == (f"schema `twice.json` gives key `{name}` twice", 1)
+    assert fault.column == column
+
+
+def test_objects_beside_and_in_each_other_may_have_the_same_keys(folder):
+    write(
+        folder,
+        "same.json",
+        '{"title": "a: \\"b", "properties": {"title": {"title": ""}, "x": {"title": "{"}}}',
+    )
+    assert folder.load("same.json").is_valid({})
+
+
 @pytest.mark.parametrize(
     ("document", "pointers"),
     [

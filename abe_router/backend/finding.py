@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from abe_router.backend.subscription import SubscriptionStatus
-from abe_router.diagnostic import Severity
+from abe_router.diagnostic import Severity, counted
 
 #: A subscription by its pattern and its group.
 Name = tuple[str, str]
@@ -99,7 +99,7 @@ def left_behind(statuses: Sequence[SubscriptionStatus], served: Collection[Name]
             yield Finding(
                 Symptom.LEFT_BEHIND,
                 Severity.WARNING,
-                f"`{name}` holds {held:,} messages and is not in the file",
+                f"`{name}` holds {counted(held, 'message')} and is not in the file",
                 "nobody handles them, and they keep their messages from being removed",
                 f"put the route back, or `abe-router drop {name}`",
             )
@@ -115,11 +115,12 @@ def not_read(counts: Mapping[str, int]) -> Iterator[Finding]:
         return
     total = sum(n for n, _ in held)
     names = ", ".join(f"`{key}` {n:,}" for n, key in held[:_NAMED])
-    more = f" and {len(held) - _NAMED:,} more keys" if len(held) > _NAMED else ""
+    more = f" and {counted(len(held) - _NAMED, 'more key')}" if len(held) > _NAMED else ""
+    wait = "waits" if total == 1 else "wait"
     yield Finding(
         Symptom.NOT_READ,
         Severity.WARNING if total >= _MANY else Severity.INFO,
-        f"{total:,} messages wait under keys that no subscription matches: {names}{more}",
+        f"{counted(total, 'message')} {wait} under keys that no subscription matches: {names}{more}",
         "a key that nobody subscribes to keeps everything, so it grows without end",
         "give the key a consumer, or publish to it no more",
     )

@@ -103,8 +103,9 @@ async def _append(
         hint = "lines before them were published, lines after them were not"
         if shortest := min(seconds for _, seconds in messages):
             hint = f"publish from there on again: within {duration(shortest)} none of these is doubled"
+        these = f"these {len(messages)} were" if len(messages) > 1 else "this one was"
         raise Failure(
-            f"{place}: whether these {len(messages)} were published is unknown: {error}",
+            f"{place}: whether {these} published is unknown: {error}",
             hint=hint,
             code=UNAVAILABLE,
         ) from error

@@ -19,7 +19,7 @@ from abe_router.cli.options import (
     trust_writable_option,
 )
 from abe_router.cli.screen import say, show, show_json, wants_color
-from abe_router.diagnostic import Diagnostic, render_all, render_github
+from abe_router.diagnostic import Diagnostic, counted, render_all, render_github
 from abe_router.errors import ConfigError
 
 
@@ -69,7 +69,7 @@ def command(
         say(f"error: {routes} has faults")
         return CONFIG
     _render(table.warnings, form)
-    say(f"ok: {len(table.routes):,} routes, {len(table.keys):,} keys")
+    say(f"ok: {counted(len(table.routes), 'route')}, {counted(len(table.keys), 'key')}")
     return OK
 
 

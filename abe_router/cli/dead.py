@@ -17,6 +17,7 @@ from abe_router.cli.failure import FINDINGS, OK, Failure
 from abe_router.cli.letters import PAGE, lines, read_letters, require_route, summary, values
 from abe_router.cli.options import json_option, option, reaching, route_argument
 from abe_router.cli.screen import ask, moment, say, show, show_json, show_table
+from abe_router.diagnostic import counted
 
 Route = tuple[str, str]
 
@@ -32,7 +33,7 @@ _every_option = option(
 def command() -> None:
     """List, show, replay and purge dead letters.
 
-    A dead letter is a message that one route could not handle. ROUTE is written KEY/GROUP and need not be
+    A dead letter is a message that one route could not handle. A route is written KEY/GROUP and need not be
     in the routes file any more; with --backend there need be no file.
     """
 
@@ -49,15 +50,13 @@ def command() -> None:
 @reaching
 @json_option
 def list_(route: Route | None, routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
-    """List the dead letters of ROUTE, or of all routes, without their payloads."""
+    """List the dead letters of a route, or of all, without their payloads."""
 
     async def read(found: Backend) -> list[dict[str, Any]]:
-        if route is not None:
-            await require_route(found, route)
         wanted = [route] if route else [(s.pattern, s.group) for s in await found.status() if s.dead]
         return [summary(letter) for one in wanted async for letter in read_letters(found, one)]
 
-    rows = _run(routes, backend, prefix, read)
+    rows = _run(route, routes, backend, prefix, read)
     if json:
         show_json(rows)
     elif rows:
@@ -107,7 +106,6 @@ def show_(
     """Show one dead letter with its payload, headers and traceback."""
 
     async def find(found: Backend) -> DeadLetter:
-        await require_route(found, route)
         async for one in read_letters(found, route):
             if one.id == letter:
                 return one
@@ -115,7 +113,7 @@ def show_(
             f"`{'/'.join(route)}` has no dead letter `{letter}`", hint="`abe-router dead list` has the ids"
         )
 
-    one = _run(routes, backend, prefix, find)
+    one = _run(route, routes, backend, prefix, find)
     if json:
         show_json(values(one))
     else:
@@ -148,7 +146,7 @@ def replay(
         chosen = await _choose(found, route, ids)
         return len(chosen), await _in_pages(chosen, lambda page: found.replay(*route, page))
 
-    return _tell("replayed", *_run(routes, backend, prefix, move))
+    return _tell("replayed", *_run(route, routes, backend, prefix, move))
 
 
 @as_command(
@@ -178,19 +176,27 @@ def purge(
 
     async def delete(found: Backend) -> tuple[int, int]:
         chosen = await _choose(found, route, ids)
-        if every and chosen and not (yes or ask(f"delete {len(chosen):,} dead letters for good?")):
+        if every and chosen and not (yes or ask(f"delete {counted(len(chosen), 'dead letter')} for good?")):
             raise Failure("nothing was deleted", hint="--yes does not ask")
         return len(chosen), await _in_pages(chosen, lambda page: found.purge(*route, page))
 
-    return _tell("purged", *_run(routes, backend, prefix, delete))
+    return _tell("purged", *_run(route, routes, backend, prefix, delete))
 
 
-def _run(routes: Path, url: str | None, prefix: str | None, act: Callable[[Backend], Awaitable[Any]]) -> Any:
-    """Do something with the backend of the file, or with another."""
+def _run(
+    route: Route | None,
+    routes: Path,
+    url: str | None,
+    prefix: str | None,
+    act: Callable[[Backend], Awaitable[Any]],
+) -> Any:
+    """Do something with the dead letters of a route that is known, in the backend of the file or another."""
     table = read_table_if_any(routes, backend=url)
 
     async def inside() -> Any:
-        async with reach(table, prefix=prefix) as backend:
+        async with reach(table, prefix=prefix, only_read=True) as backend:
+            if route is not None:
+                await require_route(backend, route, table.by_name)
             return await act(backend)
 
     return asyncio.run(inside())
@@ -203,7 +209,6 @@ def _require_choice(ids: Sequence[str], every: bool) -> None:
 
 async def _choose(backend: Backend, route: Route, ids: Sequence[str]) -> list[str]:
     """Return the ids given, or all there are; those that die meanwhile are left for the next time."""
-    await require_route(backend, route)
     return list(dict.fromkeys(ids)) or [letter.id async for letter in read_letters(backend, route)]
 
 

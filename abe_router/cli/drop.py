@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from abe_router.cli.access import reach, read_table
+from abe_router.cli.access import reach, read_table, require_backend
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK, Failure
 from abe_router.cli.letters import require_route
@@ -30,6 +30,7 @@ def command(route: tuple[str, str], yes: bool, routes: Path, backend: str | None
     loses nothing. This gives them up. A route that is still in the file is refused.
     """
     name = "/".join(route)
+    require_backend(backend)
     table = (
         RouteTable(backend=backend)
         if backend and not routes.exists()
@@ -41,7 +42,7 @@ def command(route: tuple[str, str], yes: bool, routes: Path, backend: str | None
         )
 
     async def forget() -> None:
-        async with reach(table, prefix=prefix) as found:
+        async with reach(table, prefix=prefix, only_read=True) as found:
             await require_route(found, route)
             if not (yes or ask(f"forget {name} with all it has not handled?")):
                 raise Failure("nothing was dropped", hint="--yes does not ask")

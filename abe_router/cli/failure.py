@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ import traceback
 import click
 
 from abe_router.cli.screen import say, wants_color
-from abe_router.diagnostic import Severity, render_all
+from abe_router.diagnostic import Severity, counted, render_all
 from abe_router.errors import AbeRouterError, BackendError, BackendUnavailable, ConfigError, PayloadInvalid
 from abe_router.log import masked, printable
 
@@ -18,6 +19,8 @@ from abe_router.log import masked, printable
 OK, FINDINGS, USAGE, UNAVAILABLE, BUG, CONFIG = 0, 1, 2, 69, 70, 78
 #: What a shell reports for a process that the signals SIGINT and SIGPIPE ended.
 INTERRUPTED, BROKEN_PIPE = 130, 141
+#: Why a stream may not take what is written to it, through no fault of ours.
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failure(Exception):
@@ -40,6 +43,9 @@ def end(error: Exception) -> int:
             meant = f", did you mean '{close[0]}'?" if close else ""
             hint = f"see `{error.ctx.command_path} --help`"
             return _say(f"no such option '{error.option_name}'{meant}", hint, USAGE)
+        case click.exceptions.NoArgsIsHelpError():
+            say(error.format_message())
+            return USAGE
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "abe-router"
             return _say(_lowered(error.format_message()), f"see `{command} --help`", USAGE)
@@ -51,7 +57,7 @@ def end(error: Exception) -> int:
             say(render_all(error.diagnostics, color=wants_color(sys.stderr)))
             faults = sum(d.severity is Severity.ERROR for d in error.diagnostics)
             path = error.diagnostics[0].path
-            return _say(f"{path} cannot be used: {faults} error{'s' if faults != 1 else ''}", "", CONFIG)
+            return _say(f"{path} cannot be used: {counted(faults, 'error')}", "", CONFIG)
         case BackendUnavailable():
             hint = "--backend, or ABE_ROUTER_BACKEND, names another than the file's"
             return _say(str(error), hint, UNAVAILABLE)
@@ -67,6 +73,8 @@ def end(error: Exception) -> int:
             return _say(str(error), "", FINDINGS)
         case OSError() if error.filename is not None:
             return _say(f"{error.filename}: {error.strerror}", "", FINDINGS)
+        case OSError() if error.errno in _NOT_TAKEN:
+            return _say(f"the output cannot be written: {(error.strerror or '').lower()}", "", FINDINGS)
     return _bug(error)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -28,9 +28,9 @@ async def read_letters(backend: Backend, route: tuple[str, str]) -> AsyncIterato
         after = page[-1].id
 
 
-async def require_route(backend: Backend, route: tuple[str, str]) -> None:
-    """Raise Failure unless the backend has seen the route, so that a slip is not taken for 'none'."""
-    names = [f"{status.pattern}/{status.group}" for status in await backend.status()]
+async def require_route(backend: Backend, route: tuple[str, str], known: Collection[str] = ()) -> None:
+    """Raise Failure unless it is `known` or the backend has seen it: a slip is not taken for 'none'."""
+    names = [*known, *(f"{status.pattern}/{status.group}" for status in await backend.status())]
     name = "/".join(route)
     if name not in names:
         close = get_close_matches(name, names, 1)

@@ -21,7 +21,7 @@ def option(*names: str, **rest: Any) -> Callable[[Decorated], Decorated]:
 _ROUTES: dict[str, Any] = {
     "envvar": "ABE_ROUTER_CONFIG",
     "default": Path("routes.yaml"),
-    "type": click.Path(path_type=Path),
+    "type": click.Path(path_type=Path, readable=False),  # what cannot be read is a fault with a code
 }
 
 routes_argument = click.argument("routes", **_ROUTES)
@@ -94,7 +94,8 @@ def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 def route_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:
     """Return the argument ROUTE, handed on as (key, group)."""
-    return click.argument("route", metavar="KEY/GROUP", required=required, callback=_split_route)
+    metavar = "KEY/GROUP" if required else "[KEY/GROUP]"
+    return click.argument("route", metavar=metavar, required=required, callback=_split_route)
 
 
 def reaching(command: Decorated) -> Decorated:

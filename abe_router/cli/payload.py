@@ -37,7 +37,7 @@ def read_payload(argument: str) -> bytes:
             return _readable(Path(argument[1:]).read_bytes(), f"`{argument[1:]}`")
         except OSError as error:
             raise click.UsageError(f"cannot read `{argument[1:]}`: {error.strerror}") from error
-    return os.fsencode(argument)
+    return _readable(os.fsencode(argument), "the argument")
 
 
 def _readable(data: bytes, what: str) -> bytes:

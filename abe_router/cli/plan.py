@@ -46,8 +46,8 @@ class Change:
     git show HEAD:routes.yaml > old.yaml && abe-router plan old.yaml routes.yaml
     """,
 )
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=click.Path(path_type=Path, readable=False))
+@click.argument("new", type=click.Path(path_type=Path, readable=False))
 @json_option
 def command(old: Path, new: Path, json: bool) -> int:
     """Show which routes a reload from OLD to NEW would start, stop, restart and keep.

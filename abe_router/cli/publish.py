@@ -23,7 +23,7 @@ from abe_router.cli.options import (
 from abe_router.cli.payload import read_payload
 from abe_router.cli.screen import say, show, show_json
 from abe_router.errors import BackendUnavailable
-from abe_router.log import duration
+from abe_router.log import duration, printable
 from abe_router.message import Message
 from abe_router.publish import append, prepare, window
 from abe_router.route import RouteTable
@@ -87,7 +87,7 @@ def command(
         return OK
     if is_duplicate:
         say(f"duplicate: a message of this id was published less than {duration(seconds)} ago")
-    show(message.id)
+    show(printable(message.id))
     return OK
 
 

@@ -12,7 +12,9 @@ from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK
 from abe_router.cli.options import json_option, routes_argument
 from abe_router.cli.screen import moment, show_json, show_table
+from abe_router.config.duration import format_duration
 from abe_router.config.rate_text import format_rate
+from abe_router.deduplication import Deduplication
 from abe_router.log import duration
 from abe_router.pattern import matches
 from abe_router.route import Batch, Route, RouteTable
@@ -37,19 +39,28 @@ def command(routes: Path, json: bool) -> int:
     """
     table = read_table(routes)
     if json:
-        show_json([route_values(route) for route in table.routes])
+        show_json([{**route_values(route), **_key_values(table, route.key)} for route in table.routes])
         return OK
     rows = [
-        (route.name, route.handler.path, str(route.concurrency), _schemas(route), ", ".join(_policies(route)))
+        (
+            route.name,
+            route.handler.path,
+            str(route.concurrency),
+            _schemas(route),
+            ", ".join(_policies(table, route)),
+        )
         for route in table.routes
     ]
-    rows += [(key, "(publish only)", "", _key_schemas(table, key), "") for key in _unconsumed(table)]
+    rows += [
+        (key, "(publish only)", "", _key_schemas(table, key), ", ".join(_key_policies(table, key)))
+        for key in _unconsumed(table)
+    ]
     show_table(("route", "handler", "concurrency", "schema", "policies"), rows, right={"concurrency"})
     return OK
 
 
 def route_values(route: Route) -> dict[str, Any]:
-    """Return everything a route says, as plain JSON values; durations and rates are by the second."""
+    """Return everything a consumer says, as plain JSON values; durations and rates are by the second."""
     return {
         "route": route.name,
         "key": route.key,
@@ -69,7 +80,18 @@ def route_values(route: Route) -> dict[str, Any]:
         "paused": route.paused,
         "batch": route.batch,
         "rate": route.rate,
+        "order_by": route.order_by,
         "emit": route.emit.key if route.emit else None,
+    }
+
+
+def _key_values(table: RouteTable, key: str) -> dict[str, Any]:
+    """Return what the file says of a key itself but its schema, all of its routes alike."""
+    known = table.deduplications.get(key, Deduplication())
+    return {
+        "id": known.source or None,
+        "dedupe": known.window or None,
+        "retain": table.retain.get(key, 0.0),
     }
 
 
@@ -85,7 +107,7 @@ def batch_text(batch: Batch) -> str:
     return f"up to {batch.size:,} in {duration(batch.wait)}"
 
 
-def _policies(route: Route) -> Iterator[str]:
+def _policies(table: RouteTable, route: Route) -> Iterator[str]:
     retry = route.retry
     yield f"{retry.attempts} attempts" if retry.attempts > 1 else "no retry"
     yield f"timeout {duration(route.timeout)}"
@@ -103,8 +125,20 @@ def _policies(route: Route) -> Iterator[str]:
         yield f"emits {route.emit.key}"
     if route.rate:
         yield f"rate {format_rate(route.rate)}"
+    if route.order_by:
+        yield f"order by {route.order_by}"
+    yield from _key_policies(table, route.key)
     if route.paused:
         yield "paused"
+
+
+def _key_policies(table: RouteTable, key: str) -> Iterator[str]:
+    said = _key_values(table, key)
+    if said["id"]:
+        yield f"id {said['id']}"
+    for name in ("dedupe", "retain"):
+        if said[name]:
+            yield f"{name} {format_duration(said[name])}"
 
 
 def _schemas(route: Route) -> str:

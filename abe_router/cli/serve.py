@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from abe_router.cli.access import require_backend
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import CONFIG, OK, USAGE, Failure
 from abe_router.cli.options import (
@@ -94,6 +95,7 @@ def command(
     number = as_worker[0] if as_worker else 0
     text, json = TextFormatter(color=wants_color(sys.stderr), worker=number), JSONFormatter(worker=number)
     start_logging(sys.stderr, level, text if as_text else json)
+    require_backend(backend)
     if as_worker is None and (workers > 1 or reload_handlers):
         from abe_router.supervisor import Supervisor
 

@@ -18,6 +18,7 @@ from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import json_option, option, reaching
 from abe_router.cli.screen import say, show, show_json, show_table
+from abe_router.diagnostic import counted
 from abe_router.log import duration, printable
 from abe_router.presence import Worker, decode_worker
 from abe_router.route import RouteTable
@@ -95,7 +96,7 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
 
 
 async def _announced(table: RouteTable, prefix: str | None) -> Mapping[str, bytes]:
-    async with reach(table, prefix=prefix) as backend:
+    async with reach(table, prefix=prefix, only_read=True) as backend:
         return await backend.announcements()
 
 
@@ -109,16 +110,18 @@ def _probe(announced: Mapping[str, bytes]) -> int:
     if not workers:
         say(f"no worker runs on {host}")
     elif apart:
-        say(f"{len(apart)} of {len(workers)} workers on {host} do not reach the backend")
+        all_ = counted(len(workers), "worker")
+        say(f"{len(apart)} of {all_} on {host} cannot reach the backend")
     else:
-        say(f"{len(workers)} workers on {host} are connected")
+        verb = "is" if len(workers) == 1 else "are"
+        say(f"{counted(len(workers), 'worker')} on {host} {verb} connected")
     return OK if workers and not apart else FINDINGS
 
 
 async def _look(
     table: RouteTable, prefix: str | None
 ) -> tuple[Sequence[SubscriptionStatus], Mapping[str, bytes]]:
-    async with reach(table, prefix=prefix) as backend:
+    async with reach(table, prefix=prefix, only_read=True) as backend:
         return await backend.status(), await backend.announcements()
 
 

@@ -25,6 +25,7 @@ from abe_router.cli.options import (
     trust_writable_option,
 )
 from abe_router.cli.screen import say, show, show_json, wants_color
+from abe_router.diagnostic import counted
 from abe_router.log import duration, printable
 from abe_router.route import RouteTable
 
@@ -79,8 +80,12 @@ def command(
     )
     cases = [case for case in table.cases if part.casefold() in case.name.casefold()]
     if not cases:
+        if json:
+            show_json([])
         if table.cases:
-            raise Failure(f"no case has `{part}` in its name", hint=f"there are {len(table.cases)} cases")
+            raise Failure(
+                f"no case has `{part}` in its name", hint=f"it has {counted(len(table.cases), 'case')}"
+            )
         raise Failure(f"{routes} has no `tests`", hint="write `tests:` beside the routes: docs/language.md")
     began, failed, found = time.perf_counter(), 0, []
     for case in cases:

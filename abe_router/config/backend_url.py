@@ -16,6 +16,8 @@ from abe_router.config.node import Node
 from abe_router.errors import BackendError
 
 _SQLITE = "sqlite:///"
+#: What is said in the file of a backend that it does not name.
+_NOT_HERE = "not named here, but by ABE_ROUTER_BACKEND or the program that reads this"
 
 
 def absolute(url: str, folder: Path) -> str:
@@ -27,10 +29,12 @@ def absolute(url: str, folder: Path) -> str:
     return f"{_SQLITE}{quote(whole)}{question}{query}"
 
 
-def features_of(url: str, prefix: str, root: Node, faults: Faults) -> Features | None:
-    """Return what the backend can do, or None, with a fault added, when there is no such backend."""
-    node = root.get(["backend"])
-    span = node.span if node is not None else Span()
+def features_of(url: str, prefix: str, node: Node | None, faults: Faults) -> Features | None:
+    """Return what the backend can do, or None, with a fault added, when there is no such backend.
+
+    `node` is where the file names it, and None when it does not.
+    """
+    span, label = (node.span, "") if node is not None else (Span(), _NOT_HERE)
     scheme, colon, _ = url.partition("://")
     known = providers()
     if not colon or scheme not in known:
@@ -40,16 +44,17 @@ def features_of(url: str, prefix: str, root: Node, faults: Faults) -> Features |
         if node is not None and node.text.startswith(f"{scheme}://") and node.plain:
             span = span.part(0, len(scheme))
         named = f"scheme `{scheme}://`" if colon else "a URL without `://`"
-        faults.add(Code.BACKEND_UNKNOWN, f"no backend takes {named}", span, hint=hint)
+        faults.add(Code.BACKEND_UNKNOWN, f"no backend takes {named}", span, label=label, hint=hint)
         return None
     try:
         provider = find_provider(url)
         provider.from_url(url, prefix=prefix)
     except BackendError as error:
-        faults.add(Code.BACKEND_URL, str(error), span)
+        faults.add(Code.BACKEND_URL, str(error), span, label=label)
         return None
     except ValueError as error:
-        faults.add(Code.BACKEND_URL, f"the URL of the backend is malformed{_reason(error, url)}", span)
+        message = f"the URL of the backend is malformed{_reason(error, url)}"
+        faults.add(Code.BACKEND_URL, message, span, label=label)
         return None
     return provider.features
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from abe_router.config.code import Code
 from abe_router.config.duration import format_duration
 from abe_router.config.rate_text import format_rate
+from abe_router.diagnostic import counted
 from abe_router.handler import Handler
 from abe_router.rate import BURST
 from abe_router.route import Route
@@ -43,7 +44,7 @@ def batch_findings(route: Route) -> Iterator[Finding]:
         come = int(max(1, route.rate * BURST) + route.rate * batch.wait)
         if come < batch.size:
             rate = format_rate(route.rate)
-            message = f"at {rate}, {come} messages come together in {wait}, not {batch.size}"
+            message = f"at {rate}, {counted(come, 'message')} can come together in {wait}, not {batch.size}"
             yield Finding(Code.BATCH_WAIT, ("batch", "size"), message, "raise `wait`, or lower `size`")
     if most > MOST_IN_HAND:
         message = f"{route.concurrency} batches of {batch.size:,} are {most:,} messages in hand at once"

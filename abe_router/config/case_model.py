@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from abe_router.config.pointer import suggest_pointer
+from abe_router.pointer import is_pointer
+
 
 class _OneOrMore:
     """Lets one value stand where a list of them may; with `short`, of each that member alone, as text."""
@@ -37,6 +40,13 @@ def _given(value: Any) -> Any:
     return value
 
 
+def _place(value: Any) -> Any:
+    if isinstance(value, str) and value and not is_pointer(value):  # no payload is ever wrong there
+        hint = f"write `{suggest_pointer(value) or '/total'}`"
+        raise PydanticCustomError("pointer", "a JSON pointer", {"hint": hint})
+    return _given(value)
+
+
 _GIVEN = BeforeValidator(_given)
 _Text = Annotated[str | None, _GIVEN]
 _Kind = Literal["rejected", "failed", "timeout", "invalid", "malformed", "max_deliveries"]
@@ -60,7 +70,9 @@ class _OfRoute(_Mapping):
 
 
 class _Why(_Mapping):
-    at: _Text = Field(None, description="Where the payload is wrong, as a JSON pointer: `/total`.")
+    at: Annotated[str | None, BeforeValidator(_place)] = Field(
+        None, description="Where the payload is wrong, as a JSON pointer: `/total`."
+    )
     keyword: _Text = Field(None, description="The keyword of the schema that it breaks.")
     error: _Text = Field(None, description="A part of the error's name and text.")
 

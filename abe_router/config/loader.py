@@ -160,12 +160,13 @@ class Loader:
         )
 
     def _find_backend(self, file: File, root: Node, faults: Faults) -> tuple[str, Features | None]:
-        url = self._backend
-        if url is None:
-            own = "backend" in file.model_fields_set
-            url = file.backend if own else interpolate(DEFAULT_BACKEND, self._env)
+        url, node = self._backend, None
+        if url is None and "backend" in file.model_fields_set:
+            url, node = file.backend, root.get(["backend"])
+        elif url is None:
+            url = interpolate(DEFAULT_BACKEND, self._env)
         url = absolute(url, self._folder)
-        features = self._features.get((url, file.prefix)) or features_of(url, file.prefix, root, faults)
+        features = self._features.get((url, file.prefix)) or features_of(url, file.prefix, node, faults)
         if features is not None:
             self._features[url, file.prefix] = features
         return url, features

@@ -81,21 +81,33 @@ def read_model(root: Node, faults: Faults) -> File | None:
     What is wrong is taken out, and the rest is read again without it, so that one bad option does not hide
     what is wrong elsewhere.
     """
+    _respell_routes(root, faults)
     value, first = root.value, True
     while True:
         try:
             return File.model_validate(value)
         except ValidationError as error:
             value = copy.deepcopy(value) if first else value
-            first, taken = False, False
+            first, taken, lost = False, False, False
             for detail in error.errors(include_url=False, include_context=True):
                 path = tuple(step for step in _existing(root, detail["loc"]))
                 _tell(detail, path, root, faults)
-                if path in {(), ("routes",)}:
-                    return None
-                taken |= _take_out(value, path)
-            if not taken:
+                lost |= path in {(), ("routes",)}
+                taken |= bool(path) and _take_out(value, path)
+            if lost or not taken:
                 return None
+
+
+def _respell_routes(root: Node, faults: Faults) -> None:
+    """Read a misspelt `routes` as what was meant, so that what is below it is checked as well."""
+    if not isinstance(root.value, dict) or "routes" in root.value:
+        return
+    for name in root.value:
+        if _similar(name, File) == "routes":
+            _tell_unknown((name,), root.names[name], faults)
+            root.value = {"routes" if key == name else key: value for key, value in root.value.items()}
+            root.names["routes"], root.parts["routes"] = root.names[name], root.parts[name]
+            return
 
 
 def _existing(root: Node, location: Steps) -> Iterator[str | int]:
@@ -141,7 +153,7 @@ def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None
         faults.add(_CUSTOM[kind], f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
     elif kind == "string_pattern_mismatch":
         hint = "letters, digits and `_.:/@=+~-`, at most 64"
-        faults.add(Code.VALUE, f"{name} has a character that no backend takes", span, hint=hint)
+        faults.add(Code.VALUE, f"{name} {_unfit(node)}", span, hint=hint)
     elif path == ("routes",) and node.value is None:
         _tell_missing("routes", path, span, faults)
     else:
@@ -153,19 +165,21 @@ def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None
         hint = "leave out the quotes" if _quoted(kind, node) else ""
         if len(path) == 2 and path[0] == "routes":
             hint = "write `schema:` or `consumers:` below it"
-        if path[-1:] == ("batch",):
+        elif path[-1:] == ("batch",):
             hint = "write `{size: 100, wait: 50ms}`"
+        elif path[-1:] == ("retry",):
+            hint = f"write `{{attempts: {node.text if node.text.isdecimal() else 5}}}`"
         faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
 
 
 def _tell_unknown(path: Steps, span: Span, faults: Faults) -> None:
     option, here = str(path[-1]), _model_at(path[:-1])
-    close = get_close_matches(option, _options(here), 1, 0.6)
+    close = _similar(option, here)
     homes = [where for model, where in _HOMES.items() if option in _options(model)]
     if here is File and "." in option:
         hint = "routing keys go under `routes`"
     elif close:
-        hint = f"did you mean `{close[0]}`?"
+        hint = f"did you mean `{close}`?"
     elif option == "handler":
         hint = "each consumer names its own handler"
     elif homes:
@@ -193,6 +207,11 @@ def _model_at(path: Steps) -> type[BaseModel]:
     if len(path) < 3:
         return Entry if path else File
     return Consumer
+
+
+def _similar(name: str, model: type[BaseModel]) -> str:
+    """Return the option of a model that is spelt much like a name, or nothing."""
+    return next(iter(get_close_matches(name.lower(), _options(model), 1)), "")
 
 
 def _options(model: type[BaseModel]) -> list[str]:
@@ -225,6 +244,16 @@ def _shown(node: Node) -> str:
         case None:
             return "nothing"
     return f"`{node.text}`" if node.plain else f'`"{node.text}"`'
+
+
+def _unfit(node: Node) -> str:
+    """Say what is wrong with a prefix: a character of it, or its length."""
+    odd = re.search(r"[^A-Za-z0-9_.:/@=+~-]", node.value)
+    if odd is None:
+        return f"is longer than 64 characters: {len(node.value)}"
+    if node.value != node.text:
+        return "has a character that no backend takes"
+    return f"has {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which no backend takes"
 
 
 def _quoted(kind: str, node: Node) -> bool:

@@ -19,6 +19,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from abe_router.config.case_model import Case
 from abe_router.config.duration import PATTERN, parse_duration, suggest_duration
+from abe_router.config.pointer import suggest_pointer
 from abe_router.config.rate_text import PATTERN as RATE_PATTERN
 from abe_router.config.rate_text import parse_rate, suggest_rate
 from abe_router.deduplication import HEADER_PATTERN, is_header
@@ -72,9 +73,8 @@ def _start(value: Any) -> float:
 def _pointer(value: Any) -> str:
     if isinstance(value, str) and is_pointer(value):
         return value
-    hint = "write it as a path, such as `/customer/id`"
-    if isinstance(value, str) and (steps := value.strip("$./").replace(".", "/")) and is_pointer(f"/{steps}"):
-        hint = f"write `/{steps}`"
+    meant = suggest_pointer(value) if isinstance(value, str) else ""
+    hint = f"write `{meant}`" if meant else "write it as a path, such as `/customer/id`"
     raise PydanticCustomError("pointer", "a JSON pointer", {"hint": hint})
 
 
@@ -82,9 +82,8 @@ def _id_source(value: Any) -> str:
     if isinstance(value, str) and (is_pointer(value) or is_header(value)):
         return value
     hint = "write where in the payload it is, such as `/order_id`, or the name of a header"
-    if isinstance(value, str) and value[:1] in {"$", ".", "/"}:
-        path = "/" + value.strip("$./").replace(".", "/")
-        hint = f"write `{path}`" if is_pointer(path) else hint
+    if isinstance(value, str) and value[:1] in {"$", ".", "/"} and (meant := suggest_pointer(value)):
+        hint = f"write `{meant}`"
     raise PydanticCustomError("id", "a JSON pointer or the name of a header", {"hint": hint})
 
 

@@ -6,6 +6,7 @@ import re
 
 from abe_router.config.faults import Span
 from abe_router.config.node import Node
+from abe_router.pointer import is_pointer
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
@@ -13,6 +14,12 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 def steps_of(pointer: str) -> list[str]:
     """Return the reference tokens of a pointer."""
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+
+def suggest_pointer(text: str) -> str:
+    """Return the pointer that was probably meant by text that is none, or nothing."""
+    pointer = "/" + text.strip("$./").replace(".", "/")
+    return pointer if pointer != "/" and is_pointer(pointer) else ""
 
 
 def below(node: Node, pointer: str) -> list[str | int]:

@@ -69,4 +69,4 @@ def _refuse(text: str) -> None:
     if _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text):
         raise Ambiguous(f"`{text[:20]}` is too large a number", "quote it if it is text")
     if _NOT_FINITE.fullmatch(text):
-        raise Ambiguous(f"`{text}` is a number without a JSON form", quoted)
+        raise Ambiguous(f"`{text}` is a number without a JSON form", "quote it if it is text")

@@ -64,7 +64,7 @@ class Schemas:
 
 def _span_in(path: Path, pointer: str) -> Span:
     try:
-        return locate(Source.read(path).data.decode("utf-8", "replace"), pointer)
+        return locate(Source.read(path).data.decode("utf-8-sig", "replace"), pointer)
     except (OSError, ValueError):
         return Span()
 

@@ -10,7 +10,7 @@ from abe_router.config.code import Code
 from abe_router.config.composer import TOO_DEEP
 from abe_router.config.faults import Faults, Span
 
-_COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*$", re.MULTILINE)
+_COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*(?:\{.*\}[ ]*)?$", re.MULTILINE)
 
 
 def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None:
@@ -45,6 +45,8 @@ def _hint(problem: str, content: str, column: int) -> str:
         return "YAML is indented with spaces, not tabs"
     if start.startswith("*"):
         return "a pattern that begins with `*` is quoted: " + f'`"{start.partition(":")[0]}"`'
+    if re.search(r"[{,] *#[.:]", content):
+        return 'a pattern that begins with `#` is quoted: `"#.deleted"`'
     if "${" in content and ("[" in content or "{" in content.replace("${", "")):
         return 'between brackets, a variable is quoted: `"${NAME}"`'
     if "mapping values" in problem:

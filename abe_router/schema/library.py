@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 
 from abe_router.errors import PayloadMalformed, SchemaFault
 from abe_router.message import decode
+from abe_router.schema.repetition import find_repetition
 from abe_router.source import Source
 
 #: Most files of a folder that are looked into, for a name or an `$id`.
@@ -142,16 +144,29 @@ class Library:
 
 
 def _parse(source: Source, path: Path, shown: str) -> Document | SchemaFault:
-    """Parse a schema file, within the limits of a payload."""
+    """Parse a schema file, within the limits of a payload and without its byte order mark."""
+
+    def fault(message: str, before: str) -> SchemaFault:
+        *above, last = before.split("\n")
+        return SchemaFault("syntax", message, path, line=len(above) + 1, column=len(last) + 1)
+
+    data = source.data.removeprefix(BOM_UTF8)
     try:
-        return Document.of(decode(source.data), path, source.digest)
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        return fault(f"schema `{shown}` is not UTF-8", data[: error.start].decode())
+    try:
+        document = Document.of(decode(data), path, source.digest)
+        if (found := find_repetition(text)) is not None:
+            return fault(f"schema `{shown}` gives key `{found.name}` twice", text[: found.offset])
+        return document
     except PayloadMalformed as error:
         message = str(error).replace("payload", f"schema `{shown}`", 1)
     try:
-        json.loads(source.data)
-    except json.JSONDecodeError as error:  # the second parser knows line and column; the first has the say
+        json.loads(text)
+    except json.JSONDecodeError as error:  # the second parser knows the place; the first has the say
         message = f"schema `{shown}` is not JSON: {error.msg[0].lower()}{error.msg[1:]}"
-        return SchemaFault("syntax", message, path, line=error.lineno, column=error.colno)
+        return fault(message, text[: error.pos])
     except (ValueError, RecursionError):
         pass
-    return SchemaFault("syntax", message, path, line=1, column=1)
+    return fault(message, "")

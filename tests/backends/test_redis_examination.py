@@ -289,7 +289,7 @@ class TestContent:
         await backend.publish(KEY, 1)
         await backend.publish("orders.lost", 1)
         found = await examined(redis_server.url, prefix=prefix, served=[(KEY, "audit")])
-        assert found["D110"].message == "`orders.created/billing` holds 1 messages and is not in the file"
+        assert found["D110"].message == "`orders.created/billing` holds 1 message and is not in the file"
         assert "`orders.lost` 1" in found["D111"].message
         assert "D110" not in await weak(redis_server.url, prefix=prefix, served=[(KEY, GROUP)])
 

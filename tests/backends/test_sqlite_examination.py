@@ -63,7 +63,7 @@ async def test_a_file_that_is_in_use_is_read_beside_its_users(tmp_path):
         await backend.subscribe(KEY, GROUP)
         await backend.publish(KEY, 1)
         found = {f.code: f for f in await backend.examine({(KEY, "other")})}
-        assert "`orders.created/billing` holds 1 messages" in found["D110"].message
+        assert "`orders.created/billing` holds 1 message" in found["D110"].message
         await backend.publish(KEY, 2)
 
 

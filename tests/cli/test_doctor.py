@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_what_left_the_routes_file_is_told_unless_there_is_no_file_to_leave(run:
     publish({"id": 1, "total": 1}, route="orders.created/gone")
     done = run("doctor")
     assert done.code == 1
-    assert "warning[D110]: `orders.created/gone` holds 1 messages and is not in the file\n" in done.out
+    assert "warning[D110]: `orders.created/gone` holds 1 message and is not in the file\n" in done.out
     assert done.err == "1 warning\n"
     assert run("doctor", "none.yaml", "--backend", "sqlite:///shop.db").code == 0
 
@@ -98,3 +99,12 @@ def test_colours_are_only_added(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     for code in ("\033[1;31m", "\033[1;34m", "\033[1m", "\033[0m"):
         colored = colored.replace(code, "")
     assert colored == plain
+
+
+def test_a_file_that_may_only_be_read_is_not_called_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish({"id": 1, "total": 1})
+    monkeypatch.setattr("os.access", lambda _, mode, **__: not mode & os.W_OK)
+    done = run("doctor")
+    assert done.code == 1
+    assert "error[D201]: this user may not read and write the file\n" in done.out
+    assert "ok[D201]" not in done.out

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.cli.fate import mismatch
+from abe_router.config.model import Entry, Options
 from abe_router.pattern import matches
 
 from .conftest import ROUTES, Run
@@ -84,6 +85,22 @@ def test_routes_as_json_has_every_option(run: Run) -> None:
     assert audit["route"] == "orders.created/audit"
     assert (audit["concurrency"], audit["start"], audit["schemas"]) == (2, "earliest", ["order.json"])
     assert audit["when"] == {"properties": {"total": {"minimum": 100}}}
+    options = {*Options.model_fields, *Entry.model_fields} - {"schema_", "consumers"}
+    assert options <= audit.keys()
+
+
+def test_routes_shows_the_order_and_what_the_key_says_of_its_messages(run: Run, shop: Path) -> None:
+    ordered = ROUTES.replace("concurrency: 2", "order_by: /customer/id")
+    known = "  orders.created:\n    id: /id\n    dedupe: 7d\n    retain: 2d\n"
+    settled = "  payments.settled: {retain: 1h}"
+    edited = ordered.replace("  orders.created:\n", known).replace("  payments.settled: {}", settled)
+    (shop / "routes.yaml").write_text(edited)
+    _, _, audit, _, publish_only = run("routes").out.splitlines()
+    assert audit.endswith("order by /customer/id, id /id, dedupe 7d, retain 2d")
+    assert publish_only.endswith("retain 1h")
+    values = run("routes", "--json").json[1]
+    assert values["order_by"] == "/customer/id"
+    assert (values["id"], values["dedupe"], values["retain"]) == ("/id", 7 * 86_400.0, 2 * 86_400.0)
 
 
 def test_plan_says_what_starts_stops_restarts_and_stays(run: Run, shop: Path) -> None:
@@ -199,7 +216,7 @@ def test_init_writes_a_folder_that_passes_check_and_runs(run: Run, shop: Path) -
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "ok: 1 routes, 1 keys" in ran.stderr
+    assert "ok: 1 route, 1 key" in ran.stderr
     assert "hello, Ada" in ran.stdout
 
 
@@ -209,3 +226,46 @@ def test_init_overwrites_nothing(run: Run, shop: Path) -> None:
     assert done.err.startswith("error: `routes.yaml` is there already")
     assert (shop / "routes.yaml").read_text() == ROUTES
     assert not (shop / "routes.schema.json").exists()
+
+
+@pytest.mark.parametrize("command", [("check",), ("publish", "orders.created", "{}"), ("serve", "--once")])
+@pytest.mark.parametrize("name", ["--backend", "ABE_ROUTER_BACKEND"])
+def test_a_backend_that_cannot_be_is_blamed_on_who_names_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], name: str
+) -> None:
+    if name == "--backend":
+        command = (*command, name, "nope")
+    else:
+        monkeypatch.setenv(name, "nope")
+    done = run(*command)
+    assert (done.code, done.out) == (78, "")
+    said = "`nope` is not a backend URL: it begins with a scheme, as `memory://`"
+    assert done.err == f"error: {name}: {said}\n"
+
+
+def test_a_backend_of_the_environment_is_not_blamed_on_the_file(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop / "routes.yaml").write_text("routes: {}\n")
+    monkeypatch.setenv("ABE_ROUTER_BACKEND", "nope://")
+    assert "^ not named here, but by ABE_ROUTER_BACKEND or the program that" in run("routes").err
+
+
+def test_a_file_that_may_not_be_read_is_a_fault_with_its_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    monkeypatch.setattr("abe_router.config.loader.Source.read", refuse)
+    done = run("check")
+    assert done.code == 78
+    assert done.out.startswith("error[R001]: the file cannot be read: permission denied\n")
+
+
+def test_one_of_a_kind_is_counted_in_the_singular(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text(
+        "routes: {orders.created: {consumers: {billing: shop_handlers:charge}}}"
+    )
+    assert run("check").err == "ok: 1 route, 1 key\n"

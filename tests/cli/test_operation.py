@@ -104,7 +104,7 @@ def test_a_faulty_edit_of_the_file_does_not_hide_the_running_system(run: Run, sh
 def test_a_url_that_no_backend_takes_is_no_fault_of_the_file(run: Run) -> None:
     done = run("status", "--backend", "foo://x")
     assert done.code == 78
-    assert done.err.startswith("error: no backend provider takes `foo://x`")
+    assert done.err.startswith("error: --backend: no backend provider takes `foo://x`")
 
 
 def test_dead_list_pages_through_all_and_shows_no_payload(run: Run) -> None:
@@ -118,6 +118,7 @@ def test_dead_list_pages_through_all_and_shows_no_payload(run: Run) -> None:
 
 
 def test_dead_list_of_nothing_is_talk_not_data(run: Run) -> None:
+    assert published() == []
     done = run("dead", "list")
     assert (done.code, done.out, done.err) == (0, "", "no dead letters\n")
 
@@ -186,3 +187,27 @@ def test_drop_forgets_a_route_that_left_the_file_and_no_other(run: Run, shop: Pa
     assert run("drop", BILLING).code == 1
     assert run("drop", BILLING, "--yes").err == f"dropped {BILLING}\n"
     assert BILLING not in [route["route"] for route in run("status", "--json").json["routes"]]
+
+
+@pytest.mark.parametrize("command", [("status",), ("status", "--json"), ("dead", "list")])
+def test_looking_at_a_file_that_is_not_there_does_not_make_it(
+    run: Run, shop: Path, command: tuple[str, ...]
+) -> None:
+    done = run(*command, "--backend", "sqlite:///none.db")
+    assert done.code == 0
+    assert done.err.startswith("`none.db` does not exist yet: nothing was published to it\n")
+    assert not (shop / "none.db").exists()
+
+
+def test_a_folder_that_is_not_there_is_an_error_as_ever(run: Run) -> None:
+    assert run("status", "--backend", "sqlite:///none/none.db").code == 69
+
+
+def test_a_route_of_the_file_that_nobody_has_served_has_no_dead_letters(run: Run) -> None:
+    run("publish", "orders.created", '{"id": 1, "total": 1}')
+    done = run("dead", "list", BILLING)
+    assert (done.code, done.out, done.err) == (0, "", "no dead letters\n")
+    assert run("dead", "list", BILLING, "--json").json == []
+    assert run("dead", "replay", BILLING, "--all").err == "replayed 0\n"
+    assert "has no dead letter `17`" in run("dead", "show", BILLING, "17").err
+    assert run("dead", "list", "orders.created/biling").code == 1

@@ -233,3 +233,16 @@ def test_lines_of_any_length_are_read_in_bounded_memory(tmp_path: Path) -> None:
     with path.open("rb", buffering=0) as stream:
         found = [line for lines in read_lines(stream, 2) for line in lines]
     assert [(line.number, line.text) for line in found] == [(1, b"a"), (2, None), (3, b"b"), (5, None)]
+
+
+def test_an_id_takes_one_line_whatever_is_in_it(run: Run) -> None:
+    done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--id", "one\ntwo\x1b[2J")
+    assert (done.code, done.out) == (0, r"one\ntwo\x1b[2J" + "\n")
+    assert published()[0].id == "one\ntwo\x1b[2J"
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_an_argument_that_holds_no_payload_is_told_as_what_it_is(run: Run, empty: str) -> None:
+    done = run("publish", "orders.created", empty)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[0] == "error: the argument is empty, so there is no payload"

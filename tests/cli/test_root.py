@@ -217,3 +217,51 @@ def test_the_script_of_bash_completes_commands(shop: Path) -> None:
 
 def test_the_version_is_told(run: Run) -> None:
     assert run("--version").out.startswith("abe-router ")
+
+
+@pytest.mark.parametrize("group", [(), ("dead",)])
+def test_a_group_without_a_command_shows_its_help_as_it_is(run: Run, group: tuple[str, ...]) -> None:
+    done = run(*group)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"Usage: {' '.join(('abe-router', *group))} [OPTIONS] COMMAND [ARGS]...\n\n")
+
+
+def test_an_argument_that_may_be_left_out_stands_in_brackets(run: Run) -> None:
+    assert run("dead", "list", "--help").out.startswith("Usage: abe-router dead list [OPTIONS] [KEY/GROUP]\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["routes", "serve --once --workers 2", "serve --once"])
+def test_a_standard_stream_that_is_closed_leads_nowhere(shop: Path, command: str, closed: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m abe_router {command} {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr
+
+
+def test_a_payload_from_a_stdin_that_is_closed_is_an_empty_one(shop: Path) -> None:
+    command = ["/bin/sh", "-c", '"$0" -m abe_router publish orders.created <&-', sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error: what came on stdin is empty, so there is no payload",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("command", ["routes", "schema", "--help"])
+def test_a_disk_that_is_full_is_no_bug(shop: Path, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "abe_router", command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said = "error: the output cannot be written: no space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)

@@ -72,3 +72,12 @@ def test_a_file_without_tests_is_a_finding_and_a_faulty_one_is_refused(run: Run,
     done = run("test")
     assert done.code == 78
     assert "did you mean `handled`?" in done.err
+
+
+def test_as_json_no_cases_are_an_empty_list(run: Run, shop: Path) -> None:
+    done = run("test", "--json", "-k", "refund")
+    assert (done.code, done.json) == (1, [])
+    (shop / "routes.yaml").write_text(ROUTES)
+    done = run("test", "--json")
+    assert (done.code, done.json) == (1, [])
+    assert done.err.startswith("error: routes.yaml has no `tests`\n")

@@ -24,15 +24,14 @@ class Threads(Executor):
         self._idle = threading.Semaphore(0)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a function called; raise RuntimeError after `shutdown`."""
+        """Have a function called; raise RuntimeError after `shutdown`, and when there can be no thread."""
         future: Future[Any] = Future()
         with self._lock:
             if self._closed:
                 raise RuntimeError("the threads are shut down")
-            self._calls.put((future, lambda: fn(*args, **kwargs)))
             if not self._idle.acquire(blocking=False) and self._made < self._limit:
-                self._made += 1
-                threading.Thread(target=self._work, name=f"handler-{self._made}", daemon=True).start()
+                self._make_thread()
+            self._calls.put((future, lambda: fn(*args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
@@ -48,6 +47,16 @@ class Threads(Executor):
                     call[0].cancel()
             for _ in range(self._made if ending or cancel_futures else 0):
                 self._calls.put(None)
+
+    def _make_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"handler-{self._made + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._made:  # else the call waits for one of those there are
+                raise
+        else:
+            self._made += 1
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

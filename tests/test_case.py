@@ -200,6 +200,24 @@ async def test_a_case_says_what_did_not_come_as_expected(run, publish, expected,
     assert failure.place.line in {len(ROUTES.splitlines()) + 1, len(ROUTES.splitlines()) + 3}
 
 
+async def test_what_is_emitted_under_the_id_of_its_cause_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "same_id_handlers.py").write_text("def price(order):\n    return {**order, 'priced': True}\n")
+    (tmp_path / "routes.yaml").write_text("""\
+backend: memory://
+routes:
+  orders.created: {id: /id, consumers: {pricing: {handler: "same_id_handlers:price", emit: orders.priced}}}
+  orders.priced: {id: /id}
+tests:
+  it works:
+    publish: {key: orders.created, payload: {id: "7"}}
+    handled: {route: orders.created/pricing, payload: {id: "7"}}
+    emitted: {key: orders.priced, payload: {id: "7", priced: true}}
+""")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    table = Loader(tmp_path / "routes.yaml").load()
+    assert (await run_case(table, table.cases[0])).failures == ()
+
+
 async def test_every_attempt_is_made_and_none_is_waited_for(run):
     result = await run(EMPTY.replace("0", "13"), "dead: orders.created/billing")
     assert result.passed

@@ -45,6 +45,24 @@ async def test_a_call_that_raises_stop_iteration_ends_with_an_error_that_a_loop_
     threads.shutdown()
 
 
+def test_a_call_for_which_there_is_no_thread_is_refused_and_not_made_later(monkeypatch):
+    threads, made = Threads(2), []
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(made.append, 1)
+    threads.submit(made.append, 2).result(5)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        done, _ = wait([threads.submit(made.append, number) for number in (3, 4)], timeout=5)
+    assert (len(done), made) == (2, [2, 3, 4])
+    threads.shutdown()
+
+
 def test_an_error_is_the_callers():
     threads = Threads(1)
     with pytest.raises(ZeroDivisionError):

@@ -7,7 +7,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
-from abe_router.errors import PublishError, Reject, Retry, TooManyHops
+from abe_router.errors import Reject, Retry, TooManyHops
 from abe_router.event import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.retry import GiveUp
 from abe_router.route import Route
@@ -51,7 +51,7 @@ class Judge:
                 outcome = Acked((self._emit.message(message, answer),), self._emit.window)
             except TooManyHops as error:
                 return self.buried(delivery, _reason("rejected", error))
-            except PublishError as error:
+            except Exception as error:  # noqa: BLE001  what the handler returned may raise anything when read
                 return self._tried(delivery, _reason("failed", error), None)
         if not self._tell_handled:
             return Verdict(outcome)

@@ -38,7 +38,11 @@ async def payloads(
     beating = asyncio.create_task(hold.beat(lease / 3))
     try:
         while True:
-            for delivery in await _persist(lambda: subscription.fetch(1, WAIT)):
+            began = time.monotonic()
+            fetched = await _persist(lambda: subscription.fetch(1, WAIT))
+            if not fetched and time.monotonic() - began < FIRST_PAUSE:
+                await asyncio.sleep(FIRST_PAUSE)  # the backend was closed, and nobody waits there any more
+            for delivery in fetched:
                 payload = _payload(delivery)
                 if isinstance(payload, Reason):
                     letter = _letter(subscription, delivery, payload)

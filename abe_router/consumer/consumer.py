@@ -16,7 +16,7 @@ from abe_router.consumer.crew import Crew
 from abe_router.consumer.leases import Leases
 from abe_router.consumer.lookahead import MAX_FETCH, Lookahead
 from abe_router.consumer.ordered import OrderedSubscription
-from abe_router.consumer.pause import Pause, Silence, wait
+from abe_router.consumer.pause import FIRST_PAUSE, Pause, Silence, wait
 from abe_router.consumer.settler import LAST_WORDS, Settler
 from abe_router.errors import BackendError
 from abe_router.event import BackendBack, BackendLost, ConsumerStarted, ConsumerStopped, Events
@@ -191,6 +191,8 @@ class Consumer:
             deliveries = await self._persist(partial(subscription.fetch, limit, FETCH_WAIT))
             ahead.fetched(loop.time(), full=deliveries is not None and len(deliveries) == limit)
             if not deliveries:
+                if loop.time() - asked < FIRST_PAUSE:  # its handle was closed, and does not wait any more
+                    await wait(self._stop, FIRST_PAUSE)
                 continue
             if not self._busy.is_set():
                 leases.forget()

@@ -184,6 +184,8 @@ class OrderedSubscription(Subscription):
                 continue
             if fetched:
                 self._take_in(fetched, asked)
+            elif not (self._closed or self._lost) and loop.time() - asked < pause.FIRST_PAUSE:
+                await asyncio.sleep(pause.FIRST_PAUSE)  # the handle was closed, and does not wait any more
 
     def _take_in(self, fetched: Sequence[Delivery], asked: float) -> None:
         self._hold(asked)

@@ -108,24 +108,25 @@ async def _publish(router: TestRouter, said: Publication) -> Sequence[_Fact]:
 
 def _happened(router: TestRouter, letters: Sequence[DeadLetter]) -> Iterator[_Fact]:
     """Yield what happened after the messages were published, from the events and the dead letters."""
-    payloads = {message.id: _payload(message) for message in router.backend.published}
-    kept = {(letter.route, letter.message.id): letter.reason for letter in letters}
+    # An id is one of its key: what a handler emits may have that of its cause.
+    payloads = {(message.key, message.id): _payload(message) for message in router.backend.published}
+    kept = {(each.route, each.message.key, each.message.id): each.reason for each in letters}
     for event in router.events:
         match event:
-            case Handled(route, id):
-                yield _Fact("handled", route, payloads[id])
-            case Skipped(route, id):
-                yield _Fact("skipped", route, payloads[id])
-            case DeadLettered(route, id, kind=kind, error=error):
-                reason = kept.get((route, id))
+            case Handled(route, id, key):
+                yield _Fact("handled", route, payloads[key, id])
+            case Skipped(route, id, key):
+                yield _Fact("skipped", route, payloads[key, id])
+            case DeadLettered(route, id, key, kind=kind, error=error):
+                reason = kept.get((route, key, id))
                 broken = ((reason.pointer, reason.keyword),) if reason and reason.keyword else ()
-                yield _Fact("dead", route, payloads[id], kind, error, broken)
+                yield _Fact("dead", route, payloads[key, id], kind, error, broken)
     for message in router.backend.published:
         if CAUSE in message.headers:
-            yield _Fact("emitted", message.key, payloads[message.id])
+            yield _Fact("emitted", message.key, _payload(message))
     for route in router.table.by_name:
         for call in router.calls(route):
-            yield _Fact("nothing", route, payloads[call.message.id])
+            yield _Fact("nothing", route, _payload(call.message))
 
 
 def _payload(message: Message) -> Any:

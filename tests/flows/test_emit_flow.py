@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
+
+import pytest
+
 from abe_router.emit import CAUSE, HOPS, MAX_HOPS, Emit
 from abe_router.event import DeadLettered, Handled
 from abe_router.retry import RetryPolicy
@@ -68,6 +72,34 @@ async def test_routes_that_emit_in_a_circle_are_stopped(running):
     assert died.error.startswith("TooManyHops")
     (letter,) = await running.backend.dead_letters("orders.created", "billing")
     assert letter.message.payload == MAX_HOPS
+
+
+@pytest.mark.parametrize("hops", ["1" * 5_000, "many", "²"])
+async def test_a_count_of_hops_that_is_none_counts_as_none(running, hops):
+    async def price(payload):
+        return payload
+
+    await running.route(make_route(price, emit=Emit("orders.priced")))
+    await running.backend.publish("orders.created", 1, headers={HOPS: hops})
+
+    await running.log.wait_for(Handled)
+    (emitted,) = await (await running.backend.subscribe("orders.priced", "late")).fetch(1, 1)
+    assert emitted.message.headers[HOPS] == "1"
+
+
+async def test_an_answer_that_raises_when_it_is_read_is_the_handlers_failure(running):
+    class Nowhere(tzinfo):
+        def utcoffset(self, moment):
+            raise LookupError("no such zone")
+
+    async def price(payload):
+        return datetime(2020, 1, 1, tzinfo=Nowhere())
+
+    await running.route(make_route(price, emit=Emit("orders.priced"), retry=RetryPolicy(attempts=1)))
+    await running.publish("orders.created", 1)
+
+    (died,) = await running.log.wait_for(DeadLettered)
+    assert died.error == "LookupError: no such zone"
 
 
 async def test_a_batch_emits_one_message_for_each_answer(running):

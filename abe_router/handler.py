@@ -12,11 +12,13 @@ import os
 import pkgutil
 import re
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,17 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
         raise HandlerError(
             "callable", f"`{name}` is a class, not a function", hint="name a function or an instance's method"
         )
-    target = function
+    try:
+        return _handler(function, name)
+    except HandlerError:
+        raise
+    except BaseException as error:  # such as wrappers in a circle
+        _end_if_told_to(error)
+        raise HandlerError("callable", f"`{name}` cannot be a handler: {_told(error)}") from error
+
+
+def _handler(function: Callable[..., Any], name: str) -> Handler:
+    target: Any = function
     while isinstance(target, partial):
         target = target.func
     if not inspect.isroutine(target):
@@ -126,9 +138,10 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
             raise HandlerError(
                 "attribute", f"module `{module_name}` has no function `{attribute}`", hint=hint
             ) from None
-        except Exception as error:
+        except BaseException as error:
+            _end_if_told_to(error)
             raise HandlerError(
-                "attribute", f"`{attribute}` of module `{module_name}` raises {type(error).__name__}: {error}"
+                "attribute", f"`{attribute}` of module `{module_name}` raises {_told(error)}"
             ) from error
     return handler_from(found, path)
 
@@ -198,12 +211,14 @@ def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
 
 def _import(module_name: str, path: str) -> Any:
     """Import a module, telling a missing one from one that fails while it is imported."""
-    if module_name not in sys.modules:
+    if (known := sys.modules.get(module_name)) is None:
         importlib.invalidate_caches()
+    elif (file := getattr(known, "__file__", None)) and module_name != "__main__":
+        _require_same(module_name, str(file), tuple(sys.path))
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        missing = error.name or ""
+        missing = error.name if isinstance(error.name, str) else ""
         if module_name == missing or module_name.startswith(missing + "."):
             raise HandlerError(
                 "module",
@@ -213,16 +228,62 @@ def _import(module_name: str, path: str) -> Any:
         raise HandlerError(
             "module", f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
         ) from None
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        _end_if_told_to(error)
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
         place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        raise HandlerError("module", f"handler `{path}` cannot be imported: {_told(error)}{place}") from error
+
+
+def _end_if_told_to(error: BaseException) -> None:
+    """Raise the error again if it is Ctrl-C, which comes to the main thread alone."""
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error
+
+
+def _told(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its text."""
+    try:
         text = str(error).partition("\n")[0]
-        raise HandlerError(
-            "module", f"handler `{path}` cannot be imported: {type(error).__name__}: {text}{place}"
-        ) from error
+    except Exception:  # noqa: BLE001  the user's own error may raise anything
+        text = "its text cannot be made: its __str__ raises"
+    return f"{type(error).__name__}: {text}"
+
+
+@lru_cache(maxsize=1024)  # a file may name a thousand functions of one module
+def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
+    """Raise HandlerError when a module that was imported from `file` would now be found in other code.
+
+    A process has one module of a name: without a word, a second routes file would get the code of the first.
+    """
+    found = _file_of(name, import_path)
+    if found is None or found == file or not (file.endswith(".py") and found.endswith(".py")):
+        return
+    try:
+        if Path(file).samefile(found) or Path(file).read_bytes() == Path(found).read_bytes():
+            return
+    except (OSError, ValueError):  # its file is gone by now: it moved, and there are no two
+        return
+    raise HandlerError(
+        "module",
+        f"another module `{name}` was imported already, from {file}, so this process cannot have {found}",
+        hint="give one of them another name",
+    )
+
+
+def _file_of(name: str, import_path: Sequence[str]) -> str | None:
+    """Return the file in which an import would find a module, if it is one; nothing is imported."""
+    places, parts, spec = import_path, name.split("."), None
+    try:
+        for count in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:count]), places)
+            if spec is None:
+                return None
+            places = list(spec.submodule_search_locations or ())
+    except Exception:  # noqa: BLE001  import hooks may be anyone's
+        return None
+    return spec.origin if spec is not None and spec.has_location else None
 
 
 def _defines(module_name: str, name: str) -> bool:

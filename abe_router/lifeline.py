@@ -7,6 +7,7 @@ ends are of one version, for the supervisor starts its workers from the code it 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import threading
@@ -51,8 +52,17 @@ class Outdated(msgspec.Struct, frozen=True, tag=True):
 
 
 Word = Running | Accepted | Rejected | Outdated
-decode_word = msgspec.json.Decoder(Word, dec_hook=lambda kind, value: kind(value)).decode
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def encode_word(word: Word) -> bytes:
+    """Return a word as one line of ASCII, whatever is in it: names of files need not be UTF-8."""
+    return json.dumps(msgspec.to_builtins(word, enc_hook=str)).encode() + b"\n"
+
+
+def decode_word(line: bytes) -> Word:
+    """Return the word that a line says, with every name as it was."""
+    word: Word = msgspec.convert(json.loads(line), Word, dec_hook=lambda kind, value: kind(value))
+    return word
 
 
 class Lifeline:
@@ -81,7 +91,7 @@ class Lifeline:
     def say(self, word: Word) -> None:
         """Send a word up; nobody may be there to hear it."""
         with suppress(OSError):
-            self._line.sendall(_encode(word) + b"\n")
+            self._line.sendall(encode_word(word))
 
     def reject(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         """Send up the faults of the file."""

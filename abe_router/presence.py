@@ -137,10 +137,13 @@ class Presence:
                 started_at=self._started_at,
                 table=router.table.digest,
                 number=self._number,
-                path=str(router.table.path) if router.table.path else None,
+                path=_sayable(str(router.table.path)) if router.table.path else None,
                 routes=seats,
                 receipt=self._receipt,
-                rejected=tuple(msgspec.convert(fault.to_json(), Fault) for fault in rejected),
+                rejected=tuple(
+                    Fault(_sayable(str(f.path)), f.line, f.column, f.code, _sayable(f.message), f.severity)
+                    for f in rejected
+                ),
             )
         )
 
@@ -151,6 +154,11 @@ class Presence:
         for route in left.keys() - self._told:
             events.emit(LeftBehind(route, left[route]))
         self._told = set(left)
+
+
+def _sayable(text: str) -> str:
+    """Return a text with all that JSON cannot carry escaped: names of files need not be UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _left_behind(statuses: Sequence[SubscriptionStatus], served: set[str]) -> Iterator[tuple[str, int]]:

@@ -6,6 +6,7 @@ What counts is the content: a save that changes no byte changes nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 from abe_router.config import Loader
@@ -16,11 +17,14 @@ from abe_router.route import RouteTable
 from abe_router.router import Router
 from abe_router.watch import Fingerprint, Watch, fingerprint
 
+_log = logging.getLogger(__name__)
+
 
 class Reloader:
     """Follows the files of a table and applies what they become; a faulty edit changes nothing.
 
-    `run` goes on until `stop`. Loading happens in a thread, so that running handlers are not held up.
+    `run` goes on until `stop`, whatever an edit brings. Loading happens in a thread, so that running
+    handlers are not held up.
     """
 
     def __init__(self, loader: Loader, router: Router, events: Events) -> None:
@@ -45,12 +49,15 @@ class Reloader:
         seen: Fingerprint = {}
         self._told = fingerprint(sources(self._router.table))
         async for changed in self._watch.signs():
-            # Taken before the files are read: an edit in between differs from it, and is seen next time.
-            now = fingerprint(self._loader.files)
-            if now != seen or (changed and self.rejected):
-                seen = now
-                await self.reload()
-            self._tell_of_code()
+            try:
+                # Taken before the files are read: an edit in between differs from it, and is seen next time.
+                now = fingerprint(self._loader.files)
+                if now != seen or (changed and self.rejected):
+                    seen = now
+                    await self.reload()
+                self._tell_of_code()
+            except Exception:  # noqa: BLE001  whoever no longer looks misses the mending too
+                _log.exception("an edit could not be followed, the next one will be")
         await asyncio.gather(*self._applying)
 
     async def reload(self) -> None:
@@ -61,6 +68,9 @@ class Reloader:
             if error.diagnostics != self.rejected:
                 self.rejected = error.diagnostics
                 self._events.emit(ReloadRejected(error.diagnostics))
+            return
+        except Exception:  # noqa: BLE001  what nobody foresaw changes nothing either
+            _log.exception("an edit could not be read, nothing changed")
             return
         if self._router.stopped:  # while the files were read
             return

@@ -24,6 +24,8 @@ DEBOUNCE, STEP = 100, 20
 #: A look at the files without any sign of change, in milliseconds: for filesystems that give none, and for
 #: what changed while the watch was not yet, or no longer, on the right folders.
 POLL = 500
+#: The longest time between two attempts to watch what cannot be watched, in seconds: it is polled meanwhile.
+AGAIN = 30.0
 
 #: The state of files: of each its inode, size and time of change, or None where there is none.
 Fingerprint = dict[Path, tuple[int, int, int] | None]
@@ -44,13 +46,13 @@ class Watch:
 
     async def signs(self) -> AsyncIterator[bool]:
         """Yield whenever it is worth a look: True after a change that was seen, False from time to time."""
-        looked = -math.inf
+        looked, again, told = -math.inf, 0.0, ""
         while not self._stopping.is_set():
             files = set(self._files())
             folders = _folders(files)
             try:
                 async for changes in awatch(
-                    *folders,
+                    *sorted(folders),
                     watch_filter=None,
                     debounce=DEBOUNCE,
                     step=STEP,
@@ -60,7 +62,7 @@ class Watch:
                     recursive=False,
                     ignore_permission_denied=True,
                 ):
-                    self.watching = True
+                    self.watching, again = True, 0.0
                     changed = any(_is_of_interest(path) for _, path in changes)
                     # A busy database among the files gives signs without end, and no quiet to look in.
                     if not changed and time.monotonic() < looked + POLL / 1000:
@@ -71,8 +73,16 @@ class Watch:
                     if (changed or now != files) and _folders(now) != folders:
                         break
                     files = now
-            except (OSError, RuntimeError) as error:  # too many watches, a folder that went away
-                _log.warning("files are polled, for they cannot be watched: %s", error)
+                continue
+            # Too many watches, a folder that went away, a name that is not UTF-8: the looking goes on.
+            except Exception as error:  # noqa: BLE001
+                self.watching = False
+                if (text := str(error)) != told:
+                    _log.warning("files are polled, for they cannot be watched: %s", text)
+                    told = text
+            again = min(AGAIN, 2 * again or POLL / 1000)
+            until = time.monotonic() + again
+            while time.monotonic() < until and not self._stopping.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL / 1000):
                         await self._stopping.wait()
@@ -85,7 +95,7 @@ def fingerprint(files: Iterable[Path]) -> Fingerprint:
     for file in files:
         try:
             stat = file.stat()
-        except OSError:
+        except (OSError, ValueError, RuntimeError):  # also a name that none can have, and links in a circle
             found[file] = None
         else:
             found[file] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -93,14 +103,20 @@ def fingerprint(files: Iterable[Path]) -> Fingerprint:
 
 
 def _folders(files: Iterable[Path]) -> set[Path]:
-    """Return the folders of the files, of what they are links to, and of the links on the way."""
-    folders = set()
+    """Return the folders of the files, of what they are links to, and of the links on the way.
+
+    A file whose place cannot be looked up, by its name, its links or for want of permission, adds none.
+    """
+    folders: set[Path] = set()
     for file in files:
-        for place in (file, file.parent.resolve() / file.name, file.resolve()):
-            folders.add(place.parent)
-        if file.parent.is_symlink():
-            folders.add(file.parent.parent)
-    return {folder for folder in folders if folder.is_dir()}
+        try:
+            own = {place.parent for place in (file, file.parent.resolve() / file.name, file.resolve())}
+            if file.parent.is_symlink():
+                own.add(file.parent.parent)
+            folders |= {folder for folder in own if folder.is_dir()}
+        except (OSError, ValueError, RuntimeError):
+            continue
+    return folders
 
 
 def _is_of_interest(path: str) -> bool:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
 
 import pytest
 
@@ -251,3 +254,117 @@ def test_code_below_a_folder_is_what_was_imported_from_there(monkeypatch, tmp_pa
     assert code_below(tmp_path) == {tmp_path / "below_one.py", tmp_path / "below_two.py"}
     for name in ("below_one", "below_two", "below_installed"):
         del sys.modules[name]
+
+
+def test_an_error_without_a_text_is_told_by_its_kind(folder):
+    source = "class Mute(Exception):\n    def __str__(self): raise ValueError('no')\n"
+    (folder / "mute_module.py").write_text(source + "raise Mute\n")
+    with pytest.raises(HandlerError, match="Mute: its text cannot be made"):
+        import_handler("mute_module:f")
+    (folder / "mute_attribute.py").write_text(source + "def __getattr__(name): raise Mute\n")
+    with pytest.raises(HandlerError, match="raises Mute: its text cannot be made"):
+        import_handler("mute_attribute:f")
+
+
+def test_a_function_that_wraps_itself_is_refused():
+    def circle(payload): ...
+
+    circle.__wrapped__ = circle
+    with pytest.raises(HandlerError, match="`x:y` cannot be a handler: ValueError: wrapper loop") as caught:
+        handler_from(circle, "x:y")
+    assert caught.value.kind == "callable"
+
+
+def test_a_missing_module_without_a_name_is_told(folder):
+    (folder / "nameless_module.py").write_text("raise ModuleNotFoundError(name=3)")
+    with pytest.raises(HandlerError, match="cannot be imported"):
+        import_handler("nameless_module:f")
+
+
+async def test_an_interrupt_ends_the_program_in_its_main_thread_alone(folder):
+    (folder / "interrupting_module.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(HandlerError, match="KeyboardInterrupt"):
+        await asyncio.to_thread(import_handler, "interrupting_module:f")
+    with pytest.raises(KeyboardInterrupt):
+        import_handler("interrupting_module:f")
+
+
+@pytest.fixture
+def two_folders(folder):
+    """Yield a function that writes a module to one of two folders and puts that first on the import path."""
+
+    def write(which, name, source):
+        path = folder / which / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        put_first_on_import_path([folder / which])
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["twin_module.py", "twin_folder/orders.py"])
+def test_a_module_of_the_same_name_elsewhere_is_not_taken_for_it(two_folders, name):
+    """Also where the folder of the module is no package, and of no file itself."""
+    module = name.removesuffix(".py").replace("/", ".")
+    first = two_folders("a", name, "def f(payload): return 'a'\n")
+    assert import_handler(f"{module}:f").call(None) == "a"
+    second = two_folders("b", name, "def f(payload): return 'b'\n")
+    with pytest.raises(HandlerError, match=f"another module `{module}` was imported already") as caught:
+        import_handler(f"{module}:f")
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+    assert (caught.value.kind, caught.value.hint) == ("module", "give one of them another name")
+
+    second.unlink()
+    put_first_on_import_path([first.parent])
+    assert import_handler(f"{module}:f").call(None) == "a"
+
+
+def test_a_package_of_the_same_name_elsewhere_is_not_taken_for_it(two_folders):
+    for which in ("a", "b"):
+        two_folders(which, "twin_package/__init__.py", "")
+        two_folders(which, "twin_package/orders.py", f"def f(payload): return '{which}'\n")
+        if which == "a":
+            assert import_handler("twin_package.orders:f").call(None) == "a"
+    with pytest.raises(HandlerError, match=r"another module `twin_package.orders`"):
+        import_handler("twin_package.orders:f")
+
+
+def test_the_same_code_by_another_path_is_no_other_module(two_folders, folder):
+    """A link, and a copy as an installed package is one."""
+    source = "def f(payload): return 'a'\n"
+    module = two_folders("a", "copied_module.py", source)
+    assert import_handler("copied_module:f").call(None) == "a"
+    two_folders("b", "copied_module.py", source)
+    assert import_handler("copied_module:f").call(None) == "a"
+    (folder / "link").symlink_to(module.parent)
+    module.write_text(source + "\n")
+    put_first_on_import_path([folder / "link"])
+    assert import_handler("copied_module:f").call(None) == "a"
+
+
+def test_a_module_that_a_program_made_itself_is_taken_as_it_is(two_folders, monkeypatch):
+    made = ModuleType("made_module")
+    made.f = plain
+    monkeypatch.setitem(sys.modules, "made_module", made)
+    two_folders("a", "made_module.py", "def f(payload): ...\n")
+    assert import_handler("made_module:f").call is plain
+
+
+def test_a_module_that_moved_is_no_second_one(two_folders):
+    first = two_folders("a", "moved_module.py", "def f(payload): return 'a'\n")
+    import_handler("moved_module:f")
+    first.unlink()
+    two_folders("b", "moved_module.py", "def f(payload): return 'b'\n")
+    assert import_handler("moved_module:f").call(None) == "a"
+
+
+def test_where_a_module_is_from_is_looked_up_once_for_all_its_functions(two_folders, monkeypatch):
+    source = "".join(f"def f{number}(payload): ...\n" for number in range(100))
+    two_folders("a", "wide_module.py", source)
+    looked, find = [], PathFinder.find_spec
+    monkeypatch.setattr(PathFinder, "find_spec", lambda *args: looked.append(args) or find(*args))
+    for number in range(100):
+        import_handler(f"wide_module:f{number}")
+    assert len(looked) <= 2

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from abe_router.backends import make_backend
+from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.embed import Router
 from abe_router.event import LeftBehind
+from abe_router.lifeline import Outdated, Rejected, Running, decode_word, encode_word
 from abe_router.presence import decode_worker
 
 HANDLERS = """\
@@ -100,6 +104,30 @@ async def test_a_rejected_edit_is_told_until_it_is_mended(routes, backend_url):
         routes.write_text(good)
         while any(worker.rejected for worker in await workers(backend)):
             await asyncio.sleep(0.01)
+
+
+async def test_a_folder_whose_name_is_not_utf8_is_told_escaped(routes, backend_url, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    odd = folder / "routes.yaml"
+    odd.write_text(routes.read_text())
+    async with make_backend(backend_url) as backend, Router.from_file(odd), asyncio.timeout(10):
+        while not (there := await workers(backend)):
+            await asyncio.sleep(0.01)
+        assert there[0].path == rf"{tmp_path}/caf\udce9/routes.yaml"
+        odd.write_text(odd.read_text() + "    timeoot: 3s\n")
+        while not (there := await workers(backend))[0].rejected:
+            await asyncio.sleep(0.01)
+        assert there[0].rejected[0].path == there[0].path
+
+
+def test_a_supervisor_is_told_names_that_are_not_utf8_as_they_are():
+    path = Path(os.fsdecode(b"/caf\xe9/routes.yaml"))
+    fault = Diagnostic(path, 1, 2, "R001", Severity.ERROR, "no `\ud800` here")
+    for word in (Running(frozenset([path, Path("/x.py")])), Rejected((fault,)), Outdated("the code", path)):
+        line = encode_word(word)
+        assert decode_word(line) == word
+        assert line.index(b"\n") == len(line) - 1
 
 
 @asynccontextmanager

@@ -329,6 +329,26 @@ def test_a_file_that_takes_over_an_id_is_seen(folder):
     assert after.is_valid(3)
 
 
+@pytest.mark.parametrize("name", ["circle.json", "circle/x.json"])
+def test_links_in_a_circle_cannot_be_read(folder, name):
+    (folder.root / "circle.json").symlink_to("circle.json")
+    (folder.root / "circle").symlink_to("circle")
+    fault = fault_of(folder, name)
+    assert fault.kind == "unreadable"
+    assert "symbolic links" in fault.message
+
+
+def test_a_folder_whose_name_is_not_utf8_is_read_like_any_other(tmp_path):
+    folder = SchemaFolder(tmp_path / os.fsdecode(b"caf\xe9"))
+    latin = os.fsdecode(b"th\xe9.json")
+    write(folder, "order.json", {"properties": {"item": {"$ref": "items/item.json"}}})
+    write(folder, "items/item.json", {"type": "string"})
+    write(folder, latin, {"type": "integer"})
+    assert not folder.load("order.json").is_valid({"item": 1})
+    assert folder.load(latin).is_valid(1)
+    assert fault_of(folder, "gone.json").kind == "missing"
+
+
 def test_files_that_were_looked_for_are_known_so_that_they_can_be_watched(folder):
     write(folder, "a.json", {"$ref": "gone.json"})
     fault_of(folder, "a.json")

@@ -74,7 +74,18 @@ class Loader:
 
         What a file with faults had imported is imported anew by the next load.
         """
-        faults, handlers, modules = Faults(self._path), dict(self._handlers), set(sys.modules)
+        handlers, modules = dict(self._handlers), set(sys.modules)
+        try:
+            return self._load()
+        except BaseException:
+            if self._imports:
+                self._handlers = handlers
+                with suppress(FileNotFoundError):
+                    forget_imports(modules, [self._folder, Path.cwd()])
+            raise
+
+    def _load(self) -> RouteTable:
+        faults = Faults(self._path)
         source = self._read(faults)
         root = read_document(source.data, self._env, faults) if source else None
         if source and root:
@@ -85,10 +96,6 @@ class Loader:
                 table = self._assemble(file, root, source, faults)
                 if not faults.refused:
                     return table
-        if self._imports:
-            self._handlers = handlers
-            with suppress(FileNotFoundError):
-                forget_imports(modules, [self._folder, Path.cwd()])
         raise ConfigError(faults.all())
 
     def salvage(self) -> RouteTable | None:

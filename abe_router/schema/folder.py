@@ -138,7 +138,8 @@ class SchemaFolder:
         digest = hashlib.sha256(b"formats\0" if self._formats else b"")
         digest.update(document.canonical)
         for uri, other in sorted(others.items()):
-            digest.update(b"\0%b\0%b" % (self._library.name_of(uri).encode(), other.canonical))
+            name = self._library.name_of(uri).encode(errors="surrogateescape")
+            digest.update(b"\0%b\0%b" % (name, other.canonical))
         return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from codecs import BOM_UTF8
@@ -70,11 +71,11 @@ class Library:
 
     def uri_of(self, path: str) -> str:
         """Return the URI of a path relative to the folder."""
-        return urljoin(self.uri, quote(path))
+        return urljoin(self.uri, quote(path, errors="surrogateescape"))
 
     def name_of(self, uri: str) -> str:
         """Return the path of a file relative to the folder, or the URI of anything else."""
-        return unquote(uri.removeprefix(self.uri)) if uri.startswith(self.uri) else uri
+        return _unquote(uri.removeprefix(self.uri)) if uri.startswith(self.uri) else uri
 
     def names(self) -> list[str]:
         """Return the paths of the folder's JSON files, relative to it, sorted."""
@@ -92,7 +93,7 @@ class Library:
         parts = urlsplit(uri)
         if parts.scheme == "file" and not parts.netloc:
             # Dots written as `%2e` outlive the joining of URIs.
-            path = Path(os.path.normpath(unquote(parts.path)))
+            path = Path(os.path.normpath(_unquote(parts.path)))
         elif (identified := self._by_id().get(uri)) is not None:
             path = identified
         else:
@@ -126,6 +127,9 @@ class Library:
         except (OSError, ValueError) as error:
             why = (error.strerror or "").lower() if isinstance(error, OSError) else error
             return SchemaFault("unreadable", f"schema `{shown}` cannot be read: {why}")
+        except RuntimeError:  # what Python up to 3.12 makes of links in a circle
+            why = os.strerror(errno.ELOOP).lower()
+            return SchemaFault("unreadable", f"schema `{shown}` cannot be read: {why}")
         known = self._known.get(path)
         return known if known and known.digest == source.digest else _parse(source, path, shown)
 
@@ -141,6 +145,11 @@ class Library:
                 if isinstance(own, str):
                     self._identified.setdefault(join(uri, own).removesuffix("#"), self.root / name)
         return self._identified
+
+
+def _unquote(quoted: str) -> str:
+    """Return a part of a URI as the name of a file, which need not be UTF-8."""
+    return unquote(quoted, errors="surrogateescape")
 
 
 def _parse(source: Source, path: Path, shown: str) -> Document | SchemaFault:

@@ -160,6 +160,66 @@ async def test_a_faulty_edit_changes_nothing(tmp_path, text):
         assert run.router.consumers[BILLING] is before
 
 
+UNFORESEEN = {
+    "mute": "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute\n",
+    "interrupt": "raise KeyboardInterrupt\n",
+    "leave": "raise SystemExit\n",
+    "circle": "def one(payload): ...\none.__wrapped__ = one\n",
+}
+
+
+@pytest.mark.parametrize("name", UNFORESEEN)
+async def test_handlers_that_raise_what_nobody_expects_change_nothing(tmp_path, name):
+    (tmp_path / f"unforeseen_{name}.py").write_text(UNFORESEEN[name])
+    async with following(tmp_path, routes("billing")) as run:
+        before = run.router.consumers[BILLING]
+        run.path.write_text(routes("billing").replace("reload_handlers", f"unforeseen_{name}"))
+        await run.rejected()
+        run.path.write_text(routes("billing", "audit"))
+        assert (await run.edited()).added == ("orders.created/audit",)
+        assert run.router.consumers[BILLING] is before
+
+
+@pytest.mark.parametrize(
+    "schema", [r"a\0b.json", "d" * 300 + "/x.json", "circle.json", "circle/x.json", "refers.json"]
+)
+async def test_a_schema_that_no_file_can_be_changes_nothing(tmp_path, schema):
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "circle.json").symlink_to("circle.json")
+    (tmp_path / "schemas" / "circle").symlink_to("circle")
+    (tmp_path / "schemas" / "refers.json").write_text('{"$ref": "x%00y.json"}')
+    async with following(tmp_path, routes("billing")) as run:
+        before = run.router.consumers[BILLING]
+        run.path.write_text(routes("billing") + f'  orders.paid: {{schema: "{schema}"}}\n')
+        await run.rejected()
+        await asyncio.sleep(0.6)  # the next look at its files
+        run.path.write_text(routes("billing", "audit"))
+        assert (await run.edited()).added == ("orders.created/audit",)
+        assert run.router.consumers[BILLING] is before
+
+
+@pytest.mark.parametrize("place", ["loader.load", "reloader._tell_of_code"])
+async def test_after_an_error_that_nobody_foresaw_edits_are_followed_again(
+    tmp_path, place, monkeypatch, caplog
+):
+    async with following(tmp_path, routes("billing")) as run:
+        owner, name = place.split(".")
+
+        def fail():
+            raise LookupError("unforeseen")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(getattr(run, owner), name, fail)
+            run.path.write_text(routes("billing", "trail"))
+            async with asyncio.timeout(5):
+                while "unforeseen" not in caplog.text:
+                    await asyncio.sleep(0.01)
+        run.path.write_text(routes("billing", "audit"))
+        async with asyncio.timeout(5):
+            while "orders.created/audit" not in run.router.consumers:
+                await asyncio.sleep(0.01)
+
+
 async def test_a_schema_edit_alone_restarts_only_the_routes_that_use_it(tmp_path):
     (tmp_path / "schemas").mkdir()
     schema = tmp_path / "schemas" / "order.json"

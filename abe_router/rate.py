@@ -21,10 +21,12 @@ class Permits(NamedTuple):
 def permit(used_until: float, now: float, rate: float, wanted: int) -> tuple[Permits, float]:
     """Grant at most `wanted` permits at `rate` a second; return them and the new state.
 
-    `used_until` is the state, 0 at first; both times are in seconds by the same clock.
+    `used_until` is the state, 0 at first; both times are in seconds by the same clock. No more is owed than a
+    full burst at this rate: not what an earlier, lower one left behind, nor a clock that was put back.
     """
-    used_until = max(used_until, now)
-    left = max(1.0, rate * BURST) - (used_until - now) * rate
+    burst = max(1.0, rate * BURST)
+    used_until = min(max(used_until, now), now + burst / rate)
+    left = burst - (used_until - now) * rate
     # A hair of tolerance, or rounding would withhold the permit of an exact interval.
     granted = max(0, min(wanted, int(left + 1e-9)))
     seconds = 0.0 if granted or not wanted else (1.0 - left) / rate

@@ -488,14 +488,14 @@ def outcome(path: Path) -> None:
                 assert 1 <= fault.column <= len(lines[fault.line - 1]) + 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(edits)
 def test_a_mutated_file_is_a_table_or_faults_with_places(place, changes):
     place.routes.write_bytes(mutated(changes))
     outcome(place.routes)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_table_or_faults_with_places(place, data):
     place.routes.write_bytes(data)
@@ -522,7 +522,7 @@ json_values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(json_values)
 def test_any_json_as_schema_is_a_table_or_faults_with_places(place, document):
     place.write("backend: memory://\nroutes: {k: {schema: any.json}}\n")

@@ -138,7 +138,7 @@ class Shop:
 
 
 @given(planned=messages, mishaps=mishaps, concurrency=st.integers(1, 4), batch=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nothing_starts_before_the_one_before_it_is_over(planned, mishaps, concurrency, batch):
     async def play() -> Shop:
         shop = Shop(planned, concurrency=concurrency, batch=batch)

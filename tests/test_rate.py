@@ -31,3 +31,54 @@ def test_waiting_as_told_brings_the_next_permit(rate):
             now += permits.seconds + 1e-6
             permits, state = permit(state, now, rate, 1)
         assert permits.granted == 1
+
+
+@given(st.floats(1e-4, 10_000), st.floats(1, 1_000), st.integers(1, 500))
+def test_a_rate_that_was_raised_holds_at_once(rate, times, wanted):
+    now, higher = 1_000.0, rate * times
+    _, state = permit(0.0, now, rate, wanted)
+    permits, state = permit(state, now, higher, 1)
+    assert permits.seconds <= (1 + 1e-6) / higher + 1e-9
+    if not permits.granted:
+        permits, _ = permit(state, now + permits.seconds + 1e-6, higher, 1)
+    assert permits.granted == 1
+
+
+@given(st.floats(1e-4, 10_000), st.integers(1, 500), st.floats(0, 1e6))
+def test_a_clock_that_was_put_back_holds_nobody_up(rate, wanted, back):
+    now = 2e6
+    _, state = permit(0.0, now, rate, wanted)
+    now -= back
+    permits, state = permit(state, now, rate, 1)
+    assert permits.seconds <= (1 + 1e-6) / rate + 1e-9
+    if not permits.granted:
+        permits, _ = permit(state, now + permits.seconds + 1e-6, rate, 1)
+    assert permits.granted == 1
+
+
+@given(
+    st.lists(st.floats(0.1, 10_000), min_size=2, max_size=2),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 500), st.integers(0, 1)), max_size=50),
+)
+def test_while_an_edit_spreads_the_higher_of_the_two_rates_is_the_limit(rates, steps):
+    state, now, granted, higher = 0.0, 1_000.0, 0, max(rates)
+    for pause, wanted, which in steps:
+        now += pause
+        permits, state = permit(state, now, rates[which], wanted)
+        granted += permits.granted
+        assert granted <= max(1.0, higher * BURST) + higher * (now - 1_000.0) + 1e-3
+
+
+@given(
+    st.floats(0.1, 10_000),
+    st.floats(0.001, 1),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 500)), max_size=50),
+)
+def test_a_rate_that_was_lowered_holds_at_once(rate, times, steps):
+    lower, now, granted = rate * times, 1_000.0, 0
+    _, state = permit(0.0, now, rate, 500)
+    for pause, wanted in steps:
+        now += pause
+        permits, state = permit(state, now, lower, wanted)
+        granted += permits.granted
+        assert granted <= max(1.0, lower * BURST) + lower * (now - 1_000.0) + 1e-3

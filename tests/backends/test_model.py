@@ -45,7 +45,6 @@ def run(make_world, examples, **options):
         settings=settings(
             max_examples=examples * max(LONGER, 1),
             stateful_step_count=50,
-            deadline=None,
             derandomize=not LONGER,
             database=None,
             report_multiple_bugs=False,

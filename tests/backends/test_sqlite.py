@@ -99,6 +99,16 @@ class TestFile:
         assert [p.name for p in path.parent.iterdir()] == ["log.db"]
         assert threading.active_count() == threads
 
+    @pytest.mark.parametrize("rounds", [1, 2])
+    async def test_an_opening_that_is_cancelled_leaves_no_thread(self, path, rounds):
+        threads = threading.active_count()
+        opening = asyncio.create_task(SQLiteBackend(path).open())
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait({opening})
+        assert threading.active_count() == threads
+
     @pytest.mark.parametrize(
         ("name", "why"),
         [
@@ -263,6 +273,14 @@ class TestLock:
             await backend.close()
             with pytest.raises(BackendUnavailable):
                 await publishing
+
+    async def test_closing_does_not_wait_for_a_lock_with_each_handle(self, backend, locked):
+        for name in "abc":
+            handle = await backend.subscribe_exclusive(name, "g")
+            await handle.fetch(1, 0)
+        locked.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(3):
+            await backend.close()
 
     async def test_a_full_disk_keeps_what_was_accepted_and_lets_acks_through(self, backend):
         handle = await backend.subscribe(KEY, "g")

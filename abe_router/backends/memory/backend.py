@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Self, cast
 
 from abe_router.backend import (
@@ -84,13 +86,13 @@ class MemoryBackend(Backend):
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
         entries = self._begin(pattern, group, start)
-        return MemorySubscription(pattern, group, entries, lease, self._handles, self._emit)
+        return MemorySubscription(pattern, group, entries, lease, self._handles, self._emit, start)
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSubscription:
         entries = self._begin(pattern, group, start)
-        return ExclusiveMemorySubscription(pattern, group, entries, lease, self._handles, self._emit)
+        return ExclusiveMemorySubscription(pattern, group, entries, lease, self._handles, self._emit, start)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         return [entries.counts(*name) for name, entries in sorted(self._groups.items())]
@@ -100,7 +102,8 @@ class MemoryBackend(Backend):
         if entries is None:
             return False
         self._by_key.clear()
-        entries.forget()
+        entries.forget(partial(self._begin, pattern, group))
+        await asyncio.sleep(0)  # a waiting fetch begins it anew, before there is something to miss
         return True
 
     async def trim(self, retain: Mapping[str, float]) -> int:

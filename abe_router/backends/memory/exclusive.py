@@ -17,14 +17,15 @@ class ExclusiveMemorySubscription(MemorySubscription, ExclusiveSubscription):
         deadline = loop.time() + wait
         await asyncio.sleep(0)  # as for other handles
         while self in self._handles:
-            again = self._entries.occupy(self, self._lease)
-            taken = self._entries.take_in_order(limit, self, self._lease) if not again else []
+            entries = self._living()
+            again = entries.occupy(self, self._lease)
+            taken = entries.take_in_order(limit, self, self._lease) if not again else []
             left = deadline - loop.time()
             if taken or self._interrupted or left <= 0:
                 self._interrupted = False
                 return taken
             self._waiter = loop.create_future()
-            await self._entries.wait(self._waiter, min(left, again or self._lease / 3))
+            await entries.wait(self._waiter, min(left, again or self._lease / 3))
         return []
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:

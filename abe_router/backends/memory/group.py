@@ -64,6 +64,8 @@ class Group:
         self._look_at = float("inf")  # no lease runs out before this time
         #: Who has the place, and until when.
         self.place: tuple[Subscription | None, float] = (None, 0.0)
+        #: Makes the group anew, from a time on, once it was dropped.
+        self.anew: Callable[[float], Group] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
 
     def add(self, kept: Kept) -> None:
@@ -207,14 +209,16 @@ class Group:
         """Remove dead letters; return the messages of those that were there."""
         return [self._dead.pop(id)[1].kept for id in ids if id in self._dead]
 
-    def forget(self) -> None:
-        """Let go of everything; no receipt fits any more."""
+    def forget(self, anew: Callable[[float], Group]) -> None:
+        """Let go of everything; no receipt fits any more, and who still fetches has the group made `anew`."""
         delayed = (entry for _, _, entry in self._delayed)
         for entry in (*self._ready, *self._returned.values(), *self._leased.values(), *delayed):
             entry.claim += 1
             self._log.settled(entry.kept)
         for place in (self._ready, self._returned, self._leased, self._delayed, self._dead):
             place.clear()
+        self.anew = anew
+        self.wake()
 
     def _recover(self) -> None:
         """Make ready what is due, and what was leased by someone who let the lease run out."""

@@ -11,7 +11,10 @@ from abe_router.message import Message
 
 
 class MemorySubscription(Subscription):
-    """A handle on a group; it is open as long as it is among `handles`."""
+    """A handle on a group; it is open as long as it is among `handles`.
+
+    If the group is dropped meanwhile, the next fetch makes it anew, to begin at `start`.
+    """
 
     def __init__(
         self,
@@ -21,10 +24,11 @@ class MemorySubscription(Subscription):
         lease: float,
         handles: set[MemorySubscription],
         emit: Callable[[Sequence[Message], float], None],
+        start: float = 0.0,
     ) -> None:
         self.pattern, self.group = pattern, group
         self._entries, self._lease, self._handles, self._emit = entries, lease, handles, emit
-        self._interrupted = False
+        self._start, self._interrupted = start, False
         self._waiter: asyncio.Future[None] | None = None
         handles.add(self)
 
@@ -34,13 +38,14 @@ class MemorySubscription(Subscription):
         # Otherwise a consumer that always finds something would never let anyone else run.
         await asyncio.sleep(0)
         while self in self._handles:
-            taken = self._entries.take(limit, self, self._lease)
+            entries = self._living()
+            taken = entries.take(limit, self, self._lease)
             left = deadline - loop.time()
             if taken or self._interrupted or left <= 0:
                 self._interrupted = False
                 return taken
             self._waiter = loop.create_future()
-            await self._entries.wait(self._waiter, left)
+            await entries.wait(self._waiter, left)
         return []
 
     def interrupt(self) -> None:
@@ -71,6 +76,12 @@ class MemorySubscription(Subscription):
     async def close(self) -> None:
         self._handles.discard(self)
         self.interrupt()
+
+    def _living(self) -> Group:
+        """Return the group, made anew if it was dropped."""
+        if self._entries.anew:
+            self._entries = self._entries.anew(self._start)
+        return self._entries
 
     def _held(self, delivery: Delivery) -> Entry | None:
         """Return the entry, if it was handed to us and neither settled nor handed out since."""

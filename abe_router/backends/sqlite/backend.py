@@ -20,7 +20,6 @@ from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
 from abe_router.backends.sqlite.worker import Worker
-from abe_router.errors import BackendError
 from abe_router.message import Message
 from abe_router.rate import Permits
 
@@ -81,7 +80,7 @@ class SQLiteBackend(Backend):
         first = self._worker is None
         try:
             await self._read(lambda _: None)
-        except BackendError:
+        except BaseException:  # a cancellation too, or the thread would stay
             if first:
                 await self.close()
             raise
@@ -89,10 +88,13 @@ class SQLiteBackend(Backend):
     async def close(self) -> None:
         """Close the file and all subscriptions; waiting fetches return at once."""
         worker, self._worker = self._worker, None
-        for handle in tuple(self._handles):
-            await handle.close()
-        if worker is not None and worker.is_running:
-            await worker.stop()
+        if worker is not None:
+            worker.hurry()
+        try:
+            await asyncio.gather(*(handle.close() for handle in tuple(self._handles)))
+        finally:
+            if worker is not None and worker.is_running:
+                await worker.stop()
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Add the messages; raise PayloadUnencodable when an id or header is not Unicode text."""

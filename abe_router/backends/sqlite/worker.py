@@ -94,11 +94,15 @@ class Worker:
             outbox, self._outbox = self._outbox, []
             self._queue.put(outbox)
 
+    def hurry(self) -> None:
+        """Wait no longer than a moment for the lock of the file, from now on."""
+        self._database.hurry()
+
     async def stop(self) -> None:
         """Do what is queued, close the file and end the thread. Idempotent."""
         if self._stopped is None:
             self._stopped = asyncio.get_running_loop().create_future()
-            self._database.hurry()
+            self.hurry()
             self._hand_over()
             self._queue.put(None)
         await asyncio.shield(self._stopped)

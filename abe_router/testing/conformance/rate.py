@@ -49,6 +49,17 @@ class RateTests(Suite):
         assert 3590 < seconds <= 3600
 
     @check()
+    async def test_a_rate_that_was_raised_holds_at_once(self, store: Store) -> None:
+        """Stuck otherwise: a route whose rate was edited, until what the lower one granted is used up."""
+        permit = store.backend.permit
+        assert (await permit(KEY, 1 / 3600, 1)).granted == 1
+        refused = await permit(KEY, 5.0, 1)
+        assert refused.granted == 0
+        assert 0 < refused.seconds <= 1 / 5 + 0.001
+        await asyncio.sleep(refused.seconds + 0.001)
+        assert (await permit(KEY, 5.0, 1)).granted == 1
+
+    @check()
     async def test_names_have_rates_of_their_own(self, store: Store) -> None:
         """Stuck otherwise: every route behind the slowest."""
         assert (await store.backend.permit(KEY, RATE, 1_000)).granted == RATE * BURST

@@ -25,8 +25,8 @@ def absolute(url: str, folder: Path) -> str:
     path, question, query = url.removeprefix(_SQLITE).partition("?")
     if not url.startswith(_SQLITE) or not path or path.startswith((":", "/")):
         return url
-    whole = os.path.abspath(folder / unquote(path))  # noqa: PTH100  a link may lead elsewhere tomorrow
-    return f"{_SQLITE}{quote(whole)}{question}{query}"
+    whole = os.path.abspath(folder / unquote(path, errors="surrogateescape"))  # noqa: PTH100  a link may lead elsewhere tomorrow
+    return f"{_SQLITE}{quote(os.fsencode(whole))}{question}{query}"
 
 
 def features_of(url: str, prefix: str, node: Node | None, faults: Faults) -> Features | None:

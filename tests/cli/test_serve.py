@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,20 @@ def test_once_handles_what_waits_and_exits(example: Path) -> None:
         "Reject: nothing to charge",
     )
     assert "nothing to charge" in abe("dead", "list").stdout
+
+
+def test_it_runs_in_a_folder_whose_name_is_not_utf8(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = example / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for name in ("routes.yaml", "schemas", "examples"):
+        shutil.move(example / name, folder)
+    monkeypatch.chdir(folder)
+    assert abe("publish", "orders.created", '{"id": 1, "total": 120}').returncode == 0
+    done = abe("serve", "--once")
+    assert (done.returncode, "billing: charged 120 for order 1" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_signal_ends_it_and_until_then_status_shows_it(example: Path) -> None:

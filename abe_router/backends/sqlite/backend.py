@@ -57,7 +57,7 @@ class SQLiteBackend(Backend):
         The one option is `?synchronous=full` or `normal`. Raise ValueError when the URL is malformed.
         """
         place, _, query = url.removeprefix("sqlite://").partition("?")
-        path = unquote(place.removeprefix("/"))
+        path = unquote(place.removeprefix("/"), errors="surrogateescape")
         if not place.startswith("/") or not path or "\0" in path:
             raise ValueError("write `sqlite:///relative.db` or `sqlite:////absolute.db`")
         if path == ":memory:":

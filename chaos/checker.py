@@ -328,12 +328,11 @@ class _Run:
 
     def _word(self, place: _Place, start: Entry, following: Entry | None) -> Told | None:
         """Return the word by which a start was settled, before it was begun anew."""
+        # Of a word of the very moment in which its worker began anew, it is the new one that it tells of.
+        exact = EXACT if following and following.pid == start.pid else 0.0
+        before = following.at - exact if following else math.inf
         for word in self._kept.get(place, ()):
-            if (
-                word.pid == start.pid
-                and start.at - EXACT <= word.at
-                and (following is None or word.at <= following.at)
-            ):
+            if word.pid == start.pid and start.at - EXACT <= word.at <= before:
                 return word
         return None
 

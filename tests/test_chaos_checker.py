@@ -136,6 +136,16 @@ def test_what_another_worker_had_in_hand_and_what_was_settled_before_the_kill_ma
     assert finding.unexplained == [(1, "thread"), (2, "thread")]
 
 
+def test_what_is_told_in_the_moment_of_the_second_start_is_told_of_that():
+    ledger = Ledger()
+    ledger.publish(1, without=["loop"])
+    began = ledger.start(1, "loop", ANN)
+    ledger.end(1, "loop", ANN)
+    again = ledger.start(1, "loop", ANN)
+    ledger.told.append(Told(HANDLED, "m1", "loop", 1, ANN, again - 0.0004))  # as logs cut it
+    assert not ledger.finding(Affliction(began, began)).faults
+
+
 def test_a_kill_after_the_second_start_does_not_explain_it():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from abe_router.backend import Backend
+from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.rights import rules
 from abe_router.testing import RedisServer
@@ -53,6 +56,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     user = ["--user", "least", "on", ">right", *rules("")]
     with RedisServer(tmp_path_factory.mktemp("redis"), durable=True, options=user) as server:
         yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def each_backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    """Yield an open backend of each kind, for a test that takes less than twenty seconds."""
+    url: str = {
+        "memory": lambda: "memory://",
+        "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",
+        "redis": lambda: request.getfixturevalue("abe_redis_url"),
+    }[request.param]()
+    async with asyncio.timeout(20), make_backend(url) as backend:
+        yield backend
 
 
 @pytest.fixture

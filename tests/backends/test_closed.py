@@ -9,7 +9,6 @@ from contextlib import aclosing
 
 import pytest
 
-from abe_router.backends import make_backend
 from abe_router.loop import AsyncLoopConsumer
 
 
@@ -27,15 +26,9 @@ async def handle_in_order(backend):
     await handle(backend, order_by="/n")
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-async def backend(request, tmp_path):
-    url = {
-        "memory": lambda: "memory://",
-        "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",
-        "redis": lambda: request.getfixturevalue("abe_redis_url"),
-    }[request.param]()
-    async with asyncio.timeout(20), make_backend(url) as backend:
-        yield backend
+@pytest.fixture
+def backend(each_backend):
+    return each_backend
 
 
 @pytest.mark.parametrize("consume", [consume_in_a_loop, handle, handle_in_order])

@@ -14,15 +14,9 @@ from abe_router.errors import BackendUnavailable
 from abe_router.message import Message
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-async def backend(request, tmp_path):
-    url = {
-        "memory": lambda: "memory://",
-        "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",
-        "redis": lambda: request.getfixturevalue("abe_redis_url"),
-    }[request.param]()
-    async with asyncio.timeout(20), make_backend(url) as backend:
-        yield backend
+@pytest.fixture
+def backend(each_backend):
+    return each_backend
 
 
 async def counts(backend):

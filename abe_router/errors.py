@@ -192,6 +192,14 @@ class Retry(Exception):
         super().__init__(message or "the handler asked for another attempt")
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of an error, which may be anyone's, and say so when it cannot be made."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  its own code may raise anything
+        return "its text cannot be made: its __str__ raises"
+
+
 def _delay(after: float | timedelta) -> float:
     if isinstance(after, timedelta):
         after = after.total_seconds()

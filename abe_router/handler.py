@@ -22,7 +22,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from abe_router.errors import HandlerError
+from abe_router.errors import HandlerError, text_of
 from abe_router.payload_type import PayloadType, payload_type_of
 
 #: Threads that run the sync handlers of all routes together.
@@ -244,11 +244,8 @@ def _end_if_told_to(error: BaseException) -> None:
 
 def _told(error: BaseException) -> str:
     """Return the kind of an error and the first line of its text."""
-    try:
-        text = str(error).partition("\n")[0]
-    except Exception:  # noqa: BLE001  the user's own error may raise anything
-        text = "its text cannot be made: its __str__ raises"
-    return f"{type(error).__name__}: {text}"
+    line = text_of(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}"
 
 
 @lru_cache(maxsize=1024)  # a file may name a thousand functions of one module

@@ -7,7 +7,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Reason
-from abe_router.errors import Reject, Retry, TooManyHops
+from abe_router.errors import Reject, Retry, TooManyHops, text_of
 from abe_router.event import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.retry import GiveUp
 from abe_router.route import Route
@@ -121,8 +121,4 @@ class Judge:
 
 def _reason(kind: str, error: BaseException) -> Reason:
     lines = "".join(traceback.format_exception(error))
-    try:
-        text = str(error)[:MAX_MESSAGE]
-    except Exception:  # noqa: BLE001  the user's own error may raise anything
-        text = "its text cannot be made: its __str__ raises"
-    return Reason(kind, type(error).__name__, text, traceback=lines[-MAX_TRACEBACK:])
+    return Reason(kind, type(error).__name__, text_of(error)[:MAX_MESSAGE], traceback=lines[-MAX_TRACEBACK:])

@@ -25,7 +25,8 @@ def absolute(url: str, folder: Path) -> str:
     path, question, query = url.removeprefix(_SQLITE).partition("?")
     if not url.startswith(_SQLITE) or not path or path.startswith((":", "/")):
         return url
-    whole = os.path.abspath(folder / unquote(path, errors="surrogateescape"))  # noqa: PTH100  a link may lead elsewhere tomorrow
+    file = folder / unquote(path, errors="surrogateescape")
+    whole = os.path.abspath(file)  # noqa: PTH100  a link may lead elsewhere tomorrow
     return f"{_SQLITE}{quote(os.fsencode(whole))}{question}{query}"
 
 

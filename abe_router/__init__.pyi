@@ -1,5 +1,6 @@
 # The public names, for type checkers; at run time they are imported on demand.
 
+from abe_router.application import Router
 from abe_router.backend import (
     Backend,
     DeadLetter,
@@ -9,9 +10,10 @@ from abe_router.backend import (
     Subscription,
     SubscriptionStatus,
 )
-from abe_router.backends import load_backend, make_backend
+from abe_router.backends import make_backend
+from abe_router.compat.consumer import AsyncLoopConsumer, HandlerFunction
+from abe_router.compat.load import load_backend
 from abe_router.diagnostic import Diagnostic, Severity
-from abe_router.embed import Router
 from abe_router.errors import (
     AbeRouterError,
     BackendError,
@@ -35,9 +37,8 @@ from abe_router.errors import (
     UnknownProvider,
     Violation,
 )
-from abe_router.loop import AsyncLoopConsumer, HandlerFunction
-from abe_router.message import Duplicate, Message
-from abe_router.retry import RetryPolicy
+from abe_router.messages.message import Duplicate, Message
+from abe_router.routing.retry import RetryPolicy
 
 __all__ = [
     "AbeRouterError",

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from abe_router.text import counted
+
 
 class Severity(StrEnum):
     """How bad it is: an error refuses the file, a warning does not.
@@ -130,11 +132,6 @@ def render_hint(hint: str, *, color: bool = False) -> str:
     """Render the line that says how to mend it."""
     blue, reset = (_BLUE, _RESET) if color else ("", "")
     return f"{blue}hint{reset}: {_printable(hint)}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return how many there are of what the noun names: `1 route`, `1,200 routes`."""
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def render_counts(severities: Iterable[Severity]) -> str:

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 from abe_router import Backend, Delivery, make_backend
 from abe_router.backend import Acked, Subscription
-from abe_router.config import Loader
-from abe_router.message import decode
-from abe_router.route import Route
+from abe_router.config.building.loader import Loader
+from abe_router.messages.message import decode
+from abe_router.routing.route import Route
 
 T = TypeVar("T")
 

@@ -54,7 +54,7 @@ class Worker(Process):
         # Not the last line: an edit does not wait for what the one before it still drains.
         reloads = [line for line in self.lines() if line["event"] == "reloaded"]
         last = max(reloads, key=lambda line: line["number"], default=None)
-        return (_moment(last["ts"]), last["table"]) if last else (0.0, "")
+        return (_moment(last["ts"]), last["revision"]) if last else (0.0, "")
 
     def complaints(self, since: float) -> list[str]:
         """Return its warnings and errors since then, but those of single messages."""

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from abe_router.case import Likeness
-from abe_router.config import Loader
+from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
-from abe_router.testing.case import run_case
+from abe_router.routing.case import Likeness
+from abe_router.testing.cases import run_case
 
 ROUTES = """\
 backend: redis://nobody.invalid/0

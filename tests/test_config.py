@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from abe_router.config import Loader, json_schema
-from abe_router.config.code import Code
+from abe_router.config.building.loader import Loader
+from abe_router.config.language.editor import json_schema
+from abe_router.config.reading.code import Code
 from abe_router.errors import ConfigError, HandlerError
-from abe_router.retry import RetryPolicy
-from abe_router.route import Route, RouteTable
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Route
+from abe_router.routing.table import RouteTable
 
 HANDLERS = """\
 async def charge(payload): ...
@@ -85,7 +87,7 @@ def test_a_file_becomes_a_table_of_routes(place):
     billing, audit = table.routes
     assert (billing.concurrency, audit.concurrency) == (10, 2)
     assert (billing.handler.is_async, audit.handler.is_async) == (True, False)
-    assert [c.schema.name for c in billing.contracts] == ["order.json"]
+    assert [c.schema.name for c in billing.bindings] == ["order.json"]
     assert table.keys == ("orders.created",)
     assert table.sources == {place.routes, place.folder / "schemas" / "order.json"}
     assert table.warnings == ()
@@ -151,14 +153,14 @@ routes:
     for name in ("other.json", "any.json"):
         place.schema(name, {"title": name})
     table = place.load(text)
-    met = {route.key: [c.schema.name for c in route.contracts] for route in table.routes}
+    met = {route.key: [c.schema.name for c in route.bindings] for route in table.routes}
     assert met == {
         "a.b": ["order.json", "any.json"],
         "a.*": ["order.json", "other.json", "any.json"],
         "#.b": ["order.json", "any.json"],
     }
-    assert table.terms("x.y").known
-    assert [s.name for s in table.terms("a.b").schemas] == ["order.json", "any.json"]
+    assert table.contract("x.y").known
+    assert [s.name for s in table.contract("a.b").schemas] == ["order.json", "any.json"]
 
 
 def test_relative_paths_are_those_of_the_file(place, tmp_path_factory, monkeypatch):
@@ -255,9 +257,9 @@ def test_an_empty_mapping_of_routes_is_a_table_of_none(place):
 def test_the_same_file_gives_the_same_table_and_the_same_compiled_parts(place):
     loader = place.loader()
     one, two = loader.load(), loader.load()
-    assert one.digest == two.digest
+    assert one.revision == two.revision
     assert not any((two.diff(one).added, two.diff(one).removed, two.diff(one).changed))
-    assert one.routes[0].contracts[0].schema is two.routes[0].contracts[0].schema
+    assert one.routes[0].bindings[0].schema is two.routes[0].bindings[0].schema
     assert one.routes[0].handler is two.routes[0].handler
 
 
@@ -270,13 +272,13 @@ def test_a_schema_edit_alone_changes_the_routes_that_use_it(place):
     one = loader.load()
     place.schema("common.json", {"type": "array"})
     two = loader.load()
-    assert one.digest != two.digest
+    assert one.revision != two.revision
     assert [new.name for _, new in one.diff(two).changed] == ["users.created/g"]
     place.schema("common.json", "no schema")
     with pytest.raises(ConfigError):
         loader.load()
     place.schema("common.json", {"type": "object"})
-    assert loader.load().digest == one.digest
+    assert loader.load().revision == one.revision
 
 
 def test_the_files_to_watch_include_those_that_are_not_there_yet(place):
@@ -390,7 +392,7 @@ def test_nesting_without_end_is_a_fault_and_no_crash(place, opening, levels):
     script = f"""
 import sys
 from pathlib import Path
-from abe_router.config import Loader
+from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
 Path("deep.yaml").write_text({opening!r} * {levels})
 try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from abe_router.config import Loader
-from abe_router.config.rate_text import format_rate, parse_rate
-from abe_router.route import Batch
+from abe_router.config.building.loader import Loader
+from abe_router.routing.route import Batch
+from abe_router.text import format_rate, parse_rate
 
 FILE = """\
 backend: memory://

@@ -7,13 +7,13 @@ import json
 import pytest
 
 from abe_router.backend import Features
-from abe_router.config import Loader
-from abe_router.config.code import Code
-from abe_router.config.id_lint import id_findings
-from abe_router.config.model import File
-from abe_router.deduplication import Deduplication
+from abe_router.config.building.loader import Loader
+from abe_router.config.language.model import File
+from abe_router.config.reading.code import Code
+from abe_router.config.rules.ids import id_findings
 from abe_router.errors import ConfigError
-from abe_router.route import Contract
+from abe_router.messages.dedupe import Deduplication
+from abe_router.routing.route import SchemaBinding
 from abe_router.schema import SchemaFolder
 
 
@@ -34,17 +34,17 @@ routes:
   stock.low:
 """,
     )
-    assert table.terms("orders.created").deduplication == Deduplication(3600.0, "/order_id")
-    assert table.terms("orders.paid").deduplication == Deduplication(3600.0)
-    assert table.terms("payments.settled").deduplication == Deduplication(0.0, "Idempotency-Key")
-    assert table.terms("stock.low").deduplication is None
+    assert table.contract("orders.created").deduplication == Deduplication(3600.0, "/order_id")
+    assert table.contract("orders.paid").deduplication == Deduplication(3600.0)
+    assert table.contract("payments.settled").deduplication == Deduplication(0.0, "Idempotency-Key")
+    assert table.contract("stock.low").deduplication is None
     assert table.warnings == ()
 
 
 def test_a_table_without_any_knows_no_message_again(tmp_path):
     table = load(tmp_path, "routes: {orders.created: {}}")
-    assert table.terms("orders.created").deduplication is None
-    assert table.terms("orders.created").window("7") == 0.0
+    assert table.contract("orders.created").deduplication is None
+    assert table.contract("orders.created").window("7") == 0.0
 
 
 def test_entries_that_overlap_cannot_take_the_id_from_two_places(tmp_path):
@@ -81,9 +81,9 @@ def test_what_is_neither_pointer_nor_header_is_refused(tmp_path, source):
 
 
 def findings(tmp_path, entry, schema, *, features=None):
-    contracts = [Contract("orders.#", SchemaFolder(tmp_path).inline(schema, "order.json"))]
+    bindings = [SchemaBinding("orders.#", SchemaFolder(tmp_path).inline(schema, "order.json"))]
     file = File.model_validate({"routes": {"orders.created": entry}})
-    return [(found.code, found.path[-1], found.message) for found in id_findings(file, contracts, features)]
+    return [(found.code, found.path[-1], found.message) for found in id_findings(file, bindings, features)]
 
 
 @pytest.mark.parametrize(

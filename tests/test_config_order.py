@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abe_router.backend import Features
-from abe_router.config import Loader
-from abe_router.config.lint import _in_vain
+from abe_router.config.building.loader import Loader
+from abe_router.config.rules.lint import _in_vain
 
 ROUTES = """
 backend: memory://

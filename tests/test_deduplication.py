@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abe_router.deduplication import MAX_ID, Deduplication
 from abe_router.errors import IdInvalid, PublishError
-from abe_router.message import decode, encode
+from abe_router.messages.dedupe import MAX_ID, Deduplication
+from abe_router.messages.message import decode, encode
 
 OF_PAYLOAD = Deduplication(600.0, "/order/id")
 OF_HEADER = Deduplication(600.0, "Idempotency-Key")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.diagnostic import Diagnostic, Severity, counted, render_all, render_github, render_text
+from abe_router.diagnostic import Diagnostic, Severity, render_all, render_github, render_text
+from abe_router.text import counted
 
 
 def fault(line=1, column=1, width=1, **more):

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from abe_router.embed import Router
+from abe_router.application import Router
 from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
-from abe_router.event import Handled, Reloaded
+from abe_router.observe.events import Handled, Reloaded
 
 ROUTES = """\
 backend: {backend}

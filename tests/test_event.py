@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abe_router.event import ConsumerStarted, Event, Events, Handled, Skipped
+from abe_router.observe.events import ConsumerStarted, Event, Events, Handled, Skipped
 
 SKIPPED = Skipped("orders.created/billing", "1", "orders.created", "when")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.config import Loader
-from abe_router.config.code import Code
+from abe_router.config.building.loader import Loader
+from abe_router.config.reading.code import Code
 from abe_router.diagnostic import render_all
 from abe_router.errors import ConfigError
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from abe_router.errors import HandlerError
-from abe_router.handler import (
+from abe_router.routing.handler import (
     code_below,
     handler_from,
     import_handler,

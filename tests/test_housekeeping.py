@@ -9,7 +9,7 @@ import pytest
 from abe_router.backend import ACKED
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendUnavailable
-from abe_router.housekeeping import EVERY, FIRST, PORTION, Housekeeping
+from abe_router.runtime.retention import EVERY, FIRST, PORTION, RetentionLoop
 
 
 class Trimmed(MemoryBackend):
@@ -29,7 +29,7 @@ class Trimmed(MemoryBackend):
 
 async def test_it_trims_again_and_again_whatever_the_backend_says():
     backend = Trimmed()
-    keeping = Housekeeping(backend, first=0.0, every=0.001)
+    keeping = RetentionLoop(backend, first=0.0, every=0.001)
     keeping.follow({"orders.created": 60.0})
     async with asyncio.timeout(5):
         assert [await backend.asked.get() for _ in range(5)] == [{"orders.created": 60.0}] * 5
@@ -38,7 +38,7 @@ async def test_it_trims_again_and_again_whatever_the_backend_says():
 
 async def test_it_follows_an_edit_and_ends_when_told():
     backend = Trimmed()
-    keeping = Housekeeping(backend, first=0.0, every=0.001)
+    keeping = RetentionLoop(backend, first=0.0, every=0.001)
     keeping.follow({})
     async with asyncio.timeout(5):
         assert await backend.asked.get() == {}
@@ -74,7 +74,7 @@ class Settling(MemoryBackend):
 
 async def kept_for(backend, seconds):
     """Keep house until so many seconds have passed by the backend's clock."""
-    keeping = Housekeeping(backend, rest=backend.rest, clock=lambda: backend.now)
+    keeping = RetentionLoop(backend, rest=backend.rest, clock=lambda: backend.now)
     keeping.follow({})
     while backend.now < seconds:
         await asyncio.sleep(0)
@@ -107,7 +107,7 @@ async def test_what_had_piled_up_before_is_worked_off_in_half_of_the_time():
 
 async def test_a_wish_to_keep_something_is_made_known_at_once():
     backend = Settling(0)
-    keeping = Housekeeping(backend, rest=backend.rest, clock=lambda: backend.now)
+    keeping = RetentionLoop(backend, rest=backend.rest, clock=lambda: backend.now)
     keeping.follow({"orders.created": 60.0})
     await asyncio.sleep(0)
     assert backend.rests == [0.0]
@@ -121,7 +121,7 @@ async def test_what_is_settled_is_removed_until_nothing_is_left(monkeypatch):
     for number in range(100):
         await backend.publish("orders.created", number)
     await handle.settle([(d, ACKED) for d in await handle.fetch(100, 1.0)])
-    keeping = Housekeeping(backend, first=0.0, every=0.0)
+    keeping = RetentionLoop(backend, first=0.0, every=0.0)
     keeping.follow({})
     async with asyncio.timeout(5):
         while backend._log._kept:

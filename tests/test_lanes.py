@@ -6,7 +6,7 @@ import pytest
 
 from abe_router.backend import Delivery
 from abe_router.consumer.lanes import Lanes
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
 
 
 def delivery(body: bytes, key: str = "orders.created", *, wait: float = 0.0) -> Delivery:

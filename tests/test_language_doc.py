@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.config import Loader, case_model, json_schema, model
+from abe_router.config.building.loader import Loader
+from abe_router.config.language import model
+from abe_router.config.language import tests_model as case_model
+from abe_router.config.language.editor import json_schema
 
 ROOT = Path(__file__).parent.parent
 DOC = ROOT / "docs" / "language.md"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from abe_router import event as events
 from abe_router.diagnostic import Diagnostic, Severity, render_all
-from abe_router.event import (
+from abe_router.observe import events as events
+from abe_router.observe.events import (
     BackendBack,
     BackendLost,
     ConsumerStarted,
@@ -25,17 +25,16 @@ from abe_router.event import (
     Retried,
     Skipped,
 )
-from abe_router.log import (
+from abe_router.observe.logs import (
     MAX_TEXT,
     JSONFormatter,
     PlainFormatter,
     TextFormatter,
-    duration,
     log_event,
     log_listener,
-    printable,
     start_logging,
 )
+from abe_router.text import format_duration, printable
 
 FAULT = Diagnostic(Path("routes.yaml"), 3, 5, "R101", Severity.ERROR, "unknown option `concurency`", hint="?")
 EXAMPLES = {
@@ -194,7 +193,7 @@ def test_levels_are_coloured_only_on_request() -> None:
     [
         (0, "0s"),
         (0.2, "200ms"),
-        (0.0123456, "12.3ms"),
+        (0.0123456, "12.35ms"),
         (1.5, "1.5s"),
         (30, "30s"),
         (90, "90s"),
@@ -203,7 +202,7 @@ def test_levels_are_coloured_only_on_request() -> None:
     ],
 )
 def test_durations_read_as_in_the_routes_file(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_printable_text_is_left_alone() -> None:

@@ -14,9 +14,9 @@ from unittest import mock
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
+from abe_router.compat.consumer import AsyncLoopConsumer
 from abe_router.errors import BackendUnavailable, HandlerError, KeyInvalid, Reject
-from abe_router.loop import AsyncLoopConsumer
-from abe_router.retry import RetryPolicy
+from abe_router.routing.retry import RetryPolicy
 
 AT_ONCE = RetryPolicy(attempts=3, initial=0, jitter=False)
 
@@ -397,8 +397,8 @@ async def test_mocks_do_as_backend_and_as_handler():
 
 SCRIPT = """
 import asyncio, sys
-from abe_router.backends import load_backend
-from abe_router.loop import AsyncLoopConsumer
+from abe_router.compat.load import load_backend
+from abe_router.compat.consumer import AsyncLoopConsumer
 
 async def handle(payload: dict[str, object]) -> None:
     print("Processing", payload, flush=True)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer import Consumer
 from abe_router.errors import Reject
-from abe_router.event import DeadLettered, Event, Events, Handled
-from abe_router.handler import handler_from
-from abe_router.retry import RetryPolicy
-from abe_router.route import Batch, Route
+from abe_router.observe.events import DeadLettered, Event, Events, Handled
+from abe_router.routing.handler import handler_from
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Batch, Route
 
 GROUP = ("orders.created", "billing")
 THREADS = ThreadPoolExecutor(1)
@@ -90,7 +90,7 @@ class Shop:
 
     def start(self) -> None:
         events = Events([((Handled, DeadLettered), self.heard)])
-        consumer = Consumer(self.route, self.backend, events, table="", threads=THREADS)
+        consumer = Consumer(self.route, self.backend, events, revision="", threads=THREADS)
         consumer._lookahead.depth = 8  # as if the handlers had kept up for long
         self.running.append((consumer, asyncio.create_task(consumer.run())))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.errors import KeyInvalid
-from abe_router.pattern import check_key, is_group, is_key, is_pattern, matches, overlaps
+from abe_router.messages.pattern import check_key, is_group, is_key, is_pattern, matches, overlaps
 
 words = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
 patterns = st.lists(st.sampled_from("ab*#"), min_size=1, max_size=4).map(".".join)

@@ -15,10 +15,10 @@ import msgspec
 import pydantic
 import pytest
 
-from abe_router.config import Loader
+from abe_router.config.building.loader import Loader
 from abe_router.errors import PayloadUnfit
-from abe_router.handler import handler_from
-from abe_router.payload_type import payload_type_of
+from abe_router.routing.handler import handler_from
+from abe_router.schema.payload_type import payload_type_of
 from abe_router.testing import TestRouter
 
 T = TypeVar("T")

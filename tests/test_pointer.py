@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from abe_router.pointer import find, is_pointer
+from abe_router.messages.pointer import find, is_pointer
 
 #: The document of the RFC, section 5, and some more.
 DOCUMENT = {

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from abe_router.application import Router
 from abe_router.backends import make_backend
 from abe_router.diagnostic import Diagnostic, Severity
-from abe_router.embed import Router
-from abe_router.event import LeftBehind
-from abe_router.lifeline import Outdated, Rejected, Running, decode_word, encode_word
-from abe_router.presence import decode_worker
+from abe_router.observe.events import OrphanedSubscription
+from abe_router.process.channel import Outdated, Rejected, Running, decode_word, encode_word
+from abe_router.runtime.heartbeat import decode_worker
 
 HANDLERS = """\
 import asyncio
@@ -44,7 +44,7 @@ def backend_url(tmp_path):
 
 @pytest.fixture
 def routes(tmp_path, monkeypatch, backend_url):
-    monkeypatch.setattr("abe_router.presence.EVERY", 0.05)
+    monkeypatch.setattr("abe_router.runtime.heartbeat.EVERY", 0.05)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "presence_handlers.py").write_text(HANDLERS)
     (tmp_path / "routes.yaml").write_text(ROUTES.format(backend=backend_url))
@@ -57,7 +57,7 @@ class Left:
 
     def __init__(self):
         self.told = asyncio.Queue()
-        self.listener = ((LeftBehind,), self.told.put_nowait)
+        self.listener = ((OrphanedSubscription,), self.told.put_nowait)
 
     async def next(self):
         async with asyncio.timeout(5):
@@ -81,7 +81,7 @@ async def test_an_embedded_router_says_how_it_is_until_it_ends(routes, backend_u
             while not (there := await workers(backend)) or there[0].receipt is None:
                 await asyncio.sleep(0.01)
             (worker,) = there
-            assert worker.table == router.table.digest
+            assert worker.revision == router.table.revision
             assert set(worker.routes) == {"orders.created/billing"}
             assert worker.receipt.added == ("orders.created/billing",)
         assert await workers(backend) == []
@@ -171,7 +171,7 @@ async def test_what_nobody_serves_is_told_at_the_start_and_when_it_leaves_the_fi
     async with make_backend(backend_url) as backend:
         await leave_behind(backend, "former")
         async with Router.from_file(routes, listeners=[left.listener]):
-            assert await left.next() == LeftBehind("orders.created/former", 3)
+            assert await left.next() == OrphanedSubscription("orders.created/former", 3)
             routes.write_text(routes.read_text().replace("billing", "invoices"))
             assert (await left.next()).route == "orders.created/billing"
         assert left.told.empty()
@@ -183,5 +183,5 @@ async def test_what_another_router_serves_is_not_left_behind(routes, backend_url
     async with make_backend(backend_url) as backend:
         await leave_behind(backend, "former")
         async with Router.from_file(other), Router.from_file(routes, listeners=[left.listener]):
-            assert await left.next() == LeftBehind("orders.created/former", 3)
+            assert await left.next() == OrphanedSubscription("orders.created/former", 3)
         assert left.told.empty()

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.deduplication import Deduplication
 from abe_router.errors import (
     IdInvalid,
     KeyInvalid,
@@ -16,9 +15,11 @@ from abe_router.errors import (
     PayloadMalformed,
     PayloadUnencodable,
 )
-from abe_router.message import Duplicate, Message
-from abe_router.publish import prepare, publish
-from abe_router.route import Contract, RouteTable
+from abe_router.messages.dedupe import Deduplication
+from abe_router.messages.message import Duplicate, Message
+from abe_router.routing.route import SchemaBinding
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import prepare, publish
 from abe_router.schema import SchemaFolder
 
 
@@ -29,8 +30,8 @@ def table(tmp_path):
         {"type": "object", "required": ["id"], "properties": {"total": {"minimum": 0}}}, "order"
     )
     small = schemas.inline({"properties": {"total": {"maximum": 10}}}, "small")
-    contracts = (Contract("orders.created", order), Contract("orders.#", small))
-    return RouteTable(keys=("orders.created", "orders.#"), contracts=contracts)
+    bindings = (SchemaBinding("orders.created", order), SchemaBinding("orders.#", small))
+    return RouteTable(keys=("orders.created", "orders.#"), bindings=bindings)
 
 
 async def test_a_good_payload_is_appended(table):

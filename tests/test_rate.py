@@ -1,11 +1,11 @@
-"""Permits never exceed the rate plus one burst, and none is withheld for longer than it must."""
+"""TokenGrant never exceed the rate plus one burst, and none is withheld for longer than it must."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abe_router.rate import BURST, permit
+from abe_router.backend.rate import BURST, grant
 
 
 @given(
@@ -16,9 +16,9 @@ def test_over_any_time_the_rate_and_one_burst_are_the_limit(rate, steps):
     state, now, granted = 0.0, 1_000.0, 0
     for pause, wanted in steps:
         now += pause
-        permits, state = permit(state, now, rate, wanted)
-        assert 0 <= permits.granted <= wanted
-        granted += permits.granted
+        tokens, state = grant(state, now, rate, wanted)
+        assert 0 <= tokens.granted <= wanted
+        granted += tokens.granted
         assert granted <= max(1.0, rate * BURST) + rate * (now - 1_000.0) + 1e-3
 
 
@@ -26,34 +26,34 @@ def test_over_any_time_the_rate_and_one_burst_are_the_limit(rate, steps):
 def test_waiting_as_told_brings_the_next_permit(rate):
     state, now = 0.0, 50.0
     for _ in range(20):
-        permits, state = permit(state, now, rate, 1)
-        if not permits.granted:
-            now += permits.seconds + 1e-6
-            permits, state = permit(state, now, rate, 1)
-        assert permits.granted == 1
+        tokens, state = grant(state, now, rate, 1)
+        if not tokens.granted:
+            now += tokens.seconds + 1e-6
+            tokens, state = grant(state, now, rate, 1)
+        assert tokens.granted == 1
 
 
 @given(st.floats(1e-4, 10_000), st.floats(1, 1_000), st.integers(1, 500))
 def test_a_rate_that_was_raised_holds_at_once(rate, times, wanted):
     now, higher = 1_000.0, rate * times
-    _, state = permit(0.0, now, rate, wanted)
-    permits, state = permit(state, now, higher, 1)
-    assert permits.seconds <= (1 + 1e-6) / higher + 1e-9
-    if not permits.granted:
-        permits, _ = permit(state, now + permits.seconds + 1e-6, higher, 1)
-    assert permits.granted == 1
+    _, state = grant(0.0, now, rate, wanted)
+    tokens, state = grant(state, now, higher, 1)
+    assert tokens.seconds <= (1 + 1e-6) / higher + 1e-9
+    if not tokens.granted:
+        tokens, _ = grant(state, now + tokens.seconds + 1e-6, higher, 1)
+    assert tokens.granted == 1
 
 
 @given(st.floats(1e-4, 10_000), st.integers(1, 500), st.floats(0, 1e6))
 def test_a_clock_that_was_put_back_holds_nobody_up(rate, wanted, back):
     now = 2e6
-    _, state = permit(0.0, now, rate, wanted)
+    _, state = grant(0.0, now, rate, wanted)
     now -= back
-    permits, state = permit(state, now, rate, 1)
-    assert permits.seconds <= (1 + 1e-6) / rate + 1e-9
-    if not permits.granted:
-        permits, _ = permit(state, now + permits.seconds + 1e-6, rate, 1)
-    assert permits.granted == 1
+    tokens, state = grant(state, now, rate, 1)
+    assert tokens.seconds <= (1 + 1e-6) / rate + 1e-9
+    if not tokens.granted:
+        tokens, _ = grant(state, now + tokens.seconds + 1e-6, rate, 1)
+    assert tokens.granted == 1
 
 
 @given(
@@ -64,8 +64,8 @@ def test_while_an_edit_spreads_the_higher_of_the_two_rates_is_the_limit(rates, s
     state, now, granted, higher = 0.0, 1_000.0, 0, max(rates)
     for pause, wanted, which in steps:
         now += pause
-        permits, state = permit(state, now, rates[which], wanted)
-        granted += permits.granted
+        tokens, state = grant(state, now, rates[which], wanted)
+        granted += tokens.granted
         assert granted <= max(1.0, higher * BURST) + higher * (now - 1_000.0) + 1e-3
 
 
@@ -76,9 +76,9 @@ def test_while_an_edit_spreads_the_higher_of_the_two_rates_is_the_limit(rates, s
 )
 def test_a_rate_that_was_lowered_holds_at_once(rate, times, steps):
     lower, now, granted = rate * times, 1_000.0, 0
-    _, state = permit(0.0, now, rate, 500)
+    _, state = grant(0.0, now, rate, 500)
     for pause, wanted in steps:
         now += pause
-        permits, state = permit(state, now, lower, wanted)
-        granted += permits.granted
+        tokens, state = grant(state, now, lower, wanted)
+        granted += tokens.granted
         assert granted <= max(1.0, lower * BURST) + lower * (now - 1_000.0) + 1e-3

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from abe_router.handler import handler_from
-from abe_router.route import Contract, Route, RouteTable
+from abe_router.routing.handler import handler_from
+from abe_router.routing.route import Route, SchemaBinding
+from abe_router.routing.table import RouteTable
 from abe_router.schema import SchemaFolder
 
 
@@ -35,17 +36,21 @@ def test_a_key_must_satisfy_every_schema_whose_entry_matches_it_once(tmp_path):
     schemas = SchemaFolder(tmp_path)
     order, event = schemas.inline({"type": "object"}, "a"), schemas.inline({"type": "array"}, "b")
     table = RouteTable(
-        contracts=(Contract("orders.created", order), Contract("orders.#", event), Contract("#", order))
+        bindings=(
+            SchemaBinding("orders.created", order),
+            SchemaBinding("orders.#", event),
+            SchemaBinding("#", order),
+        )
     )
-    assert table.terms("orders.created").schemas == (order, event)
-    assert table.terms("x").schemas == (order,)
+    assert table.contract("orders.created").schemas == (order, event)
+    assert table.contract("x").schemas == (order,)
 
 
 def test_a_table_knows_the_keys_of_its_file():
     table = RouteTable(keys=("orders.created", "github.*"))
-    assert table.terms("orders.created").known
-    assert table.terms("github.push").known
-    assert not table.terms("orders.paid").known
+    assert table.contract("orders.created").known
+    assert table.contract("github.push").known
+    assert not table.contract("orders.paid").known
 
 
 def test_the_difference_is_by_value_and_by_identity_of_key_and_group():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.signals import GRACE
+from abe_router.process.signals import GRACE
 
 pytestmark = pytest.mark.timeout(60)
 HANDLERS = """\

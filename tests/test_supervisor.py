@@ -20,9 +20,10 @@ import pytest
 
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
-from abe_router.message import encode, new_message
-from abe_router.supervisor import cores, place
-from abe_router.supervisor.child import Child
+from abe_router.messages.message import encode, new_message
+from abe_router.process import slot as place
+from abe_router.process.child import Child
+from abe_router.process.cores import cores
 from abe_router.testing import RedisServer
 
 KEY = "orders.created"
@@ -318,7 +319,7 @@ async def test_a_worker_that_still_imports_its_handlers_ends_with_its_supervisor
 
 STUCK = """
 import asyncio, sys, time
-from abe_router.lifeline import Lifeline
+from abe_router.process.channel import Lifeline
 
 async def main(lifeline):
     lifeline.obey(print)

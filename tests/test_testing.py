@@ -9,8 +9,8 @@ import pytest
 
 from abe_router.backend import Acked
 from abe_router.errors import ConfigError, NoRoute, PayloadInvalid
-from abe_router.event import DeadLettered, Handled, Retried, Skipped
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
+from abe_router.observe.events import DeadLettered, Handled, Retried, Skipped
 from abe_router.testing import RecordingBackend, TestRouter
 
 ROUTES = """\

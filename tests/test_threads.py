@@ -10,7 +10,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from abe_router.threads import Threads
+from abe_router.runtime.threads import Threads
 
 
 def test_calls_run_side_by_side_up_to_the_limit_and_the_others_after_them():
@@ -87,7 +87,7 @@ def test_after_a_shutdown_what_was_not_begun_is_given_up_and_nothing_is_taken():
 
 def test_a_call_that_never_returns_holds_up_no_exit():
     code = (
-        "import threading; from abe_router.threads import Threads; began = threading.Event()\n"
+        "import threading; from abe_router.runtime.threads import Threads; began = threading.Event()\n"
         "Threads(1).submit(lambda: (began.set(), threading.Event().wait()))\nbegan.wait()"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0

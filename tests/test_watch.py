@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.watch import Watch, _folders, fingerprint
+from abe_router.files.watch import Watch, _folders, fingerprint
 
 
 async def test_a_busy_database_beside_the_file_hides_nothing(tmp_path):
@@ -35,7 +35,7 @@ async def test_a_busy_database_beside_the_file_hides_nothing(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Poll every hundredth of a second."""
-    monkeypatch.setattr("abe_router.watch.POLL", 10)
+    monkeypatch.setattr("abe_router.files.watch.POLL", 10)
 
 
 def told(caplog):
@@ -73,7 +73,7 @@ async def test_what_cannot_be_watched_is_polled_and_that_is_told_once(tmp_path, 
         tries.append(folders)
         raise OSError("too many open files")
 
-    monkeypatch.setattr("abe_router.watch.awatch", refuse)
+    monkeypatch.setattr("abe_router.files.watch.awatch", refuse)
     signs = Watch(lambda: {tmp_path / "routes.yaml"}).signs()
     async with asyncio.timeout(5):
         assert [await anext(signs) for _ in range(40)] == [False] * 40
@@ -92,7 +92,7 @@ async def test_what_can_be_watched_again_is_watched_again(tmp_path, monkeypatch,
             raise OSError(reasons.pop(0))
         return awatch(*folders, **options)
 
-    monkeypatch.setattr("abe_router.watch.awatch", refuse_at_first)
+    monkeypatch.setattr("abe_router.files.watch.awatch", refuse_at_first)
     watch = Watch(lambda: {tmp_path / "routes.yaml"})
     async with asyncio.timeout(5):
         signs = watch.signs()

@@ -18,19 +18,25 @@ from abe_router.backend.delivery import (
     ACKED,
     RELEASED,
     Acked,
+    Dead,
     DeadLetter,
     Delayed,
     Delivery,
-    Died,
     Outcome,
     Reason,
     Released,
 )
 from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
-from abe_router.backend.finding import Finding, Name, Symptom, left_behind, not_read
+from abe_router.backend.health import (
+    HealthCheck,
+    HealthResult,
+    SubscriptionName,
+    orphaned_subscriptions,
+    unread_keys,
+)
 from abe_router.backend.payloads import DEFAULT_GROUP
-from abe_router.backend.retain import RETAIN_TTL, retention
+from abe_router.backend.retention import RETAIN_TTL, retention
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
 __all__ = [
@@ -40,21 +46,21 @@ __all__ = [
     "RETAIN_TTL",
     "Acked",
     "Backend",
+    "Dead",
     "DeadLetter",
     "Delayed",
     "Delivery",
-    "Died",
     "ExclusiveSubscription",
     "Features",
-    "Finding",
-    "Name",
+    "HealthCheck",
+    "HealthResult",
     "Outcome",
     "Reason",
     "Released",
     "Subscription",
+    "SubscriptionName",
     "SubscriptionStatus",
-    "Symptom",
-    "left_behind",
-    "not_read",
+    "orphaned_subscriptions",
     "retention",
+    "unread_keys",
 ]

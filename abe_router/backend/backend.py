@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 from abe_router.backend.delivery import DeadLetter
 from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
-from abe_router.backend.finding import Finding, Name
+from abe_router.backend.health import HealthResult, SubscriptionName
 from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
+from abe_router.backend.rate import TokenGrant
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
-from abe_router.message import Duplicate, Message, encode, new_message
-from abe_router.rate import Permits
+from abe_router.messages.message import Duplicate, Message, encode, new_message
 
 
 class Backend(ABC):
@@ -173,10 +173,13 @@ class Backend(ABC):
         """Return what the living workers announced, by worker."""
 
     @abstractmethod
-    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
-        """Grant up to `wanted` permits under `name`, at `rate` a second over all processes together."""
+    async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
+        """Grant up to `wanted` tokens under `name`, at `rate` a second over all processes together."""
 
-    async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:  # noqa: ARG002
+    async def check_health(
+        self,
+        served: Collection[SubscriptionName] | None = None,  # noqa: ARG002  a provider may need them
+    ) -> Sequence[HealthResult]:
         """Look at what weakens the promise here, and write nothing; a provider adds what it can see.
 
         `served` are the subscriptions that somebody is to serve, None if that is not known: others hold

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
@@ -45,7 +45,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """A message that ended unhandled, with all that is known of why.
 
     `id` names the dead letter (not the message) within its route; the backend chooses it and it is empty
-    before. Times are in seconds since the epoch. `table` is the hash of the route table in force.
+    before. Times are in seconds since the epoch. `revision` is that of the route table in force.
     """
 
     route: str
@@ -55,7 +55,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     deliveries: int
     first_failed_at: float
     last_failed_at: float
-    table: str = ""
+    revision: str = ""
     id: str = ""
 
     def pack(self) -> bytes:
@@ -90,15 +90,15 @@ class Delayed(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Died(msgspec.Struct, frozen=True):
+class Dead(msgspec.Struct, frozen=True):
     """The outcome of a delivery that is kept among the dead letters."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
 
 
 class Released(msgspec.Struct, frozen=True):
     """The outcome of a delivery that was never tried: handed back, as if never delivered."""
 
 
-Outcome = Acked | Delayed | Died | Released
+Outcome = Acked | Delayed | Dead | Released
 ACKED, RELEASED = Acked(), Released()

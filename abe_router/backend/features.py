@@ -4,48 +4,48 @@ from __future__ import annotations
 
 import msgspec
 
-from abe_router.backend.finding import Finding, Symptom
+from abe_router.backend.health import HealthCheck, HealthResult
 from abe_router.diagnostic import Severity
 
 _ANOTHER = "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`"
 _LACKS = {
     "durable": (
-        Symptom.NOT_DURABLE,
+        HealthCheck.NOT_DURABLE,
         "the backend is not durable",
         "messages are lost with the process that holds them",
     ),
     "processes": (
-        Symptom.ONE_PROCESS,
+        HealthCheck.ONE_PROCESS,
         "the backend lives in one process",
         "no other process can publish to it, share its work or take over from it",
     ),
     "groups": (
-        Symptom.NO_GROUPS,
+        HealthCheck.NO_GROUPS,
         "the backend has no groups",
         "subscriptions compete for messages instead of getting a copy each",
     ),
     "leases": (
-        Symptom.NO_LEASES,
+        HealthCheck.NO_LEASES,
         "the backend has no leases",
         "a message is handed out at most once: what a worker held when it died is lost",
     ),
     "delays": (
-        Symptom.NO_DELAYS,
+        HealthCheck.NO_DELAYS,
         "the backend has no delays",
         "a retry cannot wait: what fails is lost at its first attempt",
     ),
     "dead_letters": (
-        Symptom.NO_DEAD_LETTERS,
+        HealthCheck.NO_DEAD_LETTERS,
         "the backend has no dead letters",
         "what cannot be handled is logged and gone",
     ),
     "dedupe": (
-        Symptom.NO_DEDUPE,
+        HealthCheck.NO_DEDUPE,
         "the backend remembers no ids",
         "what is published again after an error is doubled, whatever its `dedupe`",
     ),
     "order": (
-        Symptom.NO_ORDER,
+        HealthCheck.NO_ORDER,
         "the backend keeps no order",
         "messages of one value are handled beside and after each other, whatever `order_by` says",
     ),
@@ -69,11 +69,11 @@ class Features(msgspec.Struct, frozen=True):
     dedupe: bool = True
     order: bool = True
 
-    def lacks(self) -> list[Finding]:
+    def lacks(self) -> list[HealthResult]:
         """Return a finding for each thing the promise needs and the backend cannot do."""
         fields = msgspec.structs.fields(self)
         return [
-            Finding(_LACKS[field.name][0], Severity.ERROR, *_LACKS[field.name][1:], _ANOTHER)
+            HealthResult(_LACKS[field.name][0], Severity.ERROR, *_LACKS[field.name][1:], _ANOTHER)
             for field in fields
             if not getattr(self, field.name)
         ]

@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from abe_router.backend.delivery import ACKED, RELEASED, DeadLetter, Delivery, Died, Outcome, Reason
+from abe_router.backend.delivery import ACKED, RELEASED, Dead, DeadLetter, Delivery, Outcome, Reason
 from abe_router.backend.subscription import Subscription
 from abe_router.errors import BackendUnavailable, PayloadMalformed
-from abe_router.message import decode
+from abe_router.messages.message import decode
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ async def payloads(
                 if isinstance(payload, Reason):
                     letter = _letter(subscription, delivery, payload)
                     _log.error("%s: dead letter: %s: %s", letter.route, delivery.message.id, payload.message)
-                    await hold.settle(delivery, Died(letter))
+                    await hold.settle(delivery, Dead(letter))
                     continue
                 hold.delivery = delivery
                 yield payload

@@ -5,22 +5,11 @@ What is registered for Abstract Backend instead is found too, as `abstract+NAME`
 `abe_router.backends.abstract` for what it cannot promise.
 """
 
-from abe_router.backends.load import Choice, choose, load_backend
-from abe_router.backends.provider import (
-    Provider,
-    find_provider,
-    make_backend,
-    providers,
-    redact,
-)
+from abe_router.backends.provider import Provider, find_provider, make_backend, providers
 
 __all__ = [
-    "Choice",
     "Provider",
-    "choose",
     "find_provider",
-    "load_backend",
     "make_backend",
     "providers",
-    "redact",
 ]

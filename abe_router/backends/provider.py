@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from abe_router.backend import Backend
 from abe_router.backends.abstract import AbstractBackend, is_abstract
 from abe_router.errors import BackendError, UnknownProvider
+from abe_router.text import redact_url
 
 #: The entry-point group in which providers register, under their URL schemes.
 GROUP = "abe_router.backends"
@@ -81,7 +81,7 @@ class Provider:
         except Exception as error:
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise BackendError(
-                f"provider `{self.name}` cannot be made from the environment: {kind}{redact(str(error))}"
+                f"provider `{self.name}` cannot be made from the environment: {kind}{redact_url(str(error))}"
             ) from error
 
 
@@ -112,11 +112,11 @@ def find_by_url(url: str) -> Provider:
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise UnknownProvider(
-            f"`{redact(url)}` is not a backend URL: it begins with a scheme, as `memory://`"
+            f"`{redact_url(url)}` is not a backend URL: it begins with a scheme, as `memory://`"
         )
     found = providers()
     if scheme not in found:
-        raise _unknown(f"no backend provider takes `{redact(url)}`", scheme, found)
+        raise _unknown(f"no backend provider takes `{redact_url(url)}`", scheme, found)
     return found[scheme]
 
 
@@ -137,13 +137,7 @@ def make_backend(url: str, *, prefix: str = "") -> Backend:
     try:
         return provider.from_url(url, prefix=prefix)
     except ValueError as error:
-        raise BackendError(f"backend URL `{redact(url)}` is malformed: {error}") from error
-
-
-def redact(url: str) -> str:
-    """Return the URL without user name, password and query, fit for a log or a message."""
-    without_query = url.partition("?")[0]
-    return re.sub(r"//.*@", "//***@", without_query)
+        raise BackendError(f"backend URL `{redact_url(url)}` is malformed: {error}") from error
 
 
 def _distribution(point: EntryPoint) -> str:

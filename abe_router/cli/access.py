@@ -14,7 +14,7 @@ from abe_router.backend import Backend
 from abe_router.cli.failure import CONFIG, Failure
 from abe_router.cli.screen import say
 from abe_router.errors import BackendError, ConfigError
-from abe_router.route import RouteTable
+from abe_router.routing.table import RouteTable
 
 
 def read_table(
@@ -31,7 +31,7 @@ def read_table(
     that stdout stays data. Where no code is run, it does not matter who may write the file. Raise Failure
     when there can be no such `backend`.
     """
-    from abe_router.config import Loader
+    from abe_router.config.building.loader import Loader
 
     require_backend(backend)
     loader = Loader(
@@ -52,7 +52,7 @@ def read_table_if_any(path: Path, *, backend: str | None) -> RouteTable:
     file but a backend is named. Raise ConfigError when not even the backend is known, and Failure when there
     can be no such backend.
     """
-    from abe_router.config import Loader
+    from abe_router.config.building.loader import Loader
 
     require_backend(backend)
     if backend is not None and not path.exists():

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Features
-from abe_router.backends import Provider, choose, providers, redact
+from abe_router.backends import Provider, providers
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import json_option
 from abe_router.cli.screen import say, show_json, show_table
+from abe_router.compat.load import choose
 from abe_router.errors import BackendError
+from abe_router.text import redact_url
 
 #: What a table says of each feature, in the order of its columns.
 COLUMNS = {
@@ -77,7 +79,7 @@ def command(json: bool) -> int:
     except BackendError as error:
         name, fault = "", str(error)
     if json:
-        taken = {**asdict(choice), "name_or_url": redact(choice.name_or_url), "fault": fault}
+        taken = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
         show_json({"providers": [row.to_json() for row in rows], "taken": taken})
     else:
         headings = ("provider", "from", *COLUMNS.values(), "taken")

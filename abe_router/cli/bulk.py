@@ -20,10 +20,10 @@ from abe_router.cli.failure import FINDINGS, OK, UNAVAILABLE, Failure
 from abe_router.cli.payload import Line, read_lines
 from abe_router.cli.screen import say, show_json
 from abe_router.errors import BackendUnavailable, PayloadInvalid, PayloadMalformed, PublishError
-from abe_router.log import duration, printable
-from abe_router.message import Message
-from abe_router.publish import append, prepare, window
-from abe_router.route import RouteTable
+from abe_router.messages.message import Message
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import append, prepare, window
+from abe_router.text import format_duration, printable
 
 #: Lines appended in one go: large enough that the round trip is small beside the work.
 BATCH = 500
@@ -102,7 +102,7 @@ async def _append(
     except BackendUnavailable as error:
         hint = "lines before them were published, lines after them were not"
         if shortest := min(seconds for _, seconds in messages):
-            hint = f"publish from there on again: within {duration(shortest)} none of these is doubled"
+            hint = f"publish from there on again: within {format_duration(shortest)} none of these is doubled"
         these = f"these {len(messages)} were" if len(messages) > 1 else "this one was"
         raise Failure(
             f"{place}: whether {these} published is unknown: {error}",

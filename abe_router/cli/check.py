@@ -19,8 +19,9 @@ from abe_router.cli.options import (
     trust_writable_option,
 )
 from abe_router.cli.screen import say, show, show_json, wants_color
-from abe_router.diagnostic import Diagnostic, counted, render_all, render_github
+from abe_router.diagnostic import Diagnostic, render_all, render_github
 from abe_router.errors import ConfigError
+from abe_router.text import counted
 
 
 @as_command(

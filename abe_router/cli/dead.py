@@ -16,8 +16,8 @@ from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK, Failure
 from abe_router.cli.letters import PAGE, lines, read_letters, require_route, summary, values
 from abe_router.cli.options import json_option, option, reaching, route_argument
-from abe_router.cli.screen import ask, moment, say, show, show_json, show_table
-from abe_router.diagnostic import counted
+from abe_router.cli.screen import ask, say, show, show_json, show_table
+from abe_router.text import counted, format_time
 
 Route = tuple[str, str]
 
@@ -69,7 +69,7 @@ def list_(route: Route | None, routes: Path, backend: str | None, prefix: str | 
                     row["key"],
                     _brief(row),
                     str(row["attempts"]),
-                    moment(row["last_failed_at"]),
+                    format_time(row["last_failed_at"]),
                 )
                 for row in rows
             ],

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from abe_router.backend import Finding, Name
+from abe_router.backend import HealthResult, SubscriptionName
 from abe_router.cli.access import read_table_if_any
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import backend_option, json_option, prefix_option, routes_argument
 from abe_router.cli.screen import say, show, show_json, wants_color
 from abe_router.diagnostic import Severity, render_counts, render_headline, render_hint
-from abe_router.route import RouteTable
+from abe_router.routing.table import RouteTable
 
 #: What is shown first: the worst.
 _ORDER = list(Severity)
@@ -52,18 +52,18 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
 
 
 async def _examine(
-    table: RouteTable, prefix: str | None, served: Collection[Name] | None
-) -> tuple[str, Sequence[Finding]]:
+    table: RouteTable, prefix: str | None, served: Collection[SubscriptionName] | None
+) -> tuple[str, Sequence[HealthResult]]:
     from abe_router.backends import make_backend
 
     backend = make_backend(table.backend, prefix=table.prefix if prefix is None else prefix)
     try:
-        return backend.url, await backend.examine(served)
+        return backend.url, await backend.check_health(served)
     finally:
         await backend.close()
 
 
-def _rendered(finding: Finding, *, color: bool) -> str:
+def _rendered(finding: HealthResult, *, color: bool) -> str:
     lines = [render_headline(finding.severity, finding.code, finding.message, color=color)]
     if finding.meaning:
         lines.append(f"  {finding.meaning}")

@@ -11,7 +11,7 @@ from abe_router.cli.failure import OK, Failure
 from abe_router.cli.letters import require_route
 from abe_router.cli.options import option, reaching, route_argument
 from abe_router.cli.screen import ask, say
-from abe_router.route import RouteTable
+from abe_router.routing.table import RouteTable
 
 
 @as_command(

@@ -15,12 +15,12 @@ from abe_router.cli.fate import Fate, fate
 from abe_router.cli.options import config_option, headers_option, json_option, option
 from abe_router.cli.payload import read_payload
 from abe_router.cli.screen import say, show, show_json
-from abe_router.deduplication import Deduplication
 from abe_router.errors import PublishError, Violation
-from abe_router.log import duration, printable
-from abe_router.message import Message, decode
-from abe_router.pattern import check_key, matches
-from abe_router.publish import prepare
+from abe_router.messages.dedupe import Deduplication
+from abe_router.messages.message import Message, decode
+from abe_router.messages.pattern import check_key, matches
+from abe_router.runtime.publish import prepare
+from abe_router.text import format_duration, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class KnownAgain:
     seconds: float
 
     def __str__(self) -> str:
-        kept = f"with it, nothing more is published for {duration(self.seconds)}"
+        kept = f"with it, nothing more is published for {format_duration(self.seconds)}"
         return f"id {self.id}: {kept if self.seconds else 'not remembered'}"
 
 
@@ -79,12 +79,12 @@ def command(
     known_again: KnownAgain | None = None
     try:
         message = prepare(table, key, body, headers=headers, allow_unrouted=allow_unrouted)
-        known_again = _known_again(table.terms(key).deduplication, message)
+        known_again = _known_again(table.contract(key).deduplication, message)
     except PublishError as error:
         refusal = error
     verdicts = [
         Verdict(contract.pattern, contract.schema.name, contract.schema.violations(value))
-        for contract in table.contracts
+        for contract in table.bindings
         if matches(contract.pattern, key)
     ]
     fates = [fate(route, key, value) for route in table.routes]
@@ -122,7 +122,7 @@ def _lines(verdicts: Sequence[Verdict], fates: Sequence[Fate]) -> Iterator[str]:
         for measure in one.how:
             yield f"  {measure}"
         if len(one.attempts) > 1:
-            later = ", ".join(duration(seconds) for seconds in one.attempts[1:])
+            later = ", ".join(format_duration(seconds) for seconds in one.attempts[1:])
             yield f"  tried again at the latest after {later}"
         for failure, end in one.ends.items():
             yield f"  if {failure}: {end}"

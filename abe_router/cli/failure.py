@@ -11,9 +11,9 @@ import traceback
 import click
 
 from abe_router.cli.screen import say, wants_color
-from abe_router.diagnostic import Severity, counted, render_all
+from abe_router.diagnostic import Severity, render_all
 from abe_router.errors import AbeRouterError, BackendError, BackendUnavailable, ConfigError, PayloadInvalid
-from abe_router.log import masked, printable
+from abe_router.text import counted, mask_credentials, printable
 
 #: The numbers from 64 on are those of BSD's sysexits.h.
 OK, FINDINGS, USAGE, UNAVAILABLE, BUG, CONFIG = 0, 1, 2, 69, 70, 78
@@ -89,7 +89,7 @@ def _bug(error: Exception) -> int:
 
 
 def _say(message: str, hint: str, code: int) -> int:
-    say(f"error: {printable(masked(message))}")
+    say(f"error: {printable(mask_credentials(message))}")
     if hint:
         say(f"hint: {printable(hint)}")
     return code

@@ -8,10 +8,9 @@ from itertools import accumulate
 from typing import Any
 
 from abe_router.cli.routes import batch_text
-from abe_router.config.rate_text import format_rate
-from abe_router.log import duration
-from abe_router.pattern import matches
-from abe_router.route import Route
+from abe_router.messages.pattern import matches
+from abe_router.routing.route import Route
+from abe_router.text import format_duration, format_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def fate(route: Route, key: str, payload: Any) -> Fate:
     why = ["the route is paused"] if route.paused else []
     if invalid is not None:
         broken = (
-            c.schema for c in route.contracts if matches(c.pattern, key) and not c.schema.is_valid(payload)
+            c.schema for c in route.bindings if matches(c.pattern, key) and not c.schema.is_valid(payload)
         )
         why += [f"breaks {schema.name}: {invalid}, should it get here" for schema in dict.fromkeys(broken)]
     if route.when is not None:
@@ -64,7 +63,7 @@ def fate(route: Route, key: str, payload: Any) -> Fate:
         attempts=tuple(accumulate(delays, initial=0.0)),
         ends={
             "the handler raises": last,
-            f"it runs over {duration(route.timeout)}": last,
+            f"it runs over {format_duration(route.timeout)}": last,
             "it raises Reject": f"{grave} at once",
             "it kills the worker": f"{grave} after delivery {route.delivery_limit}",
         },

@@ -29,7 +29,7 @@ def command(folder: Path) -> int:
     """
     import msgspec
 
-    from abe_router.config import json_schema
+    from abe_router.config.language.editor import json_schema
 
     contents = {name: files("abe_router.cli").joinpath("starter", name).read_bytes() for name in _STARTER}
     contents["routes.schema.json"] = msgspec.json.format(msgspec.json.encode(json_schema())) + b"\n"

@@ -10,10 +10,9 @@ import msgspec
 
 from abe_router.backend import Backend, DeadLetter
 from abe_router.cli.failure import Failure
-from abe_router.cli.screen import moment
 from abe_router.errors import PayloadMalformed
-from abe_router.log import printable
-from abe_router.message import decode
+from abe_router.messages.message import decode
+from abe_router.text import format_time, printable
 
 #: Dead letters read or moved in one call to the backend.
 PAGE = 500
@@ -64,7 +63,7 @@ def values(letter: DeadLetter) -> dict[str, Any]:
         "pointer": letter.reason.pointer,
         "keyword": letter.reason.keyword,
         "traceback": letter.reason.traceback,
-        "table": letter.table,
+        "revision": letter.revision,
         "published_at": message.published_at,
         "headers": message.headers,
         "payload": msgspec.Raw(body) if _is_json(body) else body.decode(errors="backslashreplace"),
@@ -80,13 +79,13 @@ def lines(letter: DeadLetter) -> Iterator[str]:
         "route": letter.route,
         "message": message.id,
         "key": message.key,
-        "published": moment(message.published_at),
+        "published": format_time(message.published_at),
         "reason": f"{reason.kind}{place}: {reason.error}: {reason.message}",
         "attempts": str(letter.attempts),
         "deliveries": str(letter.deliveries),
-        "first failed": moment(letter.first_failed_at),
-        "last failed": moment(letter.last_failed_at),
-        "table": letter.table,
+        "first failed": format_time(letter.first_failed_at),
+        "last failed": format_time(letter.last_failed_at),
+        "revision": letter.revision,
         **{f"header {name}": value for name, value in message.headers.items()},
     }
     for name, value in facts.items():

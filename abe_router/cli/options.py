@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from abe_router.pattern import is_group, is_pattern
+from abe_router.messages.pattern import is_group, is_pattern
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -65,7 +65,7 @@ headers_option = option(
 
 def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if value == "auto":
-        from abe_router.supervisor import cores
+        from abe_router.process.cores import cores
 
         return cores()
     if not value.isdecimal() or int(value) < 1:

@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from abe_router.errors import PayloadMalformed
-from abe_router.message import MAX_BYTES
+from abe_router.messages.message import MAX_BYTES
 
 #: Longest line of an NDJSON file, in bytes: the largest payload, with room for its key, headers and id.
 MAX_LINE = 2 * MAX_BYTES

@@ -10,19 +10,18 @@ from typing import Any
 
 import click
 
-from abe_router.backends import redact
 from abe_router.cli.access import read_table
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK
 from abe_router.cli.options import json_option
 from abe_router.cli.routes import batch_text, start_text
 from abe_router.cli.screen import show_json, show_table
-from abe_router.config.rate_text import format_rate
-from abe_router.emit import Emit
-from abe_router.log import duration
-from abe_router.retry import RetryPolicy
-from abe_router.route import Batch, Route, RouteTable
+from abe_router.routing.emit import Emit
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Batch, Route
+from abe_router.routing.table import RouteTable
 from abe_router.schema import Schema
+from abe_router.text import format_duration, format_rate, redact_url
 
 _DURATIONS = {"timeout", "lease", "drain", "retry.initial", "retry.max"}
 
@@ -91,14 +90,14 @@ def changes(old: Route, new: Route) -> Iterator[Change]:
                     name = f"retry.{part.name}"
                     yield Change(name, _text(name, a), _text(name, b))
         else:
-            name = "schema" if field.name == "contracts" else field.name
+            name = "schema" if field.name == "bindings" else field.name
             yield Change(name, _text(name, was), _text(name, now))
 
 
 def _process_changes(old: RouteTable, new: RouteTable) -> Iterator[Change]:
     """Yield what only a restart of the worker brings into force."""
     if old.backend != new.backend:
-        yield Change("backend", redact(old.backend), redact(new.backend))
+        yield Change("backend", redact_url(old.backend), redact_url(new.backend))
     if old.prefix != new.prefix:
         yield Change("prefix", repr(old.prefix), repr(new.prefix))
 
@@ -122,7 +121,7 @@ def _text(name: str, value: Any) -> str:
         case "emit", Emit():
             return value.key
         case _, float() | int() if name in _DURATIONS and not math.isinf(value):
-            return duration(value)
+            return format_duration(value)
         case _, None:
             return "default" if name == "max_deliveries" else "none"
         case _, bool():

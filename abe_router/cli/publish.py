@@ -13,20 +13,14 @@ from abe_router.cli.access import reach, read_table
 from abe_router.cli.bulk import publish_lines
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK, UNAVAILABLE, Failure
-from abe_router.cli.options import (
-    backend_option,
-    config_option,
-    headers_option,
-    json_option,
-    option,
-)
+from abe_router.cli.options import backend_option, config_option, headers_option, json_option, option
 from abe_router.cli.payload import read_payload
 from abe_router.cli.screen import say, show, show_json
 from abe_router.errors import BackendUnavailable
-from abe_router.log import duration, printable
-from abe_router.message import Message
-from abe_router.publish import append, prepare, window
-from abe_router.route import RouteTable
+from abe_router.messages.message import Message
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import append, prepare, window
+from abe_router.text import format_duration, printable
 
 
 @as_command(
@@ -86,7 +80,7 @@ def command(
         show_json({"id": message.id, "key": message.key, "duplicate": is_duplicate})
         return OK
     if is_duplicate:
-        say(f"duplicate: a message of this id was published less than {duration(seconds)} ago")
+        say(f"duplicate: a message of this id was published less than {format_duration(seconds)} ago")
     show(printable(message.id))
     return OK
 
@@ -98,7 +92,11 @@ async def _append(table: RouteTable, message: Message, seconds: float) -> bool:
             return bool(await append(backend, [(message, seconds)]))
         except BackendUnavailable as error:
             again = f"publish it again with --id {message.id} to be sure; "
-            arrives = f"within {duration(seconds)} it arrives once" if seconds else "it may then arrive twice"
+            arrives = (
+                f"within {format_duration(seconds)} it arrives once"
+                if seconds
+                else "it may then arrive twice"
+            )
             raise Failure(
                 f"{error}; whether message {message.id} was published is unknown",
                 hint=again + arrives,

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from abe_router.cli.examples import ExampledCommand
 from abe_router.cli.failure import BROKEN_PIPE, OK, end
-from abe_router.log import PlainFormatter, start_logging
+from abe_router.observe.logs import PlainFormatter, start_logging
 
 #: Every command and its one line of help; the command is `command` in the module of that name here.
 COMMANDS = {

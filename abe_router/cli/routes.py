@@ -11,13 +11,12 @@ from abe_router.cli.access import read_table
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import OK
 from abe_router.cli.options import json_option, routes_argument
-from abe_router.cli.screen import moment, show_json, show_table
-from abe_router.config.duration import format_duration
-from abe_router.config.rate_text import format_rate
-from abe_router.deduplication import Deduplication
-from abe_router.log import duration
-from abe_router.pattern import matches
-from abe_router.route import Batch, Route, RouteTable
+from abe_router.cli.screen import show_json, show_table
+from abe_router.messages.dedupe import Deduplication
+from abe_router.messages.pattern import matches
+from abe_router.routing.route import Batch, Route
+from abe_router.routing.table import RouteTable
+from abe_router.text import format_duration, format_rate, format_time
 
 #: More schemas than these are counted in the table, not named.
 MOST_SCHEMAS = 3
@@ -66,7 +65,7 @@ def route_values(route: Route) -> dict[str, Any]:
         "key": route.key,
         "group": route.group,
         "handler": route.handler.path,
-        "schemas": [contract.schema.name for contract in route.contracts],
+        "schemas": [contract.schema.name for contract in route.bindings],
         "when": route.when.document if route.when else None,
         "concurrency": route.concurrency,
         "timeout": route.timeout,
@@ -99,18 +98,18 @@ def start_text(start: float) -> str:
     """Return where a group begins, as the routes file writes it."""
     if start == 0:
         return "earliest"
-    return "latest" if math.isinf(start) else moment(start)
+    return "latest" if math.isinf(start) else format_time(start)
 
 
 def batch_text(batch: Batch) -> str:
     """Return how messages are brought together."""
-    return f"up to {batch.size:,} in {duration(batch.wait)}"
+    return f"up to {batch.size:,} in {format_duration(batch.wait)}"
 
 
 def _policies(table: RouteTable, route: Route) -> Iterator[str]:
     retry = route.retry
     yield f"{retry.attempts} attempts" if retry.attempts > 1 else "no retry"
-    yield f"timeout {duration(route.timeout)}"
+    yield f"timeout {format_duration(route.timeout)}"
     if route.when:
         yield "when"
     if route.on_invalid != "dead_letter":
@@ -142,12 +141,12 @@ def _key_policies(table: RouteTable, key: str) -> Iterator[str]:
 
 
 def _schemas(route: Route) -> str:
-    names = list(dict.fromkeys(contract.schema.name for contract in route.contracts))
+    names = list(dict.fromkeys(contract.schema.name for contract in route.bindings))
     return ", ".join(names) if len(names) <= MOST_SCHEMAS else f"{len(names)} schemas"
 
 
 def _key_schemas(table: RouteTable, key: str) -> str:
-    return ", ".join(dict.fromkeys(c.schema.name for c in table.contracts if matches(c.pattern, key)))
+    return ", ".join(dict.fromkeys(c.schema.name for c in table.bindings if matches(c.pattern, key)))
 
 
 def _unconsumed(table: RouteTable) -> list[str]:

@@ -19,7 +19,7 @@ def command() -> int:
     The first line of the routes file names it:
     # yaml-language-server: $schema=./routes.schema.json
     """
-    from abe_router.config import json_schema
+    from abe_router.config.language.editor import json_schema
 
     show_json(json_schema())
     return OK

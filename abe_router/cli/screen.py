@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import click
 
-from abe_router.log import printable
+from abe_router.text import printable
 
 #: Columns of a table that no terminal limits, as in a file or a pipe.
 _UNLIMITED = 10_000
@@ -78,8 +77,3 @@ def show_table(
 def ask(question: str) -> bool:
     """Ask for a yes on the terminal; where nobody is there to ask, that is a no."""
     return sys.stdin.isatty() and click.confirm(question, err=True)
-
-
-def moment(seconds: float) -> str:
-    """Return a time, given in seconds since the epoch, as UTC to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

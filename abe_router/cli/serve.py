@@ -25,7 +25,7 @@ from abe_router.cli.options import (
 )
 from abe_router.cli.screen import wants_color
 from abe_router.errors import ConfigError
-from abe_router.log import JSONFormatter, TextFormatter, log_listener, start_logging
+from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, start_logging
 
 _log = logging.getLogger("abe_router")
 
@@ -97,16 +97,16 @@ def command(
     start_logging(sys.stderr, level, text if as_text else json)
     require_backend(backend)
     if as_worker is None and (workers > 1 or reload_handlers):
-        from abe_router.supervisor import Supervisor
+        from abe_router.process.supervisor import Supervisor
 
         command = partial(_worker_command, given, caches=not reload_handlers)
         supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers)
         return asyncio.run(supervisor.run())
-    from abe_router.lifeline import PASSED_UP, Lifeline
+    from abe_router.process.channel import PASSED_UP, Lifeline
 
     lifeline = Lifeline(*as_worker) if as_worker else None
-    from abe_router.app import App
-    from abe_router.config import Loader
+    from abe_router.config.building.loader import Loader
+    from abe_router.process.worker import App
 
     loader = Loader(routes, allow_handlers=allow_handlers, backend=backend, trust_writable=trust_writable)
     try:

@@ -12,16 +12,14 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import SubscriptionStatus
-from abe_router.backends import redact
 from abe_router.cli.access import reach, read_table_if_any
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import json_option, option, reaching
 from abe_router.cli.screen import say, show, show_json, show_table
-from abe_router.diagnostic import counted
-from abe_router.log import duration, printable
-from abe_router.presence import Worker, decode_worker
-from abe_router.route import RouteTable
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.heartbeat import Worker, decode_worker
+from abe_router.text import counted, format_duration, printable, redact_url
 
 _COUNTS = ("ready", "in_flight", "delayed", "dead")
 
@@ -74,7 +72,7 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
     standings = _standings(table, counts)
     if json:
         workers = {name: _decoded(state) for name, state in announced.items()}
-        values = {"backend": redact(table.backend), "table": table.digest, "routes": standings}
+        values = {"backend": redact_url(table.backend), "revision": table.revision, "routes": standings}
         show_json({**values, "workers": workers})
         return OK
     rows = [
@@ -144,15 +142,17 @@ def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
     now = time.time()
     rows = []
     for worker in workers.values():
-        digest = worker.table[:12] + (" (not this file's)" if table.digest not in ("", worker.table) else "")
+        revision = worker.revision[:12]
+        if table.revision not in ("", worker.revision):
+            revision += " (not this file's)"
         connected = sum(seat.connected for seat in worker.routes.values())
-        up = duration(max(0, round(now - worker.started_at)))
+        up = format_duration(max(0, round(now - worker.started_at)))
         in_hand = sum(seat.in_hand for seat in worker.routes.values())
         place = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
         rows.append(
-            (place, up, digest, f"{connected} of {len(worker.routes)}", f"{in_hand:,}", _reload(worker))
+            (place, up, revision, f"{connected} of {len(worker.routes)}", f"{in_hand:,}", _reload(worker))
         )
-    show_table(("worker", "up", "table", "connected", "in hand", "last reload"), rows, right={"in hand"})
+    show_table(("worker", "up", "revision", "connected", "in hand", "last reload"), rows, right={"in hand"})
     for worker in workers.values():
         if worker.rejected:
             show(f"\n{printable(worker.host)}:{worker.pid} rejected the last edit and runs on as before:")

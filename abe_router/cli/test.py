@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from abe_router.case import Case
 from abe_router.cli.access import read_table
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK, Failure
@@ -25,9 +24,9 @@ from abe_router.cli.options import (
     trust_writable_option,
 )
 from abe_router.cli.screen import say, show, show_json, wants_color
-from abe_router.diagnostic import counted
-from abe_router.log import duration, printable
-from abe_router.route import RouteTable
+from abe_router.routing.case import Case
+from abe_router.routing.table import RouteTable
+from abe_router.text import counted, format_duration, printable
 
 
 @as_command(
@@ -97,13 +96,13 @@ def command(
     if json:
         show_json(found)
     counts = [f"{len(cases) - failed} passed"] + [f"{failed} failed"] * bool(failed)
-    say(f"{', '.join(counts)} in {duration(time.perf_counter() - began)}")
+    say(f"{', '.join(counts)} in {format_duration(time.perf_counter() - began)}")
     return FINDINGS if failed else OK
 
 
 def _run(table: RouteTable, case: Case, path: Path, patience: float) -> dict[str, Any]:
     """Run a case; return how it ended, as plain JSON values."""
-    from abe_router.testing.case import run_case
+    from abe_router.testing.cases import run_case
 
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
@@ -129,7 +128,7 @@ def _show(values: dict[str, Any]) -> None:
     green, red, reset = ("\033[32m", "\033[1;31m", "\033[0m") if wants_color(sys.stdout) else ("", "", "")
     name, path = printable(values["name"]), values["path"]
     if values["passed"]:
-        show(f"{green}ok{reset}    {name}  ({duration(values['seconds'])})")
+        show(f"{green}ok{reset}    {name}  ({format_duration(values['seconds'])})")
         return
     show(f"{red}FAIL{reset}  {name}  ({path}:{values['line']}:{values['column']})")
     for failure in values["failures"]:

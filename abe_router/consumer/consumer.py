@@ -10,18 +10,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from abe_router.attempt import Attempts, Verdict
 from abe_router.backend import RELEASED, Backend, Delivery, Features, Subscription
-from abe_router.consumer.crew import Crew
-from abe_router.consumer.leases import Leases
-from abe_router.consumer.lookahead import MAX_FETCH, Lookahead
-from abe_router.consumer.ordered import OrderedSubscription
-from abe_router.consumer.pause import FIRST_PAUSE, Pause, Silence, wait
+from abe_router.backoff import Backoff, LogThrottle, wait_for_event
+from abe_router.consumer.attempt import Attempts
+from abe_router.consumer.disposition import Verdict
+from abe_router.consumer.lease_keeper import Leases
+from abe_router.consumer.ordering import OrderedSubscription
+from abe_router.consumer.pool import Crew
+from abe_router.consumer.prefetch import MAX_FETCH, Lookahead
 from abe_router.consumer.settler import LAST_WORDS, Settler
 from abe_router.errors import BackendError
-from abe_router.event import BackendBack, BackendLost, ConsumerStarted, ConsumerStopped, Events
-from abe_router.route import Route
+from abe_router.observe.events import BackendBack, BackendLost, ConsumerStarted, ConsumerStopped, Events
+from abe_router.routing.route import Route
 
+#: Wait after a fetch on a closed handle, in seconds.
+_CLOSED_PAUSE = 0.1
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -38,17 +41,17 @@ FETCH_WAIT = 5.0
 class Consumer:
     """Runs one route until it is stopped.
 
-    `run` is called once. `table` is the hash of the route table; `threads` runs sync handlers.
+    `run` is called once. `revision` is that of the route table; `threads` runs sync handlers.
     """
 
     def __init__(
-        self, route: Route, backend: Backend, events: Events, *, table: str, threads: Executor
+        self, route: Route, backend: Backend, events: Events, *, revision: str, threads: Executor
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
         self._attempts = Attempts(
             _feasible(route, backend.features),
-            table=table,
+            revision=revision,
             threads=threads,
             tell_handled=events.wants_handled,
         )
@@ -191,8 +194,8 @@ class Consumer:
             deliveries = await self._persist(partial(subscription.fetch, limit, FETCH_WAIT))
             ahead.fetched(loop.time(), full=deliveries is not None and len(deliveries) == limit)
             if not deliveries:
-                if loop.time() - asked < FIRST_PAUSE:  # its handle was closed, and does not wait any more
-                    await wait(self._stop, FIRST_PAUSE)
+                if loop.time() - asked < _CLOSED_PAUSE:  # its handle was closed, and does not wait any more
+                    await wait_for_event(self._stop, _CLOSED_PAUSE)
                 continue
             if not self._busy.is_set():
                 leases.forget()
@@ -213,7 +216,7 @@ class Consumer:
         self._paced = list(deliveries)
         while self._paced and not self._stop.is_set():
             permits = await self._persist(
-                partial(self._backend.permit, route.name, route.rate or 0.0, len(self._paced))
+                partial(self._backend.take_tokens, route.name, route.rate or 0.0, len(self._paced))
             )
             if permits is None:
                 return
@@ -221,7 +224,7 @@ class Consumer:
             crew.add(self._paced[:granted])
             del self._paced[:granted]
             if not granted:
-                await wait(self._stop, seconds)
+                await wait_for_event(self._stop, seconds)
 
     async def _watch(self, crew: Crew, leases: Leases) -> None:
         """End handlers whose time is up and keep the leases, as long as there is anything in hand."""
@@ -239,7 +242,7 @@ class Consumer:
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what `call` returns, trying again after backend errors until stopped; None then."""
-        pause, silence, lost_at = Pause(), Silence(), 0.0
+        backoff, throttle, lost_at = Backoff(), LogThrottle(), 0.0
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             try:
@@ -248,10 +251,10 @@ class Consumer:
                 lost_at = lost_at or loop.time()
                 self._connected = False
                 self.started.set()
-                delay = pause.next()
-                if silence.over(loop.time() - lost_at):
+                delay = backoff.next()
+                if throttle.is_due(loop.time() - lost_at):
                     self._events.emit(BackendLost(self.route.name, str(error), delay))
-                await wait(self._stop, delay)
+                await wait_for_event(self._stop, delay)
                 continue
             if not self._connected:
                 self._connected = True

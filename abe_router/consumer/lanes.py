@@ -11,8 +11,8 @@ from math import inf
 
 from abe_router.backend import Delivery
 from abe_router.errors import PayloadMalformed
-from abe_router.message import Message, decode
-from abe_router.pointer import find
+from abe_router.messages.message import Message, decode
+from abe_router.messages.pointer import find
 
 
 class Lanes:

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from abe_router.attempt import Verdict
 from abe_router.backend import Acked, Delivery, Outcome, Subscription
-from abe_router.consumer.leases import Leases
-from abe_router.consumer.pause import Pause, Silence
+from abe_router.backoff import Backoff, LogThrottle
+from abe_router.consumer.disposition import Verdict
+from abe_router.consumer.lease_keeper import Leases
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.event import Event, Events, LeaseLost
-from abe_router.route import Route
+from abe_router.observe.events import Event, Events, LeaseLost
+from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Settler:
     ) -> Sequence[Delivery]:
         """Return what was refused; try again while the backend is away, as long as the leases can last."""
         clock = asyncio.get_running_loop().time
-        pause, silence, began = Pause(), Silence(), clock()
+        backoff, throttle, began = Backoff(), LogThrottle(), clock()
         refused: list[Delivery] = []
         left, at_once = batch, True
         while True:
@@ -124,9 +124,9 @@ class Settler:
                 if clock() > (began + LAST_WORDS if self._finishing else leased):
                     _log.error("%s: %d settlements given up: %s", self._route.name, len(left), error)
                     return [*refused, *(delivery for delivery, _ in left)]
-                if lasted > UNTOLD and silence.over(lasted):
+                if lasted > UNTOLD and throttle.is_due(lasted):
                     _log.warning("%s: %d outcomes not kept yet: %s", self._route.name, len(left), error)
-                await asyncio.sleep(pause.next())
+                await asyncio.sleep(backoff.next())
             except Exception as error:  # noqa: BLE001  whatever it is, it is the fault of one of them
                 settled = error.settled if isinstance(error, BackendError) else ()
                 left, at_once = _without(left, settled), False

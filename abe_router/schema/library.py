@@ -15,9 +15,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import msgspec
 
 from abe_router.errors import PayloadMalformed, SchemaFault
-from abe_router.message import decode
+from abe_router.files.source import Source
+from abe_router.messages.message import decode
 from abe_router.schema.repetition import find_repetition
-from abe_router.source import Source
 
 #: Most files of a folder that are looked into, for a name or an `$id`.
 MAX_FILES = 10_000

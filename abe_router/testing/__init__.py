@@ -1,6 +1,6 @@
 """What tests need: a router in memory, a recording backend, a throw-away Redis, and a suite for providers.
 
-`abe_router.testing.conformance` is the suite. The fixtures of `abe_router.testing.fixtures` are there in
+`abe_router.conformance` is the suite. The fixtures of `abe_router.testing.fixtures` are there in
 every run of pytest where this package is installed.
 """
 

@@ -16,7 +16,7 @@ from abe_router.testing.fixtures import (
 __all__ = ["abe_recording_backend", "abe_redis_server", "abe_redis_url", "abe_test_router"]
 
 # So that a failing assertion of the suite shows its values, like one of a test's own module.
-pytest.register_assert_rewrite("abe_router.testing.conformance")
+pytest.register_assert_rewrite("abe_router.conformance")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,4 +39,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the suite, where a URL was given and no tests were named."""
     if config.getoption("--abe-backend") and config.args_source is not pytest.Config.ArgsSource.ARGS:
-        config.args = [str(Path(__file__).with_name("by_url.py"))]
+        config.args = [str(Path(__file__).parent.parent / "conformance" / "by_url.py")]

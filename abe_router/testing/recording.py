@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.message import Message
-from abe_router.pattern import matches
+from abe_router.messages.message import Message
+from abe_router.messages.pattern import matches
 
 
 class RecordingBackend(MemoryBackend):

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from abe_router.backend import DeadLetter
-from abe_router.config import Loader
-from abe_router.event import Event, Events
-from abe_router.handler import THREADS, Handler, handler_from
-from abe_router.message import Message
-from abe_router.publish import publish
-from abe_router.retry import GiveUp, RetryPolicy, TryAgain
-from abe_router.route import Batch, Route, RouteTable
-from abe_router.router import Router
+from abe_router.config.building.loader import Loader
+from abe_router.messages.message import Message
+from abe_router.observe.events import Event, Events
+from abe_router.routing.handler import THREADS, Handler, handler_from
+from abe_router.routing.retry import GiveUp, RetryPolicy, TryAgain
+from abe_router.routing.route import Batch, Route
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import publish
+from abe_router.runtime.reconciler import Reconciler
+from abe_router.runtime.threads import Threads
 from abe_router.testing.recording import RecordingBackend
-from abe_router.threads import Threads
 
 #: How long a batch waits for more messages at most, in seconds.
 LONGEST_WAIT = 0.05
@@ -77,12 +78,12 @@ class TestRouter:
         #: Everything that happened so far, in order.
         self.events: list[Event] = []
         self._news = asyncio.Event()
-        self._router = Router(self.backend, Events([((Event,), self._note)]))
+        self._router = Reconciler(self.backend, Events([((Event,), self._note)]))
 
     async def publish(
         self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> Message:
-        """Publish as a program would; raise what `Router.publish` raises."""
+        """Publish as a program would; raise what `Reconciler.publish` raises."""
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id)
 
     async def quiet(self, seconds: float = 10.0) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
-from abe_router.event import Events
-from abe_router.handler import handler_from
-from abe_router.message import encode
-from abe_router.publish import prepare, publish
-from abe_router.route import Contract, Route, RouteTable
-from abe_router.router import Router
+from abe_router.messages.message import encode
+from abe_router.observe.events import Events
+from abe_router.routing.handler import handler_from
+from abe_router.routing.route import Route, SchemaBinding
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import prepare, publish
+from abe_router.runtime.reconciler import Reconciler
 from abe_router.schema import SchemaFolder
 from bench.contenders import role
 from bench.spec import GROUP, Spec
@@ -75,23 +76,21 @@ def routes_file(spec: Spec, handlers: dict[str, str] | None = None) -> Path:
 
 def _table(spec: Spec, *, routed: bool = False) -> RouteTable:
     schema = SchemaFolder(spec.path).inline(spec.payloads.schema, "payload.json")
-    contracts = tuple(Contract(key, schema) for key in spec.keys)
+    bindings = tuple(SchemaBinding(key, schema) for key in spec.keys)
     routes: tuple[Route, ...] = ()
     if routed:
         from bench.handler import COROUTINES
 
         handler = handler_from(COROUTINES[spec.handling])
-        routes = tuple(
-            Route(c.pattern, GROUP, handler, (c,), concurrency=spec.concurrency) for c in contracts
-        )
-    return RouteTable(routes=routes, keys=spec.keys, contracts=contracts, backend=spec.url)
+        routes = tuple(Route(c.pattern, GROUP, handler, (c,), concurrency=spec.concurrency) for c in bindings)
+    return RouteTable(routes=routes, keys=spec.keys, bindings=bindings, backend=spec.url)
 
 
 async def _work_alone(spec: Spec) -> None:
     table, backend = _table(spec, routed=True), make_backend(spec.url)
     publisher = AbePublisher(table, backend)
     await role.fill(publisher, spec)
-    await Router(backend, Events()).apply(table)
+    await Reconciler(backend, Events()).apply(table)
     if spec.rate:
         await asyncio.sleep(0.1)  # the first message stops everything until the gate is open
         await role.pace(publisher, spec)

@@ -41,8 +41,8 @@ class Editor:
         """Write a file that all must follow, and wait until they do."""
         edited_at, limit = time.time(), FOLLOWED * busyness() + self._stage.longest_block
         await self._replace(scene.text)
-        digest = (await self._stage.ask("status"))["table"]
-        while any(table != digest for _, table in self._last_reloads()):
+        revision = (await self._stage.ask("status"))["revision"]
+        while any(found != revision for _, found in self._last_reloads()):
             if time.time() > edited_at + limit:
                 self._stage.complaints.append(f"the last edit is not in force after {limit:g} s")
                 return

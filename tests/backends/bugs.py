@@ -11,7 +11,7 @@ from math import inf
 
 import msgspec
 
-from abe_router.backend import ACKED, Delayed, Died, Released, Subscription
+from abe_router.backend import ACKED, Dead, Delayed, Released, Subscription
 from abe_router.backends.memory import MemoryBackend
 
 
@@ -160,13 +160,13 @@ class WritesTheLetterAndThenAcks(Handle):
     async def settle(self, settlements):
         refused = []
         for delivery, outcome in settlements:
-            if isinstance(outcome, Died):
+            if isinstance(outcome, Dead):
                 entry, claim = delivery.receipt
                 if entry.claim != claim:
                     refused.append(delivery)
                     continue
                 id = str(next(self.entries._letters))
-                self.entries._dead[id] = (msgspec.structs.replace(outcome.letter, id=id), entry)
+                self.entries._dead[id] = (msgspec.structs.replace(outcome.dead_letter, id=id), entry)
                 await asyncio.sleep(0)
                 outcome = ACKED
             refused += await super().settle([(delivery, outcome)])
@@ -177,13 +177,13 @@ class AcksAndThenWritesTheLetter(Handle):
     async def settle(self, settlements):
         refused = []
         for delivery, outcome in settlements:
-            first = ACKED if isinstance(outcome, Died) else outcome
+            first = ACKED if isinstance(outcome, Dead) else outcome
             lost = await super().settle([(delivery, first)])
             refused += lost
-            if isinstance(outcome, Died) and not lost:
+            if isinstance(outcome, Dead) and not lost:
                 await asyncio.sleep(0)
                 id = str(next(self.entries._letters))
-                letter = msgspec.structs.replace(outcome.letter, id=id)
+                letter = msgspec.structs.replace(outcome.dead_letter, id=id)
                 self.entries._dead[id] = (letter, delivery.receipt[0])
         return refused
 

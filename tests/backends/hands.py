@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from abe_router.backend import ACKED, DeadLetter, Delivery, Died, Reason, Subscription
+from abe_router.backend import ACKED, Dead, DeadLetter, Delivery, Reason, Subscription
 
 
 def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
@@ -13,10 +13,10 @@ def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
     return [delivery.message.body for delivery in deliveries]
 
 
-def died(delivery: Delivery) -> Died:
+def died(delivery: Delivery) -> Dead:
     """Return the outcome of one that failed for good."""
     message, reason = delivery.message, Reason("failed", "ValueError", "no stock")
-    return Died(DeadLetter(f"{message.key}/billing", message, reason, 1, delivery.deliveries, 1.0, 2.0))
+    return Dead(DeadLetter(f"{message.key}/billing", message, reason, 1, delivery.deliveries, 1.0, 2.0))
 
 
 async def take(handle: Subscription, count: int) -> list[Delivery]:

@@ -14,19 +14,9 @@ from typing import Any, ClassVar
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from abe_router.backend import (
-    ACKED,
-    RELEASED,
-    Acked,
-    DeadLetter,
-    Delayed,
-    Delivery,
-    Died,
-    Reason,
-    retention,
-)
-from abe_router.message import Message
-from abe_router.pattern import matches
+from abe_router.backend import ACKED, RELEASED, Acked, Dead, DeadLetter, Delayed, Delivery, Reason, retention
+from abe_router.messages.message import Message
+from abe_router.messages.pattern import matches
 
 from .known import Handle, Known, Logged
 from .world import World
@@ -220,7 +210,7 @@ class Machine(RuleBasedStateMachine):
             "ack": lambda delivery: ACKED,
             "emit": lambda delivery: Acked(tuple(outputs[delivery])),
             "delay": lambda delivery: Delayed(delay),
-            "die": lambda delivery: Died(letter(delivery)),
+            "die": lambda delivery: Dead(letter(delivery)),
             "release": lambda delivery: RELEASED,
         }
         refused = self.run(handle.real.settle([(delivery, outcomes[how](delivery)) for delivery in chosen]))

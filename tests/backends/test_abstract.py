@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from abe_router.backend import RELEASED, Acked
-from abe_router.backends import load_backend, make_backend
+from abe_router.backends import make_backend
 from abe_router.backends.abstract import AbstractBackend
+from abe_router.compat.load import load_backend
 from abe_router.consumer import Consumer
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.event import DeadLettered, Event, Events, Handled
-from abe_router.handler import handler_from
-from abe_router.message import new_message
-from abe_router.route import Route, RouteTable
-from abe_router.router import Router
+from abe_router.messages.message import new_message
+from abe_router.observe.events import DeadLettered, Event, Events, Handled
+from abe_router.routing.handler import handler_from
+from abe_router.routing.route import Route
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.reconciler import Reconciler
 
 
 class Queue:
@@ -51,7 +53,7 @@ async def backend(queue):
 
 
 async def test_an_examination_says_plainly_what_such_a_provider_cannot_do(backend):
-    found = {finding.code: finding for finding in await backend.examine()}
+    found = {finding.code: finding for finding in await backend.check_health()}
     assert {"D101", "D103", "D104", "D105", "D106"} <= set(found)
     assert all(finding.severity == "error" for finding in found.values())
     assert "handed out at most once" in found["D104"].meaning
@@ -214,7 +216,7 @@ async def test_a_failed_message_is_given_up_at_its_first_attempt_and_not_said_to
 
     route = Route("a", "g", handler_from(fail))
     with ThreadPoolExecutor() as threads:
-        consumer = Consumer(route, backend, Events([((Event,), listen)]), table="", threads=threads)
+        consumer = Consumer(route, backend, Events([((Event,), listen)]), revision="", threads=threads)
         running = asyncio.create_task(consumer.run())
         await backend.publish("a", {})
         await done.wait()
@@ -234,7 +236,7 @@ async def test_a_whole_table_runs_on_such_a_provider(acme):
 
         return handler_from(handler, name)
 
-    router = Router(backend, Events([((Handled,), events.put_nowait)]))
+    router = Reconciler(backend, Events([((Handled,), events.put_nowait)]))
     routes = (
         Route("orders.*", "billing", note("m:orders")),
         Route("payments.*", "billing", note("m:payments")),
@@ -252,8 +254,8 @@ async def test_a_whole_table_runs_on_such_a_provider(acme):
 
 
 async def test_a_rate_is_kept_within_the_process(backend):
-    assert (await backend.permit("a/g", 1.0, 5)).granted == 1
-    assert (await backend.permit("a/g", 1.0, 5)).granted == 0
+    assert (await backend.take_tokens("a/g", 1.0, 5)).granted == 1
+    assert (await backend.take_tokens("a/g", 1.0, 5)).granted == 0
 
 
 async def test_what_a_handler_emits_is_published(backend):

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from abe_router.loop import AsyncLoopConsumer
+from abe_router.compat.consumer import AsyncLoopConsumer
 
 
 async def consume_in_a_loop(backend):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.testing.conformance import BackendConformance
+from abe_router.conformance import BackendConformance
 
 
 class TestMemory(BackendConformance):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abe_router.conformance import BackendConformance
 from abe_router.testing import RecordingBackend
-from abe_router.testing.conformance import BackendConformance
 
 
 class TestRecording(BackendConformance):

@@ -11,7 +11,7 @@ from abe_router.backend import payloads
 from abe_router.backends import make_backend
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendUnavailable
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 
 @pytest.fixture

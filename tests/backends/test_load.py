@@ -6,10 +6,10 @@ import warnings
 
 import pytest
 
-from abe_router.backends import choose, load_backend, make_backend, providers
+from abe_router.backends import make_backend, providers
 from abe_router.backends.abstract import AbstractBackend
-from abe_router.backends.load import _log_once
 from abe_router.backends.memory import MemoryBackend
+from abe_router.compat.load import _log_once, choose, load_backend
 from abe_router.errors import BackendError, UnknownProvider
 
 OURS = {"memory", "sqlite", "redis", "rediss", "unix"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
 
 CALLS = st.lists(
     st.tuples(

@@ -25,7 +25,7 @@ def test_a_url_is_all_it_takes(tmp_path):
 def test_a_provider_that_fails_is_told_the_values(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         "from abe_router.backends.memory import MemoryBackend\n"
-        "from abe_router.testing.conformance import BackendConformance\n"
+        "from abe_router.conformance import BackendConformance\n"
         "class Mine(MemoryBackend):\n"
         "    async def purge(self, pattern, group, ids):\n"
         "        return 7\n"
@@ -48,7 +48,7 @@ def test_the_plugin_imports_next_to_nothing():
     heavy = [
         "abe_router.backend",
         "abe_router.backends",
-        "abe_router.testing.conformance",
+        "abe_router.conformance",
         "redis",
         "pydantic",
     ]

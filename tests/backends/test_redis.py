@@ -17,7 +17,7 @@ from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.address import Address
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
 
 from .hands import ack, bodies, died, take
 
@@ -116,7 +116,7 @@ class TestWayIn:
             assert not await backend.purge(KEY, GROUP, [letter.id])
             await backend.announce("me", b"here", 10.0)
             assert await backend.announcements() == {"me": b"here"}
-            assert (await backend.permit("me", 10.0, 1)).granted == 1
+            assert (await backend.take_tokens("me", 10.0, 1)).granted == 1
             assert await backend.trim({}) == 2
             assert await backend.drop("#", GROUP)
             (status,) = await backend.status()

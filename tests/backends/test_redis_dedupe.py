@@ -9,7 +9,7 @@ import pytest
 from abe_router.backend import Acked
 from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendError, PayloadUnencodable
-from abe_router.message import Message, new_message
+from abe_router.messages.message import Message, new_message
 from abe_router.testing import RedisServer
 
 KEY = "orders.created"

@@ -52,7 +52,7 @@ async def backend(redis_server, prefix):
 async def examined(url, *, prefix="", served=None):
     backend = RedisBackend.from_url(url, prefix=prefix)
     found = {}
-    for finding in await backend.examine(served):
+    for finding in await backend.check_health(served):
         found.setdefault(finding.code, finding)
     await backend.close()
     return found

@@ -8,7 +8,7 @@ import pytest
 
 from abe_router.backends.redis.scripts import ADOPT
 from abe_router.errors import BackendUnavailable
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
 
 from .hands import bodies, take
 

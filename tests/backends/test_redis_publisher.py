@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from abe_router.errors import BackendError, PayloadUnencodable
-from abe_router.message import Message, new_message
+from abe_router.messages.message import Message, new_message
 
 from .hands import bodies, take
 

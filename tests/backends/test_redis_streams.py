@@ -12,7 +12,7 @@ import pytest
 from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends.redis import RedisBackend, discovery, sweep
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
 
 from .hands import ack, bodies, died, take
 

@@ -11,7 +11,7 @@ from abe_router.backend import ACKED
 from abe_router.backends.redis import session
 from abe_router.backends.redis.window import Window
 from abe_router.errors import BackendUnavailable
-from abe_router.message import new_message
+from abe_router.messages.message import new_message
 
 KEYS = [f"orders.n{n}" for n in range(5)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from abe_router.testing.conformance import BackendConformance
+from abe_router.conformance import BackendConformance
 
 from . import bugs, dedupe_bugs, order_bugs
 

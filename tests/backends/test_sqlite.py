@@ -16,7 +16,7 @@ from abe_router.backends import make_backend
 from abe_router.backends.sqlite import SQLiteBackend, checkpoint, database, file
 from abe_router.backends.sqlite.operation import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
-from abe_router.message import Message, new_message
+from abe_router.messages.message import Message, new_message
 
 from .hands import bodies
 

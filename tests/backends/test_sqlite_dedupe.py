@@ -11,7 +11,7 @@ import pytest
 
 from abe_router.backends.sqlite import SQLiteBackend, ids
 from abe_router.errors import PayloadUnencodable
-from abe_router.message import Message, new_message
+from abe_router.messages.message import Message, new_message
 
 KEY = "orders.created"
 

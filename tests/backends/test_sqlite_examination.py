@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.backend import Finding
+from abe_router.backend import HealthResult
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.backends.sqlite import examination as examinations
 from abe_router.backends.sqlite.examination import Examination, version
@@ -31,7 +31,7 @@ async def path(tmp_path: Path) -> Path:
 
 def examined(path, *, served=None, synchronous="full", **rest):
     found = Examination(path, "", synchronous, served, **rest).run()
-    assert all(isinstance(finding, Finding) for finding in found)
+    assert all(isinstance(finding, HealthResult) for finding in found)
     return {finding.code: finding for finding in found}
 
 
@@ -62,7 +62,7 @@ async def test_a_file_that_is_in_use_is_read_beside_its_users(tmp_path):
     async with SQLiteBackend(tmp_path / "queue.db") as backend:
         await backend.subscribe(KEY, GROUP)
         await backend.publish(KEY, 1)
-        found = {f.code: f for f in await backend.examine({(KEY, "other")})}
+        found = {f.code: f for f in await backend.check_health({(KEY, "other")})}
         assert "`orders.created/billing` holds 1 message" in found["D110"].message
         await backend.publish(KEY, 2)
 
@@ -156,7 +156,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_disk_that_is_nearly_full_is_told(small):
     async with SQLiteBackend(small / "queue.db") as backend:
-        found = {finding.code: finding for finding in await backend.examine()}
+        found = {finding.code: finding for finding in await backend.check_health()}
     assert " MiB are left on the disk" in found["D206"].message
     assert found["D203"].severity == "warning"
 
@@ -202,7 +202,7 @@ async def test_a_log_that_a_long_reader_keeps_is_told(path, monkeypatch):
     reader.execute("SELECT * FROM messages").fetchone()
     async with SQLiteBackend(path) as backend:
         await backend.publish(KEY, "x" * 200_000)
-        assert "D209" in {finding.code for finding in await backend.examine()}
+        assert "D209" in {finding.code for finding in await backend.check_health()}
     reader.close()
 
 

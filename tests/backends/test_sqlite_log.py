@@ -11,8 +11,8 @@ import pytest
 
 from abe_router.backend import ACKED
 from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, trim
-from abe_router.message import Message, new_message
-from abe_router.pattern import matches
+from abe_router.messages.message import Message, new_message
+from abe_router.messages.pattern import matches
 
 from .hands import bodies
 

@@ -59,7 +59,16 @@ async def start():
 
 
 def worker(path, lease, limit):
-    return ("-m", "abe_router.testing.worker", f"sqlite:///{path}", "", KEY, GROUP, str(lease), str(limit))
+    return (
+        "-m",
+        "abe_router.conformance.worker",
+        f"sqlite:///{path}",
+        "",
+        KEY,
+        GROUP,
+        str(lease),
+        str(limit),
+    )
 
 
 async def test_each_message_goes_to_one_process_of_a_group(path, backend, start):

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from abe_router.backend import Backend, DeadLetter, Died, Reason
+from abe_router.backend import Backend, Dead, DeadLetter, Reason
 from abe_router.backends import make_backend
 from abe_router.cli.root import run as run_command
-from abe_router.message import encode, new_message
+from abe_router.messages.message import encode, new_message
 
 ROUTES = """\
 backend: sqlite:///shop.db
@@ -135,7 +135,7 @@ def bury(*payloads: Any, route: str = "orders.created/billing") -> None:
         while left:
             deliveries = await subscription.fetch(500, 5)
             letters = [
-                Died(DeadLetter(route, d.message, reason, 1, d.deliveries, 1e9, 1.1e9)) for d in deliveries
+                Dead(DeadLetter(route, d.message, reason, 1, d.deliveries, 1e9, 1.1e9)) for d in deliveries
             ]
             await subscription.settle(list(zip(deliveries, letters, strict=True)))
             left -= len(deliveries)

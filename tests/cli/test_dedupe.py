@@ -10,7 +10,7 @@ import pytest
 
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.errors import BackendUnavailable
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 from .conftest import ROUTES, Run, published
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from abe_router.cli.fate import mismatch
-from abe_router.config.model import Entry, Options
-from abe_router.pattern import matches
+from abe_router.config.language.model import Entry, Options
+from abe_router.messages.pattern import matches
 
 from .conftest import ROUTES, Run
 
@@ -258,7 +258,7 @@ def test_a_file_that_may_not_be_read_is_a_fault_with_its_code(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("os.access", lambda *_, **__: False)
-    monkeypatch.setattr("abe_router.config.loader.Source.read", refuse)
+    monkeypatch.setattr("abe_router.config.building.loader.Source.read", refuse)
     done = run("check")
     assert done.code == 78
     assert done.out.startswith("error[R001]: the file cannot be read: permission denied\n")

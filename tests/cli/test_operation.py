@@ -33,7 +33,7 @@ def test_status_shows_what_workers_announce(run: Run) -> None:
         "host": "host\x1b[2J",
         "pid": 7,
         "started_at": 0.0,
-        "table": "abcdef",
+        "revision": "abcdef",
         "routes": {BILLING: {"in_hand": 3, "connected": False}},
         "receipt": {"number": 2, "added": ["a/b"], "removed": [], "changed": [], "kept": 4, "seconds": 0.01},
         "rejected": [fault],
@@ -60,7 +60,7 @@ def test_the_probe_asks_for_workers_of_this_host_that_are_connected(run: Run) ->
             "host": host,
             "pid": number,
             "started_at": 0.0,
-            "table": "",
+            "revision": "",
             "number": number,
             "routes": seat,
         }
@@ -149,7 +149,7 @@ def test_dead_show_has_payload_headers_and_traceback(run: Run) -> None:
 def test_a_payload_that_is_not_json_is_shown_as_text(run: Run) -> None:
     from abe_router.backend import DeadLetter, Reason
     from abe_router.cli.letters import lines, values
-    from abe_router.message import Message
+    from abe_router.messages.message import Message
 
     reason = Reason("malformed", "PayloadMalformed", "payload is not JSON")
     letter = DeadLetter(BILLING, Message("1", "orders.created", b"{\xff\x1b"), reason, 1, 1, 0.0, 0.0, id="1")

@@ -13,7 +13,7 @@ import pytest
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.cli.payload import MAX_LINE, read_lines
 from abe_router.errors import BackendUnavailable
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 from .conftest import Run, on_backend, published
 

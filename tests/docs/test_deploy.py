@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from abe_router.cli.root import root
-from abe_router.route import Route
+from abe_router.routing.route import Route
 
 from .blocks import blocks
 

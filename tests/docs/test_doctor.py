@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from abe_router.backend import Symptom
+from abe_router.backend import HealthCheck
 
 from .transcript import follow
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 
 
 def test_the_page_has_every_code_in_order_and_no_other() -> None:
-    assert re.findall(r"^### (D\d{3}): ", PAGE.read_text(), re.MULTILINE) == sorted(Symptom)
+    assert re.findall(r"^### (D\d{3}): ", PAGE.read_text(), re.MULTILINE) == sorted(HealthCheck)
 
 
 def test_each_code_is_told_with_how_to_mend_it() -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from abe_router.backend import Features
-from abe_router.testing.conformance import BackendConformance
+from abe_router.conformance import BackendConformance
 
 from .transcript import follow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.config import Loader
+from abe_router.config.building.loader import Loader
 
 from .blocks import blocks
 from .transcript import follow

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.event import Event, Events
-from abe_router.handler import handler_from
-from abe_router.retry import RetryPolicy
-from abe_router.route import Route, RouteTable
-from abe_router.router import Router
+from abe_router.observe.events import Event, Events
+from abe_router.routing.handler import handler_from
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Route
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.reconciler import Reconciler
 
 #: No wait between attempts, so that a test takes no longer than its work.
 AT_ONCE = RetryPolicy(attempts=3, initial=0.0, jitter=False)
@@ -49,10 +50,10 @@ class Running:
     def __init__(self) -> None:
         self.backend = MemoryBackend()
         self.log = Log()
-        self.router = Router(self.backend, Events([((Event,), self.log)]))
+        self.router = Reconciler(self.backend, Events([((Event,), self.log)]))
 
     async def route(self, *routes: Route) -> Any:
-        return await self.router.apply(RouteTable(routes=routes, digest=str(hash(routes))))
+        return await self.router.apply(RouteTable(routes=routes, revision=str(hash(routes))))
 
     async def publish(self, key: str, *payloads: Any) -> None:
         for payload in payloads:

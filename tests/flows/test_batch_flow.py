@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from abe_router.errors import Reject, Retry
-from abe_router.event import DeadLettered, Handled, Retried
-from abe_router.message import Message
-from abe_router.route import Batch
+from abe_router.messages.message import Message
+from abe_router.observe.events import DeadLettered, Handled, Retried
+from abe_router.routing.route import Batch
 
 from .conftest import make_route, within
 

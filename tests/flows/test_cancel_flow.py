@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from abe_router.event import ConsumerStarted, DeadLettered, Handled
-from abe_router.retry import RetryPolicy
+from abe_router.observe.events import ConsumerStarted, DeadLettered, Handled
+from abe_router.routing.retry import RetryPolicy
 
 from .conftest import make_route
 

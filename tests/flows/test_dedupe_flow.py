@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from abe_router import Duplicate, Router
-from abe_router.deduplication import Deduplication
-from abe_router.emit import CAUSE, Emit
-from abe_router.event import DeadLettered, Handled
-from abe_router.retry import RetryPolicy
-from abe_router.terms import Terms
+from abe_router.messages.dedupe import Deduplication
+from abe_router.observe.events import DeadLettered, Handled
+from abe_router.routing.contract import MessageContract
+from abe_router.routing.emit import CAUSE, Emit
+from abe_router.routing.retry import RetryPolicy
 
 from .conftest import make_route
 
@@ -84,7 +84,7 @@ async def test_what_two_causes_make_of_one_order_is_emitted_once(running):
     async def price(payload):
         return {"order_id": 7, "total": payload}
 
-    emit = Emit("orders.priced", Terms(deduplication=Deduplication(600.0, "/order_id")))
+    emit = Emit("orders.priced", MessageContract(deduplication=Deduplication(600.0, "/order_id")))
     await running.route(make_route(price, emit=emit, concurrency=1))
     first = await running.backend.publish("orders.created", 1)
     await running.publish("orders.created", 2)
@@ -100,7 +100,7 @@ async def test_an_answer_without_its_id_is_the_handlers_failure(running):
     async def price(payload):
         return {"total": 2}
 
-    emit = Emit("orders.priced", Terms(deduplication=Deduplication(600.0, "/order_id")))
+    emit = Emit("orders.priced", MessageContract(deduplication=Deduplication(600.0, "/order_id")))
     await running.route(make_route(price, emit=emit, retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1)
     (died,) = await running.log.wait_for(DeadLettered)

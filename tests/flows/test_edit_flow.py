@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from abe_router.event import ConsumerStarted, ConsumerStopped, Handled
+from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Handled
 
 from .conftest import make_route, within
 

@@ -6,12 +6,12 @@ from datetime import datetime, tzinfo
 
 import pytest
 
-from abe_router.emit import CAUSE, HOPS, MAX_HOPS, Emit
-from abe_router.event import DeadLettered, Handled
-from abe_router.retry import RetryPolicy
-from abe_router.route import Batch
+from abe_router.observe.events import DeadLettered, Handled
+from abe_router.routing.contract import MessageContract
+from abe_router.routing.emit import CAUSE, HOPS, MAX_HOPS, Emit
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Batch
 from abe_router.schema import SchemaFolder
-from abe_router.terms import Terms
 
 from .conftest import make_route
 
@@ -53,7 +53,9 @@ async def test_an_answer_that_breaks_the_schema_is_the_handlers_failure(running,
         return "twelve"
 
     await running.route(
-        make_route(price, emit=Emit("orders.priced", Terms((number,))), retry=RetryPolicy(attempts=1))
+        make_route(
+            price, emit=Emit("orders.priced", MessageContract((number,))), retry=RetryPolicy(attempts=1)
+        )
     )
     await running.publish("orders.created", 1)
 

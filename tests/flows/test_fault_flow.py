@@ -9,11 +9,20 @@ import pytest
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer import consumer
-from abe_router.emit import Emit
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.event import ConsumerStarted, DeadLettered, Event, Events, Handled, LeaseLost, Retried
-from abe_router.route import Batch, RouteTable
-from abe_router.router import Router
+from abe_router.observe.events import (
+    ConsumerStarted,
+    DeadLettered,
+    Event,
+    Events,
+    Handled,
+    LeaseLost,
+    Retried,
+)
+from abe_router.routing.emit import Emit
+from abe_router.routing.route import Batch
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.reconciler import Reconciler
 
 from .conftest import Log, make_route
 
@@ -50,7 +59,7 @@ async def handle_one(backend, *, until, lease=30.0):
         calls.append(payload)
 
     log = Log()
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     await router.apply(RouteTable(routes=(make_route(charge, lease=lease),)))
     await backend.publish("orders.created", 7)
     await log.wait_for(until)
@@ -94,7 +103,7 @@ async def test_no_more_is_begun_than_can_be_held_while_outcomes_are_refused(monk
         calls.append((backend.tries, payload))
 
     log = Log()
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     await router.apply(RouteTable(routes=(make_route(charge, concurrency=5),)))
     for number in range(100):
         await backend.publish("orders.created", number)
@@ -137,7 +146,7 @@ async def test_an_output_that_can_never_be_kept_is_a_failure_of_its_message_and_
 
     for number in range(50):
         await backend.publish("orders.created", number)
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     await router.apply(RouteTable(routes=(make_route(charge, emit=Emit("receipts")),)))
     await log.wait_for(Handled, 49)
     (died,) = await log.wait_for(DeadLettered)
@@ -155,7 +164,7 @@ async def test_what_a_settle_that_failed_had_carried_out_before_is_handled_and_n
 
     for number in range(5):
         await backend.publish("orders.created", number)
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     await router.apply(RouteTable(routes=(make_route(charge),)))
     (consumer,) = router.consumers.values()
     settle = consumer._subscription.settle
@@ -183,7 +192,7 @@ async def test_an_ack_that_can_never_be_kept_is_given_up_and_holds_up_no_other(c
 
     for number in range(50):
         await backend.publish("orders.created", number)
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     await router.apply(RouteTable(routes=(make_route(charge),)))
     await log.wait_for(Handled, 49)
     await log.wait_for(LeaseLost)
@@ -199,7 +208,7 @@ async def test_a_batch_that_waited_beyond_its_leases_is_not_begun_before_they_ar
     async def charge(payloads):
         happened.append("handled")
 
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     await router.apply(RouteTable(routes=(make_route(charge, lease=0.3, batch=Batch(10, 0.2)),)))
     (consumer,) = router.consumers.values()
     extend = consumer._subscription.extend

@@ -8,9 +8,9 @@ from typing import Any
 
 from abe_router.backend import ACKED, Delivery
 from abe_router.backends.memory.backend import MemorySubscription
-from abe_router.consumer.leases import Leases
-from abe_router.event import Events, LeaseLost
-from abe_router.message import new_message
+from abe_router.consumer.lease_keeper import Leases
+from abe_router.messages.message import new_message
+from abe_router.observe.events import Events, LeaseLost
 
 from .conftest import make_route
 

@@ -9,16 +9,9 @@ from datetime import timedelta
 import pytest
 
 from abe_router.errors import Reject, Retry
-from abe_router.event import (
-    ConsumerStopped,
-    DeadLettered,
-    Handled,
-    LeaseLost,
-    Retried,
-    Skipped,
-)
-from abe_router.message import Message
-from abe_router.retry import RetryPolicy
+from abe_router.messages.message import Message
+from abe_router.observe.events import ConsumerStopped, DeadLettered, Handled, LeaseLost, Retried, Skipped
+from abe_router.routing.retry import RetryPolicy
 
 from .conftest import make_route, within
 

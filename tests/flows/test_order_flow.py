@@ -8,10 +8,10 @@ from functools import partial
 
 from abe_router.backend import ACKED
 from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
-from abe_router.consumer.ordered import OrderedSubscription
+from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.errors import BackendUnavailable, Reject, Retry
-from abe_router.event import DeadLettered, Handled, LeaseLost, Retried
-from abe_router.retry import RetryPolicy
+from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
+from abe_router.routing.retry import RetryPolicy
 
 from .conftest import Running, make_route, within
 

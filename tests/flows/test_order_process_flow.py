@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from abe_router.backends import make_backend
-from abe_router.message import encode, new_message
+from abe_router.messages.message import encode, new_message
 from abe_router.testing import RedisServer
 
 HANDLERS = """

@@ -6,9 +6,9 @@ import asyncio
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendUnavailable
-from abe_router.event import BackendBack, BackendLost, Event, Events
-from abe_router.route import RouteTable
-from abe_router.router import Router
+from abe_router.observe.events import BackendBack, BackendLost, Event, Events
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.reconciler import Reconciler
 
 from .conftest import Log, make_route
 
@@ -32,7 +32,7 @@ async def test_each_route_tells_of_an_outage_once_however_often_it_tries():
         """Take it."""
 
     backend, log = Away(), Log()
-    router = Router(backend, Events([((Event,), log)]))
+    router = Reconciler(backend, Events([((Event,), log)]))
     routes = tuple(make_route(charge, key=f"orders.k{n}") for n in range(5))
     await router.apply(RouteTable(routes=routes))
     async with asyncio.timeout(5):

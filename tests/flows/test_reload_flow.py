@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.config import Loader
-from abe_router.event import Event, Events, Reloaded, ReloadRejected, RestartNeeded
-from abe_router.reload import Reloader
-from abe_router.router import Router
+from abe_router.config.building.loader import Loader
+from abe_router.edits.reload import Reloader
+from abe_router.observe.events import Event, Events, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.runtime.reconciler import Reconciler
 
 from .conftest import Running
 
@@ -44,7 +44,7 @@ class Edited(Running):
         super().__init__()
         self.path = folder / "routes.yaml"
         self.events = Events([((Event,), self.log)])
-        self.router = Router(self.backend, self.events)
+        self.router = Reconciler(self.backend, self.events)
         self.loader = Loader(self.path)
         self.reloader = Reloader(self.loader, self.router, self.events)
 

@@ -21,12 +21,12 @@ from redis.asyncio import Redis
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.errors import Reject
-from abe_router.event import DeadLettered, Event, Events, Handled
-from abe_router.housekeeping import Housekeeping
-from abe_router.message import Message, new_message
-from abe_router.retry import RetryPolicy
-from abe_router.route import RouteTable
-from abe_router.router import Router
+from abe_router.messages.message import Message, new_message
+from abe_router.observe.events import DeadLettered, Event, Events, Handled
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.reconciler import Reconciler
+from abe_router.runtime.retention import RetentionLoop
 from abe_router.testing import RedisServer
 
 from .conftest import make_route
@@ -52,8 +52,8 @@ class Soak:
     def __init__(self, backend: Backend, place: Path | Redis) -> None:
         self.backend, self._place = backend, place
         self._ended, self._news = 0, asyncio.Event()
-        self.router = Router(backend, Events([((Handled, DeadLettered), self._hear)]))
-        self.router._housekeeping = Housekeeping(backend, first=0.0, every=0.05)
+        self.router = Reconciler(backend, Events([((Handled, DeadLettered), self._hear)]))
+        self.router._housekeeping = RetentionLoop(backend, first=0.0, every=0.05)
         self._failed: set[str] = set()
 
     def _hear(self, _: Event) -> None:
@@ -73,7 +73,7 @@ class Soak:
             self.handle(payload, message)
 
         routes = (make_route(handle, **options), make_route(handle, "visits.#", "counter", **options))
-        await self.router.apply(RouteTable(routes=routes, digest="1"))
+        await self.router.apply(RouteTable(routes=routes, revision="1"))
 
     async def work(self, messages: list[Message]) -> None:
         """Publish, and wait until all came to an end."""

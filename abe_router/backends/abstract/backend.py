@@ -14,21 +14,21 @@ from abe_router.backend import (
     DEFAULT_GROUP,
     Acked,
     Backend,
+    Dead,
     DeadLetter,
     Delayed,
     Delivery,
-    Died,
     Features,
     Outcome,
     Released,
     Subscription,
     SubscriptionStatus,
 )
+from abe_router.backend.rate import TokenGrant, grant
 from abe_router.backends.abstract.envelope import wrap
 from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
 from abe_router.errors import BackendError
-from abe_router.message import Message
-from abe_router.rate import Permits, permit
+from abe_router.messages.message import Message
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class AbstractSubscription(Subscription):
         released = [delivery.message for delivery, outcome in settlements if isinstance(outcome, Released)]
         self._queue.extendleft(reversed(released))
         for delivery, outcome in settlements:
-            if isinstance(outcome, Delayed | Died):
+            if isinstance(outcome, Delayed | Dead):
                 self._lose(delivery, LIMITS)
             elif isinstance(outcome, Acked) and outcome.outputs:
                 try:
@@ -213,6 +213,6 @@ class AbstractBackend(Backend):
     async def announcements(self) -> Mapping[str, bytes]:
         return {}
 
-    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
-        permits, self._used_until[name] = permit(self._used_until.get(name, 0.0), monotonic(), rate, wanted)
-        return permits
+    async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
+        tokens, self._used_until[name] = grant(self._used_until.get(name, 0.0), monotonic(), rate, wanted)
+        return tokens

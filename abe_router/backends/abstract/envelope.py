@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from abe_router.message import Message, encode, new_id
+from abe_router.messages.message import Message, encode, new_id
 
 #: The member of a payload that holds what is not payload.
 MEMBER = "_abe_router"

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from abe_router.backends.abstract.envelope import unwrap
 from abe_router.errors import BackendUnavailable, PayloadUnencodable
-from abe_router.message import Message
-from abe_router.pattern import is_wild, matches
+from abe_router.messages.message import Message
+from abe_router.messages.pattern import is_wild, matches
 
 _log = logging.getLogger(__name__)
 

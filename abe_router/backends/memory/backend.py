@@ -17,14 +17,14 @@ from abe_router.backend import (
     Subscription,
     SubscriptionStatus,
 )
+from abe_router.backend.rate import TokenGrant, grant
 from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
 from abe_router.backends.memory.group import Clock, Group
 from abe_router.backends.memory.ids import Ids
 from abe_router.backends.memory.log import Log
 from abe_router.backends.memory.subscription import MemorySubscription
-from abe_router.message import Message
-from abe_router.pattern import matches
-from abe_router.rate import Permits, permit
+from abe_router.messages.message import Message
+from abe_router.messages.pattern import matches
 
 #: Routing keys whose groups are remembered.
 KEYS = 10_000
@@ -172,6 +172,6 @@ class MemoryBackend(Backend):
             self._by_key[key] = groups
         return groups
 
-    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
-        permits, self._used_until[name] = permit(self._used_until.get(name, 0.0), self._clock(), rate, wanted)
-        return permits
+    async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
+        tokens, self._used_until[name] = grant(self._used_until.get(name, 0.0), self._clock(), rate, wanted)
+        return tokens

@@ -14,10 +14,10 @@ import msgspec
 
 from abe_router.backend import (
     Acked,
+    Dead,
     DeadLetter,
     Delayed,
     Delivery,
-    Died,
     Outcome,
     Subscription,
     SubscriptionStatus,
@@ -174,9 +174,9 @@ class Group:
             self._failed(entry, outcome.seconds)
             heapq.heappush(self._delayed, (entry.due, entry.seq, entry))
             self.wake()
-        elif isinstance(outcome, Died):
+        elif isinstance(outcome, Dead):
             number = str(next(self._letters))
-            self._dead[number] = (msgspec.structs.replace(outcome.letter, id=number), entry)
+            self._dead[number] = (msgspec.structs.replace(outcome.dead_letter, id=number), entry)
             self._log.settled(entry.kept)
         else:
             entry.deliveries -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 
 class Ids:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
 from abe_router.backend import RETAIN_TTL
-from abe_router.message import Message
-from abe_router.pattern import matches
+from abe_router.messages.message import Message
+from abe_router.messages.pattern import matches
 
 #: Settled messages kept for groups that come later when nobody trims.
 HISTORY = 10_000

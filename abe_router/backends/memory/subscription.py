@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from abe_router.backend import Acked, Delivery, Outcome, Subscription
 from abe_router.backends.memory.group import Entry, Group, set_off
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 
 class MemorySubscription(Subscription):

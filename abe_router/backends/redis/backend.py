@@ -12,11 +12,12 @@ from abe_router.backend import (
     Backend,
     DeadLetter,
     ExclusiveSubscription,
-    Finding,
-    Name,
+    HealthResult,
     Subscription,
+    SubscriptionName,
     SubscriptionStatus,
 )
+from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.census import Census
 from abe_router.backends.redis.examination import Examination
@@ -27,8 +28,7 @@ from abe_router.backends.redis.scripts import DROP
 from abe_router.backends.redis.session import Session
 from abe_router.backends.redis.subscription import RedisSubscription
 from abe_router.backends.redis.trim import trim
-from abe_router.message import Message
-from abe_router.rate import Permits
+from abe_router.messages.message import Message
 
 _TRUE = ("1", "true", "yes", "on")
 
@@ -143,11 +143,13 @@ class RedisBackend(Backend):
         session = await self._opened()
         return await session.registry.announcements()
 
-    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
+    async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         session = await self._opened()
-        return await session.registry.permit(name, rate, wanted)
+        return await session.registry.take_tokens(name, rate, wanted)
 
-    async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:
+    async def check_health(
+        self, served: Collection[SubscriptionName] | None = None
+    ) -> Sequence[HealthResult]:
         return await Examination(self._address, self._names, served).run()
 
     async def _append(self, messages: Sequence[Message]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from abe_router.backend import Finding, Symptom
+from abe_router.backend import HealthCheck, HealthResult
 from abe_router.backends.redis.flaw import flaws
 from abe_router.backends.redis.server import Server
 from abe_router.diagnostic import Severity
@@ -16,7 +16,7 @@ _FULL = 0.9
 _APART, _SLOW = 2.0, 0.1
 
 
-def check(server: Server) -> Iterator[Finding]:
+def check(server: Server) -> Iterator[HealthResult]:
     """Yield what was found; what cannot be seen is passed over, but for saying so."""
     yield from _sight(server)
     if server.info:
@@ -28,18 +28,18 @@ def check(server: Server) -> Iterator[Finding]:
     yield from _time(server)
 
 
-def _sight(server: Server) -> Iterator[Finding]:
+def _sight(server: Server) -> Iterator[HealthResult]:
     if not server.info:
-        yield Finding(
-            Symptom.UNSEEN,
+        yield HealthResult(
+            HealthCheck.UNSEEN,
             _WARNING,
             "this user may not run INFO",
             "whether the server keeps what it accepts cannot be seen",
             "ask as another user, or allow it: ACL SETUSER USER +info",
         )
     if server.config is None:
-        yield Finding(
-            Symptom.UNSEEN,
+        yield HealthResult(
+            HealthCheck.UNSEEN,
             _INFO,
             "this user may not run CONFIG GET",
             "how often writes are synced, and to whom the port is open, cannot be seen",
@@ -47,26 +47,26 @@ def _sight(server: Server) -> Iterator[Finding]:
         )
 
 
-def _persistence(server: Server) -> Iterator[Finding]:
+def _persistence(server: Server) -> Iterator[HealthResult]:
     config, info = server.config or {}, server.info
     if info.get("aof_enabled") == "1":
-        yield Finding(Symptom.PERSISTENCE, _OK, "every write goes to the append-only file")
+        yield HealthResult(HealthCheck.PERSISTENCE, _OK, "every write goes to the append-only file")
         yield from _sync(config.get("appendfsync"))
         if info.get("aof_last_write_status", "ok") != "ok":
             yield _failing("the last write to the append-only file failed", _ERROR)
         if info.get("aof_last_bgrewrite_status", "ok") != "ok":
             yield _failing("the last rewrite of the append-only file failed, so it grows", _WARNING)
     elif config.get("save") == "":
-        yield Finding(
-            Symptom.PERSISTENCE,
+        yield HealthResult(
+            HealthCheck.PERSISTENCE,
             _ERROR,
             "the server writes nothing to its disk",
             "every message is lost when it stops",
             "CONFIG SET appendonly yes, and `appendonly yes` in redis.conf",
         )
     else:
-        yield Finding(
-            Symptom.SNAPSHOTS,
+        yield HealthResult(
+            HealthCheck.SNAPSHOTS,
             _ERROR,
             "the server writes snapshots alone, if any"
             if server.config is None
@@ -78,20 +78,20 @@ def _persistence(server: Server) -> Iterator[Finding]:
         yield _failing("the last snapshot failed", _ERROR)
 
 
-def _sync(policy: str | None) -> Iterator[Finding]:
+def _sync(policy: str | None) -> Iterator[HealthResult]:
     if policy == "always":
-        yield Finding(Symptom.SYNC, _OK, "each write is synced before it is answered")
+        yield HealthResult(HealthCheck.SYNC, _OK, "each write is synced before it is answered")
     elif policy == "everysec":
-        yield Finding(
-            Symptom.SYNC,
+        yield HealthResult(
+            HealthCheck.SYNC,
             _INFO,
             "writes are synced every second",
             "a loss of power may lose the last second; a crash of the server alone loses nothing",
             "CONFIG SET appendfsync always, if that second matters more than speed",
         )
     elif policy is not None:
-        yield Finding(
-            Symptom.SYNC,
+        yield HealthResult(
+            HealthCheck.SYNC,
             _WARNING,
             "writes are synced when the operating system pleases",
             "a loss of power may lose what was accepted in the last half minute",
@@ -99,9 +99,9 @@ def _sync(policy: str | None) -> Iterator[Finding]:
         )
 
 
-def _failing(message: str, severity: Severity) -> Finding:
-    return Finding(
-        Symptom.WRITES_FAIL,
+def _failing(message: str, severity: Severity) -> HealthResult:
+    return HealthResult(
+        HealthCheck.WRITES_FAIL,
         severity,
         message,
         "what is accepted now may not be there after a restart, or nothing is accepted at all",
@@ -109,16 +109,16 @@ def _failing(message: str, severity: Severity) -> Finding:
     )
 
 
-def _memory(server: Server) -> Iterator[Finding]:
+def _memory(server: Server) -> Iterator[HealthResult]:
     policy, limit = server.info.get("maxmemory_policy", "noeviction"), server.number("maxmemory")
     if policy == "noeviction":
-        yield Finding(Symptom.EVICTION, _OK, "the server evicts nothing")
+        yield HealthResult(HealthCheck.EVICTION, _OK, "the server evicts nothing")
     elif policy.startswith("volatile-"):
         # Of ours only the state of rates has a time to live.
-        yield Finding(Symptom.EVICTION, _OK, f"no message is evicted by `{policy}`")
+        yield HealthResult(HealthCheck.EVICTION, _OK, f"no message is evicted by `{policy}`")
     else:
-        yield Finding(
-            Symptom.EVICTION,
+        yield HealthResult(
+            HealthCheck.EVICTION,
             _ERROR if limit else _WARNING,
             f"the server evicts keys when its memory is full (`{policy}`)",
             "a stream that is evicted takes its messages along"
@@ -128,8 +128,8 @@ def _memory(server: Server) -> Iterator[Finding]:
     capacity = limit or server.number("total_system_memory")
     if capacity and server.number("used_memory") > _FULL * capacity:
         used = server.number("used_memory") / capacity
-        yield Finding(
-            Symptom.MEMORY,
+        yield HealthResult(
+            HealthCheck.MEMORY,
             _WARNING,
             f"{used:.0%} of the memory that the server may use is taken",
             "when it is full nothing can be published; with no limit the system may end the server",
@@ -137,11 +137,11 @@ def _memory(server: Server) -> Iterator[Finding]:
         )
 
 
-def _replication(server: Server) -> Iterator[Finding]:
+def _replication(server: Server) -> Iterator[HealthResult]:
     info = server.info
     if info.get("role") == "slave":
-        yield Finding(
-            Symptom.REPLICA,
+        yield HealthResult(
+            HealthCheck.REPLICA,
             _ERROR,
             "the server is a replica, which may only be read",
             "nothing can be published or handled here until it is promoted",
@@ -150,8 +150,8 @@ def _replication(server: Server) -> Iterator[Finding]:
         return
     replicas, least = server.number("connected_slaves"), (server.config or {}).get("min-replicas-to-write")
     if replicas and least == "0":
-        yield Finding(
-            Symptom.FAILOVER,
+        yield HealthResult(
+            HealthCheck.FAILOVER,
             _WARNING,
             f"the server has {replicas} replicas and does not wait for them",
             "a failover loses what they had not got yet, and brings acks back; more the further they lag",
@@ -159,7 +159,7 @@ def _replication(server: Server) -> Iterator[Finding]:
         )
 
 
-def _version(server: Server) -> Iterator[Finding]:
+def _version(server: Server) -> Iterator[HealthResult]:
     config = server.config or {}
     name = f"{'Valkey' if server.is_valkey else 'Redis'} {server.version}"
     found = list(
@@ -171,30 +171,30 @@ def _version(server: Server) -> Iterator[Finding]:
         )
     )
     if found:
-        yield Finding(
-            Symptom.SERVER_VERSION,
+        yield HealthResult(
+            HealthCheck.SERVER_VERSION,
             _WARNING,
             f"{name} is known for {', '.join(flaw.name for flaw in found)}",
             "; ".join(flaw.effect for flaw in found),
             "upgrade to the newest release of its branch, or of a later one",
         )
     else:
-        yield Finding(Symptom.SERVER_VERSION, _OK, f"{name} has no flaw that we know of")
+        yield HealthResult(HealthCheck.SERVER_VERSION, _OK, f"{name} has no flaw that we know of")
 
 
-def _access(server: Server) -> Iterator[Finding]:
+def _access(server: Server) -> Iterator[HealthResult]:
     tls = server.address.tls
     if tls is None and not server.is_local:
-        yield Finding(
-            Symptom.PLAIN_TEXT,
+        yield HealthResult(
+            HealthCheck.PLAIN_TEXT,
             _WARNING,
             f"what goes to `{server.address.host}` is not encrypted",
             "payloads and the password can be read and changed on the way",
             "rediss:// in the URL, and `tls-port` in redis.conf",
         )
     elif tls is not None and tls.cert_reqs != "required":
-        yield Finding(
-            Symptom.PLAIN_TEXT,
+        yield HealthResult(
+            HealthCheck.PLAIN_TEXT,
             _WARNING,
             "the certificate of the server is not looked at",
             "anyone on the way may pass for the server",
@@ -202,8 +202,8 @@ def _access(server: Server) -> Iterator[Finding]:
         )
     unprotected = server.binds_beyond_loopback and (server.config or {}).get("protected-mode") == "no"
     if not server.address.password and (unprotected or not server.is_local):
-        yield Finding(
-            Symptom.OPEN_TO_ALL,
+        yield HealthResult(
+            HealthCheck.OPEN_TO_ALL,
             _WARNING,
             "whoever reaches the port may do everything: there is no password",
             "messages can be read, forged and deleted, and often the machine can be taken over",
@@ -211,19 +211,19 @@ def _access(server: Server) -> Iterator[Finding]:
         )
 
 
-def _time(server: Server) -> Iterator[Finding]:
+def _time(server: Server) -> Iterator[HealthResult]:
     if abs(server.ahead) > _APART:
         which = "ahead of" if server.ahead > 0 else "behind"
-        yield Finding(
-            Symptom.CLOCK,
+        yield HealthResult(
+            HealthCheck.CLOCK,
             _WARNING,
             f"the server's clock is {abs(server.ahead):,.0f} s {which} ours",
             "leases and delays run by the server's: when it is set right they end early, or late, by as much",
             "run an NTP client on both machines",
         )
     if server.round_trip > _SLOW:
-        yield Finding(
-            Symptom.SLOW,
+        yield HealthResult(
+            HealthCheck.SLOW,
             _WARNING,
             f"a round trip takes {server.round_trip * 1000:,.0f} ms",
             "leases are renewed, and acks kept, that much later: short leases may be lost",

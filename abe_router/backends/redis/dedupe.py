@@ -14,16 +14,10 @@ import msgspec
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names
-from abe_router.backends.redis.publisher import (
-    BATCH,
-    BATCH_BYTES,
-    Publisher,
-    as_backend_error,
-    require_text,
-)
+from abe_router.backends.redis.publisher import BATCH, BATCH_BYTES, Publisher, as_backend_error, require_text
 from abe_router.backends.redis.scripts import APPEND_ONCE
 from abe_router.backends.redis.wire import Arg
-from abe_router.message import Message, new_id
+from abe_router.messages.message import Message, new_id
 
 #: Most ids that one call forgets beyond as many as it remembers.
 _FORGOTTEN = 250

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Delivery
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 Fields = Sequence[bytes]
 Entry = tuple[bytes, Fields]

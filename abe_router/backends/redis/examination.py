@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from abe_router.backend import Finding, Name, Symptom, left_behind, not_read
+from abe_router.backend import (
+    HealthCheck,
+    HealthResult,
+    SubscriptionName,
+    orphaned_subscriptions,
+    unread_keys,
+)
 from abe_router.backends.redis import rights
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.census import Census
@@ -18,12 +24,12 @@ from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.server import ask
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.pattern import matches
+from abe_router.messages.pattern import matches
 
 #: Streams asked for at a time, and pending entries counted of a group.
 _CHUNK, _PENDING = 50, 1000
-_UNSEEN = Finding(
-    Symptom.UNSEEN,
+_UNSEEN = HealthResult(
+    HealthCheck.UNSEEN,
     Severity.INFO,
     "this user may not run XINFO STREAM",
     "messages that others deleted before we had them cannot be seen",
@@ -34,14 +40,14 @@ _UNSEEN = Finding(
 class Examination:
     """Looks at a server; `served` are the subscriptions that somebody is to serve, if known."""
 
-    def __init__(self, address: Address, names: Names, served: Collection[Name] | None) -> None:
+    def __init__(self, address: Address, names: Names, served: Collection[SubscriptionName] | None) -> None:
         self._address, self._names, self._served = address, names, served
         self._line = Line(address, lost=lambda _: None)
         self._registry = Registry(self._line, names)
 
-    async def run(self) -> list[Finding]:
+    async def run(self) -> list[HealthResult]:
         """Return what was found; raise BackendUnavailable when the server cannot be reached."""
-        found: list[Finding] = []
+        found: list[HealthResult] = []
         try:
             await self._line.open()
             found += check(await ask(self._line, self._address))
@@ -56,30 +62,30 @@ class Examination:
             await self._line.close()
         return found
 
-    def _refusal(self, error: BackendError) -> Finding:
+    def _refusal(self, error: BackendError) -> HealthResult:
         denied = isinstance(error, ServerError) and error.code == "NOPERM"
-        return Finding(
-            Symptom.REFUSED,
+        return HealthResult(
+            HealthCheck.REFUSED,
             Severity.ERROR,
             str(error),
             "nothing can be published or handled until that is mended",
             f"ACL SETUSER USER {' '.join(rights.rules(self._names.prefix))}" if denied else "",
         )
 
-    async def _rights(self) -> Finding:
+    async def _rights(self) -> HealthResult:
         patterns, commands = await rights.lacking(self._line, self._names)
         if not patterns and not commands:
-            return Finding(Symptom.RIGHTS, Severity.OK, "this user may do all that is needed")
+            return HealthResult(HealthCheck.RIGHTS, Severity.OK, "this user may do all that is needed")
         what = f"touch the keys {', '.join(patterns)}" if patterns else f"run {', '.join(commands)}"
-        return Finding(
-            Symptom.RIGHTS,
+        return HealthResult(
+            HealthCheck.RIGHTS,
             Severity.ERROR,
             f"this user may not {what}",
             "what needs it fails, each time, and the messages wait",
             f"ACL SETUSER USER {' '.join(rights.rules(self._names.prefix))}",
         )
 
-    async def _content(self) -> list[Finding]:
+    async def _content(self) -> list[HealthResult]:
         keys = await self._registry.keys()
         subscriptions = [(pattern, group) for pattern, group, _ in await self._registry.subscriptions()]
         statuses = await Census(self._line, self._names, self._registry).take()
@@ -87,14 +93,16 @@ class Examination:
         lengths = [(key, self._line.send("XLEN", self._names.stream(key))) for key in unread]
         counts = {key: await length for key, length in lengths}
         return [
-            *left_behind(statuses, self._served),
-            *not_read(counts),
+            *orphaned_subscriptions(statuses, self._served),
+            *unread_keys(counts),
             *await self._trimmed(keys, subscriptions),
         ]
 
-    async def _trimmed(self, keys: Sequence[str], subscriptions: Sequence[Name]) -> list[Finding]:
+    async def _trimmed(
+        self, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]
+    ) -> list[HealthResult]:
         """Return a finding for each group of ours that others deleted messages from under."""
-        found: list[Finding] = []
+        found: list[HealthResult] = []
         for chunk in _chunks(keys):
             asked = [
                 (key, self._line.send("XINFO", "STREAM", stream), self._line.send("XINFO", "GROUPS", stream))
@@ -116,7 +124,7 @@ class Examination:
 
     async def _missing(
         self, key: str, name: str, stream: Mapping[str, Any], group: Mapping[str, Any]
-    ) -> list[Finding]:
+    ) -> list[HealthResult]:
         """Return a finding if messages are gone that the group has yet to get, or to settle."""
         undelivered = _undelivered(stream, group)
         first = stream["first-entry"][0] if stream["first-entry"] else b"+"
@@ -132,8 +140,8 @@ class Examination:
             f"{pending:,} that it had in hand" if pending else "",
         ]
         return [
-            Finding(
-                Symptom.TRIMMED,
+            HealthResult(
+                HealthCheck.TRIMMED,
                 Severity.ERROR,
                 f"`{name}` lost messages of `{key}` that someone deleted: {' and '.join(filter(None, told))}",
                 "they are gone, and only their publisher may still have them",

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 
-from abe_router.pattern import is_key, is_wild
+from abe_router.messages.pattern import is_key, is_wild
 
 
 class Names:

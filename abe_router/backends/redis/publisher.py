@@ -18,7 +18,7 @@ from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.scripts import APPEND
 from abe_router.backends.redis.wire import Arg
 from abe_router.errors import BackendError, PayloadUnencodable
-from abe_router.message import Message, new_id
+from abe_router.messages.message import Message, new_id
 
 #: Most messages and bytes of one batch. While it runs the server does nothing else, so it must be short.
 BATCH, BATCH_BYTES = 500, 1024 * 1024

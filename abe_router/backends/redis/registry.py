@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from abe_router.backend import RETAIN_TTL
+from abe_router.backend.rate import BURST, TokenGrant
 from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, subscription_name
 from abe_router.backends.redis.scripts import ANNOUNCE, ENTER, LIVING, NOTE, PERMIT, RETAIN
-from abe_router.pattern import is_wild, matches
-from abe_router.rate import BURST, Permits
+from abe_router.messages.pattern import is_wild, matches
 
 
 class Registry:
@@ -101,8 +101,8 @@ class Registry:
         living = await self._line.run(LIVING, (self._names.workers,))
         return {living[i].decode(): living[i + 1] for i in range(0, len(living), 2)}
 
-    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
-        """Grant permits at a rate that all processes keep together, by the server's clock."""
+    async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
+        """Grant tokens at a rate that all processes keep together, by the server's clock."""
         args = (rate, max(1.0, rate * BURST), wanted)
         granted, micros = await self._line.run(PERMIT, (self._names.rate(name),), args)
-        return Permits(granted, micros / 1_000_000)
+        return TokenGrant(granted, micros / 1_000_000)

@@ -21,7 +21,7 @@ from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.waker import BLOCK, Waker
 from abe_router.backends.redis.window import Window
 from abe_router.errors import BackendError
-from abe_router.pattern import is_wild
+from abe_router.messages.pattern import is_wild
 
 _log = logging.getLogger(__name__)
 

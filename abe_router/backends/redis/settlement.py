@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from abe_router.backend import ACKED, Acked, DeadLetter, Delayed, Delivery, Died, Outcome, Released
+from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Released
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.fault import ServerError
 from abe_router.backends.redis.line import Line
@@ -41,7 +41,7 @@ class Settlement:
         refused: list[Delivery] = []
         for source, part in self._parts(settlements, refused):
             outcome = part[0][1]
-            large = isinstance(outcome, Died) or (isinstance(outcome, Acked) and bool(outcome.outputs))
+            large = isinstance(outcome, Dead) or (isinstance(outcome, Acked) and bool(outcome.outputs))
             step = _LETTERS if large else _CHUNK
             for first in range(0, len(part), step):
                 piece = part[first : first + step]
@@ -113,10 +113,10 @@ class Settlement:
                     assert isinstance(outcome, Delayed)
                     entries += (delivery.receipt, max(0, math.ceil(outcome.seconds * 1000)))
                 return self._line.run(DELAY, (stream, failures, delayed), _fenced(source, part, entries))
-            case Died():
+            case Dead():
                 for delivery, outcome in part:
-                    assert isinstance(outcome, Died)
-                    entries += (delivery.receipt, *_letter(outcome.letter))
+                    assert isinstance(outcome, Dead)
+                    entries += (delivery.receipt, *_letter(outcome.dead_letter))
                 keys = (stream, failures, delayed, source.dead)
                 return self._line.run(BURY, keys, _fenced(source, part, entries))
             case Released():

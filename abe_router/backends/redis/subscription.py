@@ -21,7 +21,7 @@ from abe_router.backends.redis.sweep import Sweep
 from abe_router.backends.redis.waker import Waker
 from abe_router.backends.redis.window import Window
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.pattern import matches
+from abe_router.messages.pattern import matches
 
 #: Longer than any consumer can have done nothing, in milliseconds.
 NEVER = 10**15

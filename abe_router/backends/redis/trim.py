@@ -10,7 +10,7 @@ from abe_router.backends.redis.line import Line
 from abe_router.backends.redis.names import Names, group_name
 from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.scripts import TRIM
-from abe_router.pattern import is_wild, matches
+from abe_router.messages.pattern import is_wild, matches
 
 #: Entries removed from a stream at a time, in one or two milliseconds.
 _PIECE = 10_000

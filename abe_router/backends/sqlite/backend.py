@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from abe_router.backend import Backend, DeadLetter, Features, Finding, Name, SubscriptionStatus
+from abe_router.backend import (
+    Backend,
+    DeadLetter,
+    Features,
+    HealthResult,
+    SubscriptionName,
+    SubscriptionStatus,
+)
+from abe_router.backend.rate import TokenGrant
 from abe_router.backends.sqlite import announcement, ids, letter, log, rates, retention, trim
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite.database import Database
@@ -20,8 +28,7 @@ from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
 from abe_router.backends.sqlite.worker import Worker
-from abe_router.message import Message
-from abe_router.rate import Permits
+from abe_router.messages.message import Message
 
 T = TypeVar("T")
 #: Where the file is unless the environment says otherwise, relative to the current folder.
@@ -178,11 +185,13 @@ class SQLiteBackend(Backend):
         """Return the words of the living workers."""
         return await self._read(announcement.read)
 
-    async def permit(self, name: str, rate: float, wanted: int) -> Permits:
-        """Grant permits by the clock of this machine."""
+    async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
+        """Grant tokens by the clock of this machine."""
         return await self._write(lambda database: rates.take(database, name, rate, wanted))
 
-    async def examine(self, served: Collection[Name] | None = None) -> Sequence[Finding]:
+    async def check_health(
+        self, served: Collection[SubscriptionName] | None = None
+    ) -> Sequence[HealthResult]:
         """Look at the file, its disk and the SQLite that is used; a file that is not there is not made."""
         examination = Examination(self._path, self._prefix, self._synchronous, served)
         return await asyncio.to_thread(examination.run)

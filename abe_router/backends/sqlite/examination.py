@@ -11,14 +11,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from abe_router.backend import Finding, Name, Symptom, left_behind, not_read
+from abe_router.backend import (
+    HealthCheck,
+    HealthResult,
+    SubscriptionName,
+    orphaned_subscriptions,
+    unread_keys,
+)
 from abe_router.backends.sqlite import group as groups
 from abe_router.backends.sqlite import mount, schema
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.file import File
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError
-from abe_router.pattern import matches
+from abe_router.messages.pattern import matches
 
 _ERROR, _WARNING, _INFO, _OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
 #: Free space below which the disk counts as nearly full, and size of a log that has grown, in bytes.
@@ -56,7 +62,7 @@ class Examination:
         path: Path,
         prefix: str,
         synchronous: str,
-        served: Collection[Name] | None,
+        served: Collection[SubscriptionName] | None,
         *,
         mounts: Path = mount.MOUNTS,
     ) -> None:
@@ -64,7 +70,7 @@ class Examination:
         self._file = _Unchanged(path, synchronous)
         self._synchronous = synchronous
 
-    def run(self) -> list[Finding]:
+    def run(self) -> list[HealthResult]:
         """Return what was found; must not run in the event loop, for it may take seconds."""
         found = [*version(sqlite3.sqlite_version_info), *self._durability(), *self._place()]
         if not self._path.is_file():
@@ -77,7 +83,7 @@ class Examination:
             what = f"the file cannot be read: {error}"
         return [*found, _cannot(what, "name another in `backend`, or see who else has it")]
 
-    def _absence(self) -> Iterator[Finding]:
+    def _absence(self) -> Iterator[HealthResult]:
         parent = self._path.parent
         if self._path.exists():
             yield _cannot(f"`{self._path}` is not a file", "name a file in `backend`")
@@ -86,33 +92,35 @@ class Examination:
         elif not os.access(parent, os.W_OK | os.X_OK):
             yield _cannot(f"folder `{parent}` cannot be written", "let the router's user write it")
         else:
-            yield Finding(Symptom.FILE, _INFO, f"`{self._path}` is not there yet", "the first use makes it")
+            yield HealthResult(
+                HealthCheck.FILE, _INFO, f"`{self._path}` is not there yet", "the first use makes it"
+            )
 
-    def _durability(self) -> Iterator[Finding]:
+    def _durability(self) -> Iterator[HealthResult]:
         if self._synchronous == "full":
-            yield Finding(Symptom.SYNCHRONOUS, _OK, "every commit is synced to the disk")
+            yield HealthResult(HealthCheck.SYNCHRONOUS, _OK, "every commit is synced to the disk")
         else:
-            yield Finding(
-                Symptom.SYNCHRONOUS,
+            yield HealthResult(
+                HealthCheck.SYNCHRONOUS,
                 _WARNING,
                 f"commits are not synced: `synchronous={self._synchronous}`",
                 "a loss of power may lose the last messages and bring back the last acks",
                 "leave `?synchronous=` out of the URL",
             )
 
-    def _place(self) -> Iterator[Finding]:
+    def _place(self) -> Iterator[HealthResult]:
         kind = mount.type_at(self._path.parent, self._mounts)
         if mount.is_network(kind):
-            yield Finding(
-                Symptom.FILE_SYSTEM,
+            yield HealthResult(
+                HealthCheck.FILE_SYSTEM,
                 _ERROR,
                 f"the file is on a network file system ({kind})",
                 "locks and shared memory do not hold there: two processes can damage the file",
                 "move it to a disk of this machine, or take redis://",
             )
         elif mount.is_volatile(kind):
-            yield Finding(
-                Symptom.FILE_SYSTEM,
+            yield HealthResult(
+                HealthCheck.FILE_SYSTEM,
                 _WARNING,
                 f"the file is in memory ({kind})",
                 "it is lost when the machine restarts",
@@ -120,15 +128,15 @@ class Examination:
             )
         folder = self._path.parent
         if folder.is_dir() and (free := shutil.disk_usage(folder).free) < _LITTLE:
-            yield Finding(
-                Symptom.DISK,
+            yield HealthResult(
+                HealthCheck.DISK,
                 _WARNING,
                 f"{free >> 20:,} MiB are left on the disk",
                 "on a full disk nothing can be published, and acks may fail too",
                 "free some space",
             )
 
-    def _access(self) -> Iterator[Finding]:
+    def _access(self) -> Iterator[HealthResult]:
         mode, folder = self._path.stat().st_mode, self._path.parent
         if not self._is_ours:
             yield _cannot(
@@ -136,18 +144,26 @@ class Examination:
             )
         if mode & stat.S_IWOTH:
             what, meaning = "write", "anyone on this machine can take, forge and remove messages"
-            yield Finding(
-                Symptom.PERMISSIONS, _ERROR, f"every user may {what} the file", meaning, _mode(self._path)
+            yield HealthResult(
+                HealthCheck.PERMISSIONS,
+                _ERROR,
+                f"every user may {what} the file",
+                meaning,
+                _mode(self._path),
             )
         elif mode & stat.S_IROTH:
             what, meaning = "read", "anyone on this machine can read the payloads"
-            yield Finding(
-                Symptom.PERMISSIONS, _WARNING, f"every user may {what} the file", meaning, _mode(self._path)
+            yield HealthResult(
+                HealthCheck.PERMISSIONS,
+                _WARNING,
+                f"every user may {what} the file",
+                meaning,
+                _mode(self._path),
             )
         above = folder.stat().st_mode
         if above & stat.S_IWOTH and not above & stat.S_ISVTX:
-            yield Finding(
-                Symptom.PERMISSIONS,
+            yield HealthResult(
+                HealthCheck.PERMISSIONS,
                 _ERROR,
                 f"every user may write the folder `{folder}`",
                 "anyone on this machine can put another file in the place of this one",
@@ -158,26 +174,32 @@ class Examination:
     def _is_ours(self) -> bool:
         return os.access(self._path, os.R_OK | os.W_OK)
 
-    def _log(self) -> Iterator[Finding]:
+    def _log(self) -> Iterator[HealthResult]:
         log = self._file.log
         if log.exists() and (size := log.stat().st_size) > _LARGE:
-            yield Finding(
-                Symptom.LOG_GROWN,
+            yield HealthResult(
+                HealthCheck.LOG_GROWN,
                 _WARNING,
                 f"the write-ahead log has {size >> 20:,} MiB",
                 "somebody reads the file for long, so the log cannot be emptied and fills the disk",
                 f"find who has it open, and end its transaction: fuser -v {self._path}",
             )
 
-    def _content(self) -> Iterator[Finding]:
+    def _content(self) -> Iterator[HealthResult]:
         database = Database(self._file, self._prefix)
         try:
             database.open()
             if not schema.is_current(database.connection):
-                yield Finding(Symptom.FILE, _INFO, "the file is empty", "the first use makes its tables")
+                yield HealthResult(
+                    HealthCheck.FILE, _INFO, "the file is empty", "the first use makes its tables"
+                )
                 return
             if self._is_ours:
-                yield Finding(Symptom.FILE, _OK, f"`{self._path}` is ours")
+                yield HealthResult(
+                    HealthCheck.FILE,
+                    _OK,
+                    f"`{self._path}` is ours",
+                )
             yield from self._journal(database)
             was_alone, damage = self._file.is_alone, self._damage(database)
             if damage.weakens and was_alone and not self._file.is_alone:
@@ -188,12 +210,12 @@ class Examination:
             yield damage
             if damage.severity is not _ERROR:
                 with database.reading():
-                    yield from left_behind(groups.status(database), self._served)
-                    yield from not_read(_unread(database))
+                    yield from orphaned_subscriptions(groups.status(database), self._served)
+                    yield from unread_keys(_unread(database))
         finally:
             database.close()
 
-    def _journal(self, database: Database) -> Iterator[Finding]:
+    def _journal(self, database: Database) -> Iterator[HealthResult]:
         if self._file.is_alone:
             # Of a file that does not change SQLite tells no journal; its header does, and 2 is the log.
             with self._path.open("rb") as file:
@@ -201,15 +223,15 @@ class Examination:
         else:
             is_log = database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         if not is_log:
-            yield Finding(
-                Symptom.JOURNAL,
+            yield HealthResult(
+                HealthCheck.JOURNAL,
                 _WARNING,
                 "the file has another journal than the write-ahead log",
                 "readers and writers stop each other, until the next start of the router sets it back",
                 "restart the router, and find out which program has changed it",
             )
 
-    def _damage(self, database: Database) -> Finding:
+    def _damage(self, database: Database) -> HealthResult:
         until = time.monotonic() + _SEARCH
         database.connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
         try:
@@ -217,13 +239,13 @@ class Examination:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
-            return Finding(Symptom.DAMAGED, _INFO, f"no damage was found in the first {_SEARCH:g} s")
+            return HealthResult(HealthCheck.DAMAGED, _INFO, f"no damage was found in the first {_SEARCH:g} s")
         finally:
             database.connection.set_progress_handler(None, 0)
         if verdict == "ok":
-            return Finding(Symptom.DAMAGED, _OK, "the file is undamaged")
-        return Finding(
-            Symptom.DAMAGED,
+            return HealthResult(HealthCheck.DAMAGED, _OK, "the file is undamaged")
+        return HealthResult(
+            HealthCheck.DAMAGED,
             _ERROR,
             f"the file is damaged: {verdict.splitlines()[0]}",
             "messages may be lost, and more will be",
@@ -231,30 +253,32 @@ class Examination:
         )
 
 
-def version(found: tuple[int, ...]) -> Iterator[Finding]:
+def version(found: tuple[int, ...]) -> Iterator[HealthResult]:
     """Yield what is to be said of a version of SQLite."""
     name = ".".join(map(str, found[:3]))
     since, until = _RESET_BUG
     mended = any(found[:2] == port[:2] and found >= port for port in _RESET_MENDED)
     if since <= found < until and not mended:
         # Nothing to be warned of: see checkpoint.py for why it does not come from us.
-        yield Finding(
-            Symptom.SQLITE_VERSION,
+        yield HealthResult(
+            HealthCheck.SQLITE_VERSION,
             _INFO,
             f"SQLite {name} can damage a file when a checkpoint meets another process's commit",
             "we never let the two meet; another program that writes to this file can make them",
             "let no other program write to the file; SQLite 3.51.3, 3.50.7 and 3.44.6 have it mended",
         )
     elif found[:3] == _WITHDRAWN:
-        yield Finding(
-            Symptom.SQLITE_VERSION,
+        yield HealthResult(
+            HealthCheck.SQLITE_VERSION,
             _WARNING,
             f"SQLite {name} was withdrawn by its makers",
             "it is not to be trusted with data",
             "run a Python that brings SQLite 3.52.1 or 3.51.3",
         )
     else:
-        yield Finding(Symptom.SQLITE_VERSION, _OK, f"SQLite {name} has no fault that is known to lose data")
+        yield HealthResult(
+            HealthCheck.SQLITE_VERSION, _OK, f"SQLite {name} has no fault that is known to lose data"
+        )
 
 
 def _unread(database: Database) -> dict[str, int]:
@@ -274,5 +298,5 @@ def _mode(path: Path) -> str:
     return f"chmod 600 {path}"
 
 
-def _cannot(message: str, hint: str) -> Finding:
-    return Finding(Symptom.FILE, _ERROR, message, "the router cannot start", hint)
+def _cannot(message: str, hint: str) -> HealthResult:
+    return HealthResult(HealthCheck.FILE, _ERROR, message, "the router cannot start", hint)

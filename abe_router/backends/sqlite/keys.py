@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from abe_router.pattern import is_wild, matches
+from abe_router.messages.pattern import is_wild, matches
 
 
 class Keys:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from abe_router.backend import Acked, Delayed, Delivery, Died, Outcome, Released
+from abe_router.backend import Acked, Dead, Delayed, Delivery, Outcome, Released
 from abe_router.backends.sqlite import backlog, ids, letter, log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.group import Group, begin, find
@@ -152,7 +152,7 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
             case Delayed(seconds):
                 delayed.append((now + seconds, now, receipt.sid, receipt.seq))
                 database.news.falls_due(receipt.sid, now + seconds)
-            case Died():
+            case Dead():
                 done.append(receipt)
                 dead.append((receipt.sid, receipt.seq, text))
     for sid, listed in _by_subscription(done):

@@ -9,7 +9,7 @@ import msgspec
 
 from abe_router.backends.sqlite.database import Database
 from abe_router.errors import PayloadUnencodable
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
 #: The most messages that one statement adds. After each statement the thread must win the interpreter's
 #: lock back, so few large ones are twice as fast as many, and 50 times when other threads are busy.

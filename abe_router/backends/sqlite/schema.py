@@ -108,7 +108,7 @@ _TABLES = (
         PRIMARY KEY (kid, id)
     ) WITHOUT ROWID""",
     "CREATE INDEX ids_by_end ON ids (until)",
-    # `used_until` is when the permits given so far are used up at the permitted rate, since the epoch.
+    # `used_until` is when the tokens given so far are used up at the permitted rate, since the epoch.
     """
     CREATE TABLE rates (
         prefix TEXT NOT NULL,

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from abe_router.backend import RELEASED, Acked, Delivery, Died, Outcome, Subscription
+from abe_router.backend import RELEASED, Acked, Dead, Delivery, Outcome, Subscription
 from abe_router.backends.sqlite import ids, lease, log
 from abe_router.backends.sqlite.group import Group
 from abe_router.backends.sqlite.operation import Fetch
@@ -111,7 +111,7 @@ class SQLiteSubscription(Subscription):
 
 
 def _encode(delivery: Delivery, outcome: Outcome) -> lease.Settlement:
-    text = outcome.letter.pack().decode() if isinstance(outcome, Died) else ""
+    text = outcome.dead_letter.pack().decode() if isinstance(outcome, Dead) else ""
     outputs: Sequence[ids.Windowed] = ()
     if isinstance(outcome, Acked):
         outputs = [ids.Windowed(log.encode(message), outcome.window) for message in outcome.outputs]

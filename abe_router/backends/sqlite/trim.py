@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from abe_router.backend import retention
 from abe_router.backends.sqlite.database import Database
-from abe_router.pattern import matches
+from abe_router.messages.pattern import matches
 
 #: Messages looked at in one transaction, so that the file is locked for milliseconds only.
 PAGE = 1000

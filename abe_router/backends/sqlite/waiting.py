@@ -10,7 +10,7 @@ from typing import TypeVar
 from abe_router.backends.sqlite.keys import Keys
 from abe_router.backends.sqlite.news import News
 from abe_router.backends.sqlite.operation import Fetch
-from abe_router.pattern import is_wild, matches
+from abe_router.messages.pattern import is_wild, matches
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ class Comes(NamedTuple):
     deliveries: int = 1
 
 
-class Dead(NamedTuple):
+class KeptDead(NamedTuple):
     """It is a dead letter of that attempt."""
 
     attempt: int = 1
@@ -24,7 +24,7 @@ class Dead(NamedTuple):
 
 Name = tuple[str, str]
 #: By subscription, the place of each message, by its id: settled ones are in none.
-Picture = Mapping[Name, Mapping[str, Comes | Dead]]
+Picture = Mapping[Name, Mapping[str, Comes | KeptDead]]
 
 
 class Untrue(AssertionError):
@@ -39,7 +39,7 @@ async def take(
     Raise Untrue when a message comes twice that may not `repeat`, or the counts are not those of what comes;
     those of subscriptions that may be `overcounted` may be higher.
     """
-    picture: dict[Name, dict[str, Comes | Dead]] = {}
+    picture: dict[Name, dict[str, Comes | KeptDead]] = {}
     for pattern, group in [(s.pattern, s.group) for s in await backend.status()]:
         handle = await backend.subscribe(pattern, group, lease=600.0)
         counts = next(s for s in await backend.status() if (s.pattern, s.group) == (pattern, group))
@@ -51,7 +51,7 @@ async def take(
             if there > count or (there < count and (pattern, group) not in overcounted):
                 raise Untrue(f"{pattern}/{group} counts {count} {what}, and {there} come")
         places = [(d.message.id, Comes(d.message.attempt, d.deliveries)) for d in came]
-        places += [(letter.message.id, Dead(letter.attempts)) for letter in letters]
+        places += [(letter.message.id, KeptDead(letter.attempts)) for letter in letters]
         times = Counter(id for id, _ in places)
         if doubled := [id for id in times if times[id] > 1 and id not in repeat]:
             raise Untrue(f"{pattern}/{group} has twice: {', '.join(doubled)}")

@@ -13,18 +13,18 @@ from abe_router.backend import (
     RELEASED,
     Acked,
     Backend,
+    Dead,
     DeadLetter,
     Delayed,
     Delivery,
-    Died,
     ExclusiveSubscription,
     Outcome,
     Reason,
     Subscription,
 )
-from abe_router.message import Message
+from abe_router.messages.message import Message
 
-from .picture import Comes, Dead, Name, Picture
+from .picture import Comes, KeptDead, Name, Picture
 
 #: A subscription of one key, and one that sees every key.
 ONE, ALL = ("a.b", "billing"), ("a.*", "audit")
@@ -65,7 +65,7 @@ def message(id: str, key: str = "a.b") -> Message:
     return Message(id, key, b"1", {}, 1.0, 1)
 
 
-def comes(*ids: str, attempt: int = 1, deliveries: int = 1) -> dict[str, Comes | Dead]:
+def comes(*ids: str, attempt: int = 1, deliveries: int = 1) -> dict[str, Comes | KeptDead]:
     """Return that these messages are handed out."""
     return dict.fromkeys(ids, Comes(attempt, deliveries))
 
@@ -131,7 +131,7 @@ async def dead(backend: Backend) -> None:
     """Of the three, both of one subscription are dead."""
     await three(backend)
     handle, held = await hold(backend, ONE)
-    assert not await handle.settle([(delivery, Died(letter(delivery))) for delivery in held])
+    assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
 
 
 async def settled(backend: Backend) -> None:
@@ -258,7 +258,7 @@ async def trimming(backend: Backend, begin: Begin) -> None:
 
 BASE: Picture = {ONE: comes("m1", "m2"), ALL: comes("m1", "m2", "m3")}
 HELD: Picture = {**BASE, ONE: comes("m1", "m2", deliveries=2)}
-DEAD: Picture = {**BASE, ONE: {"m1": Dead(), "m2": Dead()}}
+DEAD: Picture = {**BASE, ONE: {"m1": KeptDead(), "m2": KeptDead()}}
 LEFT: Picture = {ONE: comes("m4"), ALL: comes("m4")}
 MANY = [f"n{n}" for n in range(1, 101)]
 
@@ -374,7 +374,7 @@ STORIES = (
         {**BASE, ONE: comes("m1", "m2", attempt=2, deliveries=2)},
         three,
     ),
-    Story("dead letter", settling(ONE, lambda delivery: Died(letter(delivery))), HELD, DEAD, three),
+    Story("dead letter", settling(ONE, lambda delivery: Dead(letter(delivery))), HELD, DEAD, three),
     Story("release", settling(ONE, lambda _: RELEASED), HELD, BASE, three),
     Story("replay", replaying, DEAD, BASE, dead, overcounted=(ALL,)),
     Story("purge", purging, DEAD, {**BASE, ONE: {}}, dead),

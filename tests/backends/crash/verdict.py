@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from abe_router.backend import Backend
 
 from . import picture
-from .picture import Comes, Dead, Picture, Untrue
+from .picture import Comes, KeptDead, Picture, Untrue
 from .story import Story
 
 #: Where a story was cut, and what was wrong in the end.
@@ -56,7 +56,7 @@ def _in_order(found: Picture, story: Story) -> list[str]:
     return wrong
 
 
-def _only(places: Mapping[str, Comes | Dead], ids: list[str]) -> dict[str, Comes | Dead]:
+def _only(places: Mapping[str, Comes | KeptDead], ids: list[str]) -> dict[str, Comes | KeptDead]:
     return {id: places[id] for id in ids}
 
 

@@ -1,4 +1,4 @@
--- Grants permits at a rate: the generic cell rate algorithm, as in abe_router.rate.
+-- Grants permits at a rate: the generic cell rate algorithm, as in abe_router.backend.rate.
 -- KEYS: until when the permits given are used up, in seconds. ARGV: rate a second, burst, wanted.
 -- Returns how many are granted, and in how many microseconds there is another if none is.
 local time = redis.call('TIME')

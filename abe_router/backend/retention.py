@@ -1,0 +1,15 @@
+"""How long what is settled is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from abe_router.messages.pattern import matches
+
+#: How long what a caller of `trim` wants kept counts for the other callers, in seconds.
+RETAIN_TTL = 86_400.0
+
+
+def retention(retain: Mapping[str, float], key: str) -> float:
+    """Return the longest time, in seconds, of the patterns that match the key; 0 when none does."""
+    return max((seconds for pattern, seconds in retain.items() if matches(pattern, key)), default=0.0)

@@ -1,0 +1,1 @@
+"""Abstract Backend's guide: `load_backend`, `AsyncLoopConsumer`, `consume`."""

@@ -1,0 +1,1 @@
+"""From nodes to a route table, or every fault in the file."""

@@ -1,0 +1,66 @@
+"""The backend that the file names: its URL, made absolute, and whether a provider takes it."""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from abe_router.backend import Features
+from abe_router.backends import find_provider, providers
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.node import Node
+from abe_router.errors import BackendError
+
+_SQLITE = "sqlite:///"
+#: What is said in the file of a backend that it does not name.
+_NOT_HERE = "not named here, but by ABE_ROUTER_BACKEND or the program that reads this"
+
+
+def absolute(url: str, folder: Path) -> str:
+    """Return the URL with the path of an SQLite file, which is relative to `folder`, made absolute."""
+    path, question, query = url.removeprefix(_SQLITE).partition("?")
+    if not url.startswith(_SQLITE) or not path or path.startswith((":", "/")):
+        return url
+    file = folder / unquote(path, errors="surrogateescape")
+    whole = os.path.abspath(file)  # noqa: PTH100  a link may lead elsewhere tomorrow
+    return f"{_SQLITE}{quote(os.fsencode(whole))}{question}{query}"
+
+
+def features_of(url: str, prefix: str, node: Node | None, faults: Faults) -> Features | None:
+    """Return what the backend can do, or None, with a fault added, when there is no such backend.
+
+    `node` is where the file names it, and None when it does not.
+    """
+    span, label = (node.span, "") if node is not None else (Span(), _NOT_HERE)
+    scheme, colon, _ = url.partition("://")
+    known = providers()
+    if not colon or scheme not in known:
+        close = get_close_matches(scheme, known, 1)
+        installed = ", ".join(f"`{name}://`" for name in sorted(known))
+        hint = f"did you mean `{close[0]}://`?" if close else f"installed are {installed}"
+        if node is not None and node.text.startswith(f"{scheme}://") and node.plain:
+            span = span.part(0, len(scheme))
+        named = f"scheme `{scheme}://`" if colon else "a URL without `://`"
+        faults.add(Code.BACKEND_UNKNOWN, f"no backend takes {named}", span, label=label, hint=hint)
+        return None
+    try:
+        provider = find_provider(url)
+        provider.from_url(url, prefix=prefix)
+    except BackendError as error:
+        faults.add(Code.BACKEND_URL, str(error), span, label=label)
+        return None
+    except ValueError as error:
+        message = f"the URL of the backend is malformed{_reason(error, url)}"
+        faults.add(Code.BACKEND_URL, message, span, label=label)
+        return None
+    return provider.features
+
+
+def _reason(error: ValueError, url: str) -> str:
+    """Return the reason that a provider gave, unless it quotes the URL's user name or password."""
+    secrets = re.split(r"[:@/]", url.partition("://")[2].rpartition("@")[0])
+    return "" if any(part and part in str(error) for part in secrets) else f": {error}"

@@ -1,0 +1,197 @@
+"""Reads a routes file, again and again, into tables of routes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from abe_router.backend import Features
+from abe_router.config.building.backend_url import absolute, features_of
+from abe_router.config.building.schemas import Schemas
+from abe_router.config.building.table_builder import Assembly
+from abe_router.config.building.tests import Cases
+from abe_router.config.language.errors import read_model
+from abe_router.config.language.model import DEFAULT_BACKEND, File
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.document import read_document
+from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.node import Node
+from abe_router.config.reading.variable import interpolate
+from abe_router.config.rules.ids import id_findings
+from abe_router.config.rules.lint import Lint
+from abe_router.errors import ConfigError
+from abe_router.files.source import Source
+from abe_router.routing.handler import (
+    Handler,
+    forget_imports,
+    import_handler,
+    put_first_on_import_path,
+    unimported_handler,
+)
+from abe_router.routing.table import RouteTable
+from abe_router.schema import SchemaFolder
+
+
+class Loader:
+    """Loads one routes file, and keeps between loads what did not change: compiled schemas and handlers.
+
+    The file is code, for it names functions that are run: `allow_handlers` are patterns of the permitted
+    ones, such as `shop.*`, and a file that everybody may write is refused unless `trust_writable`. Without
+    `import_handlers` no code of the user's is run, and calling a handler raises HandlerError. `backend` is
+    a URL that takes precedence over the file's.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        allow_handlers: Sequence[str] = (),
+        import_handlers: bool = True,
+        backend: str | None = None,
+        trust_writable: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._path, self._env = path, os.environ if env is None else env
+        self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100  not where a link leads
+        self._allowed, self._imports = tuple(allow_handlers), import_handlers
+        self._backend, self._trusts = backend, trust_writable
+        self._schemas: SchemaFolder | None = None
+        self._handlers: dict[str, Handler] = {}
+        self._features: dict[tuple[str, str], Features] = {}
+        self._schemas_of: tuple[Path, bool] | None = None
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The files that the last load looked at, found or not; a change of any may change the table."""
+        return frozenset([self._path]) | (self._schemas.files if self._schemas else frozenset())
+
+    def load(self) -> RouteTable:
+        """Read the file and all it names; return the table, or raise ConfigError with every fault.
+
+        What a file with faults had imported is imported anew by the next load.
+        """
+        handlers, modules = dict(self._handlers), set(sys.modules)
+        try:
+            return self._load()
+        except BaseException:
+            if self._imports:
+                self._handlers = handlers
+                with suppress(FileNotFoundError):
+                    forget_imports(modules, [self._folder, Path.cwd()])
+            raise
+
+    def _load(self) -> RouteTable:
+        faults = Faults(self._path)
+        source = self._read(faults)
+        root = read_document(source.data, self._env, faults) if source else None
+        if source and root:
+            if root.value is None:
+                hint = "write `routes:` with a key and its consumers below it"
+                faults.add(Code.NO_ROUTES, "the file is empty", Span(), hint=hint)
+            elif file := read_model(root, faults):
+                table = self._assemble(file, root, source, faults)
+                if not faults.refused:
+                    return table
+        raise ConfigError(faults.all())
+
+    def salvage(self) -> RouteTable | None:
+        """Return a table without routes that names the file's backend and prefix, whatever its faults.
+
+        With it a running system can be looked at while an edit of its file is faulty. None when the file
+        is not even readable as YAML.
+        """
+        faults = Faults(self._path)
+        source = self._read(faults)
+        root = read_document(source.data, self._env, faults) if source else None
+        if root is None or not isinstance(root.value, dict):
+            return None
+        url = self._backend or root.value.get("backend") or interpolate(DEFAULT_BACKEND, self._env)
+        prefix = root.value.get("prefix", "")
+        if not isinstance(url, str) or not isinstance(prefix, str):
+            return None
+        return RouteTable(backend=absolute(url, self._folder), prefix=prefix, path=self._path)
+
+    def _read(self, faults: Faults) -> Source | None:
+        start = Span()
+        try:
+            source = Source.read(self._path)
+        except FileNotFoundError:
+            faults.add(Code.UNREADABLE, "the file does not exist", start, hint="`abe-router init` makes one")
+        except OSError as error:
+            faults.add(Code.UNREADABLE, f"the file cannot be read: {(error.strerror or '').lower()}", start)
+        except ValueError as error:
+            code = Code.TOO_LARGE if "larger" in str(error) else Code.UNREADABLE
+            faults.add(code, f"the file cannot be used: {error}", start)
+        else:
+            if source.mode & 0o002 and not self._trusts:
+                hint = f"`chmod o-w {self._path}`, for the file says what code is run; or `--trust-writable`"
+                faults.add(Code.WORLD_WRITABLE, "everybody may write the file", start, hint=hint)
+                return None
+            return source
+        return None
+
+    def _assemble(self, file: File, root: Node, source: Source, faults: Faults) -> RouteTable:
+        url, features = self._find_backend(file, root, faults)
+        if self._imports:
+            with suppress(FileNotFoundError):  # the current folder was removed
+                put_first_on_import_path([self._folder, Path.cwd()])
+        assembly = Assembly(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
+        bindings = assembly.bindings()
+        deduplications = assembly.deduplications()
+        routes = assembly.routes(bindings, deduplications)
+        Lint(file, routes, root, faults).run(features)
+        for code, path, message, hint in id_findings(file, bindings, features):
+            faults.add(code, message, root.span_at(path), hint=hint)
+        schemas = [c.schema for c in bindings] + [r.when for r in routes if r.when is not None]
+        digest = hashlib.sha256(source.digest.encode())
+        for schema in dict.fromkeys(schemas):
+            digest.update(schema.digest.encode())
+        return RouteTable(
+            routes=routes,
+            keys=tuple(file.routes),
+            bindings=bindings,
+            backend=url,
+            prefix=file.prefix,
+            unrouted=file.unrouted,
+            retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
+            deduplications=deduplications,
+            revision=digest.hexdigest(),
+            path=self._path,
+            sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
+            cases=Cases(file, routes, root, faults).all(),
+            warnings=faults.all(),
+        )
+
+    def _find_backend(self, file: File, root: Node, faults: Faults) -> tuple[str, Features | None]:
+        url, node = self._backend, None
+        if url is None and "backend" in file.model_fields_set:
+            url, node = file.backend, root.get(["backend"])
+        elif url is None:
+            url = interpolate(DEFAULT_BACKEND, self._env)
+        url = absolute(url, self._folder)
+        features = self._features.get((url, file.prefix)) or features_of(url, file.prefix, node, faults)
+        if features is not None:
+            self._features[url, file.prefix] = features
+        return url, features
+
+    def _folder_of(self, file: File) -> SchemaFolder:
+        wanted = (self._folder / file.schemas, file.formats)
+        if self._schemas is None or self._schemas_of != wanted:
+            self._schemas, self._schemas_of = SchemaFolder(wanted[0], formats=file.formats), wanted
+        self._schemas.refresh()
+        return self._schemas
+
+    def _find(self, path: str) -> Handler:
+        if path not in self._handlers:
+            find = import_handler if self._imports else unimported_handler
+            self._handlers[path] = find(path, self._allowed)
+        return self._handlers[path]
+
+
+def load(path: Path) -> RouteTable:
+    """Load a routes file once, as `Loader` does by default."""
+    return Loader(path).load()

@@ -1,0 +1,77 @@
+"""The schemas that the file names, and where their faults are shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from abe_router.config.language.pointer import below, locate
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.node import Node
+from abe_router.errors import SchemaFault, SchemaInvalid
+from abe_router.files.source import Source
+from abe_router.schema import Schema, SchemaFolder
+
+_CODES = {
+    "missing": Code.SCHEMA_MISSING,
+    "syntax": Code.SCHEMA_SYNTAX,
+    "schema": Code.SCHEMA_INVALID,
+    "dialect": Code.SCHEMA_DIALECT,
+    "outside": Code.SCHEMA_OUTSIDE,
+    "reference": Code.SCHEMA_REFERENCE,
+    "unreadable": Code.SCHEMA_UNREADABLE,
+}
+
+
+class Schemas:
+    """Loads schemas for places of the routes file; what is wrong becomes faults, and the schema None."""
+
+    def __init__(self, folder: SchemaFolder, root: Node, faults: Faults) -> None:
+        self._folder, self._root, self._faults = folder, root, faults
+
+    def load(self, name: str, place: list[str | int]) -> Schema | None:
+        """Return the schema in the file `name`, which the routes file gives at `place`."""
+        return self._try(lambda: self._folder.load(name), place)
+
+    def inline(self, value: Any, place: list[str | int]) -> Schema | None:
+        """Return the schema that is written in the routes file at `place`."""
+        name = ".".join(map(str, place[1:]))
+        return self._try(lambda: self._folder.inline(value, name), place)
+
+    def _try(self, make: Callable[[], Schema], place: list[str | int]) -> Schema | None:
+        try:
+            return make()
+        except SchemaInvalid as error:
+            for fault in error.faults:
+                self._tell(fault, place)
+            return None
+
+    def _tell(self, fault: SchemaFault, place: list[str | int]) -> None:
+        code, path = _CODES[fault.kind], fault.path
+        if path is not None:
+            span = Span(fault.line, fault.column) if fault.line else _span_in(path, fault.pointer)
+            self._faults.add(code, fault.message, span, hint=fault.hint, path=_shown(path))
+            return
+        span = self._root.span_at([*place, *below(self._root.at(place), fault.pointer)])
+        hint = fault.hint
+        if fault.kind == "missing" and not hint:
+            hint = f"schemas are looked for in {_shown(self._folder.root)}"
+        self._faults.add(code, fault.message, span, hint=hint)
+
+
+def _span_in(path: Path, pointer: str) -> Span:
+    try:
+        return locate(Source.read(path).data.decode("utf-8-sig", "replace"), pointer)
+    except (OSError, ValueError):
+        return Span()
+
+
+def _shown(path: Path) -> Path:
+    """Return a path as a person in the current folder would write it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (OSError, ValueError):
+        return Path(os.path.normpath(path))

@@ -1,0 +1,193 @@
+"""The table of routes, put together of what the file says; what cannot be is told, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from abe_router.config.building.schemas import Schemas
+from abe_router.config.language.model import Consumer, File, Options
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.node import Node
+from abe_router.errors import HandlerError
+from abe_router.messages.dedupe import Deduplication
+from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
+from abe_router.routing.contract import MessageContract
+from abe_router.routing.emit import Emit
+from abe_router.routing.handler import Handler
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Batch, Route, SchemaBinding
+from abe_router.schema import Schema
+
+_HANDLER_CODES = {
+    "path": Code.HANDLER_PATH,
+    "module": Code.HANDLER_MODULE,
+    "attribute": Code.HANDLER_ATTRIBUTE,
+    "callable": Code.HANDLER_CALLABLE,
+    "signature": Code.HANDLER_SIGNATURE,
+    "forbidden": Code.HANDLER_FORBIDDEN,
+}
+#: What is the handler's module, and what its function, of the two sides of the colon.
+_OF_MODULE, _OF_FUNCTION = {"module"}, {"attribute", "callable", "signature"}
+
+
+class Assembly:
+    """Makes bindings and routes of the model of a file; `find` returns the handler of a path."""
+
+    def __init__(
+        self, file: File, root: Node, schemas: Schemas, find: Callable[[str], Handler], faults: Faults
+    ) -> None:
+        self._file, self._root, self._faults = file, root, faults
+        self._schemas, self._find = schemas, find
+        self._contracts: tuple[SchemaBinding, ...] = ()
+        self._deduplications: Mapping[str, Deduplication] = {}
+        self._defaults = file.defaults
+        self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
+        when = file.defaults.when
+        self._default_when = None if when is None else schemas.inline(when, ["defaults", "when"])
+
+    def bindings(self) -> tuple[SchemaBinding, ...]:
+        """Return the contract of each entry that has a schema."""
+        found = []
+        for key, entry in self._file.routes.items():
+            if entry is not None and entry.schema_ is not None:
+                schema = self._schemas.load(entry.schema_, ["routes", key, "schema"])
+                if schema is not None:
+                    found.append(SchemaBinding(key, schema))
+        return tuple(found)
+
+    def deduplications(self) -> dict[str, Deduplication]:
+        """Return by which ids messages are known again, for each entry that says so.
+
+        A message has one id, so entries that may match the same key cannot take it from two places.
+        """
+        found: dict[str, Deduplication] = {}
+        for key, entry in self._file.routes.items():
+            if entry is None or not (entry.id or entry.dedupe):
+                continue
+            for other, said in found.items():
+                if entry.id and said.source not in {"", entry.id} and overlaps(other, key):
+                    message = f"the id is taken from `{entry.id}` here, and from `{said.source}` by `{other}`"
+                    hint = "a message that both match has one id: take it from the same place"
+                    self._faults.add(Code.ID, message, self._root.span_at(["routes", key, "id"]), hint=hint)
+                    break
+            found[key] = Deduplication(entry.dedupe or 0.0, entry.id or "")
+        return found
+
+    def routes(
+        self, bindings: Sequence[SchemaBinding], deduplications: Mapping[str, Deduplication]
+    ) -> tuple[Route, ...]:
+        """Return the routes, in the order of the file."""
+        self._contracts, self._deduplications = tuple(bindings), deduplications
+        exact = {c.pattern: c for c in bindings if not is_wild(c.pattern)}
+        wild = [c for c in bindings if is_wild(c.pattern)]
+        found = []
+        for key, entry in self._file.routes.items():
+            if not self._is_good_key(key) or entry is None or not entry.consumers:
+                continue
+            if is_wild(key):
+                own = tuple(c for c in bindings if overlaps(c.pattern, key))
+            else:
+                met = [c for c in wild if matches(c.pattern, key)]
+                own = (exact[key], *met) if key in exact else tuple(met)
+            found += [r for g, c in entry.consumers.items() if (r := self._route(key, g, c, own)) is not None]
+        return tuple(found)
+
+    def _is_good_key(self, key: str) -> bool:
+        if is_pattern(key):
+            return True
+        hint = "words of letters, digits and `_:@=+~-` joined by dots; `*` and `#` each stand alone"
+        shown = key if len(key) <= 80 else f"{key[:80]}…"
+        message = f"`{shown}` is not a routing key or pattern"
+        self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)
+        return False
+
+    def _route(
+        self, key: str, group: str, consumer: Consumer, bindings: tuple[SchemaBinding, ...]
+    ) -> Route | None:
+        place: list[str | int] = ["routes", key, "consumers", group]
+        if not is_group(group):
+            hint = "letters, digits and `_.:-`, at most 128"
+            message = f"`{group[:80]}` cannot name a group"
+            self._faults.add(Code.GROUP, message, self._root.name_at(place), hint=hint)
+            return None
+        handler, when = self._handler(consumer.handler, place), self._when(consumer, place)
+        emit = self._emit(consumer.emit, [*place, "emit"])
+        if handler is None:
+            return None
+        return Route(
+            key=key,
+            group=group,
+            handler=handler,
+            bindings=bindings,
+            when=when,
+            retry=self._retry(consumer),
+            batch=self._batch(consumer),
+            emit=emit,
+            **{name: self._option(name, consumer) for name in _PLAIN},
+        )
+
+    def _option(self, name: str, options: Options) -> Any:
+        return getattr(options if name in options.model_fields_set else self._defaults, name)
+
+    def _retry(self, consumer: Consumer) -> RetryPolicy:
+        if "retry" not in consumer.model_fields_set:
+            return self._default_retry
+        own = consumer.retry.model_dump(exclude_unset=True)
+        return RetryPolicy(**{**self._defaults.retry.model_dump(), **own})
+
+    def _batch(self, consumer: Consumer) -> Batch | None:
+        batch, inherited = self._option("batch", consumer), self._defaults.batch
+        if batch is None:
+            return None
+        said = {} if inherited is None else inherited.model_dump(exclude_unset=True)
+        return Batch(**{**batch.model_dump(), **said, **batch.model_dump(exclude_unset=True)})
+
+    def _emit(self, key: str | None, place: list[str | int]) -> Emit | None:
+        if key is None:
+            return None
+        known = [entry for entry in self._file.routes if not is_wild(entry)]
+        if not is_key(key):
+            hint = "words of letters, digits and `_:@=+~-` joined by dots, without wildcards"
+            self._faults.add(
+                Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
+            )
+        elif self._file.unrouted == "error" and not any(matches(entry, key) for entry in self._file.routes):
+            close = get_close_matches(key, known, 1)
+            hint = f"did you mean `{close[0]}`?" if close else f"add `{key}` to `routes`"
+            message = f"no route and no schema knows `{key}`, which is emitted here"
+            self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
+        schemas = [contract.schema for contract in self._contracts if matches(contract.pattern, key)]
+        said = self._deduplications.items()
+        deduplication = Deduplication.combined(each for entry, each in said if matches(entry, key))
+        return Emit(key, MessageContract(tuple(dict.fromkeys(schemas)), deduplication))
+
+    def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
+        if "when" not in consumer.model_fields_set:
+            return self._default_when
+        return self._schemas.inline(consumer.when, [*place, "when"])
+
+    def _handler(self, path: str, place: list[str | int]) -> Handler | None:
+        try:
+            return self._find(path)
+        except HandlerError as error:
+            node = self._root.at([*place, "handler"])
+            span = _side(error.kind, node, path)
+            self._faults.add(_HANDLER_CODES[error.kind], str(error), span, hint=error.hint)
+            return None
+
+
+#: The options that a route takes as they are.
+_PLAIN = tuple(name for name in Options.model_fields if name not in {"batch", "retry", "when"})
+
+
+def _side(kind: str, node: Node, path: str) -> Span:
+    """Return the part of a handler path that a fault is about, where the file has it as it is."""
+    module, colon, function = path.partition(":")
+    if node.text != path or not node.plain or not colon:
+        return node.span
+    if kind in _OF_MODULE:
+        return node.span.part(0, len(module))
+    return node.span.part(len(module) + 1, len(function)) if kind in _OF_FUNCTION else node.span

@@ -1,0 +1,101 @@
+"""The cases of `tests`, checked against the routes beside them: a misspelt one must not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
+
+from abe_router.config.language import tests_model as model
+from abe_router.config.language.model import File
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.faults import Faults
+from abe_router.config.reading.node import Node
+from abe_router.messages.pattern import is_key, is_wild, matches
+from abe_router.routing.case import Case, Expectation, Likeness, Place, Publication, What
+from abe_router.routing.route import Route
+
+Steps = tuple[str | int, ...]
+
+
+class Cases:
+    """Makes the cases of a file; what names a key or a route that the file does not have is a fault."""
+
+    def __init__(self, file: File, routes: Sequence[Route], root: Node, faults: Faults) -> None:
+        self._file, self._root, self._faults = file, root, faults
+        entries = file.routes.items()
+        self._routes = [f"{key}/{g}" for key, entry in entries if entry for g in entry.consumers or ()]
+        self._emitted = {route.emit.key for route in routes if route.emit}
+
+    def all(self) -> tuple[Case, ...]:
+        """Return the cases, in the order of the file."""
+        return tuple(self._case(name, said) for name, said in self._file.tests.items())
+
+    def _case(self, name: str, said: model.Case) -> Case:
+        place: Steps = ("tests", name)
+        span = self._root.name_at(place)
+        return Case(
+            name=name,
+            place=Place(span.line, span.column),
+            publish=tuple(self._publications(said, place)),
+            expect=tuple(self._expectations(said, place)),
+        )
+
+    def _publications(self, said: model.Case, place: Steps) -> Iterator[Publication]:
+        for index, each in enumerate(said.publish):
+            where = (*self._each((*place, "publish"), index), "key")
+            if not is_key(each.key):
+                self._fault(f"`{each.key[:80]}` is not a routing key", where, "it has no wildcards")
+            elif self._file.unrouted == "error" and not any(matches(k, each.key) for k in self._file.routes):
+                keys = [key for key in self._file.routes if not is_wild(key)]
+                self._unknown(f"no route and no schema knows `{each.key}`", each.key, keys, where)
+            yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
+
+    def _expectations(self, said: model.Case, place: Steps) -> Iterator[Expectation]:
+        published = {each.key for each in said.publish}
+        whats: tuple[What, ...] = ("handled", "skipped", "dead", "emitted", "rejected", "nothing")
+        for what in whats:
+            for index, each in enumerate(getattr(said, what)):
+                where = self._each((*place, what), index)
+                span = self._root.span_at(where)
+                name = each if isinstance(each, str) else getattr(each, "route", None) or each.key
+                if what == "emitted":
+                    self._check(name, self._emitted, "no route emits `{}`", (*where, "key"))
+                elif what == "rejected" and name is not None:
+                    self._check(name, published, "the case does not publish to `{}`", (*where, "key"))
+                elif what != "rejected":
+                    self._check(name, self._routes, "no route `{}`", (*where, "route"))
+                yield Expectation(
+                    what=what,
+                    place=Place(span.line, span.column),
+                    name=name,
+                    payload=self._likeness(each, where),
+                    kind=getattr(each, "kind", None),
+                    pointer=getattr(each, "at", None),
+                    keyword=getattr(each, "keyword", None),
+                    error=getattr(each, "error", None),
+                )
+
+    def _likeness(self, said: object, where: Steps) -> Likeness | None:
+        given = said.model_fields_set if isinstance(said, model.WithPayload) else set()
+        if {"payload", "containing"} <= given:
+            self._fault("`payload` and `containing` are both given", (*where, "containing"), "leave one out")
+        for name in ("payload", "containing"):
+            if name in given:
+                return Likeness(getattr(said, name), exactly=name == "payload")
+        return None
+
+    def _each(self, place: Steps, index: int) -> Steps:
+        """Return the place of one of several, which is that of all where there is no list."""
+        return (*place, index) if isinstance(self._root.at(place).value, list) else place
+
+    def _check(self, name: str, known: Collection[str], message: str, place: Steps) -> None:
+        if name not in known:
+            self._unknown(message.format(name[:80]), name, known, place)
+
+    def _unknown(self, message: str, name: str, known: Collection[str], place: Steps) -> None:
+        close = get_close_matches(name, known, 1)
+        few = ", ".join(f"`{each}`" for each in sorted(known)[:8])
+        self._fault(message, place, f"did you mean `{close[0]}`?" if close else few and f"there are: {few}")
+
+    def _fault(self, message: str, place: Steps, hint: str) -> None:
+        self._faults.add(Code.CASE, message, self._root.span_at(place), hint=hint)

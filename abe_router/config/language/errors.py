@@ -1,0 +1,267 @@
+"""Where a document does not fit the language, told in the words of the file."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from abe_router.config.language import tests_model as case_model
+from abe_router.config.language.model import Batch, Consumer, Entry, File, Options, Retry
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.node import Node
+
+Steps = tuple[str | int, ...]
+
+_WANTED = {
+    "bool_type": "`true` or `false`",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "model_type": "a mapping",
+    "string_type": "text",
+    "too_short": "at least one",
+}
+#: What pydantic calls the bounds of a number, and how a person does.
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+}
+#: The custom kinds of the model, whose errors carry what was wanted and a hint.
+_CUSTOM = {
+    "duration": Code.DURATION,
+    "id": Code.ID,
+    "json_schema": Code.WRONG_TYPE,
+    "pointer": Code.POINTER,
+    "rate": Code.RATE,
+    "timestamp": Code.TIMESTAMP,
+}
+_HOMES: dict[type[BaseModel], str] = {
+    Batch: "`batch`",
+    Consumer: "a consumer, or of `defaults`",
+    Entry: "a routing key",
+    File: "the file",
+    Retry: "`retry`",
+    case_model.Case: "a case of `tests`",
+    case_model.Publish: "`publish`",
+    case_model.Dead: "`dead`",
+    case_model.Emitted: "`emitted`",
+}
+#: The options that are mappings themselves, and those of a case.
+_PARTS: dict[str | int, type[BaseModel]] = {"batch": Batch, "retry": Retry}
+_PARTS_OF_CASE: dict[str | int, type[BaseModel]] = {
+    "publish": case_model.Publish,
+    "handled": case_model.Got,
+    "skipped": case_model.Got,
+    "dead": case_model.Dead,
+    "emitted": case_model.Emitted,
+    "rejected": case_model.Rejected,
+}
+#: What to write for an option that is missing.
+_MISSING = {
+    "handler": "write `handler: package.module:function`",
+    "key": "write `key: orders.created`",
+    "payload": "write `payload: {total: 250}`, or any other value",
+    "publish": "write `publish: {key: orders.created, payload: {total: 250}}`",
+    "route": "write `route: KEY/GROUP`",
+}
+
+
+def read_model(root: Node, faults: Faults) -> File | None:
+    """Return the file as its model, or None when nothing can be made of it; add what does not fit.
+
+    What is wrong is taken out, and the rest is read again without it, so that one bad option does not hide
+    what is wrong elsewhere.
+    """
+    _respell_routes(root, faults)
+    value, first = root.value, True
+    while True:
+        try:
+            return File.model_validate(value)
+        except ValidationError as error:
+            value = copy.deepcopy(value) if first else value
+            first, taken, lost = False, False, False
+            for detail in error.errors(include_url=False, include_context=True):
+                path = tuple(step for step in _existing(root, detail["loc"]))
+                _tell(detail, path, root, faults)
+                lost |= path in {(), ("routes",)}
+                taken |= bool(path) and _take_out(value, path)
+            if lost or not taken:
+                return None
+
+
+def _respell_routes(root: Node, faults: Faults) -> None:
+    """Read a misspelt `routes` as what was meant, so that what is below it is checked as well."""
+    if not isinstance(root.value, dict) or "routes" in root.value:
+        return
+    for name in root.value:
+        if _similar(name, File) == "routes":
+            _tell_unknown((name,), root.names[name], faults)
+            root.value = {"routes" if key == name else key: value for key, value in root.value.items()}
+            root.names["routes"], root.parts["routes"] = root.names[name], root.parts[name]
+            return
+
+
+def _existing(root: Node, location: Steps) -> Iterator[str | int]:
+    node: Node | None = root
+    for step in location:
+        if isinstance(step, int) and node is not None and not isinstance(node.value, list):
+            continue  # one value, where a list of them may stand
+        node = node.parts.get(step) if node is not None else None
+        if node is None:
+            return
+        yield step
+
+
+def _take_out(value: Any, path: Steps) -> bool:
+    """Remove the part at the path, of a case the whole; say whether it was there."""
+    path = path[:2] if path[0] == "tests" else path
+    for step in path[:-1]:
+        value = value.get(step) if isinstance(value, dict) else None
+    if not isinstance(value, dict) or path[-1] not in value:
+        return False
+    del value[path[-1]]
+    return True
+
+
+def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None:
+    """Add the fault of one of pydantic's errors; `path` is as much of its place as is in the file."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    node, span, name = root.at(path), root.span_at(path), _name(path)
+    if kind == "extra_forbidden":
+        _tell_unknown(path, root.name_at(path), faults)
+    elif kind == "missing":
+        _tell_missing(str(detail["loc"][-1]), path, span, faults)
+    elif kind == "literal_error":
+        options = re.findall(r"'([^']+)'", context.get("expected", ""))
+        close = get_close_matches(str(node.value), options, 1)
+        hint = f"did you mean `{close[0]}`?" if close else f"write {_either(options)}"
+        faults.add(Code.VALUE, f"{name} is {_either(options)}, not {_shown(node)}", span, hint=hint)
+    elif kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        faults.add(Code.VALUE, f"{name} is {words} {context[key]:g}", span, label=f"found {_shown(node)}")
+    elif kind in _CUSTOM:
+        wanted, hint = detail["msg"], context.get("hint", "")
+        faults.add(_CUSTOM[kind], f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
+    elif kind == "string_pattern_mismatch":
+        hint = "letters, digits and `_.:/@=+~-`, at most 64"
+        faults.add(Code.VALUE, f"{name} {_unfit(node)}", span, hint=hint)
+    elif path == ("routes",) and node.value is None:
+        _tell_missing("routes", path, span, faults)
+    else:
+        wanted = _WANTED.get(kind, detail["msg"])
+        if not path:
+            wanted = "a mapping with `routes`"
+        elif len(path) == 4 and path[2] == "consumers":
+            wanted = "a handler, or a mapping with `handler`"
+        hint = "leave out the quotes" if _quoted(kind, node) else ""
+        if len(path) == 2 and path[0] == "routes":
+            hint = "write `schema:` or `consumers:` below it"
+        elif path[-1:] == ("batch",):
+            hint = "write `{size: 100, wait: 50ms}`"
+        elif path[-1:] == ("retry",):
+            hint = f"write `{{attempts: {node.text if node.text.isdecimal() else 5}}}`"
+        faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
+
+
+def _tell_unknown(path: Steps, span: Span, faults: Faults) -> None:
+    option, here = str(path[-1]), _model_at(path[:-1])
+    close = _similar(option, here)
+    homes = [where for model, where in _HOMES.items() if option in _options(model)]
+    if here is File and "." in option:
+        hint = "routing keys go under `routes`"
+    elif close:
+        hint = f"did you mean `{close}`?"
+    elif option == "handler":
+        hint = "each consumer names its own handler"
+    elif homes:
+        hint = f"`{option}` is an option of {homes[0]}"
+    else:
+        hint = f"known are: {', '.join(f'`{name}`' for name in _options(here))}"
+    faults.add(Code.UNKNOWN_OPTION, f"unknown option `{option}`", span, hint=hint)
+
+
+def _tell_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
+    if option == "routes":
+        hint = "write `routes:` with a key and its consumers below it; `routes: {}` to have none"
+        faults.add(Code.NO_ROUTES, "the file has no `routes`", span, hint=hint)
+    else:
+        faults.add(Code.MISSING_OPTION, f"{_name(path)} has no `{option}`", span, hint=_MISSING[option])
+
+
+def _model_at(path: Steps) -> type[BaseModel]:
+    if path[:1] == ("tests",):
+        return _PARTS_OF_CASE[path[2]] if len(path) > 2 else case_model.Case
+    if path and path[-1] in _PARTS:
+        return _PARTS[path[-1]]
+    if path[:1] == ("defaults",):
+        return Options
+    if len(path) < 3:
+        return Entry if path else File
+    return Consumer
+
+
+def _similar(name: str, model: type[BaseModel]) -> str:
+    """Return the option of a model that is spelt much like a name, or nothing."""
+    return next(iter(get_close_matches(name.lower(), _options(model), 1)), "")
+
+
+def _options(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _name(path: Steps) -> str:
+    match path:
+        case ():
+            return "the file"
+        case ("routes", key):
+            return f"key `{key}`"
+        case ("routes", _, "consumers", group):
+            return f"consumer `{group}`"
+        case ("tests", name):
+            return f"case `{name}`"
+        case _:
+            return f"`{next(step for step in reversed(path) if isinstance(step, str))}`"
+
+
+def _shown(node: Node) -> str:
+    """Describe what was found as the file has it: the value behind a variable may be a secret."""
+    match node.value:
+        case dict():
+            return "a mapping"
+        case []:
+            return "an empty list"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+    return f"`{node.text}`" if node.plain else f'`"{node.text}"`'
+
+
+def _unfit(node: Node) -> str:
+    """Say what is wrong with a prefix: a character of it, or its length."""
+    odd = re.search(r"[^A-Za-z0-9_.:/@=+~-]", node.value)
+    if odd is None:
+        return f"is longer than 64 characters: {len(node.value)}"
+    if node.value != node.text:
+        return "has a character that no backend takes"
+    return f"has {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which no backend takes"
+
+
+def _quoted(kind: str, node: Node) -> bool:
+    """Say whether quotes alone make a value wrong."""
+    number = kind in {"int_type", "float_type"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
+    return not node.plain and bool(number or (kind == "bool_type" and node.text in {"true", "false"}))
+
+
+def _either(options: list[str]) -> str:
+    quoted = [f"`{option}`" for option in options]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}"

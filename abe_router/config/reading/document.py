@@ -1,0 +1,66 @@
+"""A YAML document, read from bytes to values that know their places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.composer import Composer, Refused
+from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.node import Node
+from abe_router.config.reading.syntax import commented_patterns, syntax_fault
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> Node | None:
+    """Return the one document in `data`, or None when it cannot be read; add what is wrong to `faults`.
+
+    An empty file gives a node whose value is None.
+    """
+    text = _decode(data, faults)
+    if text is None:
+        return None
+    commented_patterns(text, faults)
+    composer = Composer(text, env, faults)
+    try:
+        for event in _events(text):
+            composer.take(event)
+    except yaml.MarkedYAMLError as error:
+        syntax_fault(error, text, faults)
+        return None
+    except Refused:
+        return None
+    return composer.root or Node(None, Span())
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    loader = _LOADER(text)
+    try:
+        while loader.check_event():
+            yield loader.get_event()
+    finally:
+        loader.dispose()
+
+
+def _decode(data: bytes, faults: Faults) -> str | None:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", "replace")
+        faults.add(Code.NOT_TEXT, "the file is not UTF-8", _span_of_end(before), label="not UTF-8 from here")
+        return None
+    if odd := _UNPRINTABLE.search(text):
+        message = f"the file has a control character, U+{ord(odd[0]):04X}"
+        faults.add(Code.NOT_TEXT, message, _span_of_end(text[: odd.start()]))
+        return None
+    return text
+
+
+def _span_of_end(text: str) -> Span:
+    lines = (text + ".").splitlines()
+    return Span(len(lines), len(lines[-1]))

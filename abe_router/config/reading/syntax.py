@@ -1,0 +1,66 @@
+"""What a YAML syntax error says: the parser's words, the place, and the usual reason."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from abe_router.config.reading.code import Code
+from abe_router.config.reading.composer import TOO_DEEP
+from abe_router.config.reading.faults import Faults, Span
+
+_COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*(?:\{.*\}[ ]*)?$", re.MULTILINE)
+
+
+def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None:
+    """Add the fault of an error that the parser raised."""
+    lines = text.splitlines() or [""]
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+    if line >= len(lines) or (line and not lines[line].strip()):
+        # The end of the file is no place to look at: the end of what was written is.
+        line = max((n for n, content in enumerate(lines[: line + 1]) if content.strip()), default=0)
+        column = max(0, len(lines[line].rstrip()) - 1)
+    context = ""
+    if error.context and error.context_mark is not None and error.context_mark.line < line:
+        context = f"{error.context}, begun on line {error.context_mark.line + 1}"
+    problem = error.problem or "the file is not YAML"
+    if "nesting depth" in problem:
+        # Newer parsers have a limit of their own, which brackets reach before the first of them is told.
+        faults.add(Code.TOO_LARGE, TOO_DEEP, Span(line + 1, column + 1))
+        return
+    faults.add(
+        Code.SYNTAX,
+        f"YAML: {problem}",
+        Span(line + 1, column + 1),
+        label=context,
+        hint=_hint(problem, lines[line], column),
+    )
+
+
+def _hint(problem: str, content: str, column: int) -> str:
+    start = content.strip()
+    if "\t" in content[: column + 1]:
+        return "YAML is indented with spaces, not tabs"
+    if start.startswith("*"):
+        return "a pattern that begins with `*` is quoted: " + f'`"{start.partition(":")[0]}"`'
+    if re.search(r"[{,] *#[.:]", content):
+        return 'a pattern that begins with `#` is quoted: `"#.deleted"`'
+    if "${" in content and ("[" in content or "{" in content.replace("${", "")):
+        return 'between brackets, a variable is quoted: `"${NAME}"`'
+    if "mapping values" in problem:
+        return "a value that holds `: ` is quoted, and members of a mapping stand below each other"
+    if content[column : column + 1] in {"@", "`", "%"}:
+        return "a value that begins with this character is quoted"
+    return ""
+
+
+def commented_patterns(text: str, faults: Faults) -> None:
+    """Warn of lines that look like a key `#.deleted:` and are comments: what follows has another key."""
+    for match in _COMMENTED.finditer(text):
+        line = text.count("\n", 0, match.start(1)) + 1
+        column = match.start(1) - text.rfind("\n", 0, match.start(1))
+        message = f"`{match[1]}` is a comment here, not a pattern"
+        hint = f'what stands below it belongs to the key before it: write `"{match[1]}":`'
+        faults.add(Code.COMMENTED_PATTERN, message, Span(line, column, len(match[1])), hint=hint)

@@ -1,0 +1,1 @@
+"""Findings about a file that is valid: what is likely a mistake."""

@@ -1,0 +1,103 @@
+"""Where a handler's annotation and the schemas of its messages contradict each other.
+
+What is told is certain: of schemas that are put together of others nothing is concluded but what their own
+keywords say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from abe_router.config.rules.schema_facts import forbids, properties_of, types_of
+from abe_router.routing.route import Route
+
+#: Deepest object that is compared; types may hold themselves.
+MAX_DEPTH = 8
+#: Keywords by which more may be required than `required` says, or less of what is written may count.
+_COMPOSING = frozenset(
+    {"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if", "const", "enum"}
+    | {"dependentRequired", "dependentSchemas", "dependencies"}
+)
+#: What pydantic makes of text, unless it is told to be strict.
+_FROM_TEXT = frozenset({"integer", "number", "boolean"})
+
+
+class _Part(NamedTuple):
+    """A part of a document; it is `whole` when nothing above it says more about it."""
+
+    schema: dict[str, Any]
+    whole: bool
+
+
+def contradictions(route: Route) -> Iterator[str]:
+    """Yield, place by place, what the handler of a route wants and its messages cannot have, or need not."""
+    typed = route.handler.payload_type
+    if typed is None or typed.schema is None or (typed.each is None) is not (route.batch is None):
+        return
+    documents = [c.schema.document for c in route.bindings if c.pattern == route.key]
+    if len(documents) != len(route.bindings) or not documents:
+        return  # what is known of a key alone is not known of all that a pattern matches
+    if route.when is not None:
+        documents.append(route.when.document)
+    parts = [_Part(each, whole=not _COMPOSING & each.keys()) for each in documents if isinstance(each, dict)]
+    yield from _Comparison(typed.schema, lax=typed.lax).at(typed.schema, parts, "", 0)
+
+
+class _Comparison:
+    """Compares the type of a handler with the schemas of its messages; a `lax` type converts scalars."""
+
+    def __init__(self, root: dict[str, Any], *, lax: bool) -> None:
+        self._root, self._lax = root, lax
+
+    def at(self, typed: Any, parts: Sequence[_Part], pointer: str, depth: int) -> Iterator[str]:
+        """Yield what contradicts at a place and below it."""
+        typed = self._resolved(typed)
+        # Pydantic makes what has a format of numbers too.
+        wanted = frozenset() if self._lax and "format" in typed else types_of(typed)
+        for part in parts:
+            found = types_of(part.schema)
+            if wanted and found and not self._meet(wanted, found):
+                yield f"at {pointer or '(root)'}: it wants {_either(wanted)}, the schema {_either(found)}"
+                return
+        if depth >= MAX_DEPTH or "properties" not in typed or "anyOf" in typed:
+            return
+        yield from self._required(typed, parts, pointer)
+        for name, member in typed["properties"].items():
+            below = [
+                _Part(each, whole=part.whole and not _COMPOSING & each.keys())
+                for part in parts
+                if isinstance(each := properties_of(part.schema).get(name), dict)
+            ]
+            if below:
+                yield from self.at(member, below, f"{pointer}/{name}", depth + 1)
+
+    def _required(self, typed: dict[str, Any], parts: Sequence[_Part], pointer: str) -> Iterator[str]:
+        if not any(part.schema.keys() & {"properties", "required"} for part in parts):
+            return  # nothing is said of its members at all
+        required = {name for part in parts for name in part.schema.get("required") or ()}
+        for name in typed.get("required", ()):
+            if any(forbids(part.schema, name) for part in parts):
+                yield f"at {pointer}/{name}: it is required, but the schema does not allow it"
+            elif name not in required and all(part.whole for part in parts):
+                yield f"at {pointer}/{name}: it is required, but not by the schema"
+
+    def _resolved(self, typed: Any) -> dict[str, Any]:
+        """Return a schema that msgspec or pydantic made, behind its reference."""
+        if not isinstance(typed, dict):
+            return {}
+        name = typed.get("$ref", "").removeprefix("#/$defs/")
+        return self._root.get("$defs", {}).get(name, {}) if name else typed
+
+    def _meet(self, wanted: frozenset[str], found: frozenset[str]) -> bool:
+        numbers = {"integer", "number"}
+        if wanted & found or (wanted & numbers and found & numbers):
+            return True
+        if not self._lax:
+            return False
+        scalars = _FROM_TEXT | {"string"}
+        return bool(wanted & _FROM_TEXT and found & scalars)
+
+
+def _either(types: frozenset[str]) -> str:
+    return " or ".join(f"`{name}`" for name in sorted(types))

@@ -1,0 +1,161 @@
+"""Any call may be cancelled at any of its awaits, and nothing is lost, doubled or stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from abe_router.backend import ACKED, Dead, Delivery
+from abe_router.conformance.store import GROUP, KEY, SOON, Store, ack, letter, once, steps, take
+from abe_router.conformance.suite import Suite, check
+from abe_router.messages.message import Message, new_message
+
+#: At how many moments a call is cancelled, one after the other: the first ones are a round of the event loop
+#: apart, the later ones milliseconds.
+MOMENTS = 24
+
+
+class CancelTests(Suite):
+    """A call is cancelled at once, a moment later, and so on until it has ended before."""
+
+    @check("leases")
+    async def test_a_cancelled_fetch_strands_nothing(self, store: Store) -> None:
+        """Lost otherwise: what was on its way when the fetch was cancelled; a third of all, in one trial."""
+        handle, other = await store.subscribe(lease=self.lease), await store.subscribe()
+        sent = await store.publish(MOMENTS)
+        came: list[Delivery] = []
+        for moment in range(MOMENTS):
+            fetched = await _cancelled(handle.fetch(1, 5.0), moment) or []
+            await ack(handle, fetched)
+            came += fetched
+        rest = await take(other, len(sent) - len(came), within=self.lease + SOON)
+        once(sent, [*came, *rest])
+
+    @check("leases")
+    async def test_a_storm_of_cancelled_fetches_strands_nothing(self, store: Store) -> None:
+        """Lost otherwise: the same, while messages keep coming and at moments nobody chose."""
+        handle = await store.subscribe(lease=self.lease)
+        chance = random.Random(20)  # noqa: S311
+        came: list[Delivery] = []
+        sent: list[Message] = []
+        for _ in range(60):
+            fetching = asyncio.create_task(handle.fetch(3, 5.0))
+            sent += await store.publish(2)
+            await asyncio.sleep(chance.random() * 0.003)
+            fetching.cancel()
+            (result,) = await asyncio.gather(fetching, return_exceptions=True)
+            if not isinstance(result, BaseException):
+                await ack(handle, result)
+                came += result
+        other = await store.subscribe()
+        if len(came) < len(sent):
+            rest = await take(other, len(sent) - len(came), within=self.lease + SOON)
+            await ack(other, rest)
+            came += rest
+        once(sent, came)
+        await store.nothing(other, self.lease)
+
+    @check()
+    async def test_a_cancelled_append_appends_once_or_not_at_all(self, store: Store) -> None:
+        """Doubled otherwise: what is sent again; or crossed replies, by which the next call fails."""
+        handle = await store.subscribe()
+        cut, whole = [], []
+        for moment in range(MOMENTS):
+            message = new_message(KEY, b"0")
+            await _cancelled(_append(store, message), moment)
+            cut.append(message)
+            whole += await store.publish()
+        came = await take(handle, len(whole))
+        came += await handle.fetch(MOMENTS, 0.3)
+        ids = {delivery.message.id for delivery in came}
+        once([*whole, *(message for message in cut if message.id in ids)], came)
+
+    @check("dedupe")
+    async def test_a_cancelled_append_once_can_be_repeated(self, store: Store) -> None:
+        """Lost otherwise: what is remembered and not kept; doubled: what is kept and not remembered."""
+        handle = await store.subscribe()
+        sent = []
+        for moment in range(MOMENTS):
+            message = new_message(KEY, b"0", id=f"id-{moment}")
+            await _cancelled(store.backend.append_once([(message, 60.0)]), moment)
+            await store.backend.append_once([(message, 60.0)])
+            sent.append(message)
+        once(sent, await take(handle, MOMENTS))
+        await store.nothing(handle)
+
+    @check("leases")
+    async def test_a_cancelled_ack_can_be_repeated(self, store: Store) -> None:
+        """Doubled otherwise: handled messages whose settling was cut short."""
+        handle = await store.subscribe()
+        await store.publish(MOMENTS)
+        held = await take(handle, MOMENTS)
+        for moment, delivery in enumerate(held):
+            await _cancelled(handle.settle([(delivery, ACKED)]), moment)
+        again = await handle.settle([(delivery, ACKED) for delivery in held])
+        assert len(again) <= len(held)
+        assert await store.counts() == (0, 0, 0, 0)
+        await store.nothing(await store.subscribe())
+
+    @check("leases", "dead_letters")
+    async def test_a_cancelled_dead_letter_is_in_one_place(self, store: Store) -> None:
+        """Lost or doubled otherwise: a message that is neither dead nor alive, or both."""
+        handle = await store.subscribe()
+        sent = await store.publish(MOMENTS)
+        held = await take(handle, MOMENTS)
+        for moment, delivery in enumerate(held):
+            await _cancelled(handle.settle([(delivery, Dead(letter(delivery)))]), moment)
+            assert sum(await store.counts()) == MOMENTS
+        await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
+        assert await store.counts() == (0, 0, 0, MOMENTS)
+        letters = await store.backend.dead_letters(KEY, GROUP)
+        assert sorted(each.message.id for each in letters) == sorted(message.id for message in sent)
+
+    @check("leases", "dead_letters")
+    async def test_a_cancelled_replay_moves_once_or_not_at_all(self, store: Store) -> None:
+        """Lost or doubled otherwise: a dead letter that is taken out, but not yet put in."""
+        handle = await store.subscribe()
+        sent = await store.publish(MOMENTS)
+        held = await take(handle, MOMENTS)
+        assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
+        for moment, dead in enumerate(await store.backend.dead_letters(KEY, GROUP)):
+            await _cancelled(store.backend.replay(KEY, GROUP, [dead.id]), moment)
+            ready, _, _, left = await store.counts()
+            assert ready + left == MOMENTS
+        rest = await store.backend.dead_letters(KEY, GROUP)
+        await store.backend.replay(KEY, GROUP, [each.id for each in rest])
+        once(sent, await take(handle, MOMENTS))
+
+    @check("leases")
+    async def test_cancelling_anything_leaves_the_backend_sound(self, store: Store) -> None:
+        """Crossed replies otherwise: the answer to a cancelled call would be taken for the next one's."""
+        handle = await store.subscribe()
+        await store.publish(2)
+        held = await take(handle, 2)
+        for moment in range(MOMENTS):
+            await _cancelled(store.backend.status(), moment)
+            await _cancelled(handle.extend(held), moment)
+            await _cancelled(store.backend.announce("w", b"%d" % moment, 60.0), moment)
+            await _cancelled(store.backend.subscribe(KEY, GROUP), moment)
+            assert await store.counts() == (0, 2, 0, 0)
+            assert list(await store.backend.dead_letters(KEY, GROUP)) == []
+        await ack(handle, held)
+        sent: list[Message] = await store.publish(2)
+        once(sent, await take(handle, 2))
+
+
+async def _append(store: Store, message: Message) -> None:
+    await store.backend.append([message])
+
+
+async def _cancelled(call: Coroutine[Any, Any, Any], moment: int) -> Any:
+    """Run the call, cancel it at that moment, and return its result, None when there is none."""
+    running = asyncio.create_task(call)
+    if moment < MOMENTS // 2:
+        await steps(moment)
+    else:
+        await asyncio.sleep((moment - MOMENTS // 2) ** 2 / 20_000)
+    running.cancel()
+    await asyncio.wait({running})
+    return None if running.cancelled() else running.result()

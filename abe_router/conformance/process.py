@@ -1,0 +1,100 @@
+"""Several processes share a store, and one of them is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from unittest import SkipTest
+
+from abe_router.conformance.store import GROUP, KEY, Store
+from abe_router.conformance.suite import Suite, check
+
+#: What the killed worker holds.
+HELD = 10
+
+
+class ProcessTests(Suite):
+    """Real processes, and SIGKILL."""
+
+    @check("processes", "leases")
+    async def test_a_killed_process_loses_nothing(self, store: Store) -> None:
+        """Lost otherwise: what the killed process held; doubled: more than that."""
+        if not self.url:
+            raise SkipTest("other processes need a URL")
+        handle = await store.subscribe()
+        sent = await store.publish(300)
+        started: Counter[str] = Counter()
+        ended: Counter[str] = Counter()
+        news = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            killed = await self._worker(store, HELD)
+            reading = group.create_task(_read(killed, started, ended, news))
+            while started.total() < HELD:
+                news.clear()
+                await news.wait()
+            killed.kill()
+            await reading
+            assert (started.total(), ended.total()) == (HELD, 0)
+            workers = [await self._worker(store, 0) for _ in range(2)]
+            for worker in workers:
+                group.create_task(_read(worker, started, ended, news))
+            while len(ended) < len(sent):
+                news.clear()
+                await news.wait()
+            for worker in workers:
+                worker.kill()
+        assert ended == Counter(message.id for message in sent)
+        assert started.total() - len(sent) <= HELD
+        assert await store.counts() == (0, 0, 0, 0)
+        await handle.close()
+
+    @check("processes", "order")
+    async def test_order_outlives_a_killed_process(self, store: Store) -> None:
+        """Reordered otherwise: what the killed process held, or those behind it while others take over."""
+        if not self.url:
+            raise SkipTest("other processes need a URL")
+        sent = [message.id for message in await store.publish(200)]
+        started: Counter[str] = Counter()
+        ended: Counter[str] = Counter()
+        news = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            killed = await self._worker(store, HELD, "exclusive")
+            reading = group.create_task(_read(killed, started, ended, news))
+            while started.total() < HELD:
+                news.clear()
+                await news.wait()
+            others = [await self._worker(store, 0, "exclusive") for _ in range(2)]
+            reads = [group.create_task(_read(other, started, ended, news)) for other in others]
+            killed.kill()
+            await reading
+            while len(ended) < len(sent):
+                news.clear()
+                await news.wait()
+            for other in others:
+                other.kill()
+            await asyncio.gather(*reads)
+        # In the order in which each was first started, and in which it ended.
+        assert list(started) == list(ended) == sent
+        assert started.total() - len(sent) <= HELD
+
+    async def _worker(self, store: Store, limit: int, kind: str = "") -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "abe_router.conformance.worker"),
+            *(self.url, store.name, KEY, GROUP, str(max(0.5, self.lease)), str(limit), kind),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+
+async def _read(
+    worker: asyncio.subprocess.Process, started: Counter[str], ended: Counter[str], news: asyncio.Event
+) -> None:
+    """Count what the worker says, until it is gone."""
+    assert worker.stdout is not None
+    while line := await worker.stdout.readline():
+        what, _, id = line.decode().strip().partition(" ")
+        (started if what == "S" else ended)[id] += 1
+        news.set()
+    await worker.wait()

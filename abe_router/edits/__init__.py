@@ -1,0 +1,1 @@
+"""Edits of the routes file and how they come into force."""

@@ -1,0 +1,1 @@
+"""What travels: messages, routing keys and patterns, JSON pointers, message ids."""

@@ -1,0 +1,99 @@
+"""The ids by which a message is known again when it is published again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from abe_router.errors import IdInvalid
+from abe_router.messages.pointer import find
+
+#: Longest id, in characters: backends remember each of them for a while.
+MAX_ID = 255
+#: The name of a header that may hold ids, as a regular expression.
+HEADER_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
+#: Beyond it a JSON number with a point or an exponent may stand for several integers (IEEE 754, binary64).
+_EXACT = 2.0**53
+
+
+def is_header(text: str) -> bool:
+    """Say whether `text` is the name of a header that may hold ids."""
+    return re.fullmatch(HEADER_PATTERN, text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplication:
+    """Where the ids of messages come from, and how long they are remembered.
+
+    `source` is a JSON pointer into the payload, or the name of a header; without one an id is what the
+    publisher says it is. A message is not kept when one of its key and id was accepted less than `window`
+    seconds ago; 0 remembers nothing.
+    """
+
+    window: float = 0.0
+    source: str = ""
+
+    @staticmethod
+    def combined(each: Iterable[Deduplication]) -> Deduplication | None:
+        """Return what several say together: the longest window, and the one source that they may name."""
+        parts = tuple(each)
+        if not parts:
+            return None
+        return Deduplication(max(p.window for p in parts), next((p.source for p in parts if p.source), ""))
+
+    def id(self, key: str, payload: Any, headers: Mapping[str, str], given: str | None = None) -> str | None:
+        """Return the id of a message, None when nobody says one.
+
+        Raise IdInvalid when the source has none, when it cannot be an id, or when another one is `given`.
+        """
+        if not self.source:
+            return None if given is None else _fit(key, given, "the id given")
+        where = self._where()
+        try:
+            value = find(payload, self.source) if self.source[0] == "/" else headers[self.source]
+        except LookupError:
+            raise IdInvalid(key, f"{where} is to be its id, and is not there") from None
+        id = _fit(key, value, where)
+        if given is not None and given != id:
+            raise IdInvalid(key, f"{where} is its id, and the one given, `{given[:MAX_ID]}`, is another")
+        return id
+
+    def window_of(self, given: str | None) -> float:
+        """Return for how long an id is remembered, when `given` is what the publisher said of it.
+
+        One that is made up for a message will not come again, and so is not remembered.
+        """
+        return self.window if self.source or given is not None else 0.0
+
+    def _where(self) -> str:
+        return f"the value at {self.source}" if self.source[0] == "/" else f"the header `{self.source}`"
+
+
+def _fit(key: str, value: Any, where: str) -> str:
+    """Return a value as an id, the same one for 7 and 7.0, which to JSON are one number."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise IdInvalid(key, f"{where} is to be its id, and is {_kind(value)}, neither text nor an integer")
+    if not value:
+        raise IdInvalid(key, f"{where} is to be its id, and is empty")
+    if len(value) > MAX_ID:
+        raise IdInvalid(key, f"{where} is to be its id, and is {len(value):,} characters, over {MAX_ID}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case float():
+            return "a number with a fraction, or too large to be exact"
+        case list():
+            return "an array"
+    return "an object"

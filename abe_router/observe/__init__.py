@@ -1,0 +1,1 @@
+"""Events and the listeners that render them. Code that is observed imports `events` alone."""

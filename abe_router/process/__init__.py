@@ -1,0 +1,1 @@
+"""Processes: a worker, the supervisor, and the control channel between them."""

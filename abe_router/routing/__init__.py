@@ -1,0 +1,1 @@
+"""Routes, the table of routes and their policies, as values without I/O."""

@@ -1,0 +1,302 @@
+"""A handler: the user's function, found by its path.
+
+Importing runs the user's code: a routes file is code, and is trusted as code is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache, partial
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from abe_router.errors import HandlerError, text_of
+from abe_router.schema.payload_type import PayloadType, payload_type_of
+
+#: Threads that run the sync handlers of all routes together.
+THREADS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that takes a payload and, if it has a second parameter, the Message.
+
+    `payload_type` is what its annotation makes of payloads, None when it takes them as they were decoded.
+
+    Two handlers are equal when their paths are: new code under the same path needs a new process.
+    """
+
+    path: str
+    call: Callable[..., Any] = field(compare=False, repr=False)
+    is_async: bool = field(compare=False, default=True)
+    wants_message: bool = field(compare=False, default=False)
+    source: Path | None = field(compare=False, default=None, repr=False)
+    payload_type: PayloadType | None = field(compare=False, default=None, repr=False)
+
+
+def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
+    """Make a handler of a function; raise HandlerError when it cannot be called with a payload."""
+    name = path or f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', '?')}"
+    if not callable(function):
+        raise HandlerError("callable", f"`{name}` is {type(function).__name__}, not a function")
+    if inspect.isclass(function):
+        raise HandlerError(
+            "callable", f"`{name}` is a class, not a function", hint="name a function or an instance's method"
+        )
+    try:
+        return _handler(function, name)
+    except HandlerError:
+        raise
+    except BaseException as error:  # such as wrappers in a circle
+        _end_if_told_to(error)
+        raise HandlerError("callable", f"`{name}` cannot be a handler: {_told(error)}") from error
+
+
+def _handler(function: Callable[..., Any], name: str) -> Handler:
+    target: Any = function
+    while isinstance(target, partial):
+        target = target.func
+    if not inspect.isroutine(target):
+        target = type(target).__call__.__get__(target)
+    try:
+        wanted = _positional(function, name)
+    except (TypeError, ValueError):  # a builtin without a signature: assume the least
+        wanted = 1
+    code = inspect.unwrap(target)
+    source = inspect.getsourcefile(code) if inspect.isfunction(code) or inspect.ismethod(code) else None
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise HandlerError("signature", f"`{name}` is a generator", hint="return a value, do not `yield`")
+    return Handler(
+        path=name,
+        call=function,
+        is_async=inspect.iscoroutinefunction(target),
+        wants_message=wanted > 1,
+        source=Path(source).resolve() if source else None,
+        payload_type=payload_type_of(function),
+    )
+
+
+def _positional(function: Callable[..., Any], name: str) -> int:
+    """Return how many positional arguments to pass, 1 or 2; raise HandlerError when neither fits."""
+    p = inspect.Parameter
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [x for x in parameters if x.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [x for x in positional if x.default is p.empty]
+    keywords = [x.name for x in parameters if x.kind is p.KEYWORD_ONLY and x.default is p.empty]
+    many = any(x.kind is p.VAR_POSITIONAL for x in parameters)
+    wanted = "a handler is called as `f(payload)` or `f(payload, message)`"
+    if keywords:
+        raise HandlerError("signature", f"`{name}` needs the keyword `{keywords[0]}`", hint=wanted)
+    if len(required) > 2:
+        raise HandlerError("signature", f"`{name}` needs {len(required)} arguments", hint=wanted)
+    if not positional and not many:
+        raise HandlerError("signature", f"`{name}` takes no argument", hint=wanted)
+    # A second parameter with a default is the user's own unless it is called `message`, or `messages`.
+    second = positional[1] if len(positional) > 1 else None
+    asked = second is not None and (second.default is p.empty or second.name in {"message", "messages"})
+    return 2 if asked else 1
+
+
+def put_first_on_import_path(folders: Iterable[Path]) -> None:
+    """Put the folders first on the import path, in order, each once."""
+    first = list(dict.fromkeys(str(folder) for folder in folders))
+    if sys.path[: len(first)] != first:
+        sys.path[:] = [*first, *(entry for entry in sys.path if entry not in first)]
+
+
+def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
+    """Import `pkg.mod:function` and return it as a handler; raise HandlerError when that fails.
+
+    `allow` are patterns of permitted paths, such as `shop.*`; none means all are permitted. Names with
+    leading underscores and walks of more than one attribute are refused: a path names a function of a
+    module, or a method of an object in it, nothing else.
+    """
+    module_name, attribute = _checked(path, allow)
+    found: Any = _import(module_name, path)
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            public = [n for n in dir(found) if not n.startswith("_")]
+            same = [n for n in public if n.casefold() == name.casefold()]
+            close = same or difflib.get_close_matches(name, public, 1)
+            hint = f"did you mean `{close[0]}`?" if close else ""
+            if _defines(module_name, name):
+                hint = "its file has it by now: restart, or serve with `--reload-handlers`"
+            raise HandlerError(
+                "attribute", f"module `{module_name}` has no function `{attribute}`", hint=hint
+            ) from None
+        except BaseException as error:
+            _end_if_told_to(error)
+            raise HandlerError(
+                "attribute", f"`{attribute}` of module `{module_name}` raises {_told(error)}"
+            ) from error
+    return handler_from(found, path)
+
+
+def unimported_handler(path: str, allow: Iterable[str] = ()) -> Handler:
+    """Return a handler of which nothing but the path is known; calling it raises HandlerError.
+
+    Raise HandlerError when the path is malformed or not allowed, as `import_handler` does.
+    """
+    _checked(path, allow)
+
+    def call(*_: Any) -> Any:
+        raise HandlerError("module", f"handler `{path}` was not imported")
+
+    return Handler(path, call)
+
+
+def code_below(folder: Path) -> set[Path]:
+    """Return the files of the modules that are imported by now from below a folder.
+
+    Those of a Python or of packages that are installed there are left out: they do not change by an edit.
+    """
+    return set(_modules_below(folder).values())
+
+
+def forget_imports(known: Collection[str], folders: Iterable[Path]) -> None:
+    """Have the modules below the folders that are not among the `known` imported anew when they are next."""
+    for folder in folders:
+        for name in _modules_below(folder).keys() - known:
+            sys.modules.pop(name, None)
+
+
+def _modules_below(folder: Path) -> dict[str, Path]:
+    root = os.path.abspath(folder)  # noqa: PTH100  as the import path has it, not where a link leads
+    inside = os.path.join(root, "")  # noqa: PTH118
+    pythons = tuple(
+        os.path.join(prefix, "")  # noqa: PTH118
+        for prefix in {sys.prefix, sys.base_prefix}
+        if prefix.startswith(inside)
+    )
+    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    return {
+        name: Path(file)
+        for name, file in files
+        if file and file.startswith(inside) and not file.startswith(pythons) and "-packages" not in file
+    }
+
+
+def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
+    """Return the module and the attribute of a path; raise HandlerError when malformed or not allowed."""
+    module_name, colon, attribute = path.partition(":")
+    parts = [*module_name.split("."), *attribute.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts) or attribute.count(".") > 1:
+        module, dot, function = path.rpartition(".")
+        dotted = dot and not colon and all(part.isidentifier() for part in path.split("."))
+        hint = f"did you mean `{module}:{function}`?" if dotted else "write `package.module:function`"
+        raise HandlerError("path", f"`{path}` is not a handler path", hint=hint)
+    if any(part.startswith("_") for part in attribute.split(".")):
+        raise HandlerError("forbidden", f"`{path}` names a private attribute", hint="name a public function")
+    allowed = tuple(allow)
+    if allowed and not any(fnmatchcase(module_name, a) or fnmatchcase(path, a) for a in allowed):
+        raise HandlerError(
+            "forbidden", f"handler `{path}` is not allowed", hint=f"allowed are: {', '.join(allowed)}"
+        )
+    return module_name, attribute
+
+
+def _import(module_name: str, path: str) -> Any:
+    """Import a module, telling a missing one from one that fails while it is imported."""
+    if (known := sys.modules.get(module_name)) is None:
+        importlib.invalidate_caches()
+    elif (file := getattr(known, "__file__", None)) and module_name != "__main__":
+        _require_same(module_name, str(file), tuple(sys.path))
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name if isinstance(error.name, str) else ""
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise HandlerError(
+                "module",
+                f"handler `{path}` cannot be imported: no module named `{missing}`",
+                hint=_similar_module(missing),
+            ) from None
+        raise HandlerError(
+            "module", f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
+        ) from None
+    except BaseException as error:
+        _end_if_told_to(error)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
+        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        raise HandlerError("module", f"handler `{path}` cannot be imported: {_told(error)}{place}") from error
+
+
+def _end_if_told_to(error: BaseException) -> None:
+    """Raise the error again if it is Ctrl-C, which comes to the main thread alone."""
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error
+
+
+def _told(error: BaseException) -> str:
+    """Return the kind of an error and the first line of its text."""
+    line = text_of(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}"
+
+
+@lru_cache(maxsize=1024)  # a file may name a thousand functions of one module
+def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
+    """Raise HandlerError when a module that was imported from `file` would now be found in other code.
+
+    A process has one module of a name: without a word, a second routes file would get the code of the first.
+    """
+    found = _file_of(name, import_path)
+    if found is None or found == file or not (file.endswith(".py") and found.endswith(".py")):
+        return
+    try:
+        if Path(file).samefile(found) or Path(file).read_bytes() == Path(found).read_bytes():
+            return
+    except (OSError, ValueError):  # its file is gone by now: it moved, and there are no two
+        return
+    raise HandlerError(
+        "module",
+        f"another module `{name}` was imported already, from {file}, so this process cannot have {found}",
+        hint="give one of them another name",
+    )
+
+
+def _file_of(name: str, import_path: Sequence[str]) -> str | None:
+    """Return the file in which an import would find a module, if it is one; nothing is imported."""
+    places, parts, spec = import_path, name.split("."), None
+    try:
+        for count in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:count]), places)
+            if spec is None:
+                return None
+            places = list(spec.submodule_search_locations or ())
+    except Exception:  # noqa: BLE001  import hooks may be anyone's
+        return None
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _defines(module_name: str, name: str) -> bool:
+    """Say whether the file of an imported module seems to define a name at its top level."""
+    try:
+        text = Path(getattr(sys.modules[module_name], "__file__", None) or "").read_text("utf-8")
+    except (OSError, ValueError):
+        return False
+    return re.search(rf"^(async +def +|def +|class +)?{re.escape(name)}\b", text, re.MULTILINE) is not None
+
+
+def _similar_module(missing: str) -> str:
+    """Return a hint at a module of a similar name beside the missing one, or nothing."""
+    parent, _, name = missing.rpartition(".")
+    folders = getattr(sys.modules.get(parent), "__path__", None) if parent else sys.path[:2]
+    if not folders:
+        return ""
+    close = difflib.get_close_matches(name, [found.name for found in pkgutil.iter_modules(folders)], 1)
+    return f"did you mean `{parent + '.' if parent else ''}{close[0]}`?" if close else ""

@@ -1,0 +1,75 @@
+"""Routes, as values.
+
+A Route holds live objects (function, compiled schema), so a test needs no YAML; it compares by value, so
+a reload knows what changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from abe_router.routing.emit import Emit
+from abe_router.routing.handler import Handler
+from abe_router.routing.retry import RetryPolicy
+from abe_router.schema import Schema
+
+OnInvalid = Literal["dead_letter", "drop", "deliver"]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaBinding:
+    """The schema that one entry of the file puts on every message whose key matches `pattern`."""
+
+    pattern: str
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Hand over up to `size` messages at once, waiting at most `wait` seconds for them to come together."""
+
+    size: int
+    wait: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One consumer: where its messages come from, who handles them, and by which rules.
+
+    Durations are in seconds. `bindings` are those whose pattern meets this route's; a message must
+    satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
+    `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
+    `rate` is in messages a second, over all processes. `order_by` is a JSON pointer: messages of one key
+    with the same value there are handled one after the other, in the order they were accepted.
+    """
+
+    key: str
+    group: str
+    handler: Handler
+    bindings: tuple[SchemaBinding, ...] = ()
+    when: Schema | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    concurrency: int = 10
+    timeout: float = 30.0
+    lease: float = 30.0
+    drain: float = 30.0
+    max_deliveries: int | None = None
+    on_invalid: OnInvalid = "dead_letter"
+    dead_letter: bool = True
+    start: float = 0.0
+    paused: bool = False
+    batch: Batch | None = None
+    rate: float | None = None
+    order_by: str | None = None
+    emit: Emit | None = None
+
+    @property
+    def name(self) -> str:
+        """Its identity, `key/group`."""
+        return f"{self.key}/{self.group}"
+
+    @property
+    def delivery_limit(self) -> int:
+        """How often one message may be handed out before it is dead-lettered unhandled."""
+        return self.max_deliveries if self.max_deliveries is not None else self.retry.attempts + 5

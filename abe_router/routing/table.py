@@ -1,0 +1,110 @@
+"""The table of all routes of one file, and the difference between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from abe_router.diagnostic import Diagnostic
+from abe_router.messages.dedupe import Deduplication
+from abe_router.messages.pattern import check_key, is_wild, matches
+from abe_router.routing.case import Case
+from abe_router.routing.contract import MessageContract
+from abe_router.routing.route import Route, SchemaBinding
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class TableDiff:
+    """What a change from one table to another does; routes in the order of their table."""
+
+    added: tuple[Route, ...] = ()
+    removed: tuple[Route, ...] = ()
+    changed: tuple[tuple[Route, Route], ...] = ()
+    kept: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """All routes of one file.
+
+    `keys` are the keys and patterns of the file, with or without consumers. `retain` is by key or pattern
+    for how many seconds messages are kept that every group has settled, and `deduplications` by which ids
+    they are known again. `revision` is the hash of the file and all it names. `sources` are the files it was
+    read from. `cases` are its tests.
+    """
+
+    routes: tuple[Route, ...] = ()
+    keys: tuple[str, ...] = ()
+    bindings: tuple[SchemaBinding, ...] = ()
+    backend: str = "memory://"
+    prefix: str = ""
+    unrouted: Literal["error", "allow"] = "error"
+    retain: Mapping[str, float] = field(default_factory=dict)
+    deduplications: Mapping[str, Deduplication] = field(default_factory=dict)
+    revision: str = ""
+    path: Path | None = None
+    sources: frozenset[Path] = frozenset()
+    cases: tuple[Case, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+    _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _terms: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Route]:
+        """The routes by identity."""
+        return {route.name: route for route in self.routes}
+
+    def match(self, key: str) -> tuple[Route, ...]:
+        """Return the routes that get messages of `key`, in the order of the file."""
+        found = self._matched.get(key)
+        if found is None:
+            found = tuple(r for r in self.routes if matches(r.key, key))
+            _remember(self._matched, key, found)
+        return found
+
+    def contract(self, key: str) -> MessageContract:
+        """Return what the file asks of messages of `key`; raise KeyInvalid when it is malformed."""
+        found = self._terms.get(key)
+        if found is None:
+            check_key(key)
+            schemas = tuple(dict.fromkeys(c.schema for c in self.bindings if matches(c.pattern, key)))
+            said = self.deduplications.items()
+            found = MessageContract(
+                known=bool(schemas)
+                or self.unrouted == "allow"
+                or any(matches(pattern, key) for pattern in self.keys),
+                schemas=schemas,
+                deduplication=Deduplication.combined(d for pattern, d in said if matches(pattern, key)),
+            )
+            _remember(self._terms, key, found)
+        return found
+
+    @cached_property
+    def concrete_keys(self) -> tuple[str, ...]:
+        """The keys of the file that are not patterns."""
+        return tuple(key for key in self.keys if not is_wild(key))
+
+    def diff(self, other: RouteTable) -> TableDiff:
+        """Return what a change from this table to `other` adds, removes, changes and keeps, by value."""
+        old, new = self.by_name, other.by_name
+        return TableDiff(
+            added=tuple(r for name, r in new.items() if name not in old),
+            removed=tuple(r for name, r in old.items() if name not in new),
+            changed=tuple((old[name], r) for name, r in new.items() if name in old and old[name] != r),
+            kept=tuple(r for name, r in new.items() if name in old and old[name] == r),
+        )
+
+
+#: Keys remembered in a table's caches; beyond it they are emptied, so that ever new keys cannot fill memory.
+_REMEMBERED = 10_000
+
+
+def _remember(cache: dict[str, V], key: str, value: V) -> None:
+    if len(cache) >= _REMEMBERED:
+        cache.clear()
+    cache[key] = value

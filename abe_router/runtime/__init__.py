@@ -1,0 +1,1 @@
+"""What runs while a table is in force: consumers, publishing, retention, heartbeats."""

@@ -1,0 +1,156 @@
+"""Text for people: durations, rates, counts, times, masking, suggestions.
+
+Durations and rates are written as the routes file writes them, so that what a message prints can be
+copied into the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from difflib import get_close_matches
+
+_DURATION_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_RATE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+#: The form of a duration, as a regular expression that Python and ECMA-262 read alike.
+DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+#: The form of a rate, as a regular expression that Python and ECMA-262 read alike.
+RATE_PATTERN = r"^[0-9]+(\.[0-9]+)?/(s|m|h)$"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(s|m|h)")
+
+#: Longest duration, in seconds: a year.
+MAX_SECONDS = 366 * 24 * 3600.0
+#: Highest and lowest rate, in messages a second: a million a second, and one a year.
+MAX_RATE, MIN_RATE = 1_000_000.0, 1 / MAX_SECONDS
+
+_CREDENTIALS = re.compile(r"://\S*@")
+
+
+def parse_duration(text: str) -> float:
+    """Return the duration in seconds; raise ValueError when `text` is none, or is longer than a year."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"`{text}` is not a duration")
+    # Milliseconds are divided, not multiplied: 200 * 0.001 is not 0.2 in floating point.
+    number, unit = float(match[1]), match[2]
+    seconds = number / 1000 if unit == "ms" else number * _DURATION_UNITS[unit]
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"`{text}` is longer than a year")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return a length of time as a routes file writes it: `200ms`, `1.5s`, `90s`, `5m`, `7d`.
+
+    The unit is the largest that leaves a whole number. Where none does, it is seconds, or milliseconds
+    below one second, rounded to four significant digits.
+    """
+    if seconds <= 0:
+        return "0s"
+    for unit in ("d", "h", "m"):
+        if seconds % _DURATION_UNITS[unit] == 0:
+            return f"{seconds / _DURATION_UNITS[unit]:.0f}{unit}"
+    if seconds < 1:
+        return f"{_significant(seconds * 1000)}ms"
+    return f"{_significant(seconds)}s"
+
+
+def suggest_duration(text: str) -> str:
+    """Return the duration that `text` most likely means, or an empty string."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None:
+        return ""
+    unit = match[2].lower()
+    for name, written in (
+        ("ms", "ms"),
+        ("mil", "ms"),
+        ("s", "s"),
+        ("m", "m"),
+        ("h", "h"),
+        ("d", "d"),
+        ("", "s"),
+    ):
+        if unit.startswith(name):
+            return match[1] + written
+    return ""
+
+
+def parse_rate(text: str) -> float:
+    """Return the rate in messages a second; raise ValueError when `text` is none, or is out of bounds."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"`{text}` is not a rate")
+    rate = float(match[1]) / _RATE_UNITS[match[2]]
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(f"`{text}` is not between one a year and a million a second")
+    return rate
+
+
+def format_rate(rate: float) -> str:
+    """Return a rate, in messages a second, as a routes file writes it: `100/s`, `90/m`.
+
+    The unit is the smallest that leaves a whole number.
+    """
+    numbers = {unit: round(rate * seconds, 6) for unit, seconds in _RATE_UNITS.items()}
+    for unit, number in numbers.items():
+        if number >= 1 and number.is_integer():
+            return f"{number:.0f}/{unit}"
+    return f"{numbers['s']:.6g}/s" if rate >= 1 else f"{numbers['h']:.6g}/h"
+
+
+def suggest_rate(text: str) -> str:
+    """Return the rate that `text` most likely means, or an empty string."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:/|per|p|an?)?\s*([A-Za-z]*)\s*", text)
+    if match is None or float(match[1]) == 0:
+        return ""
+    for unit in ("second", "minute", "hour"):
+        if unit.startswith(match[2].lower()):
+            return f"{match[1]}/{unit[0]}"
+    return ""
+
+
+def format_time(seconds: float) -> str:
+    """Return a time, given in seconds since the epoch, as UTC to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 route`, `1,200 routes`."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def suggestion(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the name of `known` that `name` is most likely a misspelling of, None if there is none."""
+    return next(iter(get_close_matches(name, list(known), 1, cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean `NAME`?" for the closest name of `known`, empty if none is close."""
+    close = suggestion(name, known)
+    return f"did you mean `{close}`?" if close else ""
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character escaped that could move a cursor, hide or reorder characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def mask_credentials(text: str) -> str:
+    """Return `text` without the user names and passwords between `://` and `@`."""
+    return _CREDENTIALS.sub("://***@", text)
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without user name, password and query, fit for a log or a message."""
+    return re.sub(r"//.*@", "//***@", url.partition("?")[0])
+
+
+def _significant(number: float) -> str:
+    """Return a positive number with four significant digits, and never with an exponent."""
+    decimals = max(0, 4 - len(f"{int(number)}"))
+    text = f"{number:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

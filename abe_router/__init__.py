@@ -40,6 +40,7 @@ _HOMES = {
     "SchemaInvalid": "abe_router.errors",
     "Severity": "abe_router.diagnostic",
     "Subscription": "abe_router.backend",
+    "SubscriptionClosed": "abe_router.errors",
     "SubscriptionStatus": "abe_router.backend",
     "TooManyHops": "abe_router.errors",
     "UnknownProvider": "abe_router.errors",

@@ -14,6 +14,7 @@ AbeRouterError
  ├─ TooManyHops            a message came through too many handlers that emit
  ├─ PayloadUnfit           a payload is not what its handler's annotation says
  ├─ PayloadMalformed       a delivered body is not JSON, too large or too deep
+ ├─ SubscriptionClosed     a fetch on a handle that is closed, or whose backend is
  └─ BackendError
      ├─ UnknownProvider    no provider has that name or URL scheme
      └─ BackendUnavailable the server or file cannot be reached; the operation may be tried again
@@ -156,6 +157,10 @@ class PayloadUnfit(AbeRouterError):
 
 class PayloadMalformed(AbeRouterError):
     """Raised when a delivered body is not JSON, or is larger or deeper than allowed."""
+
+
+class SubscriptionClosed(AbeRouterError):
+    """Raised by `Subscription.fetch` once the handle, or its backend, is closed: it never delivers again."""
 
 
 class BackendError(AbeRouterError):

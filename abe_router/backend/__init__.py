@@ -35,7 +35,9 @@ from abe_router.backend.health import (
     orphaned_subscriptions,
     unread_keys,
 )
+from abe_router.backend.key_value import Entry
 from abe_router.backend.payloads import DEFAULT_GROUP
+from abe_router.backend.peek import Peeked, PeekState
 from abe_router.backend.retention import RETAIN_TTL, retention
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
@@ -50,11 +52,14 @@ __all__ = [
     "DeadLetter",
     "Delayed",
     "Delivery",
+    "Entry",
     "ExclusiveSubscription",
     "Features",
     "HealthCheck",
     "HealthResult",
     "Outcome",
+    "PeekState",
+    "Peeked",
     "Reason",
     "Released",
     "Subscription",

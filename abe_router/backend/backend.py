@@ -11,7 +11,9 @@ from abe_router.backend.delivery import DeadLetter
 from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
 from abe_router.backend.health import HealthResult, SubscriptionName
+from abe_router.backend.key_value import Entry
 from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
+from abe_router.backend.peek import Peeked
 from abe_router.backend.rate import TokenGrant
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 from abe_router.messages.message import Duplicate, Message, encode, new_message
@@ -163,6 +165,43 @@ class Backend(ABC):
     @abstractmethod
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         """Delete dead letters for good; return how many. Unknown ids are passed over."""
+
+    async def peek(
+        self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
+    ) -> Sequence[Peeked]:
+        """Look at messages, oldest first, without leasing, moving or counting any of them.
+
+        With a group these are the messages of its subscription that are not settled: ready, in flight and
+        delayed. Without a group they are all messages kept under the keys that match `pattern`. `after` is
+        the cursor of an earlier call; messages accepted after that call come behind it, so that calling
+        again and again follows what is published. An unknown subscription has none. Only a backend whose
+        features declare `peek` has to have it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot peek")
+
+    async def put(
+        self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
+    ) -> int:
+        """Keep `value` under `name` in a bucket and return its revision, or 0 when it is not kept.
+
+        With `expected` it is kept only if the entry has this revision; an `expected` of 0 means that there
+        must be no entry. Comparing and keeping are one step. After `ttl` seconds by the backend's clock the
+        entry is gone; without a `ttl` it stays. The cost does not depend on how many entries there are. Only
+        a backend whose features declare `key_value` has to have this and the next three methods.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no key-value store")
+
+    async def get(self, bucket: str, name: str) -> Entry | None:
+        """Return an entry, None when there is none or it has expired."""
+        raise NotImplementedError(f"{type(self).__name__} has no key-value store")
+
+    async def entries(self, bucket: str) -> Mapping[str, Entry]:
+        """Return the entries of a bucket that have not expired, by name."""
+        raise NotImplementedError(f"{type(self).__name__} has no key-value store")
+
+    async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+        """Delete an entry; return False when there is none, or when its revision is not `expected`."""
+        raise NotImplementedError(f"{type(self).__name__} has no key-value store")
 
     @abstractmethod
     async def announce(self, worker: str, state: bytes, ttl: float) -> None:

@@ -49,6 +49,21 @@ _LACKS = {
         "the backend keeps no order",
         "messages of one value are handled beside and after each other, whatever `order_by` says",
     ),
+    "atomic_outputs": (
+        HealthCheck.NO_ATOMIC_OUTPUTS,
+        "the backend cannot append an output and settle its cause in one step",
+        "a crash between the two loses what a handler emits, or appends it twice",
+    ),
+    "key_value": (
+        HealthCheck.NO_KEY_VALUE,
+        "the backend has no key-value store",
+        "workers cannot report to it, so `status` shows none",
+    ),
+    "peek": (
+        HealthCheck.NO_PEEK,
+        "the backend cannot be looked into",
+        "messages that wait cannot be shown",
+    ),
 }
 
 
@@ -57,7 +72,9 @@ class Features(msgspec.Struct, frozen=True):
 
     `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
     `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks. With `dedupe`
-    it remembers ids, for `append_once`; with `order` it has `subscribe_exclusive`.
+    it remembers ids, for `append_once`; with `order` it has `subscribe_exclusive`. With `atomic_outputs` the
+    outputs of an `Acked` are appended in the step that settles it, with `key_value` it has `put`, `get`,
+    `entries` and `delete`, with `peek` it has `peek`.
     """
 
     durable: bool = True
@@ -68,6 +85,9 @@ class Features(msgspec.Struct, frozen=True):
     dead_letters: bool = True
     dedupe: bool = True
     order: bool = True
+    atomic_outputs: bool = True
+    key_value: bool = True
+    peek: bool = True
 
     def lacks(self) -> list[HealthResult]:
         """Return a finding for each thing the promise needs and the backend cannot do."""

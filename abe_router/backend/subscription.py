@@ -11,7 +11,11 @@ from abe_router.backend.delivery import Delivery, Outcome
 
 
 class SubscriptionStatus(msgspec.Struct, frozen=True):
-    """The counts of one subscription: waiting, handed out, waiting for a retry, dead."""
+    """The counts of one subscription: waiting, handed out, waiting for a retry, dead.
+
+    `oldest_at` is when the oldest message that is `ready` was accepted, in seconds since the epoch; None when
+    there is none. To find it is bounded work, however many messages wait.
+    """
 
     pattern: str
     group: str
@@ -19,6 +23,12 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     in_flight: int
     delayed: int
     dead: int
+    oldest_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Its identity, `pattern/group`, which is the name of its route."""
+        return f"{self.pattern}/{self.group}"
 
 
 class Subscription(ABC):
@@ -34,7 +44,8 @@ class Subscription(ABC):
         Each is leased to this handle: nobody else gets it before the lease runs out. New messages, due
         retries and deliveries whose lease ran out elsewhere all come this way, whether or not there is
         new traffic. Messages of one key come in the order they were appended, but for retries. Only one
-        fetch of a handle runs at a time. A closed handle returns none, at once.
+        fetch of a handle runs at a time. Raise SubscriptionClosed once the handle or its backend is closed,
+        also when it is closed while the fetch waits.
         """
 
     @abstractmethod

@@ -23,11 +23,9 @@ from abe_router.backends.memory.group import Clock, Group
 from abe_router.backends.memory.ids import Ids
 from abe_router.backends.memory.log import Log
 from abe_router.backends.memory.subscription import MemorySubscription
+from abe_router.messages.cache import remember
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import matches
-
-#: Routing keys whose groups are remembered.
-KEYS = 10_000
 
 
 class MemoryBackend(Backend):
@@ -167,9 +165,7 @@ class MemoryBackend(Backend):
         groups = self._by_key.get(key)
         if groups is None:
             groups = tuple(g for (pattern, _), g in self._groups.items() if matches(pattern, key))
-            if len(self._by_key) >= KEYS:
-                self._by_key.clear()
-            self._by_key[key] = groups
+            remember(self._by_key, key, groups)
         return groups
 
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:

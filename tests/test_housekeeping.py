@@ -115,7 +115,7 @@ async def test_a_wish_to_keep_something_is_made_known_at_once():
 
 
 async def test_what_is_settled_is_removed_until_nothing_is_left(monkeypatch):
-    monkeypatch.setattr("abe_router.backends.memory.log.LOOKED_AT", 10)
+    monkeypatch.setattr("abe_router.backends.memory.log.TRIM_BATCH", 10)
     backend = MemoryBackend()
     handle = await backend.subscribe("orders.created", "billing")
     for number in range(100):

@@ -95,18 +95,18 @@ class Shop:
         self.running.append((consumer, asyncio.create_task(consumer.run())))
 
     async def mishap(self, what: str) -> None:
-        (consumer, task), group = self.running[0], self.backend._groups.get(GROUP)
+        (consumer, task), group = self.running[0], self.backend._queues.get(GROUP)
         if what in {"stop", "kill"}:
             del self.running[0]
             consumer.stop(1.0 if what == "stop" else 0.0)
             await task
             self.start()
         elif group is not None and what == "take away":
-            group.place = (
-                group.place[0],
+            group.owner = (
+                group.owner[0],
                 0.0,
             )  # as if it had given no sign of life for the length of its lease
-            group.wake()
+            group.wake_all()
         elif group is not None:
             for entry in list(group._leased.values())[::2]:
                 entry.claim += 1

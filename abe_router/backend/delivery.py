@@ -24,6 +24,21 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     failed_at: float | None = None
     wait: float = 0.0
 
+    def next_attempt(self, *, receipt: Any, failed_at: float, wait: float = 0.0) -> Delivery:
+        """Return the delivery of the next attempt, after this one failed at `failed_at`.
+
+        Attempts and deliveries are counted up by one. A failure that was noted earlier stays the first. The
+        new `receipt` replaces the old one; the attempt is due in `wait` seconds.
+        """
+        message = self.message
+        return Delivery(
+            msgspec.structs.replace(message, attempt=message.attempt + 1),
+            self.deliveries + 1,
+            receipt,
+            failed_at if self.failed_at is None else self.failed_at,
+            wait,
+        )
+
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a delivery failed.

@@ -18,17 +18,19 @@ from abe_router.conformance.fault import FaultTests
 from abe_router.conformance.fencing import FencingTests
 from abe_router.conformance.group import GroupTests
 from abe_router.conformance.growth import GrowthTests
-from abe_router.conformance.introspection import IntrospectionTests
+from abe_router.conformance.key_value import KeyValueTests
 from abe_router.conformance.lease import LeaseTests
 from abe_router.conformance.lifecycle import LifecycleTests
 from abe_router.conformance.order import OrderTests
 from abe_router.conformance.pattern import PatternTests
 from abe_router.conformance.payload import PayloadTests
+from abe_router.conformance.peek import PeekTests
 from abe_router.conformance.process import ProcessTests
 from abe_router.conformance.rate import RateTests
 from abe_router.conformance.replay import ReplayTests
 from abe_router.conformance.retention import RetentionTests
 from abe_router.conformance.settle import SettleTests
+from abe_router.conformance.status import StatusTests
 
 __all__ = ["BackendConformance"]
 
@@ -53,7 +55,9 @@ class BackendConformance(
     ReplayTests,
     RateTests,
     RetentionTests,
-    IntrospectionTests,
+    StatusTests,
+    PeekTests,
+    KeyValueTests,
     GrowthTests,
     ProcessTests,
 ):

@@ -8,7 +8,17 @@ from collections.abc import Coroutine
 from typing import Any
 
 from abe_router.backend import ACKED, Dead, Delivery
-from abe_router.conformance.store import GROUP, KEY, SOON, Store, ack, letter, once, steps, take
+from abe_router.conformance.harness import (
+    GROUP,
+    KEY,
+    SOON,
+    Harness,
+    ack,
+    assert_exactly_once,
+    dead_letter,
+    steps,
+    take,
+)
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message, new_message
 
@@ -21,132 +31,132 @@ class CancelTests(Suite):
     """A call is cancelled at once, a moment later, and so on until it has ended before."""
 
     @check("leases")
-    async def test_a_cancelled_fetch_strands_nothing(self, store: Store) -> None:
+    async def test_a_cancelled_fetch_strands_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what was on its way when the fetch was cancelled; a third of all, in one trial."""
-        handle, other = await store.subscribe(lease=self.lease), await store.subscribe()
-        sent = await store.publish(MOMENTS)
+        handle, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        sent = await harness.publish(MOMENTS)
         came: list[Delivery] = []
         for moment in range(MOMENTS):
             fetched = await _cancelled(handle.fetch(1, 5.0), moment) or []
             await ack(handle, fetched)
             came += fetched
         rest = await take(other, len(sent) - len(came), within=self.lease + SOON)
-        once(sent, [*came, *rest])
+        assert_exactly_once(sent, [*came, *rest])
 
     @check("leases")
-    async def test_a_storm_of_cancelled_fetches_strands_nothing(self, store: Store) -> None:
+    async def test_a_storm_of_cancelled_fetches_strands_nothing(self, harness: Harness) -> None:
         """Lost otherwise: the same, while messages keep coming and at moments nobody chose."""
-        handle = await store.subscribe(lease=self.lease)
+        handle = await harness.subscribe(lease=self.lease)
         chance = random.Random(20)  # noqa: S311
         came: list[Delivery] = []
         sent: list[Message] = []
         for _ in range(60):
             fetching = asyncio.create_task(handle.fetch(3, 5.0))
-            sent += await store.publish(2)
+            sent += await harness.publish(2)
             await asyncio.sleep(chance.random() * 0.003)
             fetching.cancel()
             (result,) = await asyncio.gather(fetching, return_exceptions=True)
             if not isinstance(result, BaseException):
                 await ack(handle, result)
                 came += result
-        other = await store.subscribe()
+        other = await harness.subscribe()
         if len(came) < len(sent):
             rest = await take(other, len(sent) - len(came), within=self.lease + SOON)
             await ack(other, rest)
             came += rest
-        once(sent, came)
-        await store.nothing(other, self.lease)
+        assert_exactly_once(sent, came)
+        await harness.assert_nothing_comes(other, self.lease)
 
     @check()
-    async def test_a_cancelled_append_appends_once_or_not_at_all(self, store: Store) -> None:
+    async def test_a_cancelled_append_appends_once_or_not_at_all(self, harness: Harness) -> None:
         """Doubled otherwise: what is sent again; or crossed replies, by which the next call fails."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         cut, whole = [], []
         for moment in range(MOMENTS):
             message = new_message(KEY, b"0")
-            await _cancelled(_append(store, message), moment)
+            await _cancelled(_append(harness, message), moment)
             cut.append(message)
-            whole += await store.publish()
+            whole += await harness.publish()
         came = await take(handle, len(whole))
         came += await handle.fetch(MOMENTS, 0.3)
         ids = {delivery.message.id for delivery in came}
-        once([*whole, *(message for message in cut if message.id in ids)], came)
+        assert_exactly_once([*whole, *(message for message in cut if message.id in ids)], came)
 
     @check("dedupe")
-    async def test_a_cancelled_append_once_can_be_repeated(self, store: Store) -> None:
+    async def test_a_cancelled_append_once_can_be_repeated(self, harness: Harness) -> None:
         """Lost otherwise: what is remembered and not kept; doubled: what is kept and not remembered."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         sent = []
         for moment in range(MOMENTS):
             message = new_message(KEY, b"0", id=f"id-{moment}")
-            await _cancelled(store.backend.append_once([(message, 60.0)]), moment)
-            await store.backend.append_once([(message, 60.0)])
+            await _cancelled(harness.backend.append_once([(message, 60.0)]), moment)
+            await harness.backend.append_once([(message, 60.0)])
             sent.append(message)
-        once(sent, await take(handle, MOMENTS))
-        await store.nothing(handle)
+        assert_exactly_once(sent, await take(handle, MOMENTS))
+        await harness.assert_nothing_comes(handle)
 
     @check("leases")
-    async def test_a_cancelled_ack_can_be_repeated(self, store: Store) -> None:
+    async def test_a_cancelled_ack_can_be_repeated(self, harness: Harness) -> None:
         """Doubled otherwise: handled messages whose settling was cut short."""
-        handle = await store.subscribe()
-        await store.publish(MOMENTS)
+        handle = await harness.subscribe()
+        await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
         for moment, delivery in enumerate(held):
             await _cancelled(handle.settle([(delivery, ACKED)]), moment)
         again = await handle.settle([(delivery, ACKED) for delivery in held])
         assert len(again) <= len(held)
-        assert await store.counts() == (0, 0, 0, 0)
-        await store.nothing(await store.subscribe())
+        assert await harness.counts() == (0, 0, 0, 0)
+        await harness.assert_nothing_comes(await harness.subscribe())
 
     @check("leases", "dead_letters")
-    async def test_a_cancelled_dead_letter_is_in_one_place(self, store: Store) -> None:
+    async def test_a_cancelled_dead_letter_is_in_one_place(self, harness: Harness) -> None:
         """Lost or doubled otherwise: a message that is neither dead nor alive, or both."""
-        handle = await store.subscribe()
-        sent = await store.publish(MOMENTS)
+        handle = await harness.subscribe()
+        sent = await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
         for moment, delivery in enumerate(held):
-            await _cancelled(handle.settle([(delivery, Dead(letter(delivery)))]), moment)
-            assert sum(await store.counts()) == MOMENTS
-        await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
-        assert await store.counts() == (0, 0, 0, MOMENTS)
-        letters = await store.backend.dead_letters(KEY, GROUP)
-        assert sorted(each.message.id for each in letters) == sorted(message.id for message in sent)
+            await _cancelled(handle.settle([(delivery, Dead(dead_letter(delivery)))]), moment)
+            assert sum(await harness.counts()) == MOMENTS
+        await handle.settle([(delivery, Dead(dead_letter(delivery))) for delivery in held])
+        assert await harness.counts() == (0, 0, 0, MOMENTS)
+        dead_letters = await harness.backend.dead_letters(KEY, GROUP)
+        assert sorted(each.message.id for each in dead_letters) == sorted(message.id for message in sent)
 
     @check("leases", "dead_letters")
-    async def test_a_cancelled_replay_moves_once_or_not_at_all(self, store: Store) -> None:
+    async def test_a_cancelled_replay_moves_once_or_not_at_all(self, harness: Harness) -> None:
         """Lost or doubled otherwise: a dead letter that is taken out, but not yet put in."""
-        handle = await store.subscribe()
-        sent = await store.publish(MOMENTS)
+        handle = await harness.subscribe()
+        sent = await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
-        assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
-        for moment, dead in enumerate(await store.backend.dead_letters(KEY, GROUP)):
-            await _cancelled(store.backend.replay(KEY, GROUP, [dead.id]), moment)
-            ready, _, _, left = await store.counts()
+        assert not await handle.settle([(delivery, Dead(dead_letter(delivery))) for delivery in held])
+        for moment, dead in enumerate(await harness.backend.dead_letters(KEY, GROUP)):
+            await _cancelled(harness.backend.replay(KEY, GROUP, [dead.id]), moment)
+            ready, _, _, left = await harness.counts()
             assert ready + left == MOMENTS
-        rest = await store.backend.dead_letters(KEY, GROUP)
-        await store.backend.replay(KEY, GROUP, [each.id for each in rest])
-        once(sent, await take(handle, MOMENTS))
+        rest = await harness.backend.dead_letters(KEY, GROUP)
+        await harness.backend.replay(KEY, GROUP, [each.id for each in rest])
+        assert_exactly_once(sent, await take(handle, MOMENTS))
 
     @check("leases")
-    async def test_cancelling_anything_leaves_the_backend_sound(self, store: Store) -> None:
+    async def test_cancelling_anything_leaves_the_backend_sound(self, harness: Harness) -> None:
         """Crossed replies otherwise: the answer to a cancelled call would be taken for the next one's."""
-        handle = await store.subscribe()
-        await store.publish(2)
+        handle = await harness.subscribe()
+        await harness.publish(2)
         held = await take(handle, 2)
         for moment in range(MOMENTS):
-            await _cancelled(store.backend.status(), moment)
+            await _cancelled(harness.backend.status(), moment)
             await _cancelled(handle.extend(held), moment)
-            await _cancelled(store.backend.announce("w", b"%d" % moment, 60.0), moment)
-            await _cancelled(store.backend.subscribe(KEY, GROUP), moment)
-            assert await store.counts() == (0, 2, 0, 0)
-            assert list(await store.backend.dead_letters(KEY, GROUP)) == []
+            await _cancelled(harness.backend.announce("w", b"%d" % moment, 60.0), moment)
+            await _cancelled(harness.backend.subscribe(KEY, GROUP), moment)
+            assert await harness.counts() == (0, 2, 0, 0)
+            assert list(await harness.backend.dead_letters(KEY, GROUP)) == []
         await ack(handle, held)
-        sent: list[Message] = await store.publish(2)
-        once(sent, await take(handle, 2))
+        sent: list[Message] = await harness.publish(2)
+        assert_exactly_once(sent, await take(handle, 2))
 
 
-async def _append(store: Store, message: Message) -> None:
-    await store.backend.append([message])
+async def _append(harness: Harness, message: Message) -> None:
+    await harness.backend.append([message])
 
 
 async def _cancelled(call: Coroutine[Any, Any, Any], moment: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from abe_router.backend import Dead, DeadLetter, Reason
-from abe_router.conformance.store import GROUP, KEY, Store, ack, letter, once, take
+from abe_router.conformance.harness import GROUP, KEY, Harness, ack, assert_exactly_once, dead_letter, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message
 
@@ -32,15 +32,17 @@ class DeadLetterTests(Suite):
     """The end of a message that could not be handled."""
 
     @check("dead_letters")
-    async def test_every_field_is_kept(self, store: Store) -> None:
+    async def test_every_field_is_kept(self, harness: Harness) -> None:
         """Lost otherwise: why it died, which is all that its reader has."""
-        handle = await store.subscribe()
-        await store.backend.append([Message("id 1", KEY, b"\xff\x00", {"\u00fc": "\U0001f4e6"}, time.time())])
+        handle = await harness.subscribe()
+        await harness.backend.append(
+            [Message("id 1", KEY, b"\xff\x00", {"\u00fc": "\U0001f4e6"}, time.time())]
+        )
         (delivery,) = await take(handle, 1)
-        written = letter(delivery, FULL)
+        written = dead_letter(delivery, FULL)
         assert not await handle.settle([(delivery, Dead(written))])
-        for _ in range(2 if store.features.durable else 1):
-            (read,) = await store.backend.dead_letters(KEY, GROUP)
+        for _ in range(2 if harness.features.durable else 1):
+            (read,) = await harness.backend.dead_letters(KEY, GROUP)
             assert read.id
             for name in DeadLetter.__struct_fields__:
                 if name not in ("id", "message"):
@@ -49,43 +51,43 @@ class DeadLetterTests(Suite):
             assert (got.id, got.key, got.body) == (sent.id, sent.key, sent.body)
             assert abs(got.published_at - sent.published_at) < 0.002
             assert dict(got.headers) == {"\u00fc": "\U0001f4e6"}
-            await store.reopen()
+            await harness.reopen()
 
     @check("dead_letters")
-    async def test_a_reason_that_is_no_unicode_is_kept(self, store: Store) -> None:
+    async def test_a_reason_that_is_no_unicode_is_kept(self, harness: Harness) -> None:
         """Stuck otherwise: what fails with the name of a file that is not UTF-8."""
-        handle = await store.subscribe()
-        await store.publish(1)
+        handle = await harness.subscribe()
+        await harness.publish(1)
         (delivery,) = await take(handle, 1)
         reason = Reason("failed", "OSError", "no file \udcff", "in \ud800")
-        assert not await handle.settle([(delivery, Dead(letter(delivery, {**FULL, "reason": reason})))])
-        (read,) = await store.backend.dead_letters(KEY, GROUP)
+        assert not await handle.settle([(delivery, Dead(dead_letter(delivery, {**FULL, "reason": reason})))])
+        (read,) = await harness.backend.dead_letters(KEY, GROUP)
         assert "no file" in read.reason.message
 
     @check("dead_letters", "leases")
-    async def test_a_dead_letter_is_not_delivered(self, store: Store) -> None:
+    async def test_a_dead_letter_is_not_delivered(self, harness: Harness) -> None:
         """Doubled otherwise: what is written to the dead letters, but not taken out of the queue."""
-        handle = await store.subscribe(lease=self.lease)
-        await store.publish(3)
+        handle = await harness.subscribe(lease=self.lease)
+        await harness.publish(3)
         held = await take(handle, 3)
-        assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
-        assert list(await handle.settle([(held[0], Dead(letter(held[0])))])) == [held[0]]
+        assert not await handle.settle([(delivery, Dead(dead_letter(delivery))) for delivery in held])
+        assert list(await handle.settle([(held[0], Dead(dead_letter(held[0])))])) == [held[0]]
         assert list(await handle.extend(held)) == held
-        await store.nothing(handle, self.lease * 1.5)
-        assert await store.counts() == (0, 0, 0, 3)
-        assert len(await store.backend.dead_letters(KEY, GROUP)) == 3
+        await harness.assert_nothing_comes(handle, self.lease * 1.5)
+        assert await harness.counts() == (0, 0, 0, 3)
+        assert len(await harness.backend.dead_letters(KEY, GROUP)) == 3
 
     @check("dead_letters")
-    async def test_dead_letters_are_listed_oldest_first_and_page_by_page(self, store: Store) -> None:
+    async def test_dead_letters_are_listed_oldest_first_and_page_by_page(self, harness: Harness) -> None:
         """Overlooked otherwise: letters between two pages, when the one they part at is gone."""
-        handle = await store.subscribe()
-        await store.publish(130)
+        handle = await harness.subscribe()
+        await harness.publish(130)
         order = []
         for _ in range(13):
             held = await take(handle, 10)
-            assert not await handle.settle([(d, Dead(letter(d))) for d in reversed(held)])
+            assert not await handle.settle([(d, Dead(dead_letter(d))) for d in reversed(held)])
             order += [delivery.message.id for delivery in reversed(held)]
-        backend = store.backend
+        backend = harness.backend
         assert len(await backend.dead_letters(KEY, GROUP)) == 100
         everything = await backend.dead_letters(KEY, GROUP, limit=1_000)
         assert [each.message.id for each in everything] == order
@@ -95,46 +97,46 @@ class DeadLetterTests(Suite):
             paged += page
             await backend.purge(KEY, GROUP, [page[-1].id])
         assert [each.id for each in paged] == [each.id for each in everything]
-        assert await store.counts() == (0, 0, 0, 130 - 8)
+        assert await harness.counts() == (0, 0, 0, 130 - 8)
 
     @check("dead_letters", "groups")
-    async def test_each_subscription_has_its_own(self, store: Store) -> None:
+    async def test_each_subscription_has_its_own(self, harness: Harness) -> None:
         """Mixed up otherwise: what failed in one group, but not in the other."""
-        handle, other = await store.subscribe(), await store.subscribe("orders.*")
-        sent = await store.publish(4)
+        handle, other = await harness.subscribe(), await harness.subscribe("orders.*")
+        sent = await harness.publish(4)
         held = await take(handle, 4)
-        assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
-        once(sent, await take(other, 4))
-        assert len(await store.backend.dead_letters(KEY, GROUP)) == 4
+        assert not await handle.settle([(delivery, Dead(dead_letter(delivery))) for delivery in held])
+        assert_exactly_once(sent, await take(other, 4))
+        assert len(await harness.backend.dead_letters(KEY, GROUP)) == 4
         for name in (("orders.*", GROUP), (KEY, "audit"), ("never.seen", GROUP)):
-            assert list(await store.backend.dead_letters(*name)) == []
-            assert await store.backend.replay(*name, ["1"]) == 0
-            assert await store.backend.purge(*name, ["1"]) == 0
+            assert list(await harness.backend.dead_letters(*name)) == []
+            assert await harness.backend.replay(*name, ["1"]) == 0
+            assert await harness.backend.purge(*name, ["1"]) == 0
 
     @check("dead_letters")
-    async def test_an_id_is_never_used_again(self, store: Store) -> None:
+    async def test_an_id_is_never_used_again(self, harness: Harness) -> None:
         """Mixed up otherwise: a letter that is replayed or purged in place of the one somebody looked at."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         seen: set[str] = set()
         for turn in range(6):
             if turn % 2 == 0:
-                await store.publish()
+                await harness.publish()
             held = await take(handle, 1)
-            assert not await handle.settle([(held[0], Dead(letter(held[0])))])
-            (dead,) = await store.backend.dead_letters(KEY, GROUP)
+            assert not await handle.settle([(held[0], Dead(dead_letter(held[0])))])
+            (dead,) = await harness.backend.dead_letters(KEY, GROUP)
             assert dead.id not in seen
             seen.add(dead.id)
-            finish = store.backend.replay if turn % 2 == 0 else store.backend.purge
+            finish = harness.backend.replay if turn % 2 == 0 else harness.backend.purge
             assert await finish(KEY, GROUP, [dead.id]) == 1
-        await store.nothing(handle)
+        await harness.assert_nothing_comes(handle)
 
     @check("dead_letters")
-    async def test_the_dead_do_not_stop_the_living(self, store: Store) -> None:
+    async def test_the_dead_do_not_stop_the_living(self, harness: Harness) -> None:
         """Stuck otherwise: what is behind a message that died."""
-        handle = await store.subscribe()
-        await store.publish(20)
+        handle = await harness.subscribe()
+        await harness.publish(20)
         held = await take(handle, 20)
-        assert not await handle.settle([(d, Dead(letter(d))) for d in held[::2]])
+        assert not await handle.settle([(d, Dead(dead_letter(d))) for d in held[::2]])
         await ack(handle, held[1::2])
-        sent = await store.publish(3)
-        once(sent, await take(handle, 3))
+        sent = await harness.publish(3)
+        assert_exactly_once(sent, await take(handle, 3))

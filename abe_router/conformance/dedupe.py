@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from abe_router.backend import Acked, Backend
-from abe_router.conformance.store import KEY, SOON, Store, ack, numbers, once, take
+from abe_router.conformance.harness import KEY, SOON, Harness, ack, assert_exactly_once, numbers, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message, new_message
 
@@ -41,155 +41,155 @@ class DedupeTests(Suite):
     """An id is remembered if and only if its message was kept, from then on, for its window."""
 
     @check("dedupe")
-    async def test_what_comes_again_is_passed_over(self, store: Store) -> None:
+    async def test_what_comes_again_is_passed_over(self, harness: Harness) -> None:
         """Doubled otherwise: what a producer publishes again after an unclear failure."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         first, again = named("abc"), named("cbd")
-        assert await publish(store.backend, first) == []
-        assert await publish(store.backend, again) == again[:2]
-        once([*first, again[2]], await take(handle, 4))
-        await store.nothing(handle)
+        assert await publish(harness.backend, first) == []
+        assert await publish(harness.backend, again) == again[:2]
+        assert_exactly_once([*first, again[2]], await take(handle, 4))
+        await harness.assert_nothing_comes(handle)
 
     @check("dedupe")
-    async def test_of_one_call_the_first_of_an_id_is_kept_in_its_place(self, store: Store) -> None:
+    async def test_of_one_call_the_first_of_an_id_is_kept_in_its_place(self, harness: Harness) -> None:
         """Lost or reordered otherwise: lines of a file that has some of them twice."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         messages = named("abacb")
         messages.append(messages[0])
-        assert await publish(store.backend, messages) == [messages[2], messages[4], messages[0]]
+        assert await publish(harness.backend, messages) == [messages[2], messages[4], messages[0]]
         assert numbers(await take(handle, 3)) == [0, 1, 3]
 
     @check("dedupe")
-    async def test_without_a_window_nothing_is_looked_for_or_remembered(self, store: Store) -> None:
+    async def test_without_a_window_nothing_is_looked_for_or_remembered(self, harness: Harness) -> None:
         """Lost otherwise: messages whose ids nobody said are to be told apart by them."""
-        handle = await store.subscribe()
-        assert await publish(store.backend, named("aa"), 0.0) == []
-        assert await publish(store.backend, named("a")) == []
-        await store.backend.append(named("a"))
-        assert await publish(store.backend, named("a"), 0.0) == []
+        handle = await harness.subscribe()
+        assert await publish(harness.backend, named("aa"), 0.0) == []
+        assert await publish(harness.backend, named("a")) == []
+        await harness.backend.append(named("a"))
+        assert await publish(harness.backend, named("a"), 0.0) == []
         mixed = list(zip(named("aab"), (LONG, 0.0, LONG), strict=True))
-        assert list(await store.backend.append_once(mixed)) == [mixed[0][0]]
+        assert list(await harness.backend.append_once(mixed)) == [mixed[0][0]]
         came = await take(handle, 7)
         assert [delivery.message.id for delivery in came] == [*"aaaaaab"]
 
     @check("dedupe")
-    async def test_ids_are_told_apart_by_their_keys(self, store: Store) -> None:
+    async def test_ids_are_told_apart_by_their_keys(self, harness: Harness) -> None:
         """Lost otherwise: the second of two messages that are about one order."""
-        handle = await store.subscribe("orders.*")
+        handle = await harness.subscribe("orders.*")
         messages = [*named("a", "orders.created"), *named("a", "orders.paid")]
-        assert await publish(store.backend, messages) == []
-        assert await publish(store.backend, messages) == messages
-        once(messages, await take(handle, 2))
+        assert await publish(harness.backend, messages) == []
+        assert await publish(harness.backend, messages) == messages
+        assert_exactly_once(messages, await take(handle, 2))
 
     @check("dedupe")
-    async def test_ids_may_be_any_text(self, store: Store) -> None:
+    async def test_ids_may_be_any_text(self, harness: Harness) -> None:
         """Lost or doubled otherwise: ids that are cut, folded, or taken for one another or for numbers."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         ids = ["7", "07", "7.0", "1e3", "1000", "a", "A", "a ", "é", "e\u0301", "a\0b", "a\0c", "nan", "-inf"]
         ids += ["x" * 255, "x" * 254 + "y", "'", '"', "a:b", "{a}", "%s", "*", "\n", "☃🙂"]
         messages = named(ids)
-        assert await publish(store.backend, messages) == []
-        assert await publish(store.backend, messages) == messages
+        assert await publish(harness.backend, messages) == []
+        assert await publish(harness.backend, messages) == messages
         assert [delivery.message.id for delivery in await take(handle, len(ids))] == ids
 
     @check("dedupe")
-    async def test_a_window_ends_however_often_it_was_knocked_at(self, store: Store) -> None:
+    async def test_a_window_ends_however_often_it_was_knocked_at(self, harness: Harness) -> None:
         """Lost otherwise: what comes under an old id for good reason, for ever."""
-        handle, window = await store.subscribe(), max(0.2, self.lease)
-        assert await publish(store.backend, named("a"), window) == []
-        took = await knocked(store.backend, named("a"), window)
+        handle, window = await harness.subscribe(), max(0.2, self.lease)
+        assert await publish(harness.backend, named("a"), window) == []
+        took = await knocked(harness.backend, named("a"), window)
         assert took > window - 0.1, f"a window of {window} s ended after {took:.2f} s"
-        assert len(await publish(store.backend, named("a"))) == 1
+        assert len(await publish(harness.backend, named("a"))) == 1
         assert [delivery.message.id for delivery in await take(handle, 2)] == ["a", "a"]
 
     @check("dedupe")
-    async def test_each_id_has_its_own_window(self, store: Store) -> None:
+    async def test_each_id_has_its_own_window(self, harness: Harness) -> None:
         """Doubled otherwise: what has a long window and is forgotten with what has a short one."""
         window = max(0.2, self.lease)
-        assert await publish(store.backend, named("a"), LONG) == []
-        assert await publish(store.backend, named("b"), window) == []
-        await knocked(store.backend, named("b"), window)
-        assert len(await publish(store.backend, named("ab"), window)) == 2
+        assert await publish(harness.backend, named("a"), LONG) == []
+        assert await publish(harness.backend, named("b"), window) == []
+        await knocked(harness.backend, named("b"), window)
+        assert len(await publish(harness.backend, named("ab"), window)) == 2
 
     @check("dedupe")
-    async def test_of_publishers_at_the_same_time_one_is_heard(self, store: Store) -> None:
+    async def test_of_publishers_at_the_same_time_one_is_heard(self, harness: Harness) -> None:
         """Doubled otherwise: what two producers publish when one takes over from the other."""
-        handle = await store.subscribe()
-        backends = [store.backend, *(store.another() for _ in range(3))]
+        handle = await harness.subscribe()
+        backends = [harness.backend, *(harness.another() for _ in range(3))]
         ids = [f"id-{n}" for n in range(40)]
         calls = [publish(backend, named(ids[n : n + 4])) for n in range(0, 40, 4) for backend in backends]
         passed_over = await asyncio.gather(*calls)
         assert sum(map(len, passed_over)) == len(ids) * (len(backends) - 1)
         came = await take(handle, len(ids))
         assert sorted(delivery.message.id for delivery in came) == sorted(ids)
-        await store.nothing(handle)
+        await harness.assert_nothing_comes(handle)
 
     @check("dedupe", "durable")
-    async def test_ids_survive_reopening(self, store: Store) -> None:
+    async def test_ids_survive_reopening(self, harness: Harness) -> None:
         """Doubled otherwise: what a producer publishes again after both were restarted."""
         messages = named("ab")
-        assert await publish(store.backend, messages) == []
-        backend = await store.reopen()
+        assert await publish(harness.backend, messages) == []
+        backend = await harness.reopen()
         assert await publish(backend, messages) == messages
-        once(messages, await take(await backend.subscribe(KEY, "late"), 2))
+        assert_exactly_once(messages, await take(await backend.subscribe(KEY, "late"), 2))
 
     @check("dedupe")
-    async def test_many_ids_are_remembered_each(self, store: Store) -> None:
+    async def test_many_ids_are_remembered_each(self, harness: Harness) -> None:
         """Doubled otherwise: the oldest of more ids than somebody thought there would be."""
         ids = [f"{n:05d}" for n in range(12_000)]
-        assert await publish(store.backend, named(ids)) == []
-        assert len(await publish(store.backend, named(reversed(ids)))) == len(ids)
+        assert await publish(harness.backend, named(ids)) == []
+        assert len(await publish(harness.backend, named(reversed(ids)))) == len(ids)
 
     @check("dedupe", "leases")
-    async def test_what_is_emitted_is_passed_over_as_well(self, store: Store) -> None:
+    async def test_what_is_emitted_is_passed_over_as_well(self, harness: Harness) -> None:
         """Doubled otherwise: what several handlers, or a handler twice, make of one cause."""
-        handle, other = await store.subscribe(), await store.backend.subscribe("emitted.one", "exact")
-        await store.publish(4)
+        handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
+        await harness.publish(4)
         held = await take(handle, 4)
         outputs = named("aabc", "emitted.one")
         batch = [(each, Acked((output,), LONG)) for each, output in zip(held, outputs, strict=True)]
-        assert await publish(store.backend, named("c", "emitted.one")) == []
+        assert await publish(harness.backend, named("c", "emitted.one")) == []
         assert not await handle.settle(batch)
         came = await take(other, 3)
         assert sorted(delivery.message.id for delivery in came) == ["a", "b", "c"]
-        assert await store.counts() == (0, 0, 0, 0)
-        assert len(await publish(store.backend, named("abc", "emitted.one"))) == 3
-        await store.nothing(other)
+        assert await harness.counts() == (0, 0, 0, 0)
+        assert len(await publish(harness.backend, named("abc", "emitted.one"))) == 3
+        await harness.assert_nothing_comes(other)
 
     @check("dedupe", "leases")
-    async def test_what_is_emitted_under_several_keys_is_told_apart_by_them(self, store: Store) -> None:
+    async def test_what_is_emitted_under_several_keys_is_told_apart_by_them(self, harness: Harness) -> None:
         """Lost otherwise: the second of two outputs that are about one order."""
-        handle, others = await store.subscribe(), await store.backend.subscribe("emitted.*", "others")
-        await store.publish(2)
+        handle, others = await harness.subscribe(), await harness.backend.subscribe("emitted.*", "others")
+        await harness.publish(2)
         held = await take(handle, 2)
         keys = ("emitted.one", "emitted.two", "emitted.three")
         outputs = tuple(output for key in keys for output in named("a", key))
         assert not await handle.settle([(delivery, Acked(outputs, LONG)) for delivery in held])
-        once(outputs, await take(others, 3))
-        assert await publish(store.backend, outputs) == list(outputs)
-        await store.nothing(others)
+        assert_exactly_once(outputs, await take(others, 3))
+        assert await publish(harness.backend, outputs) == list(outputs)
+        await harness.assert_nothing_comes(others)
 
     @check("dedupe", "leases")
-    async def test_who_lost_the_lease_leaves_no_id_behind(self, store: Store) -> None:
+    async def test_who_lost_the_lease_leaves_no_id_behind(self, harness: Harness) -> None:
         """Lost otherwise: what another worker emits under the id of an output that never was."""
-        slow, quick = await store.subscribe(lease=self.lease), await store.subscribe()
-        other = await store.backend.subscribe("emitted.one", "exact")
-        await store.publish()
+        slow, quick = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        other = await harness.backend.subscribe("emitted.one", "exact")
+        await harness.publish()
         (late,) = await take(slow, 1)
         (held,) = await take(quick, 1, within=self.lease + SOON)
         (output,) = named("a", "emitted.one")
         assert list(await slow.settle([(late, Acked((output,), LONG))])) == [late]
         assert not await quick.settle([(held, Acked((output,), LONG))])
-        once([output], await take(other, 1))
+        assert_exactly_once([output], await take(other, 1))
 
     @check("dedupe")
-    async def test_what_all_have_settled_is_remembered_all_the_same(self, store: Store) -> None:
+    async def test_what_all_have_settled_is_remembered_all_the_same(self, harness: Harness) -> None:
         """Doubled otherwise: what is looked for among the messages that are still kept."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         messages = named("ab")
-        assert await publish(store.backend, messages) == []
+        assert await publish(harness.backend, messages) == []
         await ack(handle, await take(handle, 2))
-        while await store.backend.trim({}):
+        while await harness.backend.trim({}):
             pass
-        assert await publish(store.backend, messages) == messages
-        await store.nothing(handle)
+        assert await publish(harness.backend, messages) == messages
+        await harness.assert_nothing_comes(handle)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import time
 
 from abe_router.backend import RELEASED, Delayed
-from abe_router.conformance.crew import Crew
-from abe_router.conformance.store import GROUP, KEY, PROMPT, SOON, Store, ack, numbers, once, take
+from abe_router.conformance.harness import (
+    GROUP,
+    KEY,
+    PROMPT,
+    SOON,
+    Consumers,
+    Harness,
+    ack,
+    assert_exactly_once,
+    numbers,
+    take,
+)
 from abe_router.conformance.suite import Suite, check
 
 #: How late a retry may come, in seconds, nine times out of ten.
@@ -17,10 +27,10 @@ class DelayTests(Suite):
     """Retries are kept by the backend, not by the worker that asked for them."""
 
     @check("delays")
-    async def test_a_retry_is_never_early_and_hardly_late(self, store: Store) -> None:
+    async def test_a_retry_is_never_early_and_hardly_late(self, harness: Harness) -> None:
         """Useless otherwise: a backoff that does not last; or late, when it waits for traffic."""
-        handle = await store.subscribe()
-        await store.publish(20)
+        handle = await harness.subscribe()
+        await harness.publish(20)
         delays = [0.05 + 0.01 * n for n in range(20)]
         held = await take(handle, 20)
         before = time.time()
@@ -35,10 +45,10 @@ class DelayTests(Suite):
         assert sorted(late)[17] <= LATE, f"retries came late by {sorted(late)} s"
 
     @check("delays")
-    async def test_attempts_and_the_first_failure_are_kept(self, store: Store) -> None:
+    async def test_attempts_and_the_first_failure_are_kept(self, harness: Harness) -> None:
         """Endless otherwise: attempts that are counted by the worker, or begin anew at each retry."""
-        handle = await store.subscribe()
-        await store.publish()
+        handle = await harness.subscribe()
+        await harness.publish()
         failures, times = [], []
         for attempt in (1, 2, 3, 4):
             (delivery,) = await take(handle, 1, within=SOON)
@@ -46,22 +56,22 @@ class DelayTests(Suite):
             failures.append(delivery.failed_at)
             times.append(time.time())
             assert not await handle.settle([(delivery, Delayed(0.02))])
-            handle = await store.subscribe()  # the count is the message's, not the handle's
+            handle = await harness.subscribe()  # the count is the message's, not the handle's
         assert failures[0] is None
         assert failures[1] is not None
         assert failures[1:] == [failures[1]] * 3
         assert times[0] - 1.0 <= failures[1] <= times[1] + 1.0
 
     @check("delays", "leases")
-    async def test_a_crash_keeps_the_attempt(self, store: Store) -> None:
+    async def test_a_crash_keeps_the_attempt(self, harness: Harness) -> None:
         """Endless otherwise: attempts that a crash sets back to the first."""
-        handle = await store.subscribe(lease=self.lease)
-        await store.publish()
+        handle = await harness.subscribe(lease=self.lease)
+        await harness.publish()
         (first,) = await take(handle, 1)
         assert not await handle.settle([(first, Delayed(0.0))])
         (second,) = await take(handle, 1)
         await handle.close()
-        other = await store.subscribe(lease=self.lease * 2)
+        other = await harness.subscribe(lease=self.lease * 2)
         (third,) = await take(other, 1, within=self.lease + SOON)
         assert (third.message.attempt, third.deliveries) == (2, 3)
         assert third.failed_at == second.failed_at is not None
@@ -70,68 +80,68 @@ class DelayTests(Suite):
         assert (fourth.message.attempt, fourth.deliveries, fourth.failed_at) == (2, 3, second.failed_at)
 
     @check("delays")
-    async def test_a_retry_does_not_stop_those_behind_it(self, store: Store) -> None:
+    async def test_a_retry_does_not_stop_those_behind_it(self, harness: Harness) -> None:
         """Stuck otherwise: one bad message would hold up its key."""
-        handle = await store.subscribe()
-        await store.publish(10)
+        handle = await harness.subscribe()
+        await harness.publish(10)
         held = await take(handle, 2)
         assert not await handle.settle([(delivery, Delayed(3_600.0)) for delivery in held])
         assert numbers(await take(handle, 8, within=1.0)) == list(range(2, 10))
-        await store.nothing(handle)
-        assert await store.counts() == (0, 8, 2, 0)
+        await harness.assert_nothing_comes(handle)
+        assert await harness.counts() == (0, 8, 2, 0)
 
     @check("delays", "groups")
-    async def test_other_groups_see_nothing_of_a_retry(self, store: Store) -> None:
+    async def test_other_groups_see_nothing_of_a_retry(self, harness: Harness) -> None:
         """Doubled otherwise: retries that are published anew, for everyone."""
-        handle, other = await store.subscribe(), await store.subscribe(group="audit")
-        wide = await store.subscribe("#", "audit")
-        sent = await store.publish(5)
+        handle, other = await harness.subscribe(), await harness.subscribe(group="audit")
+        wide = await harness.subscribe("#", "audit")
+        sent = await harness.publish(5)
         for attempt in (1, 2):
             held = await take(handle, 5)
             assert {delivery.message.attempt for delivery in held} == {attempt}
             assert not await handle.settle([(delivery, Delayed(0.0)) for delivery in held])
         for bystander in (other, wide):
             came = await take(bystander, 5)
-            once(sent, came)
+            assert_exactly_once(sent, came)
             assert {(delivery.message.attempt, delivery.deliveries) for delivery in came} == {(1, 1)}
-            await store.nothing(bystander)
+            await harness.assert_nothing_comes(bystander)
 
     @check("delays", "leases")
-    async def test_retries_survive_reopening(self, store: Store) -> None:
+    async def test_retries_survive_reopening(self, harness: Harness) -> None:
         """Lost otherwise: retries that wait in the memory of a worker."""
-        handle = await store.subscribe()
-        sent = await store.publish(6)
+        handle = await harness.subscribe()
+        sent = await harness.publish(6)
         held = await take(handle, 6)
         assert not await handle.settle([(delivery, Delayed(0.1)) for delivery in held])
-        await store.reopen()
-        came = await take(await store.subscribe(), 6, within=SOON)
-        once(sent, came)
+        await harness.reopen()
+        came = await take(await harness.subscribe(), 6, within=SOON)
+        assert_exactly_once(sent, came)
         assert {(delivery.message.attempt, delivery.deliveries) for delivery in came} == {(2, 2)}
 
     @check("delays")
-    async def test_many_retries_come_once_to_many_handles(self, store: Store) -> None:
+    async def test_many_retries_come_once_to_many_handles(self, harness: Harness) -> None:
         """Doubled or lost otherwise: retries that fall due while several handles look for them."""
-        first = await store.subscribe()
-        sent = await store.publish(400)
+        first = await harness.subscribe()
+        sent = await harness.publish(400)
         held = await take(first, 400)
         assert not await first.settle([(d, Delayed(0.02 * (n % 5))) for n, d in enumerate(held)])
-        handles = [await store.subscribe() for _ in range(4)]
-        async with Crew([first, *handles], limit=7) as crew:
-            await crew.has_handled(400)
-        once(sent, crew.handled)
-        await store.nothing(first)
-        assert await store.counts() == (0, 0, 0, 0)
+        handles = [await harness.subscribe() for _ in range(4)]
+        async with Consumers([first, *handles], limit=7) as consumers:
+            await consumers.has_handled(400)
+        assert_exactly_once(sent, consumers.handled)
+        await harness.assert_nothing_comes(first)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("delays")
-    async def test_a_retry_comes_to_a_handle_that_already_waits(self, store: Store) -> None:
+    async def test_a_retry_comes_to_a_handle_that_already_waits(self, harness: Harness) -> None:
         """Late otherwise: a retry that another handle asked for after this one began to wait."""
-        handle = await store.subscribe()
-        for backend, within in ((store.backend, PROMPT), (store.another(), SOON)):
-            await store.publish()
+        handle = await harness.subscribe()
+        for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
+            await harness.publish()
             held = await take(handle, 1)
             waiting = await backend.subscribe(KEY, GROUP)
             retry = handle.settle([(held[0], Delayed(0.1))])
-            came = await store.awaited(waiting, retry, within=0.1 + within)
+            came = await harness.fetch_during(waiting, retry, within=0.1 + within)
             assert [delivery.message.id for delivery in came] == [held[0].message.id]
             await ack(waiting, came)
             await waiting.close()

@@ -6,8 +6,16 @@ import asyncio
 import time
 
 from abe_router.backend import RELEASED, Backend, Delivery
-from abe_router.conformance.crew import Crew
-from abe_router.conformance.store import KEY, PROMPT, Store, ack, numbers, once, take
+from abe_router.conformance.harness import (
+    KEY,
+    PROMPT,
+    Consumers,
+    Harness,
+    ack,
+    assert_exactly_once,
+    numbers,
+    take,
+)
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message, encode, new_message
 
@@ -16,14 +24,14 @@ class DeliveryTests(Suite):
     """What Watermill's suite (`pubsub/tests`) asks, with duplicates counted where it removes them."""
 
     @check()
-    async def test_what_was_published_before_the_subscription_comes(self, store: Store) -> None:
+    async def test_what_was_published_before_the_subscription_comes(self, harness: Harness) -> None:
         """Lost otherwise: what was published before the first start, to a group made at the end."""
         sent = [
             new_message(KEY, encode({"n": n}), headers={"trace": f"t-{n}"}, id=f"id-{n}") for n in range(100)
         ]
-        await store.backend.append(sent)
-        came = await take(await store.subscribe(), 100)
-        once(sent, came)
+        await harness.backend.append(sent)
+        came = await take(await harness.subscribe(), 100)
+        assert_exactly_once(sent, came)
         by_id = {delivery.message.id: delivery.message for delivery in came}
         for message in sent:
             got = by_id[message.id]
@@ -34,73 +42,73 @@ class DeliveryTests(Suite):
         assert all(delivery.deliveries == 1 and delivery.failed_at is None for delivery in came)
 
     @check()
-    async def test_what_is_published_during_a_fetch_ends_its_wait(self, store: Store) -> None:
+    async def test_what_is_published_during_a_fetch_ends_its_wait(self, harness: Harness) -> None:
         """Late otherwise: a message would come only when the wait is over."""
-        handle = await store.subscribe()
-        for backend in (store.backend, store.another()):
-            came = await store.awaited(handle, store.publish(1, KEY, backend), within=PROMPT)
+        handle = await harness.subscribe()
+        for backend in (harness.backend, harness.another()):
+            came = await harness.fetch_during(handle, harness.publish(1, KEY, backend), within=PROMPT)
             assert numbers(came) == [0]
 
     @check()
-    async def test_a_fetch_that_finds_nothing_waits_its_time(self, store: Store) -> None:
+    async def test_a_fetch_that_finds_nothing_waits_its_time(self, harness: Harness) -> None:
         """Spinning otherwise, or a consumer that cannot be stopped."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         for wait in (0.0, 0.2):
             began = time.monotonic()
             assert not await handle.fetch(10, wait)
             assert wait - 0.02 <= time.monotonic() - began < wait + 0.5
 
     @check()
-    async def test_a_fetch_takes_no_more_than_its_limit(self, store: Store) -> None:
+    async def test_a_fetch_takes_no_more_than_its_limit(self, harness: Harness) -> None:
         """Stranded otherwise: what a worker fetched beyond its free slots, when it is killed."""
-        greedy, other = await store.subscribe(), await store.subscribe()
-        sent = await store.publish(50)
+        greedy, other = await harness.subscribe(), await harness.subscribe()
+        sent = await harness.publish(50)
         held = await take(greedy, 3)
         rest = await take(other, 47, within=1.0)
-        once(sent, [*held, *rest])
+        assert_exactly_once(sent, [*held, *rest])
 
     @check()
-    async def test_what_is_held_does_not_stop_the_rest(self, store: Store) -> None:
+    async def test_what_is_held_does_not_stop_the_rest(self, harness: Harness) -> None:
         """Stuck otherwise: one worker with its hands full would stop its group."""
-        slow, quick = await store.subscribe(), await store.subscribe()
-        first = await store.publish(20)
+        slow, quick = await harness.subscribe(), await harness.subscribe()
+        first = await harness.publish(20)
         held = await take(slow, 20)
-        more = await store.publish(200)
+        more = await harness.publish(200)
         came = await take(quick, 200)
         await ack(quick, came)
-        once([*first, *more], [*held, *came])
+        assert_exactly_once([*first, *more], [*held, *came])
         await ack(slow, held)
-        await store.nothing(quick)
+        await harness.assert_nothing_comes(quick)
 
     @check()
-    async def test_many_publishers_and_many_handles(self, store: Store) -> None:
+    async def test_many_publishers_and_many_handles(self, harness: Harness) -> None:
         """Doubled otherwise: what two handles race for, and what a publisher silently sends again."""
-        publishers = [store.backend, store.another()]
-        async with Crew([await store.subscribe() for _ in range(8)]) as crew:
-            sent = await _publish_side_by_side(store, [KEY] * 40, publishers)
-            await crew.has_handled(len(sent))
-            await store.nothing(await store.subscribe())
-        once(sent, crew.handled)
+        publishers = [harness.backend, harness.another()]
+        async with Consumers([await harness.subscribe() for _ in range(8)]) as consumers:
+            sent = await _publish_side_by_side(harness, [KEY] * 40, publishers)
+            await consumers.has_handled(len(sent))
+            await harness.assert_nothing_comes(await harness.subscribe())
+        assert_exactly_once(sent, consumers.handled)
 
     @check()
-    async def test_many_keys_at_once_do_not_mix(self, store: Store) -> None:
+    async def test_many_keys_at_once_do_not_mix(self, harness: Harness) -> None:
         """Mixed up otherwise: what belongs to another key."""
         keys = [f"topic-{n}.news" for n in range(20)]
-        handles = [await store.subscribe(key) for key in keys]
-        sent = await _publish_side_by_side(store, keys * 2, [store.backend])
+        handles = [await harness.subscribe(key) for key in keys]
+        sent = await _publish_side_by_side(harness, keys * 2, [harness.backend])
         for key, came in zip(keys, await asyncio.gather(*(take(h, 10) for h in handles)), strict=True):
-            once([message for message in sent if message.key == key], came)
+            assert_exactly_once([message for message in sent if message.key == key], came)
         for handle in handles[:3]:
-            await store.nothing(handle)
+            await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_opening_and_closing_under_load(self, store: Store) -> None:
+    async def test_opening_and_closing_under_load(self, harness: Harness) -> None:
         """Lost otherwise: what was on its way to a handle that closed."""
         came: list[Delivery] = []
 
         async def worker(goal: int) -> None:
             while len(came) < goal:
-                handle = await store.subscribe()
+                handle = await harness.subscribe()
                 fetched = list(await handle.fetch(7, 0.1))
                 given_back = fetched[5:]
                 refused = await handle.settle([(delivery, RELEASED) for delivery in given_back])
@@ -110,49 +118,49 @@ class DeliveryTests(Suite):
                 await handle.close()
 
         workers = [asyncio.create_task(worker(300)) for _ in range(6)]
-        sent = await _publish_side_by_side(store, [KEY] * 60, [store.backend])
+        sent = await _publish_side_by_side(harness, [KEY] * 60, [harness.backend])
         await asyncio.gather(*workers)
-        once(sent, came)
-        await store.nothing(await store.subscribe())
+        assert_exactly_once(sent, came)
+        await harness.assert_nothing_comes(await harness.subscribe())
 
     @check()
-    async def test_a_publisher_may_close_as_soon_as_it_has_published(self, store: Store) -> None:
+    async def test_a_publisher_may_close_as_soon_as_it_has_published(self, harness: Harness) -> None:
         """Lost otherwise: what a publisher still had in a buffer."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         sent: list[Message] = []
         for _ in range(5):
-            publisher = store.another()
-            sent += await _publish_side_by_side(store, [KEY] * 10, [publisher])
-            if publisher is not store.backend:
+            publisher = harness.another()
+            sent += await _publish_side_by_side(harness, [KEY] * 10, [publisher])
+            if publisher is not harness.backend:
                 await publisher.close()
-        once(sent, await take(handle, len(sent)))
+        assert_exactly_once(sent, await take(handle, len(sent)))
 
     @check()
-    async def test_one_call_may_append_many(self, store: Store) -> None:
+    async def test_one_call_may_append_many(self, harness: Harness) -> None:
         """Lost otherwise: what exceeds one batch of the provider."""
-        handle = await store.subscribe()
-        await store.backend.append([])
-        await store.nothing(handle)
-        sent = await store.publish(3_000)
+        handle = await harness.subscribe()
+        await harness.backend.append([])
+        await harness.assert_nothing_comes(handle)
+        sent = await harness.publish(3_000)
         came = await take(handle, 3_000)
-        once(sent, came)
+        assert_exactly_once(sent, came)
         assert numbers(came) == list(range(3_000))
         await ack(handle, came)
-        await store.nothing(handle)
+        await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_publish_encodes_and_appends(self, store: Store) -> None:
+    async def test_publish_encodes_and_appends(self, harness: Harness) -> None:
         """The one method that comes with the contract."""
-        message = await store.backend.publish(KEY, {"n": 10**30}, headers={"a": "b"}, id="own-id")
-        (delivery,) = await take(await store.subscribe(), 1)
+        message = await harness.backend.publish(KEY, {"n": 10**30}, headers={"a": "b"}, id="own-id")
+        (delivery,) = await take(await harness.subscribe(), 1)
         assert delivery.message.payload == {"n": 10**30}
         assert (delivery.message.id, dict(delivery.message.headers)) == ("own-id", {"a": "b"})
-        once([message], [delivery])
+        assert_exactly_once([message], [delivery])
 
 
-async def _publish_side_by_side(store: Store, keys: list[str], backends: list[Backend]) -> list[Message]:
+async def _publish_side_by_side(harness: Harness, keys: list[str], backends: list[Backend]) -> list[Message]:
     """Publish five messages to each of the keys, all at the same time, in turn through the backends."""
     batches = await asyncio.gather(
-        *(store.publish(5, key, backends[n % len(backends)]) for n, key in enumerate(keys))
+        *(harness.publish(5, key, backends[n % len(backends)]) for n, key in enumerate(keys))
     )
     return [message for batch in batches for message in batch]

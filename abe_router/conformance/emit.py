@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abe_router.backend import ACKED, Acked, Delivery
-from abe_router.conformance.store import SOON, Store, once, take
+from abe_router.conformance.harness import SOON, Harness, assert_exactly_once, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message, new_message
 
@@ -17,59 +17,59 @@ class EmitTests(Suite):
     """Outputs and acks are one."""
 
     @check("leases")
-    async def test_what_is_emitted_arrives_with_all_it_has(self, store: Store) -> None:
+    async def test_what_is_emitted_arrives_with_all_it_has(self, harness: Harness) -> None:
         """Lost otherwise: an output that the ack goes ahead of."""
-        handle = await store.subscribe()
-        exact = await store.backend.subscribe("emitted.one", "exact")
-        wild = await store.backend.subscribe("emitted.*", "wild")
-        await store.publish(60)
+        handle = await harness.subscribe()
+        exact = await harness.backend.subscribe("emitted.one", "exact")
+        wild = await harness.backend.subscribe("emitted.*", "wild")
+        await harness.publish(60)
         held = await take(handle, 60)
         keys = ("emitted.one", "emitted.two")
         outputs = [output(delivery, keys[n % 2]) for n, delivery in enumerate(held)]
         batch = [(delivery, Acked((message,))) for delivery, message in zip(held, outputs, strict=True)]
         assert not await handle.settle(batch)
-        once(outputs[::2], await take(exact, 30))
+        assert_exactly_once(outputs[::2], await take(exact, 30))
         came = await take(wild, 60, within=SOON)
-        once(outputs, came)
+        assert_exactly_once(outputs, came)
         assert {d.message.id: dict(d.message.headers) for d in came} == {
             message.id: dict(message.headers) for message in outputs
         }
 
     @check("leases")
-    async def test_several_outputs_of_one_delivery_keep_their_order(self, store: Store) -> None:
+    async def test_several_outputs_of_one_delivery_keep_their_order(self, harness: Harness) -> None:
         """Reordered otherwise: outputs that are appended one by one."""
-        handle, other = await store.subscribe(), await store.backend.subscribe("emitted.one", "exact")
-        await store.publish()
+        handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
+        await harness.publish()
         (held,) = await take(handle, 1)
         outputs = tuple(output(held, "emitted.one") for _ in range(5))
         assert not await handle.settle([(held, Acked(outputs))])
         assert [d.message.id for d in await take(other, 5)] == [message.id for message in outputs]
 
     @check("leases")
-    async def test_one_batch_may_emit_or_not(self, store: Store) -> None:
+    async def test_one_batch_may_emit_or_not(self, harness: Harness) -> None:
         """Lost otherwise: outputs of deliveries settled beside others without."""
-        handle, other = await store.subscribe(), await store.backend.subscribe("emitted.one", "exact")
-        await store.publish(10)
+        handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
+        await harness.publish(10)
         held = await take(handle, 10)
         outputs = [output(delivery, "emitted.one") for delivery in held[::2]]
         emitting = iter(outputs)
         batch = [(d, Acked((next(emitting),)) if n % 2 == 0 else ACKED) for n, d in enumerate(held)]
         assert not await handle.settle(batch)
-        once(outputs, await take(other, 5))
-        assert await store.counts() == (0, 0, 0, 0)
+        assert_exactly_once(outputs, await take(other, 5))
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("leases")
-    async def test_who_lost_the_lease_emits_nothing(self, store: Store) -> None:
+    async def test_who_lost_the_lease_emits_nothing(self, harness: Harness) -> None:
         """Doubled otherwise: outputs of a worker whose message another one handles again."""
-        slow = await store.subscribe(lease=self.lease)
-        quick = await store.subscribe()
-        other = await store.backend.subscribe("emitted.one", "exact")
-        await store.publish()
+        slow = await harness.subscribe(lease=self.lease)
+        quick = await harness.subscribe()
+        other = await harness.backend.subscribe("emitted.one", "exact")
+        await harness.publish()
         (late,) = await take(slow, 1)
         (held,) = await take(quick, 1, within=self.lease + SOON)
         assert list(await slow.settle([(late, Acked((output(late, "emitted.one"),)))])) == [late]
         mine = output(held, "emitted.one")
         assert not await quick.settle([(held, Acked((mine,)))])
         assert list(await quick.settle([(held, Acked((mine,)))])) == [held]
-        once([mine], await take(other, 1))
-        await store.nothing(other)
+        assert_exactly_once([mine], await take(other, 1))
+        await harness.assert_nothing_comes(other)

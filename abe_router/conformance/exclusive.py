@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 
 from abe_router.backend import ACKED, RELEASED, Acked, Dead, Delayed, Delivery, Outcome
-from abe_router.conformance.store import KEY, PROMPT, SOON, Store, ack, letter, numbers, take
+from abe_router.conformance.harness import KEY, PROMPT, SOON, Harness, ack, dead_letter, numbers, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import new_message
 
@@ -16,34 +16,40 @@ class ExclusiveTests(Suite):
     """What `order_by` stands on: nobody hands out who lost the place, and nobody hands out too early."""
 
     @check("order")
-    async def test_only_one_handle_has_the_place(self, store: Store) -> None:
+    async def test_only_one_handle_has_the_place(self, harness: Harness) -> None:
         """Reordered otherwise: two handles at once work on messages of the same value."""
-        handle, here = await store.occupy(), await store.occupy()
-        there = await store.occupy(backend=store.another())
-        await store.publish(6)
+        handle, here = await harness.subscribe_exclusive(), await harness.subscribe_exclusive()
+        there = await harness.subscribe_exclusive(backend=harness.another())
+        await harness.publish(6)
         assert numbers(await take(handle, 2)) == [0, 1]
-        await store.nothing(here)
-        await store.nothing(there)
+        await harness.assert_nothing_comes(here)
+        await harness.assert_nothing_comes(there)
         assert numbers(await take(handle, 4)) == [2, 3, 4, 5]
 
     @check("order")
-    async def test_closing_hands_the_place_over_at_once(self, store: Store) -> None:
+    async def test_closing_hands_the_place_over_at_once(self, harness: Harness) -> None:
         """Stuck otherwise: each reload of an ordered route costs it a lease."""
-        for backend, within in ((store.backend, PROMPT), (store.another(), SOON)):
-            handle, other = await store.occupy(), await store.occupy(backend=backend)
-            await store.publish(3)
+        for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
+            handle, other = (
+                await harness.subscribe_exclusive(),
+                await harness.subscribe_exclusive(backend=backend),
+            )
+            await harness.publish(3)
             await take(handle, 2)
-            came = list(await store.awaited(other, handle.close(), within=within))
+            came = list(await harness.fetch_during(other, handle.close(), within=within))
             came += await take(other, 3 - len(came))
             assert numbers(came) == [0, 1, 2]
             await ack(other, came)
             await other.close()
 
     @check("order")
-    async def test_the_place_of_a_dead_handle_is_free_after_its_lease(self, store: Store) -> None:
+    async def test_the_place_of_a_dead_handle_is_free_after_its_lease(self, harness: Harness) -> None:
         """Stuck otherwise, when it never is; reordered when it is so sooner, or what is new goes first."""
-        dead, alive = await store.occupy(lease=self.lease), await store.occupy(backend=store.another())
-        await store.publish(5)
+        dead, alive = (
+            await harness.subscribe_exclusive(lease=self.lease),
+            await harness.subscribe_exclusive(backend=harness.another()),
+        )
+        await harness.publish(5)
         began = time.monotonic()
         held = await take(dead, 3)
         await ack(dead, held[:1])
@@ -54,17 +60,17 @@ class ExclusiveTests(Suite):
         await ack(alive, came)
 
     @check("order")
-    async def test_who_gains_the_place_gets_what_waits_for_another_attempt(self, store: Store) -> None:
+    async def test_who_gains_the_place_gets_what_waits_for_another_attempt(self, harness: Harness) -> None:
         """Reordered otherwise: those behind a retry that a successor does not know of."""
-        handle = await store.occupy()
-        await store.publish(6)
+        handle = await harness.subscribe_exclusive()
+        await harness.publish(6)
         held = await take(handle, 5)
         (again,) = await handle.postpone([(held[1], 50.0)])
         assert again is not None
         outcomes: list[Outcome] = [ACKED, Delayed(40.0), RELEASED]
         assert not await handle.settle(list(zip((held[0], *held[2:4]), outcomes, strict=True)))
         await handle.close()
-        other = await store.occupy(backend=store.another())
+        other = await harness.subscribe_exclusive(backend=harness.another())
         came = await take(other, 2, within=SOON)
         came += await take(other, 3)
         assert numbers(came) == [1, 2, 3, 4, 5]
@@ -74,7 +80,7 @@ class ExclusiveTests(Suite):
         assert 45 < came[0].wait <= 50
         assert 35 < came[1].wait <= 40
         assert [each.wait for each in came[2:]] == [0, 0, 0]
-        assert await store.counts() == (0, 3, 2, 0)
+        assert await harness.counts() == (0, 3, 2, 0)
         assert not await other.settle([(came[0], RELEASED)])
         (retry,) = await take(other, 1)
         assert numbers([retry]) == [1]
@@ -82,16 +88,19 @@ class ExclusiveTests(Suite):
         await ack(other, [retry, *came[1:]])
 
     @check("order")
-    async def test_who_lost_the_place_gets_and_changes_nothing(self, store: Store) -> None:
+    async def test_who_lost_the_place_gets_and_changes_nothing(self, harness: Harness) -> None:
         """Reordered otherwise: a process that stood still goes on where another is already."""
-        frozen, other = await store.occupy(lease=self.lease), await store.occupy()
-        await store.publish(8)
+        frozen, other = (
+            await harness.subscribe_exclusive(lease=self.lease),
+            await harness.subscribe_exclusive(),
+        )
+        await harness.publish(8)
         held = await take(frozen, 6)
         # The successor takes only one, but with the place all are its.
         came = await take(other, 1, within=self.lease + SOON)
         assert numbers(came) == [0]
-        await store.nothing(frozen)
-        died = Dead(letter(held[2]))
+        await harness.assert_nothing_comes(frozen)
+        died = Dead(dead_letter(held[2]))
         outcomes: list[Outcome] = [ACKED, RELEASED, died, Delayed(0.0)]
         stale = list(zip(held, outcomes, strict=False))
         assert await frozen.extend(held) == held
@@ -102,28 +111,31 @@ class ExclusiveTests(Suite):
         assert numbers(came) == list(range(8))
         assert [each.deliveries for each in came] == [2] * 6 + [1] * 2
         await ack(other, came)
-        assert await store.counts() == (0, 0, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("order")
-    async def test_waiting_and_extending_keep_the_place(self, store: Store) -> None:
+    async def test_waiting_and_extending_keep_the_place(self, harness: Harness) -> None:
         """Reordered otherwise: a quiet consumer, or one with a long handler, loses the place to another."""
         lease = max(0.3, self.lease)
-        handle, other = await store.occupy(lease=lease), await store.occupy(lease=lease)
+        handle, other = (
+            await harness.subscribe_exclusive(lease=lease),
+            await harness.subscribe_exclusive(lease=lease),
+        )
         waiting = asyncio.create_task(handle.fetch(1, 20.0))
-        await store.pause()
-        await store.nothing(other, 2 * lease)
-        await store.publish(3)
+        await harness.pause()
+        await harness.assert_nothing_comes(other, 2 * lease)
+        await harness.publish(3)
         held = list(await waiting)
         for _ in range(8):
             assert not await handle.extend(held)
-            await store.nothing(other, lease / 4)
+            await harness.assert_nothing_comes(other, lease / 4)
         assert numbers(await take(handle, 2)) == [1, 2]
 
     @check("order")
-    async def test_nobody_else_means_nothing_lost(self, store: Store) -> None:
+    async def test_nobody_else_means_nothing_lost(self, harness: Harness) -> None:
         """Doubled otherwise: what a process held that stood still, though no other was there to take it."""
-        handle = await store.occupy(lease=self.lease)
-        await store.publish(3)
+        handle = await harness.subscribe_exclusive(lease=self.lease)
+        await harness.publish(3)
         held = await take(handle, 2)
         await asyncio.sleep(1.5 * self.lease)
         came = await take(handle, 1)
@@ -132,45 +144,45 @@ class ExclusiveTests(Suite):
         await ack(handle, [*held, *came])
 
     @check("order")
-    async def test_what_is_postponed_stays_in_hand(self, store: Store) -> None:
+    async def test_what_is_postponed_stays_in_hand(self, harness: Harness) -> None:
         """Reordered otherwise: a retry that has to be fetched anew, with something else in its place."""
-        handle = await store.occupy()
-        await store.publish(2)
+        handle = await harness.subscribe_exclusive()
+        await harness.publish(2)
         first, second = await take(handle, 2)
         (retry,) = await handle.postpone([(first, 30.0)])
         assert retry is not None
         assert (retry.message.id, retry.message.attempt) == (first.message.id, 2)
         assert (retry.deliveries, retry.wait) == (2, 30.0)
         assert retry.failed_at is not None
-        assert await store.counts() == (0, 1, 1, 0)
+        assert await harness.counts() == (0, 1, 1, 0)
         assert await handle.settle([(first, ACKED)]) == [first]
         assert await handle.postpone([(first, 0.0), (second, 0.0)]) != [None, None]
-        await store.nothing(handle)
+        await harness.assert_nothing_comes(handle)
         (again,) = await handle.postpone([(retry, 0.0)])
         assert again is not None
         assert (again.message.attempt, again.failed_at) == (3, retry.failed_at)
         assert not await handle.extend([again])
         await ack(handle, [again])
-        assert sum((await store.counts())[:3]) == 1
+        assert sum((await harness.counts())[:3]) == 1
 
     @check("order")
-    async def test_what_was_postponed_and_is_settled_is_counted_no_more(self, store: Store) -> None:
+    async def test_what_was_postponed_and_is_settled_is_counted_no_more(self, harness: Harness) -> None:
         """Seen otherwise: messages that wait for an attempt, long after they were handled."""
-        handle = await store.occupy()
-        await store.publish(3)
+        handle = await harness.subscribe_exclusive()
+        await harness.publish(3)
         retries = await handle.postpone([(each, 0.01) for each in await take(handle, 3)])
         held = [each for each in retries if each is not None]
         emitted = Acked((new_message("orders.priced", b"1"),))
-        outcomes: list[Outcome] = [ACKED, emitted, Dead(letter(held[2]))]
+        outcomes: list[Outcome] = [ACKED, emitted, Dead(dead_letter(held[2]))]
         for delivery, outcome in zip(held, outcomes, strict=True):
             assert not await handle.settle([(delivery, outcome)])
-        assert await store.counts() == (0, 0, 0, 1)
+        assert await harness.counts() == (0, 0, 0, 1)
 
     @check("order")
-    async def test_what_comes_back_goes_first_and_in_order(self, store: Store) -> None:
+    async def test_what_comes_back_goes_first_and_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: what was handed back or put off, by when it is due or after what is new."""
-        handle = await store.occupy()
-        await store.publish(6)
+        handle = await harness.subscribe_exclusive()
+        await harness.publish(6)
         held = await take(handle, 4)
         assert not await handle.settle([(held[3], RELEASED), (held[0], Delayed(30.0))])
         assert not await handle.settle([(held[1], Delayed(0.01)), (held[2], RELEASED)])
@@ -178,22 +190,24 @@ class ExclusiveTests(Suite):
         assert numbers(came) == list(range(6))
 
     @check("order", "leases")
-    async def test_leases_of_others_come_before_the_place(self, store: Store) -> None:
+    async def test_leases_of_others_come_before_the_place(self, harness: Harness) -> None:
         """Doubled otherwise: what a consumer without order has in hand while one with it begins."""
-        other = await store.subscribe()
-        await store.publish(4)
+        other = await harness.subscribe()
+        await harness.publish(4)
         held = await take(other, 2)
-        handle = await store.occupy()
-        await store.nothing(handle)
+        handle = await harness.subscribe_exclusive()
+        await harness.assert_nothing_comes(handle)
         await ack(other, held[:1])
-        came = list(await store.awaited(handle, ack(other, held[1:]), within=SOON))
+        came = list(await harness.fetch_during(handle, ack(other, held[1:]), within=SOON))
         assert numbers(came + await take(handle, 2 - len(came))) == [2, 3]
 
     @check("order")
-    async def test_each_key_of_a_pattern_is_in_order(self, store: Store) -> None:
+    async def test_each_key_of_a_pattern_is_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: a key that two handles of a pattern read at once."""
-        handles = [await store.occupy("k.*", backend=b) for b in (store.backend, store.another())]
-        await store.backend.append([new_message(f"k.{n % 4}", b"%d" % n) for n in range(80)])
+        handles = [
+            await harness.subscribe_exclusive("k.*", backend=b) for b in (harness.backend, harness.another())
+        ]
+        await harness.backend.append([new_message(f"k.{n % 4}", b"%d" % n) for n in range(80)])
         by_key: dict[str, list[Delivery]] = defaultdict(list)
         async with asyncio.timeout(10.0):
             while sum(map(len, by_key.values())) < 80:
@@ -206,12 +220,12 @@ class ExclusiveTests(Suite):
             assert numbers(deliveries) == list(range(int(key[2:]), 80, 4))
 
     @check("order")
-    async def test_a_fetch_that_was_given_up_changes_no_order(self, store: Store) -> None:
+    async def test_a_fetch_that_was_given_up_changes_no_order(self, harness: Harness) -> None:
         """Reordered otherwise: what came for a cancelled or interrupted fetch, behind what came later."""
-        handle = await store.occupy()
+        handle = await harness.subscribe_exclusive()
         came: list[int] = []
         for number in range(40):
-            await store.backend.append([new_message(KEY, b"%d" % (2 * number + n)) for n in range(2)])
+            await harness.backend.append([new_message(KEY, b"%d" % (2 * number + n)) for n in range(2)])
             fetching = asyncio.create_task(handle.fetch(1, 0.2))
             for _ in range(number % 13):
                 await asyncio.sleep(0)
@@ -224,7 +238,7 @@ class ExclusiveTests(Suite):
                 fetched = fetching.result()
                 came += numbers(fetched)
                 await ack(handle, fetched)
-        await store.pause()
+        await harness.pause()
         while len(came) < 80:
             fetched = await take(handle, 1)
             came += numbers(fetched)

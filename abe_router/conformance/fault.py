@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from abe_router.backend import ACKED, Backend, Delivery
 from abe_router.backends import make_backend
-from abe_router.conformance.faulty_proxy import BadLine
-from abe_router.conformance.store import SOON, Store, ack, once, take
+from abe_router.conformance.faulty_proxy import FaultyProxy
+from abe_router.conformance.harness import SOON, Harness, ack, assert_exactly_once, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import Message, new_message
@@ -26,12 +26,12 @@ class FaultTests(Suite):
     """For providers with a server: `url` names its host and port, `stop_server` and `start_server` act."""
 
     @check()
-    async def test_a_server_that_is_not_there_is_unavailable(self, store: Store) -> None:
+    async def test_a_server_that_is_not_there_is_unavailable(self, harness: Harness) -> None:
         """Puzzling otherwise: an error of some library, or none."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            backend = self._through(store, free.getsockname()[1])
-        for call in (backend.open, backend.status, lambda: store.publish(1, backend=backend)):
+            backend = self._through(harness, free.getsockname()[1])
+        for call in (backend.open, backend.status, lambda: harness.publish(1, backend=backend)):
             try:
                 await call()
             except BackendUnavailable:
@@ -40,17 +40,17 @@ class FaultTests(Suite):
         await backend.close()
 
     @check("durable", "leases")
-    async def test_a_restart_loses_nothing(self, store: Store) -> None:
+    async def test_a_restart_loses_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what was kept or in hand; stuck: consumers that never connect again."""
-        handle = await store.subscribe(lease=self.lease)
-        sent = await store.publish(20)
+        handle = await harness.subscribe(lease=self.lease)
+        sent = await harness.publish(20)
         await ack(handle, await take(handle, 5))
         held = await take(handle, 5)
-        waiting = asyncio.create_task((await store.subscribe("quiet.key")).fetch(1, 20.0))
-        await store.pause()
+        waiting = asyncio.create_task((await harness.subscribe("quiet.key")).fetch(1, 20.0))
+        await harness.pause()
         self.stop_server()
         try:
-            for call in (lambda: store.publish(), store.backend.status, lambda: handle.fetch(1, 1.0)):
+            for call in (lambda: harness.publish(), harness.backend.status, lambda: handle.fetch(1, 1.0)):
                 try:
                     await call()
                 except BackendUnavailable:
@@ -60,31 +60,31 @@ class FaultTests(Suite):
             self.start_server()
         (ended,) = await asyncio.gather(waiting, return_exceptions=True)
         assert not ended or isinstance(ended, BackendUnavailable)
-        sent += await _persist(lambda: store.publish(3))
-        other = await _persist(lambda: store.subscribe())
+        sent += await _persist(lambda: harness.publish(3))
+        other = await _persist(lambda: harness.subscribe())
         late = await _persist(lambda: handle.settle([(delivery, ACKED) for delivery in held]))
         refused = {delivery.message.id for delivery in late}
         expected = [m for n, m in enumerate(sent) if n >= 10 or (n >= 5 and m.id in refused)]
         came = await take(other, len(expected), within=self.lease + SOON)
-        once(expected, came)
+        assert_exactly_once(expected, came)
         await ack(other, came)
-        await store.nothing(other, self.lease)
+        await harness.assert_nothing_comes(other, self.lease)
 
     @check()
-    async def test_a_lost_reply_doubles_nothing(self, store: Store) -> None:
+    async def test_a_lost_reply_doubles_nothing(self, harness: Harness) -> None:
         """Doubled otherwise: what a client library sends again by itself when the reply is lost."""
         chance = Random(11)  # noqa: S311
         confirmed: list[Message] = []
         async with self._line(lambda: chance.random() < 0.2) as line:
-            publisher = self._through(store, line.address[1])
+            publisher = self._through(harness, line.address[1])
             for _ in range(60):
                 try:
-                    confirmed += await store.publish(backend=publisher)
+                    confirmed += await harness.publish(backend=publisher)
                 except BackendUnavailable:
                     continue
             await publisher.close()
         assert line.lost, "no reply was lost, so nothing was tried"
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         came = await take(handle, len(confirmed))
         came += await handle.fetch(100, 0.2)
         ids = {delivery.message.id for delivery in came}
@@ -92,41 +92,41 @@ class FaultTests(Suite):
         assert len(ids) == len(came), f"{len(came) - len(ids)} were doubled"
 
     @check("dedupe")
-    async def test_what_is_published_until_it_is_confirmed_is_there_once(self, store: Store) -> None:
+    async def test_what_is_published_until_it_is_confirmed_is_there_once(self, harness: Harness) -> None:
         """Doubled otherwise: what is published again because the reply was lost; lost: what was not."""
         chance = Random(13)  # noqa: S311
         messages = [new_message("orders.created", b"0", id=f"id-{n}") for n in range(60)]
         async with self._line(lambda: chance.random() < 0.2) as line:
-            publisher = self._through(store, line.address[1])
+            publisher = self._through(harness, line.address[1])
             for message in messages:
                 await _persist(partial(publisher.append_once, [(message, 60.0)]))
             await publisher.close()
         assert line.lost, "no reply was lost, so nothing was tried"
-        handle = await store.subscribe()
-        once(messages, await take(handle, len(messages)))
-        await store.nothing(handle)
+        handle = await harness.subscribe()
+        assert_exactly_once(messages, await take(handle, len(messages)))
+        await harness.assert_nothing_comes(handle)
 
     @check("dedupe", "durable")
-    async def test_a_restart_forgets_no_id(self, store: Store) -> None:
+    async def test_a_restart_forgets_no_id(self, harness: Harness) -> None:
         """Doubled otherwise: what is published again when the server is back."""
         message = new_message("orders.created", b"0", id="id")
-        assert not await store.backend.append_once([(message, 60.0)])
+        assert not await harness.backend.append_once([(message, 60.0)])
         self.stop_server()
         self.start_server()
-        assert list(await _persist(lambda: store.backend.append_once([(message, 60.0)]))) == [message]
+        assert list(await _persist(lambda: harness.backend.append_once([(message, 60.0)]))) == [message]
 
     @check("leases")
-    async def test_a_lost_reply_strands_nothing(self, store: Store) -> None:
+    async def test_a_lost_reply_strands_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what was fetched, or settled, when the reply was lost."""
         chance = Random(12)  # noqa: S311
-        sent = await store.publish(60)
+        sent = await harness.publish(60)
         seen: list[Delivery] = []
         lease = max(0.5, self.lease)
         async with self._line(lambda: chance.random() < 0.15) as line:
-            backend = self._through(store, line.address[1])
+            backend = self._through(harness, line.address[1])
             handle = await _persist(lambda: backend.subscribe("orders.created", "billing", lease=lease))
             async with asyncio.timeout(20.0):
-                while any((await store.counts())[:3]):
+                while any((await harness.counts())[:3]):
                     fetched = await _persist(lambda: handle.fetch(5, 0.2))
                     seen += fetched
                     batch = [(delivery, ACKED) for delivery in fetched]
@@ -136,20 +136,20 @@ class FaultTests(Suite):
         assert {delivery.message.id for delivery in seen} == {message.id for message in sent}
         assert len(seen) - len(sent) <= line.lost * 5
 
-    def _line(self, cut: Callable[[], bool]) -> BadLine:
+    def _line(self, cut: Callable[[], bool]) -> FaultyProxy:
         parts = urlsplit(self.url)
         if not parts.hostname or not parts.port:
             raise SkipTest("the URL names no host and port to put a bad line in front of")
-        return BadLine(parts.hostname, parts.port, cut)
+        return FaultyProxy(parts.hostname, parts.port, cut)
 
-    def _through(self, store: Store, port: int) -> Backend:
+    def _through(self, harness: Harness, port: int) -> Backend:
         """Return a backend on the same store, by way of another port of this host."""
         parts = urlsplit(self.url)
         if not parts.hostname or not parts.port:
             raise SkipTest("the URL names no host and port")
         credentials, at, _ = parts.netloc.rpartition("@")
         url = parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}").geturl()
-        return make_backend(url, prefix=store.name)
+        return make_backend(url, prefix=harness.prefix)
 
 
 async def _persist(call: Callable[[], Awaitable[T]]) -> T:

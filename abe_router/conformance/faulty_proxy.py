@@ -1,4 +1,4 @@
-"""A line to a TCP server on which replies get lost."""
+"""A TCP proxy that loses replies."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-#: Largest piece passed on at a time, in bytes.
-PIECE = 65_536
+#: Most bytes that are passed on at a time.
+CHUNK = 65_536
 
 
-class BadLine:
+class FaultyProxy:
     """Listens on a port of this host and passes everything on to a server, both ways.
 
-    `cut` is asked before each reply is passed on; when it says so the connection is cut instead: the
-    server has done what it was asked, and the client does not know.
+    Before it passes a reply on it calls `cut`. When that returns True it closes the connection instead: the
+    server has carried out the request, and the client does not know.
     """
 
     def __init__(self, host: str, port: int, cut: Callable[[], bool]) -> None:
         self._host, self._port, self._cut = host, port, cut
-        self._lines: set[asyncio.Task[None]] = set()
-        #: Where to connect to, once it is entered.
+        self._connections: set[asyncio.Task[None]] = set()
+        #: Where to connect to, once the `async with` block is entered.
         self.address = ("127.0.0.1", 0)
         #: How many replies were lost so far.
         self.lost = 0
@@ -35,43 +35,43 @@ class BadLine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
-        for line in self._lines:
-            line.cancel()
-        await asyncio.gather(*self._lines, return_exceptions=True)
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _connected(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        line = asyncio.current_task()
-        assert line is not None
-        self._lines.add(line)
-        reply, ask = None, None
+    async def _connected(self, requests: asyncio.StreamReader, replies: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        reader, writer = None, None
         try:
-            reply, ask = await asyncio.open_connection(self._host, self._port)
-            asking = asyncio.create_task(_pass_on(client, ask))
-            answering = asyncio.create_task(self._pass_on_unless_cut(reply, answer))
+            reader, writer = await asyncio.open_connection(self._host, self._port)
+            sending = asyncio.create_task(_pass_on(requests, writer))
+            receiving = asyncio.create_task(self._pass_on_until_cut(reader, replies))
             try:
-                await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                asking.cancel()
-                answering.cancel()
-                await asyncio.gather(asking, answering, return_exceptions=True)
+                sending.cancel()
+                receiving.cancel()
+                await asyncio.gather(sending, receiving, return_exceptions=True)
         except (OSError, asyncio.CancelledError):
-            pass  # the client sees a connection that was cut, which is what the line is for
+            pass  # the client sees a connection that was cut, as intended
         finally:
-            self._lines.discard(line)
-            for writer in (answer, ask):
-                if writer is not None:
-                    writer.transport.abort()
+            self._connections.discard(connection)
+            for each in (replies, writer):
+                if each is not None:
+                    each.transport.abort()
 
-    async def _pass_on_unless_cut(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while piece := await source.read(PIECE):
+    async def _pass_on_until_cut(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while chunk := await source.read(CHUNK):
             if self._cut():
                 self.lost += 1
                 return
-            target.write(piece)
+            target.write(chunk)
             await target.drain()
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    while piece := await source.read(PIECE):
-        target.write(piece)
+    while chunk := await source.read(CHUNK):
+        target.write(chunk)
         await target.drain()

@@ -5,60 +5,60 @@ from __future__ import annotations
 import asyncio
 
 from abe_router.backend import ACKED, RELEASED, Dead, Delayed, Delivery, Outcome, Subscription
-from abe_router.conformance.store import SOON, Store, ack, letter, take
+from abe_router.conformance.harness import SOON, Harness, ack, dead_letter, take
 from abe_router.conformance.suite import Suite, check
 
 
 class FencingTests(Suite):
     """A worker that stood still beyond its lease wakes up and acts; another one has its message."""
 
-    async def _overtaken(self, store: Store) -> tuple[Subscription, Delivery, Subscription, Delivery]:
+    async def _overtaken(self, harness: Harness) -> tuple[Subscription, Delivery, Subscription, Delivery]:
         """Return a stale handle and delivery, and those that took over."""
-        stale, owner = await store.subscribe(lease=self.lease), await store.subscribe()
-        await store.publish()
+        stale, owner = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        await harness.publish()
         (old,) = await take(stale, 1)
         (new,) = await take(owner, 1, within=self.lease + SOON)
         assert (new.message.id, new.deliveries) == (old.message.id, 2)
         return stale, old, owner, new
 
-    async def _refused(self, store: Store, outcome: Outcome | None) -> None:
+    async def _refused(self, harness: Harness, outcome: Outcome | None) -> None:
         """Check that a stale outcome is refused and changes for the owner or anyone."""
-        stale, old, owner, new = await self._overtaken(store)
-        chosen = outcome or Dead(letter(old))
+        stale, old, owner, new = await self._overtaken(harness)
+        chosen = outcome or Dead(dead_letter(old))
         refused = await stale.settle([(old, chosen)])
         assert len(refused) == 1
         assert refused[0] is old
-        assert await store.counts() == (0, 1, 0, 0)
+        assert await harness.counts() == (0, 1, 0, 0)
         assert not await owner.settle([(new, RELEASED)])
         (again,) = await take(owner, 1)
         assert (again.deliveries, again.message.attempt, again.failed_at) == (2, 1, None)
         await ack(owner, [again])
-        assert await store.counts() == (0, 0, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("leases")
-    async def test_a_stale_ack_is_refused(self, store: Store) -> None:
+    async def test_a_stale_ack_is_refused(self, harness: Harness) -> None:
         """Lost otherwise: the message whose new owner fails, acknowledged by the old one."""
-        await self._refused(store, ACKED)
+        await self._refused(harness, ACKED)
 
     @check("leases")
-    async def test_a_stale_release_is_refused(self, store: Store) -> None:
+    async def test_a_stale_release_is_refused(self, harness: Harness) -> None:
         """Doubled otherwise: the message would be ready while its new owner works on it."""
-        await self._refused(store, RELEASED)
+        await self._refused(harness, RELEASED)
 
     @check("leases", "delays")
-    async def test_a_stale_retry_is_refused(self, store: Store) -> None:
+    async def test_a_stale_retry_is_refused(self, harness: Harness) -> None:
         """Doubled otherwise: the message would be delayed and in hand at once."""
-        await self._refused(store, Delayed(0.0))
+        await self._refused(harness, Delayed(0.0))
 
     @check("leases", "dead_letters")
-    async def test_a_stale_dead_letter_is_refused(self, store: Store) -> None:
+    async def test_a_stale_dead_letter_is_refused(self, harness: Harness) -> None:
         """Doubled otherwise: the message would be dead and in hand at once."""
-        await self._refused(store, None)
+        await self._refused(harness, None)
 
     @check("leases")
-    async def test_a_stale_extension_takes_nothing_back(self, store: Store) -> None:
+    async def test_a_stale_extension_takes_nothing_back(self, harness: Harness) -> None:
         """Doubled otherwise: a heartbeat that steals the message back from its new owner."""
-        stale, old, owner, new = await self._overtaken(store)
+        stale, old, owner, new = await self._overtaken(harness)
         lost = await stale.extend([old])
         assert len(lost) == 1
         assert lost[0] is old
@@ -66,31 +66,31 @@ class FencingTests(Suite):
         await ack(owner, [new])
 
     @check("leases")
-    async def test_an_extension_does_not_revive_what_is_settled(self, store: Store) -> None:
+    async def test_an_extension_does_not_revive_what_is_settled(self, harness: Harness) -> None:
         """Doubled otherwise: a heartbeat that brings an acknowledged message back to life."""
-        handle = await store.subscribe(lease=self.lease)
-        await store.publish()
+        handle = await harness.subscribe(lease=self.lease)
+        await harness.publish()
         held = await take(handle, 1)
         await ack(handle, held)
         assert list(await handle.extend(held)) == held
-        assert await store.counts() == (0, 0, 0, 0)
-        await store.nothing(handle, self.lease * 2)
+        assert await harness.counts() == (0, 0, 0, 0)
+        await harness.assert_nothing_comes(handle, self.lease * 2)
 
     @check("leases", "delays")
-    async def test_nothing_stale_revives_what_the_owner_settled(self, store: Store) -> None:
+    async def test_nothing_stale_revives_what_the_owner_settled(self, harness: Harness) -> None:
         """Doubled otherwise: a late failure of the old owner after the success of the new one."""
-        stale, old, owner, new = await self._overtaken(store)
+        stale, old, owner, new = await self._overtaken(harness)
         await ack(owner, [new])
         for outcome in (RELEASED, Delayed(0.0), ACKED):
             assert list(await stale.settle([(old, outcome)])) == [old]
-        assert await store.counts() == (0, 0, 0, 0)
-        await store.nothing(owner)
+        assert await harness.counts() == (0, 0, 0, 0)
+        await harness.assert_nothing_comes(owner)
 
     @check("leases")
-    async def test_the_same_handle_is_fenced_from_its_own_past(self, store: Store) -> None:
+    async def test_the_same_handle_is_fenced_from_its_own_past(self, harness: Harness) -> None:
         """Lost otherwise: fencing by the owner's name alone lets yesterday's result settle today's."""
-        handle = await store.subscribe(lease=self.lease)
-        await store.publish()
+        handle = await harness.subscribe(lease=self.lease)
+        await harness.publish()
         (old,) = await take(handle, 1)
         await asyncio.sleep(self.lease)
         (new,) = await take(handle, 1, within=self.lease + SOON)
@@ -99,13 +99,13 @@ class FencingTests(Suite):
         await ack(handle, [new])
 
     @check("leases")
-    async def test_the_others_of_a_batch_are_settled(self, store: Store) -> None:
+    async def test_the_others_of_a_batch_are_settled(self, harness: Harness) -> None:
         """Doubled otherwise: one refusal would spoil the whole batch."""
-        stale, old, owner, new = await self._overtaken(store)
-        await store.publish(3)
+        stale, old, owner, new = await self._overtaken(harness)
+        await harness.publish(3)
         held = await take(stale, 3)
         mixed = [(held[0], ACKED), (old, ACKED), (held[1], ACKED), (held[2], ACKED)]
         assert list(await stale.settle(mixed)) == [old]
         await ack(owner, [new])
-        assert await store.counts() == (0, 0, 0, 0)
-        await store.nothing(owner, self.lease)
+        assert await harness.counts() == (0, 0, 0, 0)
+        await harness.assert_nothing_comes(owner, self.lease)

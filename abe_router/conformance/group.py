@@ -6,7 +6,7 @@ import time
 from math import inf
 
 from abe_router.backend import RELEASED
-from abe_router.conformance.store import KEY, Store, ack, once, take
+from abe_router.conformance.harness import KEY, Harness, ack, assert_exactly_once, take
 from abe_router.conformance.suite import Suite, check
 
 
@@ -14,38 +14,38 @@ class GroupTests(Suite):
     """Subscriptions of other names are none of each other's business."""
 
     @check("groups")
-    async def test_each_group_gets_all(self, store: Store) -> None:
+    async def test_each_group_gets_all(self, harness: Harness) -> None:
         """Lost otherwise: what another group has taken or settled."""
-        billing, audit = await store.subscribe(), await store.subscribe(group="audit")
-        sent = await store.publish(50)
+        billing, audit = await harness.subscribe(), await harness.subscribe(group="audit")
+        sent = await harness.publish(50)
         came = await take(billing, 50)
         await ack(billing, came)
-        once(sent, came)
-        once(sent, await take(audit, 50))
-        assert await store.counts(group="audit") == (0, 50, 0, 0)
-        assert await store.counts() == (0, 0, 0, 0)
+        assert_exactly_once(sent, came)
+        assert_exactly_once(sent, await take(audit, 50))
+        assert await harness.counts(group="audit") == (0, 50, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("groups")
-    async def test_the_same_group_name_on_another_key_is_another_subscription(self, store: Store) -> None:
+    async def test_the_same_group_name_on_another_key_is_another_subscription(self, harness: Harness) -> None:
         """Lost otherwise: what a group of the same name has settled elsewhere."""
         names = [("a.b", "g"), ("a.c", "g"), ("a", "b.g"), ("a.b", "g.h"), ("a.b", "g:h-1")]
-        handles = [await store.subscribe(*name) for name in names]
+        handles = [await harness.subscribe(*name) for name in names]
         for handle in handles:
-            sent = await store.publish(2, handle.pattern)
+            sent = await harness.publish(2, handle.pattern)
             twins = [other for other in handles if other.pattern == handle.pattern]
             for twin in twins:
                 came = await take(twin, 2)
-                once(sent, came)
+                assert_exactly_once(sent, came)
                 await ack(twin, came)
-        assert [sum(await store.counts(*name)) for name in names] == [0] * len(names)
+        assert [sum(await harness.counts(*name)) for name in names] == [0] * len(names)
 
     @check("groups")
-    async def test_a_late_group_gets_what_another_has_not_settled(self, store: Store) -> None:
+    async def test_a_late_group_gets_what_another_has_not_settled(self, harness: Harness) -> None:
         """Lost otherwise: the backlog, by a group that begins at the end or after trimming too early."""
-        first = await store.subscribe()
-        sent = await store.publish(100)
+        first = await harness.subscribe()
+        sent = await harness.publish(100)
         await ack(first, await take(first, 40))
-        late = await store.subscribe(group="audit")
+        late = await harness.subscribe(group="audit")
         came = await take(late, 60)
         came += await late.fetch(100, 0.1)
         unsettled = {message.id for message in sent[40:]}
@@ -53,88 +53,86 @@ class GroupTests(Suite):
         assert len({delivery.message.id for delivery in came}) == len(came)
 
     @check("groups")
-    async def test_nothing_unsettled_is_ever_trimmed(self, store: Store) -> None:
+    async def test_nothing_unsettled_is_ever_trimmed(self, harness: Harness) -> None:
         """Lost otherwise: what the slow group has not got yet, trimmed by length or by the quick group."""
-        quick, slow = await store.subscribe(), await store.subscribe(group="audit")
+        quick, slow = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = []
         for _ in range(6):
-            sent += await store.publish(2_000)
+            sent += await harness.publish(2_000)
             await ack(quick, await take(quick, 2_000))
-        assert (await store.counts(group="audit"))[0] == 12_000
-        await store.nothing(quick)
-        once(sent, await take(slow, 12_000, within=20.0))
+        assert (await harness.counts(group="audit"))[0] == 12_000
+        await harness.assert_nothing_comes(quick)
+        assert_exactly_once(sent, await take(slow, 12_000, within=20.0))
 
     @check()
-    async def test_what_no_group_has_got_is_kept(self, store: Store) -> None:
+    async def test_what_no_group_has_got_is_kept(self, harness: Harness) -> None:
         """Lost otherwise: what was published while nobody had subscribed to its key."""
         sent = []
         for _ in range(6):
-            sent += await store.publish(2_000)
-        once(sent, await take(await store.subscribe(), 12_000, within=20.0))
+            sent += await harness.publish(2_000)
+        assert_exactly_once(sent, await take(await harness.subscribe(), 12_000, within=20.0))
 
     @check()
-    async def test_a_group_may_begin_with_what_comes_next(self, store: Store) -> None:
+    async def test_a_group_may_begin_with_what_comes_next(self, harness: Harness) -> None:
         """Flooded otherwise: a group that wants none of the past; nor may it miss the next message."""
-        await store.publish(5)
-        handle = await store.subscribe(start=inf)
-        sent = await store.publish(3)
-        once(sent, await take(handle, 3))
-        await store.nothing(handle)
+        await harness.publish(5)
+        handle = await harness.subscribe(start=inf)
+        sent = await harness.publish(3)
+        assert_exactly_once(sent, await take(handle, 3))
+        await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_a_group_may_begin_at_a_time(self, store: Store) -> None:
+    async def test_a_group_may_begin_at_a_time(self, harness: Harness) -> None:
         """Lost or flooded otherwise: what was published after or before that time."""
-        await store.publish(5)
-        await store.pause()
+        await harness.publish(5)
+        await harness.pause()
         middle = time.time()
-        await store.pause()
-        sent = await store.publish(4)
-        handle = await store.subscribe(start=middle)
-        sent += await store.publish(2)
-        once(sent, await take(handle, 6))
-        await store.nothing(handle)
+        await harness.pause()
+        sent = await harness.publish(4)
+        handle = await harness.subscribe(start=middle)
+        sent += await harness.publish(2)
+        assert_exactly_once(sent, await take(handle, 6))
+        await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_an_existing_group_goes_on_where_it_was(self, store: Store) -> None:
+    async def test_an_existing_group_goes_on_where_it_was(self, harness: Harness) -> None:
         """Lost otherwise: the backlog at each restart of a group that began with what comes next."""
-        first = await store.subscribe(start=inf)
-        sent = await store.publish(4)
+        first = await harness.subscribe(start=inf)
+        sent = await harness.publish(4)
         await first.close()
         for start in (inf, 0.0, time.time() + 60.0):
-            again = await store.subscribe(start=start)
+            again = await harness.subscribe(start=start)
             came = await take(again, 4)
-            once(sent, came)
+            assert_exactly_once(sent, came)
             assert not await again.settle([(delivery, RELEASED) for delivery in came])
             await again.close()
 
     @check()
-    async def test_stores_do_not_mix(self, store: Store) -> None:
+    async def test_stores_do_not_mix(self, harness: Harness) -> None:
         """Mixed up otherwise: what several programs keep on one server under their own prefixes."""
-        other = Store(self.make_backend, self.pause)
+        other = Harness(self.make_backend, self.pause)
         try:
-            handle, foreign = await store.subscribe("#"), await other.subscribe("#")
-            sent, elsewhere = await store.publish(3), await other.publish(2)
-            await store.backend.announce("w", b"here", 60.0)
-            once(sent, await take(handle, 3))
-            once(elsewhere, await take(foreign, 2))
+            handle, foreign = await harness.subscribe("#"), await other.subscribe("#")
+            sent, elsewhere = await harness.publish(3), await other.publish(2)
+            assert_exactly_once(sent, await take(handle, 3))
+            assert_exactly_once(elsewhere, await take(foreign, 2))
             assert await other.counts("#") == (0, 2, 0, 0)
-            assert await other.backend.announcements() == {}
-            await store.nothing(handle)
+            await harness.assert_nothing_comes(handle)
         finally:
             await other.close()
 
     @check()
-    async def test_a_dropped_subscription_is_forgotten(self, store: Store) -> None:
+    async def test_a_dropped_subscription_is_forgotten(self, harness: Harness) -> None:
         """Lost otherwise: what other groups hold; or kept for good, for a group that is gone."""
-        handle, other = await store.subscribe(), await store.subscribe(group="audit")
-        sent = await store.publish(5)
+        handle, other = await harness.subscribe(), await harness.subscribe(group="audit")
+        sent = await harness.publish(5)
         await ack(handle, await take(handle, 1))
         await take(handle, 1)
-        assert await store.backend.drop(KEY, "billing")
-        assert not await store.backend.drop(KEY, "billing")
-        assert not await store.backend.drop("never.seen", "billing")
-        assert [status.group for status in await store.backend.status()] == ["audit"]
-        once(sent, await take(other, 5))
-        anew = await store.subscribe(start=inf)
-        sent = await store.publish(2)
-        once(sent, await take(anew, 2))
+        assert await harness.backend.drop(KEY, "billing")
+        assert not await harness.backend.drop(KEY, "billing")
+        assert not await harness.backend.drop("never.seen", "billing")
+        assert [status.group for status in await harness.backend.status()] == ["audit"]
+        assert_exactly_once(sent, await take(other, 5))
+        anew = await harness.subscribe(start=inf)
+        sent = await harness.publish(2)
+        assert_exactly_once(sent, await take(anew, 2))

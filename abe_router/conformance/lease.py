@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from abe_router.backend import RELEASED
-from abe_router.conformance.store import LONG, SOON, Store, ack, numbers, once, take
+from abe_router.conformance.harness import LONG, SOON, Harness, ack, assert_exactly_once, numbers, take
 from abe_router.conformance.suite import Suite, check
 
 
@@ -14,53 +14,53 @@ class LeaseTests(Suite):
     """Leases run out on time, by themselves, and only where nobody renews them."""
 
     @check("leases")
-    async def test_what_a_dead_worker_held_comes_back_without_traffic(self, store: Store) -> None:
+    async def test_what_a_dead_worker_held_comes_back_without_traffic(self, harness: Harness) -> None:
         """Lost otherwise: what a killed worker held, without reclaim or with one that waits for traffic."""
-        dead, alive = await store.subscribe(lease=self.lease), await store.subscribe()
-        sent = await store.publish(3)
+        dead, alive = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        sent = await harness.publish(3)
         began = time.monotonic()
         await take(dead, 3)
         came = await take(alive, 3, within=self.lease + SOON)
         assert time.monotonic() - began > self.lease - 0.01
-        once(sent, came)
+        assert_exactly_once(sent, came)
         assert numbers(came) == [0, 1, 2]
 
     @check("leases")
-    async def test_a_crash_counts_as_a_delivery_but_not_as_an_attempt(self, store: Store) -> None:
+    async def test_a_crash_counts_as_a_delivery_but_not_as_an_attempt(self, harness: Harness) -> None:
         """Endless otherwise: a message that kills each worker; nor may a deploy use up the attempts."""
-        await store.publish()
+        await harness.publish()
         for nth in (1, 2, 3):
-            handle = await store.subscribe(lease=self.lease / 2)
+            handle = await harness.subscribe(lease=self.lease / 2)
             (delivery,) = await take(handle, 1, within=self.lease + SOON)
             assert (delivery.deliveries, delivery.message.attempt, delivery.failed_at) == (nth, 1, None)
 
     @check("leases")
-    async def test_a_closed_handle_keeps_nothing_beyond_the_lease(self, store: Store) -> None:
+    async def test_a_closed_handle_keeps_nothing_beyond_the_lease(self, harness: Harness) -> None:
         """Lost otherwise: the pending entries of a worker whose name is removed as it leaves."""
-        leaving = await store.subscribe(lease=self.lease)
-        staying = await store.subscribe(lease=self.lease)
-        sent = await store.publish(5)
+        leaving = await harness.subscribe(lease=self.lease)
+        staying = await harness.subscribe(lease=self.lease)
+        sent = await harness.publish(5)
         await take(leaving, 5)
         await leaving.close()
-        once(sent, await take(staying, 5, within=self.lease + SOON))
+        assert_exactly_once(sent, await take(staying, 5, within=self.lease + SOON))
 
     @check("leases")
-    async def test_many_come_back_at_once(self, store: Store) -> None:
+    async def test_many_come_back_at_once(self, harness: Harness) -> None:
         """Lost otherwise: what is beyond the first page of the pending."""
-        dead, alive = await store.subscribe(lease=self.lease), await store.subscribe()
-        sent = await store.publish(2_000)
+        dead, alive = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        sent = await harness.publish(2_000)
         await take(dead, 2_000)
         came = await take(alive, 2_000, within=self.lease + SOON + 3.0)
-        once(sent, came)
+        assert_exactly_once(sent, came)
         await ack(alive, came)
-        await store.nothing(alive)
+        await harness.assert_nothing_comes(alive)
 
     @check("leases")
-    async def test_extending_keeps_the_lease(self, store: Store) -> None:
+    async def test_extending_keeps_the_lease(self, harness: Harness) -> None:
         """Doubled otherwise: a message whose handler takes longer than the lease."""
         lease = max(0.1, self.lease)
-        slow, idle = await store.subscribe(lease=lease), await store.subscribe(lease=lease)
-        await store.publish(4)
+        slow, idle = await harness.subscribe(lease=lease), await harness.subscribe(lease=lease)
+        await harness.publish(4)
         held = await take(slow, 4)
         waiting = asyncio.create_task(idle.fetch(10, lease * 2.5))
         for _ in range(8):
@@ -68,57 +68,57 @@ class LeaseTests(Suite):
             assert not await slow.extend(held)
         assert not await waiting
         await ack(slow, held)
-        await store.nothing(idle)
+        await harness.assert_nothing_comes(idle)
 
     @check("leases")
-    async def test_extending_names_those_that_were_lost(self, store: Store) -> None:
+    async def test_extending_names_those_that_were_lost(self, harness: Harness) -> None:
         """Doubled otherwise: a worker that stood still would go on with what is another's by now."""
-        late, other = await store.subscribe(lease=self.lease), await store.subscribe()
-        await store.publish(4)
+        late, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        await harness.publish(4)
         held = await take(late, 4)
         taken = await take(other, 2, within=self.lease + SOON)
         lost = {d for d in held if d.message.id in {t.message.id for t in taken}}
         assert set(await late.extend(held)) == lost
         await ack(late, [d for d in held if d not in lost])
         await ack(other, taken)
-        await store.nothing(other, self.lease)
+        await harness.assert_nothing_comes(other, self.lease)
 
     @check("leases")
-    async def test_each_handle_has_its_own_lease(self, store: Store) -> None:
+    async def test_each_handle_has_its_own_lease(self, harness: Harness) -> None:
         """Doubled otherwise: what a worker with a longer lease holds, as during a change of the lease."""
-        patient = await store.subscribe(lease=LONG)
-        hasty = await store.subscribe(lease=self.lease)
-        await store.publish(4)
+        patient = await harness.subscribe(lease=LONG)
+        hasty = await harness.subscribe(lease=self.lease)
+        await harness.publish(4)
         kept = await take(patient, 2)
         lapsed = await take(hasty, 2)
-        third = await store.subscribe()
+        third = await harness.subscribe()
         back = await take(third, 2, within=self.lease + SOON)
         assert numbers(back) == numbers(lapsed)
-        await store.nothing(third, self.lease)
+        await harness.assert_nothing_comes(third, self.lease)
         await ack(patient, kept)
 
     @check("leases")
-    async def test_a_handle_does_not_get_again_what_it_holds(self, store: Store) -> None:
+    async def test_a_handle_does_not_get_again_what_it_holds(self, harness: Harness) -> None:
         """Doubled otherwise: what a worker reads again from its own pending list."""
-        handle = await store.subscribe()
-        await store.publish(10)
+        handle = await harness.subscribe()
+        await harness.publish(10)
         held = await take(handle, 4)
         more = await take(handle, 6)
         assert numbers([*held, *more]) == list(range(10))
-        await store.nothing(handle, self.lease)
+        await harness.assert_nothing_comes(handle, self.lease)
 
     @check("leases")
-    async def test_what_ran_out_but_nobody_took_may_still_be_settled(self, store: Store) -> None:
+    async def test_what_ran_out_but_nobody_took_may_still_be_settled(self, harness: Harness) -> None:
         """Doubled otherwise: work that was a little late, with nobody there to take it over."""
-        handle = await store.subscribe(lease=self.lease / 3)
-        await store.publish(3)
+        handle = await harness.subscribe(lease=self.lease / 3)
+        await harness.publish(3)
         first, second, third = await take(handle, 3)
         await asyncio.sleep(self.lease)
-        assert sum(await store.counts()) == 3
+        assert sum(await harness.counts()) == 3
         assert not await handle.extend([second])
         assert not await handle.settle([(third, RELEASED)])
         await ack(handle, [first, second])
         (again,) = await take(handle, 1)
         assert (again.message.id, again.deliveries) == (third.message.id, 1)
         await ack(handle, [again])
-        await store.nothing(handle, self.lease)
+        await harness.assert_nothing_comes(handle, self.lease)

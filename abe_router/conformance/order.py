@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from abe_router.backend import RELEASED, Delivery
-from abe_router.conformance.store import KEY, SOON, Store, ack, numbers, take
+from abe_router.conformance.harness import KEY, SOON, Harness, ack, numbers, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import new_message
 
@@ -14,20 +14,20 @@ class OrderTests(Suite):
     """Order within a key; between keys there is none."""
 
     @check()
-    async def test_a_key_comes_in_order(self, store: Store) -> None:
+    async def test_a_key_comes_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: messages of one call, of several calls, in batches of any size."""
-        handle = await store.subscribe()
-        sent = [message.id for _ in range(20) for message in await store.publish(10)]
+        handle = await harness.subscribe()
+        sent = [message.id for _ in range(20) for message in await harness.publish(10)]
         came: list[str] = []
         for limit in (1, 3, 7, 50, 1, 100, 38):
             came += [delivery.message.id for delivery in await take(handle, limit)]
         assert came == sent
 
     @check()
-    async def test_each_key_of_a_pattern_comes_in_order(self, store: Store) -> None:
+    async def test_each_key_of_a_pattern_comes_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: keys that are read side by side."""
-        handle = await store.subscribe("k.*")
-        await store.backend.append([new_message(f"k.{n % 16}", b"%d" % n) for n in range(800)])
+        handle = await harness.subscribe("k.*")
+        await harness.backend.append([new_message(f"k.{n % 16}", b"%d" % n) for n in range(800)])
         by_key: dict[str, list[Delivery]] = defaultdict(list)
         while sum(map(len, by_key.values())) < 800:
             for delivery in await take(handle, 10):
@@ -37,19 +37,19 @@ class OrderTests(Suite):
             assert numbers(deliveries) == list(range(int(key[2:]), 800, 16))
 
     @check()
-    async def test_messages_of_one_microsecond_stay_in_order(self, store: Store) -> None:
+    async def test_messages_of_one_microsecond_stay_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: messages sorted by a clock instead of by their arrival."""
-        handle = await store.subscribe()
+        handle = await harness.subscribe()
         for n in range(300):
             message = new_message(KEY, b"%d" % n)
-            await store.backend.append([message])
+            await harness.backend.append([message])
         assert numbers(await take(handle, 300)) == list(range(300))
 
     @check("leases")
-    async def test_what_comes_back_goes_before_what_is_new(self, store: Store) -> None:
+    async def test_what_comes_back_goes_before_what_is_new(self, harness: Harness) -> None:
         """Reordered otherwise: what was handed back goes to the end."""
-        handle, other = await store.subscribe(), await store.subscribe()
-        await store.publish(12)
+        handle, other = await harness.subscribe(), await harness.subscribe()
+        await harness.publish(12)
         first, second = await take(handle, 4), await take(handle, 4)
         assert not await handle.settle([(delivery, RELEASED) for delivery in first[:2]])
         assert not await handle.settle([(delivery, RELEASED) for delivery in reversed(second)])
@@ -57,13 +57,13 @@ class OrderTests(Suite):
         assert numbers(await take(other, 12)) == list(range(12))
 
     @check("leases")
-    async def test_what_comes_back_after_a_crash_is_in_order(self, store: Store) -> None:
+    async def test_what_comes_back_after_a_crash_is_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: what several dead workers held, among itself."""
-        dead = [await store.subscribe(lease=self.lease) for _ in range(3)]
-        await store.publish(30)
+        dead = [await harness.subscribe(lease=self.lease) for _ in range(3)]
+        await harness.publish(30)
         for n in range(6):
             await take(dead[n % 3], 5)
-        alive = await store.subscribe()
+        alive = await harness.subscribe()
         came = await take(alive, 30, within=self.lease + SOON)
         assert numbers(came) == list(range(30))
         await ack(alive, came)

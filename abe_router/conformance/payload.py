@@ -6,7 +6,7 @@ import json
 from math import inf
 
 from abe_router.backend import RELEASED, Dead, Delayed, Outcome
-from abe_router.conformance.store import GROUP, KEY, Store, ack, letter, once, take
+from abe_router.conformance.harness import GROUP, KEY, Harness, ack, assert_exactly_once, dead_letter, take
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import MAX_BYTES, Message, decode, new_message
 
@@ -37,46 +37,46 @@ HEADERS: tuple[dict[str, str], ...] = (
 class PayloadTests(Suite):
     """The backend carries messages; it never reads them."""
 
-    async def _unchanged(self, store: Store, sent: list[Message]) -> None:
+    async def _unchanged(self, harness: Harness, sent: list[Message]) -> None:
         """Check that the messages come unchanged, first anew, then handed back, retried and replayed."""
-        handle = await store.subscribe("#")
-        await store.backend.append(sent)
+        handle = await harness.subscribe("#")
+        await harness.backend.append(sent)
         came = await take(handle, len(sent))
         first = [delivery.message for delivery in came]
-        once(sent, came)
+        assert_exactly_once(sent, came)
         _same(sent, first)
-        again: list[Outcome] = [RELEASED] if store.features.leases else []
-        again += [Delayed(0.0)] if store.features.delays else []
+        again: list[Outcome] = [RELEASED] if harness.features.leases else []
+        again += [Delayed(0.0)] if harness.features.delays else []
         for outcome in again:
             assert not await handle.settle([(delivery, outcome) for delivery in came])
             came = await take(handle, len(sent))
             _same(first, [delivery.message for delivery in came], clock=0.002)
-        if store.features.dead_letters:
-            assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in came])
-            letters = await store.backend.dead_letters("#", GROUP, limit=len(sent))
-            _same(first, [each.message for each in letters], clock=0.002)
-            assert await store.backend.replay("#", GROUP, [each.id for each in letters]) == len(sent)
+        if harness.features.dead_letters:
+            assert not await handle.settle([(delivery, Dead(dead_letter(delivery))) for delivery in came])
+            dead_letters = await harness.backend.dead_letters("#", GROUP, limit=len(sent))
+            _same(first, [each.message for each in dead_letters], clock=0.002)
+            assert await harness.backend.replay("#", GROUP, [each.id for each in dead_letters]) == len(sent)
             came = await take(handle, len(sent))
             _same(first, [delivery.message for delivery in came], clock=0.002)
         await ack(handle, came)
 
     @check()
-    async def test_every_body_arrives_bit_by_bit(self, store: Store) -> None:
+    async def test_every_body_arrives_bit_by_bit(self, harness: Harness) -> None:
         """Changed otherwise: what is not UTF-8, not JSON, empty, or looks like the wire's own format."""
-        await self._unchanged(store, [new_message(KEY, body) for body in BODIES])
+        await self._unchanged(harness, [new_message(KEY, body) for body in BODIES])
 
     @check()
-    async def test_the_largest_body_arrives(self, store: Store) -> None:
+    async def test_the_largest_body_arrives(self, harness: Harness) -> None:
         """Lost otherwise: what exceeds a limit of the provider that is lower than ours."""
-        await self._unchanged(store, [new_message(KEY, b'"' + b"x" * (MAX_BYTES - 2) + b'"')])
+        await self._unchanged(harness, [new_message(KEY, b'"' + b"x" * (MAX_BYTES - 2) + b'"')])
 
     @check()
-    async def test_every_header_arrives(self, store: Store) -> None:
+    async def test_every_header_arrives(self, harness: Harness) -> None:
         """Changed otherwise: what is not ASCII, empty, large or much."""
-        await self._unchanged(store, [new_message(KEY, b"1", headers=headers) for headers in HEADERS])
+        await self._unchanged(harness, [new_message(KEY, b"1", headers=headers) for headers in HEADERS])
 
     @check()
-    async def test_every_key_and_id_arrives(self, store: Store) -> None:
+    async def test_every_key_and_id_arrives(self, harness: Harness) -> None:
         """Mixed up otherwise: names that a pattern language or a separator of the provider takes apart."""
         keys = ["a", "A", "a.b.c", "x" * 255, "a_b.c:d@e=f+g~h-i", "0.1", "data", "__proto__"]
         ids = ["1", "a b", "'; DROP TABLE m; --", "\u00e9\U0001f4e6", "a:b|c,d/e", "i" * 1_000, "None", "0-0"]
@@ -84,14 +84,14 @@ class PayloadTests(Suite):
             Message(id, key, b"1", {}, 1.5e9 + n / 7)
             for n, (key, id) in enumerate(zip(keys, ids, strict=True))
         ]
-        await self._unchanged(store, sent)
+        await self._unchanged(harness, sent)
 
     @check()
-    async def test_large_integers_stay_exact(self, store: Store) -> None:
+    async def test_large_integers_stay_exact(self, harness: Harness) -> None:
         """Changed otherwise: numbers beyond 64 bits, which many JSON readers round."""
         value = {"id": 10**25 + 1, "minus": -(2**70) - 1}
-        await store.backend.publish(KEY, value)
-        (delivery,) = await take(await store.subscribe(), 1)
+        await harness.backend.publish(KEY, value)
+        (delivery,) = await take(await harness.subscribe(), 1)
         assert decode(delivery.message.body) == value
 
 

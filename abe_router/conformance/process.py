@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from unittest import SkipTest
 
-from abe_router.conformance.store import GROUP, KEY, Store
+from abe_router.conformance.harness import GROUP, KEY, Harness
 from abe_router.conformance.suite import Suite, check
 
 #: What the killed worker holds.
@@ -19,17 +19,17 @@ class ProcessTests(Suite):
     """Real processes, and SIGKILL."""
 
     @check("processes", "leases")
-    async def test_a_killed_process_loses_nothing(self, store: Store) -> None:
+    async def test_a_killed_process_loses_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what the killed process held; doubled: more than that."""
         if not self.url:
             raise SkipTest("other processes need a URL")
-        handle = await store.subscribe()
-        sent = await store.publish(300)
+        handle = await harness.subscribe()
+        sent = await harness.publish(300)
         started: Counter[str] = Counter()
         ended: Counter[str] = Counter()
         news = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            killed = await self._worker(store, HELD)
+            killed = await self._worker(harness, HELD)
             reading = group.create_task(_read(killed, started, ended, news))
             while started.total() < HELD:
                 news.clear()
@@ -37,7 +37,7 @@ class ProcessTests(Suite):
             killed.kill()
             await reading
             assert (started.total(), ended.total()) == (HELD, 0)
-            workers = [await self._worker(store, 0) for _ in range(2)]
+            workers = [await self._worker(harness, 0) for _ in range(2)]
             for worker in workers:
                 group.create_task(_read(worker, started, ended, news))
             while len(ended) < len(sent):
@@ -47,25 +47,25 @@ class ProcessTests(Suite):
                 worker.kill()
         assert ended == Counter(message.id for message in sent)
         assert started.total() - len(sent) <= HELD
-        assert await store.counts() == (0, 0, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)
         await handle.close()
 
     @check("processes", "order")
-    async def test_order_outlives_a_killed_process(self, store: Store) -> None:
+    async def test_order_outlives_a_killed_process(self, harness: Harness) -> None:
         """Reordered otherwise: what the killed process held, or those behind it while others take over."""
         if not self.url:
             raise SkipTest("other processes need a URL")
-        sent = [message.id for message in await store.publish(200)]
+        sent = [message.id for message in await harness.publish(200)]
         started: Counter[str] = Counter()
         ended: Counter[str] = Counter()
         news = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            killed = await self._worker(store, HELD, "exclusive")
+            killed = await self._worker(harness, HELD, "exclusive")
             reading = group.create_task(_read(killed, started, ended, news))
             while started.total() < HELD:
                 news.clear()
                 await news.wait()
-            others = [await self._worker(store, 0, "exclusive") for _ in range(2)]
+            others = [await self._worker(harness, 0, "exclusive") for _ in range(2)]
             reads = [group.create_task(_read(other, started, ended, news)) for other in others]
             killed.kill()
             await reading
@@ -79,10 +79,10 @@ class ProcessTests(Suite):
         assert list(started) == list(ended) == sent
         assert started.total() - len(sent) <= HELD
 
-    async def _worker(self, store: Store, limit: int, kind: str = "") -> asyncio.subprocess.Process:
+    async def _worker(self, harness: Harness, limit: int, kind: str = "") -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "abe_router.conformance.worker"),
-            *(self.url, store.name, KEY, GROUP, str(max(0.5, self.lease)), str(limit), kind),
+            *(self.url, harness.prefix, KEY, GROUP, str(max(0.5, self.lease)), str(limit), kind),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )

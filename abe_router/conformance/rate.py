@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Sequence
 from unittest import SkipTest
 
 from abe_router.backend.rate import BURST
-from abe_router.conformance.rate_client import ask
-from abe_router.conformance.store import KEY, Store
+from abe_router.conformance.clients import run_client, take_tokens_for
+from abe_router.conformance.harness import KEY, Harness
 from abe_router.conformance.suite import Suite, check
 
 #: The rate of the tests, in tokens a second, and for how long it is asked for, in seconds.
@@ -21,9 +19,9 @@ class RateTests(Suite):
     """A rate belongs to a name, over all who ask under it."""
 
     @check()
-    async def test_a_wait_as_long_as_told_brings_the_next_permit(self, store: Store) -> None:
+    async def test_a_wait_as_long_as_told_brings_the_next_permit(self, harness: Harness) -> None:
         """Stuck otherwise: a route that sleeps for too long, or asks again and again."""
-        take_tokens = store.backend.take_tokens
+        take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 5.0, 100)).granted == 1
         refused = await take_tokens(KEY, 5.0, 100)
         assert refused.granted == 0
@@ -32,26 +30,26 @@ class RateTests(Suite):
         assert (await take_tokens(KEY, 5.0, 100)).granted == 1
 
     @check()
-    async def test_no_more_is_granted_than_wanted(self, store: Store) -> None:
+    async def test_no_more_is_granted_than_wanted(self, harness: Harness) -> None:
         """Lost otherwise: tokens that nobody uses, and with them the rate that was asked for."""
-        assert (await store.backend.take_tokens(KEY, RATE, 0)).granted == 0
-        assert (await store.backend.take_tokens(KEY, RATE, 1)).granted == 1
+        assert (await harness.backend.take_tokens(KEY, RATE, 0)).granted == 0
+        assert (await harness.backend.take_tokens(KEY, RATE, 1)).granted == 1
         most = RATE * BURST
-        assert most - 1 <= (await store.backend.take_tokens(KEY, RATE, 1_000)).granted <= most
+        assert most - 1 <= (await harness.backend.take_tokens(KEY, RATE, 1_000)).granted <= most
 
     @check()
-    async def test_a_slow_rate_grants_one_at_a_time(self, store: Store) -> None:
+    async def test_a_slow_rate_grants_one_at_a_time(self, harness: Harness) -> None:
         """Stuck otherwise: a route that may handle less than one message in each burst."""
-        take_tokens = store.backend.take_tokens
+        take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 1 / 3600, 10)).granted == 1
         granted, seconds = await take_tokens(KEY, 1 / 3600, 10)
         assert granted == 0
         assert 3590 < seconds <= 3600
 
     @check()
-    async def test_a_rate_that_was_raised_holds_at_once(self, store: Store) -> None:
+    async def test_a_rate_that_was_raised_holds_at_once(self, harness: Harness) -> None:
         """Stuck otherwise: a route whose rate was edited, until what the lower one granted is used up."""
-        take_tokens = store.backend.take_tokens
+        take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 1 / 3600, 1)).granted == 1
         refused = await take_tokens(KEY, 5.0, 1)
         assert refused.granted == 0
@@ -60,39 +58,30 @@ class RateTests(Suite):
         assert (await take_tokens(KEY, 5.0, 1)).granted == 1
 
     @check()
-    async def test_names_have_rates_of_their_own(self, store: Store) -> None:
+    async def test_names_have_rates_of_their_own(self, harness: Harness) -> None:
         """Stuck otherwise: every route behind the slowest."""
-        assert (await store.backend.take_tokens(KEY, RATE, 1_000)).granted == RATE * BURST
-        assert (await store.backend.take_tokens("orders.paid", RATE, 1_000)).granted == RATE * BURST
+        assert (await harness.backend.take_tokens(KEY, RATE, 1_000)).granted == RATE * BURST
+        assert (await harness.backend.take_tokens("orders.paid", RATE, 1_000)).granted == RATE * BURST
 
     @check()
-    async def test_handles_keep_one_rate_together(self, store: Store) -> None:
+    async def test_handles_keep_one_rate_together(self, harness: Harness) -> None:
         """Exceeded otherwise: the rate, by as many times as there are workers."""
-        asking = [store.backend, store.another(), store.another()]
-        _kept(await asyncio.gather(*(ask(backend, KEY, RATE, SECONDS) for backend in asking)))
+        backends = [harness.backend, harness.another(), harness.another()]
+        _assert_rate(
+            await asyncio.gather(*(take_tokens_for(backend, KEY, RATE, SECONDS) for backend in backends))
+        )
 
     @check("processes")
-    async def test_processes_keep_one_rate_together(self, store: Store) -> None:
+    async def test_processes_keep_one_rate_together(self, harness: Harness) -> None:
         """Exceeded otherwise: the rate, by as many times as there are processes."""
         if not self.url:
             raise SkipTest("other processes need a URL")
-        async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(self._asker(store)) for _ in range(2)]
-        _kept([each.result() for each in asking])
-
-    async def _asker(self, store: Store) -> tuple[float, float, int]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "abe_router.conformance.rate_client"),
-            *(self.url, store.name, KEY, str(RATE), str(SECONDS)),
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        said, _ = await process.communicate()
-        began, ended, granted = said.split()
-        return float(began), float(ended), int(granted)
+        arguments = (self.url, harness.prefix, KEY, str(RATE), str(SECONDS))
+        printed = await asyncio.gather(*(run_client("tokens", *arguments) for _ in range(2)))
+        _assert_rate([(float(began), float(ended), int(granted)) for began, ended, granted in printed])
 
 
-def _kept(asked: Sequence[tuple[float, float, int]]) -> None:
+def _assert_rate(asked: Sequence[tuple[float, float, int]]) -> None:
     """Fail unless all tokens together are what the rate allows, and no less than half of it."""
     seconds = max(ended for _, ended, _ in asked) - min(began for began, _, _ in asked)
     granted = sum(granted for _, _, granted in asked)

@@ -5,134 +5,145 @@ from __future__ import annotations
 import asyncio
 
 from abe_router.backend import Dead, Delayed, Delivery, Subscription
-from abe_router.conformance.store import GROUP, KEY, PROMPT, SOON, Store, ack, letter, numbers, once, take
+from abe_router.conformance.harness import (
+    GROUP,
+    KEY,
+    PROMPT,
+    SOON,
+    Harness,
+    ack,
+    assert_exactly_once,
+    dead_letter,
+    numbers,
+    take,
+)
 from abe_router.conformance.suite import Suite, check
 
 
 class ReplayTests(Suite):
     """What happens to the dead letters."""
 
-    async def _dead(self, store: Store, count: int, pattern: str = KEY) -> tuple[Subscription, list[str]]:
+    async def _dead(self, harness: Harness, count: int, pattern: str = KEY) -> tuple[Subscription, list[str]]:
         """Return a handle and the ids of so many dead letters."""
-        handle = await store.subscribe(pattern)
-        await store.publish(count)
+        handle = await harness.subscribe(pattern)
+        await harness.publish(count)
         held = await take(handle, count)
-        assert not await handle.settle([(delivery, Dead(letter(delivery))) for delivery in held])
-        letters = await store.backend.dead_letters(pattern, GROUP, limit=count)
-        assert len(letters) == count
-        return handle, [each.id for each in letters]
+        assert not await handle.settle([(delivery, Dead(dead_letter(delivery))) for delivery in held])
+        dead_letters = await harness.backend.dead_letters(pattern, GROUP, limit=count)
+        assert len(dead_letters) == count
+        return handle, [each.id for each in dead_letters]
 
     @check("dead_letters", "groups")
-    async def test_a_replay_goes_to_the_failing_subscription_alone(self, store: Store) -> None:
+    async def test_a_replay_goes_to_the_failing_subscription_alone(self, harness: Harness) -> None:
         """Doubled otherwise: a replay that publishes anew, to groups that had no trouble."""
-        other, wide = await store.subscribe(group="audit"), await store.subscribe("orders.*", "audit")
-        handle, ids = await self._dead(store, 4)
+        other, wide = await harness.subscribe(group="audit"), await harness.subscribe("orders.*", "audit")
+        handle, ids = await self._dead(harness, 4)
         for bystander in (other, wide):
             await ack(bystander, await take(bystander, 4))
-        assert await store.backend.replay(KEY, GROUP, ids[:3]) == 3
+        assert await harness.backend.replay(KEY, GROUP, ids[:3]) == 3
         came = await take(handle, 3)
         assert sorted(numbers(came)) == [0, 1, 2]
         await ack(handle, came)
         for idle in (handle, other, wide):
-            await store.nothing(idle)
-        assert await store.counts() == (0, 0, 0, 1)
+            await harness.assert_nothing_comes(idle)
+        assert await harness.counts() == (0, 0, 0, 1)
 
     @check("dead_letters", "delays")
-    async def test_a_replay_begins_with_fresh_counts(self, store: Store) -> None:
+    async def test_a_replay_begins_with_fresh_counts(self, harness: Harness) -> None:
         """Dead again otherwise: a replayed message whose attempts are used up before it begins."""
-        handle = await store.subscribe("orders.*")
-        sent = await store.publish()
+        handle = await harness.subscribe("orders.*")
+        sent = await harness.publish()
         for attempt in (1, 2, 3):
             (held,) = await take(handle, 1)
             assert held.message.attempt == attempt
-            assert not await handle.settle([(held, Delayed(0.0) if attempt < 3 else Dead(letter(held)))])
-        (dead,) = await store.backend.dead_letters("orders.*", GROUP)
-        assert await store.backend.replay("orders.*", GROUP, [dead.id]) == 1
+            assert not await handle.settle([(held, Delayed(0.0) if attempt < 3 else Dead(dead_letter(held)))])
+        (dead,) = await harness.backend.dead_letters("orders.*", GROUP)
+        assert await harness.backend.replay("orders.*", GROUP, [dead.id]) == 1
         (again,) = await take(handle, 1)
-        once(sent, [again])
+        assert_exactly_once(sent, [again])
         assert (again.message.attempt, again.deliveries, again.failed_at) == (1, 1, None)
-        assert not await handle.settle([(again, Dead(letter(again)))])
-        (dead,) = await store.backend.dead_letters("orders.*", GROUP)
+        assert not await handle.settle([(again, Dead(dead_letter(again)))])
+        (dead,) = await harness.backend.dead_letters("orders.*", GROUP)
         assert (dead.attempts, dead.deliveries) == (1, 1)
 
     @check("dead_letters")
-    async def test_replays_at_the_same_time_move_a_letter_once(self, store: Store) -> None:
+    async def test_replays_at_the_same_time_move_a_letter_once(self, harness: Harness) -> None:
         """Doubled otherwise: two people, or one with a shaky hand, who replay the same letter."""
-        handle, ids = await self._dead(store, 20)
-        backends = [store.backend, store.another()]
+        handle, ids = await self._dead(harness, 20)
+        backends = [harness.backend, harness.another()]
         moved = await asyncio.gather(*(backends[n % 2].replay(KEY, GROUP, ids) for n in range(8)))
         assert sum(moved) == 20
         came = await take(handle, 20)
         assert sorted(numbers(came)) == list(range(20))
         await ack(handle, came)
-        await store.nothing(handle)
-        assert await store.counts() == (0, 0, 0, 0)
+        await harness.assert_nothing_comes(handle)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("dead_letters")
-    async def test_a_letter_is_replayed_or_purged_never_both(self, store: Store) -> None:
+    async def test_a_letter_is_replayed_or_purged_never_both(self, harness: Harness) -> None:
         """Doubled or lost otherwise: a letter that two commands take at the same time."""
-        handle, ids = await self._dead(store, 20)
-        one, two = store.backend, store.another()
+        handle, ids = await self._dead(harness, 20)
+        one, two = harness.backend, harness.another()
         calls = [
             call(KEY, GROUP, [id]) for id in ids for call in (one.replay, two.purge, two.replay, one.purge)
         ]
         moved = await asyncio.gather(*calls)
         assert sum(moved) == 20
         replayed = sum(moved[0::4]) + sum(moved[2::4])
-        assert await store.counts() == (replayed, 0, 0, 0)
+        assert await harness.counts() == (replayed, 0, 0, 0)
         await ack(handle, await take(handle, replayed))
-        await store.nothing(handle)
+        await harness.assert_nothing_comes(handle)
 
     @check("dead_letters")
-    async def test_unknown_and_repeated_ids_are_passed_over(self, store: Store) -> None:
+    async def test_unknown_and_repeated_ids_are_passed_over(self, harness: Harness) -> None:
         """Doubled otherwise: an id that is named twice; nor may one that is gone stop the others."""
-        handle, ids = await self._dead(store, 3)
+        handle, ids = await self._dead(harness, 3)
         odd = ["", "0", "-1", "no such id", "\u0663", "1-1-1", "9" * 40, "*"]
-        assert await store.backend.replay(KEY, GROUP, []) == 0
-        assert await store.backend.replay(KEY, GROUP, odd) == 0
-        assert await store.backend.replay(KEY, GROUP, [*odd, ids[0], ids[0]]) == 1
-        assert await store.backend.purge(KEY, GROUP, [*odd, ids[0], ids[1], ids[1]]) == 1
+        assert await harness.backend.replay(KEY, GROUP, []) == 0
+        assert await harness.backend.replay(KEY, GROUP, odd) == 0
+        assert await harness.backend.replay(KEY, GROUP, [*odd, ids[0], ids[0]]) == 1
+        assert await harness.backend.purge(KEY, GROUP, [*odd, ids[0], ids[1], ids[1]]) == 1
         assert numbers(await take(handle, 1)) == [0]
-        await store.nothing(handle)
-        assert await store.counts() == (0, 1, 0, 1)
+        await harness.assert_nothing_comes(handle)
+        assert await harness.counts() == (0, 1, 0, 1)
 
     @check("dead_letters")
-    async def test_a_replay_ends_the_wait_of_a_fetch(self, store: Store) -> None:
+    async def test_a_replay_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
         """Late otherwise: a replayed message on a key that is silent."""
-        handle, ids = await self._dead(store, 2)
-        for id, backend, within in ((ids[0], store.backend, PROMPT), (ids[1], store.another(), SOON)):
-            came = await store.awaited(handle, backend.replay(KEY, GROUP, [id]), within=within)
+        handle, ids = await self._dead(harness, 2)
+        for id, backend, within in ((ids[0], harness.backend, PROMPT), (ids[1], harness.another(), SOON)):
+            came = await harness.fetch_during(handle, backend.replay(KEY, GROUP, [id]), within=within)
             assert numbers(came) == [ids.index(id)]
 
     @check("dead_letters")
-    async def test_purged_letters_are_gone(self, store: Store) -> None:
+    async def test_purged_letters_are_gone(self, harness: Harness) -> None:
         """Doubled otherwise: what somebody decided never to see again."""
-        _, ids = await self._dead(store, 5)
-        assert await store.backend.purge(KEY, GROUP, ids[:4]) == 4
-        assert await store.backend.purge(KEY, GROUP, ids[:4]) == 0
-        assert await store.backend.replay(KEY, GROUP, ids[:4]) == 0
-        await store.reopen()
-        assert [each.id for each in await store.backend.dead_letters(KEY, GROUP)] == ids[4:]
-        await store.nothing(await store.subscribe())
+        _, ids = await self._dead(harness, 5)
+        assert await harness.backend.purge(KEY, GROUP, ids[:4]) == 4
+        assert await harness.backend.purge(KEY, GROUP, ids[:4]) == 0
+        assert await harness.backend.replay(KEY, GROUP, ids[:4]) == 0
+        await harness.reopen()
+        assert [each.id for each in await harness.backend.dead_letters(KEY, GROUP)] == ids[4:]
+        await harness.assert_nothing_comes(await harness.subscribe())
 
     @check("dead_letters", "leases")
-    async def test_a_replayed_message_can_be_lost_no_more_than_another(self, store: Store) -> None:
+    async def test_a_replayed_message_can_be_lost_no_more_than_another(self, harness: Harness) -> None:
         """Lost otherwise: what was replayed and then held by a worker that died."""
-        handle, ids = await self._dead(store, 3)
-        assert await store.backend.replay(KEY, GROUP, ids) == 3
-        dead = await store.subscribe(lease=self.lease)
+        handle, ids = await self._dead(harness, 3)
+        assert await harness.backend.replay(KEY, GROUP, ids) == 3
+        dead = await harness.subscribe(lease=self.lease)
         await take(dead, 3)
         came: list[Delivery] = await take(handle, 3, within=self.lease + SOON)
         assert {(delivery.deliveries, delivery.message.attempt) for delivery in came} == {(2, 1)}
         await ack(handle, came)
-        assert await store.counts() == (0, 0, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("dead_letters")
-    async def test_many_letters_may_be_replayed_at_once(self, store: Store) -> None:
+    async def test_many_letters_may_be_replayed_at_once(self, harness: Harness) -> None:
         """Lost otherwise: what exceeds the provider's limit of one step."""
-        handle, ids = await self._dead(store, 1_500)
-        assert await store.backend.replay(KEY, GROUP, ids) == 1_500
+        handle, ids = await self._dead(harness, 1_500)
+        assert await harness.backend.replay(KEY, GROUP, ids) == 1_500
         came = await take(handle, 1_500)
         assert sorted(numbers(came)) == list(range(1_500))
         await ack(handle, came)
-        assert await store.counts() == (0, 0, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)

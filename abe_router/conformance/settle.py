@@ -5,7 +5,18 @@ from __future__ import annotations
 import random
 
 from abe_router.backend import ACKED, RELEASED, Dead, Delayed, Delivery, Outcome
-from abe_router.conformance.store import GROUP, KEY, PROMPT, SOON, Store, ack, letter, numbers, once, take
+from abe_router.conformance.harness import (
+    GROUP,
+    KEY,
+    PROMPT,
+    SOON,
+    Harness,
+    ack,
+    assert_exactly_once,
+    dead_letter,
+    numbers,
+    take,
+)
 from abe_router.conformance.suite import Suite, check
 
 
@@ -13,45 +24,45 @@ class SettleTests(Suite):
     """What a worker says of a delivery counts, and counts once."""
 
     @check()
-    async def test_what_is_handled_never_comes_again(self, store: Store) -> None:
+    async def test_what_is_handled_never_comes_again(self, harness: Harness) -> None:
         """Doubled otherwise: handled messages after the lease, or after a restart."""
-        handle = await store.subscribe(lease=self.lease)
-        await store.publish(20)
+        handle = await harness.subscribe(lease=self.lease)
+        await harness.publish(20)
         await ack(handle, await take(handle, 20))
-        await store.nothing(handle, self.lease * 1.5)
-        await store.reopen()
-        await store.nothing(await store.subscribe())
+        await harness.assert_nothing_comes(handle, self.lease * 1.5)
+        await harness.reopen()
+        await harness.assert_nothing_comes(await harness.subscribe())
 
     @check()
-    async def test_settling_twice_settles_once(self, store: Store) -> None:
+    async def test_settling_twice_settles_once(self, harness: Harness) -> None:
         """Doubled otherwise: an outcome that is sent again after an unclear error."""
-        handle = await store.subscribe()
-        await store.publish(2)
+        handle = await harness.subscribe()
+        await harness.publish(2)
         first, second = await take(handle, 2)
         assert list(await handle.settle([(first, ACKED), (first, ACKED)])) == [first]
         assert list(await handle.settle([(first, RELEASED), (second, ACKED)])) == [first]
         assert list(await handle.settle([])) == []
-        assert await store.counts() == (0, 0, 0, 0)
-        await store.nothing(handle)
+        assert await harness.counts() == (0, 0, 0, 0)
+        await harness.assert_nothing_comes(handle)
 
     @check("leases")
-    async def test_later_ones_may_be_settled_before_earlier_ones(self, store: Store) -> None:
+    async def test_later_ones_may_be_settled_before_earlier_ones(self, harness: Harness) -> None:
         """Lost otherwise: a position that moves past what is still in hand."""
-        handle, other = await store.subscribe(lease=self.lease), await store.subscribe()
-        sent = await store.publish(10)
+        handle, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
+        sent = await harness.publish(10)
         held = await take(handle, 10)
         await ack(handle, [held[9], *held[1:9:2]])
         left = [message for n, message in enumerate(sent) if n % 2 == 0]
         came = await take(other, 5, within=self.lease + SOON)
-        once(left, came)
+        assert_exactly_once(left, came)
         await ack(other, came)
-        assert await store.counts() == (0, 0, 0, 0)
+        assert await harness.counts() == (0, 0, 0, 0)
 
     @check("leases")
-    async def test_what_is_released_comes_back_at_once_in_order_and_uncounted(self, store: Store) -> None:
+    async def test_what_is_released_comes_back_at_once_in_order_and_uncounted(self, harness: Harness) -> None:
         """Reordered or used up otherwise: what a stopping worker hands back untried."""
-        leaving, staying = await store.subscribe(), await store.subscribe()
-        await store.publish(30)
+        leaving, staying = await harness.subscribe(), await harness.subscribe()
+        await harness.publish(30)
         early, late = await take(leaving, 10), await take(leaving, 10)
         random.Random(7).shuffle(late)  # noqa: S311
         assert not await leaving.settle([(delivery, RELEASED) for delivery in late])
@@ -61,41 +72,41 @@ class SettleTests(Suite):
         assert {(d.deliveries, d.message.attempt, d.failed_at) for d in came} == {(1, 1, None)}
 
     @check("leases")
-    async def test_a_release_ends_the_wait_of_another_handle(self, store: Store) -> None:
+    async def test_a_release_ends_the_wait_of_another_handle(self, harness: Harness) -> None:
         """Late otherwise: what a stopping worker hands back would lie until the others' wait is over."""
-        leaving = await store.subscribe()
-        for backend, within in ((store.backend, PROMPT), (store.another(), SOON)):
-            await store.publish()
+        leaving = await harness.subscribe()
+        for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
+            await harness.publish()
             held = await take(leaving, 1)
             staying = await backend.subscribe(KEY, GROUP)
-            came = await store.awaited(staying, leaving.settle([(held[0], RELEASED)]), within=within)
+            came = await harness.fetch_during(staying, leaving.settle([(held[0], RELEASED)]), within=within)
             assert [delivery.message.id for delivery in came] == [held[0].message.id]
             await ack(staying, came)
             await staying.close()
 
     @check("leases", "delays", "dead_letters")
-    async def test_one_batch_may_hold_every_outcome(self, store: Store) -> None:
+    async def test_one_batch_may_hold_every_outcome(self, harness: Harness) -> None:
         """Lost otherwise: outcomes that are carried out by kind, or in part."""
-        handle = await store.subscribe()
-        sent = await store.publish(40)
+        handle = await harness.subscribe()
+        sent = await harness.publish(40)
         held = await take(handle, 40)
         batch: list[tuple[Delivery, Outcome]] = []
         for n, delivery in enumerate(held):
-            outcomes = (ACKED, Delayed(0.0), Delayed(3_600.0), RELEASED, Dead(letter(delivery)))
+            outcomes = (ACKED, Delayed(0.0), Delayed(3_600.0), RELEASED, Dead(dead_letter(delivery)))
             batch.append((delivery, outcomes[n % 5]))
         assert not await handle.settle(batch)
         back = await take(handle, 16)
-        once([m for n, m in enumerate(sent) if n % 5 in (1, 3)], back)
+        assert_exactly_once([m for n, m in enumerate(sent) if n % 5 in (1, 3)], back)
         assert {(int(d.message.body) % 5, d.message.attempt) for d in back} == {(1, 2), (3, 1)}
-        assert await store.counts() == (0, 16, 8, 8)
+        assert await harness.counts() == (0, 16, 8, 8)
 
     @check("leases", "delays", "dead_letters")
-    async def test_a_batch_may_be_large(self, store: Store) -> None:
+    async def test_a_batch_may_be_large(self, harness: Harness) -> None:
         """Lost otherwise: what exceeds the provider's limit of one step."""
-        handle = await store.subscribe()
-        await store.publish(1_500)
+        handle = await harness.subscribe()
+        await harness.publish(1_500)
         held = await take(handle, 1_500)
         assert not await handle.extend(held)
-        batch = [(d, (Delayed(3_600.0), Dead(letter(d)), ACKED)[n // 500]) for n, d in enumerate(held)]
+        batch = [(d, (Delayed(3_600.0), Dead(dead_letter(d)), ACKED)[n // 500]) for n, d in enumerate(held)]
         assert not await handle.settle(batch)
-        assert await store.counts() == (0, 0, 500, 500)
+        assert await harness.counts() == (0, 0, 500, 500)

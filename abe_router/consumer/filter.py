@@ -7,13 +7,11 @@ from typing import Any
 from abe_router.backend import Delivery, Reason
 from abe_router.consumer.disposition import MAX_MESSAGE, Judge, Verdict
 from abe_router.errors import PayloadMalformed, PayloadUnfit
+from abe_router.messages.cache import remember
 from abe_router.messages.message import decode
 from abe_router.messages.pattern import matches
 from abe_router.routing.route import Route
 from abe_router.schema import Schema
-
-#: Keys whose schemas are remembered by a route on a pattern.
-_REMEMBERED = 10_000
 
 
 class Admission:
@@ -60,11 +58,9 @@ class Admission:
             return self._judge.failed(delivery, error)
 
     def _schemas_of(self, key: str) -> tuple[Schema, ...]:
-        if len(self._schemas) >= _REMEMBERED:
-            self._schemas.clear()
         bindings = self._route.bindings
         found = tuple(dict.fromkeys(c.schema for c in bindings if matches(c.pattern, key)))
-        self._schemas[key] = found
+        remember(self._schemas, key, found)
         return found
 
 

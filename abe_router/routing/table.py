@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from abe_router.diagnostic import Diagnostic
+from abe_router.messages.cache import remember
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import check_key, is_wild, matches
 from abe_router.routing.case import Case
 from abe_router.routing.contract import MessageContract
 from abe_router.routing.route import Route, SchemaBinding
-
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class RouteTable:
         found = self._matched.get(key)
         if found is None:
             found = tuple(r for r in self.routes if matches(r.key, key))
-            _remember(self._matched, key, found)
+            remember(self._matched, key, found)
         return found
 
     def contract(self, key: str) -> MessageContract:
@@ -81,7 +80,7 @@ class RouteTable:
                 schemas=schemas,
                 deduplication=Deduplication.combined(d for pattern, d in said if matches(pattern, key)),
             )
-            _remember(self._terms, key, found)
+            remember(self._terms, key, found)
         return found
 
     @cached_property
@@ -98,13 +97,3 @@ class RouteTable:
             changed=tuple((old[name], r) for name, r in new.items() if name in old and old[name] != r),
             kept=tuple(r for name, r in new.items() if name in old and old[name] == r),
         )
-
-
-#: Keys remembered in a table's caches; beyond it they are emptied, so that ever new keys cannot fill memory.
-_REMEMBERED = 10_000
-
-
-def _remember(cache: dict[str, V], key: str, value: V) -> None:
-    if len(cache) >= _REMEMBERED:
-        cache.clear()
-    cache[key] = value

@@ -38,8 +38,8 @@ class Handle(Subscription):
         await self.real.close()
 
     @property
-    def entries(self):
-        return self.backend._groups[self.pattern, self.group]
+    def queue(self):
+        return self.backend._queues[self.pattern, self.group]
 
 
 def latest(delivery):
@@ -92,8 +92,8 @@ class SettlesForAnyone(Handle):
     async def settle(self, settlements):
         for delivery, outcome in settlements:
             entry, _ = delivery.receipt
-            if entry.seq in self.entries._leased:
-                self.entries.settle(entry, outcome)
+            if entry.seq in self.queue._leased:
+                self.queue.settle(entry, outcome)
         return []
 
 
@@ -115,8 +115,8 @@ class HeartbeatRevives(Handle):
     async def extend(self, deliveries):
         for delivery in deliveries:
             entry, _ = delivery.receipt
-            entry.kept.unsettled += 1
-            self.entries._leased[entry.seq] = entry
+            entry.logged.unsettled += 1
+            self.queue._leased[entry.seq] = entry
         return []
 
 
@@ -128,7 +128,7 @@ class GroupsBeginAtTheEnd(Sound):
 class TrimsByLength(Sound):
     async def append(self, messages):
         await super().append(messages)
-        for group in self._groups.values():
+        for group in self._queues.values():
             while len(group._ready) > 10_000:
                 group._ready.popleft()
 
@@ -165,8 +165,8 @@ class WritesTheLetterAndThenAcks(Handle):
                 if entry.claim != claim:
                     refused.append(delivery)
                     continue
-                id = str(next(self.entries._letters))
-                self.entries._dead[id] = (msgspec.structs.replace(outcome.dead_letter, id=id), entry)
+                id = str(next(self.queue._dead_letter_ids))
+                self.queue._dead[id] = (msgspec.structs.replace(outcome.dead_letter, id=id), entry)
                 await asyncio.sleep(0)
                 outcome = ACKED
             refused += await super().settle([(delivery, outcome)])
@@ -182,9 +182,9 @@ class AcksAndThenWritesTheLetter(Handle):
             refused += lost
             if isinstance(outcome, Dead) and not lost:
                 await asyncio.sleep(0)
-                id = str(next(self.entries._letters))
+                id = str(next(self.queue._dead_letter_ids))
                 letter = msgspec.structs.replace(outcome.dead_letter, id=id)
-                self.entries._dead[id] = (letter, delivery.receipt[0])
+                self.queue._dead[id] = (letter, delivery.receipt[0])
         return refused
 
 
@@ -229,9 +229,9 @@ class PublishesRetriesForEveryone(Handle):
         refused = await super().settle(settlements)
         for delivery, outcome in settlements:
             if isinstance(outcome, Delayed) and delivery not in refused:
-                for group in self.backend._groups.values():
-                    if group is not self.entries:
-                        group.add(delivery.receipt[0].kept)
+                for group in self.backend._queues.values():
+                    if group is not self.queue:
+                        group.add(delivery.receipt[0].logged)
         return refused
 
 
@@ -248,7 +248,7 @@ class KeepsRetriesInTheWorker(Handle):
 
 class RemovesItsPendingWhenItCloses(Handle):
     async def close(self):
-        leased = self.entries._leased
+        leased = self.queue._leased
         for entry in [entry for entry in leased.values() if entry.holder is self.real]:
             del leased[entry.seq]
         await super().close()
@@ -275,10 +275,10 @@ class ReplaysInTwoSteps(Sound):
     async def replay(self, pattern, group, ids):
         letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
         await asyncio.sleep(0)
-        entries = self._groups[pattern, group]
+        entries = self._queues[pattern, group]
         for letter in letters:
-            entries.add(entries._dead[letter.id][1].kept if letter.id in entries._dead else self._last)
-            self._last = entries._ready[-1].kept
+            entries.add(entries._dead[letter.id][1].logged if letter.id in entries._dead else self._last)
+            self._last = entries._ready[-1].logged
         await self.purge(pattern, group, ids)
         return len(letters)
 
@@ -301,12 +301,12 @@ class ForgetsInterruptions(Handle):
 class ReturnsToTheEnd(Handle):
     async def settle(self, settlements):
         refused = await super().settle(settlements)
-        for seq in sorted(self.entries._returned):
-            self.entries._ready.append(self.entries._returned.pop(seq))
+        for seq in sorted(self.queue._returned):
+            self.queue._ready.append(self.queue._returned.pop(seq))
         return refused
 
 
 class UsesLettersIdsAgain(Sound):
     async def purge(self, pattern, group, ids):
-        self._groups[pattern, group]._letters = count(1)
+        self._queues[pattern, group]._dead_letter_ids = count(1)
         return await super().purge(pattern, group, ids)

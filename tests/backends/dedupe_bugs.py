@@ -7,14 +7,14 @@ import asyncio
 import msgspec
 
 from abe_router.backend import Acked
-from abe_router.backends.memory.ids import Ids
+from abe_router.backends.memory.log import DedupeIndex
 
 from .bugs import Handle, Sound
 
 
 class RemembersBeforeItKeeps(Sound):
     async def append_once(self, windowed):
-        kept = [message for message, window in windowed if not window or self._ids.add(message, window)]
+        kept = [message for message, window in windowed if not window or self._dedupe.add(message, window)]
         await asyncio.sleep(0)
         await self.append(kept)
         return [message for message, _ in windowed if message not in kept]
@@ -30,11 +30,11 @@ class KeepsBeforeItRemembers(Sound):
             await self.append([message])
             await asyncio.sleep(0)
             if window:
-                self._ids.add(message, window)
+                self._dedupe.add(message, window)
         return passed_over
 
     def knows(self, message):
-        return self._ids._until.get((message.key, message.id), 0.0) > self._clock()
+        return self._dedupe._until.get((message.key, message.id), 0.0) > self._clock()
 
 
 class LooksAndThenKeeps(KeepsBeforeItRemembers):
@@ -44,14 +44,14 @@ class LooksAndThenKeeps(KeepsBeforeItRemembers):
         for message, window in windowed:
             if message not in passed_over:
                 await super().append_once([(message, 0.0)])
-                self._ids.add(message, window)
+                self._dedupe.add(message, window)
         return passed_over
 
 
 class ForgetsTheOldestIds(Sound):
     async def append_once(self, windowed):
         passed_over = await super().append_once(windowed)
-        ids = self._ids
+        ids = self._dedupe
         ids._ends.sort()
         for _, name in ids._ends[: max(0, len(ids) - 10_000)]:
             del ids._until[name]
@@ -66,7 +66,7 @@ class ForgetsAllIdsTogether(Sound):
 
     async def append_once(self, windowed):
         if self._clock() >= self.ends:
-            self._ids = Ids(self._clock)
+            self._dedupe = DedupeIndex(self._clock)
         passed_over = await super().append_once(windowed)
         if len(passed_over) < len(windowed):
             self.ends = self._clock() + windowed[-1][1]
@@ -78,16 +78,16 @@ class LengthensTheWindow(Sound):
         passed_over = await super().append_once(windowed)
         for message, window in windowed:
             name = (message.key, message.id)
-            self._ids._until.pop(name, None)
-            self._ids._ends = [end for end in self._ids._ends if end[1] != name]
-            self._ids.add(message, window)
+            self._dedupe._until.pop(name, None)
+            self._dedupe._ends = [end for end in self._dedupe._ends if end[1] != name]
+            self._dedupe.add(message, window)
         return passed_over
 
 
 class TellsNoKeysApart(Sound):
     async def append_once(self, windowed):
         alike = [(msgspec.structs.replace(message, key=""), window) for message, window in windowed]
-        fresh = [self._ids.add(*each) for each in alike]
+        fresh = [self._dedupe.add(*each) for each in alike]
         await self.append([message for (message, _), new in zip(windowed, fresh, strict=True) if new])
         return [message for (message, _), new in zip(windowed, fresh, strict=True) if not new]
 
@@ -122,7 +122,7 @@ class RemembersWhatIsNotEmitted(Handle):
                 entry, claim = delivery.receipt
                 if entry.claim != claim:
                     for output in outcome.outputs:
-                        self.backend._ids.add(output, outcome.window)
+                        self.backend._dedupe.add(output, outcome.window)
         return await super().settle(settlements)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from math import inf
 
 from abe_router.backend import Delayed
-from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
+from abe_router.backends.memory import ExclusiveMemorySubscription
 
 from .bugs import Sound
 
@@ -19,8 +19,8 @@ def exclusively(bug):
     """Make a bug of a handle the bug of a backend."""
 
     async def subscribe_exclusive(self, pattern, group, *, start=0.0, lease=30.0):
-        entries = self._begin(pattern, group, start)
-        return bug(pattern, group, entries, lease, self._handles, self._emit)
+        queue = self._queue(pattern, group, start)
+        return bug(pattern, group, queue, lease, self._handles, self._emit)
 
     return type(bug.__name__, (Sound,), {"subscribe_exclusive": subscribe_exclusive})
 
@@ -29,24 +29,24 @@ def exclusively(bug):
 class HandsOutWithoutThePlace(Exclusive):
     async def fetch(self, limit, wait):
         await asyncio.sleep(0)
-        return self._entries.take_in_order(limit, self, self._lease) or await super().fetch(limit, wait)
+        return self._queue.take_in_order(limit, self, self._lease) or await super().fetch(limit, wait)
 
 
 @exclusively
 class TakesOverOnlyWhatItFetches(Exclusive):
     async def fetch(self, limit, wait):
-        holder, until = self._entries.place
+        holder, until = self._queue.owner
         if holder is not self:
-            await asyncio.sleep(max(0.0, until - self._entries._clock()))
-            self._entries.place = self, self._entries._clock() + self._lease
+            await asyncio.sleep(max(0.0, until - self._queue._clock()))
+            self._queue.owner = self, self._queue._clock() + self._lease
         return await super().fetch(limit, wait)
 
 
 @exclusively
 class TakesOverWhatOthersHave(Exclusive):
     async def fetch(self, limit, wait):
-        if self._entries.place[0] is None:
-            for entry in self._entries._leased.values():
+        if self._queue.owner[0] is None:
+            for entry in self._queue._leased.values():
                 entry.holder = None
         return await super().fetch(limit, wait)
 
@@ -54,22 +54,22 @@ class TakesOverWhatOthersHave(Exclusive):
 @exclusively
 class LeavesWhatIsDelayed(Exclusive):
     async def fetch(self, limit, wait):
-        put_aside, self._entries._delayed = self._entries._delayed, []
+        put_aside, self._queue._delayed = self._queue._delayed, []
         try:
             return await super().fetch(limit, wait)
         finally:
-            self._entries._delayed += put_aside
+            self._queue._delayed += put_aside
 
 
 @exclusively
 class BeginsWithWhatIsNew(Exclusive):
     async def fetch(self, limit, wait):
-        if self._entries._ready:
-            put_aside, self._entries._returned = self._entries._returned, {}
+        if self._queue._ready:
+            put_aside, self._queue._returned = self._queue._returned, {}
             fetched = await super().fetch(limit, 0.0)
             for seq, entry in put_aside.items():
-                self._entries._returned.setdefault(seq, entry)
-            self._entries._returned_order = sorted(self._entries._returned)
+                self._queue._returned.setdefault(seq, entry)
+            self._queue._returned_order = sorted(self._queue._returned)
             return fetched
         return await super().fetch(limit, wait)
 
@@ -85,8 +85,8 @@ class NeverLeaves(Exclusive):
 class NeverLosesThePlace(Exclusive):
     async def fetch(self, limit, wait):
         fetched = await super().fetch(limit, wait)
-        if self._entries.place[0] is self:
-            self._entries.place = self, inf
+        if self._queue.owner[0] is self:
+            self._queue.owner = self, inf
         return fetched
 
 
@@ -111,5 +111,5 @@ class PutsBackWhatIsPostponed(Exclusive):
 @exclusively
 class TakesAgainWhatItHas(Exclusive):
     async def fetch(self, limit, wait):
-        self._entries._recover()
+        self._queue._recover()
         return await super().fetch(limit, wait)

@@ -41,6 +41,6 @@ async def test_a_message_is_passed_over_if_one_was_accepted_whose_window_has_not
                 accepted.append((name, now, now + window))
         assert list(await backend.append_once(windowed)) == expected
         if any(window for _, window in windowed):
-            assert len(backend._ids) == len({name for name, _, until in accepted if now < until})
+            assert len(backend._dedupe) == len({name for name, _, until in accepted if now < until})
     handle = await backend.subscribe("#", "all")
     assert [delivery.message.id for delivery in await handle.fetch(1_000, 0)] == [m.id for m in kept]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from functools import partial
 
 from abe_router.backend import ACKED
-from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
+from abe_router.backends.memory import ExclusiveMemorySubscription
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
@@ -108,8 +108,8 @@ async def test_nothing_more_is_started_once_an_outcome_was_refused(running: Runn
     async with within(5):
         while consumer._crew.waiting < 3:
             await asyncio.sleep(0)
-    group = running.backend._groups["orders.created", "billing"]
-    group.place = group.place[0], 0.0  # as if a server had forgotten who has it
+    group = running.backend._queues["orders.created", "billing"]
+    group.owner = group.owner[0], 0.0  # as if a server had forgotten who has it
     rival = await running.backend.subscribe_exclusive("orders.created", "billing")
     taken = await rival.fetch(10, 5.0)
     assert len(taken) == 4

@@ -1,9 +1,9 @@
 """The memory backend: one process, nothing durable, everything else as the contract says.
 
-It is the reference of what the other providers do, and with an injected clock the simulator of it.
+It is the reference for the other providers. With an injected clock it simulates them.
 """
 
 from abe_router.backends.memory.backend import MemoryBackend
-from abe_router.backends.memory.subscription import MemorySubscription
+from abe_router.backends.memory.subscription import ExclusiveMemorySubscription, MemorySubscription
 
-__all__ = ["MemoryBackend", "MemorySubscription"]
+__all__ = ["ExclusiveMemorySubscription", "MemoryBackend", "MemorySubscription"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,28 +13,29 @@ from typing import ClassVar, Self, cast
 from abe_router.backend import (
     Backend,
     DeadLetter,
+    Entry,
     ExclusiveSubscription,
     Features,
+    Peeked,
     Subscription,
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant, grant
-from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
-from abe_router.backends.memory.group import Clock, Group
-from abe_router.backends.memory.ids import Ids
-from abe_router.backends.memory.log import Log
-from abe_router.backends.memory.subscription import MemorySubscription
+from abe_router.backends.memory.key_value import KeyValueStore
+from abe_router.backends.memory.log import Clock, DedupeIndex, MessageLog
+from abe_router.backends.memory.queue import SubscriptionQueue
+from abe_router.backends.memory.subscription import ExclusiveMemorySubscription, MemorySubscription
+from abe_router.messages.cache import remember
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import matches
 
-#: Routing keys whose groups are remembered.
-KEYS = 10_000
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class MemoryBackend(Backend):
     """Keeps messages in this process, and loses them with it.
 
-    `clock` gives the time, in seconds, by which leases, delays and announcements run.
+    `clock` gives the time, in seconds, by which leases, delays, rates and the key-value store run.
     """
 
     features: ClassVar[Features] = Features(durable=False, processes=False)
@@ -43,13 +45,13 @@ class MemoryBackend(Backend):
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
         self.url = "memory://"
         self._clock = clock
-        self._log = Log(clock, lambda key: bool(self._groups_of(key)))
-        self._groups: dict[tuple[str, str], Group] = {}
-        self._by_key: dict[str, tuple[Group, ...]] = {}
+        self._log = MessageLog(clock, lambda key: bool(self._queues_of(key)))
+        self._queues: dict[tuple[str, str], SubscriptionQueue] = {}
+        self._by_key: dict[str, tuple[SubscriptionQueue, ...]] = {}
         self._handles: set[MemorySubscription] = set()
-        self._ids = Ids(clock)
+        self._dedupe = DedupeIndex(clock)
+        self._key_value = KeyValueStore(clock)
         self._used_until: dict[str, float] = {}
-        self._announced: dict[str, tuple[float, bytes]] = {}
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:  # noqa: ARG003  one process shares no names
@@ -59,7 +61,7 @@ class MemoryBackend(Backend):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:  # noqa: ARG003  nothing to configure
-        """Return the one of this process: all who load it by name share its messages."""
+        """Return the one of this process: all that load it by name share its messages."""
         if "of_process" not in cls.__dict__:
             cls.of_process = cls()
         return cast("Self", cls.of_process)
@@ -78,32 +80,32 @@ class MemoryBackend(Backend):
         kept: list[Message] = []
         passed_over: list[Message] = []
         for message, window in windowed:
-            (kept if not window or self._ids.add(message, window) else passed_over).append(message)
+            (kept if not window or self._dedupe.add(message, window) else passed_over).append(message)
         self._append(kept)
         return passed_over
 
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
-        entries = self._begin(pattern, group, start)
-        return MemorySubscription(pattern, group, entries, lease, self._handles, self._emit, start)
+        queue = self._queue(pattern, group, start)
+        return MemorySubscription(pattern, group, queue, lease, self._handles, self._emit, start)
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSubscription:
-        entries = self._begin(pattern, group, start)
-        return ExclusiveMemorySubscription(pattern, group, entries, lease, self._handles, self._emit, start)
+        queue = self._queue(pattern, group, start)
+        return ExclusiveMemorySubscription(pattern, group, queue, lease, self._handles, self._emit, start)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
-        return [entries.counts(*name) for name, entries in sorted(self._groups.items())]
+        return [queue.status(*name) for name, queue in sorted(self._queues.items())]
 
     async def drop(self, pattern: str, group: str) -> bool:
-        entries = self._groups.pop((pattern, group), None)
-        if entries is None:
+        queue = self._queues.pop((pattern, group), None)
+        if queue is None:
             return False
         self._by_key.clear()
-        entries.forget(partial(self._begin, pattern, group))
-        await asyncio.sleep(0)  # a waiting fetch begins it anew, before there is something to miss
+        queue.clear(partial(self._queue, pattern, group))
+        await asyncio.sleep(0)  # a waiting fetch makes it again before there is a message to miss
         return True
 
     async def trim(self, retain: Mapping[str, float]) -> int:
@@ -112,66 +114,79 @@ class MemoryBackend(Backend):
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""
     ) -> Sequence[DeadLetter]:
-        entries = self._groups.get((pattern, group))
-        return entries.letters(limit, after) if entries else []
+        queue = self._queues.get((pattern, group))
+        return queue.dead_letters(limit, after) if queue else []
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        entries = self._groups.get((pattern, group))
-        if entries is None:
-            return 0
-        messages = entries.bury(ids)
-        for kept in messages:
-            entries.add(kept)
-        entries.wake()
-        return len(messages)
+        queue = self._queues.get((pattern, group))
+        return queue.replay(ids) if queue else 0
 
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        entries = self._groups.get((pattern, group))
-        return len(entries.bury(ids)) if entries else 0
+        queue = self._queues.get((pattern, group))
+        return queue.purge(ids) if queue else 0
+
+    async def peek(
+        self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
+    ) -> Sequence[Peeked]:
+        last_seen = int(after) if _NUMBER.fullmatch(after) else 0
+        if group is None:
+            return self._log.peek(pattern, limit, last_seen)
+        queue = self._queues.get((pattern, group))
+        return queue.peek(limit, last_seen) if queue else []
+
+    async def put(
+        self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
+    ) -> int:
+        return self._key_value.put(bucket, name, value, expected, ttl)
+
+    async def get(self, bucket: str, name: str) -> Entry | None:
+        return self._key_value.get(bucket, name)
+
+    async def entries(self, bucket: str) -> Mapping[str, Entry]:
+        return self._key_value.entries(bucket)
+
+    async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+        return self._key_value.delete(bucket, name, expected)
 
     async def announce(self, worker: str, state: bytes, ttl: float) -> None:
         if state:
-            self._announced[worker] = (self._clock() + ttl, state)
+            await self.put("announcements", worker, state, ttl=ttl)
         else:
-            self._announced.pop(worker, None)
+            await self.delete("announcements", worker)
 
     async def announcements(self) -> Mapping[str, bytes]:
-        now = self._clock()
-        self._announced = {w: (until, s) for w, (until, s) in self._announced.items() if until > now}
-        return {worker: state for worker, (_, state) in sorted(self._announced.items())}
-
-    def _emit(self, outputs: Sequence[Message], window: float) -> None:
-        self._append([output for output in outputs if not window or self._ids.add(output, window)])
-
-    def _append(self, messages: Sequence[Message]) -> None:
-        touched = set()
-        for message in messages:
-            kept = self._log.append(message)
-            for group in self._groups_of(message.key):
-                group.add(kept)
-                touched.add(group)
-        for group in touched:
-            group.wake()
-
-    def _begin(self, pattern: str, group: str, start: float) -> Group:
-        """Return what the group has, making it when it does not exist."""
-        entries = self._groups.get((pattern, group))
-        if entries is None:
-            entries = self._groups[pattern, group] = Group(self._log, self._clock)
-            self._by_key.clear()
-            for kept in self._log.begin(pattern, start):
-                entries.add(kept)
-        return entries
-
-    def _groups_of(self, key: str) -> tuple[Group, ...]:
-        groups = self._by_key.get(key)
-        if groups is None:
-            groups = tuple(g for (pattern, _), g in self._groups.items() if matches(pattern, key))
-            if len(self._by_key) >= KEYS:
-                self._by_key.clear()
-            self._by_key[key] = groups
-        return groups
+        return {worker: entry.value for worker, entry in (await self.entries("announcements")).items()}
 
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         tokens, self._used_until[name] = grant(self._used_until.get(name, 0.0), self._clock(), rate, wanted)
         return tokens
+
+    def _emit(self, outputs: Sequence[Message], window: float) -> None:
+        self._append([output for output in outputs if not window or self._dedupe.add(output, window)])
+
+    def _append(self, messages: Sequence[Message]) -> None:
+        touched = set()
+        for message in messages:
+            logged = self._log.append(message)
+            for queue in self._queues_of(message.key):
+                queue.add(logged)
+                touched.add(queue)
+        for queue in touched:
+            queue.wake_all()
+
+    def _queue(self, pattern: str, group: str, start: float) -> SubscriptionQueue:
+        """Return the queue of a subscription; make it when it does not exist."""
+        queue = self._queues.get((pattern, group))
+        if queue is None:
+            queue = self._queues[pattern, group] = SubscriptionQueue(self._log, self._clock)
+            self._by_key.clear()
+            for logged in self._log.begin(pattern, start):
+                queue.add(logged)
+        return queue
+
+    def _queues_of(self, key: str) -> tuple[SubscriptionQueue, ...]:
+        queues = self._by_key.get(key)
+        if queues is None:
+            queues = tuple(q for (pattern, _), q in self._queues.items() if matches(pattern, key))
+            remember(self._by_key, key, queues)
+        return queues

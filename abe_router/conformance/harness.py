@@ -1,4 +1,4 @@
-"""The store of one test, and the few verbs that all tests are written in."""
+"""What the tests are written in: the harness of one test, assertions, and handles that work side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from abe_router.backend import (
     ACKED,
@@ -24,35 +25,35 @@ from abe_router.messages.message import Message, new_message
 
 #: Key and group of a test that needs only one.
 KEY, GROUP = "orders.created", "billing"
-#: A lease that does not run out during a test, in seconds.
+#: A lease that does not end during a test, in seconds.
 LONG = 60.0
-#: How soon a waiting fetch has what became ready, in seconds: new messages from anywhere, and what a handle
-#: of the same backend made ready.
+#: How soon a waiting fetch returns what became ready, in seconds: new messages, and what a handle of the same
+#: backend made ready.
 PROMPT = 0.5
-#: How soon it has what was made ready elsewhere, or by a lease that ran out, in seconds.
+#: How soon it returns what another backend made ready, or the end of a lease, in seconds.
 SOON = 2.0
 
 
-class Store:
-    """What is kept under one name, nothing at first, and all backends that were opened on it."""
+class Harness:
+    """An empty prefix for one test, and all backends that were opened on it."""
 
     def __init__(self, make_backend: Callable[[str], Backend], pause: float) -> None:
-        self.name = f"t{secrets.token_hex(5)}."
+        self.prefix = f"t{secrets.token_hex(5)}."
         self._make_backend, self._pause = make_backend, pause
         self._opened: list[Backend] = []
         self.backend = self._new()
 
     @property
     def features(self) -> Features:
-        """What the provider says it can do."""
+        """The features that the provider declares."""
         return self.backend.features
 
     def another(self) -> Backend:
-        """Return a second backend on the same store, as another process has it; else the first."""
+        """Return a second backend on the same prefix, as another process has it; else the first."""
         return self._new() if self.features.processes else self.backend
 
     async def reopen(self) -> Backend:
-        """Close the backend and return a new one on the same store; of what is not durable, the same."""
+        """Close the backend and return a new one on the same prefix, or the same if it is not durable."""
         await self.backend.close()
         if self.features.durable:
             self.backend = self._new()
@@ -75,7 +76,7 @@ class Store:
         """Return a handle of the first backend."""
         return await self.backend.subscribe(pattern, group, start=start, lease=lease)
 
-    async def occupy(
+    async def subscribe_exclusive(
         self,
         pattern: str = KEY,
         group: str = GROUP,
@@ -83,13 +84,13 @@ class Store:
         lease: float = LONG,
         backend: Backend | None = None,
     ) -> ExclusiveSubscription:
-        """Return an exclusive handle."""
+        """Return an exclusive handle, of the first backend unless another is given."""
         return await (backend or self.backend).subscribe_exclusive(pattern, group, lease=lease)
 
     async def status(self, pattern: str = KEY, group: str = GROUP) -> SubscriptionStatus:
-        """Return the counts of one subscription."""
+        """Return the status of one subscription."""
         found = [s for s in await self.backend.status() if (s.pattern, s.group) == (pattern, group)]
-        assert len(found) == 1, f"status names `{pattern}/{group}` {len(found)} times"
+        assert len(found) == 1, f"status has `{pattern}/{group}` {len(found)} times"
         return found[0]
 
     async def counts(self, pattern: str = KEY, group: str = GROUP) -> tuple[int, int, int, int]:
@@ -98,30 +99,30 @@ class Store:
         return s.ready, s.in_flight, s.delayed, s.dead
 
     async def pause(self) -> None:
-        """Wait until a call that was started before has surely begun to wait."""
+        """Wait until a call that was started before surely waits."""
         await asyncio.sleep(self._pause)
 
-    async def nothing(self, handle: Subscription, wait: float | None = None) -> None:
-        """Fail when something comes within `wait` seconds, or as soon as what is ready comes."""
+    async def assert_nothing_comes(self, handle: Subscription, wait: float | None = None) -> None:
+        """Fail when a delivery comes within `wait` seconds, by default in a pause."""
         came = await handle.fetch(100, self._pause if wait is None else wait)
-        assert not came, f"{len(came)} came that should not, such as number {numbers(came[:1])}"
+        assert not came, f"{len(came)} came that should not, the first with number {numbers(came[:1])}"
 
-    async def awaited(
+    async def fetch_during(
         self, handle: Subscription, make_ready: Coroutine[Any, Any, Any], *, within: float
     ) -> Sequence[Delivery]:
-        """Make something ready while the handle waits for it; return what ended the wait, in that time."""
+        """Return what a waiting fetch returns once `make_ready` has run; fail when that takes longer."""
         fetching = asyncio.create_task(handle.fetch(10, 20.0))
         await self.pause()
-        assert not fetching.done(), "it did not wait"
+        assert not fetching.done(), "the fetch did not wait"
         await make_ready
         began = time.monotonic()
         fetched = await fetching
         took = time.monotonic() - began
-        assert took <= within, f"the wait of a fetch lasted {took:.2f} s more, not {within:.2f}"
+        assert took <= within, f"the fetch waited {took:.2f} s more, not at most {within:.2f} s"
         return fetched
 
     def _new(self) -> Backend:
-        backend = self._make_backend(self.name)
+        backend = self._make_backend(self.prefix)
         self._opened.append(backend)
         return backend
 
@@ -152,14 +153,29 @@ async def steps(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def once(expected: Iterable[Message], came: Iterable[Delivery]) -> None:
-    """Fail unless each expected message came, exactly once, and no other; duplicates are counted."""
+async def quickest(call: Callable[[], Coroutine[Any, Any, Any]], times: int = 20) -> float:
+    """Return how long the quickest of some calls took, in seconds: load makes calls slower, never quicker."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        await call()
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def assert_exactly_once(expected: Iterable[Message], came: Iterable[Delivery]) -> None:
+    """Fail unless each expected message came exactly once, and no other message did."""
     wanted = Counter(message.id for message in expected)
     got = Counter(delivery.message.id for delivery in came)
     lost, extra = wanted - got, got - wanted
     assert wanted == got, (
-        f"{lost.total()} of {wanted.total()} messages were lost, {extra.total()} came beyond once"
+        f"{lost.total()} of {wanted.total()} messages were lost, {extra.total()} came too often"
     )
+
+
+def assert_as_quick(many: float, few: float, what: str) -> None:
+    """Fail when a call takes clearly longer with many than with few; both are times in seconds."""
+    assert many <= 3 * few + 0.0005, f"{what}: {many * 1e3:.2f} ms with many, {few * 1e3:.2f} ms with few"
 
 
 def numbers(deliveries: Iterable[Delivery]) -> list[int]:
@@ -167,7 +183,7 @@ def numbers(deliveries: Iterable[Delivery]) -> list[int]:
     return [int(delivery.message.body) for delivery in deliveries]
 
 
-def letter(delivery: Delivery, changes: Mapping[str, Any] | None = None) -> DeadLetter:
+def dead_letter(delivery: Delivery, changes: Mapping[str, Any] | None = None) -> DeadLetter:
     """Return a dead letter for the delivery."""
     fields: dict[str, Any] = {
         "route": f"{delivery.message.key}/{GROUP}",
@@ -179,3 +195,47 @@ def letter(delivery: Delivery, changes: Mapping[str, Any] | None = None) -> Dead
         "last_failed_at": 1_700_000_001.5,
     }
     return DeadLetter(**{**fields, **(changes or {})})
+
+
+class Consumers:
+    """Fetches and acks with several handles at once while its `async with` block runs."""
+
+    def __init__(self, handles: Sequence[Subscription], *, limit: int = 10) -> None:
+        self._handles, self._limit = handles, limit
+        self._stopped = False
+        self._progress = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
+        #: What was fetched and acked so far.
+        self.handled: list[Delivery] = []
+
+    async def __aenter__(self) -> Self:
+        self._running = [asyncio.create_task(self._consume(handle)) for handle in self._handles]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        for handle in self._handles:
+            handle.interrupt()
+        await asyncio.gather(*self._running)
+
+    async def has_handled(self, count: int, *, within: float = 15.0) -> None:
+        """Wait until `count` deliveries are handled; fail when they are not within that many seconds."""
+        try:
+            async with asyncio.timeout(within):
+                while len(self.handled) < count and not any(task.done() for task in self._running):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            raise AssertionError(f"{len(self.handled)} of {count} were handled in {within:.1f} s") from None
+
+    async def _consume(self, handle: Subscription) -> None:
+        try:
+            while not self._stopped:
+                fetched = await handle.fetch(self._limit, 5.0)
+                await ack(handle, fetched)
+                self.handled += fetched
+                self._progress.set()
+        finally:
+            self._progress.set()

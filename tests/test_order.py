@@ -91,7 +91,7 @@ class Shop:
     def start(self) -> None:
         events = Events([((Handled, DeadLettered), self.heard)])
         consumer = Consumer(self.route, self.backend, events, revision="", threads=THREADS)
-        consumer._lookahead.depth = 8  # as if the handlers had kept up for long
+        consumer._prefetch.depth = 8  # as if the handlers had kept up for long
         self.running.append((consumer, asyncio.create_task(consumer.run())))
 
     async def mishap(self, what: str) -> None:

@@ -108,7 +108,7 @@ async def test_stopping_hands_back_a_batch_that_was_still_gathering(running):
 
     await running.route(make_route(charge, batch=Batch(size=10, wait=60)))
     await running.publish("orders.created", 1, 2)
-    while running.router.consumers["orders.created/billing"].in_hand < 2:
+    while running.router.consumers["orders.created/billing"].in_flight < 2:
         await asyncio.sleep(0)
 
     async with within(2):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.consumer import consumer
+from abe_router.consumer import fetcher
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.observe.events import (
     ConsumerStarted,
@@ -95,7 +95,7 @@ async def test_what_is_done_is_not_done_again_while_the_lease_is_kept_however_lo
 
 
 async def test_no_more_is_begun_than_can_be_held_while_outcomes_are_refused(monkeypatch):
-    monkeypatch.setattr(consumer, "UNSETTLED", 20)
+    monkeypatch.setattr(fetcher, "MAX_UNSETTLED", 20)
     backend = Failing(kept=False, failures=5)
     calls = []
 
@@ -222,7 +222,7 @@ async def test_a_batch_that_waited_beyond_its_leases_is_not_begun_before_they_ar
     consumer._subscription.extend = extend_badly
     for number in range(3):
         await backend.publish("orders.created", number)
-    while consumer.in_hand < 3:
+    while consumer.in_flight < 3:
         await asyncio.sleep(0)
     time.sleep(0.4)  # noqa: ASYNC251  the process stands still
     await log.wait_for(Handled, 3)

@@ -103,7 +103,7 @@ async def test_nothing_more_is_started_once_an_outcome_was_refused(running: Runn
 
     await running.route(make_route(charge, order_by="/customer/id", concurrency=1))
     consumer = running.router.consumers[ROUTE]
-    consumer._lookahead.depth = 8  # as if the handlers had kept up for long
+    consumer._prefetch.depth = 8  # as if the handlers had kept up for long
     await running.publish("orders.created", *(order(c, 0) for c in "abcd"))
     async with within(5):
         while consumer._crew.waiting < 3:

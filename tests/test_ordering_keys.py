@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.backend import Delivery
-from abe_router.consumer.lanes import Lanes
+from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.messages.message import new_message
 
 
@@ -15,9 +15,9 @@ def delivery(body: bytes, key: str = "orders.created", *, wait: float = 0.0) -> 
 
 def together(one: Delivery, other: Delivery) -> bool:
     """Say whether two deliveries are in one lane."""
-    lanes = Lanes("/customer/id")
-    lanes.add([one, other], 0.0)
-    return len(lanes.take(2, 0.0)) == 1
+    keys = OrderingKeys("/customer/id")
+    keys.add([one, other], 0.0)
+    return len(keys.take(2, 0.0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -48,36 +48,36 @@ def test_what_has_no_value_waits_for_nothing(body):
 
 
 def test_a_retry_keeps_its_place_until_its_time_has_come():
-    lanes = Lanes("/id")
+    keys = OrderingKeys("/id")
     first, second = delivery(b'{"id": 1}'), delivery(b'{"id": 1}')
-    lanes.add([first, second], 0.0)
-    assert lanes.take(5, 0.0) == [first]
+    keys.add([first, second], 0.0)
+    assert keys.take(5, 0.0) == [first]
     retry = delivery(b'{"id": 1}', wait=2.0)
-    lanes.again(first, retry, 10.0)
-    assert (lanes.take(5, 11.9), lanes.next_due) == ([], 12.0)
-    assert lanes.kept() == [retry, second]
-    assert lanes.take(5, 12.0) == [retry]
-    lanes.end(retry)
-    assert lanes.take(5, 12.0) == [second]
-    lanes.end(second)
-    assert len(lanes) == 0
+    keys.replace(first, retry, 10.0)
+    assert (keys.take(5, 11.9), keys.next_due) == ([], 12.0)
+    assert keys.waiting() == [retry, second]
+    assert keys.take(5, 12.0) == [retry]
+    keys.end(retry)
+    assert keys.take(5, 12.0) == [second]
+    keys.end(second)
+    assert len(keys) == 0
 
 
 def test_what_comes_before_its_time_waits_from_when_it_came():
-    lanes = Lanes("/id")
+    keys = OrderingKeys("/id")
     early, next_one = delivery(b'{"id": 1}', wait=3.0), delivery(b'{"id": 1}', wait=8.0)
-    lanes.add([early, next_one], 10.0)
-    assert lanes.take(5, 12.9) == []
-    assert lanes.take(5, 13.0) == [early]
-    lanes.end(early)
-    assert (lanes.take(5, 17.9), lanes.take(5, 18.0)) == ([], [next_one])
+    keys.add([early, next_one], 10.0)
+    assert keys.take(5, 12.9) == []
+    assert keys.take(5, 13.0) == [early]
+    keys.end(early)
+    assert (keys.take(5, 17.9), keys.take(5, 18.0)) == ([], [next_one])
 
 
 def test_what_is_given_back_is_taken_next():
-    lanes = Lanes("/id")
+    keys = OrderingKeys("/id")
     deliveries = [delivery(b'{"id": %d}' % n) for n in range(3)]
-    lanes.add(deliveries, 0.0)
-    (first,) = lanes.take(1, 0.0)
-    lanes.give_back(first)
-    assert (lanes.active, len(lanes), lanes.taken) == (3, 3, set())
-    assert lanes.take(3, 0.0) == deliveries
+    keys.add(deliveries, 0.0)
+    (first,) = keys.take(1, 0.0)
+    keys.give_back(first)
+    assert (keys.active, len(keys), keys.taken) == (3, 3, set())
+    assert keys.take(3, 0.0) == deliveries

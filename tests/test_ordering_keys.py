@@ -1,4 +1,4 @@
-"""Which messages wait for each other, and which do not."""
+"""Deliveries of one ordering key are handed out one at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def delivery(body: bytes, key: str = "orders.created", *, wait: float = 0.0) -> 
 
 
 def together(one: Delivery, other: Delivery) -> bool:
-    """Say whether two deliveries are in one lane."""
+    """Say whether two deliveries have one ordering key."""
     keys = OrderingKeys("/customer/id")
     keys.add([one, other], 0.0)
     return len(keys.take(2, 0.0)) == 1
@@ -30,12 +30,12 @@ def together(one: Delivery, other: Delivery) -> bool:
         b'{"customer": {"id": [1, {"b": 2, "a": 1}]}}',
     ],
 )
-def test_the_same_value_is_one_lane_and_of_another_key_another(body):
+def test_one_value_is_one_ordering_key_for_each_routing_key(body):
     assert together(delivery(body), delivery(body))
     assert not together(delivery(body), delivery(body, "orders.paid"))
 
 
-def test_objects_are_the_same_whatever_the_order_of_their_members():
+def test_order_of_members_does_not_matter():
     one, other = b'{"customer": {"id": {"a": 1, "b": 2}}}', b'{"customer": {"id": {"b": 2, "a": 1}}}'
     assert together(delivery(one), delivery(other))
 
@@ -43,11 +43,11 @@ def test_objects_are_the_same_whatever_the_order_of_their_members():
 @pytest.mark.parametrize(
     "body", [b"{}", b"7", b'{"customer": null}', b'{"customer": {"id": null}}', b"no JSON", b""]
 )
-def test_what_has_no_value_waits_for_nothing(body):
+def test_message_without_a_value_waits_for_nothing(body):
     assert not together(delivery(body), delivery(body))
 
 
-def test_a_retry_keeps_its_place_until_its_time_has_come():
+def test_retry_stays_first_until_it_is_due():
     keys = OrderingKeys("/id")
     first, second = delivery(b'{"id": 1}'), delivery(b'{"id": 1}')
     keys.add([first, second], 0.0)
@@ -63,7 +63,7 @@ def test_a_retry_keeps_its_place_until_its_time_has_come():
     assert len(keys) == 0
 
 
-def test_what_comes_before_its_time_waits_from_when_it_came():
+def test_early_delivery_waits_until_it_is_due():
     keys = OrderingKeys("/id")
     early, next_one = delivery(b'{"id": 1}', wait=3.0), delivery(b'{"id": 1}', wait=8.0)
     keys.add([early, next_one], 10.0)
@@ -73,7 +73,7 @@ def test_what_comes_before_its_time_waits_from_when_it_came():
     assert (keys.take(5, 17.9), keys.take(5, 18.0)) == ([], [next_one])
 
 
-def test_what_is_given_back_is_taken_next():
+def test_given_back_delivery_is_taken_next():
     keys = OrderingKeys("/id")
     deliveries = [delivery(b'{"id": %d}' % n) for n in range(3)]
     keys.add(deliveries, 0.0)

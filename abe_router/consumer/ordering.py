@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from abe_router.backend import (
@@ -159,25 +159,27 @@ class OrderedSubscription(Subscription):
 
     async def _fill(self) -> None:
         """Fetch as long as there is room."""
-        loop, keys = asyncio.get_running_loop(), self._keys
+        keys = self._keys
         while not self._closed:
             room = min(self._limit - keys.active, MAX_HELD - len(keys), MAX_FETCH)
             if self._error is not None or keys.broken or room < 1:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            asked_at = loop.time()
             try:
-                fetched = await self._handle.fetch(room, FETCH_WAIT)
+                await self._fetch_some(room)
             except Exception as error:  # noqa: BLE001  raised by the `fetch` that waits, or the next one
                 self._error = error
                 keys.changed.set()
-                continue
-            if fetched:
-                self._hold(fetched, asked_at)
 
-    def _hold(self, fetched: Collection[Delivery], asked_at: float) -> None:
+    async def _fetch_some(self, limit: int) -> None:
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        fetched = await self._handle.fetch(limit, FETCH_WAIT)
+        if not fetched:
+            await asyncio.sleep(0)  # as the fetcher does
+            return
         self._in_flight.track(asked_at)
-        self._keys.add(list(fetched), asyncio.get_running_loop().time())
+        self._keys.add(fetched, clock())
         if all(each.deliveries <= each.message.attempt for each in fetched):
             self._limit = max(self._limit, MAX_HELD)

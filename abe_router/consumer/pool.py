@@ -53,9 +53,7 @@ class WorkerPool:
                 in_flight.busy.clear()
                 await in_flight.busy.wait()
             await asyncio.sleep(interval)
-            now = loop.time()
-            for slot in self._slots:
-                slot.expire(now)
+            self._expire(loop.time())
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Buffer deliveries and start as many as there are free slots."""
@@ -91,6 +89,10 @@ class WorkerPool:
     def abandon(self) -> int:
         """End every handler at once; hand back their deliveries, and return how many these are."""
         return self._settler.release(self._cancel())
+
+    def _expire(self, now: float) -> None:
+        for slot in self._slots:
+            slot.expire(now)
 
     def _cancel(self) -> list[Delivery]:
         return [delivery for slot in self._slots for delivery in slot.cancel()]

@@ -1,4 +1,4 @@
-"""Whatever fails, stops or is taken away: of each value, nothing starts before the one before it is over."""
+"""Of each ordering key, nothing starts before the message before it has ended, whatever fails or stops."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ messages = st.lists(
     max_size=25,
 )
 #: After how many attempts something happens, and what.
-mishaps = st.lists(
+incidents = st.lists(
     st.tuples(st.integers(1, 6), st.sampled_from(["stop", "kill", "take away", "expire"])), max_size=5
 )
 
 
 class Shop:
-    """Two consumers of one route, of which now and then one goes and another comes, or loses its place."""
+    """Two consumers of one route; now and then one is replaced, or loses its ownership or its leases."""
 
     def __init__(self, planned, *, concurrency, batch) -> None:
         self.planned = planned
@@ -45,7 +45,7 @@ class Shop:
         self.latest: dict[str, int] = defaultdict(int)
         self.wrong: list[str] = []
         self.attempts = 0
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self.running: list[tuple[Consumer, asyncio.Task[None]]] = []
         self.route = Route(
             *GROUP,
@@ -58,16 +58,16 @@ class Shop:
             batch=Batch(3, 0.001) if batch else None,
         )
 
-    def heard(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         number = int(event.message_id)
         self.ended[self.planned[number][0]].append(number)
-        self.news.set()
+        self.changed.set()
 
     async def charge(self, payload):
         number, value = payload["number"], payload["value"]
         _, failures, rejected, turns = self.planned[number]
         self.attempts += 1
-        self.news.set()
+        self.changed.set()
         before = [each for each in self.numbers[value] if each < number]
         if missing := [each for each in before if each not in self.ended[value]]:
             self.wrong.append(f"{value}: {number} began before {missing} had ended")
@@ -89,12 +89,12 @@ class Shop:
         return await asyncio.gather(*map(self.charge, payloads), return_exceptions=True)
 
     def start(self) -> None:
-        events = Events([((Handled, DeadLettered), self.heard)])
+        events = Events([((Handled, DeadLettered), self.record)])
         consumer = Consumer(self.route, self.backend, events, revision="", threads=THREADS)
-        consumer._lookahead.depth = 8  # as if the handlers had kept up for long
+        consumer._prefetch.depth = 8  # as after a long time in which handlers kept up
         self.running.append((consumer, asyncio.create_task(consumer.run())))
 
-    async def mishap(self, what: str) -> None:
+    async def incident(self, what: str) -> None:
         (consumer, task), group = self.running[0], self.backend._queues.get(GROUP)
         if what in {"stop", "kill"}:
             del self.running[0]
@@ -113,7 +113,7 @@ class Shop:
                 del group._leased[entry.seq]
                 group._put_back(entry)
 
-    async def run(self, mishaps) -> None:
+    async def run(self, incidents) -> None:
         for number, (value, *_) in enumerate(self.planned):
             self.numbers[value].append(number)
             payload = {"value": value, "number": number}
@@ -122,9 +122,9 @@ class Shop:
         self.start()
         try:
             async with asyncio.timeout(5):
-                for after, what in mishaps:
+                for after, what in incidents:
                     await self.until(lambda target=self.attempts + after: self.attempts >= target)
-                    await self.mishap(what)
+                    await self.incident(what)
                 await self.until(lambda: False)
         finally:
             for consumer, task in self.running:
@@ -133,16 +133,16 @@ class Shop:
 
     async def until(self, reached) -> None:
         while not reached() and sum(map(len, self.ended.values())) < len(self.planned):
-            self.news.clear()
-            await self.news.wait()
+            self.changed.clear()
+            await self.changed.wait()
 
 
-@given(planned=messages, mishaps=mishaps, concurrency=st.integers(1, 4), batch=st.booleans())
+@given(planned=messages, incidents=incidents, concurrency=st.integers(1, 4), batch=st.booleans())
 @settings(max_examples=60)
-def test_nothing_starts_before_the_one_before_it_is_over(planned, mishaps, concurrency, batch):
+def test_messages_of_one_ordering_key_do_not_overlap(planned, incidents, concurrency, batch):
     async def play() -> Shop:
         shop = Shop(planned, concurrency=concurrency, batch=batch)
-        await shop.run(mishaps)
+        await shop.run(incidents)
         return shop
 
     shop = asyncio.run(play())

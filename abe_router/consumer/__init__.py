@@ -1,5 +1,9 @@
-"""The loop of one route: fetch, try, settle, renew the leases."""
+"""The consumer of one route: fetch, try, settle, renew the leases.
 
+`around` of a consumer wraps each call of the handler.
+"""
+
+from abe_router.consumer.attempt import Around
 from abe_router.consumer.consumer import Consumer
 
-__all__ = ["Consumer"]
+__all__ = ["Around", "Consumer"]

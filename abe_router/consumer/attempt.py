@@ -3,105 +3,162 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from math import inf
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
-from abe_router.consumer.disposition import HANDLED, Judge, Verdict
-from abe_router.consumer.filter import Admission
-from abe_router.consumer.slot import Worker
+from abe_router.consumer.disposition import HANDLED, Disposition, DispositionPolicy
+from abe_router.consumer.filter import Filter
 from abe_router.errors import BatchMismatch
+from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
+
+#: Makes a context manager in which the handler is called for these deliveries: one, or those of a batch.
+Around = Callable[[Sequence[Delivery]], AbstractAsyncContextManager[None]]
+
+
+class Slot:
+    """One slot of the worker pool: until when its handler may run, and what cancelled its task.
+
+    The pool cancels it when the time is up or the consumer stops. Any other cancellation is the handler's
+    own doing. `running` is what all slots run; each has its own entry there.
+    """
+
+    __slots__ = ("_deadline", "_running", "cancelled", "task", "timed_out")
+
+    def __init__(self, running: dict[object, Sequence[Delivery]]) -> None:
+        self._running, self._deadline = running, inf
+        #: Whether the pool cancelled it because the time was up, or for good.
+        self.timed_out = self.cancelled = False
+        self.task: asyncio.Task[None] | None = None
+
+    def begin(self, deliveries: Sequence[Delivery], deadline: float) -> None:
+        """Note what is handled from now on, and until when it may be, by the loop's clock."""
+        self._running[self] = deliveries
+        self._deadline, self.timed_out = deadline, False
+
+    def end(self) -> None:
+        """Note that it is handled no longer."""
+        self._running.pop(self, None)
+        self._deadline = inf
+        if not self.cancelled and self.task is not None:
+            # A request to cancel that is left over would look like another cancellation next time. A handler
+            # that swallowed the one of its timeout, and returned, did its work.
+            while self.task.cancelling():
+                self.task.uncancel()
+
+    def expire(self, now: float) -> None:
+        """Cancel the handler if its time is up."""
+        if now >= self._deadline and not self.timed_out and self.task is not None:
+            self.timed_out = True
+            self.task.cancel()
+
+    def cancel(self) -> Sequence[Delivery]:
+        """Cancel the slot for good; return what it was running, or nothing if it was cancelled before."""
+        if self.cancelled or self.task is None:
+            return ()
+        self.cancelled = True
+        self.task.cancel()
+        return self._running.get(self, ())
 
 
 class Attempts:
-    """Checks, calls the handler, and judges.
+    """Checks a delivery, calls the handler, and returns what the attempt comes to.
 
-    `revision` is that of the route table, stamped on dead letters. `threads` runs sync handlers. With
-    `tell_handled` each success gets an event too.
+    `threads` runs plain handlers. `around` makes a context manager for each call of the handler. It is
+    entered in the task of the handler, so that context variables it sets are seen by the handler, by a plain
+    one in its thread too. It runs within the `timeout`. What it raises, before or after, is a failure of
+    the handler; what it suppresses is a success without an answer.
     """
 
-    def __init__(self, route: Route, *, revision: str, threads: Executor, tell_handled: bool) -> None:
-        self._route, self._threads = route, threads
-        self._judge = Judge(route, revision=revision, tell_handled=tell_handled)
-        self._check = Admission(route, self._judge).check
-        self._is_brief = self._judge.is_brief
-        self._call = route.handler.call if route.handler.is_async else self._call_in_thread
+    def __init__(
+        self, route: Route, policy: DispositionPolicy, *, threads: Executor, around: Around | None = None
+    ) -> None:
+        self._route, self._policy, self._around = route, policy, around
+        self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
+        self._call = _as_async(route.handler, threads)
 
-    async def run(self, worker: Worker, delivery: Delivery, now: float) -> Verdict:
-        """Try the delivery in the task of `worker`; `now` is the loop's time. Never raises but cancelled."""
+    async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
+        """Try a delivery in the task of `slot`; `now` is the loop's time.
+
+        Raise nothing but CancelledError when the slot is cancelled for good.
+        """
         checked = self._check(delivery)
-        if isinstance(checked, Verdict):
+        if isinstance(checked, Disposition):
             return checked
         arguments = (checked[0], delivery.message) if self._route.handler.wants_message else checked
-        worker.begin((delivery,), now + self._route.timeout)
+        slot.begin((delivery,), now + self._route.timeout)
         try:
-            answer = await self._call(*arguments)
+            if self._around is None:
+                answer = await self._call(*arguments)
+            else:
+                answer = await self._call_around(self._around, (delivery,), arguments)
         except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
-            return self._judge.failed(delivery, self._failure(worker, error))
+            return self._policy.failed(delivery, self._failure(slot, error))
         finally:
-            worker.end()
+            slot.end()
         if self._is_brief:
             return HANDLED
-        return self._judge.handled(delivery, answer, asyncio.get_running_loop().time() - now)
+        return self._policy.handled(delivery, answer, asyncio.get_running_loop().time() - now)
 
-    async def run_batch(self, worker: Worker, deliveries: Sequence[Delivery], now: float) -> list[Verdict]:
-        """Try deliveries together; return a verdict for each, in their order. Never raises but cancelled.
+    async def run_batch(self, slot: Slot, deliveries: Sequence[Delivery], now: float) -> list[Disposition]:
+        """Try deliveries together; return a disposition for each, in their order. Raise as `run` does.
 
-        The handler gets the list of payloads and, if it has a second parameter, that of the messages. When
-        it returns a list, its items speak for the messages one by one: an exception, such as a `Reject` or
+        The handler gets the list of payloads and, if it has a second parameter, the list of messages. When
+        it returns a list, each item is the answer for one message: an exception, such as a `Reject` or
         `Retry`, is that message's failure, anything else its success.
         """
         checked = [self._check(delivery) for delivery in deliveries]
-        verdicts = [item if isinstance(item, Verdict) else HANDLED for item in checked]
-        places = [index for index, item in enumerate(checked) if not isinstance(item, Verdict)]
-        if not places:
-            return verdicts
-        payloads = [item[0] for item in checked if not isinstance(item, Verdict)]
-        messages = [deliveries[index].message for index in places]
-        arguments = (payloads, messages) if self._route.handler.wants_message else (payloads,)
-        said: Sequence[Any] = [None] * len(places)
-        worker.begin(deliveries, now + self._route.timeout)
+        dispositions = [item if isinstance(item, Disposition) else HANDLED for item in checked]
+        passed = [index for index, item in enumerate(checked) if not isinstance(item, Disposition)]
+        if not passed:
+            return dispositions
+        payloads = [item[0] for item in checked if not isinstance(item, Disposition)]
+        batch = [deliveries[index] for index in passed]
+        wants_message = self._route.handler.wants_message
+        arguments = (payloads, [each.message for each in batch]) if wants_message else (payloads,)
+        answers: Sequence[Any] = [None] * len(passed)
+        slot.begin(deliveries, now + self._route.timeout)
         try:
-            answer = await self._call(*arguments)
+            if self._around is None:
+                answer = await self._call(*arguments)
+            else:
+                answer = await self._call_around(self._around, batch, arguments)
         except BaseException as error:  # noqa: BLE001  as in `run`
-            said = [self._failure(worker, error)] * len(places)
+            answers = [self._failure(slot, error)] * len(passed)
         else:
             if isinstance(answer, list | tuple):
-                said = answer
+                answers = answer
         finally:
-            worker.end()
+            slot.end()
         seconds = asyncio.get_running_loop().time() - now
-        if len(said) != len(places):
-            text = f"the handler answered for {len(said)} messages of {len(places)}"
-            said = [BatchMismatch(text)] * len(places)
-        for index, word in zip(places, said, strict=True):
-            if isinstance(word, BaseException | Reason):
-                verdicts[index] = self._judge.failed(deliveries[index], word)
+        if len(answers) != len(passed):
+            text = f"the handler answered for {len(answers)} messages of {len(passed)}"
+            answers = [BatchMismatch(text)] * len(passed)
+        for index, answer in zip(passed, answers, strict=True):
+            if isinstance(answer, BaseException | Reason):
+                dispositions[index] = self._policy.failed(deliveries[index], answer)
             elif not self._is_brief:
-                verdicts[index] = self._judge.handled(deliveries[index], word, seconds)
-        return verdicts
+                dispositions[index] = self._policy.handled(deliveries[index], answer, seconds)
+        return dispositions
 
-    def failed(self, delivery: Delivery, error: Exception) -> Verdict:
-        """Return the verdict on what the handler did and its outcome, for an error, cannot be carried out."""
-        return self._judge.failed(delivery, error)
+    async def _call_around(self, around: Around, deliveries: Sequence[Delivery], arguments: Any) -> Any:
+        async with around(deliveries):
+            return await self._call(*arguments)
 
-    async def _call_in_thread(self, *arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._threads, self._route.handler.call, *arguments)
-        # A plain function may return a coroutine.
-        return await result if asyncio.iscoroutine(result) else result
-
-    def _failure(self, worker: Worker, error: BaseException) -> BaseException | Reason:
-        """Return what it means that the handler ended by `error`; raise it when it is not the handler's."""
+    def _failure(self, slot: Slot, error: BaseException) -> BaseException | Reason:
+        """Return the failure that `error` means; raise it when it is not the handler's."""
         if isinstance(error, KeyboardInterrupt | GeneratorExit):
             raise error
         if not isinstance(error, asyncio.CancelledError):
             return error
-        if worker.cancelled:
+        if slot.cancelled:
             raise error
-        if worker.timed_out:
+        if slot.timed_out:
             return self._timeout_reason()
         return Reason("failed", "CancelledError", "the handler was cancelled from within")
 
@@ -111,3 +168,17 @@ class Attempts:
         if not route.handler.is_async:
             text += "; its thread cannot be stopped and may still be running"
         return Reason("timeout", "TimeoutError", text)
+
+
+def _as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:
+    """Return the handler as an async function; a plain one runs in a thread, with the caller's context."""
+    if handler.is_async:
+        return handler.call
+
+    async def call_in_thread(*arguments: Any) -> Any:
+        run = copy_context().run
+        result = await asyncio.get_running_loop().run_in_executor(threads, run, handler.call, *arguments)
+        # A plain function may return a coroutine.
+        return await result if asyncio.iscoroutine(result) else result
+
+    return call_in_thread

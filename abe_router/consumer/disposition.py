@@ -1,4 +1,4 @@
-"""How an attempt ends."""
+"""What an attempt comes to: an outcome, and the event that reports it."""
 
 from __future__ import annotations
 
@@ -12,84 +12,86 @@ from abe_router.observe.events import DeadLettered, Event, Handled, Retried, Ski
 from abe_router.routing.retry import GiveUp
 from abe_router.routing.route import Route
 
-#: Longest traceback kept with a dead letter, in characters; the end says most, so the end is kept.
+#: Longest traceback kept with a dead letter, in characters. The end is kept, which says most.
 MAX_TRACEBACK = 8_000
-#: Longest error message kept with a dead letter or told in an event, in characters.
+#: Longest error message kept with a dead letter or reported by an event, in characters.
 MAX_MESSAGE = 1_000
 
 
-class Verdict(NamedTuple):
-    """How a delivery ends, and what to tell once it has."""
+class Disposition(NamedTuple):
+    """The outcome of a delivery, and the event to emit once the backend has carried it out."""
 
     outcome: Outcome
     event: Event | None = None
 
 
-#: Handled, with nothing to emit and nothing to tell.
-HANDLED = Verdict(ACKED)
+#: Handled, with no output and no event.
+HANDLED = Disposition(ACKED)
 
 
-class Judge:
-    """How the attempts of one route end, by its policies.
+class DispositionPolicy:
+    """Decides what the attempts of one route come to.
 
-    `revision` is that of the route table, stamped on dead letters. With `tell_handled` each success gets an
+    `revision` is that of the route table, stamped on dead letters. With `report_handled` a success has an
     event too.
     """
 
-    def __init__(self, route: Route, *, revision: str, tell_handled: bool) -> None:
+    def __init__(self, route: Route, *, revision: str, report_handled: bool) -> None:
         self._route, self._revision = route, revision
-        self._emit, self._tell_handled = route.emit, tell_handled
-        #: Whether every success is just `HANDLED`, so that `handled` need not be asked.
-        self.is_brief = route.emit is None and not tell_handled
+        self._emit, self._report_handled = route.emit, report_handled
+        #: Whether every success is `HANDLED`, so that `handled` need not be called.
+        self.is_brief = route.emit is None and not report_handled
 
-    def handled(self, delivery: Delivery, answer: Any, seconds: float) -> Verdict:
-        """Settle what was handled within `seconds`, with what it emits and what there is to tell."""
+    def handled(self, delivery: Delivery, answer: Any, seconds: float) -> Disposition:
+        """Decide on a success that took `seconds`: ack it, with what the handler's answer emits."""
         message = delivery.message
         outcome: Outcome = ACKED
         if self._emit is not None and answer is not None:
             try:
                 outcome = Acked((self._emit.message(message, answer),), self._emit.window)
             except TooManyHops as error:
-                return self.buried(delivery, _reason("rejected", error))
-            except Exception as error:  # noqa: BLE001  what the handler returned may raise anything when read
-                return self._tried(delivery, _reason("failed", error), None)
-        if not self._tell_handled:
-            return Verdict(outcome)
-        return Verdict(outcome, Handled(self._route.name, message.id, message.key, message.attempt, seconds))
+                return self.dead_lettered(delivery, _reason("rejected", error))
+            except Exception as error:  # noqa: BLE001  the answer's own code may raise anything when it is read
+                return self._retried(delivery, _reason("failed", error), None)
+        if not self._report_handled:
+            return Disposition(outcome)
+        return Disposition(
+            outcome, Handled(self._route.name, message.id, message.key, message.attempt, seconds)
+        )
 
-    def failed(self, delivery: Delivery, failure: BaseException | Reason) -> Verdict:
-        """Decide how a failed attempt ends."""
+    def failed(self, delivery: Delivery, failure: BaseException | Reason) -> Disposition:
+        """Decide on a failure."""
         match failure:
             case Reason():
-                return self._tried(delivery, failure, None)
+                return self._retried(delivery, failure, None)
             case Reject():
-                return self.buried(delivery, _reason("rejected", failure))
+                return self.dead_lettered(delivery, _reason("rejected", failure))
             case Retry():
-                return self._tried(delivery, _reason("failed", failure), failure.after)
+                return self._retried(delivery, _reason("failed", failure), failure.after)
             case _:
-                return self._tried(delivery, _reason("failed", failure), None)
+                return self._retried(delivery, _reason("failed", failure), None)
 
-    def invalid(self, delivery: Delivery, reason: Reason) -> Verdict:
-        """Decide what becomes of a message that breaks its contract."""
+    def invalid(self, delivery: Delivery, reason: Reason) -> Disposition:
+        """Decide on a message that breaks its contract."""
         if self._route.on_invalid == "drop":
             return self.skipped(delivery, "invalid")
-        return self.buried(delivery, reason)
+        return self.dead_lettered(delivery, reason)
 
-    def skipped(self, delivery: Delivery, why: str) -> Verdict:
-        """Settle a message that the handler is not to see."""
+    def skipped(self, delivery: Delivery, why: str) -> Disposition:
+        """Ack a message that is not for the handler."""
         message = delivery.message
-        return Verdict(ACKED, Skipped(self._route.name, message.id, message.key, why))
+        return Disposition(ACKED, Skipped(self._route.name, message.id, message.key, why))
 
-    def buried(self, delivery: Delivery, reason: Reason) -> Verdict:
-        """End a message for good: among the dead letters, unless the route keeps none."""
+    def dead_lettered(self, delivery: Delivery, reason: Reason) -> Disposition:
+        """End a message for good: as a dead letter, or dropped if the route keeps none."""
         message, route, now = delivery.message, self._route, time.time()
         error = f"{reason.error}: {reason.message}"
         event = DeadLettered(
             route.name, message.id, message.key, message.attempt, reason.kind, error, kept=route.dead_letter
         )
         if not route.dead_letter:
-            return Verdict(ACKED, event)
-        letter = DeadLetter(
+            return Disposition(ACKED, event)
+        dead_letter = DeadLetter(
             route=route.name,
             message=message,
             reason=reason,
@@ -99,14 +101,14 @@ class Judge:
             last_failed_at=now,
             revision=self._revision,
         )
-        return Verdict(Dead(letter), event)
+        return Disposition(Dead(dead_letter), event)
 
-    def _tried(self, delivery: Delivery, reason: Reason, after: float | None) -> Verdict:
-        """Try again later, `after` seconds if given, or give up, as the route's policy says."""
+    def _retried(self, delivery: Delivery, reason: Reason, after: float | None) -> Disposition:
+        """Try again later, `after` seconds if given, or give up, as the route's retry policy decides."""
         message = delivery.message
         decision = self._route.retry.decide(message.attempt, after)
         if isinstance(decision, GiveUp):
-            return self.buried(delivery, reason)
+            return self.dead_lettered(delivery, reason)
         event = Retried(
             self._route.name,
             message.id,
@@ -116,7 +118,7 @@ class Judge:
             reason.kind,
             f"{reason.error}: {reason.message}",
         )
-        return Verdict(Delayed(decision.delay), event)
+        return Disposition(Delayed(decision.delay), event)
 
 
 def _reason(kind: str, error: BaseException) -> Reason:

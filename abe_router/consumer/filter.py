@@ -1,11 +1,11 @@
-"""Which deliveries get to the handler."""
+"""Decides which deliveries reach the handler."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
-from abe_router.consumer.disposition import MAX_MESSAGE, Judge, Verdict
+from abe_router.consumer.disposition import MAX_MESSAGE, Disposition, DispositionPolicy
 from abe_router.errors import PayloadMalformed, PayloadUnfit
 from abe_router.messages.cache import remember
 from abe_router.messages.message import decode
@@ -14,48 +14,52 @@ from abe_router.routing.route import Route
 from abe_router.schema import Schema
 
 
-class Admission:
-    """Checks deliveries of one route before its handler sees them; `judge` decides on those it must not."""
+class Filter:
+    """Checks the deliveries of one route before the handler is called.
 
-    def __init__(self, route: Route, judge: Judge) -> None:
-        self._route, self._judge = route, judge
+    `policy` decides what the others come to: those that break their contract, do not match `when`, or were
+    handed out too often.
+    """
+
+    def __init__(self, route: Route, policy: DispositionPolicy) -> None:
+        self._route, self._policy = route, policy
         self._limit = route.delivery_limit
         typed = route.handler.payload_type
         self._convert = None if typed is None else typed.each if route.batch else typed.convert
         self._schemas: dict[str, tuple[Schema, ...]] = {}
 
-    def check(self, delivery: Delivery) -> tuple[Any] | Verdict:
-        """Return the payload, in a tuple, or the verdict on a message that is not for the handler."""
+    def check(self, delivery: Delivery) -> tuple[Any] | Disposition:
+        """Return the payload, in a tuple, or what a message that is not for the handler comes to."""
         message, route = delivery.message, self._route
         if delivery.deliveries > self._limit:
             text = f"handed out {delivery.deliveries} times, limit {self._limit}; it may kill the process"
-            return self._judge.buried(delivery, Reason("max_deliveries", "MaxDeliveries", text))
+            return self._policy.dead_lettered(delivery, Reason("max_deliveries", "MaxDeliveries", text))
         try:
             payload = decode(message.body)
         except PayloadMalformed as error:
-            return self._judge.invalid(delivery, Reason("malformed", "PayloadMalformed", str(error)))
+            return self._policy.invalid(delivery, Reason("malformed", "PayloadMalformed", str(error)))
         if route.on_invalid != "deliver":
             schemas = self._schemas.get(message.key)
             if schemas is None:
                 schemas = self._schemas_of(message.key)
             for schema in schemas:
                 if not schema.is_valid(payload):
-                    return self._judge.invalid(delivery, _breach(schemas, payload))
+                    return self._policy.invalid(delivery, _violation_reason(schemas, payload))
         if route.when is not None and not route.when.is_valid(payload):
-            return self._judge.skipped(delivery, "when")
+            return self._policy.skipped(delivery, "when")
         return (payload,) if self._convert is None else self._converted(delivery, payload)
 
-    def _converted(self, delivery: Delivery, payload: Any) -> tuple[Any] | Verdict:
-        """Return the payload as what the handler is annotated with, in a tuple, or the verdict."""
+    def _converted(self, delivery: Delivery, payload: Any) -> tuple[Any] | Disposition:
+        """Return the payload as the type that the handler asks for, in a tuple, or what a misfit comes to."""
         assert self._convert is not None
         try:
             return (self._convert(payload),)
         except PayloadUnfit as error:
             text = str(error)[:MAX_MESSAGE]
             reason = Reason("invalid", "PayloadUnfit", text, pointer=error.pointer, keyword=error.keyword)
-            return self._judge.invalid(delivery, reason)
+            return self._policy.invalid(delivery, reason)
         except Exception as error:  # noqa: BLE001  the user's own type may raise anything
-            return self._judge.failed(delivery, error)
+            return self._policy.failed(delivery, error)
 
     def _schemas_of(self, key: str) -> tuple[Schema, ...]:
         bindings = self._route.bindings
@@ -64,7 +68,7 @@ class Admission:
         return found
 
 
-def _breach(schemas: tuple[Schema, ...], payload: Any) -> Reason:
+def _violation_reason(schemas: tuple[Schema, ...], payload: Any) -> Reason:
     violations = [v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)]
     text = "; ".join(map(str, violations))[:MAX_MESSAGE]
     first = violations[0]

@@ -1,86 +1,62 @@
-"""Keeps the leases of what a consumer has in hand."""
+"""Renews the leases of what a consumer has in flight."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Sequence
 
-from abe_router.backend import Delivery, Subscription
+from abe_router.backend import Subscription
+from abe_router.consumer.in_flight import InFlight
 from abe_router.errors import BackendError
 from abe_router.observe.events import Events, LeaseLost
 from abe_router.routing.route import Route
 
 #: Wait after a renewal that failed, in seconds.
-_RETRY_PAUSE = 0.1
+_RETRY_DELAY = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Leases:
-    """Renews leases, all that are in hand at once, every third of their length.
+class LeaseKeeper:
+    """Renews all leases at once, every third of their length.
 
-    `held` returns the deliveries in hand; `drop` takes those back that were lost.
+    A delivery whose lease was lost before it was started is dropped, with an event.
     """
 
-    def __init__(
-        self,
-        route: Route,
-        subscription: Subscription,
-        events: Events,
-        *,
-        held: Callable[[], Sequence[Delivery]],
-        drop: Callable[[set[Delivery]], Sequence[Delivery]],
-    ) -> None:
-        self._route, self._subscription, self._events = route, subscription, events
-        self._held, self._drop = held, drop
+    def __init__(self, route: Route, subscription: Subscription, in_flight: InFlight, events: Events) -> None:
+        self._route, self._subscription = route, subscription
+        self._in_flight, self._events = in_flight, events
         self._renewing = asyncio.Lock()
-        self._newcomers_at = math.inf
-        #: The oldest lease was begun then or later.
-        self.began_at = math.inf
-        #: From then on a lease may have run out: the process stood still, or its loop was blocked.
-        self.overdue_at = math.inf
 
-    def forget(self) -> None:
-        """Note that nothing is in hand."""
-        self.began_at = self.overdue_at = math.inf
-
-    def took(self, asked: float) -> None:
-        """Note that what is new in hand was leased at `asked` or later.
-
-        Not when it came: the process may have stood still in between, for longer than the lease.
-        """
-        self._newcomers_at = min(self._newcomers_at, asked)
-        self._begin(min(self.began_at, asked))
-
-    def doubt(self) -> None:
-        """Have every lease renewed before anything else is started."""
-        self._begin(-math.inf)
-
-    def due(self, now: float) -> bool:
-        """Say whether it is time to renew."""
-        return now - self.began_at >= self._route.lease / 3
+    async def run(self) -> None:
+        """Renew whenever it is due, as long as anything is in flight; until cancelled."""
+        in_flight, loop = self._in_flight, asyncio.get_running_loop()
+        interval = max(0.01, min(self._route.lease / 6, 1.0))
+        while True:
+            if not len(in_flight):
+                in_flight.busy.clear()
+                await in_flight.busy.wait()
+            await asyncio.sleep(interval)
+            if in_flight.leases.is_due(loop.time()):
+                await self.renew()
 
     async def renew(self) -> None:
-        """Extend every lease that is due; what was lost before it was started is dropped, and told."""
+        """Extend every lease, if it is due; after an error, return after a short wait."""
+        in_flight, leases = self._in_flight, self._in_flight.leases
         clock = asyncio.get_running_loop().time
         async with self._renewing:
             now = clock()
-            if not self.due(now):  # somebody else has just done it
+            if not leases.is_due(now):  # another slot has just renewed them
                 return
-            held, self._newcomers_at = self._held(), math.inf
+            held = in_flight.deliveries()
+            leases.start_renewal()
             try:
                 lost = set(await self._subscription.extend(held)) if held else set()
             except BackendError as error:
                 _log.warning("%s: leases not extended: %s", self._route.name, error)
-                await asyncio.sleep(_RETRY_PAUSE)
+                await asyncio.sleep(_RETRY_DELAY)
                 return
-            # What came in hand meanwhile was not among those that were extended.
-            self._begin(min(now, self._newcomers_at))
-        for delivery in self._drop(lost) if lost else ():
+            # A delivery that came in flight during the renewal is not part of it.
+            leases.finish_renewal(now)
+        for delivery in in_flight.drop(lost) if lost else ():
             message = delivery.message
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
-
-    def _begin(self, at: float) -> None:
-        self.began_at = at
-        self.overdue_at = at + self._route.lease * 2 / 3

@@ -1,9 +1,9 @@
-"""The messages of a subscription with the order of `order_by` kept."""
+"""A subscription that keeps the order of `order_by`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from abe_router.backend import (
@@ -16,94 +16,83 @@ from abe_router.backend import (
     Subscription,
 )
 from abe_router.backoff import wait_for_event
-from abe_router.consumer.lanes import Lanes
-from abe_router.consumer.lease_keeper import Leases
-from abe_router.consumer.prefetch import MAX_FETCH
-from abe_router.errors import BackendError
-from abe_router.observe.events import Events
-from abe_router.routing.route import Route
+from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH
+from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.errors import BackendError, SubscriptionClosed
 
-#: Most deliveries in hand, those included that wait for others of their lane.
-WINDOW = 1000
-#: How long one fetch of the handle waits for a message, in seconds.
-#: Wait after a fetch on a closed handle, in seconds.
-_CLOSED_PAUSE = 0.1
-_FETCH_WAIT = 5.0
+#: Most deliveries held at once, those included that wait for their ordering key.
+MAX_HELD = 1000
 
-Reopen = Callable[[], Awaitable[ExclusiveSubscription]]
+# An ordered subscription is in one state at a time:
+#
+#   filling  it fetches from its handle, one fetch at a time, and holds less than it may
+#   full     it holds as much as it may, or its handle met an error that `fetch` has not raised yet
+#   broken   a lease was lost or an outcome refused: what follows it may be handled elsewhere
+#   closed   what was not handed out is handed back, and the handle is closed
+#
+# Transitions:
+#
+#   filling -> full              the limit is reached, or the fetch failed
+#   full    -> filling           something was settled, or the error was raised
+#   filling | full -> broken     `settle` or `extend` met a loss, or the settler gave an outcome up
+#   any     -> closed            `close`
+#
+# Invariants: of an ordering key at most one delivery is handed out and not settled, and no unsettled one is
+# older. Once broken, nothing more is handed out: `fetch` raises SubscriptionClosed, and the consumer waits
+# for what runs, closes this subscription, and subscribes anew. The new handle begins with all unsettled ones.
 
 
 class OrderedSubscription(Subscription):
-    """An exclusive handle, of which it hands out what is next in its lane and no more.
+    """Hands out the deliveries of an exclusive handle, each when its ordering key is free.
 
-    The others it keeps, with their leases, up to the window; so a lane that is held up holds up no other
-    before the window is full of it. When a lease is lost, or an outcome refused, nobody can tell what
-    became of the rest: `doubt` is called, nothing is handed out any more, and once all that was has been
-    settled or forgotten, the handle is closed and `reopen` makes another, which begins with all that is
-    unsettled.
+    The others wait, with their leases, so an ordering key that is held up holds up no other before the limit
+    is reached. `in_flight`, which has `ordering`, is shared with the consumer: there they are counted, and
+    their leases are renewed with all the rest.
     """
 
-    def __init__(
-        self,
-        route: Route,
-        handle: ExclusiveSubscription,
-        reopen: Reopen,
-        events: Events,
-        *,
-        doubt: Callable[[], None],
-    ) -> None:
-        self.pattern, self.group = route.key, route.group
-        self._route, self._reopen, self._events, self._doubt = route, reopen, events, doubt
-        self._lost = self._interrupted = self._closed = False
-        self._most = 1
+    def __init__(self, handle: ExclusiveSubscription, keys: OrderingKeys, in_flight: InFlight) -> None:
+        self.pattern, self.group = handle.pattern, handle.group
+        self._handle, self._keys, self._in_flight = handle, keys, in_flight
+        self._interrupted = self._closed = False
+        # Slow start: what was in flight when a process ended may have ended it. So after a crash few more are
+        # held until some are settled, or all that are behind it would count as handed out with it.
+        self._limit = 1
         self._settling: set[Delivery] = set()
-        self._begin(handle)
         self._error: Exception | None = None
-        self._filling: asyncio.Future[None] | None = None
-        self._keeping: asyncio.Future[None] | None = None
-        self._news, self._wanted, self._holds = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    @property
-    def leased_at(self) -> float:
-        """The loop's time before which no lease of what was handed out last began."""
-        return self._leases.began_at
-
-    @property
-    def kept(self) -> int:
-        """How many deliveries are in hand and not handed out."""
-        return len(self._lanes) - len(self._lanes.taken)
+        self._room = asyncio.Event()
+        self._filling: asyncio.Task[None] | None = None
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """Return at most `limit` deliveries whose turn it is."""
-        loop = asyncio.get_running_loop()
+        """Return at most `limit` deliveries whose ordering keys are free."""
+        loop, keys = asyncio.get_running_loop(), self._keys
         deadline = loop.time() + wait
         if self._filling is None:
             self._filling = asyncio.create_task(self._fill())
-            self._keeping = asyncio.create_task(self._keep())
-            self._keeping.add_done_callback(self._failed)
-        self._wanted.set()
-        while not self._closed:
+        while True:
+            if self._closed or keys.broken:
+                raise SubscriptionClosed(f"the order of `{self.pattern}/{self.group}` is kept elsewhere")
             if self._error is not None:
                 error, self._error = self._error, None
+                self._room.set()
                 raise error
             now = loop.time()
-            taken = [] if self._lost else self._lanes.take(limit, now)
+            taken = keys.take(limit, now)
             if taken or self._interrupted or now >= deadline:
                 self._interrupted = False
                 return taken
-            self._news.clear()
-            await wait_for_event(self._news, min(deadline, self._lanes.next_due) - now)
-        return []
+            keys.changed.clear()
+            await wait_for_event(keys.changed, min(deadline, keys.next_due) - now)
 
     def interrupt(self) -> None:
         """Make a waiting `fetch`, or else the next one, return at once."""
         self._interrupted = True
-        self._news.set()
+        self._keys.changed.set()
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        """Carry out the outcomes, and let the next of each lane go; return what was refused."""
-        # After an error some of them may have ended: those have left the lanes.
-        held = [each for each in settlements if each[0] in self._lanes.taken]
+        """Carry out the outcomes, and free the ordering keys of what has ended; return what was refused."""
+        # When it is repeated after an error, some may have ended: those are not here any more.
+        held = [each for each in settlements if each[0] in self._keys.taken]
         self._settling = {delivery for delivery, _ in held}
         try:
             return await self._settle(held)
@@ -111,149 +100,86 @@ class OrderedSubscription(Subscription):
             self._settling.clear()
 
     async def _settle(self, held: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        lanes, refused = self._lanes, list[Delivery]()
+        keys, refused = self._keys, list[Delivery]()
         ended = [each for each in held if not isinstance(each[1], Delayed | Released)]
         failed = [(delivery, outcome.seconds) for delivery, outcome in held if isinstance(outcome, Delayed)]
         if ended:
-            refused += await self._handle.settle(ended)
+            self._refuse(await self._handle.settle(ended), refused)
             for delivery, _ in ended:
-                lanes.end(delivery)
+                keys.end(delivery)
         if failed:
-            asked = asyncio.get_running_loop().time()
-            retries = await self._handle.postpone(failed)
-            now = asyncio.get_running_loop().time()
-            self._hold(asked)
-            for (delivery, _), retry in zip(failed, retries, strict=True):
-                if retry is None:
-                    refused.append(delivery)
-                    lanes.end(delivery)
-                else:
-                    lanes.again(delivery, retry, now)
+            await self._postpone(failed, refused)
         for delivery, outcome in held:
             if isinstance(outcome, Released):
-                lanes.give_back(delivery)
-        if refused:
-            self._lose()
-        self._most += len(held)
-        self._news.set()
-        self._wanted.set()
+                keys.give_back(delivery)
+        self._limit += len(held)
+        self._room.set()
         return refused
 
-    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; return all when one was lost."""
-        if not self._lost:
-            self._check(await self._handle.extend(deliveries))
-        return deliveries if self._lost else ()
+    async def _postpone(self, failed: Sequence[tuple[Delivery, float]], refused: list[Delivery]) -> None:
+        keys, clock = self._keys, asyncio.get_running_loop().time
+        asked_at = clock()
+        retries = await self._handle.postpone(failed)
+        self._in_flight.track(asked_at)
+        self._refuse([d for (d, _), retry in zip(failed, retries, strict=True) if retry is None], refused)
+        for (delivery, _), retry in zip(failed, retries, strict=True):
+            if retry is None:
+                keys.end(delivery)
+            else:
+                keys.replace(delivery, retry, clock())
 
-    def forget(self, deliveries: Collection[Delivery]) -> None:
-        """Note that these were lost, and will not be settled."""
-        for delivery in self._lanes.taken.intersection(deliveries):
-            self._lanes.end(delivery)
-        self._lose()
-        self._wanted.set()
+    def _refuse(self, deliveries: Sequence[Delivery], refused: list[Delivery]) -> None:
+        # Before their ordering keys are freed, or the next one of such a key could be handed out.
+        if deliveries:
+            refused += deliveries
+            self._in_flight.break_order()
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Start the leases anew; return all deliveries once one was lost."""
+        if not self._keys.broken:
+            lost = await self._handle.extend(deliveries)
+            # What is being settled may have left before; whether it was lost, `settle` says.
+            if any(each in self._keys and each not in self._settling for each in lost):
+                self._in_flight.break_order()
+        return deliveries if self._keys.broken else ()
 
     async def close(self) -> None:
-        """Hand back all that is kept, and then let go of the place."""
+        """Hand back all that was not handed out, and then let go of the handle."""
         self._closed = True
         self.interrupt()
-        # A fetch is not cancelled: what it brings is to be handed back before the place is another's.
+        # The fetch is not cancelled: what it brings must be handed back before another consumer takes over.
         self._handle.interrupt()
-        self._wanted.set()
-        if self._keeping is not None:
-            self._keeping.cancel()
+        self._room.set()
         if self._filling is not None:
             await asyncio.wait({self._filling})
-        await self._let_go()
+        with suppress(BackendError):
+            await self._handle.settle([(delivery, RELEASED) for delivery in self._keys.waiting()])
+        with suppress(BackendError):
+            await self._handle.close()
 
     async def _fill(self) -> None:
         """Fetch as long as there is room."""
-        loop = asyncio.get_running_loop()
+        keys = self._keys
         while not self._closed:
-            room = min(self._most - self._lanes.active, WINDOW - len(self._lanes), MAX_FETCH)
-            if self._error is not None or (self._lanes.taken if self._lost else room < 1):
-                self._wanted.clear()
-                await self._wanted.wait()
+            room = min(self._limit - keys.active, MAX_HELD - len(keys), MAX_FETCH)
+            if self._error is not None or keys.broken or room < 1:
+                self._room.clear()
+                await self._room.wait()
                 continue
-            asked = loop.time()
             try:
-                if self._lost:
-                    await self._begin_anew()
-                    continue
-                fetched = await self._handle.fetch(room, _FETCH_WAIT)
-            except Exception as error:  # noqa: BLE001  it is raised by the fetch that waits, or the next one
+                await self._fetch_some(room)
+            except Exception as error:  # noqa: BLE001  raised by the `fetch` that waits, or the next one
                 self._error = error
-                self._news.set()
-                continue
-            if fetched:
-                self._take_in(fetched, asked)
-            elif not (self._closed or self._lost) and loop.time() - asked < _CLOSED_PAUSE:
-                await asyncio.sleep(_CLOSED_PAUSE)  # the handle was closed, and does not wait any more
+                keys.changed.set()
 
-    def _take_in(self, fetched: Sequence[Delivery], asked: float) -> None:
-        self._hold(asked)
-        self._lanes.add(fetched, asyncio.get_running_loop().time())
-        # What was in hand when a process ended may have ended it. Then few more are taken until some are
-        # done, twice as many each time, lest all behind it are counted as handed out with it.
+    async def _fetch_some(self, limit: int) -> None:
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        fetched = await self._handle.fetch(limit, FETCH_WAIT)
+        if not fetched:
+            await asyncio.sleep(0)  # as the fetcher does
+            return
+        self._in_flight.track(asked_at)
+        self._keys.add(fetched, clock())
         if all(each.deliveries <= each.message.attempt for each in fetched):
-            self._most = max(self._most, WINDOW)
-        self._news.set()
-
-    async def _keep(self) -> None:
-        """Keep the leases of what is not handed out."""
-        loop = asyncio.get_running_loop()
-        while True:
-            if not self.kept:
-                self._holds.clear()
-                await self._holds.wait()
-            await asyncio.sleep(max(0.01, min(self._route.lease / 6, 1.0)))
-            if self.kept and not self._lost and self._leases.due(loop.time()):
-                await self._leases.renew()
-
-    def _failed(self, keeping: asyncio.Future[None]) -> None:
-        error = None if keeping.cancelled() else keeping.exception()
-        if isinstance(error, Exception):
-            self._error = error
-            self._news.set()
-
-    def _hold(self, asked: float) -> None:
-        """Note that there is more to keep, leased at `asked` or later."""
-        if not self.kept:
-            self._leases.forget()
-        self._leases.took(asked)
-        self._holds.set()
-
-    def _drop(self, refused: set[Delivery]) -> Sequence[Delivery]:
-        self._check(refused)
-        return ()
-
-    def _check(self, refused: Collection[Delivery]) -> None:
-        """Lose everything if one of those whose lease was not renewed is still in hand.
-
-        What is being settled may have left before, and if it was lost, that will be said of it.
-        """
-        if any(delivery in self._lanes and delivery not in self._settling for delivery in refused):
-            self._lose()
-
-    def _lose(self) -> None:
-        if not self._lost:
-            self._lost = True
-            self._handle.interrupt()
-            self._wanted.set()
-            self._doubt()
-
-    async def _begin_anew(self) -> None:
-        await self._let_go()
-        await asyncio.sleep(_CLOSED_PAUSE)
-        self._begin(await self._reopen())
-
-    def _begin(self, handle: ExclusiveSubscription) -> None:
-        assert self._route.order_by is not None
-        self._handle, self._lanes = handle, Lanes(self._route.order_by)
-        self._leases = Leases(self._route, handle, self._events, held=self._lanes.kept, drop=self._drop)
-        self._most, self._lost = 1, False
-
-    async def _let_go(self) -> None:
-        with suppress(BackendError):
-            await self._handle.settle([(delivery, RELEASED) for delivery in self._lanes.kept()])
-        with suppress(BackendError):
-            await self._handle.close()
+            self._limit = max(self._limit, MAX_HELD)

@@ -1,205 +1,202 @@
-"""The workers of a consumer, and what they have in hand."""
+"""The worker pool of a consumer: at most `concurrency` slots that take deliveries from the buffer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Sequence
 
 from abe_router.backend import Delivery
-from abe_router.consumer.attempt import Attempts
-from abe_router.consumer.lease_keeper import Leases
-from abe_router.consumer.prefetch import Lookahead
+from abe_router.consumer.attempt import Attempts, Slot
+from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.settler import Settler
-from abe_router.consumer.slot import Worker
-from abe_router.routing.route import Route
+from abe_router.consumer.shutdown import Shutdown
+from abe_router.routing.route import Batch, Route
+
+#: How long a handler gets to end once it is cancelled for good, in seconds.
+_CANCEL_GRACE = 1.0
 
 
-class Crew:
-    """At most `concurrency` workers, made when first needed, that take deliveries from one hand.
+class WorkerPool:
+    """Runs the handlers of a route, each in a slot; a slot is made when it is first needed.
 
-    Before one is started `leases` sees to it that it is still ours. `hungry` is called when a worker is
-    done and the hand is as low as `ahead` says.
+    A slot starts nothing whose lease may have run out: it renews the leases first. It reports capacity to the
+    fetcher when the buffer is down to its low-water mark.
+
+    Slots are not among the tasks of a TaskGroup, which would wait without limit for a handler that swallows
+    its cancellation. A slot that fails by a fault of this package stops the consumer with that error.
     """
 
     def __init__(
         self,
         route: Route,
         attempts: Attempts,
+        in_flight: InFlight,
+        lease_keeper: LeaseKeeper,
         settler: Settler,
-        leases: Leases,
-        ahead: Lookahead,
-        hungry: Callable[[], None],
+        shutdown: Shutdown,
     ) -> None:
-        self._route, self._attempts, self._settler, self._leases = route, attempts, settler, leases
-        self._ahead, self._hungry = ahead, hungry
-        self._hand: deque[Delivery] = deque()
-        self._workers: list[Worker] = []
-        self._parked: list[asyncio.Future[None]] = []
-        self._waking = False
+        self._route, self._attempts, self._in_flight = route, attempts, in_flight
+        self._lease_keeper, self._settler, self._shutdown = lease_keeper, settler, shutdown
+        self._slots: list[Slot] = []
+        self._idle: list[asyncio.Future[None]] = []
+        self._waking = self._stopping = False
         self._gathering = asyncio.Lock()
-        self._more = asyncio.Event()
-        self._stopping = False
-        #: Ends, with the error, when a worker fails by a fault that is not its handler's.
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._added = asyncio.Event()
 
-    @property
-    def waiting(self) -> int:
-        """How many deliveries are not yet started."""
-        return len(self._hand)
-
-    @property
-    def running(self) -> int:
-        """How many deliveries are being handled."""
-        return sum(len(worker.deliveries) for worker in self._workers)
-
-    def held(self) -> list[Delivery]:
-        """Return the deliveries that wait or are being handled."""
-        return [*self._hand, *(d for worker in self._workers for d in worker.deliveries)]
-
-    def drop(self, lost: set[Delivery]) -> Sequence[Delivery]:
-        """Put away what is lost and not yet started, and return it."""
-        gone = [delivery for delivery in self._hand if delivery in lost]
-        for delivery in gone:
-            self._hand.remove(delivery)
-        return gone
-
-    def expire(self, now: float) -> None:
-        """End the handlers whose time is up."""
-        for worker in self._workers:
-            worker.expire(now)
+    async def run(self) -> None:
+        """Cancel each handler whose time is up, until cancelled."""
+        in_flight, loop = self._in_flight, asyncio.get_running_loop()
+        interval = max(0.01, min(self._route.timeout / 10, 1.0))
+        while True:
+            if not len(in_flight):
+                in_flight.busy.clear()
+                await in_flight.busy.wait()
+            await asyncio.sleep(interval)
+            self._expire(loop.time())
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand over deliveries."""
-        self._hand.extend(deliveries)
-        self._more.set()
+        """Buffer deliveries and start as many as there are free slots."""
+        self._in_flight.buffer.extend(deliveries)
+        self._added.set()
         self._wake_next()
 
-    def stop(self) -> Sequence[Delivery]:
-        """Start nothing more; return what was not started."""
+    def stop(self) -> int:
+        """Start nothing more, and hand back what was not started; return how many deliveries that were."""
         self._stopping = True
-        self._more.set()
-        left = list(self._hand)
-        self._hand.clear()
-        while self._parked:
-            _wake(self._parked.pop())
-        return left
+        self._added.set()
+        while self._idle:
+            _wake(self._idle.pop())
+        return self._settler.release(self._in_flight.take_unstarted())
 
-    async def finish(self, left: Callable[[], float]) -> Sequence[Delivery]:
-        """Wait for the running handlers, and end them when no time, in seconds, is left; return theirs."""
-        running = {worker.task for worker in self._workers if worker.task and not worker.task.done()}
-        while running and (seconds := left()) > 0:
-            # In short waits, for the time that is left may be shortened meanwhile.
+    async def drain(self) -> int:
+        """Wait for the running handlers, and end them when no time is left.
+
+        Return how many deliveries were handed back although their handlers had not ended.
+        """
+        running = {slot.task for slot in self._slots if slot.task and not slot.task.done()}
+        while running and (seconds := self._shutdown.seconds_left) > 0:
+            # In short waits, because a later request may shorten the time.
             _, running = await asyncio.wait(running, timeout=min(seconds, 0.1))
-        abandoned = [delivery for worker in self._workers for delivery in worker.deliveries]
-        self.cancel()
-        if running:
-            await asyncio.wait(running, timeout=1.0)
-        return abandoned
+        abandoned = self._cancel()
+        try:
+            if running:
+                await asyncio.wait(running, timeout=_CANCEL_GRACE)
+        finally:
+            self._settler.release(abandoned)
+        return len(abandoned)
 
-    def cancel(self) -> None:
-        """End every worker where it is."""
-        for worker in self._workers:
-            worker.cancel()
+    def abandon(self) -> int:
+        """End every handler at once; hand back their deliveries, and return how many these are."""
+        return self._settler.release(self._cancel())
 
-    async def _work(self, worker: Worker) -> None:
-        hand, leases, ahead = self._hand, self._leases, self._ahead
+    def _expire(self, now: float) -> None:
+        for slot in self._slots:
+            slot.expire(now)
+
+    def _cancel(self) -> list[Delivery]:
+        return [delivery for slot in self._slots for delivery in slot.cancel()]
+
+    async def _run_slot(self, slot: Slot) -> None:
+        try:
+            if self._route.batch is None:
+                await self._work(slot)
+            else:
+                await self._work_in_batches(slot, self._route.batch)
+        except asyncio.CancelledError:
+            if not slot.cancelled:
+                # The handler left something behind that cancelled the task it had run in.
+                self._replace(slot)
+            raise
+        except Exception as error:  # noqa: BLE001  a fault of ours: it ends the consumer, which then says so
+            self._shutdown.fail(error)
+
+    async def _work(self, slot: Slot) -> None:
+        in_flight, buffer, leases = self._in_flight, self._in_flight.buffer, self._in_flight.leases
         attempt, settle, clock = self._attempts.run, self._settler.add, asyncio.get_running_loop().time
+        report_capacity = in_flight.capacity.set
         while True:
             self._waking = False
-            while hand:
+            while buffer:
                 now = clock()
                 if now > leases.overdue_at:
-                    await leases.renew()
+                    await self._lease_keeper.renew()
                     continue
-                delivery = hand.popleft()
-                if hand:
+                delivery = buffer.popleft()
+                if buffer:
                     self._wake_next()
-                settle(delivery, await attempt(worker, delivery, now))
-                if len(hand) <= ahead.low:
-                    self._hungry()
+                settle(delivery, await attempt(slot, delivery, now))
+                if len(buffer) <= in_flight.low_water:
+                    report_capacity()
             if self._stopping:
                 return
-            await self._park()
+            await self._wait_idle()
 
-    async def _work_in_batches(self, worker: Worker) -> None:
-        loop = asyncio.get_running_loop()
+    async def _work_in_batches(self, slot: Slot, batch: Batch) -> None:
+        buffer, loop = self._in_flight.buffer, asyncio.get_running_loop()
         while not self._stopping:
             self._waking = False
-            # One worker gathers at a time: several would share what comes into batches half as large.
+            # One slot gathers at a time: several would share what comes into batches half as large.
             async with self._gathering:
-                batch = await self._gather()
-            if not batch:
+                deliveries = await self._gather(batch)
+            if not deliveries:
                 continue
             self._wake_next()
-            verdicts = await self._attempts.run_batch(worker, batch, loop.time())
-            for delivery, verdict in zip(batch, verdicts, strict=True):
-                self._settler.add(delivery, verdict)
-            if len(self._hand) <= self._ahead.low:
-                self._hungry()
+            dispositions = await self._attempts.run_batch(slot, deliveries, loop.time())
+            for delivery, disposition in zip(deliveries, dispositions, strict=True):
+                self._settler.add(delivery, disposition)
+            if len(buffer) <= self._in_flight.low_water:
+                self._in_flight.capacity.set()
 
-    async def _gather(self) -> Sequence[Delivery]:
-        """Return a full batch, or what there is once the first of it has waited long enough."""
-        policy, loop = self._route.batch, asyncio.get_running_loop()
-        assert policy is not None
-        while not self._hand and not self._stopping:
-            await self._until_more(None)
-        until = loop.time() + policy.wait
-        while len(self._hand) < policy.size and not self._stopping and (left := until - loop.time()) > 0:
-            await self._until_more(left)
-        while self._hand and loop.time() > self._leases.overdue_at:
-            await self._leases.renew()
-        return [self._hand.popleft() for _ in range(min(policy.size, len(self._hand)))]
+    async def _gather(self, batch: Batch) -> Sequence[Delivery]:
+        """Return a full batch, or what there is once the first delivery has waited long enough."""
+        buffer, loop = self._in_flight.buffer, asyncio.get_running_loop()
+        while not buffer and not self._stopping:
+            await self._wait_added(None)
+        until = loop.time() + batch.wait
+        while len(buffer) < batch.size and not self._stopping and (left := until - loop.time()) > 0:
+            await self._wait_added(left)
+        while buffer and loop.time() > self._in_flight.leases.overdue_at:
+            await self._lease_keeper.renew()
+        return [buffer.popleft() for _ in range(min(batch.size, len(buffer)))]
 
-    async def _until_more(self, seconds: float | None) -> None:
-        self._more.clear()
+    async def _wait_added(self, seconds: float | None) -> None:
+        self._added.clear()
         try:
             async with asyncio.timeout(seconds):
-                await self._more.wait()
+                await self._added.wait()
         except TimeoutError:
             return
 
-    def _ended(self, worker: Worker, ended: asyncio.Task[None]) -> None:
-        if not ended.cancelled():
-            error = ended.exception()
-            if error is not None and not self.broken.done():
-                self.broken.set_exception(error)
-        elif not worker.cancelled:
-            # A handler left something behind that cancelled the task it had run in: another takes its place.
-            self._workers.remove(worker)
-            self._waking = False
-            if self._hand:
-                self._wake_next()
-            self._hungry()
+    def _wait_idle(self) -> Awaitable[None]:
+        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(idle)
+        return idle
 
     def _wake_next(self) -> None:
-        """Wake a worker that is parked, or make one; when it begins, and there is more, it wakes the next.
+        """Wake an idle slot, or make one. When it begins, and the buffer is not empty, it wakes the next.
 
-        Handlers that never wait need one worker, whatever the others may be woken for.
+        So handlers that never wait need one slot, however many deliveries come.
         """
         if self._waking:
             return
-        while self._parked and self._parked[-1].done():  # its worker was cancelled
-            self._parked.pop()
-        if self._parked:
+        while self._idle and self._idle[-1].done():  # its slot was cancelled
+            self._idle.pop()
+        if self._idle:
             self._waking = True
-            _wake(self._parked.pop())
-        elif len(self._workers) < self._route.concurrency:
+            _wake(self._idle.pop())
+        elif len(self._slots) < self._route.concurrency:
             self._waking = True
-            self._make_worker()
+            slot = Slot(self._in_flight.running)
+            self._slots.append(slot)
+            slot.task = asyncio.create_task(self._run_slot(slot))
 
-    def _make_worker(self) -> None:
-        worker = Worker()
-        self._workers.append(worker)
-        work = self._work(worker) if self._route.batch is None else self._work_in_batches(worker)
-        worker.task = asyncio.create_task(work)
-        worker.task.add_done_callback(partial(self._ended, worker))
-
-    def _park(self) -> Awaitable[None]:
-        parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._parked.append(parked)
-        return parked
+    def _replace(self, slot: Slot) -> None:
+        self._slots.remove(slot)
+        self._waking = False
+        if self._in_flight.buffer:
+            self._wake_next()
+        self._in_flight.capacity.set()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -1,115 +1,113 @@
-"""Carries out verdicts, in batches as large as piled up while the one before was on its way."""
+"""Sends outcomes to the backend, in batches as large as piled up while the one before was under way."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
-from abe_router.backend import Acked, Delivery, Outcome, Subscription
+from abe_router.backend import RELEASED, Acked, Delivery, Subscription
 from abe_router.backoff import Backoff, LogThrottle
-from abe_router.consumer.disposition import Verdict
-from abe_router.consumer.lease_keeper import Leases
+from abe_router.consumer.disposition import Disposition, DispositionPolicy
+from abe_router.consumer.in_flight import InFlight, Settlement
+from abe_router.consumer.shutdown import SHUTDOWN_GRACE
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.observe.events import Event, Events, LeaseLost
 from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
 
-#: How long settling is tried, while the backend cannot be reached, once the consumer stops, in seconds.
-LAST_WORDS = 5.0
-#: How long an outage lasts before it is told of from here too, in seconds; fetching tells of most at once.
-UNTOLD = 5.0
+#: How long an outage lasts before the settler logs it too, in seconds; the fetcher reports most at once.
+REPORT_AFTER = 5.0
 
-Settlement = tuple[Delivery, Outcome]
+_RELEASED = Disposition(RELEASED)
 
 
 class Settler:
-    """Settles what it is given; `run` ends after `finish`, once nothing is left.
+    """Settles what was tried or is handed back; `run` ends after `finish`, once nothing is left.
 
-    It goes on trying as long as `leases` are kept. `failed` gives the verdict on a handled message whose
-    outputs cannot be kept. `done` is called after each batch, `forget` with what was refused or given up.
+    While the backend is unavailable it tries again as long as the leases are kept. `policy` decides on a
+    handled message whose outputs the backend refuses for good.
     """
 
     def __init__(
         self,
         route: Route,
         subscription: Subscription,
+        in_flight: InFlight,
+        policy: DispositionPolicy,
         events: Events,
-        leases: Leases,
-        *,
-        failed: Callable[[Delivery, Exception], Verdict],
-        done: Callable[[], None],
-        forget: Callable[[Collection[Delivery]], None],
     ) -> None:
-        self._route, self._subscription, self._events = route, subscription, events
-        self._leases, self._failed, self._done, self._forget = leases, failed, done, forget
-        self._waiting: list[Settlement] = []
-        self._under_way: Sequence[Settlement] = ()
-        #: What there is to tell of those that wait; of most there is nothing.
-        self._told: list[tuple[Delivery, Event]] = []
-        self._wanted = asyncio.Event()
+        self._route, self._subscription, self._in_flight = route, subscription, in_flight
+        self._policy, self._events = policy, events
+        #: The events of outcomes that are not sent; most have none.
+        self._unreported: list[tuple[Delivery, Event]] = []
+        self._added = asyncio.Event()
         self._finishing = False
 
-    def __len__(self) -> int:
-        return len(self._waiting) + len(self._under_way)
-
-    def __iter__(self) -> Iterator[Delivery]:
-        """Go through the deliveries that are not settled yet."""
-        for batch in (self._under_way, self._waiting):
-            for delivery, _ in batch:
-                yield delivery
-
-    def add(self, delivery: Delivery, verdict: Verdict) -> None:
-        """Have a verdict carried out soon."""
-        if not self._waiting:
-            self._wanted.set()
-        outcome, event = verdict
-        self._waiting.append((delivery, outcome))
+    def add(self, delivery: Delivery, disposition: Disposition) -> None:
+        """Settle a delivery soon."""
+        outcomes = self._in_flight.outcomes
+        if not outcomes:
+            self._added.set()
+        outcome, event = disposition
+        outcomes.append((delivery, outcome))
         if event is not None:
-            self._told.append((delivery, event))
+            self._unreported.append((delivery, event))
+
+    def release(self, deliveries: Collection[Delivery]) -> int:
+        """Hand deliveries back soon; return how many they are."""
+        for delivery in deliveries:
+            self.add(delivery, _RELEASED)
+        return len(deliveries)
 
     def finish(self) -> None:
-        """Let `run` end once nothing is left, and be less patient with the backend."""
+        """Let `run` end once nothing is left, and give up sooner while the backend is unavailable."""
         self._finishing = True
-        self._wanted.set()
+        self._added.set()
 
     async def run(self) -> None:
         """Settle until finished."""
-        while not (self._finishing and not self._waiting):
-            await self._wanted.wait()
+        in_flight = self._in_flight
+        while not (self._finishing and not in_flight.outcomes):
+            await self._added.wait()
             if not self._finishing:
-                self._wanted.clear()
-            while self._waiting:
-                told, self._told = self._told, []
-                self._under_way, self._waiting = self._waiting, []
-                await self._settle(self._under_way, told)
-                self._under_way = ()
-                self._done()
+                self._added.clear()
+            while in_flight.outcomes:
+                unreported, self._unreported = self._unreported, []
+                in_flight.settling, in_flight.outcomes = in_flight.outcomes, []
+                await self._settle(in_flight.settling, unreported)
+                in_flight.settling = ()
+                in_flight.capacity.set()
 
-    async def _settle(self, batch: Sequence[Settlement], told: Sequence[tuple[Delivery, Event]]) -> None:
+    async def _settle(
+        self, batch: Sequence[Settlement], unreported: Sequence[tuple[Delivery, Event]]
+    ) -> None:
         failures = dict[Delivery, Event | None]()
         refused = dict.fromkeys(await self._persist(batch, failures))
         if refused:
-            self._forget(refused)
+            self._in_flight.break_order()
         for delivery in refused:
             message = delivery.message
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
-        for delivery, event in [*((d, e) for d, e in told if d not in failures), *failures.items()]:
+        for delivery, event in [*((d, e) for d, e in unreported if d not in failures), *failures.items()]:
             if delivery not in refused and event is not None:
                 self._events.emit(event)
 
     async def _persist(
         self, batch: Sequence[Settlement], failures: dict[Delivery, Event | None]
     ) -> Sequence[Delivery]:
-        """Return what was refused; try again while the backend is away, as long as the leases can last."""
+        """Settle a batch; return the deliveries that were refused or given up.
+
+        `failures` collects what the handled messages come to whose outputs were refused for good.
+        """
         clock = asyncio.get_running_loop().time
-        backoff, throttle, began = Backoff(), LogThrottle(), clock()
+        backoff, throttle, began_at = Backoff(), LogThrottle(), clock()
         refused: list[Delivery] = []
-        left, at_once = batch, True
+        left, whole = batch, True
         while True:
             try:
-                if at_once:
+                if whole:
                     return await self._subscription.settle(left)
                 while left:
                     refused += await self._settle_one(left[0], failures)
@@ -117,26 +115,27 @@ class Settler:
                 return refused
             except BackendUnavailable as error:
                 left = _without(left, error.settled)
-                # A server that is out of memory renews leases and keeps no outputs. Giving up while the lease
-                # is ours would have the handler run again, and again, for what it has done.
-                leased = max(began, self._leases.began_at) + self._route.lease
-                lasted = clock() - began
-                if clock() > (began + LAST_WORDS if self._finishing else leased):
+                # A server that is out of memory renews leases and stores no outputs. To give up while the
+                # lease is kept would make the handler repeat, over and over, what it has done.
+                leased_until = max(began_at, self._in_flight.leases.began_at) + self._route.lease
+                if clock() > (began_at + SHUTDOWN_GRACE if self._finishing else leased_until):
                     _log.error("%s: %d settlements given up: %s", self._route.name, len(left), error)
                     return [*refused, *(delivery for delivery, _ in left)]
-                if lasted > UNTOLD and throttle.is_due(lasted):
-                    _log.warning("%s: %d outcomes not kept yet: %s", self._route.name, len(left), error)
+                lasted = clock() - began_at
+                if lasted > REPORT_AFTER and throttle.is_due(lasted):
+                    _log.warning("%s: %d outcomes not stored yet: %s", self._route.name, len(left), error)
                 await asyncio.sleep(backoff.next())
-            except Exception as error:  # noqa: BLE001  whatever it is, it is the fault of one of them
+            except Exception as error:  # noqa: BLE001  one settlement is at fault, so each is settled alone
                 settled = error.settled if isinstance(error, BackendError) else ()
-                left, at_once = _without(left, settled), False
+                left, whole = _without(left, settled), False
 
     async def _settle_one(
         self, settlement: Settlement, failures: dict[Delivery, Event | None]
     ) -> Sequence[Delivery]:
-        """Settle one of a batch that as a whole cannot be; what the handler did is a failure then.
+        """Settle one of a batch that cannot be settled as a whole, so that the others are.
 
-        Such as an output for a stream that is no stream, or that may not be written. No other is to suffer.
+        Outputs that the backend refuses for good, such as those for a key of the wrong type, are a failure
+        of the handler.
         """
         delivery, outcome = settlement
         try:
@@ -150,12 +149,12 @@ class Settler:
                     self._route.name,
                     delivery.message.id,
                     error,
-                    exc_info=not isinstance(error, BackendError),  # a bug, of which one wants to know where
+                    exc_info=not isinstance(error, BackendError),  # a bug needs its traceback
                 )
                 return [delivery]
-            verdict = self._failed(delivery, error)
-            failures[delivery] = verdict.event
-            return await self._settle_one((delivery, verdict.outcome), failures)
+            disposition = self._policy.failed(delivery, error)
+            failures[delivery] = disposition.event
+            return await self._settle_one((delivery, disposition.outcome), failures)
 
 
 def _without(settlements: Sequence[Settlement], settled: Collection[Delivery]) -> Sequence[Settlement]:

@@ -128,7 +128,7 @@ class App:
         """Wait until no route of the table has anything waiting, running or delayed."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            if any(consumer.in_hand for consumer in self._router.consumers.values()):
+            if any(consumer.in_flight for consumer in self._router.consumers.values()):
                 continue
             names = {route.name for route in self._router.table.routes if not route.paused}
             try:

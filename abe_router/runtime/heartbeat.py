@@ -129,7 +129,7 @@ class Heartbeat:
             await self._backend.announce(self._name, b"", 0)
 
     def _word(self, router: Reconciler, rejected: Sequence[Diagnostic]) -> bytes:
-        seats = {name: Seat(c.in_hand, c.connected) for name, c in router.consumers.items()}
+        seats = {name: Seat(c.in_flight, c.connected) for name, c in router.consumers.items()}
         return msgspec.json.encode(
             Worker(
                 host=socket.gethostname(),

@@ -1,4 +1,4 @@
-"""A running consumer or router on the memory backend, with its events at hand."""
+"""A running router on the memory backend, and a record of its events."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from abe_router.backend import Subscription
 from abe_router.backends.memory import MemoryBackend
 from abe_router.observe.events import Event, Events
 from abe_router.routing.handler import handler_from
@@ -17,39 +18,57 @@ from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 
-#: No wait between attempts, so that a test takes no longer than its work.
+#: No wait between attempts, so that a test takes only as long as its work.
 AT_ONCE = RetryPolicy(attempts=3, initial=0.0, jitter=False)
 
 
-class Log:
-    """The events so far, and a way to wait for one."""
+class EventLog:
+    """Records events, and waits for them."""
 
     def __init__(self) -> None:
         self.seen: list[Event] = []
-        self._news = asyncio.Event()
+        self._added = asyncio.Event()
 
     def __call__(self, event: Event) -> None:
         self.seen.append(event)
-        self._news.set()
+        self._added.set()
 
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.seen if isinstance(event, kind)]
 
     async def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
-        """Wait until there are `count` events of the kind, at most five seconds."""
+        """Return the events of a kind once there are `count`; wait at most five seconds."""
         async with asyncio.timeout(5):
             while len(self.of(kind)) < count:
-                self._news.clear()
-                await self._news.wait()
+                self._added.clear()
+                await self._added.wait()
         return self.of(kind)
 
 
-class Running:
-    """A router on the memory backend."""
+class PatchedBackend(MemoryBackend):
+    """A memory backend that calls `patch` with each subscription it makes, to replace some of its methods."""
 
-    def __init__(self) -> None:
-        self.backend = MemoryBackend()
-        self.log = Log()
+    def __init__(self, patch: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._patch = patch
+
+    async def subscribe(self, *args: Any, **options: Any) -> Subscription:
+        subscription = await super().subscribe(*args, **options)
+        self._patch(subscription)
+        return subscription
+
+    async def subscribe_exclusive(self, *args: Any, **options: Any) -> Any:
+        subscription = await super().subscribe_exclusive(*args, **options)
+        self._patch(subscription)
+        return subscription
+
+
+class Running:
+    """A router that runs on a memory backend."""
+
+    def __init__(self, backend: MemoryBackend | None = None) -> None:
+        self.backend = backend or MemoryBackend()
+        self.log = EventLog()
         self.router = Reconciler(self.backend, Events([((Event,), self.log)]))
 
     async def route(self, *routes: Route) -> Any:

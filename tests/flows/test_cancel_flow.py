@@ -1,4 +1,4 @@
-"""What becomes of a handler that cancels the task it runs in, and of those after it."""
+"""Handlers that cancel the task they run in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cancel() -> None:
     task.cancel()
 
 
-async def test_it_is_a_failure_of_that_message_alone(running):
+async def test_handler_that_cancels_itself_fails_its_message_alone(running):
     async def charge(payload):
         if payload == 1:
             cancel()
@@ -33,7 +33,7 @@ async def test_it_is_a_failure_of_that_message_alone(running):
     assert len(running.log.of(ConsumerStarted)) == 1
 
 
-async def test_one_that_swallows_it_did_its_work_and_a_later_one_can_still_run_out_of_time(running):
+async def test_swallowed_cancellation_is_a_success_and_later_timeouts_work(running):
     async def charge(payload):
         if payload == 1:
             cancel()
@@ -52,19 +52,19 @@ async def test_one_that_swallows_it_did_its_work_and_a_later_one_can_still_run_o
     assert died.kind == "timeout"
 
 
-async def test_what_it_leaves_behind_and_strikes_later_holds_up_nobody(running):
+async def test_slot_cancelled_after_its_handler_is_replaced(running):
     async def charge(payload):
         if payload == 1:
             task = asyncio.current_task()
             assert task is not None
             asyncio.get_running_loop().call_later(0.01, task.cancel)
-            asyncio.get_running_loop().call_later(0.02, struck.set)
+            asyncio.get_running_loop().call_later(0.02, cancelled.set)
 
-    struck = asyncio.Event()
+    cancelled = asyncio.Event()
     await running.publish("orders.created", 1)
     await running.route(make_route(charge, **ONCE))
     await running.log.wait_for(Handled)
-    await struck.wait()
+    await cancelled.wait()
     await running.publish("orders.created", 2, 3)
 
     await running.log.wait_for(Handled, 3)

@@ -1,4 +1,4 @@
-"""A producer that is not sure publishes again, and every handler gets each message once."""
+"""A producer publishes again to be sure, and each handler gets every message once."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def abe_router(folder, *args, stdin=""):
     )
 
 
-def test_a_file_of_orders_that_is_published_twice_is_billed_once(shop):
+def test_file_published_twice_is_handled_once(shop):
     orders = "".join(json.dumps({"order_id": n, "qty": n}) + "\n" for n in range(1, 31))
     half = "".join(orders.splitlines(keepends=True)[:20])
-    broken_off = abe_router(shop, "publish", "orders.created", "--ndjson", "-", stdin=half)
+    interrupted = abe_router(shop, "publish", "orders.created", "--ndjson", "-", stdin=half)
     whole = abe_router(shop, "publish", "orders.created", "--ndjson", "-", stdin=orders)
-    assert (broken_off.returncode, broken_off.stderr) == (0, "published 20, rejected 0\n")
+    assert (interrupted.returncode, interrupted.stderr) == (0, "published 20, rejected 0\n")
     assert (whole.returncode, whole.stderr) == (0, "published 10, duplicates 20, rejected 0\n")
 
     assert abe_router(shop, "serve", "--once").returncode == 0
@@ -71,7 +71,7 @@ def test_a_file_of_orders_that_is_published_twice_is_billed_once(shop):
     assert billed == sorted(f"{n} {n * 2}" for n in range(1, 31))
 
 
-async def test_a_program_is_told_what_was_there_already(shop):
+async def test_publish_returns_a_duplicate_for_a_known_id(shop):
     async with Router.from_file(shop / "routes.yaml", consume=False) as router:
         first = await router.publish("orders.created", {"order_id": 7, "qty": 1})
         again = await router.publish("orders.created", {"order_id": 7, "qty": 1})
@@ -80,7 +80,7 @@ async def test_a_program_is_told_what_was_there_already(shop):
     assert isinstance(again, Duplicate)
 
 
-async def test_what_two_causes_make_of_one_order_is_emitted_once(running):
+async def test_two_causes_of_one_id_emit_once(running):
     async def price(payload):
         return {"order_id": 7, "total": payload}
 
@@ -96,14 +96,14 @@ async def test_what_two_causes_make_of_one_order_is_emitted_once(running):
     assert emitted[0].headers[CAUSE] == first.id
 
 
-async def test_an_answer_without_its_id_is_the_handlers_failure(running):
+async def test_answer_without_its_id_is_a_failure(running):
     async def price(payload):
         return {"total": 2}
 
     emit = Emit("orders.priced", MessageContract(deduplication=Deduplication(600.0, "/order_id")))
     await running.route(make_route(price, emit=emit, retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1)
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.error.startswith(
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.error.startswith(
         "IdInvalid: message for `orders.priced` has no valid id: the value at /order_id"
     )

@@ -143,12 +143,11 @@ async def test_a_consumer_that_crashes_is_started_again_and_hurts_no_other(runni
     await running.route(billing, audit)
     crashing = running.router.consumers["orders.created/billing"]
     other = running.router.consumers["orders.created/audit"]
-    assert crashing._subscription is not None
 
-    async def broken(limit, wait):
+    async def broken(call):
         raise RuntimeError("a bug")
 
-    crashing._subscription.fetch = broken
+    crashing._calls.repeat = broken
     await running.publish("orders.created", 1)
     await running.log.wait_for(ConsumerStopped)
     await running.log.wait_for(ConsumerStarted, 3)

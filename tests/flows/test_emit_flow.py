@@ -1,4 +1,4 @@
-"""How what a handler returns becomes a message of its own."""
+"""Routes that emit: the answer of a handler becomes a message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from abe_router.schema import SchemaFolder
 from .conftest import make_route
 
 
-async def test_what_a_handler_returns_is_published_with_the_headers_of_its_cause(running):
+async def test_answer_is_published_with_the_headers_of_its_cause(running):
     got = []
 
     async def price(payload):
@@ -34,7 +34,7 @@ async def test_what_a_handler_returns_is_published_with_the_headers_of_its_cause
     assert got == [({"total": 6}, {"trace": "t1", HOPS: "1", CAUSE: cause.id})]
 
 
-async def test_a_handler_that_returns_nothing_emits_nothing(running):
+async def test_no_answer_emits_nothing(running):
     async def price(payload):
         return None
 
@@ -46,7 +46,7 @@ async def test_a_handler_that_returns_nothing_emits_nothing(running):
     assert await late.fetch(1, 0) == []
 
 
-async def test_an_answer_that_breaks_the_schema_is_the_handlers_failure(running, tmp_path):
+async def test_answer_that_breaks_its_schema_is_a_failure(running, tmp_path):
     number = SchemaFolder(tmp_path).inline({"type": "number"}, "number")
 
     async def price(payload):
@@ -59,25 +59,25 @@ async def test_an_answer_that_breaks_the_schema_is_the_handlers_failure(running,
     )
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.error.startswith("PayloadInvalid: payload for `orders.priced` is invalid")
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.error.startswith("PayloadInvalid: payload for `orders.priced` is invalid")
 
 
-async def test_routes_that_emit_in_a_circle_are_stopped(running):
+async def test_cycle_of_emitting_routes_ends_in_a_dead_letter(running):
     async def again(payload):
         return payload + 1
 
     await running.route(make_route(again, emit=Emit("orders.created")))
     await running.publish("orders.created", 0)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.error.startswith("TooManyHops")
-    (letter,) = await running.backend.dead_letters("orders.created", "billing")
-    assert letter.message.payload == MAX_HOPS
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.error.startswith("TooManyHops")
+    (dead_letter,) = await running.backend.dead_letters("orders.created", "billing")
+    assert dead_letter.message.payload == MAX_HOPS
 
 
 @pytest.mark.parametrize("hops", ["1" * 5_000, "many", "²"])
-async def test_a_count_of_hops_that_is_none_counts_as_none(running, hops):
+async def test_malformed_hop_count_counts_as_zero(running, hops):
     async def price(payload):
         return payload
 
@@ -89,7 +89,7 @@ async def test_a_count_of_hops_that_is_none_counts_as_none(running, hops):
     assert emitted.message.headers[HOPS] == "1"
 
 
-async def test_an_answer_that_raises_when_it_is_read_is_the_handlers_failure(running):
+async def test_answer_that_raises_when_encoded_is_a_failure(running):
     class Nowhere(tzinfo):
         def utcoffset(self, moment):
             raise LookupError("no such zone")
@@ -100,11 +100,11 @@ async def test_an_answer_that_raises_when_it_is_read_is_the_handlers_failure(run
     await running.route(make_route(price, emit=Emit("orders.priced"), retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.error == "LookupError: no such zone"
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.error == "LookupError: no such zone"
 
 
-async def test_a_batch_emits_one_message_for_each_answer(running):
+async def test_batch_emits_one_message_for_each_answer(running):
     async def price(payloads):
         return [p * 10 if p else None for p in payloads]
 

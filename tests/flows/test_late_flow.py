@@ -1,4 +1,4 @@
-"""Deliveries that reach their consumer late."""
+"""Deliveries that reach their consumer after their leases ran out."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Any
 
 from abe_router.backend import ACKED, Delivery
 from abe_router.backends.memory.backend import MemorySubscription
-from abe_router.consumer.lease_keeper import Leases
+from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.messages.message import new_message
 from abe_router.observe.events import Events, LeaseLost
 
 from .conftest import make_route
 
 
-async def test_what_somebody_else_took_while_a_fetch_stood_still_is_not_started(running, monkeypatch):
-    """Stuck otherwise, too: a consumer whose whole hand was lost, and who never fetches again."""
+async def test_delivery_lost_before_it_arrived_is_not_started(running, monkeypatch):
+    """A consumer that lost its whole buffer fetches again."""
     handled: asyncio.Queue[Any] = asyncio.Queue()
-    rival = await running.backend.subscribe("orders.created", "billing", lease=0.1)
+    other = await running.backend.subscribe("orders.created", "billing", lease=0.1)
     subscribe = running.backend.subscribe
 
-    async def subscribe_late(*names: Any, **options: Any) -> Any:
+    async def subscribe_with_late_fetch(*names: Any, **options: Any) -> Any:
         subscription = await subscribe(*names, **options)
         fetch = subscription.fetch
 
-        async def stand_still(limit: int, wait: float) -> Sequence[Delivery]:
+        async def fetch_late(limit: int, wait: float) -> Sequence[Delivery]:
             deliveries = await fetch(limit, wait)
             if deliveries and deliveries[0].message.body == b"1":
                 async with asyncio.timeout(5):
-                    taken = await rival.fetch(10, 5)
-                await rival.settle([(delivery, ACKED) for delivery in taken])
+                    taken = await other.fetch(10, 5)
+                await other.settle([(delivery, ACKED) for delivery in taken])
             return deliveries
 
-        subscription.fetch = stand_still
+        subscription.fetch = fetch_late
         return subscription
 
-    monkeypatch.setattr(running.backend, "subscribe", subscribe_late)
+    monkeypatch.setattr(running.backend, "subscribe", subscribe_with_late_fetch)
     await running.publish("orders.created", 1)
     await running.route(make_route(handled.put_nowait, lease=0.1, concurrency=1))
     await running.log.wait_for(LeaseLost)
@@ -45,25 +46,26 @@ async def test_what_somebody_else_took_while_a_fetch_stood_still_is_not_started(
         assert await handled.get() == 2
 
 
-async def test_what_comes_in_hand_during_a_renewal_is_not_taken_for_renewed():
+async def test_delivery_that_arrives_during_a_renewal_does_not_count_as_renewed():
     extending, go_on = asyncio.Event(), asyncio.Event()
 
-    class Slow(MemorySubscription):
+    class SlowSubscription(MemorySubscription):
         async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
             extending.set()
             await go_on.wait()
             return []
 
     now = asyncio.get_running_loop().time
-    held = [Delivery(new_message("orders.created", b"1"), 1, None)]
-    slow = Slow.__new__(Slow)
-    leases = Leases(make_route(print, lease=10.0), slow, Events(), held=lambda: held, drop=lambda _: [])
-    leases.took(now() - 9.0)
-    renewing = asyncio.create_task(leases.renew())
+    in_flight = InFlight(lease=10.0)
+    in_flight.buffer.append(Delivery(new_message("orders.created", b"1"), 1, None))
+    slow = SlowSubscription.__new__(SlowSubscription)
+    keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events())
+    in_flight.track(now() - 9.0)
+    renewing = asyncio.create_task(keeper.renew())
     await extending.wait()
-    leases.took(now() - 8.0)
+    in_flight.track(now() - 8.0)
     go_on.set()
     await renewing
-    assert now() > leases.overdue_at
-    await leases.renew()
-    assert now() < leases.overdue_at
+    assert now() > in_flight.leases.overdue_at
+    await keeper.renew()
+    assert now() < in_flight.leases.overdue_at

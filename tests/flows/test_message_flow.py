@@ -1,4 +1,4 @@
-"""How a message flows: published, fetched, tried, settled. Read this file first."""
+"""A message is published, fetched, tried and settled. Read this file first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from abe_router.routing.retry import RetryPolicy
 from .conftest import make_route, within
 
 
-async def test_a_handler_gets_the_payload(running):
+async def test_handler_gets_the_payload(running):
     got = []
 
     async def charge(payload):
@@ -29,7 +29,7 @@ async def test_a_handler_gets_the_payload(running):
     assert got == [{"id": "a1"}]
 
 
-async def test_a_second_parameter_gets_the_message(running):
+async def test_second_parameter_gets_the_message(running):
     got = []
 
     async def charge(payload, message):
@@ -42,7 +42,7 @@ async def test_a_second_parameter_gets_the_message(running):
     assert got == [Message(sent.id, "orders.created", b'{"id":1}', {"trace": "t"}, sent.published_at, 1)]
 
 
-async def test_a_plain_function_runs_off_the_event_loop(running):
+async def test_plain_function_runs_in_a_thread(running):
     threads = []
 
     def charge(payload):
@@ -55,7 +55,7 @@ async def test_a_plain_function_runs_off_the_event_loop(running):
     assert threads[0] is not threading.main_thread()
 
 
-async def test_every_group_gets_its_own_copy_and_a_pattern_gets_all_it_matches(running):
+async def test_each_group_gets_every_message_of_its_pattern(running):
     got = []
 
     def note(name):
@@ -76,7 +76,7 @@ async def test_every_group_gets_its_own_copy_and_a_pattern_gets_all_it_matches(r
     assert sorted(got) == [("all", 1), ("audit", 1), ("billing", 1)]
 
 
-async def test_no_more_than_concurrency_run_at_once(running):
+async def test_concurrency_limits_running_handlers(running):
     now = most = 0
     gate, full = asyncio.Semaphore(0), asyncio.Event()
 
@@ -98,7 +98,7 @@ async def test_no_more_than_concurrency_run_at_once(running):
     assert most == 3
 
 
-async def test_a_failure_is_tried_again_until_the_attempts_are_used_up(running):
+async def test_failure_is_retried_until_attempts_are_used_up(running):
     attempts = []
 
     async def charge(payload, message):
@@ -108,15 +108,16 @@ async def test_a_failure_is_tried_again_until_the_attempts_are_used_up(running):
     await running.route(make_route(charge))
     await running.publish("orders.created", {"total": 5})
 
-    (died,) = await running.log.wait_for(DeadLettered)
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
     assert attempts == [1, 2, 3]
     assert [event.attempt for event in running.log.of(Retried)] == [1, 2]
-    assert (died.kind, died.error, died.attempts) == ("failed", "ValueError: no funds", 3)
-    (letter,) = await running.backend.dead_letters("orders.created", "billing")
-    assert letter.message.payload == {"total": 5}
-    assert letter.reason.error == "ValueError"
-    assert "charge" in letter.reason.traceback
-    assert letter.first_failed_at <= letter.last_failed_at
+    assert (dead_lettered.kind, dead_lettered.attempts) == ("failed", 3)
+    assert dead_lettered.error == "ValueError: no funds"
+    (dead_letter,) = await running.backend.dead_letters("orders.created", "billing")
+    assert dead_letter.message.payload == {"total": 5}
+    assert dead_letter.reason.error == "ValueError"
+    assert "charge" in dead_letter.reason.traceback
+    assert dead_letter.first_failed_at <= dead_letter.last_failed_at
 
 
 async def test_reject_dead_letters_at_once(running):
@@ -126,8 +127,8 @@ async def test_reject_dead_letters_at_once(running):
     await running.route(make_route(charge))
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert (died.kind, died.attempts) == ("rejected", 1)
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert (dead_lettered.kind, dead_lettered.attempts) == ("rejected", 1)
 
 
 async def test_retry_after_sets_the_delay(running):
@@ -142,7 +143,7 @@ async def test_retry_after_sets_the_delay(running):
     assert [event.delay for event in running.log.of(Retried)] == [0.02]
 
 
-async def test_a_delayed_message_does_not_hold_up_those_behind_it(running):
+async def test_delayed_message_does_not_hold_up_later_ones(running):
     order = []
 
     async def charge(payload, message):
@@ -159,7 +160,7 @@ async def test_a_delayed_message_does_not_hold_up_those_behind_it(running):
     assert order == [(1, 1), (2, 1), (3, 1), (1, 2)]
 
 
-async def test_a_handler_that_runs_too_long_is_ended_and_counted_as_failed(running):
+async def test_timeout_ends_the_handler_and_is_a_failure(running):
     ended = asyncio.Event()
 
     async def charge(payload):
@@ -171,12 +172,12 @@ async def test_a_handler_that_runs_too_long_is_ended_and_counted_as_failed(runni
     await running.route(make_route(charge, timeout=0.05, retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
     assert ended.is_set()
-    assert died.kind == "timeout"
+    assert dead_lettered.kind == "timeout"
 
 
-async def test_after_a_timeout_the_same_worker_goes_on(running):
+async def test_slot_goes_on_after_a_timeout(running):
     async def charge(payload):
         if payload == 1:
             await asyncio.Event().wait()
@@ -187,7 +188,7 @@ async def test_after_a_timeout_the_same_worker_goes_on(running):
     await running.log.wait_for(Handled, 2)
 
 
-async def test_a_handler_that_swallows_its_cancellation_counts_as_handled(running):
+async def test_swallowed_timeout_counts_as_handled(running):
     async def charge(payload):
         try:
             await asyncio.Event().wait()
@@ -200,7 +201,7 @@ async def test_a_handler_that_swallows_its_cancellation_counts_as_handled(runnin
     await running.log.wait_for(Handled, 2)
 
 
-async def test_even_sys_exit_in_a_handler_is_a_failure_of_that_message_alone(running):
+async def test_sys_exit_in_a_handler_fails_its_message_alone(running):
     async def charge(payload):
         if payload == 1:
             raise SystemExit(3)
@@ -208,24 +209,24 @@ async def test_even_sys_exit_in_a_handler_is_a_failure_of_that_message_alone(run
     await running.route(make_route(charge, retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1, 2)
 
-    (died,) = await running.log.wait_for(DeadLettered)
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
     await running.log.wait_for(Handled)
-    assert died.error == "SystemExit: 3"
+    assert dead_lettered.error == "SystemExit: 3"
 
 
-async def test_an_error_whose_text_cannot_be_made_is_a_failure_like_any_other(running):
-    class Unspeakable(Exception):
+async def test_error_without_text_is_a_failure(running):
+    class Textless(Exception):
         def __str__(self):
             raise RuntimeError("no text")
 
     async def charge(payload):
-        raise Unspeakable
+        raise Textless
 
     await running.route(make_route(charge, retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.error == "Unspeakable: its text cannot be made: its __str__ raises"
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.error == "Textless: its text cannot be made: its __str__ raises"
 
 
 @pytest.mark.parametrize(
@@ -236,19 +237,19 @@ async def test_an_error_whose_text_cannot_be_made_is_a_failure_like_any_other(ru
         ("5", "TypeError: Retry(after=...) takes seconds or a timedelta, not str"),
     ],
 )
-async def test_a_retry_after_what_is_no_delay_is_a_failure_that_says_so(running, after, error):
+async def test_retry_after_an_invalid_delay_is_a_failure(running, after, error):
     async def charge(payload):
         raise Retry(after=after)
 
     await running.route(make_route(charge, retry=RetryPolicy(attempts=1)))
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.error == error
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.error == error
 
 
 @pytest.mark.parametrize(("after", "delay"), [(timedelta(milliseconds=20), 0.02), (-5, 0.0)])
-async def test_a_retry_may_say_its_delay_as_a_timedelta_and_one_that_is_over_is_none(running, after, delay):
+async def test_retry_after_takes_a_timedelta_and_a_negative_delay_is_none(running, after, delay):
     async def charge(payload, message):
         if message.attempt == 1:
             raise Retry(after=after)
@@ -260,55 +261,55 @@ async def test_a_retry_may_say_its_delay_as_a_timedelta_and_one_that_is_over_is_
     assert running.log.of(Retried)[0].delay == delay
 
 
-async def test_what_is_handed_out_too_often_is_dead_lettered_unhandled(running):
+async def test_message_delivered_too_often_is_dead_lettered_unhandled(running):
     called = []
 
     async def charge(payload):
         called.append(payload)
 
-    thief = await running.backend.subscribe("orders.created", "billing", lease=0.01)
+    other = await running.backend.subscribe("orders.created", "billing", lease=0.01)
     await running.publish("orders.created", "poison")
     for _ in range(3):
-        assert await thief.fetch(1, 1.0)  # and lets the lease run out, as a killed worker would
+        assert await other.fetch(1, 1.0)  # its lease runs out, as that of a killed worker does
 
     await running.route(make_route(charge, max_deliveries=3))
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.kind == "max_deliveries"
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.kind == "max_deliveries"
     assert called == []
 
 
-async def test_a_body_that_is_not_json_is_dead_lettered(running):
+async def test_malformed_body_is_dead_lettered(running):
     async def charge(payload):
         raise AssertionError("not called")
 
     await running.route(make_route(charge))
     await running.backend.append([Message("x", "orders.created", b"{nope")])
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.kind == "malformed"
-    (letter,) = await running.backend.dead_letters("orders.created", "billing")
-    assert letter.message.body == b"{nope"
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.kind == "malformed"
+    (dead_letter,) = await running.backend.dead_letters("orders.created", "billing")
+    assert dead_letter.message.body == b"{nope"
 
 
-async def test_without_dead_letters_what_failed_is_dropped_and_told(running):
+async def test_failed_message_is_dropped_with_an_event_without_dead_letters(running):
     async def charge(payload):
         raise Reject("no")
 
     await running.route(make_route(charge, dead_letter=False))
     await running.publish("orders.created", 1)
 
-    (died,) = await running.log.wait_for(DeadLettered)
-    assert died.kept is False
+    (dead_lettered,) = await running.log.wait_for(DeadLettered)
+    assert dead_lettered.kept is False
     assert await running.backend.dead_letters("orders.created", "billing") == []
 
 
-async def test_a_long_handler_keeps_its_lease_by_heartbeat(running):
+async def test_lease_of_a_long_handler_is_renewed(running):
     runs = []
 
     async def charge(payload):
         runs.append(payload)
-        await asyncio.sleep(0.4)  # the work: four leases long
+        await asyncio.sleep(0.4)  # four leases
 
     await running.route(make_route(charge, lease=0.1))
     await running.publish("orders.created", 1)
@@ -318,7 +319,7 @@ async def test_a_long_handler_keeps_its_lease_by_heartbeat(running):
     assert running.log.of(LeaseLost) == []
 
 
-async def test_a_paused_route_keeps_its_messages_waiting(running):
+async def test_paused_route_leaves_its_messages_ready(running):
     async def charge(payload):
         raise AssertionError("not called")
 
@@ -329,7 +330,7 @@ async def test_a_paused_route_keeps_its_messages_waiting(running):
     assert (status.ready, status.in_flight) == (1, 0)
 
 
-async def test_stopping_finishes_what_runs_and_hands_back_what_waits(running):
+async def test_stop_finishes_running_handlers_and_releases_the_rest(running):
     started, go = asyncio.Event(), asyncio.Event()
 
     async def charge(payload):
@@ -349,7 +350,7 @@ async def test_stopping_finishes_what_runs_and_hands_back_what_waits(running):
     assert (status.ready, status.in_flight) == (2, 0)
 
 
-async def test_a_handler_that_outlives_the_drain_time_is_handed_back_never_dead_lettered(running):
+async def test_handler_that_outlives_the_drain_time_is_released(running):
     started = asyncio.Event()
 
     async def charge(payload):
@@ -368,7 +369,7 @@ async def test_a_handler_that_outlives_the_drain_time_is_handed_back_never_dead_
     assert (status.ready, status.in_flight, status.dead) == (1, 0, 0)
 
 
-async def test_a_filtered_message_is_settled_without_its_handler(running, tmp_path):
+async def test_message_that_fails_when_is_settled_unhandled(running, tmp_path):
     from abe_router.schema import SchemaFolder
 
     big = SchemaFolder(tmp_path).inline({"properties": {"total": {"minimum": 100}}}, "when")

@@ -1,14 +1,15 @@
-"""Messages of one value are handled in order, whatever fails, ends or is edited in between."""
+"""Messages of one ordering key are handled in order, through failures, stops and edits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from functools import partial
 
 from abe_router.backend import ACKED
 from abe_router.backends.memory import ExclusiveMemorySubscription
+from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering import OrderedSubscription
+from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
 from abe_router.routing.retry import RetryPolicy
@@ -19,7 +20,7 @@ ROUTE = "orders.created/billing"
 
 
 class Journal:
-    """What a handler began and ended, by customer."""
+    """Records what a handler began and ended, by customer."""
 
     def __init__(self) -> None:
         self.began: dict[str, list[int]] = defaultdict(list)
@@ -34,7 +35,7 @@ def order(customer: str, number: int) -> dict:
     return {"customer": {"id": customer}, "number": number}
 
 
-async def test_messages_of_one_value_wait_for_each_other_and_others_go_on(running: Running):
+async def test_messages_of_one_ordering_key_wait_for_each_other_alone(running: Running):
     journal, slow = Journal(), asyncio.Event()
 
     async def charge(payload):
@@ -55,7 +56,7 @@ async def test_messages_of_one_value_wait_for_each_other_and_others_go_on(runnin
     journal.assert_in_order({"a": 20, "b": 20, "c": 20})
 
 
-async def test_a_retry_holds_up_its_own_value_alone(running: Running):
+async def test_retry_holds_up_its_ordering_key_alone(running: Running):
     tried: list[tuple[str, int]] = []
 
     async def charge(payload, message):
@@ -78,7 +79,7 @@ async def test_a_retry_holds_up_its_own_value_alone(running: Running):
     assert len(running.log.of(Retried)) == 2
 
 
-async def test_a_dead_letter_lets_its_value_go_on(running: Running):
+async def test_dead_letter_frees_its_ordering_key(running: Running):
     done: list[int] = []
 
     async def charge(payload):
@@ -93,7 +94,7 @@ async def test_a_dead_letter_lets_its_value_go_on(running: Running):
     assert len(running.log.of(DeadLettered)) == 1
 
 
-async def test_nothing_more_is_started_once_an_outcome_was_refused(running: Running):
+async def test_refused_outcome_starts_nothing_more(running: Running):
     began: list[str] = []
     go_on = asyncio.Semaphore(0)
 
@@ -103,30 +104,30 @@ async def test_nothing_more_is_started_once_an_outcome_was_refused(running: Runn
 
     await running.route(make_route(charge, order_by="/customer/id", concurrency=1))
     consumer = running.router.consumers[ROUTE]
-    consumer._lookahead.depth = 8  # as if the handlers had kept up for long
+    consumer._prefetch.depth = 8  # as after a long time in which handlers kept up
     await running.publish("orders.created", *(order(c, 0) for c in "abcd"))
     async with within(5):
-        while consumer._crew.waiting < 3:
+        while len(consumer._in_flight.buffer) < 3:
             await asyncio.sleep(0)
     group = running.backend._queues["orders.created", "billing"]
     group.owner = group.owner[0], 0.0  # as if a server had forgotten who has it
-    rival = await running.backend.subscribe_exclusive("orders.created", "billing")
-    taken = await rival.fetch(10, 5.0)
+    other = await running.backend.subscribe_exclusive("orders.created", "billing")
+    taken = await other.fetch(10, 5.0)
     assert len(taken) == 4
-    await rival.settle([(delivery, ACKED) for delivery in taken])
-    go_on.release()  # the next one begins before anyone is told of the first
+    await other.settle([(delivery, ACKED) for delivery in taken])
+    go_on.release()  # the next one begins before the outcome of the first is refused
     await running.log.wait_for(LeaseLost)
     go_on.release()
-    await running.log.wait_for(LeaseLost, 4)
+    await running.log.wait_for(LeaseLost, 2)
     assert began == ["a", "b"]
-    await rival.close()
+    await other.close()
     go_on.release()
     await running.publish("orders.created", order("e", 0))
     await running.log.wait_for(Handled)
     assert began == ["a", "b", "e"]
 
 
-async def test_an_edit_keeps_the_order_and_the_time_of_a_retry(running: Running):
+async def test_edit_keeps_the_order_and_the_time_of_a_retry(running: Running):
     began: list[tuple[int, float]] = []
 
     async def charge(payload, message):
@@ -143,10 +144,10 @@ async def test_an_edit_keeps_the_order_and_the_time_of_a_retry(running: Running)
     assert began[1][1] - began[0][1] >= 0.29
 
 
-async def test_what_killed_a_process_takes_nothing_else_to_the_dead_letters(running: Running):
-    """Those behind it were in hand each time as well."""
+async def test_message_that_kills_its_process_dead_letters_no_other(running: Running):
+    """The messages behind it were in flight each time as well."""
     await running.publish("orders.created", *(order("a", n) for n in range(30)))
-    for nth in range(3):  # each takes what it is given and is never heard of again
+    for nth in range(3):  # each fetches, and ends without a word
         killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
         assert await killed.fetch(1 if nth else 30, 5.0)
     done: list[int] = []
@@ -157,20 +158,20 @@ async def test_what_killed_a_process_takes_nothing_else_to_the_dead_letters(runn
     await running.route(make_route(charge, order_by="/customer/id", max_deliveries=3))
     await running.log.wait_for(Handled, 29)
     assert done == list(range(1, 30))
-    (letter,) = await running.backend.dead_letters("orders.created", "billing")
-    assert letter.reason.kind == "max_deliveries"
+    (dead_letter,) = await running.backend.dead_letters("orders.created", "billing")
+    assert dead_letter.reason.kind == "max_deliveries"
 
 
-async def test_order_outlives_an_outage_longer_than_the_lease(running: Running, monkeypatch):
-    """Stuck otherwise: a value whose outcome was given up, and which nobody hands out again."""
+async def test_order_is_kept_through_an_outage_longer_than_the_lease(running: Running, monkeypatch):
+    """An ordering key whose outcome was given up is handed out again."""
     handled: list[int] = []
     down = asyncio.Event()
 
     def unless_down(call):
-        async def call_unless_down(self, them):
+        async def call_unless_down(self, items):
             if down.is_set():
                 raise BackendUnavailable("down")
-            return await call(self, them)
+            return await call(self, items)
 
         return call_unless_down
 
@@ -192,14 +193,12 @@ async def test_order_outlives_an_outage_longer_than_the_lease(running: Running, 
     assert handled == [0, 0, 1, 2]
 
 
-async def test_an_ack_that_crosses_with_a_renewal_is_no_loss(running: Running):
-    route = make_route(lambda _: None, order_by="/customer/id")
-    lost = []
+async def test_ack_during_a_renewal_is_no_loss(running: Running):
+    keys = OrderingKeys("/customer/id")
+    in_flight = InFlight(30.0, keys)
     await running.publish("orders.created", order("a", 0), order("b", 0))
-    subscribe = partial(running.backend.subscribe_exclusive, route.key, route.group)
-    ordered = OrderedSubscription(
-        route, await subscribe(), subscribe, running.router._events, doubt=lambda: lost.append("all")
-    )
+    handle = await running.backend.subscribe_exclusive("orders.created", "billing")
+    ordered = OrderedSubscription(handle, keys, in_flight)
     async with within(5):
         deliveries = await ordered.fetch(2, 1.0)
         while len(deliveries) < 2:
@@ -207,5 +206,6 @@ async def test_an_ack_that_crosses_with_a_renewal_is_no_loss(running: Running):
         refused, not_extended = await asyncio.gather(
             ordered.settle([(deliveries[0], ACKED)]), ordered.extend(deliveries)
         )
+        broken = keys.broken
         await ordered.close()
-    assert (list(refused), list(not_extended), lost) == ([], [], [])
+    assert (list(refused), list(not_extended), broken) == ([], [], False)

@@ -1,4 +1,4 @@
-"""Two processes serve an ordered route; the one at work is killed, and the file is edited, under load."""
+"""Two processes serve an ordered route; one is killed, and the file is edited, under load."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from abe_router.testing import RedisServer
 HANDLERS = """
 import asyncio, os
 
-def say(*words):
+def write(*words):
     journal = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(journal, (" ".join(map(str, words)) + "\\n").encode())  # whole, or not at all
     os.close(journal)
 
 async def charge(order, message):
     customer, number = order["customer"]["id"], order["number"]
-    say("began", customer, number, os.getpid())
+    write("began", customer, number, os.getpid())
     await asyncio.sleep(0.002)
     if number % 7 == 3 and message.attempt == 1:
         raise ValueError("no stock")
-    say("ended", customer, number, os.getpid())
+    write("ended", customer, number, os.getpid())
 """
 ROUTES = """
 backend: {url}
@@ -57,7 +57,7 @@ def url(request, tmp_path):
             yield server.url
 
 
-async def test_order_outlives_the_process_at_work_and_an_edit(url, tmp_path):
+async def test_order_is_kept_after_a_kill_and_an_edit(url, tmp_path):
     routes, journal = tmp_path / "routes.yaml", tmp_path / "journal"
     (tmp_path / "handlers.py").write_text(HANDLERS)
     routes.write_text(ROUTES.format(url=url, concurrency=4))
@@ -86,7 +86,7 @@ async def test_order_outlives_the_process_at_work_and_an_edit(url, tmp_path):
             over[customer].append(int(number))
         assert set(over[customer]) >= set(range(int(number))), f"{line}: too early"
     assert all(numbers == list(range(ORDERS)) for numbers in over.values())
-    assert again_of(lines) <= last_of(lines, worker), "more ran twice than the killed process had in hand"
+    assert again_of(lines) <= last_of(lines, worker), "more ran twice than the killed process had in flight"
     assert status.dead == 0
 
 
@@ -124,7 +124,7 @@ def again_of(lines):
 
 
 def last_of(lines, worker):
-    """Return what a process began last for each customer: all else it had in hand is known to be settled."""
+    """Return what a process began last for each customer; everything before that was settled."""
     began = (line.split()[1:] for line in lines if line.startswith("began"))
     return set({customer: number for customer, number, pid in began if pid == str(worker)}.items())
 

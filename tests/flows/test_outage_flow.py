@@ -1,4 +1,4 @@
-"""How an outage is told: once, however often it is tried."""
+"""An outage of the backend is reported once by each route."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from abe_router.observe.events import BackendBack, BackendLost, Event, Events
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 
-from .conftest import Log, make_route
+from .conftest import EventLog, make_route
 
 
-class Away(MemoryBackend):
-    """Cannot be reached at first."""
+class UnavailableBackend(MemoryBackend):
+    """Cannot be reached until `back` is set."""
 
     def __init__(self):
         super().__init__()
@@ -27,11 +27,11 @@ class Away(MemoryBackend):
         return await super().subscribe(*args, **options)
 
 
-async def test_each_route_tells_of_an_outage_once_however_often_it_tries():
+async def test_each_route_reports_an_outage_once():
     async def charge(payload):
         """Take it."""
 
-    backend, log = Away(), Log()
+    backend, log = UnavailableBackend(), EventLog()
     router = Reconciler(backend, Events([((Event,), log)]))
     routes = tuple(make_route(charge, key=f"orders.k{n}") for n in range(5))
     await router.apply(RouteTable(routes=routes))

@@ -1,6 +1,6 @@
-"""Work leaves nothing behind: memory and disk stay where they are after a warm-up.
+"""Memory and disk do not grow with work, after a warm-up.
 
-A short soak runs with the other tests; with `ABE_ROUTER_SOAK=3600` it goes on for an hour on each backend.
+A short soak runs with the other tests. With `ABE_ROUTER_SOAK=3600` it runs for an hour on each backend.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from abe_router.testing import RedisServer
 
 from .conftest import make_route
 
-#: How long to go on, in seconds; 0 is for as many rounds as show a growth.
+#: How long to run, in seconds; with 0 it runs as many rounds as show a growth.
 SOAK = float(os.environ.get("ABE_ROUTER_SOAK", "0"))
 #: Rounds to warm up, and rounds after that, at least.
 WARM, ROUNDS = 6, 12
-#: Messages of a round: of two routes, of which one has many keys; some fail once, some are rejected.
+#: Messages of a round, for two routes; one route has many keys. Some fail once, some are rejected.
 FINE, FAILING, REJECTED, KEYS = 600, 100, 100, 200
 
-#: What may be added after the warm-up: bytes of the process, and of what the backend keeps.
+#: Allowed growth after the warm-up, in bytes: of the process, and of what the backend stores.
 MOST_PROCESS, MOST_KEPT = 4_000_000, 2_000_000
 #: How large a database may get while its messages are removed as they are settled, in bytes.
 LARGEST = 64_000_000
-#: What a key that was used once may cost for good: bytes of the process, and of what the backend keeps.
+#: Allowed cost of a key that was used once, in bytes: of the process, and of what the backend stores.
 KEY_PROCESS, KEY_KEPT = 8_000, 2_500
 
 
 class Soak:
-    """A router at work on a backend, and what it takes."""
+    """A router that runs on a backend, and what it uses."""
 
     def __init__(self, backend: Backend, place: Path | Redis) -> None:
         self.backend, self._place = backend, place
-        self._ended, self._news = 0, asyncio.Event()
-        self.router = Reconciler(backend, Events([((Handled, DeadLettered), self._hear)]))
+        self._ended, self._changed = 0, asyncio.Event()
+        self.router = Reconciler(backend, Events([((Handled, DeadLettered), self._count)]))
         self.router._housekeeping = RetentionLoop(backend, first=0.0, every=0.05)
         self._failed: set[str] = set()
 
-    def _hear(self, _: Event) -> None:
+    def _count(self, _: Event) -> None:
         self._ended += 1
-        self._news.set()
+        self._changed.set()
 
     def handle(self, payload: Any, message: Message) -> None:
         if payload == "reject":
@@ -76,23 +76,23 @@ class Soak:
         await self.router.apply(RouteTable(routes=routes, revision="1"))
 
     async def work(self, messages: list[Message]) -> None:
-        """Publish, and wait until all came to an end."""
+        """Publish, and wait until every message has ended."""
         until = self._ended + len(messages)
         await self.backend.append(messages)
         async with asyncio.timeout(30):
             while self._ended < until:
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
 
     async def round(self) -> None:
         bodies = [b'"%s"' % (b"x" * 1_000)] * FINE + [b'"fail"'] * FAILING + [b'"reject"'] * REJECTED
         visits = [new_message(f"visits.v{n}", b"1") for n in range(KEYS)]
         await self.work([*(new_message("orders.created", body) for body in bodies), *visits])
-        while letters := await self.backend.dead_letters("orders.created", "billing"):
-            await self.backend.purge("orders.created", "billing", [letter.id for letter in letters])
+        while dead_letters := await self.backend.dead_letters("orders.created", "billing"):
+            await self.backend.purge("orders.created", "billing", [each.id for each in dead_letters])
 
-    async def taken(self) -> tuple[int, int]:
-        """Return how many bytes this process takes, and how many the backend keeps, when it is at rest."""
+    async def used(self) -> tuple[int, int]:
+        """Return how many bytes the idle process holds, and how many the backend stores."""
         while any(s.ready + s.in_flight + s.delayed + s.dead for s in await self.backend.status()):
             await asyncio.sleep(0.01)
         while await self.backend.trim({}):
@@ -100,7 +100,7 @@ class Soak:
         gc.collect()
         if isinstance(self._place, Redis):
             return resident(), (await self._place.info("memory"))["used_memory"]
-        return resident(), used(self._place / "soak.db")
+        return resident(), database_size(self._place / "soak.db")
 
 
 def resident() -> int:
@@ -108,8 +108,8 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def used(file: Path) -> int:
-    """Return how many bytes of a database are in use; what is free takes the next messages."""
+def database_size(file: Path) -> int:
+    """Return how many bytes of a database are in use; free pages take the next messages."""
     with closing(sqlite3.connect(file)) as connection:
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -146,29 +146,29 @@ def place(request, tmp_path):
 
 
 @pytest.mark.timeout(SOAK + 120)
-async def test_memory_and_disk_stay_where_they_are(place):
+async def test_memory_and_disk_do_not_grow(place):
     async with soaking(place) as soak:
         for _ in range(WARM):
             await soak.round()
-        process, kept = await soak.taken()
+        process, kept = await soak.used()
         end, rounds = time.monotonic() + SOAK, 0
         while rounds < ROUNDS or time.monotonic() < end:
             await soak.round()
             rounds += 1
-        process_after, kept_after = await soak.taken()
+        process_after, kept_after = await soak.used()
         print(f"{rounds} rounds: process {process_after - process:+,} bytes, kept {kept_after - kept:+,}")
         assert process_after - process < MOST_PROCESS
         assert kept_after - kept < MOST_KEPT
 
 
-async def test_a_key_that_was_used_once_costs_little(place):
+async def test_key_used_once_costs_little(place):
     count = 1_000
     async with soaking(place) as soak:
         await soak.round()
         await soak.work([new_message(f"visits.first{n}", b"1") for n in range(count)])
-        process, kept = await soak.taken()
+        process, kept = await soak.used()
         await soak.work([new_message(f"visits.second{n}", b"1") for n in range(count)])
-        process_after, kept_after = await soak.taken()
+        process_after, kept_after = await soak.used()
         each = (process_after - process) / count, (kept_after - kept) / count
         print("a key: process {:+,.0f} bytes, kept {:+,.0f}".format(*each))
         assert each[0] < KEY_PROCESS

@@ -1,0 +1,154 @@
+"""Fetches deliveries as fast as the slots use them up, and as the rate of the route permits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from abe_router.backend import Backend, Delivery, Subscription
+from abe_router.backoff import wait_for_event
+from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.pool import WorkerPool
+from abe_router.consumer.shutdown import BackendCalls, Shutdown
+from abe_router.routing.route import Route
+
+#: Most deliveries asked for at once.
+MAX_FETCH = 500
+#: A full fetch that is used up sooner than the first makes the prefetch deeper, later than the second
+#: shallower; in seconds.
+KEEPS_UP, FALLS_BEHIND = 0.05, 0.2
+#: The first depth, and the factor to each next one.
+FIRST_DEPTH, GROWTH = 16, 8
+#: A fetch of fewer deliveries than these returned what had just come; a fuller one shows a backlog.
+_BACKLOG = 8
+#: With more outcomes than these unsettled nothing is fetched. So many pile up only while the backend refuses
+#: to store them.
+MAX_UNSETTLED = 4 * MAX_FETCH
+#: How long one fetch waits for a message, in seconds; a stop interrupts it.
+FETCH_WAIT = 5.0
+
+# The fetcher is in one state at a time:
+#
+#   full      the buffer is above the low-water mark, or too much is unsettled; it waits for `capacity`
+#   fetching  a fetch is under way, or is repeated after an error of the backend
+#   pacing    what it fetched is withheld, and it waits for tokens of the rate limiter
+#   ended     a stop was requested, the subscription is closed, or a fault of the package was met
+#
+# Transitions:
+#
+#   full     -> fetching           there is room: `capacity` was set by a slot, the settler or a lost lease
+#   fetching -> full | fetching    deliveries came, and went into the buffer; or none came
+#   fetching -> pacing             deliveries came, and the route has a rate
+#   pacing   -> full | fetching    everything withheld was permitted or lost
+#   any      -> ended
+#
+# Invariants: one fetch at a time. A fetch under way is interrupted, and cancelled only if the consumer is:
+# what a cancelled fetch has leased is out of reach until the leases end. What was fetched is in flight before
+# the fetcher awaits anything.
+
+
+class Prefetch:
+    """How many deliveries to hold ahead of the slots: as many as they handle in about a tenth of a second.
+
+    A prefetch saves waiting for the backend, but no other process can handle what is held here. So it begins
+    at nothing, grows while the handlers keep up, and is halved when they do not.
+    """
+
+    def __init__(self, *, allowed: bool = True) -> None:
+        #: How many deliveries to hold beyond those that run.
+        self.depth = 0
+        #: The low-water mark: more are fetched when no more than these are in the buffer.
+        self.low_water = 0
+        self._allowed = allowed
+        self._full_at = 0.0  # when the last fetch came in full; 0 when it did not
+
+    def asking(self, now: float) -> None:
+        """Note that there is room for another fetch; `now` is the loop's time."""
+        if self._full_at and self._allowed:
+            lasted = now - self._full_at
+            if lasted < KEEPS_UP:
+                self.depth = min(2 * MAX_FETCH, max(FIRST_DEPTH, self.depth * GROWTH))
+            elif lasted > FALLS_BEHIND:
+                self.depth //= 2
+            self.low_water = self.depth // 2
+
+    def fetched(self, now: float, *, full: bool) -> None:
+        """Note that a fetch came in, and whether there may have been more."""
+        self._full_at = now if full else 0.0
+
+
+class Fetcher:
+    """Keeps the worker pool in deliveries; `run` is called once."""
+
+    def __init__(
+        self,
+        route: Route,
+        subscription: Subscription,
+        backend: Backend,
+        calls: BackendCalls,
+        in_flight: InFlight,
+        pool: WorkerPool,
+        prefetch: Prefetch,
+        shutdown: Shutdown,
+    ) -> None:
+        self._route, self._subscription, self._backend = route, subscription, backend
+        self._calls, self._in_flight, self._pool = calls, in_flight, pool
+        self._prefetch, self._stop = prefetch, shutdown.requested
+
+    async def run(self) -> None:
+        """Fetch until a stop is requested; raise SubscriptionClosed when the subscription is closed."""
+        in_flight, prefetch, loop = self._in_flight, self._prefetch, asyncio.get_running_loop()
+        while not self._stop.is_set():
+            room = self._room()
+            if room < max(1, prefetch.low_water) or in_flight.unsettled > MAX_UNSETTLED:
+                in_flight.capacity.clear()
+                await in_flight.capacity.wait()
+                continue
+            asked_at = loop.time()
+            prefetch.asking(asked_at)
+            in_flight.low_water = prefetch.low_water
+            limit = min(max(1, self._room()), MAX_FETCH)
+            deliveries = await self._calls.repeat(partial(self._subscription.fetch, limit, FETCH_WAIT))
+            prefetch.fetched(loop.time(), full=deliveries is not None and len(deliveries) == limit)
+            if deliveries:
+                await self._pass_on(deliveries, asked_at)
+            else:
+                # A provider whose fetch returns without waiting must not keep the loop from everything else.
+                await asyncio.sleep(0)
+            del deliveries  # or an idle route keeps the last ones, settled by now, in memory
+
+    def _room(self) -> int:
+        """Return how many more deliveries to hold: for the free slots, and ahead of them."""
+        route, in_flight = self._route, self._in_flight
+        capacity = route.concurrency * (route.batch.size if route.batch else 1)
+        return capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
+
+    async def _pass_on(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
+        if self._in_flight.ordering is None:  # deliveries of an ordered route are tracked already
+            self._in_flight.track(asked_at)
+        if self._route.rate is not None:
+            self._in_flight.withheld.extend(deliveries)
+            await self._pace(self._route.rate)
+            return
+        self._pool.add(deliveries)
+        if len(deliveries) < _BACKLOG:
+            # Low traffic: start these handlers before fetching again. Latency counts more than throughput.
+            await asyncio.sleep(0)
+
+    async def _pace(self, rate: float) -> None:
+        """Pass on what is withheld as the rate permits, over all processes."""
+        route, withheld = self._route, self._in_flight.withheld
+        while withheld and not self._stop.is_set():
+            grant = await self._calls.repeat(
+                partial(self._backend.take_tokens, route.name, rate, len(withheld))
+            )
+            if grant is None:
+                return
+            granted, seconds = grant
+            if not granted:
+                await wait_for_event(self._stop, seconds)
+                continue
+            permitted = withheld[:granted]
+            del withheld[:granted]
+            self._pool.add(permitted)

@@ -1,0 +1,174 @@
+"""The deliveries that a consumer holds: fetched, and not yet settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Sequence
+from math import inf
+
+from abe_router.backend import Delivery, Outcome
+from abe_router.consumer.ordering_keys import OrderingKeys
+
+Settlement = tuple[Delivery, Outcome]
+
+# Each delivery in flight is in one state:
+#
+#   waiting   its ordering key is not free, or its attempt is not due (ordered routes alone)
+#   withheld  the rate of the route does not permit it yet (routes with a rate alone)
+#   buffered  the next free slot takes it
+#   running   a slot tries it
+#   outcome   it was tried, or is handed back, and its outcome is not sent
+#   settling  its outcome is under way to the backend
+#
+# Transitions, and the part that makes each:
+#
+#   fetched  -> waiting | withheld | buffered    ordering, fetcher
+#   waiting  -> withheld | buffered              fetcher
+#   withheld -> buffered                         fetcher
+#   buffered -> running                          worker pool
+#   running  -> outcome                          worker pool
+#   buffered | withheld -> gone                  lease keeper, when the lease was lost
+#   buffered | withheld | running -> outcome     worker pool, when the consumer stops
+#   outcome  -> settling -> gone                 settler
+#
+# Invariants: no delivery is in two states; whatever is in flight is leased, and `leases.began_at` is no later
+# than the time at which the oldest of these leases began.
+
+
+class LeaseClock:
+    """When the oldest lease of what is in flight began; times are those of the loop, in seconds.
+
+    Leases are renewed together, after a third of their length. After two thirds a lease may run out before
+    a handler would be under way: the process stood still, or its loop was blocked.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._since_renewal = inf  # the oldest of the leases that began since `start_renewal`
+        self.began_at = self.overdue_at = inf
+
+    def reset(self) -> None:
+        """Note that there is no lease."""
+        self.began_at = self.overdue_at = inf
+
+    def track(self, leased_at: float) -> None:
+        """Note that more leases began at `leased_at` or later."""
+        self._since_renewal = min(self._since_renewal, leased_at)
+        self._begin(min(self.began_at, leased_at))
+
+    def suspect(self) -> None:
+        """Demand a renewal before anything else is started."""
+        self._begin(-inf)
+
+    def is_due(self, now: float) -> bool:
+        """Say whether it is time to renew."""
+        return now - self.began_at >= self._lease / 3
+
+    def start_renewal(self) -> None:
+        """Note that a renewal of all leases begins; those that begin from now on are not part of it."""
+        self._since_renewal = inf
+
+    def finish_renewal(self, at: float) -> None:
+        """Note that the leases of the renewal began anew at `at` or later."""
+        self._begin(min(at, self._since_renewal))
+
+    def _begin(self, at: float) -> None:
+        self.began_at = at
+        self.overdue_at = at + self._lease * 2 / 3
+
+
+class InFlight:
+    """The one owner of what a consumer holds; the parts of the consumer share it.
+
+    `lease` is the length of a lease in seconds. `ordering` holds what waits for its ordering key, None for a
+    route without order.
+    """
+
+    def __init__(self, lease: float, ordering: OrderingKeys | None = None) -> None:
+        self.ordering = ordering
+        self.leases = LeaseClock(lease)
+        self.withheld: list[Delivery] = []
+        self.buffer: deque[Delivery] = deque()
+        #: The low-water mark of the buffer: a slot reports capacity when no more than these are in it.
+        self.low_water = 0
+        #: What each slot of the pool runs.
+        self.running: dict[object, Sequence[Delivery]] = {}
+        self.outcomes: list[Settlement] = []
+        self.settling: Sequence[Settlement] = ()
+        #: Set when the fetcher should look again whether there is room for more.
+        self.capacity = asyncio.Event()
+        #: Set as soon as anything is in flight; cleared some time after nothing is.
+        self.busy = asyncio.Event()
+
+    def __len__(self) -> int:
+        return self.waiting + len(self.withheld) + len(self.buffer) + self.running_count + self.unsettled
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their ordering key."""
+        return 0 if self.ordering is None else len(self.ordering) - len(self.ordering.taken)
+
+    @property
+    def running_count(self) -> int:
+        """How many deliveries handlers run with."""
+        return sum(map(len, self.running.values()))
+
+    @property
+    def unsettled(self) -> int:
+        """How many have an outcome that the backend has not carried out yet."""
+        return len(self.outcomes) + len(self.settling)
+
+    def deliveries(self) -> list[Delivery]:
+        """Return everything in flight."""
+        return [
+            *(() if self.ordering is None else self.ordering.waiting()),
+            *self.withheld,
+            *self.buffer,
+            *(delivery for deliveries in self.running.values() for delivery in deliveries),
+            *(delivery for delivery, _ in self.settling),
+            *(delivery for delivery, _ in self.outcomes),
+        ]
+
+    def track(self, leased_at: float) -> None:
+        """Note that what comes in flight now was leased at `leased_at` or later.
+
+        That is the time at which it was asked for. The process may have stood still, for longer than the
+        lease, before the answer came.
+        """
+        if not self.busy.is_set():
+            self.leases.reset()
+            self.busy.set()
+        self.leases.track(leased_at)
+
+    def take_unstarted(self) -> list[Delivery]:
+        """Remove and return what is withheld or buffered."""
+        unstarted = [*self.buffer, *self.withheld]
+        self.buffer.clear()
+        self.withheld.clear()
+        return unstarted
+
+    def drop(self, lost: Collection[Delivery]) -> list[Delivery]:
+        """Remove and return what is lost and was not started."""
+        unstarted = [*self.buffer, *self.withheld]
+        kept = [delivery for delivery in self.buffer if delivery not in lost]
+        self.buffer.clear()
+        self.buffer.extend(kept)
+        self.withheld[:] = [delivery for delivery in self.withheld if delivery not in lost]
+        self.capacity.set()
+        return [delivery for delivery in unstarted if delivery in lost]
+
+    def break_order(self) -> None:
+        """Start no more of an ordered route: a delivery was lost, and what follows it may be elsewhere."""
+        if self.ordering is not None:
+            self.ordering.break_order()
+            self.leases.suspect()
+
+    def clear(self) -> None:
+        """Forget everything; the leases of what is unsettled run out."""
+        self.take_unstarted()
+        self.running.clear()
+        self.outcomes, self.settling = [], ()
+        self.leases.reset()
+        if self.ordering is not None:
+            self.ordering.clear()

@@ -31,7 +31,7 @@ COLUMNS = {
     """
     abe-router backends
     QUEUE_BACKEND=redis abe-router backends
-    abe-router backends --json | jq -r .taken.why
+    abe-router backends --json | jq -r .selected.why
     """,
 )
 @json_option
@@ -48,8 +48,8 @@ def command(json: bool) -> int:
     except BackendError as error:
         name, fault = "", str(error)
     if json:
-        taken = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
-        print_json({"providers": described, "taken": taken})
+        selected = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
+        print_json({"providers": described, "selected": selected})
     else:
         headings = ("provider", "from", *COLUMNS.values(), "selected")
         rows = [(*_cells(p), choice.why if name in p.names else "") for p in described]

@@ -33,9 +33,9 @@ def command(folder: Path) -> int:
 
     contents = {name: files("abe_router.cli").joinpath("starter", name).read_bytes() for name in _STARTER}
     contents["routes.schema.json"] = msgspec.json.format(msgspec.json.encode(json_schema())) + b"\n"
-    taken = [str(folder / name) for name in contents if (folder / name).exists()]
-    if taken:
-        raise CommandError(f"`{taken[0]}` already exists", hint="choose another folder; nothing was written")
+    existing = [str(folder / name) for name in contents if (folder / name).exists()]
+    if existing:
+        raise CommandError(f"`{existing[0]}` already exists", hint="choose another folder; nothing was written")
     for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ def test_adapter_of_a_shadowed_name_is_not_selected(
     done = run("backends", "--json").json
     assert [p["names"] for p in done["providers"]][-1] == ["abstract+sqlite"]
     assert [p["written_for"] for p in done["providers"]][-1] == "abstract-backend"
-    assert done["taken"] == {
+    assert done["selected"] == {
         "name_or_url": "sqlite",
         "why": "QUEUE_BACKEND is set",
         "others": [],
@@ -99,5 +99,5 @@ def test_named_provider_that_is_missing_or_broken_exits_1(
 def test_passwords_are_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUEUE_BACKEND", "redis://ada:secret@localhost/0")
     done = run("backends", "--json")
-    assert done.json["taken"]["name_or_url"] == "redis://***@localhost/0"
+    assert done.json["selected"]["name_or_url"] == "redis://***@localhost/0"
     assert "secret" not in done.out + done.err

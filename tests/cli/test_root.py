@@ -18,7 +18,7 @@ from abe_router.cli.root import COMMANDS, root
 from .conftest import Run, dead_letter
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-MARK = "<!-- From here on written by `REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
+MARK = "<!-- The rest of this page is written by `REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
 
 
 def commands(command: click.Command = root, path: str = "abe-router") -> Iterator[tuple[str, click.Context]]:

@@ -56,9 +56,13 @@ class Moved(msgspec.Struct, frozen=True):
         return self.requested - self.done
 
 
-async def read_dead_letters(backend: Backend, route: SubscriptionName) -> AsyncIterator[DeadLetter]:
-    """Yield every dead letter of a route, oldest first, a page at a time."""
-    after = ""
+async def read_dead_letters(
+    backend: Backend, route: SubscriptionName, *, after: str = ""
+) -> AsyncIterator[DeadLetter]:
+    """Yield the dead letters of a route behind the one whose id is `after`, oldest first.
+
+    They are read a page at a time, so a caller that stops early reads no more than it needs.
+    """
     while page := await backend.dead_letters(*route, limit=PAGE, after=after):
         for dead_letter in page:
             yield dead_letter

@@ -37,6 +37,8 @@ async def test_list_reads_every_page_oldest_first(backend: Backend) -> None:
     assert len({summary.id for summary in found}) == 5
     assert await dead_letters.list_dead_letters(backend) == found
     assert "payload" not in msgspec.to_builtins(found[0])
+    rest = [each.id async for each in dead_letters.read_dead_letters(backend, ROUTE, after=found[2].id)]
+    assert rest == [summary.id for summary in found[3:]]
 
 
 async def test_find_returns_one_or_raises(backend: Backend) -> None:

@@ -35,7 +35,8 @@ def command(folder: Path) -> int:
     contents["routes.schema.json"] = msgspec.json.format(msgspec.json.encode(json_schema())) + b"\n"
     existing = [str(folder / name) for name in contents if (folder / name).exists()]
     if existing:
-        raise CommandError(f"`{existing[0]}` already exists", hint="choose another folder; nothing was written")
+        hint = "choose another folder; nothing was written"
+        raise CommandError(f"`{existing[0]}` already exists", hint=hint)
     for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

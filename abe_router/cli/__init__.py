@@ -1,1 +1,1 @@
-"""The commands: one noun or verb a file, and nothing but talk."""
+"""The command line: one command a file. It renders the values of `operations` as text or JSON."""

@@ -1,24 +1,19 @@
-"""`abe-router backends`: the providers, what each can do, and which one a program would get."""
+"""`abe-router backends`: the providers, what each can do, and which one `load_backend()` selects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
-import msgspec
-
-from abe_router.backend import Features
-from abe_router.backends import Provider, providers
+from abe_router.cli.errors import FINDINGS, OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import json_option
-from abe_router.cli.screen import say, show_json, show_table
+from abe_router.cli.output import print_json, print_message, print_table
 from abe_router.compat.load import choose
 from abe_router.errors import BackendError
+from abe_router.operations.providers import ProviderDescription, describe_providers
 from abe_router.text import redact_url
 
-#: What a table says of each feature, in the order of its columns.
+#: The heading of each feature, in the order of the columns.
 COLUMNS = {
     "durable": "durable",
     "processes": "several processes",
@@ -31,77 +26,46 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A provider with all of its names, and what it can do or why it cannot be loaded."""
-
-    names: tuple[str, ...]
-    provider: Provider
-    features: Features | None
-    fault: str
-
-    def cells(self) -> tuple[str, ...]:
-        origin = f"{self.provider.distribution} {self.provider.version}".strip()
-        able = [getattr(self.features, name) if self.features else None for name in COLUMNS]
-        return (", ".join(self.names), origin, *({True: "yes", False: "no", None: "?"}[can] for can in able))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "names": self.names,
-            "distribution": self.provider.distribution,
-            "version": self.provider.version,
-            "entry_point": self.provider.point.value,
-            "written_for": "abstract-backend" if self.provider.is_abstract else "abe-router",
-            "features": msgspec.to_builtins(self.features),
-            "fault": self.fault,
-        }
-
-
 @as_command(
     "backends",
     """
     abe-router backends
     QUEUE_BACKEND=redis abe-router backends
-    abe-router backends --json | jq -r .taken.why
+    abe-router backends --json | jq -r .selected.why
     """,
 )
 @json_option
 def command(json: bool) -> int:
-    """List the backend providers, what each can do, and which one `load_backend()` takes.
+    """List the backend providers and their features, and the one `load_backend()` selects.
 
-    A routes file names its own backend; what is taken here is what a program gets that names none. The
-    exit code is 1 when that one is missing or broken.
+    A routes file names its own backend. The selected provider is the one that a program gets without naming
+    one. The exit code is 1 when that provider is missing or broken.
     """
-    rows, choice = list(_rows()), choose()
+    described, choice = list(describe_providers()), choose()
     try:
         name = choice.find().name
-        fault = next((row.fault for row in rows if name in row.names), "")
+        fault = next((provider.fault for provider in described if name in provider.names), "")
     except BackendError as error:
         name, fault = "", str(error)
     if json:
-        taken = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
-        show_json({"providers": [row.to_json() for row in rows], "taken": taken})
+        selected = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
+        print_json({"providers": described, "selected": selected})
     else:
-        headings = ("provider", "from", *COLUMNS.values(), "taken")
-        show_table(headings, [(*row.cells(), choice.why if name in row.names else "") for row in rows])
-    for row in rows:
-        if row.fault and name not in row.names:
-            say(f"warning: {row.fault}")
+        headings = ("provider", "from", *COLUMNS.values(), "selected")
+        rows = [(*_cells(p), choice.why if name in p.names else "") for p in described]
+        print_table(headings, rows)
+    for provider in described:
+        if provider.fault and name not in provider.names:
+            print_message(f"warning: {provider.fault}")
     if fault:
-        say(f"error: {choice.why}, but {fault}")
+        print_message(f"error: {choice.why}, but {fault}")
         return FINDINGS
     if choice.others:
-        say(f"hint: {' or '.join(choice.others)} could be meant as well; set QUEUE_BACKEND to choose")
+        print_message(f"hint: {' or '.join(choice.others)} is possible too; set QUEUE_BACKEND to choose")
     return OK
 
 
-def _rows() -> Iterable[_Row]:
-    """Yield each provider once, under all the names it is registered by."""
-    found = providers()
-    for value in dict.fromkeys(provider.point.value for provider in found.values()):
-        names = tuple(name for name, provider in found.items() if provider.point.value == value)
-        provider = found[names[0]]
-        try:
-            yield _Row(names, provider, provider.load().features, "")
-        except BackendError as error:
-            yield _Row(names, provider, None, str(error))
+def _cells(provider: ProviderDescription) -> tuple[str, ...]:
+    origin = f"{provider.distribution} {provider.version}".strip()
+    able = [getattr(provider.features, name) if provider.features else None for name in COLUMNS]
+    return (", ".join(provider.names), origin, *({True: "yes", False: "no", None: "?"}[can] for can in able))

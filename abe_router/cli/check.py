@@ -1,4 +1,4 @@
-"""`abe-router check`: every fault in a routes file, for a person, a program or a pull request."""
+"""`abe-router check`: every fault in a routes file, as text, as JSON or as annotations of a pull request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from abe_router.cli.access import read_table
+from abe_router.cli.errors import CONFIG, OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import CONFIG, OK
 from abe_router.cli.options import (
     allow_handlers_option,
     backend_option,
@@ -18,7 +18,7 @@ from abe_router.cli.options import (
     routes_argument,
     trust_writable_option,
 )
-from abe_router.cli.screen import say, show, show_json, wants_color
+from abe_router.cli.output import print_data, print_json, print_message, wants_color
 from abe_router.diagnostic import Diagnostic, render_all, render_github
 from abe_router.errors import ConfigError
 from abe_router.text import counted
@@ -39,9 +39,9 @@ from abe_router.text import counted
     type=click.Choice(["text", "json", "github"]),
     default="text",
     envvar="ABE_ROUTER_CHECK_FORMAT",
-    help="How faults are printed; github annotates a pull request.",
+    help="Output format of the faults; github annotates a pull request.",
 )
-@option("--no-import", is_flag=True, help="Do not import the handlers, so that no code of theirs runs.")
+@option("--no-import", is_flag=True, help="Do not import the handlers; none of their code runs.")
 @backend_option
 @allow_handlers_option
 @trust_writable_option
@@ -53,9 +53,10 @@ def command(
     allow_handlers: Sequence[str],
     trust_writable: bool,
 ) -> int:
-    """Report every fault in a routes file, and in the schemas and handlers it names.
+    """Check a routes file, and the schemas and handlers it names.
 
-    The exit code is 78 when there is an error; warnings alone leave it at 0.
+    Reports every fault, not only the first. The exit code is 78 when there is an error, and 0 when there are
+    only warnings.
     """
     try:
         table = read_table(
@@ -67,18 +68,18 @@ def command(
         )
     except ConfigError as error:
         _render(error.diagnostics, form)
-        say(f"error: {routes} has faults")
+        print_message(f"error: {routes} has faults")
         return CONFIG
     _render(table.warnings, form)
-    say(f"ok: {counted(len(table.routes), 'route')}, {counted(len(table.keys), 'key')}")
+    print_message(f"ok: {counted(len(table.routes), 'route')}, {counted(len(table.keys), 'key')}")
     return OK
 
 
 def _render(diagnostics: Sequence[Diagnostic], form: str) -> None:
     if form == "json":
-        show_json([diagnostic.to_json() for diagnostic in sorted(diagnostics)])
+        print_json([diagnostic.to_json() for diagnostic in sorted(diagnostics)])
     elif form == "github":
         for diagnostic in sorted(diagnostics):
-            show(render_github(diagnostic))
+            print_data(render_github(diagnostic))
     elif diagnostics:
-        show(render_all(diagnostics, color=wants_color(sys.stdout)))
+        print_data(render_all(diagnostics, color=wants_color(sys.stdout)))

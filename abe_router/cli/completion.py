@@ -1,13 +1,13 @@
-"""`abe-router completion`: the script by which a shell completes our commands and options."""
+"""`abe-router completion`: the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 
 import click
 from click.shell_completion import get_completion_class
 
+from abe_router.cli.errors import OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import OK
-from abe_router.cli.screen import show
+from abe_router.cli.output import print_data
 
 
 @as_command(
@@ -21,8 +21,8 @@ from abe_router.cli.screen import show
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
-    """Print the completion script of a shell."""
+    """Print the completion script for a shell."""
     found = get_completion_class(shell)
-    assert found is not None, "the choices are shells that click knows"
-    show(found(ctx.find_root().command, {}, "abe-router", "_ABE_ROUTER_COMPLETE").source())
+    assert found is not None, "click knows every shell of the choices"
+    print_data(found(ctx.find_root().command, {}, "abe-router", "_ABE_ROUTER_COMPLETE").source())
     return OK

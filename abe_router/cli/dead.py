@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import click
+import msgspec
 
 from abe_router.backend import Backend, DeadLetter
-from abe_router.cli.access import reach, read_table_if_any
+from abe_router.cli.access import open_backend, read_table_or_backend
+from abe_router.cli.errors import FINDINGS, OK, CommandError
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import FINDINGS, OK, Failure
-from abe_router.cli.letters import PAGE, lines, read_letters, require_route, summary, values
-from abe_router.cli.options import json_option, option, reaching, route_argument
-from abe_router.cli.screen import ask, say, show, show_json, show_table
-from abe_router.text import counted, format_time
+from abe_router.cli.options import backend_options, json_option, option, route_argument
+from abe_router.cli.output import confirm, print_data, print_json, print_message, print_table
+from abe_router.operations import dead_letters
+from abe_router.operations.dead_letters import DeadLetterSummary, Moved
+from abe_router.operations.subscriptions import require_subscription
+from abe_router.text import counted, format_time, printable
 
 Route = tuple[str, str]
 
 #: Width of a reason in the table, in characters.
 LONGEST_REASON = 100
 
-_every_option = option(
-    "--all", "every", is_flag=True, envvar="ABE_ROUTER_DEAD_ALL", help="All there are now."
+_all_option = option(
+    "--all", "every", is_flag=True, envvar="ABE_ROUTER_DEAD_ALL", help="Select all dead letters of the route."
 )
 
 
@@ -33,8 +36,8 @@ _every_option = option(
 def command() -> None:
     """List, show, replay and purge dead letters.
 
-    A dead letter is a message that one route could not handle. A route is written KEY/GROUP and need not be
-    in the routes file any more; with --backend there need be no file.
+    A dead letter is a message that one route could not handle. A route is written KEY/GROUP and may have
+    been removed from the routes file. With --backend no routes file is needed.
     """
 
 
@@ -47,46 +50,19 @@ def command() -> None:
     command,
 )
 @route_argument(required=False)
-@reaching
+@backend_options
 @json_option
 def list_(route: Route | None, routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
-    """List the dead letters of a route, or of all, without their payloads."""
-
-    async def read(found: Backend) -> list[dict[str, Any]]:
-        wanted = [route] if route else [(s.pattern, s.group) for s in await found.status() if s.dead]
-        return [summary(letter) for one in wanted async for letter in read_letters(found, one)]
-
-    rows = _run(route, routes, backend, prefix, read)
+    """List the dead letters of one route or of all routes, without their payloads."""
+    found = _run(route, routes, backend, prefix, lambda found: dead_letters.list_dead_letters(found, route))
     if json:
-        show_json(rows)
-    elif rows:
-        show_table(
-            ("route", "id", "key", "reason", "attempts", "last failed"),
-            [
-                (
-                    row["route"],
-                    row["id"],
-                    row["key"],
-                    _brief(row),
-                    str(row["attempts"]),
-                    format_time(row["last_failed_at"]),
-                )
-                for row in rows
-            ],
-            right={"attempts"},
-        )
+        print_json(found)
+    elif found:
+        headings = ("route", "id", "key", "reason", "attempts", "last failed")
+        print_table(headings, [_row(summary) for summary in found], right={"attempts"})
     else:
-        say("no dead letters")
+        print_message("no dead letters")
     return OK
-
-
-def _brief(row: dict[str, Any]) -> str:
-    """Return a reason in a line that fits a table; `dead show` and `--json` have it whole."""
-    said, _, more = str(row["message"]).partition("\n")[0].partition("; at ")
-    text = f"{row['kind']}: {said}" if row["kind"] == "invalid" else f"{row['kind']}: {row['error']}: {said}"
-    return shorten(text, LONGEST_REASON, placeholder="...") + (
-        f" (+{more.count('; at ') + 1})" if more else ""
-    )
 
 
 @as_command(
@@ -97,27 +73,18 @@ def _brief(row: dict[str, Any]) -> str:
     command,
 )
 @route_argument()
-@click.argument("letter", metavar="ID")
-@reaching
+@click.argument("id", metavar="ID")
+@backend_options
 @json_option
-def show_(
-    route: Route, letter: str, routes: Path, backend: str | None, prefix: str | None, json: bool
-) -> int:
+def show(route: Route, id: str, routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
     """Show one dead letter with its payload, headers and traceback."""
-
-    async def find(found: Backend) -> DeadLetter:
-        async for one in read_letters(found, route):
-            if one.id == letter:
-                return one
-        raise Failure(
-            f"`{'/'.join(route)}` has no dead letter `{letter}`", hint="`abe-router dead list` has the ids"
-        )
-
-    one = _run(route, routes, backend, prefix, find)
+    found = _run(
+        route, routes, backend, prefix, lambda found: dead_letters.find_dead_letter(found, route, id)
+    )
     if json:
-        show_json(values(one))
+        print_json(dead_letters.detail(found))
     else:
-        show("\n".join(lines(one)))
+        print_data("\n".join(lines(found)))
     return OK
 
 
@@ -131,22 +98,21 @@ def show_(
 )
 @route_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@_every_option
-@reaching
+@_all_option
+@backend_options
 def replay(
     route: Route, ids: Sequence[str], every: bool, routes: Path, backend: str | None, prefix: str | None
 ) -> int:
-    """Hand dead letters to their own route again, and to no other.
+    """Send dead letters back to their own route, and to no other.
 
-    Each is moved once, and its attempts count from 1 again.
+    Each is moved exactly once, and its attempts count from 1 again.
     """
-    _require_choice(ids, every)
+    _require_selection(ids, every)
 
-    async def move(found: Backend) -> tuple[int, int]:
-        chosen = await _choose(found, route, ids)
-        return len(chosen), await _in_pages(chosen, lambda page: found.replay(*route, page))
+    async def move(found: Backend) -> Moved:
+        return await dead_letters.replay(found, route, await dead_letters.select(found, route, ids))
 
-    return _tell("replayed", *_run(route, routes, backend, prefix, move))
+    return _report("replayed", _run(route, routes, backend, prefix, move))
 
 
 @as_command(
@@ -159,9 +125,9 @@ def replay(
 )
 @route_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@_every_option
-@option("--yes", is_flag=True, help="Do not ask before --all.")
-@reaching
+@_all_option
+@option("--yes", is_flag=True, help="Do not ask for confirmation of --all.")
+@backend_options
 def purge(
     route: Route,
     ids: Sequence[str],
@@ -171,16 +137,68 @@ def purge(
     backend: str | None,
     prefix: str | None,
 ) -> int:
-    """Delete dead letters for good."""
-    _require_choice(ids, every)
+    """Delete dead letters permanently."""
+    _require_selection(ids, every)
 
-    async def delete(found: Backend) -> tuple[int, int]:
-        chosen = await _choose(found, route, ids)
-        if every and chosen and not (yes or ask(f"delete {counted(len(chosen), 'dead letter')} for good?")):
-            raise Failure("nothing was deleted", hint="--yes does not ask")
-        return len(chosen), await _in_pages(chosen, lambda page: found.purge(*route, page))
+    async def delete(found: Backend) -> Moved:
+        selected = await dead_letters.select(found, route, ids)
+        question = f"permanently delete {counted(len(selected), 'dead letter')}?"
+        if every and selected and not (yes or confirm(question)):
+            raise CommandError("nothing was deleted", hint="use --yes to delete without a question")
+        return await dead_letters.purge(found, route, selected)
 
-    return _tell("purged", *_run(route, routes, backend, prefix, delete))
+    return _report("purged", _run(route, routes, backend, prefix, delete))
+
+
+def lines(dead_letter: DeadLetter) -> Iterator[str]:
+    """Yield the whole of a dead letter as lines of text."""
+    message, reason = dead_letter.message, dead_letter.reason
+    where = f" at {reason.pointer or '(root)'} ({reason.keyword})" if reason.keyword else ""
+    facts = {
+        "dead letter": dead_letter.id,
+        "route": dead_letter.route,
+        "message": message.id,
+        "key": message.key,
+        "published": format_time(message.published_at),
+        "reason": f"{reason.kind}{where}: {reason.error}: {reason.message}",
+        "attempts": str(dead_letter.attempts),
+        "deliveries": str(dead_letter.deliveries),
+        "first failed": format_time(dead_letter.first_failed_at),
+        "last failed": format_time(dead_letter.last_failed_at),
+        "revision": dead_letter.revision,
+        **{f"header {name}": value for name, value in message.headers.items()},
+    }
+    for name, value in facts.items():
+        if value:
+            yield printable(f"{name:<14}{value}")
+    body = message.body
+    if dead_letters.is_json(body):
+        body = msgspec.json.format(body, indent=2)
+    for title, text in (("payload", body.decode(errors="backslashreplace")), ("traceback", reason.traceback)):
+        if text:
+            yield f"\n{title}"
+            yield from (f"  {printable(line)}" for line in text.splitlines())
+
+
+def _row(summary: DeadLetterSummary) -> tuple[str, ...]:
+    return (
+        summary.route,
+        summary.id,
+        summary.key,
+        _short_reason(summary),
+        str(summary.attempts),
+        format_time(summary.last_failed_at),
+    )
+
+
+def _short_reason(summary: DeadLetterSummary) -> str:
+    """Return a reason in one line that fits a table; `dead show` and `--json` have all of it."""
+    text, _, more = summary.message.partition("\n")[0].partition("; at ")
+    text = (
+        f"{summary.kind}: {text}" if summary.kind == "invalid" else f"{summary.kind}: {summary.error}: {text}"
+    )
+    others = f" (+{more.count('; at ') + 1})" if more else ""
+    return shorten(text, LONGEST_REASON, placeholder="...") + others
 
 
 def _run(
@@ -190,32 +208,24 @@ def _run(
     prefix: str | None,
     act: Callable[[Backend], Awaitable[Any]],
 ) -> Any:
-    """Do something with the dead letters of a route that is known, in the backend of the file or another."""
-    table = read_table_if_any(routes, backend=url)
+    """Run an operation on the backend of the file, or on another; a route that is given must be known."""
+    table = read_table_or_backend(routes, backend=url)
 
     async def inside() -> Any:
-        async with reach(table, prefix=prefix, only_read=True) as backend:
+        async with open_backend(table, prefix=prefix, only_read=True) as backend:
             if route is not None:
-                await require_route(backend, route, table.by_name)
+                await require_subscription(backend, route, table.by_name)
             return await act(backend)
 
     return asyncio.run(inside())
 
 
-def _require_choice(ids: Sequence[str], every: bool) -> None:
+def _require_selection(ids: Sequence[str], every: bool) -> None:
     if bool(ids) == every:
-        raise click.UsageError("name the IDs, or give --all")
+        raise click.UsageError("give either IDs or --all")
 
 
-async def _choose(backend: Backend, route: Route, ids: Sequence[str]) -> list[str]:
-    """Return the ids given, or all there are; those that die meanwhile are left for the next time."""
-    return list(dict.fromkeys(ids)) or [letter.id async for letter in read_letters(backend, route)]
-
-
-async def _in_pages(ids: Sequence[str], act: Callable[[Sequence[str]], Awaitable[int]]) -> int:
-    return sum([await act(ids[start : start + PAGE]) for start in range(0, len(ids), PAGE)])
-
-
-def _tell(did: str, wanted: int, done: int) -> int:
-    say(f"{did} {done:,}" + (f", {wanted - done:,} not found" if done < wanted else ""))
-    return FINDINGS if done < wanted else OK
+def _report(verb: str, moved: Moved) -> int:
+    missing = f", {moved.missing:,} not found" if moved.missing else ""
+    print_message(f"{verb} {moved.done:,}{missing}")
+    return FINDINGS if moved.missing else OK

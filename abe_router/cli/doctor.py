@@ -1,23 +1,21 @@
-"""`abe-router doctor`: what weakens the promise in the backend that the file, or an option, names."""
+"""`abe-router doctor`: what weakens the promise on the backend of the file, or of an option."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from abe_router.backend import HealthResult, SubscriptionName
-from abe_router.cli.access import read_table_if_any
+from abe_router.backend import HealthResult
+from abe_router.cli.access import read_table_or_backend
+from abe_router.cli.errors import FINDINGS, OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import backend_option, json_option, prefix_option, routes_argument
-from abe_router.cli.screen import say, show, show_json, wants_color
-from abe_router.diagnostic import Severity, render_counts, render_headline, render_hint
+from abe_router.cli.output import print_data, print_json, print_message, wants_color
+from abe_router.diagnostic import render_counts, render_headline, render_hint
+from abe_router.operations.access import table_backend
+from abe_router.operations.health import HealthReport, check_health
 from abe_router.routing.table import RouteTable
-
-#: What is shown first: the worst.
-_ORDER = list(Severity)
 
 
 @as_command(
@@ -33,40 +31,34 @@ _ORDER = list(Severity)
 @prefix_option
 @json_option
 def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
-    """Look at the backend, and say what weakens the promise and how to mend it.
+    """Check the backend, and show what weakens the promise and how to fix it.
 
-    Nothing is written. With --backend there need be no routes file. What is found has a code, which
-    docs/doctor.md explains. The exit code is 1 when an error or a warning is among it.
+    Nothing is written. With --backend no routes file is needed. Each result has a code that docs/doctor.md
+    explains. The exit code is 1 when one of the results is an error or a warning.
     """
-    table = read_table_if_any(routes, backend=backend)
-    served = {(route.key, route.group) for route in table.routes} if table.routes else None
-    url, found = asyncio.run(_examine(table, prefix, served))
-    found = sorted(found, key=lambda finding: (_ORDER.index(finding.severity), finding.code))
+    report = asyncio.run(_check(read_table_or_backend(routes, backend=backend), prefix))
     if json:
-        show_json({"backend": url, "findings": found})
+        print_json(report)
     else:
-        for finding in found:
-            show(_rendered(finding, color=wants_color(sys.stdout)))
-    say(render_counts(finding.severity for finding in found) or f"ok: nothing weakens the promise on {url}")
-    return FINDINGS if any(finding.weakens for finding in found) else OK
+        for result in report.results:
+            print_data(_rendered(result, color=wants_color(sys.stdout)))
+    counts = render_counts(result.severity for result in report.results)
+    print_message(counts or f"ok: nothing weakens the promise on {report.backend}")
+    return OK if report.healthy else FINDINGS
 
 
-async def _examine(
-    table: RouteTable, prefix: str | None, served: Collection[SubscriptionName] | None
-) -> tuple[str, Sequence[HealthResult]]:
-    from abe_router.backends import make_backend
-
-    backend = make_backend(table.backend, prefix=table.prefix if prefix is None else prefix)
+async def _check(table: RouteTable, prefix: str | None) -> HealthReport:
+    backend = table_backend(table, prefix=prefix)
     try:
-        return backend.url, await backend.check_health(served)
+        return await check_health(table, backend)
     finally:
         await backend.close()
 
 
-def _rendered(finding: HealthResult, *, color: bool) -> str:
-    lines = [render_headline(finding.severity, finding.code, finding.message, color=color)]
-    if finding.meaning:
-        lines.append(f"  {finding.meaning}")
-    if finding.hint:
-        lines.append(f"  {render_hint(finding.hint, color=color)}")
+def _rendered(result: HealthResult, *, color: bool) -> str:
+    lines = [render_headline(result.severity, result.code, result.message, color=color)]
+    if result.meaning:
+        lines.append(f"  {result.meaning}")
+    if result.hint:
+        lines.append(f"  {render_hint(result.hint, color=color)}")
     return "\n".join(lines)

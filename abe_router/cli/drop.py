@@ -1,16 +1,16 @@
-"""`abe-router drop`: forget what the backend keeps for a route that is gone."""
+"""`abe-router drop`: delete what the backend keeps for a removed route."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from abe_router.cli.access import reach, read_table, require_backend
+from abe_router.cli.access import open_backend, read_table, require_backend
+from abe_router.cli.errors import OK, CommandError
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import OK, Failure
-from abe_router.cli.letters import require_route
-from abe_router.cli.options import option, reaching, route_argument
-from abe_router.cli.screen import ask, say
+from abe_router.cli.options import backend_options, option, route_argument
+from abe_router.cli.output import confirm, print_message
+from abe_router.operations.subscriptions import drop, require_removed, require_subscription
 from abe_router.routing.table import RouteTable
 
 
@@ -21,33 +21,29 @@ from abe_router.routing.table import RouteTable
     """,
 )
 @route_argument()
-@option("--yes", is_flag=True, help="Do not ask.")
-@reaching
+@option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@backend_options
 def command(route: tuple[str, str], yes: bool, routes: Path, backend: str | None, prefix: str | None) -> int:
-    """Forget a route that is gone: its backlog and its dead letters.
+    """Delete the backlog and the dead letters of a removed route.
 
-    A route that was taken out of the file keeps its messages in the backend, so that putting it back
-    loses nothing. This gives them up. A route that is still in the file is refused.
+    A route that is removed from the file keeps its messages in the backend, so nothing is lost if it is
+    added again. This command deletes them. A route that is still in the file is refused.
     """
     name = "/".join(route)
     require_backend(backend)
-    table = (
-        RouteTable(backend=backend)
-        if backend and not routes.exists()
-        else read_table(routes, backend=backend)
-    )
-    if name in table.by_name:
-        raise Failure(
-            f"`{name}` is in {routes}", hint="take it out of the file first, and let the workers follow"
-        )
+    if backend and not routes.exists():
+        table = RouteTable(backend=backend)
+    else:
+        table = read_table(routes, backend=backend)
+    require_removed(table, route)
 
-    async def forget() -> None:
-        async with reach(table, prefix=prefix, only_read=True) as found:
-            await require_route(found, route)
-            if not (yes or ask(f"forget {name} with all it has not handled?")):
-                raise Failure("nothing was dropped", hint="--yes does not ask")
-            await found.drop(*route)
+    async def delete() -> None:
+        async with open_backend(table, prefix=prefix, only_read=True) as found:
+            await require_subscription(found, route)
+            if not (yes or confirm(f"delete the backlog and the dead letters of {name}?")):
+                raise CommandError("nothing was dropped", hint="use --yes to drop without a question")
+            await drop(table, found, route)
 
-    asyncio.run(forget())
-    say(f"dropped {name}")
+    asyncio.run(delete())
+    print_message(f"dropped {name}")
     return OK

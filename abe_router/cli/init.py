@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from abe_router.cli.errors import OK, CommandError
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import OK, Failure
-from abe_router.cli.screen import say, show
+from abe_router.cli.output import print_data, print_message
 
 _STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
 
@@ -23,9 +23,9 @@ _STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
 )
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
 def command(folder: Path) -> int:
-    """Write a working starter folder: a routes file, a handler, a schema.
+    """Create a working starter folder: a routes file, a handler, a schema.
 
-    Nothing that is there is overwritten. Prints the files it wrote, and says what to run next.
+    Existing files are not overwritten. Prints the files it created and the commands to run next.
     """
     import msgspec
 
@@ -33,21 +33,22 @@ def command(folder: Path) -> int:
 
     contents = {name: files("abe_router.cli").joinpath("starter", name).read_bytes() for name in _STARTER}
     contents["routes.schema.json"] = msgspec.json.format(msgspec.json.encode(json_schema())) + b"\n"
-    taken = [str(folder / name) for name in contents if (folder / name).exists()]
-    if taken:
-        raise Failure(f"`{taken[0]}` is there already", hint="choose another folder; nothing was written")
+    existing = [str(folder / name) for name in contents if (folder / name).exists()]
+    if existing:
+        hint = "choose another folder; nothing was written"
+        raise CommandError(f"`{existing[0]}` already exists", hint=hint)
     for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:  # x: what came to be meanwhile is not overwritten either
+        with path.open("xb") as file:  # x: a file created meanwhile is not overwritten either
             file.write(content)
-        show(str(path))
-    say("\nnext:")
+        print_data(str(path))
+    print_message("\nnext:")
     if folder != Path():
-        say(f"  cd {shlex.quote(str(folder))}")
-    say("  abe-router serve")
-    say("and in another terminal:")
+        print_message(f"  cd {shlex.quote(str(folder))}")
+    print_message("  abe-router serve")
+    print_message("and in another terminal:")
     if folder != Path():
-        say(f"  cd {shlex.quote(str(folder))}")
-    say("""  abe-router publish greetings.said '{"name": "Ada"}'""")
+        print_message(f"  cd {shlex.quote(str(folder))}")
+    print_message("""  abe-router publish greetings.said '{"name": "Ada"}'""")
     return OK

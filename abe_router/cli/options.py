@@ -21,16 +21,22 @@ def option(*names: str, **rest: Any) -> Callable[[Decorated], Decorated]:
 _ROUTES: dict[str, Any] = {
     "envvar": "ABE_ROUTER_CONFIG",
     "default": Path("routes.yaml"),
-    "type": click.Path(path_type=Path, readable=False),  # what cannot be read is a fault with a code
+    "type": click.Path(path_type=Path, readable=False),  # an unreadable file is a diagnostic with a code
 }
 
 routes_argument = click.argument("routes", **_ROUTES)
 config_option = option("-c", "--config", "routes", metavar="ROUTES", help="The routes file.", **_ROUTES)
 backend_option = option(
-    "--backend", metavar="URL", envvar="ABE_ROUTER_BACKEND", help="Use this backend, not the file's."
+    "--backend",
+    metavar="URL",
+    envvar="ABE_ROUTER_BACKEND",
+    help="Use this backend instead of the file's.",
 )
 prefix_option = option(
-    "--prefix", metavar="TEXT", envvar="ABE_ROUTER_PREFIX", help="Prefix of stream names, not the file's."
+    "--prefix",
+    metavar="TEXT",
+    envvar="ABE_ROUTER_PREFIX",
+    help="Use this prefix of stream names instead of the file's.",
 )
 json_option = option("--json", is_flag=True, help="Print JSON.")
 allow_handlers_option = option(
@@ -38,7 +44,7 @@ allow_handlers_option = option(
     metavar="PATTERN",
     multiple=True,
     envvar="ABE_ROUTER_ALLOW_HANDLERS",
-    help="Import only handlers that match, as 'shop.*'; may be repeated.",
+    help="Import only handlers that match, such as 'shop.*'; can be repeated.",
 )
 trust_writable_option = option(
     "--trust-writable",
@@ -59,7 +65,12 @@ def _parse_headers(ctx: click.Context, param: click.Parameter, given: Sequence[s
 
 
 headers_option = option(
-    "--header", "headers", multiple=True, metavar="NAME=VALUE", callback=_parse_headers, help="Add a header."
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_parse_headers,
+    help="Add a header; can be repeated.",
 )
 
 
@@ -78,12 +89,12 @@ workers_option = option(
     default="1",
     callback=_count_workers,
     metavar="N|auto",
-    help="How many processes share the work; auto is one for each processor.",
+    help="Number of worker processes; auto starts one for each processor.",
 )
 
 
 def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, str] | None:
-    """Return the pair of a route's name, `key/group`: a key has no slash, and neither has a group."""
+    """Return the key and the group of a route's name; neither of them can contain a slash."""
     if value is None:
         return None
     key, _, group = value.partition("/")
@@ -93,11 +104,11 @@ def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 def route_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:
-    """Return the argument ROUTE, handed on as (key, group)."""
+    """Return the argument ROUTE, which the command receives as (key, group)."""
     metavar = "KEY/GROUP" if required else "[KEY/GROUP]"
     return click.argument("route", metavar=metavar, required=required, callback=_split_route)
 
 
-def reaching(command: Decorated) -> Decorated:
-    """Add the options that say which backend: the file's, or another."""
+def backend_options(command: Decorated) -> Decorated:
+    """Add the options that name the backend: the routes file, another backend, another prefix."""
     return config_option(backend_option(prefix_option(command)))

@@ -1,4 +1,4 @@
-"""The group of all commands, each imported only when it is called."""
+"""The group of all commands; each command is imported when it is called."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from abe_router.cli.examples import ExampledCommand
-from abe_router.cli.failure import BROKEN_PIPE, OK, end
+from abe_router.cli.errors import BROKEN_PIPE, OK, report_error
+from abe_router.cli.examples import CommandWithExamples
 from abe_router.observe.logs import PlainFormatter, start_logging
+from abe_router.text import did_you_mean
 
-#: Every command and its one line of help; the command is `command` in the module of that name here.
+#: Every command with its line of help. The module of that name in this package has it as `command`.
 COMMANDS = {
-    "serve": "Run every route of the file, and follow the file as it changes.",
-    "check": "Report every fault in a routes file, and in the schemas and handlers it names.",
-    "test": "Run the `tests` of a routes file in memory, against its handlers.",
+    "serve": "Run the routes of the file, and reload it when it changes.",
+    "check": "Check a routes file, and the schemas and handlers it names.",
+    "test": "Run the `tests` of a routes file in memory with its handlers.",
     "publish": "Check payloads against their schema and publish them.",
-    "routes": "List the routes of a file, and the keys that are only published to.",
-    "plan": "Show which routes a reload from OLD to NEW would start, stop, restart and keep.",
-    "explain": "Say where a message would go, and why.",
-    "status": "Count what waits, runs and failed for each route, and show the workers.",
+    "routes": "List the routes of a file, and the keys without consumers.",
+    "plan": "Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.",
+    "explain": "Show which routes receive a message, and why.",
+    "status": "Show the message counts of each route, and the workers.",
     "dead": "List, show, replay and purge dead letters.",
-    "doctor": "Look at the backend, and say what weakens the promise and how to mend it.",
-    "drop": "Forget a route that is gone: its backlog and its dead letters.",
-    "backends": "List the backend providers, what each can do, and which one `load_backend()` takes.",
-    "schema": "Print the JSON Schema of the routes file, by which editors complete and check it.",
-    "init": "Write a working starter folder: a routes file, a handler, a schema.",
-    "completion": "Print the completion script of a shell.",
+    "doctor": "Check the backend, and show what weakens the promise and how to fix it.",
+    "drop": "Delete the backlog and the dead letters of a removed route.",
+    "backends": "List the backend providers and their features, and the one `load_backend()` selects.",
+    "schema": "Print the JSON Schema of the routes file, for completion and checks in editors.",
+    "init": "Create a working starter folder: a routes file, a handler, a schema.",
+    "completion": "Print the completion script for a shell.",
 }
 
 
-class LazyGroup(ExampledCommand, click.Group):
-    """A group that knows the names and one-line helps of its commands, and imports a command on call."""
+class LazyGroup(CommandWithExamples, click.Group):
+    """A group that has the names and help lines of its commands, and imports a command when it is called."""
 
     def __init__(self, *args: Any, lines: Mapping[str, str], **rest: Any) -> None:
         super().__init__(*args, **rest)
         self._lines = lines
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names in their own order: the most used first."""
+        """Return the names in the order of `COMMANDS`: the most used first."""
         return list(self._lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -59,17 +59,15 @@ class LazyGroup(ExampledCommand, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of the arguments; for an unknown one, name what is close to it."""
+        """Find the command of the arguments; for an unknown one, suggest the closest name."""
         name = args[0]
         if name not in self._lines and not name.startswith("-") and not ctx.resilient_parsing:
-            close = get_close_matches(name, self._lines, 1)
-            raise click.UsageError(
-                f"no command `{name}`" + (f", did you mean `{close[0]}`?" if close else ""), ctx
-            )
+            hint = did_you_mean(name, self._lines)
+            raise click.UsageError(f"no command `{name}`" + (f", {hint}" if hint else ""), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the names and lines without importing any command."""
+        """Write the names and help lines without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._lines.items()))
 
@@ -95,9 +93,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     cls=LazyGroup,
     lines=COMMANDS,
     examples="""
-    abe-router init shop                              write a starter folder
-    abe-router serve                                  run routes.yaml
-    abe-router publish orders.created '{"total": 5}'  send a message
+    abe-router init shop                              create a starter folder
+    abe-router serve                                  run the routes of routes.yaml
+    abe-router publish orders.created '{"total": 5}'  publish a message
     """,
     context_settings={"auto_envvar_prefix": "ABE_ROUTER", "show_default": True, "max_content_width": 100},
 )
@@ -111,21 +109,20 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     help="Show the version and exit.",
 )
 def root() -> None:
-    """Route messages to plain Python functions, by one YAML file.
+    """Route messages to plain Python functions, configured by one YAML file.
 
-    ROUTES, where a command takes it, is the routes file: $ABE_ROUTER_CONFIG or else routes.yaml.
+    ROUTES is the routes file. It defaults to $ABE_ROUTER_CONFIG, then to routes.yaml.
 
-    Exit codes: 0 ok, 1 findings or rejected input, 2 usage, 69 backend unreachable, 70 a bug of ours,
-    78 bad routes file.
+    Exit codes: 0 success, 1 findings or rejected input, 2 wrong usage, 69 backend unreachable,
+    70 bug in abe-router, 78 faulty routes file.
     """
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; say on stderr what went wrong."""
+    """Run the command line and return its exit code; errors are reported on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a terminal that lacks a character still gets its line
+        # A character that the terminal's encoding lacks is escaped, and the rest of the line is printed.
+        sys.stdout.reconfigure(errors="backslashreplace")
     start_logging(sys.stderr, logging.WARNING, PlainFormatter())
     try:
         try:
@@ -133,11 +130,11 @@ def run(args: Sequence[str] | None = None) -> int:
             code = root.main(given, prog_name="abe-router", standalone_mode=False, obj=given) or OK
         except BrokenPipeError:
             raise
-        except Exception as error:  # noqa: BLE001  the last stop of every error
-            code = end(error)
+        except Exception as error:  # noqa: BLE001  every error becomes an exit code
+            code = report_error(error)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader left (`| head`). What is still buffered must not fail again at interpreter exit.
+        # The reader closed the pipe (`| head`). Buffered output must not fail again at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return int(code)

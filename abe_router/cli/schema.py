@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abe_router.cli.errors import OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import OK
-from abe_router.cli.screen import show_json
+from abe_router.cli.output import print_json
 
 
 @as_command(
@@ -14,12 +14,12 @@ from abe_router.cli.screen import show_json
     """,
 )
 def command() -> int:
-    """Print the JSON Schema of the routes file, by which editors complete and check it.
+    """Print the JSON Schema of the routes file, for completion and checks in editors.
 
-    The first line of the routes file names it:
+    Editors find it by the first line of the routes file:
     # yaml-language-server: $schema=./routes.schema.json
     """
     from abe_router.config.language.editor import json_schema
 
-    show_json(json_schema())
+    print_json(json_schema())
     return OK

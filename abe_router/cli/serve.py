@@ -1,4 +1,4 @@
-"""`abe-router serve`: run the routes, follow the file."""
+"""`abe-router serve`: run the routes, and reload the file when it changes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from abe_router.cli.access import require_backend
+from abe_router.cli.errors import CONFIG, OK, USAGE, CommandError
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import CONFIG, OK, USAGE, Failure
 from abe_router.cli.options import (
     allow_handlers_option,
     backend_option,
@@ -23,7 +23,7 @@ from abe_router.cli.options import (
     trust_writable_option,
     workers_option,
 )
-from abe_router.cli.screen import wants_color
+from abe_router.cli.output import wants_color
 from abe_router.errors import ConfigError
 from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, start_logging
 
@@ -44,22 +44,25 @@ _log = logging.getLogger("abe_router")
 @workers_option
 @option("--reload-handlers", is_flag=True, help="Replace the workers one by one when handler code changes.")
 @option(
-    "--drain", type=click.FloatRange(min=0), metavar="SECONDS", help="Longest wait for handlers at the end."
+    "--drain",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Longest wait for handlers at shutdown.",
 )
-@option("--once", is_flag=True, help="Exit when every queue is empty.")
-@option("--no-watch", is_flag=True, help="Do not follow edits of the file.")
+@option("--once", is_flag=True, help="Exit when no message is left to handle.")
+@option("--no-watch", is_flag=True, help="Do not reload the file when it changes.")
 @option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     envvar="ABE_ROUTER_LOG_FORMAT",
-    help="How log lines look; by default text on a terminal, else JSON.",
+    help="Format of log lines; by default text on a terminal, otherwise JSON.",
 )
 @option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     envvar="ABE_ROUTER_LOG_LEVEL",
-    help="The least level that is logged; debug tells of each message.",
+    help="Lowest level that is logged; debug logs every message.",
 )
 @allow_handlers_option
 @trust_writable_option
@@ -80,15 +83,15 @@ def command(
     trust_writable: bool,
     as_worker: tuple[int, int] | None,
 ) -> int:
-    """Run every route of the file, and follow the file as it changes.
+    """Run the routes of the file, and reload it when it changes.
 
-    SIGTERM and SIGINT finish what is in hand and exit; a second one exits at once. Log lines go to
-    stderr. The handlers that the file names are imported and run: treat the file as code.
+    On SIGTERM or SIGINT, running handlers are finished before the exit; a second signal exits at once. Log
+    lines go to stderr. The handlers that the file names are imported and run: treat the file as code.
 
-    With several workers, or --reload-handlers, a supervisor starts them, restarts what crashes and passes
-    signals on. They share the messages of every group, which takes SQLite or Redis.
+    With several workers, or with --reload-handlers, a supervisor starts the workers, restarts those that
+    crash and forwards signals. The workers share the messages of every group, which needs SQLite or Redis.
 
-    The exit code is 0 when all in hand was finished, 1 when the drain time ended first.
+    The exit code is 0 when all running handlers were finished, and 1 when the drain time ended first.
     """
     level = logging.getLevelNamesMapping()[log_level.upper()]
     as_text = sys.stderr.isatty() if log_format is None else log_format == "text"
@@ -129,11 +132,11 @@ def command(
         lifeline=lifeline,
     )
     if lifeline is not None and not app.features.processes:
-        hint = "take sqlite:///PATH or redis://HOST; or leave out --workers and --reload-handlers"
-        raise Failure("the backend belongs to one process, not to several workers", hint=hint, code=USAGE)
+        hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"
+        raise CommandError("the backend cannot be shared by several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code = runner.run(app.run())
-        if code != OK:  # what was given up may hold up an exit in good order, even the closing of the loop
+        if code != OK:  # handlers that were given up can block a clean exit, even closing the loop
             logging.shutdown()
             sys.stdout.flush()
             os._exit(code)
@@ -141,10 +144,10 @@ def command(
 
 
 def _worker_command(given: Sequence[str], number: int, line: int, *, caches: bool) -> Sequence[str]:
-    """Return the command line of a worker: that of its supervisor, and what makes it a worker.
+    """Return the command line of a worker: that of its supervisor, with the option that makes it a worker.
 
-    One that does not write `caches` of compiled code cannot hide an edit from the next: to Python a file
-    that is saved twice in a second, in the same size, is the same.
+    Without `caches` the worker writes no compiled code. Python takes a file that is saved twice within a
+    second, with the same size, for unchanged, so a cache could hide an edit from the next worker.
     """
     serve = given.index("serve") + 1
     mark = ("--as-worker", str(number), str(line))
@@ -153,7 +156,7 @@ def _worker_command(given: Sequence[str], number: int, line: int, *, caches: boo
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's, which is faster, where there is one."""
+    """Return uvloop's event loop if it is installed; it is faster."""
     try:
         import uvloop
     except ImportError:

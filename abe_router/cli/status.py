@@ -1,46 +1,23 @@
-"""`abe-router status`: what waits, runs and failed, and how the workers are."""
+"""`abe-router status`: the message counts of each route, and the workers."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from abe_router.backend import SubscriptionStatus
-from abe_router.cli.access import reach, read_table_if_any
+from abe_router.cli.access import open_backend, read_table_or_backend
+from abe_router.cli.errors import FINDINGS, OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import FINDINGS, OK
-from abe_router.cli.options import json_option, option, reaching
-from abe_router.cli.screen import say, show, show_json, show_table
+from abe_router.cli.options import backend_options, json_option, option
+from abe_router.cli.output import print_data, print_json, print_message, print_table
+from abe_router.operations.status import HostReadiness, Status, check_host, read_status
+from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import Worker, decode_worker
-from abe_router.text import counted, format_duration, printable, redact_url
-
-_COUNTS = ("ready", "in_flight", "delayed", "dead")
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """How one subscription stands; its counts are None when the backend has never seen it."""
-
-    route: str
-    in_file: bool
-    ready: int | None = None
-    in_flight: int | None = None
-    delayed: int | None = None
-    dead: int | None = None
-    paused: bool = False
-
-    @property
-    def note(self) -> str:
-        """What is odd about it."""
-        seen = "" if self.ready is not None else "never seen"
-        known = "" if self.in_file else "not in the file: holds its messages"
-        return ", ".join(filter(None, (seen, known, "paused" if self.paused else "")))
+from abe_router.runtime.heartbeat import Worker
+from abe_router.text import counted, printable
 
 
 @as_command(
@@ -51,131 +28,125 @@ class Standing(msgspec.Struct, frozen=True):
     abe-router status --here
     """,
 )
-@reaching
+@backend_options
 @json_option
-@option("--here", is_flag=True, help="Ask only whether workers of this host run and reach the backend.")
+@option("--here", is_flag=True, help="Only check that workers of this host run and reach the backend.")
 def command(routes: Path, backend: str | None, prefix: str | None, json: bool, here: bool) -> int:
-    """Count what waits, runs and failed for each route, and show the workers.
+    """Show the message counts of each route, and the workers.
 
-    The counts come from the backend. Routes of the file that it has never seen are shown, and so are
-    subscriptions that are no longer in the file: those hold their messages, which nothing removes then,
-    until `abe-router drop`. With
-    --backend there need be no routes file.
+    The counts come from the backend. The list has the routes of the file, also those the backend has never
+    seen, and subscriptions that are no longer in the file. The latter keep their messages until
+    `abe-router drop`. `oldest` is the age of the oldest message that is ready. With --backend no routes file
+    is needed.
 
-    With --here the exit code is 1 unless a worker has announced itself from this host, and all that did
-    are connected: a probe that says when a container is ready.
+    With --here the exit code is 1 unless a worker of this host has reported to the backend and all that have
+    are connected. Use it as a readiness probe of a container.
     """
-    table = read_table_if_any(routes, backend=backend)
+    table = read_table_or_backend(routes, backend=backend)
     if here:
-        return _probe(asyncio.run(_announced(table, prefix)))
-    counts, announced = asyncio.run(_look(table, prefix))
-    standings = _standings(table, counts)
+        return _report_host(asyncio.run(_read_host(table, prefix)))
+    status = asyncio.run(_read(table, prefix))
     if json:
-        workers = {name: _decoded(state) for name, state in announced.items()}
-        values = {"backend": redact_url(table.backend), "revision": table.revision, "routes": standings}
-        show_json({**values, "workers": workers})
+        print_json(status)
         return OK
-    rows = [
-        (s.route, *("-" if (n := getattr(s, c)) is None else f"{n:,}" for c in _COUNTS), s.note)
-        for s in standings
-    ]
-    headings = [count.replace("_", " ") for count in _COUNTS]
-    if rows:
-        show_table(("route", *headings, "note"), rows, right=headings)
+    now = time.time()
+    if status.routes:
+        headings = ("ready", "in flight", "delayed", "dead", "oldest")
+        rows = [_route_row(state, now) for state in status.routes]
+        print_table(("route", *headings, "note"), rows, right=headings)
     else:
-        say("the backend knows no route")
-    workers = {name: found for name, state in announced.items() if (found := decode_worker(state))}
+        print_message("the backend has no routes")
+    workers = {name: worker for name, worker in status.workers.items() if worker}
     if workers:
-        show("")
-        _show_workers(table, workers)
+        print_data("")
+        _print_workers(table, workers, now)
     else:
-        say("no worker is running")
+        print_message("no worker is running")
     return OK
 
 
-async def _announced(table: RouteTable, prefix: str | None) -> Mapping[str, bytes]:
-    async with reach(table, prefix=prefix, only_read=True) as backend:
-        return await backend.announcements()
+async def _read(table: RouteTable, prefix: str | None) -> Status:
+    async with open_backend(table, prefix=prefix, only_read=True) as backend:
+        return await read_status(table, backend)
 
 
-def _probe(announced: Mapping[str, bytes]) -> int:
-    """Say how the workers of this host are, and return the exit code."""
-    host = socket.gethostname()
-    workers = [
-        found for state in announced.values() if (found := decode_worker(state)) and found.host == host
-    ]
-    apart = [worker for worker in workers if not all(seat.connected for seat in worker.routes.values())]
-    if not workers:
-        say(f"no worker runs on {host}")
-    elif apart:
-        all_ = counted(len(workers), "worker")
-        say(f"{len(apart)} of {all_} on {host} cannot reach the backend")
+async def _read_host(table: RouteTable, prefix: str | None) -> HostReadiness:
+    async with open_backend(table, prefix=prefix, only_read=True) as backend:
+        return await check_host(backend, socket.gethostname())
+
+
+def _report_host(found: HostReadiness) -> int:
+    """Report the workers of this host and return the exit code."""
+    workers = counted(found.workers, "worker")
+    if not found.workers:
+        print_message(f"no worker is running on {found.host}")
+    elif found.disconnected:
+        print_message(f"{found.disconnected} of {workers} on {found.host} cannot reach the backend")
     else:
-        verb = "is" if len(workers) == 1 else "are"
-        say(f"{counted(len(workers), 'worker')} on {host} {verb} connected")
-    return OK if workers and not apart else FINDINGS
+        verb = "is" if found.workers == 1 else "are"
+        print_message(f"{workers} on {found.host} {verb} connected")
+    return OK if found.ready else FINDINGS
 
 
-async def _look(
-    table: RouteTable, prefix: str | None
-) -> tuple[Sequence[SubscriptionStatus], Mapping[str, bytes]]:
-    async with reach(table, prefix=prefix, only_read=True) as backend:
-        return await backend.status(), await backend.announcements()
+def _route_row(state: SubscriptionState, now: float) -> tuple[str, ...]:
+    counts = (state.ready, state.in_flight, state.delayed, state.dead)
+    oldest = "-" if state.oldest_at is None else _age(now - state.oldest_at)
+    return (state.route, *("-" if n is None else f"{n:,}" for n in counts), oldest, _note(state))
 
 
-def _standings(table: RouteTable, counts: Sequence[SubscriptionStatus]) -> list[Standing]:
-    """Return the routes in the order of the file, then what only the backend has."""
-    found = {f"{count.pattern}/{count.group}": count for count in counts}
-    names = dict.fromkeys([*table.by_name, *found])
-    return [
-        Standing(
-            name,
-            name in table.by_name,
-            **({c: getattr(found[name], c) for c in _COUNTS} if name in found else {}),
-            paused=name in table.by_name and table.by_name[name].paused,
-        )
-        for name in names
-    ]
+def _note(state: SubscriptionState) -> str:
+    notes = (
+        "" if state.seen else "never seen",
+        "" if state.in_file else "not in the file, keeps its messages",
+        "paused" if state.paused else "",
+    )
+    return ", ".join(filter(None, notes))
 
 
-def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
-    now = time.time()
+def _print_workers(table: RouteTable, workers: Mapping[str, Worker], now: float) -> None:
     rows = []
     for worker in workers.values():
         revision = worker.revision[:12]
         if table.revision not in ("", worker.revision):
-            revision += " (not this file's)"
-        connected = sum(seat.connected for seat in worker.routes.values())
-        up = format_duration(max(0, round(now - worker.started_at)))
-        in_hand = sum(seat.in_hand for seat in worker.routes.values())
-        place = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
-        rows.append(
-            (place, up, revision, f"{connected} of {len(worker.routes)}", f"{in_hand:,}", _reload(worker))
-        )
-    show_table(("worker", "up", "revision", "connected", "in hand", "last reload"), rows, right={"in hand"})
+            revision += " (differs from the file)"
+        connected = sum(route.connected for route in worker.routes.values())
+        up = _age(now - worker.started_at)
+        in_flight = sum(route.in_hand for route in worker.routes.values())
+        address = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
+        connections = f"{connected} of {len(worker.routes)}"
+        rows.append((address, up, revision, connections, f"{in_flight:,}", _last_reload(worker)))
+    headings = ("worker", "up", "revision", "connected", "in flight", "last reload")
+    print_table(headings, rows, right={"in flight"})
     for worker in workers.values():
         if worker.rejected:
-            show(f"\n{printable(worker.host)}:{worker.pid} rejected the last edit and runs on as before:")
+            print_data(
+                f"\n{printable(worker.host)}:{worker.pid} rejected the last edit and keeps its routes:"
+            )
         for fault in worker.rejected:
-            place = f"{fault.path}:{fault.line}:{fault.column}"
-            show(printable(f"  {place}: {fault.severity}[{fault.code}]: {fault.message}"))
+            where = f"{fault.path}:{fault.line}:{fault.column}"
+            print_data(printable(f"  {where}: {fault.severity}[{fault.code}]: {fault.message}"))
 
 
-def _reload(worker: Worker) -> str:
-    receipt = worker.receipt
-    if receipt is None:
+def _age(seconds: float) -> str:
+    """Return an age in its largest unit, below a day in hours and minutes: `42s`, `7m`, `3h12m`, `5d`."""
+    age = max(0, int(seconds))
+    if age < 60:
+        return f"{age}s"
+    if age < 3600:
+        return f"{age // 60}m"
+    if age < 86_400:
+        return f"{age // 3600}h{age % 3600 // 60:02}m"
+    return f"{age // 86_400:,}d"
+
+
+def _last_reload(worker: Worker) -> str:
+    reload = worker.receipt
+    if reload is None:
         return ""
-    told = (
-        (len(receipt.added), "added"),
-        (len(receipt.removed), "removed"),
-        (len(receipt.changed), "changed"),
-    )
-    did = [f"{n} {what}" for n, what in (*told, (receipt.kept, "kept")) if n]
-    return f"{receipt.number}: {', '.join(did) or 'no routes'}"
-
-
-def _decoded(state: bytes) -> Any:
-    try:
-        return msgspec.json.decode(state)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    counts = {
+        "added": len(reload.added),
+        "removed": len(reload.removed),
+        "changed": len(reload.changed),
+        "kept": reload.kept,
+    }
+    return f"{reload.number}: {', '.join(f'{n} {what}' for what, n in counts.items() if n) or 'no routes'}"

@@ -1,4 +1,4 @@
-"""`abe-router test`: the cases of a routes file, run in memory and reported as test runners do."""
+"""`abe-router test`: run the test cases of a routes file in memory, and report them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from abe_router.cli.access import read_table
+from abe_router.cli.errors import FINDINGS, OK, CommandError
 from abe_router.cli.examples import as_command
-from abe_router.cli.failure import FINDINGS, OK, Failure
 from abe_router.cli.options import (
     allow_handlers_option,
     json_option,
@@ -23,7 +23,7 @@ from abe_router.cli.options import (
     routes_argument,
     trust_writable_option,
 )
-from abe_router.cli.screen import say, show, show_json, wants_color
+from abe_router.cli.output import print_data, print_json, print_message, wants_color
 from abe_router.routing.case import Case
 from abe_router.routing.table import RouteTable
 from abe_router.text import counted, format_duration, printable
@@ -45,14 +45,14 @@ from abe_router.text import counted, format_duration, printable
     default="",
     show_default=False,
     envvar="ABE_ROUTER_TEST_K",
-    help="Run the cases whose name contains this, in whatever case.",
+    help="Run the cases whose name contains TEXT; upper and lower case are the same.",
 )
 @option(
     "--patience",
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
-    help="How long a case may take to come to rest.",
+    help="Longest time for a case to finish.",
 )
 @json_option
 @allow_handlers_option
@@ -65,10 +65,10 @@ def command(
     allow_handlers: Sequence[str],
     trust_writable: bool,
 ) -> int:
-    """Run the `tests` of a routes file in memory, against its handlers.
+    """Run the `tests` of a routes file in memory with its handlers.
 
-    Each case has a backend of its own, and retries do not wait. What handlers print is shown where a case
-    fails. The exit code is 1 when one does, or when there is none to run.
+    Each case has its own backend, and retries do not wait. The output of the handlers is shown for a case
+    that fails. The exit code is 1 when a case fails, or when there are no cases to run.
     """
     table = read_table(
         routes,
@@ -80,28 +80,28 @@ def command(
     cases = [case for case in table.cases if part.casefold() in case.name.casefold()]
     if not cases:
         if json:
-            show_json([])
+            print_json([])
         if table.cases:
-            raise Failure(
-                f"no case has `{part}` in its name", hint=f"it has {counted(len(table.cases), 'case')}"
+            raise CommandError(
+                f"no case has `{part}` in its name", hint=f"the file has {counted(len(table.cases), 'case')}"
             )
-        raise Failure(f"{routes} has no `tests`", hint="write `tests:` beside the routes: docs/language.md")
+        raise CommandError(f"{routes} has no `tests`", hint="add `tests:`; see docs/language.md")
     began, failed, found = time.perf_counter(), 0, []
     for case in cases:
         values = _run(table, case, routes, patience)
         failed += not values["passed"]
         found.append(values)
         if not json:
-            _show(values)
+            _print_case(values)
     if json:
-        show_json(found)
+        print_json(found)
     counts = [f"{len(cases) - failed} passed"] + [f"{failed} failed"] * bool(failed)
-    say(f"{', '.join(counts)} in {format_duration(time.perf_counter() - began)}")
+    print_message(f"{', '.join(counts)} in {format_duration(time.perf_counter() - began)}")
     return FINDINGS if failed else OK
 
 
 def _run(table: RouteTable, case: Case, path: Path, patience: float) -> dict[str, Any]:
-    """Run a case; return how it ended, as plain JSON values."""
+    """Run a case and return its result as plain JSON values."""
     from abe_router.testing.cases import run_case
 
     printed = io.StringIO()
@@ -123,19 +123,19 @@ def _run(table: RouteTable, case: Case, path: Path, patience: float) -> dict[str
     }
 
 
-def _show(values: dict[str, Any]) -> None:
-    """Show a case on a line, and below it what failed."""
+def _print_case(values: dict[str, Any]) -> None:
+    """Print a case on one line, and its failures below."""
     green, red, reset = ("\033[32m", "\033[1;31m", "\033[0m") if wants_color(sys.stdout) else ("", "", "")
     name, path = printable(values["name"]), values["path"]
     if values["passed"]:
-        show(f"{green}ok{reset}    {name}  ({format_duration(values['seconds'])})")
+        print_data(f"{green}ok{reset}    {name}  ({format_duration(values['seconds'])})")
         return
-    show(f"{red}FAIL{reset}  {name}  ({path}:{values['line']}:{values['column']})")
+    print_data(f"{red}FAIL{reset}  {name}  ({path}:{values['line']}:{values['column']})")
     for failure in values["failures"]:
-        show(f"      {path}:{failure['line']}:{failure['column']}: {printable(failure['message'])}")
+        print_data(f"      {path}:{failure['line']}:{failure['column']}: {printable(failure['message'])}")
         for line in failure["details"]:
-            show(f"        {printable(line)}")
+            print_data(f"        {printable(line)}")
     if values["printed"]:
-        show("      printed:")
+        print_data("      printed:")
         for line in values["printed"].splitlines():
-            show(f"        {printable(line)}")
+            print_data(f"        {printable(line)}")

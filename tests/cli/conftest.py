@@ -1,4 +1,4 @@
-"""The command line, run in this process, in a folder of its own with a small shop in it."""
+"""Runs the command line in this process, in a temporary folder with a small shop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def charge(order):
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended and what it wrote."""
+    """The exit code of a command and what it printed."""
 
     code: int
     out: str
@@ -96,7 +96,7 @@ def run(shop: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def on_backend(act: Callable[[Backend], Awaitable[Any]], url: str = "sqlite:///shop.db") -> Any:
-    """Do something with the shop's backend."""
+    """Call `act` with the shop's backend, and return its result."""
 
     async def inside() -> Any:
         backend = make_backend(url)
@@ -110,7 +110,7 @@ def on_backend(act: Callable[[Backend], Awaitable[Any]], url: str = "sqlite:///s
 
 
 def published(pattern: str = "orders.created", group: str = "probe") -> list[Any]:
-    """Return the messages that a new group on the shop's backend is given."""
+    """Return the messages that a new group on the shop's backend receives."""
 
     async def read(backend: Backend) -> list[Any]:
         subscription = await backend.subscribe(pattern, group)
@@ -121,10 +121,10 @@ def published(pattern: str = "orders.created", group: str = "probe") -> list[Any
     return on_backend(read)
 
 
-def bury(*payloads: Any, route: str = "orders.created/billing") -> None:
-    """Publish payloads and have the route's dead letters take them."""
+def dead_letter(*payloads: Any, route: str = "orders.created/billing") -> None:
+    """Publish payloads and move them among the dead letters of a route."""
 
-    async def die(backend: Backend) -> None:
+    async def act(backend: Backend) -> None:
         pattern, group = route.split("/")
         subscription = await backend.subscribe(pattern, group)
         await backend.append(
@@ -134,11 +134,11 @@ def bury(*payloads: Any, route: str = "orders.created/billing") -> None:
         left = len(payloads)
         while left:
             deliveries = await subscription.fetch(500, 5)
-            letters = [
+            outcomes = [
                 Dead(DeadLetter(route, d.message, reason, 1, d.deliveries, 1e9, 1.1e9)) for d in deliveries
             ]
-            await subscription.settle(list(zip(deliveries, letters, strict=True)))
+            await subscription.settle(list(zip(deliveries, outcomes, strict=True)))
             left -= len(deliveries)
         await subscription.close()
 
-    on_backend(die)
+    on_backend(act)

@@ -1,4 +1,4 @@
-"""`abe-router backends`: what is installed, what it can do, and which one is taken."""
+"""`abe-router backends`: the installed providers, their features, and the selected one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .conftest import Run
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("QUEUE_BACKEND", "REDIS_URL", "SQLITE_PATH"):
         monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
 def acme(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a provider for Abstract Backend and one that is broken."""
+    """Install a provider for Abstract Backend, and a broken one."""
     monkeypatch.syspath_prepend(shop)
     info = shop / "acme_queue-1.2.dist-info"
     info.mkdir()
@@ -38,7 +38,7 @@ def row(out: str, name: str) -> list[str]:
     return line.split()
 
 
-def test_ours_are_listed_with_where_they_come_from_and_what_they_can(run: Run) -> None:
+def test_built_in_providers_are_listed_with_origin_and_features(run: Run) -> None:
     done = run("backends")
     assert done.code == 0
     assert row(done.out, "redis, rediss, unix")[3] == "abe-router"
@@ -47,15 +47,15 @@ def test_ours_are_listed_with_where_they_come_from_and_what_they_can(run: Run) -
     assert "nothing else is installed or configured" in done.out
 
 
-def test_what_is_taken_and_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selected_provider_is_shown_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://localhost/0")
     monkeypatch.setenv("SQLITE_PATH", "here.db")
     done = run("backends")
     assert "REDIS_URL is set" in done.out
-    assert done.err == "hint: sqlite could be meant as well; set QUEUE_BACKEND to choose\n"
+    assert done.err == "hint: sqlite is possible too; set QUEUE_BACKEND to choose\n"
 
 
-def test_one_for_abstract_backend_shows_what_it_lacks_and_a_broken_one_why(run: Run, acme: None) -> None:
+def test_abstract_provider_shows_missing_features_and_broken_one_its_error(run: Run, acme: None) -> None:
     done = run("backends")
     assert row(done.out, "abstract+acme")[1:9] == ["acme-queue", "1.2", "no", "yes", "no", "no", "no", "no"]
     assert row(done.out, "abstract+broken")[1:9] == ["acme-queue", "1.2", *"??????"]
@@ -63,7 +63,7 @@ def test_one_for_abstract_backend_shows_what_it_lacks_and_a_broken_one_why(run: 
     assert done.code == 0
 
 
-def test_the_adapter_of_a_shadowed_name_is_not_the_one_taken(
+def test_adapter_of_a_shadowed_name_is_not_selected(
     run: Run, acme: None, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shop / "acme_queue-1.2.dist-info/entry_points.txt").write_text(
@@ -73,7 +73,7 @@ def test_the_adapter_of_a_shadowed_name_is_not_the_one_taken(
     done = run("backends", "--json").json
     assert [p["names"] for p in done["providers"]][-1] == ["abstract+sqlite"]
     assert [p["written_for"] for p in done["providers"]][-1] == "abstract-backend"
-    assert done["taken"] == {
+    assert done["selected"] == {
         "name_or_url": "sqlite",
         "why": "QUEUE_BACKEND is set",
         "others": [],
@@ -83,21 +83,21 @@ def test_the_adapter_of_a_shadowed_name_is_not_the_one_taken(
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "error"),
     [("kafka", "pip install abe-kafka"), ("broken", "cannot be loaded"), ("acme://", "abstract+acme")],
 )
-def test_a_named_one_that_is_missing_or_broken_is_an_error(
-    run: Run, acme: None, monkeypatch: pytest.MonkeyPatch, named: str, said: str
+def test_named_provider_that_is_missing_or_broken_exits_1(
+    run: Run, acme: None, monkeypatch: pytest.MonkeyPatch, named: str, error: str
 ) -> None:
     monkeypatch.setenv("QUEUE_BACKEND", named)
     done = run("backends")
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("error: QUEUE_BACKEND is set, but ")
-    assert said in done.err
+    assert error in done.err
 
 
-def test_no_password_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords_are_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUEUE_BACKEND", "redis://ada:secret@localhost/0")
     done = run("backends", "--json")
-    assert done.json["taken"]["name_or_url"] == "redis://***@localhost/0"
+    assert done.json["selected"]["name_or_url"] == "redis://***@localhost/0"
     assert "secret" not in done.out + done.err

@@ -1,4 +1,4 @@
-"""`abe-router doctor`: what it prints, its exit codes, and that it changes nothing."""
+"""`abe-router doctor`: output, exit codes, and that it writes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .conftest import Run, on_backend
 
 
 def publish(*payloads: object, route: str = "orders.created/billing") -> None:
-    """Make a subscription on the shop's backend, and publish what it is to get."""
+    """Make a subscription on the shop's backend and publish payloads to it."""
 
     async def act(backend: Backend) -> None:
         key, group = route.split("/")
@@ -26,7 +26,7 @@ def publish(*payloads: object, route: str = "orders.created/billing") -> None:
     on_backend(act)
 
 
-def test_what_weakens_the_promise_comes_first_with_its_meaning_and_how_to_mend_it(run: Run) -> None:
+def test_errors_come_first_with_meaning_and_hint(run: Run) -> None:
     done = run("doctor", "--backend", "memory://")
     assert done.code == 1
     assert done.out.startswith(
@@ -38,7 +38,7 @@ def test_what_weakens_the_promise_comes_first_with_its_meaning_and_how_to_mend_i
     assert done.err == "2 errors\n"
 
 
-def test_a_file_that_is_not_there_is_not_made(run: Run, shop: Path) -> None:
+def test_missing_sqlite_file_is_not_created(run: Run, shop: Path) -> None:
     done = run("doctor")
     assert done.code == 0
     assert "is not there yet" in done.out
@@ -46,7 +46,7 @@ def test_a_file_that_is_not_there_is_not_made(run: Run, shop: Path) -> None:
     assert not (shop / "shop.db").exists()
 
 
-def test_what_left_the_routes_file_is_told_unless_there_is_no_file_to_leave(run: Run, shop: Path) -> None:
+def test_orphaned_subscription_is_reported_only_with_a_routes_file(run: Run, shop: Path) -> None:
     publish({"id": 1, "total": 1}, route="orders.created/gone")
     done = run("doctor")
     assert done.code == 1
@@ -55,16 +55,16 @@ def test_what_left_the_routes_file_is_told_unless_there_is_no_file_to_leave(run:
     assert run("doctor", "none.yaml", "--backend", "sqlite:///shop.db").code == 0
 
 
-def test_what_is_in_the_routes_file_may_hold_messages(run: Run) -> None:
+def test_subscription_in_the_routes_file_may_hold_messages(run: Run) -> None:
     publish({"id": 1, "total": 1})
     assert run("doctor").code == 0
 
 
-def test_the_findings_are_there_as_data(run: Run) -> None:
+def test_json_has_every_result(run: Run) -> None:
     done = run("doctor", "--backend", "memory://", "--json")
     assert done.code == 1
     assert done.json["backend"] == "memory://"
-    assert done.json["findings"][0] == {
+    assert done.json["results"][0] == {
         "code": "D101",
         "severity": "error",
         "message": "the backend is not durable",
@@ -73,7 +73,7 @@ def test_the_findings_are_there_as_data(run: Run) -> None:
     }
 
 
-def test_a_server_that_is_not_there_is_69_and_a_faulty_file_78(run: Run, shop: Path) -> None:
+def test_unreachable_server_exits_69_and_faulty_file_78(run: Run, shop: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     done = run("doctor", "--backend", f"redis://me:s3cret@127.0.0.1:{port}")
@@ -84,14 +84,14 @@ def test_a_server_that_is_not_there_is_69_and_a_faulty_file_78(run: Run, shop: P
 
 
 @pytest.mark.parametrize("url", ["sqlite:///none/queue.db", "sqlite:///schemas", "sqlite:///routes.yaml"])
-def test_a_mistake_in_the_url_is_an_error_and_never_a_traceback(run: Run, url: str) -> None:
+def test_mistake_in_the_url_is_an_error_without_traceback(run: Run, url: str) -> None:
     done = run("doctor", "--backend", url)
     assert done.code == 1
     assert "error[D201]" in done.out
     assert "Traceback" not in done.out + done.err
 
 
-def test_colours_are_only_added(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_an_addition(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run("doctor", "--backend", "memory://").out
     monkeypatch.setenv("FORCE_COLOR", "1")
     colored = run("doctor", "--backend", "memory://").out
@@ -101,7 +101,7 @@ def test_colours_are_only_added(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert colored == plain
 
 
-def test_a_file_that_may_only_be_read_is_not_called_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_sqlite_file_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     publish({"id": 1, "total": 1})
     monkeypatch.setattr("os.access", lambda _, mode, **__: not mode & os.W_OK)
     done = run("doctor")

@@ -1,4 +1,4 @@
-"""`publish`: one message or a stream of lines, refused or accepted one by one."""
+"""`publish`: one message, or a stream of lines that are accepted or rejected one by one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from abe_router.backends.sqlite import SQLiteBackend
-from abe_router.cli.payload import MAX_LINE, read_lines
+from abe_router.cli.publish_lines import read_lines
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import Message
+from abe_router.operations.bulk import MAX_LINE
 
 from .conftest import Run, on_backend, published
 
@@ -23,31 +24,31 @@ def piped(*args: str, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=30)
 
 
-def test_the_id_is_printed_and_the_message_is_there(run: Run) -> None:
+def test_publish_prints_the_id_and_appends_the_message(run: Run) -> None:
     done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--header", "source=test")
     (message,) = published()
     assert (done.code, done.out, done.err) == (0, f"{message.id}\n", "")
     assert (message.payload, message.headers) == ({"id": 1, "total": 5}, {"source": "test"})
 
 
-def test_the_id_may_be_given(run: Run) -> None:
+def test_id_can_be_given(run: Run) -> None:
     assert run("publish", "orders.created", '{"id": 1, "total": 5}', "--id", "order-1").out == "order-1\n"
     assert published()[0].id == "order-1"
 
 
-def test_the_payload_stays_the_bytes_it_was(run: Run) -> None:
+def test_payload_bytes_are_unchanged(run: Run) -> None:
     body = '{"total":1.10, "id": 123456789012345678901234567890}'
     assert run("publish", "orders.created", body).code == 0
     assert published()[0].body == body.encode()
 
 
-def test_the_payload_may_come_from_a_file(run: Run, shop: Path) -> None:
+def test_payload_is_read_from_a_file(run: Run, shop: Path) -> None:
     (shop / "order.json").write_text('{"id": 1, "total": 5}')
     assert run("publish", "orders.created", "@order.json").code == 0
     assert run("publish", "orders.created", "@missing.json").code == 2
 
 
-def test_a_payload_that_breaks_its_schema_is_refused_with_every_place(run: Run) -> None:
+def test_invalid_payload_is_refused_with_every_violation(run: Run) -> None:
     done = run("publish", "orders.created", '{"id": "x", "total": -1}')
     assert (done.code, done.out) == (1, "")
     assert "at /id: type:" in done.err
@@ -63,7 +64,7 @@ def test_a_payload_that_breaks_its_schema_is_refused_with_every_place(run: Run) 
         (("orders..created", "{}"), "is not a routing key"),
     ],
 )
-def test_a_refusal_is_one_line_of_error(run: Run, args: tuple[str, str], reason: str) -> None:
+def test_refusal_is_one_line_of_error(run: Run, args: tuple[str, str], reason: str) -> None:
     done = run("publish", *args)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("error: ")
@@ -71,7 +72,7 @@ def test_a_refusal_is_one_line_of_error(run: Run, args: tuple[str, str], reason:
     assert len(done.err.splitlines()) == 1
 
 
-def test_an_unknown_key_may_be_allowed(run: Run) -> None:
+def test_unknown_key_can_be_allowed(run: Run) -> None:
     assert run("publish", "stock.low", "{}", "--allow-unrouted").code == 0
     assert len(published("stock.low")) == 1
 
@@ -79,20 +80,20 @@ def test_an_unknown_key_may_be_allowed(run: Run) -> None:
 @pytest.mark.parametrize(
     "args", [(), ("orders.created", "{}", "--ndjson", "x"), ("orders.created", "{}", "--header", "x")]
 )
-def test_arguments_that_make_no_sense_are_a_usage_error(run: Run, args: tuple[str, ...]) -> None:
+def test_contradictory_arguments_exit_2(run: Run, args: tuple[str, ...]) -> None:
     done = run("publish", *args)
     assert done.code == 2
     assert done.err.splitlines()[-1] == "hint: see `abe-router publish --help`"
 
 
-def test_memory_is_refused_for_it_lives_in_one_process(run: Run) -> None:
+def test_memory_backend_is_refused(run: Run) -> None:
     done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--backend", "memory://")
     assert done.code == 78
     assert "lives in one process" in done.err
     assert "hint: use sqlite:///PATH" in done.err
 
 
-def test_a_backend_out_of_reach_is_69(run: Run) -> None:
+def test_unreachable_backend_exits_69(run: Run) -> None:
     done = run(
         "publish", "orders.created", '{"id": 1, "total": 5}', "--backend", "redis://u:s3cret@127.0.0.1:1"
     )
@@ -101,7 +102,7 @@ def test_a_backend_out_of_reach_is_69(run: Run) -> None:
     assert done.err.splitlines()[-2].startswith("error: ")
 
 
-def test_lines_name_their_keys_and_the_refused_are_told_by_number(run: Run, shop: Path) -> None:
+def test_lines_with_keys_are_published_and_rejected_lines_are_numbered(run: Run, shop: Path) -> None:
     lines = [
         '{"key": "orders.created", "payload": {"id": 1, "total": 5}, "headers": {"a": "b"}, "id": "one"}',
         "",
@@ -124,7 +125,7 @@ def test_lines_name_their_keys_and_the_refused_are_told_by_number(run: Run, shop
     assert last.body == b'{"id": 12345678901234567890123}'
 
 
-def test_lines_are_bare_payloads_when_the_key_is_given(run: Run, shop: Path) -> None:
+def test_lines_are_payloads_when_the_key_is_given(run: Run, shop: Path) -> None:
     lines = [f'{{"id": {n}, "total": {n}}}' for n in range(1200)]
     (shop / "orders.ndjson").write_text("\ufeff" + "\r\n".join(lines) + "\r\n")
     done = run("publish", "orders.created", "--ndjson", "orders.ndjson")
@@ -132,7 +133,7 @@ def test_lines_are_bare_payloads_when_the_key_is_given(run: Run, shop: Path) -> 
     assert [message.payload["id"] for message in published()] == list(range(1000))
 
 
-def test_with_json_the_refused_are_objects_on_stderr_and_the_sum_is_data(run: Run, shop: Path) -> None:
+def test_json_prints_rejected_lines_on_stderr_and_the_result_on_stdout(run: Run, shop: Path) -> None:
     (shop / "orders.ndjson").write_text('{"id": 1, "total": 1}\n{"id": 2, "total": -1}\n')
     done = run("publish", "orders.created", "--ndjson", "orders.ndjson", "--json")
     assert done.json == {"published": 1, "duplicates": 0, "rejected": 1, "unknown": 0}
@@ -141,8 +142,8 @@ def test_with_json_the_refused_are_objects_on_stderr_and_the_sum_is_data(run: Ru
     assert rejected["violations"][0]["pointer"] == "/total"
 
 
-def _break_off(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
-    """Have the backend fail each append after so many."""
+def _fail_appends(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Make every append of the backend fail after `after` successful ones."""
     append, calls = SQLiteBackend.append, iter(range(1_000))
 
     async def failing(self: SQLiteBackend, messages: Sequence[Message]) -> None:
@@ -153,29 +154,29 @@ def _break_off(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     monkeypatch.setattr(SQLiteBackend, "append", failing)
 
 
-def test_lines_whose_outcome_is_unknown_are_named(
+def test_lines_with_an_unknown_outcome_are_named(
     run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _break_off(monkeypatch, after=1)
+    _fail_appends(monkeypatch, after=1)
     (shop / "orders.ndjson").write_text('{"id": 1, "total": 1}\n' * 1200)
     done = run("publish", "orders.created", "--ndjson", "orders.ndjson")
     assert done.code == 69
     assert done.err == (
         "published 500, rejected 0, unknown 500\n"
-        "error: orders.ndjson:501-1000: whether these 500 were published is unknown: "
+        "error: orders.ndjson:501-1000: it is unknown whether these 500 messages were published: "
         "the connection was lost\n"
-        "hint: lines before them were published, lines after them were not\n"
+        "hint: the lines before them were published, the lines after them were not\n"
     )
 
 
-def test_one_message_whose_outcome_is_unknown_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    _break_off(monkeypatch, after=0)
+def test_message_with_an_unknown_outcome_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail_appends(monkeypatch, after=0)
     done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--id", "one")
     assert (done.code, done.out) == (69, "")
-    assert "whether message one was published is unknown" in done.err
+    assert "it is unknown whether message one was published" in done.err
 
 
-def test_stdin_is_a_payload_or_lines(shop: Path) -> None:
+def test_stdin_is_read_as_a_payload_or_as_lines(shop: Path) -> None:
     one = piped("publish", "orders.created", stdin=b'{"id": 1, "total": 5}\n')
     assert one.returncode == 0, one.stderr
     many = piped("publish", "orders.created", "--ndjson", "-", stdin=b'{"id": 2, "total": 5}\n{}')
@@ -185,25 +186,25 @@ def test_stdin_is_a_payload_or_lines(shop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stdin", "said"),
+    ("stdin", "error"),
     [
-        (b"", "what came on stdin is empty, so there is no payload"),
-        (" \n".encode("utf-8-sig"), "what came on stdin is empty, so there is no payload"),
-        ('{"id": 1}'.encode("utf-16"), "what came on stdin is UTF-16, and JSON is UTF-8"),
+        (b"", "stdin is empty, so there is no payload"),
+        (" \n".encode("utf-8-sig"), "stdin is empty, so there is no payload"),
+        ('{"id": 1}'.encode("utf-16"), "stdin is UTF-16, and JSON is UTF-8"),
     ],
 )
-def test_stdin_that_holds_no_payload_is_told_as_what_it_is(shop: Path, stdin: bytes, said: str) -> None:
+def test_stdin_without_a_payload_exits_2_with_the_reason(shop: Path, stdin: bytes, error: str) -> None:
     done = piped("publish", "orders.created", stdin=stdin)
-    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (2, f"error: {said}")
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (2, f"error: {error}")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_payload(shop: Path) -> None:
+def test_byte_order_mark_is_removed_from_the_payload(shop: Path) -> None:
     done = piped("publish", "orders.created", "-", stdin='{"id": 1, "total": 5}'.encode("utf-8-sig"))
     assert done.returncode == 0, done.stderr
     assert published()[0].body == b'{"id": 1, "total": 5}'
 
 
-def test_an_endless_stdin_is_refused_for_its_length(shop: Path) -> None:
+def test_endless_stdin_is_refused_for_its_length(shop: Path) -> None:
     with Path("/dev/zero").open("rb") as zeros:
         command = [sys.executable, "-m", "abe_router", "publish", "orders.created", "-"]
         done = subprocess.run(command, stdin=zeros, capture_output=True, text=True, check=False, timeout=30)
@@ -211,7 +212,7 @@ def test_an_endless_stdin_is_refused_for_its_length(shop: Path) -> None:
     assert "over the limit of" in done.stderr
 
 
-def test_a_line_is_published_while_the_next_is_still_awaited(shop: Path) -> None:
+def test_line_is_published_before_the_next_one_arrives(shop: Path) -> None:
     args = [sys.executable, "-m", "abe_router", "publish", "orders.created", "--ndjson", "-"]
     with subprocess.Popen(args, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as publisher:
         assert publisher.stdin is not None
@@ -235,14 +236,14 @@ def test_lines_of_any_length_are_read_in_bounded_memory(tmp_path: Path) -> None:
     assert [(line.number, line.text) for line in found] == [(1, b"a"), (2, None), (3, b"b"), (5, None)]
 
 
-def test_an_id_takes_one_line_whatever_is_in_it(run: Run) -> None:
+def test_printed_id_is_one_line(run: Run) -> None:
     done = run("publish", "orders.created", '{"id": 1, "total": 5}', "--id", "one\ntwo\x1b[2J")
     assert (done.code, done.out) == (0, r"one\ntwo\x1b[2J" + "\n")
     assert published()[0].id == "one\ntwo\x1b[2J"
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])
-def test_an_argument_that_holds_no_payload_is_told_as_what_it_is(run: Run, empty: str) -> None:
+def test_argument_without_a_payload_exits_2_with_the_reason(run: Run, empty: str) -> None:
     done = run("publish", "orders.created", empty)
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[0] == "error: the argument is empty, so there is no payload"

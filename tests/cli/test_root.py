@@ -1,4 +1,4 @@
-"""What all commands share: help, exit codes, the two streams, colours, completion."""
+"""What all commands share: help, exit codes, stdout and stderr, colours, completion."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 import click
 import pytest
 
-from abe_router.cli import screen
+from abe_router.cli import output
 from abe_router.cli.root import COMMANDS, root
 
-from .conftest import Run, bury
+from .conftest import Run, dead_letter
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-MARK = "<!-- From here on written by `REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
+MARK = "<!-- The rest of this page is written by `REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
 
 
 def commands(command: click.Command = root, path: str = "abe-router") -> Iterator[tuple[str, click.Context]]:
-    """Yield every command, with its whole name and a context of 100 columns."""
+    """Yield every command with its full name and a context of 100 columns."""
     context = click.Context(
         command,
         info_name=path,
@@ -38,7 +38,7 @@ def commands(command: click.Command = root, path: str = "abe-router") -> Iterato
             yield from commands(found, f"{path} {name}")
 
 
-def test_the_page_of_the_docs_is_what_help_prints() -> None:
+def test_docs_page_shows_what_help_prints() -> None:
     helps = "".join(f"\n## `{path}`\n```text\n{context.get_help()}\n```\n" for path, context in commands())
     head, _, rest = PAGE.read_text().partition(MARK)
     if os.environ.get("REWRITE"):
@@ -48,7 +48,7 @@ def test_the_page_of_the_docs_is_what_help_prints() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_is_listed_with_its_own_first_sentence(name: str) -> None:
+def test_listed_line_is_the_first_line_of_the_help(name: str) -> None:
     command = root.get_command(click.Context(root), name)
     assert command is not None
     assert command.help is not None
@@ -97,16 +97,16 @@ def test_help_imports_nothing_heavy() -> None:
         (["dead", "list", "nonsense"], "is not KEY/GROUP", "see `abe-router dead list --help`"),
     ],
 )
-def test_wrong_usage_is_2_with_a_hint(run: Run, args: list[str], error: str, hint: str) -> None:
+def test_wrong_usage_exits_2_with_a_hint(run: Run, args: list[str], error: str, hint: str) -> None:
     done = run(*args)
     assert (done.code, done.out) == (2, "")
-    said = done.err.splitlines()
-    assert said[0].startswith("error: ")
-    assert error in said[0].lower() or error in said[0]
-    assert said[1] == f"hint: {hint}"
+    lines = done.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert error in lines[0]
+    assert lines[1] == f"hint: {hint}"
 
 
-def test_a_faulty_file_is_78_with_its_diagnostics(run: Run, shop: Path) -> None:
+def test_faulty_file_exits_78_with_its_diagnostics(run: Run, shop: Path) -> None:
     (shop / "routes.yaml").write_text("routes: {orders.created: {consumer: {}}}")
     done = run("routes")
     assert (done.code, done.out) == (78, "")
@@ -114,41 +114,39 @@ def test_a_faulty_file_is_78_with_its_diagnostics(run: Run, shop: Path) -> None:
     assert done.err.splitlines()[-1] == "error: routes.yaml cannot be used: 1 error"
 
 
-def test_who_may_write_the_file_matters_only_where_its_code_is_run(run: Run, shop: Path) -> None:
+def test_world_writable_file_is_refused_only_when_its_code_runs(run: Run, shop: Path) -> None:
     (shop / "routes.yaml").chmod(0o666)
     assert run("routes").code == 0
     assert run("check").code == 78
 
 
-def test_a_missing_file_is_78(run: Run) -> None:
+def test_missing_file_exits_78(run: Run) -> None:
     done = run("routes", "missing.yaml")
     assert (done.code, done.out) == (78, "")
     assert "missing.yaml" in done.err
 
 
-def test_a_bug_of_ours_is_70_and_its_traceback_waits_to_be_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("abe_router.cli.routes.show_table", lambda *_, **__: 1 / 0)
+def test_bug_exits_70_and_shows_its_traceback_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abe_router.cli.routes.print_table", lambda *_, **__: 1 / 0)
     done = run("routes")
     assert done.code == 70
     assert done.err == (
         "error: ZeroDivisionError: division by zero\n"
-        "hint: this is a bug; ABE_ROUTER_DEBUG=1 shows the traceback to report\n"
+        "hint: this is a bug in abe-router; set ABE_ROUTER_DEBUG=1 to show the traceback\n"
     )
     monkeypatch.setenv("ABE_ROUTER_DEBUG", "1")
     assert "Traceback" in run("routes").err
 
 
-def test_a_reader_that_leaves_ends_us_without_a_word(shop: Path) -> None:
-    bury(*({"id": n, "total": 0} for n in range(1500)))
+def test_closed_pipe_ends_the_command_silently(shop: Path) -> None:
+    dead_letter(*({"id": n, "total": 0} for n in range(1500)))
     command = f"{sys.executable} -m abe_router dead list | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
 
 
-def test_an_option_is_read_from_its_environment_variable(
+def test_option_is_read_from_its_environment_variable(
     run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shop / "routes.yaml").rename("other.yaml")
@@ -166,14 +164,14 @@ class Terminal:
     ("env", "colored"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
 )
-def test_a_terminal_is_coloured_unless_told_otherwise(
+def test_terminal_is_coloured_unless_the_environment_forbids_it(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], colored: bool
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm", **env}.items():
         monkeypatch.setenv(name, value)
-    assert screen.wants_color(Terminal()) is colored  # type: ignore[arg-type]
+    assert output.wants_color(Terminal()) is colored  # type: ignore[arg-type]
 
 
 def test_colour_can_be_forced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,27 +180,27 @@ def test_colour_can_be_forced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert "\033[1m" in run("routes").out
 
 
-def test_a_row_of_a_pipe_is_one_line_however_long(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.show_table(("a", "b"), [("x" * 500, "[bold]\x1b[2J\n")])
+def test_row_in_a_pipe_is_one_line_of_any_length(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(("a", "b"), [("x" * 500, "[bold]\x1b[2J\n")])
     assert capsys.readouterr().out.splitlines()[1] == "x" * 500 + "  " + r"[bold]\x1b[2J\n"
 
 
-def test_json_is_exact_and_harmless_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_exact_and_escapes_unprintable_characters(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"a": 10**30, "b": "x\u202e\x7f\U000e0001 ü"}
-    screen.show_json(value)
+    output.print_json(value)
     text = capsys.readouterr().out
     assert text == '{\n  "a": 1000000000000000000000000000000,\n  "b": "x\\u202e\\u007f\\udb40\\udc01 ü"\n}\n'
     assert json.loads(text) == value
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_gets_its_completion_script(run: Run, shell: str) -> None:
+def test_completion_prints_the_script_of_the_shell(run: Run, shell: str) -> None:
     done = run("completion", shell)
     assert done.code == 0
     assert f"_ABE_ROUTER_COMPLETE={shell}_complete" in done.out
 
 
-def test_the_script_of_bash_completes_commands(shop: Path) -> None:
+def test_bash_script_completes_commands(shop: Path) -> None:
     env = {
         **os.environ,
         "_ABE_ROUTER_COMPLETE": "bash_complete",
@@ -215,24 +213,24 @@ def test_the_script_of_bash_completes_commands(shop: Path) -> None:
     assert done.stdout == "plain,publish\n"
 
 
-def test_the_version_is_told(run: Run) -> None:
+def test_version_is_printed(run: Run) -> None:
     assert run("--version").out.startswith("abe-router ")
 
 
 @pytest.mark.parametrize("group", [(), ("dead",)])
-def test_a_group_without_a_command_shows_its_help_as_it_is(run: Run, group: tuple[str, ...]) -> None:
+def test_group_without_a_command_prints_its_help_and_exits_2(run: Run, group: tuple[str, ...]) -> None:
     done = run(*group)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"Usage: {' '.join(('abe-router', *group))} [OPTIONS] COMMAND [ARGS]...\n\n")
 
 
-def test_an_argument_that_may_be_left_out_stands_in_brackets(run: Run) -> None:
+def test_optional_argument_is_in_brackets(run: Run) -> None:
     assert run("dead", "list", "--help").out.startswith("Usage: abe-router dead list [OPTIONS] [KEY/GROUP]\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("command", ["routes", "serve --once --workers 2", "serve --once"])
-def test_a_standard_stream_that_is_closed_leads_nowhere(shop: Path, command: str, closed: str) -> None:
+def test_closed_standard_stream_is_replaced_by_dev_null(shop: Path, command: str, closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -m abe_router {command} {closed}', sys.executable],
         capture_output=True,
@@ -243,18 +241,18 @@ def test_a_standard_stream_that_is_closed_leads_nowhere(shop: Path, command: str
     assert "error" not in done.stderr
 
 
-def test_a_payload_from_a_stdin_that_is_closed_is_an_empty_one(shop: Path) -> None:
+def test_payload_from_closed_stdin_is_empty(shop: Path) -> None:
     command = ["/bin/sh", "-c", '"$0" -m abe_router publish orders.created <&-', sys.executable]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        "error: what came on stdin is empty, so there is no payload",
+        "error: stdin is empty, so there is no payload",
     )
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists on Linux only")
 @pytest.mark.parametrize("command", ["routes", "schema", "--help"])
-def test_a_disk_that_is_full_is_no_bug(shop: Path, command: str) -> None:
+def test_full_disk_is_not_reported_as_a_bug(shop: Path, command: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "abe_router", command],
@@ -263,5 +261,5 @@ def test_a_disk_that_is_full_is_no_bug(shop: Path, command: str) -> None:
             text=True,
             check=False,
         )
-    said = "error: the output cannot be written: no space left on device\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    error = "error: cannot write the output: no space left on device\n"
+    assert (done.returncode, done.stderr) == (1, error)

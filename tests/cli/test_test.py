@@ -1,4 +1,4 @@
-"""`abe-router test`: the cases of the file, run and reported."""
+"""`abe-router test`: runs and reports the cases of the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _cases(shop: Path) -> None:
     (shop / "routes.yaml").write_text(ROUTES + CASES)
 
 
-def test_a_case_is_a_line_and_what_fails_has_its_place_and_what_happened(run: Run) -> None:
+def test_failed_case_shows_its_position_and_what_happened(run: Run) -> None:
     done = run("test")
     assert done.code == 1
     lines = done.out.splitlines()
@@ -37,7 +37,7 @@ def test_a_case_is_a_line_and_what_fails_has_its_place_and_what_happened(run: Ru
     assert done.err.startswith("1 passed, 1 failed in ")
 
 
-def test_what_handlers_print_is_shown_where_a_case_fails(run: Run, shop: Path) -> None:
+def test_handler_output_is_shown_for_a_failed_case(run: Run, shop: Path) -> None:
     (shop / "routes.yaml").write_text(
         ROUTES + CASES.replace("handled: orders.created/billing", "nothing: orders.created/billing")
     )
@@ -47,7 +47,7 @@ def test_what_handlers_print_is_shown_where_a_case_fails(run: Run, shop: Path) -
     assert "charged" in printed
 
 
-def test_cases_are_selected_by_a_part_of_their_name(run: Run) -> None:
+def test_cases_are_selected_by_part_of_their_name(run: Run) -> None:
     done = run("test", "-k", "AN ORDER")
     assert (done.code, len(done.out.splitlines())) == (0, 1)
     assert done.err.startswith("1 passed in ")
@@ -56,7 +56,7 @@ def test_cases_are_selected_by_a_part_of_their_name(run: Run) -> None:
     assert "no case has `refund` in its name" in done.err
 
 
-def test_as_json_every_case_has_its_failures(run: Run) -> None:
+def test_json_has_every_case_with_its_failures(run: Run) -> None:
     done = run("test", "--json")
     good, bad = done.json
     assert done.code == 1
@@ -65,7 +65,7 @@ def test_as_json_every_case_has_its_failures(run: Run) -> None:
     assert bad["failures"][0]["line"] == 21
 
 
-def test_a_file_without_tests_is_a_finding_and_a_faulty_one_is_refused(run: Run, shop: Path) -> None:
+def test_file_without_tests_exits_1_and_faulty_file_78(run: Run, shop: Path) -> None:
     (shop / "routes.yaml").write_text(ROUTES)
     assert run("test").code == 1
     (shop / "routes.yaml").write_text(ROUTES + CASES.replace("handled", "handeld"))
@@ -74,7 +74,7 @@ def test_a_file_without_tests_is_a_finding_and_a_faulty_one_is_refused(run: Run,
     assert "did you mean `handled`?" in done.err
 
 
-def test_as_json_no_cases_are_an_empty_list(run: Run, shop: Path) -> None:
+def test_json_of_no_cases_is_an_empty_list(run: Run, shop: Path) -> None:
     done = run("test", "--json", "-k", "refund")
     assert (done.code, done.json) == (1, [])
     (shop / "routes.yaml").write_text(ROUTES)

@@ -1,9 +1,9 @@
-"""A page followed by the letter: its files written, its commands run, what they print compared.
+"""Follows a page: writes its files, runs its commands, and compares their output.
 
-A block with a title is a file. A `console` block is a transcript: lines that begin with `$ ` are run by the
-shell in the folder of those files, and what follows is what they must print on both streams, where `...`
-stands for anything. A `^C` at the end interrupts the command once it has printed the rest, and it must end
-cleanly. Any other block of Python is a program of its own, and must end without an error.
+A block with a title is a file. A `console` block is a transcript. The shell runs each line that begins with
+`$ ` in the folder of the files. The lines that follow are the expected output on both streams, where `...`
+stands for any text. A `^C` at the end interrupts the command after the other output, and the command must end
+cleanly. Every other block of Python is a program, and must end without an error.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pathlib import Path
 
 from .blocks import Block, blocks
 
-#: How long a command may take, in seconds.
-PATIENCE = 30.0
-#: Runs programs one after the other in one process: on the memory backend they share nothing otherwise.
+#: Longest time for a command, in seconds.
+TIMEOUT = 30.0
+#: Runs programs in sequence in one process, because only one process shares the memory backend.
 TOGETHER = "import runpy, sys; [runpy.run_path(path, run_name='__main__') for path in sys.argv[1:]]"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a transcript and what it must print; `place` is that of its line."""
+    """A command of a transcript with its expected output; `place` is the page and line of the command."""
 
     text: str
     expected: str
@@ -53,7 +53,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def joined(listed: list[Command]) -> list[Command]:
-    """Return the commands with neighbours `python A`, `python B` made one process."""
+    """Return the commands, with consecutive `python A`, `python B` joined into one process."""
     found: list[Command] = []
     for command in listed:
         if found and found[-1].text.startswith("python ") and command.text.startswith("python "):
@@ -71,9 +71,9 @@ def joined(listed: list[Command]) -> list[Command]:
 
 
 def follow(page: Path, folder: Path, *, one_process: bool = False, **environment: str) -> None:
-    """Follow a page in an empty folder, with more variables in the environment.
+    """Follow a page in an empty folder, with additional environment variables.
 
-    With `one_process` the programs that a block runs one after the other run in one process.
+    With `one_process`, consecutive programs of a block run in one process.
     """
     bin_folder = str(Path(sys.executable).parent)
     variables = {
@@ -101,7 +101,7 @@ def follow(page: Path, folder: Path, *, one_process: bool = False, **environment
 
 
 def _run(command: Command, folder: Path, environment: dict[str, str]) -> None:
-    # `exec`, or the interrupt would reach the shell alone.
+    # Without `exec`, only the shell would receive the interrupt.
     text = f"exec env {command.text}" if command.interrupted else command.text
     with subprocess.Popen(
         ["/bin/sh", "-c", text],
@@ -112,7 +112,7 @@ def _run(command: Command, folder: Path, environment: dict[str, str]) -> None:
     ) as process:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        printed, patience = b"", time.monotonic() + PATIENCE
+        printed, deadline = b"", time.monotonic() + TIMEOUT
         interrupted = False
         while True:
             ended = process.poll() is not None
@@ -122,20 +122,20 @@ def _run(command: Command, folder: Path, environment: dict[str, str]) -> None:
             if command.interrupted and not interrupted and matches(command.expected, printed.decode()):
                 process.send_signal(signal.SIGINT)
                 interrupted = True
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 process.kill()
-                said = f"it takes longer than {PATIENCE:g} s and has printed:\n{printed.decode()}"
-                raise AssertionError(f"{command.place}: $ {command.text}\n{said}")
+                why = f"it takes longer than {TIMEOUT:g} s and has printed:\n{printed.decode()}"
+                raise AssertionError(f"{command.place}: $ {command.text}\n{why}")
             time.sleep(0.01)
-    said = printed.decode()
-    assert matches(command.expected, said), (
-        f"{command.place}: $ {command.text}\nexpected:\n{command.expected}\nprinted:\n{said}"
+    output = printed.decode()
+    assert matches(command.expected, output), (
+        f"{command.place}: $ {command.text}\nexpected:\n{command.expected}\nprinted:\n{output}"
     )
     fails = "error: " in command.expected
-    assert (process.returncode != 0) is fails, f"{command.place}: exit code {process.returncode}\n{said}"
+    assert (process.returncode != 0) is fails, f"{command.place}: exit code {process.returncode}\n{output}"
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Say whether that was printed; `...` stands for anything, also for nothing at all."""
+    """Say whether the output is as expected; `...` stands for any text, also for none."""
     parts = (re.escape(part) for part in expected.replace("...\n", "...").split("..."))
     return re.fullmatch(r"(?s:.*?)".join(parts), printed) is not None

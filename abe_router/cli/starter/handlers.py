@@ -1,4 +1,4 @@
-"""Handlers: plain functions of a payload. Async ones work too."""
+"""Handlers: plain functions that take a payload. They may be async."""
 
 
 def greet(greeting: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The two streams: data on stdout, talk on stderr; tables and JSON; when to colour."""
+"""The two streams: data on stdout, messages on stderr; tables and JSON; when to colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from abe_router.text import printable
 
-#: Columns of a table that no terminal limits, as in a file or a pipe.
+#: Width of a table in columns where there is no terminal, as in a file or a pipe.
 _UNLIMITED = 10_000
 
 
@@ -24,36 +24,36 @@ def wants_color(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def say(text: str) -> None:
-    """Write talk to stderr."""
+def print_message(text: str) -> None:
+    """Write a message for the user to stderr."""
     click.echo(text, err=True, color=True)
 
 
-def show(text: str) -> None:
+def print_data(text: str) -> None:
     """Write data to stdout."""
     click.echo(text, color=True)
 
 
-def show_json(value: Any) -> None:
-    """Write data to stdout as indented JSON; numbers stay exact, and what is not printable is escaped."""
+def print_json(value: Any) -> None:
+    """Write data to stdout as indented JSON; numbers stay exact, unprintable characters are escaped."""
     import msgspec
 
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    show("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+    print_data("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
 
 
 def _escaped(line: str) -> str:
-    """Return a line of JSON with what is not printable, which strings alone can hold, in escapes of JSON."""
+    """Return a line of JSON with JSON escapes for unprintable characters, which only strings can hold."""
     units = (c if c.isprintable() else c.encode("utf-16-be").hex(" ", 2).split() for c in line)
     return "".join(c if isinstance(c, str) else "".join(f"\\u{unit}" for unit in c) for c in units)
 
 
-def show_table(
+def print_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()
 ) -> None:
-    """Write rows under headings to stdout; columns named in `right` are aligned so.
+    """Write rows under headings to stdout; the columns named in `right` are aligned to the right.
 
-    A terminal folds what is too wide for it; elsewhere a row is always one line.
+    On a terminal, cells that are too wide are folded. Elsewhere a row is always one line.
     """
     from rich.console import Console
     from rich.table import Table
@@ -71,9 +71,9 @@ def show_table(
     )
     with console.capture() as captured:
         console.print(table)
-    show("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    print_data("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def ask(question: str) -> bool:
-    """Ask for a yes on the terminal; where nobody is there to ask, that is a no."""
+def confirm(question: str) -> bool:
+    """Ask for a yes on the terminal; without a terminal the answer is no."""
     return sys.stdin.isatty() and click.confirm(question, err=True)

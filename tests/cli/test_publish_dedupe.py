@@ -1,4 +1,4 @@
-"""`publish` of what was published before, one at a time and line by line."""
+"""`publish` of duplicates, one message at a time and line by line."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def _deduplicated(shop: Path) -> None:
     (shop / "routes.yaml").write_text(ROUTES + ENTRIES)
 
 
-def test_a_duplicate_is_told_on_stderr_and_is_no_error(run: Run) -> None:
+def test_duplicate_is_reported_on_stderr_and_is_not_an_error(run: Run) -> None:
     first = run("publish", "tickets.opened", '{"number": 7}')
     again = run("publish", "tickets.opened", '{"number": 7.0}')
     assert (first.code, first.out, first.err) == (0, "7\n", "")
     assert (again.code, again.out) == (0, "7\n")
-    assert again.err == "duplicate: a message of this id was published less than 10m ago\n"
+    assert again.err == "duplicate: a message with this id was published less than 10m ago\n"
     assert len(published("tickets.opened")) == 1
 
 
-def test_with_json_it_is_data(run: Run) -> None:
-    told = [run("publish", "tickets.closed", "{}", "--id", "A-7", "--json").json for _ in range(2)]
-    assert [each["duplicate"] for each in told] == [False, True]
-    assert [each["id"] for each in told] == ["A-7", "A-7"]
+def test_json_says_whether_the_message_is_a_duplicate(run: Run) -> None:
+    found = [run("publish", "tickets.closed", "{}", "--id", "A-7", "--json").json for _ in range(2)]
+    assert [each["duplicate"] for each in found] == [False, True]
+    assert [each["id"] for each in found] == ["A-7", "A-7"]
 
 
-def test_without_an_id_nothing_is_a_duplicate(run: Run) -> None:
+def test_message_without_an_id_is_never_a_duplicate(run: Run) -> None:
     for _ in range(2):
         assert run("publish", "tickets.closed", "{}").err == ""
     assert len(published("tickets.closed")) == 2
@@ -57,7 +57,9 @@ def test_without_an_id_nothing_is_a_duplicate(run: Run) -> None:
         (("tickets.closed", "{}", "--id", ""), "the id given is to be its id, and is empty"),
     ],
 )
-def test_what_has_no_valid_id_is_refused_with_its_place(run: Run, args: tuple[str, ...], reason: str) -> None:
+def test_message_without_a_valid_id_is_refused_with_the_reason(
+    run: Run, args: tuple[str, ...], reason: str
+) -> None:
     done = run("publish", *args)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith(f"error: message for `{args[0]}` has no valid id: ")
@@ -65,7 +67,7 @@ def test_what_has_no_valid_id_is_refused_with_its_place(run: Run, args: tuple[st
     assert run("publish", "tickets.moved", "{}", "--header", "Idempotency-Key=A").out == "A\n"
 
 
-def test_lines_are_counted_apart(run: Run, shop: Path) -> None:
+def test_duplicate_lines_are_counted_separately(run: Run, shop: Path) -> None:
     lines = ['{"number": 1}', '{"number": 2}', '{"number": 1}', '{"name": 3}']
     (shop / "tickets.ndjson").write_text("\n".join(lines))
     done = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson")
@@ -80,7 +82,7 @@ def test_lines_are_counted_apart(run: Run, shop: Path) -> None:
     assert len(published("tickets.opened")) == 2
 
 
-def test_lines_may_name_their_ids_among_others_that_do_not(run: Run, shop: Path) -> None:
+def test_lines_with_and_without_ids_can_be_mixed(run: Run, shop: Path) -> None:
     lines = [
         {"key": "tickets.closed", "payload": 1, "id": "A"},
         {"key": "tickets.closed", "payload": 2},
@@ -93,51 +95,52 @@ def test_lines_may_name_their_ids_among_others_that_do_not(run: Run, shop: Path)
     assert [message.payload for message in published("tickets.closed")] == [1, 2, 2]
 
 
-def _lose_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the backend keep the first call, and give no word of it."""
+def _lose_the_first_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the backend keep the messages of the first call and raise BackendUnavailable."""
     append, calls = SQLiteBackend.append_once, iter(range(1_000))
 
     async def failing(self: SQLiteBackend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        passed_over = await append(self, windowed)
+        duplicates = await append(self, windowed)
         if next(calls) == 0:
             raise BackendUnavailable("the connection was lost")
-        return passed_over
+        return duplicates
 
     monkeypatch.setattr(SQLiteBackend, "append_once", failing)
 
 
-def test_a_producer_that_tries_again_after_an_unclear_failure_doubles_nothing(
+def test_publishing_again_after_an_unknown_outcome_creates_no_duplicates(
     run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _lose_the_answer(monkeypatch)
+    _lose_the_first_reply(monkeypatch)
     (shop / "tickets.ndjson").write_text("\n".join(f'{{"number": {n}}}' for n in range(700)))
     failed = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson")
     assert failed.code == 69
     assert failed.err.splitlines()[-1] == (
-        "hint: publish from there on again: within 10m none of these is doubled"
+        "hint: publish again from there: within 10m no message of them is duplicated"
     )
     done = run("publish", "tickets.opened", "--ndjson", "tickets.ndjson")
     assert (done.code, done.err) == (0, "published 200, duplicates 500, rejected 0\n")
     assert [m.payload["number"] for m in published("tickets.opened")] == list(range(700))
 
 
-def test_the_hint_after_an_unclear_failure_says_for_how_long_it_arrives_once(
+def test_hint_after_an_unknown_outcome_names_the_deduplication_window(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _lose_the_answer(monkeypatch)
+    _lose_the_first_reply(monkeypatch)
     failed = run("publish", "tickets.opened", '{"number": 7}')
     assert failed.code == 69
     assert failed.err.splitlines()[-1] == (
-        "hint: publish it again with --id 7 to be sure; within 10m it arrives once"
+        "hint: publish it again with --id 7; within 10m that creates no duplicate"
     )
     assert run("publish", "tickets.opened", '{"number": 7}', "--id", "7").err.startswith("duplicate: ")
 
 
-def test_explain_shows_the_id_and_how_long_it_is_remembered(run: Run) -> None:
-    told = run("explain", "tickets.opened", '{"number": 7}')
-    assert told.out.splitlines()[0] == "id 7: with it, nothing more is published for 10m"
+def test_explain_shows_the_id_and_its_deduplication_window(run: Run) -> None:
+    done = run("explain", "tickets.opened", '{"number": 7}')
+    assert done.out.splitlines()[0] == "id 7: duplicates are dropped for 10m"
     assert run("explain", "tickets.opened", "{}").code == 1
     header = ("--header", "Idempotency-Key=A")
-    assert run("explain", "tickets.moved", "{}", *header).out.splitlines()[0] == "id A: not remembered"
-    known = run("explain", "tickets.opened", '{"number": 7}', "--json").json["known_again"]
-    assert known == {"id": "7", "seconds": 600.0}
+    done = run("explain", "tickets.moved", "{}", *header)
+    assert done.out.splitlines()[0] == "id A: duplicates are not detected"
+    found = run("explain", "tickets.opened", '{"number": 7}', "--json").json["deduplication"]
+    assert found == {"id": "7", "window": 600.0}

@@ -1,0 +1,97 @@
+"""Loading the routes file and making the backend that an operation works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from abe_router.backend import Backend
+from abe_router.backends import make_backend
+from abe_router.config.building.loader import Loader
+from abe_router.errors import ConfigError
+from abe_router.operations.errors import BackendNotShared
+from abe_router.routing.table import RouteTable
+
+
+def load_table(
+    path: Path,
+    *,
+    backend: str | None = None,
+    import_handlers: bool = False,
+    allow_handlers: Sequence[str] = (),
+    trust_writable: bool = True,
+) -> RouteTable:
+    """Return the table of a routes file; raise ConfigError with every fault in it.
+
+    `backend` is a URL that takes precedence over the file's. Importing the handlers runs the user's code, so
+    it is off by default, and then it does not matter who may write the file.
+    """
+    return Loader(
+        path,
+        allow_handlers=allow_handlers,
+        import_handlers=import_handlers,
+        backend=backend,
+        trust_writable=trust_writable,
+    ).load()
+
+
+def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTable, ConfigError | None]:
+    """Return the table of a routes file, and the error if the file has faults.
+
+    The table of a file with faults has no routes and names the backend alone: the workers go on with the
+    table they have, so the running system can still be looked at. The same table is returned without an
+    error when there is no file but `backend` is given. Raise ConfigError when the backend is not known.
+    """
+    if backend is not None and not path.exists():
+        return RouteTable(backend=backend), None
+    loader = Loader(path, import_handlers=False, backend=backend, trust_writable=True)
+    try:
+        return loader.load(), None
+    except ConfigError as error:
+        table = RouteTable(backend=backend) if backend is not None else loader.salvage()
+        if table is None:
+            raise
+        return table, error
+
+
+def check_backend_url(url: str) -> None:
+    """Raise BackendError when no backend can be made of the URL. Nothing is connected."""
+    make_backend(url)
+
+
+def table_backend(table: RouteTable, *, prefix: str | None = None) -> Backend:
+    """Return the backend of a table, without connecting; raise BackendError when that is impossible.
+
+    `prefix` takes precedence over the table's.
+    """
+    return make_backend(table.backend, prefix=table.prefix if prefix is None else prefix)
+
+
+def shared_backend(table: RouteTable, *, prefix: str | None = None) -> Backend:
+    """Return the backend of a table as `table_backend` does; raise BackendNotShared for a private one."""
+    backend = table_backend(table, prefix=prefix)
+    if not backend.features.processes:
+        raise BackendNotShared(
+            f"backend `{table.backend}` lives in one process, and this is another",
+            hint="use sqlite:///PATH or redis://HOST, in the file or with --backend",
+        )
+    return backend
+
+
+def empty_backend() -> Backend:
+    """Return a backend without messages, to read from where a backend's storage does not exist yet."""
+    return make_backend("memory://")
+
+
+def missing_file(backend: Backend) -> Path | None:
+    """Return the file of an SQLite backend if its folder exists and the file does not, else None.
+
+    Opening such a backend creates the file, which an operation that only reads should not do.
+    """
+    if not backend.url.startswith("sqlite:///"):
+        return None
+    path = Path(backend.url.removeprefix("sqlite:///"))
+    if path.exists() or path.is_symlink() or not path.parent.is_dir():
+        return None
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,219 @@
+"""Publishing a stream of lines (NDJSON): in order, in batches, with an error for each rejected line.
+
+A payload stays the bytes it came as. JSON is checked and never written anew, so numbers keep every digit.
+"""
+
+from __future__ import annotations
+
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+
+from abe_router.backend import Backend
+from abe_router.errors import BackendUnavailable, PayloadInvalid, PayloadMalformed, PublishError
+from abe_router.messages.message import MAX_BYTES, Message
+from abe_router.operations.errors import OutcomeUnknown
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import append, prepare, window
+
+#: Longest line, in bytes: the largest payload, with room for its key, headers and id.
+MAX_LINE = 2 * MAX_BYTES
+#: Lines published in one batch: enough to make the round trip small beside the work.
+BATCH_SIZE = 500
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    """A line that names its own key."""
+
+    key: str
+    payload: msgspec.Raw
+    headers: dict[str, str] = {}
+    id: str | None = None
+
+
+_decode = msgspec.json.Decoder(Envelope).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a stream; `number` counts from 1. `text` is None when it is longer than MAX_LINE."""
+
+    number: int
+    text: bytes | None
+
+    def envelope(self, key: str | None, headers: Mapping[str, str]) -> Envelope:
+        """Return what the line says to publish; raise PayloadMalformed when it says nothing usable.
+
+        With a `key` the whole line is a payload for it; without one the line has to name its key. `headers`
+        are added to those of the line, which take precedence.
+        """
+        if self.text is None:
+            raise PayloadMalformed(f"the line is longer than {MAX_LINE:,} bytes")
+        if key is not None:
+            return Envelope(key, msgspec.Raw(self.text), dict(headers))
+        try:
+            found = _decode(self.text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise PayloadMalformed(f'the line is not {{"key": ..., "payload": ...}}: {error}') from None
+        found.headers = {**headers, **found.headers}
+        return found
+
+
+class LineSplitter:
+    """Splits chunks of a stream into lines, without the empty ones, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._number = 0
+        self._started = False
+        #: Whether the line that `_rest` begins is longer than MAX_LINE, so its bytes are not kept.
+        self._too_long = False
+
+    def feed(self, chunk: bytes) -> list[Line]:
+        """Return the lines that are complete after a chunk."""
+        if not self._started:
+            chunk, self._started = chunk.removeprefix(BOM_UTF8), True
+        *complete, self._rest = (self._rest + chunk).split(b"\n")
+        texts: list[bytes | None] = [text if len(text) <= MAX_LINE else None for text in complete]
+        if self._too_long and texts:
+            texts[0], self._too_long = None, False
+        if len(self._rest) > MAX_LINE:
+            self._rest, self._too_long = b"", True
+        elif self._too_long:
+            self._rest = b""
+        return self._numbered(texts)
+
+    def finish(self) -> list[Line]:
+        """Return the last line, if the stream ended without a line feed."""
+        if not self._rest and not self._too_long:
+            return []
+        return self._numbered([None if self._too_long else self._rest])
+
+    def _numbered(self, texts: Iterable[bytes | None]) -> list[Line]:
+        lines = []
+        for text in texts:
+            self._number += 1
+            if text is None or (text := text.strip()):
+                lines.append(Line(self._number, text))
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedLine:
+    """A line that was not published, and why; `key` is None when the line names none."""
+
+    line: int
+    key: str | None
+    error: PublishError | PayloadMalformed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rejection as plain JSON values, with every violation of the schema."""
+        violations = self.error.violations if isinstance(self.error, PayloadInvalid) else ()
+        return {
+            "line": self.line,
+            "key": self.key,
+            "reason": str(self.error),
+            "violations": [asdict(violation) for violation in violations],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LineBatch:
+    """The messages of some lines, each with its deduplication window, and the lines that were rejected."""
+
+    first: int
+    last: int
+    messages: tuple[tuple[Message, float], ...]
+    rejected: tuple[RejectedLine, ...]
+
+
+class BulkResult(msgspec.Struct, frozen=True):
+    """How many lines ended how.
+
+    `duplicates` were published before, within their window. `unknown` are the lines of a batch during which
+    the backend failed: they may have been published.
+    """
+
+    published: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    unknown: int = 0
+
+
+class BulkPublisher:
+    """Publishes lines in batches, one batch after the other, so that messages keep the order of the lines."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        allow_unrouted: bool = False,
+    ) -> None:
+        self._table, self._key, self._headers = table, key, headers or {}
+        self._allow_unrouted = allow_unrouted
+        self._result = BulkResult()
+
+    @property
+    def result(self) -> BulkResult:
+        """How the lines so far ended."""
+        return self._result
+
+    def prepare(self, lines: Sequence[Line]) -> LineBatch:
+        """Check lines against the table; return their messages and the lines that are rejected."""
+        messages: list[tuple[Message, float]] = []
+        rejected: list[RejectedLine] = []
+        for line in lines:
+            key = self._key
+            try:
+                envelope = line.envelope(self._key, self._headers)
+                key = envelope.key
+                messages.append(self._message(envelope))
+            except (PublishError, PayloadMalformed) as error:
+                rejected.append(RejectedLine(line.number, key, error))
+        self._count(rejected=len(rejected))
+        return LineBatch(lines[0].number, lines[-1].number, tuple(messages), tuple(rejected))
+
+    async def append(self, backend: Backend, batch: LineBatch) -> None:
+        """Append the messages of a batch; raise OutcomeUnknown when the backend fails meanwhile."""
+        if not batch.messages:
+            return
+        count = len(batch.messages)
+        try:
+            duplicates = len(await append(backend, batch.messages))
+        except BackendUnavailable as error:
+            self._count(unknown=count)
+            raise OutcomeUnknown(
+                str(error),
+                first=batch.first,
+                last=batch.last,
+                count=count,
+                window=min(seconds for _, seconds in batch.messages),
+            ) from error
+        except BaseException:
+            self._count(unknown=count)
+            raise
+        self._count(published=count - duplicates, duplicates=duplicates)
+
+    def _message(self, envelope: Envelope) -> tuple[Message, float]:
+        message = prepare(
+            self._table,
+            envelope.key,
+            bytes(envelope.payload),
+            headers=envelope.headers,
+            id=envelope.id,
+            allow_unrouted=self._allow_unrouted,
+        )
+        return message, window(self._table, envelope.key, envelope.id)
+
+    def _count(self, *, published: int = 0, duplicates: int = 0, rejected: int = 0, unknown: int = 0) -> None:
+        self._result = BulkResult(
+            self._result.published + published,
+            self._result.duplicates + duplicates,
+            self._result.rejected + rejected,
+            self._result.unknown + unknown,
+        )

@@ -1,0 +1,158 @@
+"""The dead letters of a route: list, show, replay, purge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from abe_router.backend import Backend, DeadLetter, SubscriptionName
+from abe_router.errors import PayloadMalformed
+from abe_router.messages.message import decode
+from abe_router.operations.errors import UnknownDeadLetter
+
+#: Dead letters that one call to the backend reads, moves or deletes.
+PAGE = 500
+
+
+class DeadLetterSummary(msgspec.Struct, frozen=True):
+    """What a list shows of a dead letter: all but its payload, headers and traceback."""
+
+    route: str
+    id: str
+    message_id: str
+    key: str
+    kind: str
+    error: str
+    message: str
+    attempts: int
+    last_failed_at: float
+
+
+class DeadLetterDetail(DeadLetterSummary, frozen=True):
+    """The whole of a dead letter; a payload that is not JSON comes as text with escapes."""
+
+    deliveries: int
+    first_failed_at: float
+    pointer: str
+    keyword: str
+    traceback: str
+    revision: str
+    published_at: float
+    headers: Mapping[str, str]
+    payload: Any
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """How many dead letters an operation was asked to replay or purge, and how many it found."""
+
+    requested: int
+    done: int
+
+    @property
+    def missing(self) -> int:
+        """How many were not there."""
+        return self.requested - self.done
+
+
+async def read_dead_letters(
+    backend: Backend, route: SubscriptionName, *, after: str = ""
+) -> AsyncIterator[DeadLetter]:
+    """Yield the dead letters of a route behind the one whose id is `after`, oldest first.
+
+    They are read a page at a time, so a caller that stops early reads no more than it needs.
+    """
+    while page := await backend.dead_letters(*route, limit=PAGE, after=after):
+        for dead_letter in page:
+            yield dead_letter
+        after = page[-1].id
+
+
+async def list_dead_letters(
+    backend: Backend, route: SubscriptionName | None = None
+) -> Sequence[DeadLetterSummary]:
+    """Return the dead letters of a route, or of every route the backend knows, oldest first in each."""
+    if route is None:
+        routes = [(status.pattern, status.group) for status in await backend.status() if status.dead]
+    else:
+        routes = [route]
+    return [summary(found) for one in routes async for found in read_dead_letters(backend, one)]
+
+
+async def find_dead_letter(backend: Backend, route: SubscriptionName, id: str) -> DeadLetter:
+    """Return one dead letter of a route; raise UnknownDeadLetter."""
+    async for dead_letter in read_dead_letters(backend, route):
+        if dead_letter.id == id:
+            return dead_letter
+    raise UnknownDeadLetter(
+        f"`{'/'.join(route)}` has no dead letter `{id}`", hint="`abe-router dead list` shows the ids"
+    )
+
+
+async def select(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Sequence[str]:
+    """Return the given ids without repetitions, or, if none are given, those of all dead letters now."""
+    return list(dict.fromkeys(ids)) or [found.id async for found in read_dead_letters(backend, route)]
+
+
+async def replay(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Moved:
+    """Move dead letters back to their own route, with fresh counts."""
+    return await _in_pages(ids, lambda page: backend.replay(*route, page))
+
+
+async def purge(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Moved:
+    """Delete dead letters for good."""
+    return await _in_pages(ids, lambda page: backend.purge(*route, page))
+
+
+def summary(dead_letter: DeadLetter) -> DeadLetterSummary:
+    """Return what a list shows of a dead letter."""
+    return DeadLetterSummary(**_summary(dead_letter))
+
+
+def detail(dead_letter: DeadLetter) -> DeadLetterDetail:
+    """Return the whole of a dead letter."""
+    message, reason = dead_letter.message, dead_letter.reason
+    body = message.body
+    return DeadLetterDetail(
+        **_summary(dead_letter),
+        deliveries=dead_letter.deliveries,
+        first_failed_at=dead_letter.first_failed_at,
+        pointer=reason.pointer,
+        keyword=reason.keyword,
+        traceback=reason.traceback,
+        revision=dead_letter.revision,
+        published_at=message.published_at,
+        headers=message.headers,
+        payload=msgspec.Raw(body) if is_json(body) else body.decode(errors="backslashreplace"),
+    )
+
+
+def is_json(body: bytes) -> bool:
+    """Say whether the body of a message is JSON; a dead letter may hold one that is not."""
+    try:
+        decode(body)
+    except PayloadMalformed:
+        return False
+    return True
+
+
+def _summary(dead_letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "route": dead_letter.route,
+        "id": dead_letter.id,
+        "message_id": dead_letter.message.id,
+        "key": dead_letter.message.key,
+        "kind": dead_letter.reason.kind,
+        "error": dead_letter.reason.error,
+        "message": dead_letter.reason.message,
+        "attempts": dead_letter.attempts,
+        "last_failed_at": dead_letter.last_failed_at,
+    }
+
+
+async def _in_pages(ids: Sequence[str], act: Callable[[Sequence[str]], Awaitable[int]]) -> Moved:
+    done = 0
+    for start in range(0, len(ids), PAGE):
+        done += await act(ids[start : start + PAGE])
+    return Moved(len(ids), done)

@@ -1,0 +1,188 @@
+"""What would become of one message: which routes receive it, why others do not, and where failures end.
+
+Nothing is published and no handler is called. The decisions are those that publishing and the consumers
+make: the contract of the key, the filter of a route, its retry policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from abe_router.errors import PublishError, Violation
+from abe_router.messages.message import decode
+from abe_router.messages.pattern import check_key, matches
+from abe_router.operations.routes import format_batch
+from abe_router.routing.route import Route
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import prepare
+from abe_router.schema import Schema
+from abe_router.text import format_duration, format_rate
+
+
+class SchemaResult(msgspec.Struct, frozen=True):
+    """What one schema says of the payload; `pattern` is the key or pattern that it stands under."""
+
+    pattern: str
+    schema: str
+    violations: tuple[Violation, ...]
+
+
+class MessageId(msgspec.Struct, frozen=True):
+    """The id that the message gets from its payload or headers.
+
+    For `window` seconds another message of the same key and id is a duplicate; 0 remembers no id.
+    """
+
+    id: str
+    window: float
+
+
+class RouteExplanation(msgspec.Struct, frozen=True):
+    """What a route does with a message.
+
+    `matches` says whether the route receives it, `delivered` whether its handler is called; `why` gives the
+    reasons against it, and `how` the limits under which the handler is called. `attempts` are the latest
+    times of all attempts, in seconds after the first, without the time that the handler takes. `ends` says
+    for each kind of failure what becomes of the message. The last three are empty when no handler is called.
+    """
+
+    route: str
+    handler: str
+    matches: bool
+    delivered: bool
+    why: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
+    attempts: tuple[float, ...] = ()
+    ends: Mapping[str, str] = {}
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What would become of one message; `reason` says why it would be refused, None if it is accepted."""
+
+    key: str
+    accepted: bool
+    reason: str | None
+    deduplication: MessageId | None
+    schemas: tuple[SchemaResult, ...]
+    routes: tuple[RouteExplanation, ...]
+
+
+def explain(
+    table: RouteTable,
+    key: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    allow_unrouted: bool = False,
+) -> Explanation:
+    """Return what would become of a message of `key` whose payload is the JSON `body`.
+
+    Raise KeyInvalid when the key is malformed and PayloadMalformed when the body is not JSON.
+    """
+    check_key(key)
+    payload = decode(body)
+    reason: str | None = None
+    known_by: MessageId | None = None
+    try:
+        message = prepare(table, key, body, headers=headers, allow_unrouted=allow_unrouted)
+        deduplication = table.contract(key).deduplication
+        if deduplication is not None and deduplication.source:
+            known_by = MessageId(message.id, deduplication.window)
+    except PublishError as error:
+        reason = str(error)
+    return Explanation(
+        key=key,
+        accepted=reason is None,
+        reason=reason,
+        deduplication=known_by,
+        schemas=tuple(
+            SchemaResult(binding.pattern, binding.schema.name, tuple(binding.schema.violations(payload)))
+            for binding in table.bindings
+            if matches(binding.pattern, key)
+        ),
+        routes=tuple(
+            explain_route(route, key, payload, table.contract(key).schemas) for route in table.routes
+        ),
+    )
+
+
+def explain_route(route: Route, key: str, payload: Any, schemas: tuple[Schema, ...]) -> RouteExplanation:
+    """Return what a route does with a message of `key`, whose contract has these schemas."""
+    if not matches(route.key, key):
+        mismatch = explain_mismatch(route.key, key)
+        return RouteExplanation(
+            route.name, route.handler.path, matches=False, delivered=False, why=(mismatch,)
+        )
+    if why := tuple(_obstacles(route, payload, schemas)):
+        return RouteExplanation(route.name, route.handler.path, matches=True, delivered=False, why=why)
+    end = _end(route)
+    tries = route.retry.attempts
+    last = f"{end} after attempt {tries}" if tries > 1 else f"{end} at once"
+    delays = (route.retry.delay(attempt) for attempt in range(1, tries))
+    return RouteExplanation(
+        route.name,
+        route.handler.path,
+        matches=True,
+        delivered=True,
+        how=tuple(_limits(route)),
+        attempts=tuple(accumulate(delays, initial=0.0)),
+        ends={
+            "the handler raises": last,
+            f"it runs over {format_duration(route.timeout)}": last,
+            "it raises Reject": f"{end} at once",
+            "it kills the worker": f"{end} after delivery {route.delivery_limit}",
+        },
+    )
+
+
+def explain_mismatch(pattern: str, key: str) -> str:
+    """Return why `key` does not match `pattern`: the first word that differs, or the last after a `#`."""
+    wanted, words = pattern.split("."), key.split(".")
+    for number, want in enumerate(wanted, 1):
+        if want == "#":
+            break
+        if number > len(words):
+            return f"the key ends where word {number} should be `{want}`"
+        if want not in ("*", words[number - 1]):
+            return f"word {number} is `{words[number - 1]}`, not `{want}`"
+    else:
+        return f"the key goes on after word {len(wanted)} with `{words[len(wanted)]}`"
+    for number, want in enumerate(reversed(wanted), 1):
+        if want == "#":
+            break
+        if number > len(words):
+            return "the key has too few words"
+        if want not in ("*", words[-number]):
+            return f"word {len(words) + 1 - number} is `{words[-number]}`, not `{want}`"
+    return "no words in place of `#` make it match"
+
+
+def _end(route: Route) -> str:
+    return "dead letter" if route.dead_letter else "dropped"
+
+
+def _obstacles(route: Route, payload: Any, schemas: tuple[Schema, ...]) -> Iterator[str]:
+    """Yield each reason for which the handler of a matching route is not called."""
+    if route.paused:
+        yield "the route is paused"
+    if route.on_invalid != "deliver":
+        outcome = f"{_end(route)} at once" if route.on_invalid == "dead_letter" else "dropped"
+        for schema in schemas:
+            if not schema.is_valid(payload):
+                yield f"breaks {schema.name}: {outcome}, if it gets here"
+    if route.when is not None:
+        for violation in route.when.violations(payload):
+            yield f"`when` does not match: {violation}"
+
+
+def _limits(route: Route) -> Iterator[str]:
+    if route.batch is not None:
+        yield f"in batches of {format_batch(route.batch)}"
+    if route.rate is not None:
+        yield f"at most {format_rate(route.rate)}, all processes together"
+    if route.emit is not None:
+        yield f"its return value is published as {route.emit.key}"

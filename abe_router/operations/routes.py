@@ -1,0 +1,138 @@
+"""The routes of a table and the keys without consumers, as values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from abe_router.messages.dedupe import Deduplication
+from abe_router.messages.pattern import is_wild, matches
+from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.route import Batch, OnInvalid, Route
+from abe_router.routing.table import RouteTable
+from abe_router.text import format_duration, format_time
+
+
+class KeyOptions(msgspec.Struct, frozen=True):
+    """The options of a key or pattern that hold for all of its routes.
+
+    `id` is where the ids of messages come from. `dedupe` and `retain` are in seconds; without `dedupe` no id
+    is remembered.
+    """
+
+    id: str | None
+    dedupe: float | None
+    retain: float
+
+
+class RouteDescription(msgspec.Struct, frozen=True):
+    """Every option of a route, as the routes file has it.
+
+    Durations are in seconds and rates in messages a second. `id`, `dedupe` and `retain` are those of its
+    key; `KeyOptions` describes them.
+    """
+
+    route: str
+    key: str
+    group: str
+    handler: str
+    schemas: tuple[str, ...]
+    when: Any
+    concurrency: int
+    timeout: float
+    retry: RetryPolicy
+    max_deliveries: int
+    lease: float
+    drain: float
+    on_invalid: OnInvalid
+    dead_letter: bool
+    start: str
+    paused: bool
+    batch: Batch | None
+    rate: float | None
+    order_by: str | None
+    emit: str | None
+    id: str | None
+    dedupe: float | None
+    retain: float
+
+
+class UnconsumedKey(msgspec.Struct, frozen=True):
+    """A key of the file that no route matches: messages of it are published and stay."""
+
+    key: str
+    schemas: tuple[str, ...]
+    options: KeyOptions
+
+
+def describe_routes(table: RouteTable) -> tuple[RouteDescription, ...]:
+    """Return every route of a table, in the order of the file."""
+    return tuple(_describe(table, route) for route in table.routes)
+
+
+def unconsumed_keys(table: RouteTable) -> tuple[UnconsumedKey, ...]:
+    """Return the keys and patterns of a table that no route matches, in the order of the file."""
+    return tuple(
+        UnconsumedKey(key, _names_of_schemas(table, key), _key_options(table, key))
+        for key in table.keys
+        if not any(matches(route.key, key) for route in table.routes)
+    )
+
+
+def format_start(start: float) -> str:
+    """Return where a group begins, as the routes file writes it."""
+    if start == 0:
+        return "earliest"
+    return "latest" if math.isinf(start) else format_time(start)
+
+
+def format_batch(batch: Batch) -> str:
+    """Return the size and the wait of a batch as text: `up to 500 in 1s`."""
+    return f"up to {batch.size:,} in {format_duration(batch.wait)}"
+
+
+def _describe(table: RouteTable, route: Route) -> RouteDescription:
+    options = _key_options(table, route.key)
+    return RouteDescription(
+        route=route.name,
+        key=route.key,
+        group=route.group,
+        handler=route.handler.path,
+        schemas=tuple(dict.fromkeys(binding.schema.name for binding in route.bindings)),
+        when=route.when.document if route.when else None,
+        concurrency=route.concurrency,
+        timeout=route.timeout,
+        retry=route.retry,
+        max_deliveries=route.delivery_limit,
+        lease=route.lease,
+        drain=route.drain,
+        on_invalid=route.on_invalid,
+        dead_letter=route.dead_letter,
+        start=format_start(route.start),
+        paused=route.paused,
+        batch=route.batch,
+        rate=route.rate,
+        order_by=route.order_by,
+        emit=route.emit.key if route.emit else None,
+        id=options.id,
+        dedupe=options.dedupe,
+        retain=options.retain,
+    )
+
+
+def _key_options(table: RouteTable, key: str) -> KeyOptions:
+    deduplication = table.deduplications.get(key, Deduplication())
+    return KeyOptions(
+        id=deduplication.source or None,
+        dedupe=deduplication.window or None,
+        retain=table.retain.get(key, 0.0),
+    )
+
+
+def _names_of_schemas(table: RouteTable, key: str) -> tuple[str, ...]:
+    if is_wild(key):  # a pattern has no contract of its own
+        schemas = [binding.schema for binding in table.bindings if matches(binding.pattern, key)]
+        return tuple(dict.fromkeys(schema.name for schema in schemas))
+    return tuple(dict.fromkeys(schema.name for schema in table.contract(key).schemas))

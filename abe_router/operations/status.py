@@ -1,0 +1,61 @@
+"""How a running system is: the state of every subscription, and the workers with their last reload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from abe_router.backend import Backend
+from abe_router.operations.subscriptions import SubscriptionState, subscription_states
+from abe_router.routing.table import RouteTable
+from abe_router.runtime.heartbeat import Worker, decode_worker
+from abe_router.text import redact_url
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The state of every subscription and every worker.
+
+    `revision` is that of the table, empty when the file was not read. `workers` are the last reports by
+    worker; None is a report of another version of this package.
+    """
+
+    backend: str
+    revision: str
+    routes: tuple[SubscriptionState, ...]
+    workers: Mapping[str, Worker | None]
+
+
+class HostReadiness(msgspec.Struct, frozen=True):
+    """How many workers of one host have reported, and how many of them cannot reach the backend."""
+
+    host: str
+    workers: int
+    disconnected: int
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a worker, and all are connected."""
+        return self.workers > 0 and not self.disconnected
+
+
+async def read_status(table: RouteTable, backend: Backend) -> Status:
+    """Return the state of every subscription and every worker on a backend."""
+    return Status(
+        backend=redact_url(table.backend),
+        revision=table.revision,
+        routes=subscription_states(table, await backend.status()),
+        workers=await read_workers(backend),
+    )
+
+
+async def read_workers(backend: Backend) -> Mapping[str, Worker | None]:
+    """Return the last report of every living worker, by worker."""
+    return {name: decode_worker(state) for name, state in (await backend.announcements()).items()}
+
+
+async def check_host(backend: Backend, host: str) -> HostReadiness:
+    """Return whether the workers of a host run and reach the backend."""
+    workers = [worker for worker in (await read_workers(backend)).values() if worker and worker.host == host]
+    disconnected = sum(not all(seat.connected for seat in worker.routes.values()) for worker in workers)
+    return HostReadiness(host, len(workers), disconnected)

@@ -1,0 +1,90 @@
+"""The subscriptions of a backend beside the routes of a table: their state, and dropping one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from abe_router.backend import Backend, SubscriptionName, SubscriptionStatus
+from abe_router.operations.errors import RouteInFile, UnknownRoute
+from abe_router.routing.table import RouteTable
+from abe_router.text import did_you_mean
+
+
+class SubscriptionState(msgspec.Struct, frozen=True):
+    """The state of one route: its message counts, and whether it is in the file and paused there.
+
+    The counts are None when the backend has never seen it. `oldest_at` is when the oldest ready message was
+    accepted, in seconds since the epoch; None when none is ready.
+    """
+
+    route: str
+    in_file: bool
+    ready: int | None = None
+    in_flight: int | None = None
+    delayed: int | None = None
+    dead: int | None = None
+    oldest_at: float | None = None
+    paused: bool = False
+
+    @property
+    def seen(self) -> bool:
+        """Whether the backend has a subscription for it."""
+        return self.ready is not None
+
+
+def subscription_states(
+    table: RouteTable, statuses: Sequence[SubscriptionStatus]
+) -> tuple[SubscriptionState, ...]:
+    """Return the routes of a table in the order of the file, then the subscriptions that are not in it."""
+    found = {status.name: status for status in statuses}
+    return tuple(_state(table, name, found.get(name)) for name in dict.fromkeys([*table.by_name, *found]))
+
+
+async def require_subscription(
+    backend: Backend, route: SubscriptionName, known: Collection[str] = ()
+) -> None:
+    """Raise UnknownRoute, with a suggestion, unless the route is in `known` or the backend has seen it."""
+    names = [*known, *(status.name for status in await backend.status())]
+    name = "/".join(route)
+    if name not in names:
+        hint = did_you_mean(name, names) or "`abe-router status` lists the routes"
+        raise UnknownRoute(f"the backend has never seen route `{name}`", hint=hint)
+
+
+def require_removed(table: RouteTable, route: SubscriptionName) -> None:
+    """Raise RouteInFile if the route is still in the table: its workers would only make it again."""
+    name = "/".join(route)
+    if name in table.by_name:
+        raise RouteInFile(
+            f"`{name}` is in {table.path or 'the routes file'}",
+            hint="remove it from the file first, and wait until the workers have reloaded",
+        )
+
+
+async def drop(table: RouteTable, backend: Backend, route: SubscriptionName) -> None:
+    """Delete the subscription of a removed route: its backlog and its dead letters.
+
+    Raise RouteInFile when the table still has the route, and UnknownRoute when the backend does not know it.
+    """
+    require_removed(table, route)
+    await require_subscription(backend, route)
+    await backend.drop(*route)
+
+
+def _state(table: RouteTable, name: str, status: SubscriptionStatus | None) -> SubscriptionState:
+    route = table.by_name.get(name)
+    paused = route is not None and route.paused
+    if status is None:
+        return SubscriptionState(name, route is not None, paused=paused)
+    return SubscriptionState(
+        name,
+        route is not None,
+        ready=status.ready,
+        in_flight=status.in_flight,
+        delayed=status.delayed,
+        dead=status.dead,
+        oldest_at=status.oldest_at,
+        paused=paused,
+    )

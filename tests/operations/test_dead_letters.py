@@ -1,0 +1,69 @@
+"""The dead letters of a backend: list, find, replay, purge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from abe_router.backend import Backend, Dead, DeadLetter, Reason
+from abe_router.backends.memory import MemoryBackend
+from abe_router.messages.message import Message, new_message
+from abe_router.operations import dead_letters
+from abe_router.operations.dead_letters import Moved, detail
+from abe_router.operations.errors import UnknownDeadLetter
+
+ROUTE = ("orders.created", "billing")
+
+
+@pytest.fixture
+async def backend(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Backend]:
+    """Return a backend with five dead letters of one route, read in pages of two."""
+    monkeypatch.setattr(dead_letters, "PAGE", 2)
+    async with MemoryBackend() as backend:
+        subscription = await backend.subscribe(*ROUTE)
+        await backend.append([new_message(ROUTE[0], b"%d" % number) for number in range(5)])
+        deliveries = await subscription.fetch(5, 1)
+        reason = Reason("rejected", "Reject", "nothing to charge")
+        await subscription.settle(
+            [(d, Dead(DeadLetter("/".join(ROUTE), d.message, reason, 1, 1, 1.0, 2.0))) for d in deliveries]
+        )
+        yield backend
+
+
+async def test_list_reads_every_page_oldest_first(backend: Backend) -> None:
+    found = await dead_letters.list_dead_letters(backend, ROUTE)
+    assert len({summary.id for summary in found}) == 5
+    assert await dead_letters.list_dead_letters(backend) == found
+    assert "payload" not in msgspec.to_builtins(found[0])
+    rest = [each.id async for each in dead_letters.read_dead_letters(backend, ROUTE, after=found[2].id)]
+    assert rest == [summary.id for summary in found[3:]]
+
+
+async def test_find_returns_one_or_raises(backend: Backend) -> None:
+    last = (await dead_letters.list_dead_letters(backend, ROUTE))[-1]
+    found = await dead_letters.find_dead_letter(backend, ROUTE, last.id)
+    assert found.message.body == b"4"
+    with pytest.raises(UnknownDeadLetter) as raised:
+        await dead_letters.find_dead_letter(backend, ROUTE, "nonsense")
+    assert raised.value.hint
+
+
+async def test_replay_and_purge_count_what_is_missing(backend: Backend) -> None:
+    ids = await dead_letters.select(backend, ROUTE, ())
+    assert await dead_letters.select(backend, ROUTE, [ids[0], ids[0]]) == ids[:1]
+    moved = await dead_letters.replay(backend, ROUTE, [*ids[:3], "nonsense"])
+    assert (moved, moved.missing) == (Moved(4, 3), 1)
+    assert await dead_letters.purge(backend, ROUTE, ids) == Moved(5, 2)
+    assert await dead_letters.list_dead_letters(backend, ROUTE) == []
+
+
+def test_detail_keeps_json_exact_and_escapes_other_bytes() -> None:
+    def encoded(body: bytes) -> object:
+        reason = Reason("malformed", "PayloadMalformed", "payload is not JSON")
+        dead_letter = DeadLetter("a/b", Message("1", "a", body), reason, 1, 1, 0.0, 0.0, id="1")
+        return msgspec.json.decode(msgspec.json.encode(detail(dead_letter)))["payload"]
+
+    assert encoded(b"12345678901234567890123") == 12345678901234567890123
+    assert encoded(b"{\xff\x1b") == "{\\xff\x1b"

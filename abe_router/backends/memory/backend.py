@@ -12,6 +12,7 @@ from typing import ClassVar, Self, cast
 from abe_router.backend import (
     Backend,
     DeadLetter,
+    Entry,
     ExclusiveSubscription,
     Features,
     Subscription,
@@ -49,7 +50,8 @@ class MemoryBackend(Backend):
         self._handles: set[MemorySubscription] = set()
         self._ids = Ids(clock)
         self._used_until: dict[str, float] = {}
-        self._announced: dict[str, tuple[float, bytes]] = {}
+        self._store: dict[tuple[str, str], tuple[float, Entry]] = {}
+        self._revision = 0
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:  # noqa: ARG003  one process shares no names
@@ -129,16 +131,40 @@ class MemoryBackend(Backend):
         entries = self._groups.get((pattern, group))
         return len(entries.bury(ids)) if entries else 0
 
+    async def put(
+        self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
+    ) -> int:
+        known = await self.get(bucket, name)
+        if expected is not None and expected != (known.revision if known else 0):
+            return 0
+        self._revision += 1
+        until = float("inf") if ttl is None else self._clock() + ttl
+        self._store[bucket, name] = (until, Entry(value, self._revision))
+        return self._revision
+
+    async def get(self, bucket: str, name: str) -> Entry | None:
+        until, entry = self._store.get((bucket, name), (0.0, None))
+        return entry if until > self._clock() else None
+
+    async def entries(self, bucket: str) -> Mapping[str, Entry]:
+        return {
+            name: entry
+            for (b, name), (until, entry) in self._store.items()
+            if b == bucket and until > self._clock()
+        }
+
+    async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+        known = await self.get(bucket, name)
+        if known is None or (expected is not None and expected != known.revision):
+            return False
+        del self._store[bucket, name]
+        return True
+
     async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        if state:
-            self._announced[worker] = (self._clock() + ttl, state)
-        else:
-            self._announced.pop(worker, None)
+        return
 
     async def announcements(self) -> Mapping[str, bytes]:
-        now = self._clock()
-        self._announced = {w: (until, s) for w, (until, s) in self._announced.items() if until > now}
-        return {worker: state for worker, (_, state) in sorted(self._announced.items())}
+        return {}
 
     def _emit(self, outputs: Sequence[Message], window: float) -> None:
         self._append([output for output in outputs if not window or self._ids.add(output, window)])

@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from abe_router.backend import SubscriptionStatus
+from abe_router.backend import Backend, SubscriptionStatus
 from abe_router.cli.access import reach, read_table_if_any
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
 from abe_router.cli.options import json_option, option, reaching
 from abe_router.cli.screen import say, show, show_json, show_table
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import Worker, decode_worker
+from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
 from abe_router.text import counted, format_duration, printable, redact_url
 
 _COUNTS = ("ready", "in_flight", "delayed", "dead")
@@ -84,7 +84,7 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
         show_table(("route", *headings, "note"), rows, right=headings)
     else:
         say("the backend knows no route")
-    workers = {name: found for name, state in announced.items() if (found := decode_worker(state))}
+    workers = {name: found for name, state in announced.items() if (found := decode_report(state))}
     if workers:
         show("")
         _show_workers(table, workers)
@@ -95,14 +95,19 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
 
 async def _announced(table: RouteTable, prefix: str | None) -> Mapping[str, bytes]:
     async with reach(table, prefix=prefix, only_read=True) as backend:
-        return await backend.announcements()
+        return await _reports(backend)
+
+
+async def _reports(backend: Backend) -> Mapping[str, bytes]:
+    entries = await backend.entries(WORKERS) if backend.features.key_value else {}
+    return {name: entry.value for name, entry in sorted(entries.items())}
 
 
 def _probe(announced: Mapping[str, bytes]) -> int:
     """Say how the workers of this host are, and return the exit code."""
     host = socket.gethostname()
     workers = [
-        found for state in announced.values() if (found := decode_worker(state)) and found.host == host
+        found for state in announced.values() if (found := decode_report(state)) and found.host == host
     ]
     apart = [worker for worker in workers if not all(seat.connected for seat in worker.routes.values())]
     if not workers:
@@ -120,7 +125,7 @@ async def _look(
     table: RouteTable, prefix: str | None
 ) -> tuple[Sequence[SubscriptionStatus], Mapping[str, bytes]]:
     async with reach(table, prefix=prefix, only_read=True) as backend:
-        return await backend.status(), await backend.announcements()
+        return await backend.status(), await _reports(backend)
 
 
 def _standings(table: RouteTable, counts: Sequence[SubscriptionStatus]) -> list[Standing]:
@@ -138,7 +143,7 @@ def _standings(table: RouteTable, counts: Sequence[SubscriptionStatus]) -> list[
     ]
 
 
-def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
+def _show_workers(table: RouteTable, workers: Mapping[str, WorkerReport]) -> None:
     now = time.time()
     rows = []
     for worker in workers.values():
@@ -147,7 +152,7 @@ def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
             revision += " (not this file's)"
         connected = sum(seat.connected for seat in worker.routes.values())
         up = format_duration(max(0, round(now - worker.started_at)))
-        in_hand = sum(seat.in_hand for seat in worker.routes.values())
+        in_hand = sum(seat.in_flight for seat in worker.routes.values())
         place = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
         rows.append(
             (place, up, revision, f"{connected} of {len(worker.routes)}", f"{in_hand:,}", _reload(worker))
@@ -161,8 +166,8 @@ def _show_workers(table: RouteTable, workers: Mapping[str, Worker]) -> None:
             show(printable(f"  {place}: {fault.severity}[{fault.code}]: {fault.message}"))
 
 
-def _reload(worker: Worker) -> str:
-    receipt = worker.receipt
+def _reload(worker: WorkerReport) -> str:
+    receipt = worker.reload
     if receipt is None:
         return ""
     told = (

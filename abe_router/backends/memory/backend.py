@@ -160,12 +160,6 @@ class MemoryBackend(Backend):
         del self._store[bucket, name]
         return True
 
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        return
-
-    async def announcements(self) -> Mapping[str, bytes]:
-        return {}
-
     def _emit(self, outputs: Sequence[Message], window: float) -> None:
         self._append([output for output in outputs if not window or self._ids.add(output, window)])
 

@@ -13,8 +13,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 
@@ -53,6 +51,17 @@ class ReloadReport(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+class DiagnosticReport(msgspec.Struct, frozen=True):
+    """One diagnostic of an edit that a worker has rejected."""
+
+    path: str
+    line: int
+    column: int
+    code: str
+    message: str
+    severity: str = "error"
+
+
 class WorkerReport(msgspec.Struct, frozen=True):
     """What a worker reports about itself.
 
@@ -69,13 +78,13 @@ class WorkerReport(msgspec.Struct, frozen=True):
     path: str | None = None
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
-    rejected: tuple[Diagnostic, ...] = ()
+    rejected: tuple[DiagnosticReport, ...] = ()
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
     """Return a worker's report; None if another version wrote it and it cannot be read."""
     try:
-        return msgspec.json.decode(value, type=WorkerReport, dec_hook=lambda kind, text: kind(text))
+        return msgspec.json.decode(value, type=WorkerReport)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -146,9 +155,9 @@ class Heartbeat:
             path=_escaped(str(table.path)) if table.path else None,
             routes={n: RouteState(c.in_hand, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
-            rejected=tuple(map(_encodable, self._rejected())),
+            rejected=tuple(map(_report_of, self._rejected())),
         )
-        return msgspec.json.encode(report, enc_hook=str)
+        return msgspec.json.encode(report)
 
     async def _report_orphans(self) -> None:
         statuses, entries = await self._backend.status(), await self._backend.entries(WORKERS)
@@ -160,13 +169,14 @@ class Heartbeat:
         self._orphans = set(orphans)
 
 
-def _encodable(diagnostic: Diagnostic) -> Diagnostic:
-    return replace(
-        diagnostic,
-        path=Path(_escaped(str(diagnostic.path))),
+def _report_of(diagnostic: Diagnostic) -> DiagnosticReport:
+    return DiagnosticReport(
+        path=_escaped(str(diagnostic.path)),
+        line=diagnostic.line,
+        column=diagnostic.column,
+        code=diagnostic.code,
         message=_escaped(diagnostic.message),
-        label=_escaped(diagnostic.label),
-        hint=_escaped(diagnostic.hint),
+        severity=diagnostic.severity,
     )
 
 

@@ -1,12 +1,12 @@
 """Message routing: plain Python handlers, one YAML file of wiring, edits applied live.
 
-The public names are imported when they are asked for, so that `import abe_router` costs nothing.
+The public names are imported on demand, so that `import abe_router` costs nothing.
 """
 
 from importlib import import_module
 from typing import Any
 
-#: The public names and the module that each comes from.
+#: The public names, and the module that defines each.
 _HOMES = {
     "AbeRouterError": "abe_router.errors",
     "AsyncLoopConsumer": "abe_router.compat.consumer",
@@ -31,6 +31,7 @@ _HOMES = {
     "PayloadUnencodable": "abe_router.errors",
     "PayloadUnfit": "abe_router.errors",
     "PublishError": "abe_router.errors",
+    "QueueBackend": "abe_router.compat.consume",
     "Reason": "abe_router.backend",
     "Reject": "abe_router.errors",
     "Retry": "abe_router.errors",

@@ -11,6 +11,7 @@ from abe_router.backend import (
     SubscriptionStatus,
 )
 from abe_router.backends import make_backend
+from abe_router.compat.consume import QueueBackend
 from abe_router.compat.consumer import AsyncLoopConsumer, HandlerFunction
 from abe_router.compat.load import load_backend
 from abe_router.diagnostic import Diagnostic, Severity
@@ -65,6 +66,7 @@ __all__ = [
     "PayloadUnencodable",
     "PayloadUnfit",
     "PublishError",
+    "QueueBackend",
     "Reason",
     "Reject",
     "Retry",

@@ -1,10 +1,10 @@
-"""A routes file at work inside a program of yours: a web process, a command, a script."""
+"""A routes file at work in this process: `Application`, and `Router`, which embeds it in a program."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from os import PathLike
@@ -14,26 +14,112 @@ from typing import Any, Self
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
+from abe_router.diagnostic import Diagnostic
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
-from abe_router.observe.events import Event, Events, Listener
+from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat
-from abe_router.runtime.publish import publish
+from abe_router.runtime.publish import AroundPublish, publish
 from abe_router.runtime.reconciler import Reconciler
-
-_log = logging.getLogger(__name__)
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Router:
-    """Runs the consumers of a routes file and publishes through it, as long as it is entered.
+class Application:
+    """Runs the consumers of a table on a backend: the parts that `serve`, Router and TestRouter share.
 
-    Make it with `from_file`, enter it with `async with`, or hand `lifespan` to Starlette or FastAPI. It may
+    With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself to a backend that
+    has a key-value store; `number` is its number under a supervisor, 0 if it has none. Following the files
+    and reporting are background tasks: an error in one of them is logged and never ends the application.
+    """
+
+    def __init__(
+        self,
+        table: RouteTable,
+        backend: Backend,
+        *,
+        loader: Loader | None = None,
+        listeners: Sequence[Subscribed] = (),
+        heartbeat: bool = True,
+        number: int = 0,
+        around_publish: AroundPublish | None = None,
+    ) -> None:
+        self._first, self._around_publish = table, around_publish
+        edited = asyncio.Event()
+        wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
+        events = Events([*listeners, wake])
+        self.backend = backend
+        self.background = BackgroundTasks()
+        self.reconciler = Reconciler(backend, events)
+        self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
+        self._heartbeat: Heartbeat | None = None
+        if heartbeat and backend.features.key_value:
+            self._heartbeat = Heartbeat(
+                backend, self.reconciler, events, edited=edited, rejected=lambda: self.rejected, number=number
+            )
+        self._cleanup = AsyncExitStack()
+        self._drain: float | None = None
+        self._abandoned = 0
+
+    @property
+    def table(self) -> RouteTable:
+        """The table in force; after `stop`, the last one."""
+        return self.reconciler.table
+
+    @property
+    def rejected(self) -> Sequence[Diagnostic]:
+        """The diagnostics of the last edit; empty if it was accepted."""
+        return () if self._reloader is None else self._reloader.rejected
+
+    async def start(self) -> None:
+        """Open the backend, start the consumers, then the background tasks.
+
+        Raise BackendError if the backend cannot be opened; nothing is left running then.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.backend.close)
+            await self.backend.open()
+            if self._heartbeat is not None:
+                stack.push_async_callback(self._heartbeat.leave)
+            stack.push_async_callback(self.background.stop)
+            stack.push_async_callback(self._stop_consumers)
+            await self.reconciler.apply(self._first)
+            if self._heartbeat is not None:
+                self.background.start("the heartbeat", self._heartbeat.run)
+            if self._reloader is not None:
+                self.background.start("following the routes file", self._reloader.run)
+                stack.callback(self._reloader.stop)
+            self._cleanup = stack.pop_all()
+
+    async def stop(self, drain: float | None = None) -> int:
+        """Stop what `start` has started, in reverse order; return how many handlers were still running.
+
+        Each route has its own drain time, or `drain` seconds. Running handlers may publish until the end.
+        """
+        self._drain = drain
+        await self._cleanup.aclose()
+        return self._abandoned
+
+    async def publish(
+        self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
+    ) -> Message:
+        """Check a payload against the table in force and append it; see `runtime.publish.publish`."""
+        around = self._around_publish
+        return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
+
+    async def _stop_consumers(self) -> None:
+        self._abandoned = await self.reconciler.stop(self._drain)
+
+
+class Router:
+    """Runs the consumers of a routes file, and publishes through the file, inside a program of yours.
+
+    Create it with `from_file`. Enter it with `async with`, or pass `lifespan` to Starlette or FastAPI. It can
     be entered again after it was left, also in another event loop.
     """
 
@@ -43,14 +129,14 @@ class Router:
         *,
         watch: bool = True,
         drain: float | None = None,
-        listeners: Sequence[tuple[tuple[type[Event], ...], Listener]] = (),
+        listeners: Sequence[Subscribed] = (),
+        around_publish: AroundPublish | None = None,
     ) -> None:
         self._loader, self._watch, self._drain = loader, watch, drain
         self._listeners = (log_listener(logging.INFO), *listeners)
+        self._around_publish = around_publish
         self._table = loader.load()
-        self._backend: Backend | None = None
-        self._consumers: Reconciler | None = None
-        self._stack = AsyncExitStack()
+        self._application: Application | None = None
 
     @classmethod
     def from_file(
@@ -61,29 +147,35 @@ class Router:
         consume: bool = True,
         watch: bool = True,
         drain: float | None = None,
-        listeners: Sequence[tuple[tuple[type[Event], ...], Listener]] = (),
+        listeners: Sequence[Subscribed] = (),
+        around_publish: AroundPublish | None = None,
     ) -> Self:
-        """Read a routes file; raise ConfigError with every fault in it.
+        """Read a routes file; raise ConfigError with all of its errors.
 
-        `backend` is a URL to use in place of the file's. Without `consume` it only publishes, and no
-        handler is imported. With `watch` it follows the file as it changes. `drain`, in seconds, takes the
-        place of every route's own drain time. `listeners` are called with the events of the kinds they name.
+        Args:
+            path: The routes file.
+            backend: A URL that replaces the file's backend.
+            consume: False to publish only; then no handler is imported.
+            watch: Whether to follow edits of the file.
+            drain: Seconds that replace the drain time of every route.
+            listeners: Pairs of the kinds of events, and the function to call with each of them.
+            around_publish: Called with each message before it is appended; returns an async context manager
+                that wraps the append and yields the message to append, which may have more headers.
+
         """
         kind = Loader if consume else _WithoutConsumers
         loader = kind(Path(path), import_handlers=consume, backend=backend)
-        return cls(loader, watch=watch, drain=drain, listeners=listeners)
+        return cls(loader, watch=watch, drain=drain, listeners=listeners, around_publish=around_publish)
 
     @property
     def table(self) -> RouteTable:
         """The table in force."""
-        return self._table if self._consumers is None else self._consumers.table
+        return self._table if self._application is None else self._application.table
 
     @property
     def backend(self) -> Backend:
-        """The backend; raise RuntimeError when the router is not entered."""
-        if self._backend is None:
-            raise RuntimeError("the router does not run: enter it with `async with`, or by its `lifespan`")
-        return self._backend
+        """The backend; raise RuntimeError if the router is not entered."""
+        return self._running.backend
 
     async def publish(
         self,
@@ -95,17 +187,18 @@ class Router:
     ) -> Message:
         """Check a payload against the file and append it; return the message.
 
-        It is a Duplicate, and not kept, when one of its key and id was accepted within the key's `dedupe`.
-        Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or PayloadInvalid when it is refused,
-        BackendUnavailable when the backend cannot be reached, RuntimeError when the router is not entered.
+        It is a Duplicate, and not kept, if a message with the same key and id was accepted within the
+        `dedupe` window of the key. Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or PayloadInvalid
+        if it is refused, BackendUnavailable if the backend cannot be reached, RuntimeError if the router is
+        not entered.
         """
-        return await publish(self.table, self.backend, key, payload, headers=headers, id=id)
+        return await self._running.publish(key, payload, headers=headers, id=id)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[dict[str, Router]]:  # noqa: ARG002
-        """Run as long as a web application does: `FastAPI(lifespan=router.lifespan)`.
+        """Run as long as a web application: `FastAPI(lifespan=router.lifespan)`.
 
-        It is in the state of each request too, as `request.state.router`.
+        The state of each request has the router too, as `request.state.router`.
         """
         async with self:
             yield {"router": self}
@@ -113,7 +206,7 @@ class Router:
     def asgi(self, application: ASGI) -> ASGI:
         """Return an ASGI application that runs the router as long as the server runs.
 
-        It is for applications that know no lifespan, such as Django's.
+        It is for applications that do not support the lifespan protocol, such as Django's.
         """
 
         async def running(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -123,7 +216,7 @@ class Router:
             await receive()
             try:
                 await self.__aenter__()
-            except Exception as error:  # noqa: BLE001  unheard, a server would run on without the router
+            except Exception as error:  # noqa: BLE001  otherwise the server starts without the router
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
             await send({"type": "lifespan.startup.complete"})
@@ -134,65 +227,42 @@ class Router:
         return running
 
     async def __aenter__(self) -> Self:
-        if self._backend is not None:
+        if self._application is not None:
             raise RuntimeError("the router runs already")
-        async with AsyncExitStack() as stack:
-            stack.callback(self._forget)
-            self._backend = make_backend(self._table.backend, prefix=self._table.prefix)
-            await stack.enter_async_context(self._backend)
-            presence = Heartbeat(self._backend)
-            events = Events([*self._listeners, (Heartbeat.KINDS, presence.hear)])
-            self._consumers = Reconciler(self._backend, events)
-            reloader = Reloader(self._loader, self._consumers, events)
-            if not isinstance(self._loader, _WithoutConsumers):
-                stack.push_async_callback(presence.leave)
-                await stack.enter_async_context(
-                    _aside(
-                        "the router says how it is",
-                        presence.run(self._consumers, events, lambda: reloader.rejected),
-                    )
-                )
-            stack.push_async_callback(self._stop)
-            await self._consumers.apply(self._table)
-            if self._watch:
-                await stack.enter_async_context(_aside("the routes file is followed", reloader.run()))
-                stack.callback(reloader.stop)
-            self._stack = stack.pop_all()
+        application = Application(
+            self._table,
+            make_backend(self._table.backend, prefix=self._table.prefix),
+            loader=self._loader if self._watch else None,
+            listeners=self._listeners,
+            heartbeat=not isinstance(self._loader, _WithoutConsumers),
+            around_publish=self._around_publish,
+        )
+        self._application = application  # handlers may publish while the other consumers start
+        try:
+            await application.start()
+        except BaseException:
+            self._application = None
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        application = self._application
+        if application is None:
+            return
+        try:
+            await application.stop(self._drain)
+        finally:
+            self._table, self._application = application.table, None
 
-    async def _stop(self) -> None:
-        """Stop the consumers; handlers that are still running may publish by the table as it was."""
-        consumers = self._consumers
-        if consumers is not None:
-            self._table, self._consumers = consumers.table, None
-            await consumers.stop(self._drain)
-
-    def _forget(self) -> None:
-        self._backend = None
+    @property
+    def _running(self) -> Application:
+        if self._application is None:
+            raise RuntimeError("the router does not run: enter it with `async with`, or by its `lifespan`")
+        return self._application
 
 
 class _WithoutConsumers(Loader):
-    """Reads a routes file for one who only publishes."""
+    """Reads a routes file for a router that only publishes."""
 
     def load(self) -> RouteTable:
         return replace(super().load(), routes=())
-
-
-@asynccontextmanager
-async def _aside(what: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have something done while inside; what ends it ends nothing else."""
-    doing = asyncio.create_task(work, name=what)
-    doing.add_done_callback(_tell)
-    try:
-        yield
-    finally:
-        doing.cancel()
-        await asyncio.wait({doing})
-
-
-def _tell(done: asyncio.Task[None]) -> None:
-    if not done.cancelled() and (error := done.exception()):
-        _log.error("%s no longer", done.get_name(), exc_info=error)

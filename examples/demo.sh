@@ -1,5 +1,5 @@
 #!/bin/sh
-# The worked example from end to end: publish, handle all that waits, look at what is left.
+# Runs the example from end to end: publish, handle all messages, show the result.
 set -eu
 router=$1
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""A small shop: the handlers that routes.yaml names."""
+"""The handlers of routes.yaml: a small shop."""
 
 import asyncio
 import sys
@@ -8,24 +8,24 @@ from abe_router import Message, Reject
 
 
 async def charge(order: dict[str, Any]) -> None:
-    """Charge an order; an empty one is refused at once, without another attempt."""
+    """Charge an order; reject an empty one without another attempt."""
     if order["total"] == 0:
         raise Reject("nothing to charge")
-    await asyncio.sleep(0.01)  # stands for a call to a payment provider
+    await asyncio.sleep(0.01)  # instead of a call to a payment provider
     say(f"billing: charged {order['total']} for order {order['id']}")
 
 
 def record(order: dict[str, Any]) -> None:
-    """Note a large order; a plain function runs in a thread."""
+    """Record a large order; a plain function runs in a thread."""
     say(f"audit: order {order['id']} is large: {order['total']}")
 
 
 async def follow(payload: Any, message: Message) -> None:
-    """Trace every message about orders; the second parameter brings its key, id, headers and attempt."""
+    """Log every message about orders; the second parameter has its key, id, headers and attempt."""
     say(f"trail: {message.key} {message.id} with {len(payload)} fields")
 
 
 def say(line: str) -> None:
-    """Print a line in one write, so that those of threads do not mix."""
+    """Print a line in one write, so that lines of several threads do not mix."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

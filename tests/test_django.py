@@ -1,4 +1,4 @@
-"""The Django example, run as its README says: a web server, a worker, and real requests."""
+"""The Django example, run as its README describes: a web server, a worker, and real requests."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def project(tmp_path):
 
 @pytest.fixture
 def run(project):
-    """Run Python in the project, now or beside the test; what still runs at its end is killed."""
+    """Return a function that runs Python in the project; processes that still run at the end are killed."""
     environment = {name: value for name, value in os.environ.items() if name != "QUEUE_URL"}
-    beside = []
+    background = []
 
     def run(*arguments, wait=True):
         process = subprocess.Popen(
@@ -44,11 +44,11 @@ def run(project):
             out, _ = process.communicate(timeout=30)
             assert process.returncode == 0, out
         else:
-            beside.append(process)
+            background.append(process)
         return process
 
     yield run
-    for process in beside:
+    for process in background:
         process.kill()
         process.communicate()
 
@@ -59,18 +59,18 @@ def free_port() -> int:
 
 
 def ask(method, url, **options):
-    """Send a request, trying again while the server starts."""
-    patience = time.monotonic() + 15
+    """Send a request, again while the server starts."""
+    deadline = time.monotonic() + 15
     while True:
         try:
             return httpx.request(method, url, **options)
         except httpx.TransportError:
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
-def test_an_order_goes_from_a_request_to_the_worker_and_both_end_cleanly(run):
+def test_an_order_goes_from_a_request_to_the_worker_and_both_processes_end_cleanly(run):
     run("manage.py", "migrate", "--run-syncdb", "--verbosity", "0")
     worker = run("manage.py", "run_router", wait=False)
     address = f"http://127.0.0.1:{(port := free_port())}/orders"
@@ -79,18 +79,18 @@ def test_an_order_goes_from_a_request_to_the_worker_and_both_end_cleanly(run):
     assert ask("POST", address, json={"total": 250}).status_code == 202
     refused = ask("POST", address, json={"total": -1})
     assert (refused.status_code, "/total: minimum" in refused.json()["error"]) == (422, True)
-    patience = time.monotonic() + 15
-    while not (orders := ask("GET", address).json())[0]["charged"] and time.monotonic() < patience:
+    deadline = time.monotonic() + 15
+    while not (orders := ask("GET", address).json())[0]["charged"] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert orders == [{"id": 1, "total": 250.0, "charged": True}]
 
     for process in (server, worker):
         process.send_signal(signal.SIGTERM)
-    said = {process: process.communicate(timeout=15)[0] for process in (server, worker)}
-    assert worker.returncode == 0, said[worker]
-    assert server.returncode in (0, -signal.SIGTERM), said[server]  # uvicorn sends itself the signal anew
-    assert "Application shutdown complete" in said[server]
-    assert "Traceback" not in said[server] + said[worker]
+    output = {process: process.communicate(timeout=15)[0] for process in (server, worker)}
+    assert worker.returncode == 0, output[worker]
+    assert server.returncode in (0, -signal.SIGTERM), output[server]  # uvicorn raises the signal again
+    assert "Application shutdown complete" in output[server]
+    assert "Traceback" not in output[server] + output[worker]
 
 
 def test_a_router_that_cannot_start_fails_the_server_with_the_reason(run, project):
@@ -98,6 +98,6 @@ def test_a_router_that_cannot_start_fails_the_server_with_the_reason(run, projec
         "backend: sqlite:////nowhere/at/all.db\nroutes:\n  orders.created: {}\n"
     )
     server = run("-m", "uvicorn", "shop.asgi:application", "--port", str(free_port()), wait=False)
-    said, _ = server.communicate(timeout=15)
+    output, _ = server.communicate(timeout=15)
     assert server.returncode == 3
-    assert "/nowhere/at" in said
+    assert "/nowhere/at" in output

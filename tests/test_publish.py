@@ -1,4 +1,4 @@
-"""Publishing checks against the table before anything reaches the backend."""
+"""Publishing checks a message against the table before it reaches the backend."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table(tmp_path):
     return RouteTable(keys=("orders.created", "orders.#"), bindings=bindings)
 
 
-async def test_a_good_payload_is_appended(table):
+async def test_a_valid_payload_is_appended(table):
     backend = MemoryBackend()
     message = await publish(table, backend, "orders.created", {"id": 1}, headers={"a": "b"}, id="x")
 
@@ -44,7 +44,7 @@ async def test_a_good_payload_is_appended(table):
     assert delivery.message.body == b'{"id":1}'
 
 
-async def test_a_bad_payload_names_every_violation_of_every_schema(table):
+async def test_an_invalid_payload_raises_every_violation_of_every_schema(table):
     with pytest.raises(PayloadInvalid) as caught:
         await publish(table, MemoryBackend(), "orders.created", {"total": 11})
     assert [(v.pointer, v.keyword) for v in caught.value.violations] == [
@@ -53,37 +53,37 @@ async def test_a_bad_payload_names_every_violation_of_every_schema(table):
     ]
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_one(table):
+def test_the_error_for_an_unknown_key_suggests_the_closest_one(table):
     with pytest.raises(NoRoute, match=r"did you mean `orders\.created`"):
         prepare(table, "order.created", b"{}")
 
 
-def test_an_unknown_key_may_be_allowed_by_the_caller_or_the_table(table):
+def test_an_unknown_key_can_be_allowed_by_the_caller_or_the_table(table):
     assert prepare(table, "other", b"{}", allow_unrouted=True).key == "other"
     assert prepare(RouteTable(unrouted="allow"), "other", b"{}").key == "other"
 
 
-def test_what_is_not_a_key_or_not_json_is_refused(table):
+def test_an_invalid_key_and_an_invalid_body_are_refused(table):
     with pytest.raises(KeyInvalid):
         prepare(table, "orders.*", b"{}", allow_unrouted=True)
     with pytest.raises(PayloadMalformed):
         prepare(table, "orders.created", b"{")
 
 
-async def test_a_payload_without_json_form_is_refused(table):
+async def test_a_payload_that_cannot_be_json_is_refused(table):
     with pytest.raises(PayloadUnencodable):
         await publish(table, MemoryBackend(), "orders.created", {"id": object()})
 
 
-def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(table):
+def test_the_checked_bytes_are_sent_unchanged(table):
     body = b'{"id": 123456789012345678901234567890, "total": 1.0}'
     assert prepare(table, "orders.created", body).body == body
 
 
 @pytest.fixture
 def deduplicated(table):
-    said = {"orders.created": Deduplication(600.0, "/id"), "orders.#": Deduplication(60.0)}
-    return replace(table, deduplications=said)
+    deduplications = {"orders.created": Deduplication(600.0, "/id"), "orders.#": Deduplication(60.0)}
+    return replace(table, deduplications=deduplications)
 
 
 async def received(backend):
@@ -91,7 +91,7 @@ async def received(backend):
     return [delivery.message.id for delivery in await handle.fetch(100, 0)]
 
 
-async def test_what_is_published_again_is_a_duplicate_and_not_kept(deduplicated):
+async def test_a_message_that_is_published_again_is_a_duplicate_and_not_kept(deduplicated):
     backend = MemoryBackend()
     first = await publish(deduplicated, backend, "orders.created", {"id": 7})
     again = await publish(deduplicated, backend, "orders.created", {"id": 7, "total": 1})
@@ -102,21 +102,21 @@ async def test_what_is_published_again_is_a_duplicate_and_not_kept(deduplicated)
     assert await received(backend) == ["7", "8"]
 
 
-async def test_ids_are_told_apart_by_key(deduplicated):
+async def test_the_same_id_under_another_key_is_no_duplicate(deduplicated):
     backend = MemoryBackend()
     for key in ("orders.created", "orders.paid"):
         assert not isinstance(await publish(deduplicated, backend, key, {"id": 7}, id="7"), Duplicate)
     assert isinstance(await publish(deduplicated, backend, "orders.paid", {"id": 7}, id="7"), Duplicate)
 
 
-async def test_without_an_id_nothing_is_a_duplicate(deduplicated):
+async def test_messages_without_an_id_are_no_duplicates(deduplicated):
     backend = MemoryBackend()
     for _ in range(3):
         assert not isinstance(await publish(deduplicated, backend, "orders.paid", {}), Duplicate)
     assert len(await received(backend)) == 3
 
 
-async def test_what_has_no_id_where_the_file_says_is_refused_after_its_schema(deduplicated):
+async def test_a_message_without_a_valid_id_is_refused_after_its_schema_is_checked(deduplicated):
     backend = MemoryBackend()
     with pytest.raises(PayloadInvalid):
         await publish(deduplicated, backend, "orders.created", {})
@@ -127,7 +127,7 @@ async def test_what_has_no_id_where_the_file_says_is_refused_after_its_schema(de
     assert await received(backend) == []
 
 
-async def test_a_source_without_a_window_names_and_remembers_nothing(table):
+async def test_an_id_without_a_window_is_not_remembered(table):
     named, backend = replace(table, deduplications={"#": Deduplication(0.0, "/id")}), MemoryBackend()
     for _ in range(2):
         message = await publish(named, backend, "orders.created", {"id": 7})
@@ -135,7 +135,7 @@ async def test_a_source_without_a_window_names_and_remembers_nothing(table):
     assert await received(backend) == ["7", "7"]
 
 
-async def test_the_unchecked_publish_takes_a_window_too():
+async def test_backend_publish_deduplicates_with_a_window():
     backend = MemoryBackend()
     sent = [await backend.publish("orders.created", n, id="7", window=60.0) for n in range(2)]
     assert [type(message) for message in sent] == [Message, Duplicate]

@@ -1,4 +1,4 @@
-"""Nothing that a handler does can hold up an exit that is forced."""
+"""A handler cannot delay a forced exit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROUTES = (
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def environment(request, tmp_path):
-    """Have `serve` run on one event loop or the other."""
+    """Return an environment in which `serve` runs on uvloop or on asyncio."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     if request.param == "asyncio":
@@ -49,7 +49,7 @@ def environment(request, tmp_path):
 def busy(
     folder: Path, name: str, environment: dict[str, str], *options: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a router that has called a handler which will not end."""
+    """Run a router whose handler has started and does not end."""
     (folder / "stuck_handlers.py").write_text(HANDLERS)
     (folder / "routes.yaml").write_text(ROUTES.format(folder=folder, name=name))
     program = [sys.executable, "-m", "abe_router"]
@@ -67,7 +67,7 @@ def busy(
 @pytest.mark.parametrize(
     ("name", "number"), [("block", signal.SIGTERM), ("block", signal.SIGINT), ("swallow", signal.SIGTERM)]
 )
-def test_a_second_signal_ends_the_process_whatever_a_handler_does(tmp_path, environment, name, number):
+def test_a_second_signal_ends_the_process_despite_a_blocking_handler(tmp_path, environment, name, number):
     with busy(tmp_path, name, environment) as process:
         process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -76,7 +76,7 @@ def test_a_second_signal_ends_the_process_whatever_a_handler_does(tmp_path, envi
         assert process.wait(GRACE + 5) == 128 + number
 
 
-def test_a_handler_that_takes_no_cancellation_does_not_outlast_the_drain_time(tmp_path, environment):
+def test_a_handler_that_ignores_its_cancellation_does_not_outlast_the_drain_time(tmp_path, environment):
     with busy(tmp_path, "swallow", environment, "--drain", "0.2") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1

@@ -1,4 +1,4 @@
-"""The tools that this package gives to the tests of others: TestRouter, RecordingBackend, fixtures."""
+"""The tools for tests of users: TestRouter, RecordingBackend, and the fixtures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def routes(tmp_path, monkeypatch):
     return tmp_path / "routes.yaml"
 
 
-async def test_it_tells_what_each_handler_got_and_returned(routes):
+async def test_it_records_the_payloads_and_results_of_each_handler(routes):
     async with TestRouter(routes) as router:
         await router.publish("orders.created", {"total": 250})
         await router.publish("orders.created", {"total": 20})
@@ -61,7 +61,7 @@ async def test_it_tells_what_each_handler_got_and_returned(routes):
     assert len([e for e in router.events if isinstance(e, Skipped)]) == 1
 
 
-async def test_it_tells_what_died_and_why_without_waiting_between_attempts(routes):
+async def test_it_returns_the_dead_letters_without_delays_between_attempts(routes):
     async with TestRouter(routes) as router:
         await router.publish("orders.created", {"total": 0})
         await router.publish("orders.created", {"total": -1})
@@ -80,7 +80,7 @@ async def test_it_tells_what_died_and_why_without_waiting_between_attempts(route
     assert len([e for e in router.events if isinstance(e, DeadLettered)]) == 2
 
 
-async def test_what_breaks_the_schema_or_has_no_route_is_refused(routes):
+async def test_publish_refuses_invalid_payloads_and_unknown_keys(routes):
     async with TestRouter(routes) as router:
         with pytest.raises(PayloadInvalid, match="/total"):
             await router.publish("orders.created", {"total": "20"})
@@ -90,7 +90,7 @@ async def test_what_breaks_the_schema_or_has_no_route_is_refused(routes):
     assert router.backend.published == []
 
 
-async def test_a_handler_can_be_put_in_the_place_of_the_files(routes):
+async def test_a_handler_of_the_file_can_be_replaced(routes):
     async with TestRouter(
         routes, handlers={"orders.created/billing": lambda order: order["total"]}
     ) as router:
@@ -99,7 +99,7 @@ async def test_a_handler_can_be_put_in_the_place_of_the_files(routes):
     assert [call.result for call in router.calls("orders.created/billing")] == [0]
 
 
-async def test_a_batch_is_told_message_by_message(routes):
+async def test_the_calls_of_a_batch_handler_are_recorded_for_each_message(routes):
     routes.write_text(ROUTES.replace("when:", "batch: {size: 2, wait: 1s}, when:"))
     async with TestRouter(routes, handlers={"orders.created/audit": lambda orders: len(orders)}) as router:
         for total in (100, 200):
@@ -109,7 +109,7 @@ async def test_a_batch_is_told_message_by_message(routes):
     assert [call.result for call in router.calls("orders.created/audit")] == [2, 2]
 
 
-async def test_an_unknown_route_is_told_from_one_that_got_nothing(routes):
+async def test_an_unknown_route_is_an_error(routes):
     with pytest.raises(
         KeyError, match=r"no route orders.created/bill.*orders.created/billing, orders.created/audit"
     ):
@@ -120,7 +120,7 @@ async def test_an_unknown_route_is_told_from_one_that_got_nothing(routes):
         router.got("orders/audit")
 
 
-async def test_quiet_names_what_is_not(routes):
+async def test_the_error_of_quiet_lists_the_busy_routes(routes):
     import asyncio
 
     async def stuck(order):
@@ -132,13 +132,13 @@ async def test_quiet_names_what_is_not(routes):
             await router.quiet(0.1)
 
 
-def test_a_file_with_faults_is_refused(tmp_path):
+def test_a_file_with_errors_is_refused(tmp_path):
     (tmp_path / "routes.yaml").write_text("routes:\n  orders created: {}\n")
     with pytest.raises(ConfigError):
         TestRouter(tmp_path / "routes.yaml")
 
 
-async def test_the_recording_backend_remembers_and_is_a_backend():
+async def test_the_recording_backend_records_messages_and_can_be_consumed():
     backend = RecordingBackend()
     await backend.publish("orders.created", {"total": 1})
     await backend.publish("payments.settled", {"total": 2})
@@ -149,7 +149,7 @@ async def test_the_recording_backend_remembers_and_is_a_backend():
         break
 
 
-async def test_the_recording_backend_remembers_what_handlers_emit():
+async def test_the_recording_backend_records_the_outputs_of_handlers():
     backend = RecordingBackend()
     await backend.publish("a", {})
     subscription = await backend.subscribe("a", "g")
@@ -158,7 +158,7 @@ async def test_the_recording_backend_remembers_what_handlers_emit():
     assert backend.payloads() == [{}, {"n": 1}]
 
 
-def test_the_fixtures_are_there_without_asking(routes, pytester_run):
+def test_the_fixtures_are_available_in_every_run(routes, pytester_run):
     result = pytester_run(
         """
         import asyncio
@@ -192,7 +192,7 @@ def test_the_fixtures_are_there_without_asking(routes, pytester_run):
 
 @pytest.fixture
 def pytester_run(routes):
-    """Run pytest in a process of its own, in the folder of the routes file."""
+    """Return a function that runs pytest in a process of its own, in the folder of the routes file."""
     import subprocess
     import textwrap
 
@@ -205,7 +205,7 @@ def pytester_run(routes):
     return run
 
 
-def test_a_handler_that_never_returns_holds_up_neither_the_test_nor_the_end_of_its_process(tmp_path):
+def test_a_handler_that_never_returns_delays_neither_the_test_nor_the_exit(tmp_path):
     (tmp_path / "stuck_handlers.py").write_text(
         "import threading\nbegan = threading.Event()\n"
         "def stuck(order):\n    began.set()\n    threading.Event().wait()\n"

@@ -13,7 +13,7 @@ import pytest
 from abe_router.runtime.threads import Threads
 
 
-def test_calls_run_side_by_side_up_to_the_limit_and_the_others_after_them():
+def test_calls_run_in_parallel_up_to_the_limit():
     threads, barrier, names = Threads(3), threading.Barrier(3, timeout=5), set()
 
     def call():
@@ -27,7 +27,7 @@ def test_calls_run_side_by_side_up_to_the_limit_and_the_others_after_them():
     threads.shutdown()
 
 
-def test_a_thread_that_is_free_is_used_again():
+def test_an_idle_thread_is_reused():
     threads = Threads(10)
     for number in range(5):
         assert threads.submit(lambda a, *, b: (a, b), number, b=1).result(5) == (number, 1)
@@ -37,7 +37,7 @@ def test_a_thread_that_is_free_is_used_again():
     threads.shutdown()
 
 
-async def test_a_call_that_raises_stop_iteration_ends_with_an_error_that_a_loop_can_bear():
+async def test_stop_iteration_becomes_an_error_that_asyncio_accepts():
     threads, loop = Threads(1), asyncio.get_running_loop()
     with pytest.raises(RuntimeError, match="it raised StopIteration") as caught:
         await asyncio.wait_for(loop.run_in_executor(threads, next, iter(())), 5)
@@ -45,7 +45,7 @@ async def test_a_call_that_raises_stop_iteration_ends_with_an_error_that_a_loop_
     threads.shutdown()
 
 
-def test_a_call_for_which_there_is_no_thread_is_refused_and_not_made_later(monkeypatch):
+def test_a_call_without_a_thread_is_refused_and_not_made_later(monkeypatch):
     threads, made = Threads(2), []
 
     def refuse(self):
@@ -63,7 +63,7 @@ def test_a_call_for_which_there_is_no_thread_is_refused_and_not_made_later(monke
     threads.shutdown()
 
 
-def test_an_error_is_the_callers():
+def test_an_error_of_a_call_is_raised_to_its_caller():
     threads = Threads(1)
     with pytest.raises(ZeroDivisionError):
         threads.submit(lambda: 1 / 0).result(5)
@@ -71,7 +71,7 @@ def test_an_error_is_the_callers():
     threads.shutdown()
 
 
-def test_after_a_shutdown_what_was_not_begun_is_given_up_and_nothing_is_taken():
+def test_a_shutdown_cancels_waiting_calls_and_refuses_new_ones():
     threads, begun, go = Threads(1), threading.Event(), threading.Event()
     running = threads.submit(lambda: (begun.set(), go.wait(5)))
     begun.wait(5)
@@ -85,7 +85,7 @@ def test_after_a_shutdown_what_was_not_begun_is_given_up_and_nothing_is_taken():
         threads.submit(int)
 
 
-def test_a_call_that_never_returns_holds_up_no_exit():
+def test_a_call_that_never_returns_does_not_delay_the_exit():
     code = (
         "import threading; from abe_router.runtime.threads import Threads; began = threading.Event()\n"
         "Threads(1).submit(lambda: (began.set(), threading.Event().wait()))\nbegan.wait()"

@@ -1,4 +1,4 @@
-"""Signs that it is worth to look at the files."""
+"""Watch gives signs that files may have changed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from abe_router.files.watch import Watch, _folders, fingerprint
 
 
-async def test_a_busy_database_beside_the_file_hides_nothing(tmp_path):
-    """What was edited before the watch began is found by looking, and the looking must not wait for quiet."""
+async def test_a_busy_database_in_the_folder_hides_no_change(tmp_path):
+    """Only a periodic check finds an edit from before the watch, so that it must not wait for quiet time."""
     watch = Watch(lambda: {tmp_path / "routes.yaml"})
 
     async def write():
@@ -34,16 +34,16 @@ async def test_a_busy_database_beside_the_file_hides_nothing(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Poll every hundredth of a second."""
+    """Poll every 10 ms."""
     monkeypatch.setattr("abe_router.files.watch.POLL", 10)
 
 
-def told(caplog):
+def polling_messages(caplog):
     return [record.message for record in caplog.records if "polled" in record.message]
 
 
 @pytest.mark.parametrize("name", ["a\0b.json", "d" * 300 + "/x.json", "circle.json", "circle/x.json"])
-def test_a_file_that_cannot_be_looked_up_is_not_there_and_hides_no_other(tmp_path, name):
+def test_a_path_that_cannot_be_resolved_counts_as_missing_and_hides_no_other(tmp_path, name):
     (tmp_path / "circle.json").symlink_to("circle.json")
     (tmp_path / "circle").symlink_to("circle")
     there = tmp_path / "routes.yaml"
@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_looked_up_is_not_there_and_hides_no_other(tmp_pat
     assert _folders([tmp_path / name, there]) == {tmp_path}
 
 
-def test_a_folder_that_cannot_be_entered_hides_no_other(tmp_path, monkeypatch):
+def test_a_folder_without_permission_hides_no_other(tmp_path, monkeypatch):
     is_dir = Path.is_dir
 
     def refuse(path):
@@ -66,11 +66,13 @@ def test_a_folder_that_cannot_be_entered_hides_no_other(tmp_path, monkeypatch):
     assert _folders([tmp_path / "shut" / "inner" / "x.json", tmp_path / "routes.yaml"]) == {tmp_path}
 
 
-async def test_what_cannot_be_watched_is_polled_and_that_is_told_once(tmp_path, monkeypatch, caplog, quick):
-    tries = []
+async def test_folders_that_cannot_be_watched_are_polled_and_that_is_logged_once(
+    tmp_path, monkeypatch, caplog, quick
+):
+    attempts = []
 
     def refuse(*folders, **options):
-        tries.append(folders)
+        attempts.append(folders)
         raise OSError("too many open files")
 
     monkeypatch.setattr("abe_router.files.watch.awatch", refuse)
@@ -78,11 +80,11 @@ async def test_what_cannot_be_watched_is_polled_and_that_is_told_once(tmp_path, 
     async with asyncio.timeout(5):
         assert [await anext(signs) for _ in range(40)] == [False] * 40
     await signs.aclose()
-    assert len(told(caplog)) == 1
-    assert len(tries) < 8  # each time after twice as long
+    assert len(polling_messages(caplog)) == 1
+    assert len(attempts) < 8  # the delay doubles
 
 
-async def test_what_can_be_watched_again_is_watched_again(tmp_path, monkeypatch, caplog, quick):
+async def test_folders_that_can_be_watched_again_are_watched_again(tmp_path, monkeypatch, caplog, quick):
     from watchfiles import awatch
 
     reasons = ["too many watches", "too many watches", "too many open files"]
@@ -102,7 +104,10 @@ async def test_what_can_be_watched_again_is_watched_again(tmp_path, monkeypatch,
         while not await anext(signs):
             pass
     await signs.aclose()
-    assert [text.rpartition(": ")[2] for text in told(caplog)] == ["too many watches", "too many open files"]
+    assert [text.rpartition(": ")[2] for text in polling_messages(caplog)] == [
+        "too many watches",
+        "too many open files",
+    ]
 
 
 async def test_a_folder_whose_name_is_not_utf8_is_polled(tmp_path, caplog, quick):
@@ -112,4 +117,4 @@ async def test_a_folder_whose_name_is_not_utf8_is_polled(tmp_path, caplog, quick
         signs = Watch(lambda: {folder / "routes.yaml"}).signs()
         assert [await anext(signs) for _ in range(3)] == [False] * 3
     await signs.aclose()
-    assert len(told(caplog)) == 1
+    assert len(polling_messages(caplog)) == 1

@@ -36,14 +36,12 @@ from abe_router.backend.health import (
     unread_keys,
 )
 from abe_router.backend.key_value import Entry
-from abe_router.backend.payloads import DEFAULT_GROUP
 from abe_router.backend.peek import Peeked, PeekState
 from abe_router.backend.retention import RETAIN_TTL, retention
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
 __all__ = [
     "ACKED",
-    "DEFAULT_GROUP",
     "RELEASED",
     "RETAIN_TTL",
     "Acked",

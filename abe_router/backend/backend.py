@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from abe_router.backend.delivery import DeadLetter
@@ -12,7 +11,6 @@ from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
 from abe_router.backend.health import HealthResult, SubscriptionName
 from abe_router.backend.key_value import Entry
-from abe_router.backend.payloads import DEFAULT_GROUP, LEASE, payloads
 from abe_router.backend.peek import Peeked
 from abe_router.backend.rate import TokenGrant
 from abe_router.backend.subscription import Subscription, SubscriptionStatus
@@ -33,14 +31,6 @@ class Backend(ABC):
         """Make a backend from its URL, without connecting; raise ValueError when the URL is malformed.
 
         `prefix` comes before each key in the names of what is stored.
-        """
-
-    @classmethod
-    @abstractmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """Make a backend from environment variables, without connecting.
-
-        Raise ValueError when one of them is malformed.
         """
 
     @abstractmethod
@@ -92,16 +82,6 @@ class Backend(ABC):
         elif await self.append_once([(message, window)]):
             return Duplicate.of(message)
         return message
-
-    def consume(self, *, group: str | None = None, key: str = "#") -> AsyncGenerator[Any, None]:
-        """Yield the payloads of the messages whose key matches; asking for the next acks the one before.
-
-        The one not acked comes back when the iterator is closed, its caller cancelled or the process
-        gone. Without a group the consumer belongs to the group `default`. What is not JSON, or was handed
-        out too often, goes among the dead letters and is not yielded. Raise BackendUnavailable when the
-        backend cannot be reached to begin with; later it is tried until it can.
-        """
-        return payloads(lambda: self.subscribe(key, group or DEFAULT_GROUP, lease=LEASE), LEASE)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -202,14 +182,6 @@ class Backend(ABC):
     async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
         """Delete an entry; return False when there is none, or when its revision is not `expected`."""
         raise NotImplementedError(f"{type(self).__name__} has no key-value store")
-
-    @abstractmethod
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        """Keep `state` as the word of a worker for `ttl` seconds; empty `state` withdraws it."""
-
-    @abstractmethod
-    async def announcements(self) -> Mapping[str, bytes]:
-        """Return what the living workers announced, by worker."""
 
     @abstractmethod
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:

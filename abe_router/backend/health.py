@@ -91,6 +91,15 @@ class HealthResult(msgspec.Struct, frozen=True):
         return self.severity in (Severity.ERROR, Severity.WARNING)
 
 
+def unserved(
+    statuses: Sequence[SubscriptionStatus], served: Collection[str]
+) -> Iterator[tuple[SubscriptionStatus, int]]:
+    """Yield each subscription whose name is not in `served`, and how many messages it holds."""
+    for status in statuses:
+        if status.name not in served:
+            yield status, status.ready + status.in_flight + status.delayed
+
+
 def orphaned_subscriptions(
     statuses: Sequence[SubscriptionStatus], served: Collection[SubscriptionName] | None
 ) -> Iterator[HealthResult]:
@@ -98,10 +107,11 @@ def orphaned_subscriptions(
 
     `served` are those that somebody is to serve; None is that nobody knows.
     """
-    for status in statuses if served is not None else ():
-        held = status.ready + status.in_flight + status.delayed
-        if held and (status.pattern, status.group) not in (served or ()):
-            name = f"{status.pattern}/{status.group}"
+    if served is None:
+        return
+    for status, held in unserved(statuses, {f"{pattern}/{group}" for pattern, group in served}):
+        if held:
+            name = status.name
             yield HealthResult(
                 HealthCheck.ORPHANED,
                 Severity.WARNING,

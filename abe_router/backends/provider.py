@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import TypeVar
 
 from abe_router.backend import Backend
 from abe_router.backends.abstract import AbstractBackend, is_abstract
@@ -18,6 +19,8 @@ GROUP = "abe_router.backends"
 ABSTRACT_GROUPS = ("abe.backends.message_queue", "abe.backends.message_queue.service")
 #: Comes before the name of a provider that was written for Abstract Backend.
 ABSTRACT = "abstract+"
+
+B = TypeVar("B", bound=Backend)
 
 _OURS = "abe-router"
 #: Our own, found even where the package's metadata is missing, as in a plain source tree.
@@ -71,11 +74,18 @@ class Provider:
             return AbstractBackend.adapt(self.name, loaded)
         raise BackendError(f"provider `{self.name}` ({self.point.value}) is not a Backend class")
 
-    def from_env(self, env: Mapping[str, str]) -> Backend:
-        """Make the backend from environment variables; raise BackendError when that is impossible."""
-        provider = self.load()
+    def from_env(self, env: Mapping[str, str], wrap: Callable[[type[Backend]], type[B]]) -> B:
+        """Make the backend from environment variables; raise BackendError when that is impossible.
+
+        `wrap` is applied to the provider's class first. A provider need not have `from_env`.
+        """
+        provider = wrap(self.load())
+        from_env = getattr(provider, "from_env", None)
+        if from_env is None:
+            raise BackendError(f"provider `{self.name}` has no `from_env`: give the backend as a URL")
         try:
-            return provider.from_env(env)
+            backend: B = from_env(env)
+            return backend
         except BackendError:
             raise
         except Exception as error:
@@ -133,7 +143,11 @@ def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProv
 
 def make_backend(url: str, *, prefix: str = "") -> Backend:
     """Make the backend of a URL, without connecting; raise BackendError when that is impossible."""
-    provider = find_provider(url)
+    return make_from(find_provider(url), url, prefix=prefix)
+
+
+def make_from(provider: type[B], url: str, *, prefix: str = "") -> B:
+    """Make a backend of this class from its URL, without connecting; raise BackendError if it cannot be."""
     try:
         return provider.from_url(url, prefix=prefix)
     except ValueError as error:

@@ -76,9 +76,9 @@ headers_option = option(
 
 def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if value == "auto":
-        from abe_router.process.cores import cores
+        from abe_router.process.supervisor import available_cores
 
-        return cores()
+        return available_cores()
     if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter(f"`{value}` is neither a number of processes nor `auto`", ctx, param)
     return int(value)

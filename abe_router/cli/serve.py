@@ -105,37 +105,37 @@ def command(
         command = partial(_worker_command, given, caches=not reload_handlers)
         supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers)
         return asyncio.run(supervisor.run())
-    from abe_router.process.channel import PASSED_UP, Lifeline
+    from abe_router.process.channel import FORWARDED, ControlChannel, Rejected
 
-    lifeline = Lifeline(*as_worker) if as_worker else None
+    channel = ControlChannel(*as_worker) if as_worker else None
     from abe_router.config.building.loader import Loader
-    from abe_router.process.worker import App
+    from abe_router.process.worker import Worker
 
     loader = Loader(routes, allow_handlers=allow_handlers, backend=backend, trust_writable=trust_writable)
     try:
         table = loader.load()
     except ConfigError as error:
-        if lifeline is None:
+        if channel is None:
             raise
-        lifeline.reject(error.diagnostics)
+        channel.send(Rejected(error.diagnostics))
         return CONFIG
     for warning in table.warnings if number < 2 else ():
         place = f"{warning.path}:{warning.line}:{warning.column}"
         _log.warning("%s: %s (%s)", place, warning.message, warning.code)
-    app = App(
+    worker = Worker(
         loader,
         table,
-        listeners=[log_listener(level, without=PASSED_UP if lifeline else ())],
+        listeners=[log_listener(level, without=FORWARDED if channel else ())],
         watch=not no_watch,
         once=once,
         drain=drain,
-        lifeline=lifeline,
+        channel=channel,
     )
-    if lifeline is not None and not app.features.processes:
+    if channel is not None and not worker.features.processes:
         hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"
         raise CommandError("the backend cannot be shared by several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(app.run())
+        code = runner.run(worker.run())
         if code != OK:  # handlers that were given up can block a clean exit, even closing the loop
             logging.shutdown()
             sys.stdout.flush()

@@ -1,1 +1,1 @@
-"""Abstract Backend's guide: `load_backend`, `AsyncLoopConsumer`, `consume`."""
+"""Abstract Backend's guide: `load_backend`, `AsyncLoopConsumer`, and `consume`, which the contract lacks."""

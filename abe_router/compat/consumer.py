@@ -1,19 +1,18 @@
-"""The consumer of the guide: one handler, one group, and an end that is told."""
+"""`AsyncLoopConsumer`, the consumer of the guide: one handler, one group, and an explicit end."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from abe_router.backend import DEFAULT_GROUP, Backend
-from abe_router.backends.abstract import AbstractBackend, MessageQueue, is_abstract
+from abe_router.backend import Backend
+from abe_router.backends.abstract import DEFAULT_GROUP, AbstractBackend, MessageQueue, is_abstract
 from abe_router.consumer import Consumer
 from abe_router.errors import KeyInvalid
 from abe_router.messages.message import Message
@@ -24,11 +23,11 @@ from abe_router.observe.logs import log_listener
 from abe_router.routing.handler import Handler, handler_from
 from abe_router.routing.retry import RetryPolicy
 from abe_router.routing.route import Route
-from abe_router.runtime.threads import Threads
+from abe_router.runtime.threads import Threads, call_handler
 
 _log = logging.getLogger(__name__)
 
-#: What a handler may look like: it takes the payload, or the payload and its Message, and may be async.
+#: A handler takes the payload, or the payload and its Message, and may be async.
 HandlerFunction = Callable[[Any], Any] | Callable[[Any, Message], Any]
 
 #: The consumer whose handler runs in this context.
@@ -36,14 +35,21 @@ _running_in: ContextVar[AsyncLoopConsumer | None] = ContextVar("running_in", def
 
 
 class AsyncLoopConsumer:
-    """Hands the messages of a group to a handler, until it is shut down.
+    """Passes the messages of a group to a handler until it is shut down.
 
-    `backend` is one of ours, or any object with the `publish` and `consume` of Abstract Backend; such an
-    object tells neither keys nor whether a message was handled, so there a failed message is logged and
-    gone, and `key` cannot narrow. `key` is a routing key or a pattern. `concurrency` messages are handled
-    at once. A message whose handler raises is tried again as `retry` says and ends among the dead letters.
-    `timeout` is the time, in seconds, that one attempt may take; `drain` is what `shutdown` gives the
-    messages in hand. With `order_by`, a JSON pointer, those with the same value there are handled in order.
+    Args:
+        backend: One of our backends, or any object with the `publish` and `consume` of Abstract Backend. Such
+            an object reports neither the key of a message nor whether it was handled. A failed message is
+            then logged and lost, and `key` and `order_by` are not available.
+        group: The group; `default` if None.
+        key: A routing key or a pattern.
+        concurrency: How many messages are handled at the same time.
+        timeout: Seconds that one attempt may take.
+        retry: When a message whose handler raised is tried again; after the last attempt it becomes a dead
+            letter.
+        drain: Seconds that `shutdown` gives the running handlers.
+        order_by: A JSON pointer. Messages with the same value there are handled in order.
+
     """
 
     def __init__(
@@ -63,9 +69,9 @@ class AsyncLoopConsumer:
         if group is not None and not is_group(group):
             raise ValueError(f"`{group[:80]}` is not a group: letters, digits and _.:-")
         if not isinstance(concurrency, int) or concurrency < 1:
-            raise ValueError(f"concurrency is a number of messages, at least 1, not {concurrency!r}")
+            raise ValueError(f"concurrency is a whole number, at least 1, not {concurrency!r}")
         if not timeout > 0:
-            raise ValueError(f"timeout is in seconds, and more than 0, not {timeout!r}")
+            raise ValueError(f"timeout is a number of seconds above 0, not {timeout!r}")
         if not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry is a RetryPolicy, not {type(retry).__name__}")
         self.backend, self.group = backend, group
@@ -73,7 +79,7 @@ class AsyncLoopConsumer:
             raise ValueError(f"`{order_by[:80]}` is not a JSON pointer, such as `/customer/id`")
         self._source = _source(backend, self._end, key)
         if order_by is not None and not self._source.features.order:
-            raise ValueError(f"{type(backend).__name__} keeps no order: `order_by` needs one of our backends")
+            raise ValueError(f"{type(backend).__name__} keeps no order: `order_by` needs another backend")
         self._route = partial(
             Route,
             key,
@@ -91,11 +97,11 @@ class AsyncLoopConsumer:
         self._stopped = False
 
     async def run(self, handler: HandlerFunction) -> None:
-        """Consume until `shutdown` is called, or until a plain provider has no more messages.
+        """Consume until `shutdown` is called, or until a provider for Abstract Backend ends its messages.
 
-        `handler` takes the payload and, if it has a second parameter, the Message; a plain function runs
-        in a thread. Returns at once when it runs already or was shut down before. Cancelling it stops the
-        handler too, and its message comes back. Raise HandlerError when the handler cannot be called so.
+        `handler` takes the payload and, if it has a second parameter, the Message. A plain function runs in a
+        thread. Return at once if it runs already or was shut down. Cancelling `run` stops the handler as
+        well, and its message comes back. Raise HandlerError if the handler does not have such parameters.
         """
         if self._stopped or self._running is not None:
             return
@@ -112,7 +118,7 @@ class AsyncLoopConsumer:
             await asyncio.wait({running})
             raise
         except Exception:
-            _log.exception("the consumer of %s ended by an error", route.name)
+            _log.exception("%s: the consumer failed", route.name)
             raise
         finally:
             running.cancel()
@@ -120,26 +126,21 @@ class AsyncLoopConsumer:
             self._running = self._consumer = None
 
     async def handler(self, payload: Any, message: Message) -> Any:
-        """Handle one message: the wrapper around the handler that `run` was given.
+        """Handle one message with the handler that was passed to `run`.
 
-        Override it to do more than call it. What this raises counts as the handler's failure: `Reject`
-        sends the message to the dead letters at once, anything else has it tried again.
+        Override it to wrap the handler. An error of this method is an error of the handler: after `Reject`,
+        the message becomes a dead letter at once; after any other error, it is tried again.
         """
         called = self._called
         if called is None:
             raise RuntimeError("there is no handler before `run`")
-        arguments = (payload, message) if called.wants_message else (payload,)
-        if called.is_async:
-            return await called.call(*arguments)
-        loop, call = asyncio.get_running_loop(), copy_context().run
-        result = await loop.run_in_executor(self._threads, call, called.call, *arguments)
-        return await result if inspect.isawaitable(result) else result
+        return await call_handler(called, self._threads, payload, message)
 
     async def shutdown(self) -> None:
-        """Stop consuming, and wait until the messages in hand are finished or their time is over.
+        """Stop consuming, and wait until the running handlers have ended or the drain time is over.
 
-        Idempotent, from any coroutine of the loop, also before or without `run`, which then returns at
-        once. Called by the handler itself it does not wait, for it would wait for itself.
+        Idempotent. It may be called by any coroutine of the loop, also before `run`, which then returns at
+        once. A call by the handler itself does not wait, because it would wait for itself.
         """
         self._end()
         if self._running is not None and _running_in.get() is not self:
@@ -165,12 +166,12 @@ class AsyncLoopConsumer:
 
 
 def _source(backend: Backend | MessageQueue, on_end: Callable[[], None], key: str) -> Backend:
-    """Return the backend itself, or the adapter around a plain provider."""
+    """Return the backend itself, or an adapter of a provider for Abstract Backend."""
     if isinstance(backend, Backend):
         return backend
     name = type(backend).__name__
     if not is_abstract(backend):
         raise TypeError(f"{name} is not a backend: it has no `publish` and `consume`")
     if key != "#":
-        raise ValueError(f"{name} does not tell the key of a message: `key` needs a backend of abe-router")
+        raise ValueError(f"{name} does not report the key of a message: `key` needs a backend of abe-router")
     return AbstractBackend(backend, name, on_end=on_end, lent=True)

@@ -1,4 +1,4 @@
-"""Chooses a backend as the guide has it: by name, by the environment, or by what is installed."""
+"""`load_backend`: chooses a backend by name, by the environment, or by what is installed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from abe_router.backend import Backend
-from abe_router.backends.provider import Provider, find_by_name, find_by_url, make_backend, providers
+from abe_router.backends.provider import Provider, find_by_name, find_by_url, make_from, providers
+from abe_router.compat.consume import QueueBackend, queue_class
 from abe_router.text import redact_url
 
 _log = logging.getLogger(__name__)
 
-#: The variable that names the provider, or holds the URL of the backend.
+#: The variable that contains the name of the provider, or the URL of the backend.
 VARIABLE = "QUEUE_BACKEND"
-#: The variable by which one of our own is meant: being installed says nothing of those, for all of them are.
-MEANT_BY = {"redis": "REDIS_URL", "sqlite": "SQLITE_PATH"}
+#: The variables that select one of our own providers. These are always installed, so that being installed
+#: cannot select them.
+SELECTED_BY = {"redis": "REDIS_URL", "sqlite": "SQLITE_PATH"}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which backend `load_backend` takes: a provider's name or a URL, and why.
+    """The backend that `load_backend` takes, as a provider's name or a URL, and the reason.
 
-    `others` are the providers that could have been meant as well. `is_fallback` says that nothing was.
+    `others` are providers that the environment selects as well. `is_fallback` is True if nothing selects one.
     """
 
     name_or_url: str
@@ -34,19 +35,19 @@ class Choice:
     is_fallback: bool = False
 
     def find(self) -> Provider:
-        """Return the provider; raise UnknownProvider when it is not installed."""
+        """Return the provider; raise UnknownProvider if it is not installed."""
         return (find_by_url if "://" in self.name_or_url else find_by_name)(self.name_or_url)
 
 
 def choose(name_or_url: str | None = None, *, env: Mapping[str, str] = os.environ) -> Choice:
-    """Return which backend `load_backend` takes; nothing is imported, and no name is looked up.
+    """Return the backend that `load_backend` takes; imports nothing and looks up no name.
 
-    In this order: `name_or_url`; what `QUEUE_BACKEND` says; a provider that someone installed beside
-    ours, first those written for this package, then those for Abstract Backend, by name; `redis` when
-    `REDIS_URL` is set; `sqlite` when `SQLITE_PATH` is; memory.
+    In this order: `name_or_url`; the value of `QUEUE_BACKEND`; a provider that was installed in addition to
+    ours, those written for this package before those for Abstract Backend, by name; `redis` if `REDIS_URL` is
+    set; `sqlite` if `SQLITE_PATH` is set; memory.
     """
     if name_or_url:
-        return Choice(name_or_url, "it was asked for")
+        return Choice(name_or_url, "it is the argument")
     if named := env.get(VARIABLE, "").strip():
         return Choice(named, f"{VARIABLE} is set")
     found = providers()
@@ -55,21 +56,22 @@ def choose(name_or_url: str | None = None, *, env: Mapping[str, str] = os.enviro
         for name, provider in sorted(found.items(), key=lambda item: (item[1].is_abstract, item[0]))
         if not provider.ours and not (provider.is_abstract and name.partition("+")[2] in found)
     ]
-    candidates += [(name, f"{variable} is set") for name, variable in MEANT_BY.items() if env.get(variable)]
+    candidates += [
+        (name, f"{variable} is set") for name, variable in SELECTED_BY.items() if env.get(variable)
+    ]
     if not candidates:
         return Choice("memory", "nothing else is installed or configured", is_fallback=True)
     (first, why), *others = candidates
     return Choice(first, why, tuple(name for name, _ in others))
 
 
-def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.environ) -> Backend:
-    """Make the backend that is asked for, without connecting; see `choose` for the order.
+def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.environ) -> QueueBackend:
+    """Make a backend, without connecting; `choose` describes which one.
 
-    `name_or_url` is a provider's name, such as `redis`, which is then configured by its own environment
-    variables, or a URL, such as `redis://localhost/0`; of a URL that is only a scheme, such as `memory://`,
-    the same is true as of the name. Warn when nothing was asked for and memory is
-    taken, or when more than one provider could be meant. Raise UnknownProvider when the one named is not
-    installed, and BackendError when it cannot be imported or made.
+    `name_or_url` is a provider's name, such as `redis`, which is configured by its own environment variables,
+    or a URL, such as `redis://localhost/0`. A URL that consists of a scheme, such as `memory://`, is the same
+    as the name. Warn if memory is the fallback, or if several providers are selected. Raise UnknownProvider
+    if the provider is not installed, BackendError if it cannot be imported or made.
     """
     choice = choose(name_or_url, env=env)
     if choice.is_fallback:
@@ -79,12 +81,16 @@ def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.
         )
     elif choice.others:
         _warn(
-            f"backend `{choice.name_or_url}` is taken, for {choice.why}; it might be "
-            f"{' or '.join(f'`{name}`' for name in choice.others)} as well: set {VARIABLE} to choose"
+            f"backend `{choice.name_or_url}` is used because {choice.why}; "
+            f"{' and '.join(f'`{name}`' for name in choice.others)} could be used too: "
+            f"set {VARIABLE} to choose"
         )
-    address = choice.name_or_url.partition("://")[2]
-    backend = make_backend(choice.name_or_url) if address else choice.find().from_env(env)
-    _log.info("backend %s, for %s", redact_url(backend.url), choice.why)
+    provider = choice.find()
+    if choice.name_or_url.partition("://")[2]:
+        backend = make_from(queue_class(provider.load()), choice.name_or_url)
+    else:
+        backend = provider.from_env(env, queue_class)
+    _log.info("backend %s, because %s", redact_url(backend.url), choice.why)
     return backend
 
 
@@ -95,5 +101,5 @@ def _warn(text: str) -> None:
 
 @cache
 def _log_once(text: str) -> None:
-    if _log.hasHandlers():  # without any, Python prints it to stderr, where the warning is already
+    if _log.hasHandlers():  # without a handler, Python prints the record to stderr, beside the warning
         _log.warning("%s", text)

@@ -1,1 +1,1 @@
-"""Edits of the routes file and how they come into force."""
+"""Edits of the routes file, and how they take effect."""

@@ -1,6 +1,6 @@
-"""An edit of the routes file, carried to the router.
+"""Reload: follows the routes file and puts each valid edit into force.
 
-What counts is the content: a save that changes no byte changes nothing.
+Only the content counts: a save that changes no byte changes nothing.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ _log = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Follows the files of a table and applies what they become; a faulty edit changes nothing.
+    """Watches the files of a table, and applies the table that they become after an edit.
 
-    `run` goes on until `stop`, whatever an edit brings. Loading happens in a thread, so that running
-    handlers are not held up.
+    An edit with errors changes nothing. `run` continues until `stop`, whatever an edit contains. A thread
+    loads the files, so that handlers keep running.
     """
 
-    def __init__(self, loader: Loader, router: Reconciler, events: Events) -> None:
-        self._loader, self._router, self._events = loader, router, events
-        self._watch = Watch(lambda: loader.files | sources(router.table))
+    def __init__(self, loader: Loader, reconciler: Reconciler, events: Events) -> None:
+        self._loader, self._reconciler, self._events = loader, reconciler, events
+        self._watch = Watch(lambda: loader.files | sources(reconciler.table))
         self._applying: set[asyncio.Task[Reloaded]] = set()
-        self._told: Fingerprint = {}
-        #: The faults of the last edit; empty when it was accepted.
+        self._code: Fingerprint = {}
+        #: The diagnostics of the last edit; empty if it was accepted.
         self.rejected: tuple[Diagnostic, ...] = ()
 
     @property
     def watching(self) -> bool:
-        """Whether the folders are being watched."""
+        """Whether the folders are watched, and not only polled."""
         return self._watch.watching
 
     def stop(self) -> None:
-        """Make `run` end; idempotent."""
+        """End `run`. Idempotent."""
         self._watch.stop()
 
     async def run(self) -> None:
-        """Watch until stopped, then wait for the changes under way."""
+        """Follow edits until stopped, then wait for the changes in progress."""
         seen: Fingerprint = {}
-        self._told = fingerprint(sources(self._router.table))
+        self._code = fingerprint(sources(self._reconciler.table))
         async for changed in self._watch.signs():
             try:
-                # Taken before the files are read: an edit in between differs from it, and is seen next time.
+                # Taken before the files are read: an edit in between differs from it and is seen next time.
                 now = fingerprint(self._loader.files)
                 if now != seen or (changed and self.rejected):
                     seen = now
                     await self.reload()
-                self._tell_of_code()
-            except Exception:  # noqa: BLE001  whoever no longer looks misses the mending too
-                _log.exception("an edit could not be followed, the next one will be")
+                self._report_code()
+            except Exception:  # noqa: BLE001  keep watching: the next edit may fix it
+                _log.exception("cannot follow an edit; the next edit is followed again")
         await asyncio.gather(*self._applying)
 
     async def reload(self) -> None:
-        """Load the files and have the router apply them, unless they have faults or say nothing new."""
+        """Load the files and apply the table, unless it has errors or did not change."""
         try:
             table = await asyncio.to_thread(self._loader.load)
         except ConfigError as error:
@@ -69,30 +69,31 @@ class Reloader:
                 self.rejected = error.diagnostics
                 self._events.emit(ReloadRejected(error.diagnostics))
             return
-        except Exception:  # noqa: BLE001  what nobody foresaw changes nothing either
-            _log.exception("an edit could not be read, nothing changed")
+        except Exception:  # noqa: BLE001  an unforeseen error changes nothing either
+            _log.exception("cannot load an edit, nothing changed")
             return
-        if self._router.stopped:  # while the files were read
+        if self._reconciler.stopped:  # while the files were loaded
             return
-        old = self._router.table
+        old = self._reconciler.table
         if table.revision == old.revision and not self.rejected:
             return
         self.rejected = ()
         if (table.backend, table.prefix) != (old.backend, old.prefix) and table.path is not None:
             self._events.emit(RestartNeeded("the backend", table.path))
         # Not awaited: a drain may take long, and the next edit must not wait for it.
-        applying = asyncio.create_task(self._router.apply(table))
+        applying = asyncio.create_task(self._reconciler.apply(table))
         self._applying.add(applying)
         applying.add_done_callback(self._applying.discard)
 
-    def _tell_of_code(self) -> None:
-        now = fingerprint(sources(self._router.table))
+    def _report_code(self) -> None:
+        """Emit an event for each file of handler code that changed."""
+        now = fingerprint(sources(self._reconciler.table))
         for path, state in now.items():
-            if path in self._told and self._told[path] != state:
+            if path in self._code and self._code[path] != state:
                 self._events.emit(RestartNeeded("handler code", path))
-        self._told = now
+        self._code = now
 
 
 def sources(table: RouteTable) -> set[Path]:
-    """Return the files in which the handlers of a table stand."""
+    """Return the files that define the handlers of a table."""
     return {route.handler.source for route in table.routes if route.handler.source is not None}

@@ -1,1 +1,1 @@
-"""Files that are read once, and watched for changes."""
+"""Files: read once, and watched for changes."""

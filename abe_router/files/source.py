@@ -1,4 +1,4 @@
-"""A file, read once: what is hashed, checked and parsed are the same bytes."""
+"""A file that is read once, so that the same bytes are hashed, checked and parsed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-#: Largest file that is read, in bytes: far above any routes file or schema written by hand.
+#: Largest file that is read, in bytes; routes files and schemas are far smaller.
 MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The content of a file at one moment; `mode` are its permission bits."""
+    """The content of a file when it was read; `mode` is its permission bits."""
 
     path: Path
     data: bytes = field(repr=False)
@@ -26,9 +26,9 @@ class Source:
     def read(cls, path: Path) -> Self:
         """Read a regular file of at most 1 MiB.
 
-        Raise OSError when it cannot be opened, ValueError when it is something else or larger.
+        Raise OSError if it cannot be opened, ValueError if it is not a regular file or is larger.
         """
-        # Without O_NONBLOCK, opening a pipe would wait for a writer that never comes.
+        # Without O_NONBLOCK, opening a pipe waits until another process opens it for writing.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             status = os.fstat(file.fileno())

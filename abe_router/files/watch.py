@@ -1,8 +1,7 @@
-"""Files, watched for changes in whichever way they are saved.
+"""Watches files for changes, whichever way they are saved.
 
-Directories are watched, not files: an editor's atomic save replaces the file and a ConfigMap swap the
-symlink, and a watch on the file itself would be lost with it. A sign is only a reason to look: what
-changed is told by the fingerprint.
+Directories are watched, not files: an atomic save replaces the file, and a ConfigMap update replaces a
+symlink, which ends a watch on the file itself. A sign of a change is only a reason to compare fingerprints.
 """
 
 from __future__ import annotations
@@ -12,41 +11,43 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from watchfiles import awatch
 
+from abe_router.backoff import Backoff, wait_for_event
+
 _log = logging.getLogger(__name__)
 
-#: Quiet time after a change before it is looked at, and how often changes are gathered, in milliseconds.
+#: Quiet time after a change before it is reported, and the interval of collecting changes, in milliseconds.
 DEBOUNCE, STEP = 100, 20
-#: A look at the files without any sign of change, in milliseconds: for filesystems that give none, and for
-#: what changed while the watch was not yet, or no longer, on the right folders.
+#: Interval of the checks without a sign of a change, in milliseconds: for filesystems that give no signs, and
+#: for changes made while the right folders were not watched.
 POLL = 500
-#: The longest time between two attempts to watch what cannot be watched, in seconds: it is polled meanwhile.
-AGAIN = 30.0
+#: Longest delay between two attempts to watch folders after an error, in seconds; meanwhile they are polled.
+LONGEST_DELAY = 30.0
 
-#: The state of files: of each its inode, size and time of change, or None where there is none.
+#: The state of files by path: inode, size and modification time, or None if the file does not exist.
 Fingerprint = dict[Path, tuple[int, int, int] | None]
 
 
 class Watch:
-    """Gives signs that files may have changed; `files` is asked again and again which ones matter."""
+    """Gives signs that files may have changed; `files` returns the current set of files."""
 
     def __init__(self, files: Callable[[], Iterable[Path]]) -> None:
         self._files = files
         self._stopping = asyncio.Event()
-        #: Whether the folders are being watched.
+        #: Whether the folders are watched, and not only polled.
         self.watching = False
 
     def stop(self) -> None:
-        """Make `signs` end; idempotent."""
+        """End `signs`. Idempotent."""
         self._stopping.set()
 
     async def signs(self) -> AsyncIterator[bool]:
-        """Yield whenever it is worth a look: True after a change that was seen, False from time to time."""
-        looked, again, told = -math.inf, 0.0, ""
+        """Yield True after a change in a folder, and False periodically; compare fingerprints after both."""
+        yielded_at, logged = -math.inf, ""
+        backoff = Backoff(POLL / 1000, LONGEST_DELAY, jitter=False)
         while not self._stopping.is_set():
             files = set(self._files())
             folders = _folders(files)
@@ -62,40 +63,38 @@ class Watch:
                     recursive=False,
                     ignore_permission_denied=True,
                 ):
-                    self.watching, again = True, 0.0
+                    self.watching = True
+                    backoff.reset()
                     changed = any(_is_of_interest(path) for _, path in changes)
-                    # A busy database among the files gives signs without end, and no quiet to look in.
-                    if not changed and time.monotonic() < looked + POLL / 1000:
+                    # A busy database in the folder causes endless signs, so quiet time never comes.
+                    if not changed and time.monotonic() < yielded_at + POLL / 1000:
                         continue
-                    looked = time.monotonic()
+                    yielded_at = time.monotonic()
                     yield changed
                     now = set(self._files())
                     if (changed or now != files) and _folders(now) != folders:
                         break
                     files = now
                 continue
-            # Too many watches, a folder that went away, a name that is not UTF-8: the looking goes on.
+            # Too many watches, a deleted folder, a name that is not UTF-8: the files are still polled.
             except Exception as error:  # noqa: BLE001
                 self.watching = False
-                if (text := str(error)) != told:
-                    _log.warning("files are polled, for they cannot be watched: %s", text)
-                    told = text
-            again = min(AGAIN, 2 * again or POLL / 1000)
-            until = time.monotonic() + again
+                if (text := str(error)) != logged:
+                    _log.warning("cannot watch the files, they are polled instead: %s", text)
+                    logged = text
+            until = time.monotonic() + backoff.next()
             while time.monotonic() < until and not self._stopping.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL / 1000):
-                        await self._stopping.wait()
+                await wait_for_event(self._stopping, POLL / 1000)
                 yield False
 
 
 def fingerprint(files: Iterable[Path]) -> Fingerprint:
-    """Return the state of files, to be compared with another."""
+    """Return the state of files; it differs from an earlier one if a file has changed."""
     found: Fingerprint = {}
     for file in files:
         try:
             stat = file.stat()
-        except (OSError, ValueError, RuntimeError):  # also a name that none can have, and links in a circle
+        except (OSError, ValueError, RuntimeError):  # also for impossible names and symlink loops
             found[file] = None
         else:
             found[file] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -103,14 +102,14 @@ def fingerprint(files: Iterable[Path]) -> Fingerprint:
 
 
 def _folders(files: Iterable[Path]) -> set[Path]:
-    """Return the folders of the files, of what they are links to, and of the links on the way.
+    """Return the folders of the files, of the targets of symlinks, and of the symlinks in between.
 
-    A file whose place cannot be looked up, by its name, its links or for want of permission, adds none.
+    A file adds no folder if its path cannot be resolved because of its name, its links or its permissions.
     """
     folders: set[Path] = set()
     for file in files:
         try:
-            own = {place.parent for place in (file, file.parent.resolve() / file.name, file.resolve())}
+            own = {path.parent for path in (file, file.parent.resolve() / file.name, file.resolve())}
             if file.parent.is_symlink():
                 own.add(file.parent.parent)
             folders |= {folder for folder in own if folder.is_dir()}
@@ -120,5 +119,5 @@ def _folders(files: Iterable[Path]) -> set[Path]:
 
 
 def _is_of_interest(path: str) -> bool:
-    """Pass over what a running router writes itself: databases and compiled Python."""
+    """Return False for the files that a running router writes itself: databases and compiled Python."""
     return not path.endswith((".db", "-wal", "-shm", "-journal", ".pyc", "__pycache__"))

@@ -1,1 +1,1 @@
-"""Events and the listeners that render them. Code that is observed imports `events` alone."""
+"""Events, and the listeners that render them. Code that emits events imports `events` only."""

@@ -1,7 +1,7 @@
-"""What happened, told to whoever listens.
+"""Events: what consumers and the reloader report to listeners.
 
-Consumers and the reloader emit events and know nothing of logs or metrics. A listener is called in the
-event loop and must be quick; one that raises is logged and breaks nothing.
+The code that emits events knows nothing of logs or metrics. Listeners are called in the event loop and must
+return quickly. An error of a listener is logged and affects neither the emitter nor other listeners.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStarted(Event):
-    """A consumer began to fetch for its route."""
+    """A consumer has started to fetch the messages of its route."""
 
     route: str
     handler: str
@@ -31,7 +31,7 @@ class ConsumerStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStopped(Event):
-    """A consumer stopped; `released` deliveries were handed back, `abandoned` were still running."""
+    """A consumer has stopped. It released `released` deliveries; `abandoned` handlers were still running."""
 
     route: str
     released: int
@@ -41,7 +41,7 @@ class ConsumerStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Handled(Event):
-    """A handler returned; `seconds` is how long it ran."""
+    """A handler has returned after `seconds`."""
 
     route: str
     message_id: str
@@ -52,7 +52,7 @@ class Handled(Event):
 
 @dataclass(frozen=True, slots=True)
 class Skipped(Event):
-    """A message was settled without its handler; `why` is `when` (no match) or `invalid` (dropped)."""
+    """A message was acked without its handler: `why` is `when` (no match) or `invalid` (dropped)."""
 
     route: str
     message_id: str
@@ -62,7 +62,7 @@ class Skipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retried(Event):
-    """An attempt failed and another follows after `delay`."""
+    """An attempt has failed; the next one follows after `delay`."""
 
     route: str
     message_id: str
@@ -75,7 +75,7 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered(Event):
-    """A message ended among the dead letters, or was dropped where the route keeps none."""
+    """A message has become a dead letter, or was dropped because the route keeps none (`kept` is False)."""
 
     route: str
     message_id: str
@@ -88,7 +88,7 @@ class DeadLettered(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost(Event):
-    """A settle or heartbeat was refused: someone else holds the message now, and it may run twice."""
+    """The backend refused to settle or renew a delivery: its lease expired, and it may be handled twice."""
 
     route: str
     message_id: str
@@ -97,9 +97,9 @@ class LeaseLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackendLost(Event):
-    """The backend cannot be reached; tried again after `delay`.
+    """The backend cannot be reached; the next try follows after `delay`.
 
-    A route tells of an outage at once, and while it lasts again after ever longer silences.
+    A route reports an outage at once, and again after intervals that grow while the outage lasts.
     """
 
     route: str
@@ -109,7 +109,7 @@ class BackendLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackendBack(Event):
-    """The backend answers again after `seconds`."""
+    """The backend answers again after an outage of `seconds`."""
 
     route: str
     seconds: float
@@ -117,7 +117,7 @@ class BackendBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class OrphanedSubscription(Event):
-    """A subscription of the backend that nobody serves holds so many messages, and keeps those to come."""
+    """No router consumes a subscription of the backend, which holds `messages` and keeps all new ones."""
 
     route: str
     messages: int
@@ -125,7 +125,7 @@ class OrphanedSubscription(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reloaded(Event):
-    """A new route table is in force: the receipt of a reload. Routes are named `key/group`."""
+    """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1."""
 
     number: int
     revision: str
@@ -138,39 +138,41 @@ class Reloaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReloadRejected(Event):
-    """An edit has faults: nothing changed."""
+    """An edit has errors; the table in force stays."""
 
     diagnostics: tuple[Diagnostic, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RestartNeeded(Event):
-    """A change that only a restart of the process brings into force, such as handler code."""
+    """A change takes effect only after a restart of the process, such as a change of handler code."""
 
     what: str
     path: Path
 
 
 Listener = Callable[[Event], None]
+#: A listener, and the kinds of events that it wants.
+Subscribed = tuple[tuple[type[Event], ...], Listener]
 
 
 class Events:
-    """Hands each event to the listeners that want its kind."""
+    """Passes each event to the listeners of its kind."""
 
-    def __init__(self, listeners: Sequence[tuple[tuple[type[Event], ...], Listener]] = ()) -> None:
+    def __init__(self, listeners: Sequence[Subscribed] = ()) -> None:
         self._listeners = tuple(listeners)
-        #: Whether anyone wants an event for each handled message; the hot path asks before making one.
+        #: Whether a listener wants `Handled`. The hot path checks this before it creates the event.
         self.wants_handled = self.wanted(Handled)
 
     def wanted(self, kind: type[Event]) -> bool:
-        """Say whether any listener wants events of `kind`."""
+        """Return whether a listener wants events of `kind`."""
         return any(issubclass(kind, kinds) for kinds, _ in self._listeners)
 
     def emit(self, event: Event) -> None:
-        """Call each listener that wants the event."""
+        """Call each listener that wants the event; log the errors of listeners."""
         for kinds, listener in self._listeners:
             if isinstance(event, kinds):
                 try:
                     listener(event)
-                except Exception:  # noqa: BLE001  watching cannot break work
+                except Exception:  # noqa: BLE001  a listener must not break the code that it observes
                     _log.exception("a listener failed on %s", type(event).__name__)

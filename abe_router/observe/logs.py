@@ -1,8 +1,12 @@
-"""Log lines made of events: one sentence each, as text for a person or as JSON for a machine.
+"""Log lines for events: one sentence each, as text for a person or as JSON for a machine.
 
-A line names routes, keys and message ids, never a payload, and never a credential: whatever stands
-between `://` and `@` is masked. Text that others chose (keys, ids, errors) cannot forge a line or steer a
-terminal: what is not printable is escaped.
+A line names routes, keys and message ids, and never contains a payload or a credential: everything between
+`://` and `@` is masked. Keys, ids and errors come from outside: they are escaped, so that they can neither
+forge a line nor control a terminal.
+
+The message of a record is complete, with the route and the diagnostics, so that the formatters of a program
+that embeds the router show both. The formatters of this module read the event instead, which is the
+attribute `event` of the record, and arrange its parts themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TextIO, assert_never
 
@@ -32,6 +35,7 @@ from abe_router.observe.events import (
     RestartNeeded,
     Retried,
     Skipped,
+    Subscribed,
 )
 from abe_router.text import counted, format_duration, mask_credentials, printable
 
@@ -50,9 +54,9 @@ Logged = (
     | RestartNeeded
 )
 
-#: How long what many routes tell of one outage is not told again, in seconds.
+#: Further log lines about the same outage are suppressed for this time, in seconds.
 OUTAGE_QUIET = 5.0
-#: Longest piece of foreign text in one line, in characters.
+#: Longest text from outside in one line, in characters.
 MAX_TEXT = 500
 
 _log = logging.getLogger("abe_router")
@@ -60,7 +64,7 @@ _TINTS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical"
 
 
 def describe(event: Logged | Handled) -> tuple[int, str]:
-    """Return the level of an event and a sentence that says what happened, without its route."""
+    """Return the level of an event, and a sentence about it that does not name its route."""
     match event:
         case ConsumerStarted():
             return logging.INFO, f"started, handler {event.handler}"
@@ -69,110 +73,115 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
             level = logging.WARNING if event.abandoned else logging.INFO
             return level, f"stopped in {format_duration(event.seconds)}, {event.released} released{left}"
         case Handled():
-            return logging.DEBUG, f"handled {_which(event)} in {format_duration(event.seconds)}"
+            return logging.DEBUG, f"handled {_message_of(event)} in {format_duration(event.seconds)}"
         case Skipped(why="when"):
-            return logging.DEBUG, f"skipped {_which(event)}: `when` does not match"
+            return logging.DEBUG, f"skipped {_message_of(event)}: `when` does not match"
         case Skipped():
-            return logging.WARNING, f"dropped {_which(event)}: {event.why}"
+            return logging.WARNING, f"dropped {_message_of(event)}: {event.why}"
         case Retried():
             again = f"attempt {event.attempt} failed, next in {format_duration(event.delay)}"
-            return logging.WARNING, f"{again}: {_which(event)}: {event.kind}: {event.error}"
+            return logging.WARNING, f"{again}: {_message_of(event)}: {event.kind}: {event.error}"
         case DeadLettered():
             end = "dead letter" if event.kept else "dropped, the route keeps no dead letters,"
             tries = counted(event.attempts, "attempt")
-            return logging.ERROR, f"{end} after {tries}: {_which(event)}: {event.kind}: {event.error}"
+            return logging.ERROR, f"{end} after {tries}: {_message_of(event)}: {event.kind}: {event.error}"
         case LeaseLost():
-            return logging.WARNING, f"lost the lease of {_which(event)}: it may be handled twice"
+            return logging.WARNING, f"lost the lease of {_message_of(event)}: it may be handled twice"
         case BackendLost():
             return logging.ERROR, f"backend lost, next try in {format_duration(event.delay)}: {event.error}"
         case BackendBack():
             return logging.INFO, f"backend back after {format_duration(event.seconds)}"
         case OrphanedSubscription():
-            held = f"nobody serves it, and it holds {counted(event.messages, 'message')} and those to come"
-            return logging.WARNING, f"{held}: put it back, or `abe-router drop {event.route}`"
+            held = f"no router consumes it: it holds {counted(event.messages, 'message')} and keeps new ones"
+            return logging.WARNING, f"{held}; put the route back, or `abe-router drop {event.route}`"
         case Reloaded(number=1):
             return logging.INFO, f"running {counted(len(event.added), 'route')}"
         case Reloaded():
-            told = ((event.added, "added"), (event.removed, "removed"), (event.changed, "changed"))
-            did = [f"{what} {', '.join(names)}" for names, what in told if names]
-            said = "; ".join([*did, f"{event.kept} kept"])
-            return logging.INFO, f"reload {event.number} in {format_duration(event.seconds)}: {said}"
+            changes = ((event.added, "added"), (event.removed, "removed"), (event.changed, "changed"))
+            parts = [f"{change} {', '.join(names)}" for names, change in changes if names]
+            text = "; ".join([*parts, f"{event.kept} kept"])
+            return logging.INFO, f"reload {event.number} in {format_duration(event.seconds)}: {text}"
         case ReloadRejected():
             return logging.ERROR, "edit rejected, nothing changed"
         case RestartNeeded():
-            return logging.WARNING, f"restart to bring {event.what} into force: {event.path}"
+            return logging.WARNING, f"a change of {event.what} takes effect after a restart: {event.path}"
     assert_never(event)
 
 
-def _which(event: Handled | Skipped | Retried | DeadLettered | LeaseLost) -> str:
+def _message_of(event: Handled | Skipped | Retried | DeadLettered | LeaseLost) -> str:
     return f"{event.key} {event.message_id}"
 
 
-class Outages:
-    """Makes few lines of what all routes tell of one outage: its beginning, its end, and now and then a word.
+class OutageThrottle:
+    """Limits the log lines about one outage to its beginning, its end, and one now and then.
 
-    What cuts off one route mostly cuts off a thousand. Routes that say the same are in one outage.
+    An outage usually affects all routes. Routes that report the same error are in the same outage.
     """
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
-        self._told_at: dict[str, float] = {}
+        self._error_of: dict[str, str] = {}
+        self._logged_at: dict[str, float] = {}
 
-    def is_news(self, event: Event) -> bool:
-        """Say whether the event deserves a line of its own."""
+    def passes(self, event: Event) -> bool:
+        """Return whether the event is to be logged; only events about outages are suppressed."""
         if isinstance(event, BackendLost):
             now = time.monotonic()
-            self._said[event.route] = event.error
-            if now < self._told_at.get(event.error, -math.inf) + OUTAGE_QUIET:
+            self._error_of[event.route] = event.error
+            if now < self._logged_at.get(event.error, -math.inf) + OUTAGE_QUIET:
                 return False
-            self._told_at[event.error] = now
-        elif isinstance(event, BackendBack) and event.route in self._said:
-            told = self._told_at.pop(self._said.pop(event.route), None)
-            if not self._said:
-                self._told_at.clear()
-            return told is not None
+            self._logged_at[event.error] = now
+        elif isinstance(event, BackendBack) and event.route in self._error_of:
+            logged_at = self._logged_at.pop(self._error_of.pop(event.route), None)
+            if not self._error_of:
+                self._logged_at.clear()
+            return logged_at is not None
         return True
 
 
 def log_event(event: Event) -> None:
-    """Write the line of an event; events that have none are passed over."""
+    """Log an event; ignore those that have no sentence."""
     if isinstance(event, DeadLettered) and event.kind == "invalid":
-        # What a violation found is a piece of the payload; where, and what was expected, is told.
+        # The value that breaks the schema is a part of the payload. The pointer and the expectation are not.
         event = replace(event, error=event.error.partition(", found ")[0])
     if isinstance(event, Logged | Handled):
         level, sentence = describe(event)
         if _log.isEnabledFor(level):
-            _log.log(level, "%s", sentence, extra={"told": event})
+            _log.log(level, "%s", _complete(event, sentence), extra={"event": event})
 
 
-def log_listener(
-    level: int, *, without: tuple[type[Event], ...] = ()
-) -> tuple[tuple[type[Event], ...], Callable[[Event], None]]:
-    """Return the listener for Events that logs from `level` on, but nothing of the kinds `without`.
+def _complete(event: Event, sentence: str) -> str:
+    """Return the sentence with the route in front and the diagnostics below it, fit for any formatter."""
+    route = getattr(event, "route", "")
+    text = printable(_bounded(f"{route}: {sentence}" if route else sentence))
+    return f"{text}\n{render_all(event.diagnostics)}" if isinstance(event, ReloadRejected) else text
 
-    Only debug asks for each Handled, and has a line of each route in an outage.
+
+def log_listener(level: int, *, without: tuple[type[Event], ...] = ()) -> Subscribed:
+    """Return a listener that logs events from `level` on, except those of the kinds `without`.
+
+    At debug level it logs each `Handled`, and every route of an outage.
     """
-    debug, outages = level <= logging.DEBUG, Outages()
+    debug, throttle = level <= logging.DEBUG, OutageThrottle()
 
     def listener(event: Event) -> None:
-        if not isinstance(event, without) and (debug or outages.is_news(event)):
+        if not isinstance(event, without) and (debug or throttle.passes(event)):
             log_event(event)
 
     return (Event,) if debug else Logged.__args__, listener
 
 
 class PlainFormatter(logging.Formatter):
-    """The level and the message alone, for commands that end soon."""
+    """Formats a record as its level and its message, for short-lived commands."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return f"{record.levelname.lower()}: {printable(_bounded(record.getMessage()))}"
+        return f"{record.levelname.lower()}: {printable(_bounded(_sentence(record)))}"
 
 
 class TextFormatter(logging.Formatter):
-    """One short line: time of day, level, route, sentence. Continuation lines are indented.
+    """Formats a record as one short line: time of day, level, route, sentence. Further lines are indented.
 
-    With `worker` the number of the worker stands before the route.
+    If `worker` is not 0, this number of the worker process precedes the route.
     """
 
     def __init__(self, *, color: bool = False, worker: int = 0) -> None:
@@ -181,13 +190,13 @@ class TextFormatter(logging.Formatter):
         self._worker = f"[{worker}] " if worker else ""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; routes keep to one column, as wide as the widest so far."""
-        event = getattr(record, "told", None)
-        route = printable(getattr(event, "route", "") if event else record.name)
+        """Return the line; the column of routes is as wide as the longest route so far."""
+        event = getattr(record, "event", None)
+        route = printable(getattr(event, "route", "") if isinstance(event, Event) else record.name)
         self._width = min(48, max(self._width, len(route)))
         level = record.levelname.lower()
         label = f"\033[{_TINTS.get(level, '0')}m{level:<8}\033[0m" if self._color else f"{level:<8}"
-        text = printable(_bounded(record.getMessage()))
+        text = printable(_bounded(_sentence(record)))
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         route = f"{route:<{self._width}} " if route else ""
         line = f"{clock} {label} {self._worker}{route}{text}"
@@ -198,9 +207,9 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: `ts` (UTC), `level`, `event`, the event's own fields, `message`.
+    """Formats a record as one JSON object: `ts` (UTC), `level`, `event`, the event's own fields, `message`.
 
-    With `worker` there is the number of the worker too.
+    If `worker` is not 0, there is a field `worker` with this number of the worker process.
     """
 
     def __init__(self, *, worker: int = 0) -> None:
@@ -208,8 +217,8 @@ class JSONFormatter(logging.Formatter):
         self._worker = {"worker": worker} if worker else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; a record that is no event of ours has `event` of `log` and its logger's name."""
-        event = getattr(record, "told", None)
+        """Return the line; for a record without an event, `event` is `log` and `logger` names its logger."""
+        event = getattr(record, "event", None)
         clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
             "ts": f"{clock}.{int(record.msecs):03}Z",
@@ -224,10 +233,16 @@ class JSONFormatter(logging.Formatter):
             line |= {n: _bounded(v) if isinstance(v, str) else v for n, v in values.items()}
         else:
             line |= {"event": "log", "logger": record.name}
-        line["message"] = _bounded(record.getMessage())
+        line["message"] = _bounded(_sentence(record))
         if record.exc_info:
             line["traceback"] = mask_credentials(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
+
+
+def _sentence(record: logging.LogRecord) -> str:
+    """Return the sentence of the record's event, or the message of a record that has none."""
+    event = getattr(record, "event", None)
+    return describe(event)[1] if isinstance(event, Logged | Handled) else record.getMessage()
 
 
 def _bounded(text: str) -> str:
@@ -236,9 +251,9 @@ def _bounded(text: str) -> str:
 
 
 def start_logging(stream: TextIO, level: int, formatter: logging.Formatter) -> None:
-    """Send all log records from `level` on to `stream`, the user's own too."""
+    """Send the log records of all loggers to `stream`, from `level` on."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for chatty in ("asyncio", "watchfiles"):
-        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
+    for verbose in ("asyncio", "watchfiles"):
+        logging.getLogger(verbose).setLevel(max(level, logging.WARNING))

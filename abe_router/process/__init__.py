@@ -1,1 +1,1 @@
-"""Processes: a worker, the supervisor, and the control channel between them."""
+"""Processes: a worker, the supervisor with its worker slots, and the control channel between them."""

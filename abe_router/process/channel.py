@@ -1,7 +1,7 @@
-"""The line between a worker and its supervisor: words go up it, orders come down.
+"""The control channel between a worker process and its supervisor: messages go up, commands come down.
 
-It is one socket. The end of the supervisor, however it comes, closes it: then the worker stops too. Both
-ends are of one version, for the supervisor starts its workers from the code it runs on.
+It is one socket. When the supervisor ends, for whatever reason, the socket closes and the worker stops. Both
+ends run the same version of the code, since the supervisor starts its workers from its own.
 """
 
 from __future__ import annotations
@@ -20,109 +20,107 @@ import msgspec
 from abe_router.diagnostic import Diagnostic
 from abe_router.observe.events import Event, Reloaded, ReloadRejected, RestartNeeded
 
-#: Orders: to finish what is in hand and exit, and to exit at once.
+#: The commands: drain and exit, and exit at once.
 STOP, FORCE = b"stop\n", b"force\n"
-#: What a worker leaves to its supervisor to log, for all workers have the same to say of it.
-PASSED_UP = (ReloadRejected, RestartNeeded)
-#: How long a worker whose supervisor is gone may take to notice, in seconds: longer means that it is stuck.
-PATIENCE = 60.0
+#: Events that the supervisor logs once for all of its workers.
+FORWARDED = (ReloadRejected, RestartNeeded)
+#: How long a worker may take to react to the end of its supervisor, in seconds. After that it is stuck.
+REACTION_TIME = 60.0
 
 
 class Running(msgspec.Struct, frozen=True, tag=True):
-    """All routes have started; `code` are the files that their handlers are made of."""
+    """All routes have started; `code` is the set of files that define their handlers."""
 
     code: frozenset[Path]
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The routes file as it is now is in force."""
+    """The current content of the routes file is in force."""
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
-    """The routes file as it is now has faults."""
+    """The current content of the routes file has errors."""
 
     diagnostics: tuple[Diagnostic, ...]
 
 
 class Outdated(msgspec.Struct, frozen=True, tag=True):
-    """A change at `path` takes a restart to come into force."""
+    """A change of `path` takes effect only after a restart."""
 
     what: str
     path: Path
 
 
-Word = Running | Accepted | Rejected | Outdated
+WorkerMessage = Running | Accepted | Rejected | Outdated
 
 
-def encode_word(word: Word) -> bytes:
-    """Return a word as one line of ASCII, whatever is in it: names of files need not be UTF-8."""
-    return json.dumps(msgspec.to_builtins(word, enc_hook=str)).encode() + b"\n"
+def encode_message(message: WorkerMessage) -> bytes:
+    """Return a message as one line of ASCII. Names of files need not be UTF-8."""
+    return json.dumps(msgspec.to_builtins(message, enc_hook=str)).encode() + b"\n"
 
 
-def decode_word(line: bytes) -> Word:
-    """Return the word that a line says, with every name as it was."""
-    word: Word = msgspec.convert(json.loads(line), Word, dec_hook=lambda kind, value: kind(value))
-    return word
+def decode_message(line: bytes) -> WorkerMessage:
+    """Return the message of a line, with the exact names of files."""
+    message: WorkerMessage = msgspec.convert(
+        json.loads(line), WorkerMessage, dec_hook=lambda kind, value: kind(value)
+    )
+    return message
 
 
-class Lifeline:
-    """The end of worker `number`; `fd` is the socket that the supervisor left open for it.
+class ControlChannel:
+    """The worker's end of the channel; `fd` is the socket that the supervisor left open for worker `number`.
 
-    A thread listens, for an event loop that a handler blocks hears nothing: a worker that has not noticed
-    within `patience` seconds that its supervisor is gone is ended. As long as nobody obeys, any order ends
-    the process, for nothing has begun.
+    A thread reads commands, because a handler may block the event loop. If the event loop has not reacted
+    `reaction_time` seconds after the end of the supervisor, the thread ends the process. Before `on_command`
+    was called, nothing runs that could be drained, so that any command ends the process at once.
     """
 
-    def __init__(self, number: int, fd: int, *, patience: float = PATIENCE) -> None:
-        #: Which of the supervisor's workers this is, from 1.
+    def __init__(self, number: int, fd: int, *, reaction_time: float = REACTION_TIME) -> None:
+        #: The worker's number under its supervisor, from 1.
         self.number = number
-        self._patience = patience
+        self._reaction_time = reaction_time
         os.set_inheritable(fd, False)
-        self._line = socket.socket(fileno=fd)
-        self._lock, self._obeyed = threading.Lock(), threading.Event()
+        self._socket = socket.socket(fileno=fd)
+        self._lock, self._reacted = threading.Lock(), threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
+        threading.Thread(target=self._read, name="control-channel", daemon=True).start()
 
-    def obey(self, stop: Callable[[bool], None]) -> None:
-        """From now on have orders carried out by `stop`, in the running event loop; True means at once."""
+    def on_command(self, stop: Callable[[bool], None]) -> None:
+        """From now on, call `stop` in the running event loop for each command; True means at once."""
         with self._lock:
             self._loop, self._stop = asyncio.get_running_loop(), stop
 
-    def say(self, word: Word) -> None:
-        """Send a word up; nobody may be there to hear it."""
+    def send(self, message: WorkerMessage) -> None:
+        """Send a message to the supervisor, if it still runs."""
         with suppress(OSError):
-            self._line.sendall(encode_word(word))
+            self._socket.sendall(encode_message(message))
 
-    def reject(self, diagnostics: tuple[Diagnostic, ...]) -> None:
-        """Send up the faults of the file."""
-        self.say(Rejected(diagnostics))
-
-    def hear(self, event: Event) -> None:
-        """Send up what concerns the file."""
+    def forward(self, event: Event) -> None:
+        """Send the message about an event that concerns the routes file."""
         match event:
             case Reloaded():
-                self.say(Accepted())
+                self.send(Accepted())
             case ReloadRejected():
-                self.reject(event.diagnostics)
+                self.send(Rejected(event.diagnostics))
             case RestartNeeded():
-                self.say(Outdated(event.what, event.path))
+                self.send(Outdated(event.what, event.path))
 
-    def _listen(self) -> None:
-        with suppress(OSError), self._line.makefile("rb") as orders:
-            for order in orders:
-                self._order(at_once=order == FORCE)
-        # The supervisor is gone.
-        self._order(at_once=False)
-        if not self._obeyed.wait(self._patience):
+    def _read(self) -> None:
+        with suppress(OSError), self._socket.makefile("rb") as commands:
+            for command in commands:
+                self._carry_out(at_once=command == FORCE)
+        # The supervisor has ended.
+        self._carry_out(at_once=False)
+        if not self._reacted.wait(self._reaction_time):
             os._exit(1)
 
-    def _order(self, *, at_once: bool) -> None:
+    def _carry_out(self, *, at_once: bool) -> None:
         with self._lock:
             if self._loop is None:
                 os._exit(0)
-            with suppress(RuntimeError):  # the loop has ended, and the process is about to
-                self._loop.call_soon_threadsafe(self._obey, at_once)
+            with suppress(RuntimeError):  # the loop is closed, since the process is about to end
+                self._loop.call_soon_threadsafe(self._react, at_once)
 
-    def _obey(self, at_once: bool) -> None:
-        self._obeyed.set()
+    def _react(self, at_once: bool) -> None:
+        self._reacted.set()
         self._stop(at_once)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, heard even while a handler blocks the event loop."""
+"""SIGTERM and SIGINT, handled even while a handler blocks the event loop."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-#: How long the process may take to end in good order after a second signal, in seconds.
+#: How long the process may take to exit after a second signal, in seconds, before it is ended.
 GRACE = 1.0
 
 
 class Signals:
-    """Inside, the first signal calls `stop`, and each one after it `force` with its number, in the loop.
+    """While entered, the first signal calls `stop`, and each later one `force` with its number, in the loop.
 
-    A handler that blocks the loop, or takes no cancellation, cannot hold up an exit that is forced: the
-    process ends after GRACE with 128 plus the signal's number, as a shell says it. Without `force`, whoever
-    started the process sees to that. Only for the main thread, which alone hears signals.
+    A handler that blocks the loop or ignores its cancellation cannot delay a forced exit: after GRACE the
+    process ends with 128 plus the signal's number, as a shell reports it. Without `force`, later signals are
+    ignored, since the supervisor ends the process. Python handles signals in the main thread only.
     """
 
     def __init__(self, stop: Callable[[], None], force: Callable[[int], None] | None) -> None:
@@ -30,15 +30,15 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Not the loop's own `add_signal_handler`: what that calls waits for the loop.
-            self._before[number] = signal.signal(number, self._hear)
+            # Not the loop's `add_signal_handler`, whose callback waits for the loop.
+            self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
 
-    def _hear(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         if not self._stopping:
             self._stopping = True
             self._loop.call_soon_threadsafe(self._stop)

@@ -1,118 +1,233 @@
-"""The place of one worker: as soon as it is empty, the next one is started."""
+"""Worker slots of the supervisor: each keeps one worker process running."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+import socket
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
-from abe_router.process.channel import STOP
-from abe_router.process.child import Child, reason
+from abe_router.backoff import Backoff, wait_for_event
+from abe_router.diagnostic import Diagnostic
+from abe_router.process.channel import STOP, Rejected, Running, WorkerMessage, decode_message
 from abe_router.text import format_duration
 
 _log = logging.getLogger("abe_router")
 
-#: Wait before a worker that ended is replaced, in seconds: the first, which doubles, and the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-#: After a worker that lasted longer than this, in seconds, the first wait is enough again.
-LASTED = 60.0
+#: Delay before a worker that ended is replaced, in seconds: the first, which doubles, and the longest.
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+#: After a worker that ran longer than this, in seconds, the first delay applies again.
+STABLE_AFTER = 60.0
 #: How long a worker with new code may take until its routes run, in seconds.
-PATIENCE = 60.0
+START_TIME = 60.0
+#: Longest message of a worker, in bytes; it holds the diagnostics of a file in which everything is wrong.
+MAX_MESSAGE = 64 * 1024 * 1024
+
+#: Returns the command line of a worker for its number and the file descriptor of its end of the channel.
+CommandLine = Callable[[int, int], Sequence[str]]
 
 
-class Place:
+class WorkerProcess:
+    """A worker process from its start to its end, as its supervisor sees it.
+
+    It has a process group of its own, so that Ctrl-C in a terminal reaches the supervisor alone. The
+    supervisor then stops each worker exactly once.
+    """
+
+    def __init__(self, number: int, process: Process, channel: asyncio.StreamWriter) -> None:
+        self.number, self.pid = number, process.pid
+        self._process, self._channel = process, channel
+        self._began = time.monotonic()
+        #: When it was started, in seconds since the epoch.
+        self.started_at = time.time()
+        #: The files that define its handlers, as far as it has reported them.
+        self.code: frozenset[Path] = frozenset()
+        #: The errors of the routes file that prevented its start.
+        self.diagnostics: tuple[Diagnostic, ...] = ()
+        #: Whether it has reported that its routes run.
+        self.has_run = False
+        #: Set once it has reported so, or has ended.
+        self.settled = asyncio.Event()
+        self._life: asyncio.Task[int] | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        number: int,
+        command_line: CommandLine,
+        on_message: Callable[[WorkerProcess, WorkerMessage], None],
+    ) -> Self:
+        """Start the worker of that number; raise OSError if that fails. `on_message` gets its messages."""
+        ours, its = socket.socketpair()
+        with its:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command_line(number, its.fileno()),
+                    pass_fds=[its.fileno()],
+                    stdin=DEVNULL,
+                    process_group=0,
+                )
+            except OSError:
+                ours.close()
+                raise
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_MESSAGE)
+        worker = cls(number, process, writer)
+        worker._life = asyncio.create_task(worker._live(reader, on_message))
+        return worker
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._life is not None and self._life.done()
+
+    @property
+    def age(self) -> float:
+        """The time since its start, in seconds."""
+        return time.monotonic() - self._began
+
+    async def ended(self) -> int:
+        """Wait for its end; return its exit code, or the negative number of the signal that killed it."""
+        assert self._life is not None
+        return await asyncio.shield(self._life)
+
+    def send(self, command: bytes) -> None:
+        """Send it a command."""
+        if not self.has_ended:
+            self._channel.write(command)
+
+    def kill(self) -> None:
+        """Kill it."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (pid {self.pid})"
+
+    async def _live(
+        self, reader: asyncio.StreamReader, on_message: Callable[[WorkerProcess, WorkerMessage], None]
+    ) -> int:
+        reading = asyncio.create_task(self._read(reader, on_message))
+        code = await self._process.wait()
+        # Its last messages may still be on the way. A child process of the worker may keep the channel open.
+        await asyncio.wait({reading}, timeout=1.0)
+        reading.cancel()
+        self._channel.close()
+        self.settled.set()
+        return code
+
+    async def _read(
+        self, reader: asyncio.StreamReader, on_message: Callable[[WorkerProcess, WorkerMessage], None]
+    ) -> None:
+        with suppress(ConnectionError):
+            async for line in reader:
+                message = decode_message(line)
+                on_message(self, message)
+                if isinstance(message, Running):
+                    self.code, self.has_run = message.code, True
+                    self.settled.set()
+                elif isinstance(message, Rejected):
+                    self.diagnostics = message.diagnostics
+
+
+class WorkerSlot:
     """Keeps one worker running.
 
-    `start` starts one, or raises OSError. With `once` a worker that ends by itself, having found nothing
-    more to do, is not replaced. Once `stopping` is set none is.
+    `start` starts a worker, or raises OSError. With `once`, a worker that ends by itself because all is done
+    is not replaced. After `stopping` is set, no worker is replaced.
     """
 
     def __init__(
-        self, start: Callable[[], Awaitable[Child]], stopping: asyncio.Event, *, once: bool = False
+        self, start: Callable[[], Awaitable[WorkerProcess]], stopping: asyncio.Event, *, once: bool = False
     ) -> None:
         self._start, self._stopping, self._once = start, stopping, once
-        self._turn = asyncio.Lock()
-        self._pause = FIRST_PAUSE
-        self._child: Child | None = None
+        self._lock = asyncio.Lock()
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY, jitter=False)
+        self._worker: WorkerProcess | None = None
         self._code: frozenset[Path] = frozenset()
 
     @property
     def code(self) -> frozenset[Path]:
-        """The files that the handlers of its worker are made of, or of the last that ran."""
-        if self._child is not None and self._child.has_run:
-            self._code = self._child.code
+        """The files that define the handlers of its worker, or of the last one that ran."""
+        if self._worker is not None and self._worker.has_run:
+            self._code = self._worker.code
         return self._code
 
-    async def fill(self) -> Child | None:
-        """Start a worker if the place is empty; return the one that is there, None if stopped before."""
-        async with self._turn:
-            while self._child is None or (self._child.is_over and not self._stopping.is_set()):
+    async def fill(self) -> WorkerProcess | None:
+        """Start a worker if none runs; return the running one, or None if stopped before one could start."""
+        async with self._lock:
+            while self._worker is None or (self._worker.has_ended and not self._stopping.is_set()):
                 try:
-                    self._child = await self._start()
+                    self._worker = await self._start()
                 except OSError as error:
-                    _log.error("a worker cannot be started, next try in %s: %s", self._shown_pause, error)
-                    await self._wait()
+                    delay = self._backoff.next()
+                    _log.error("cannot start a worker, next try in %s: %s", format_duration(delay), error)
+                    await wait_for_event(self._stopping, delay)
                     if self._stopping.is_set():
-                        return self._child
-            return self._child
+                        return self._worker
+            return self._worker
 
     async def keep(self) -> int:
         """Start another worker whenever one has ended, until stopped.
 
-        Return the exit code of the one that was there then, 0 when there was none.
+        Return the exit code of the last worker, 0 if none ran when the slot was stopped.
         """
         while True:
-            child = await self.fill()
-            if child is None:
+            worker = await self.fill()
+            if worker is None:
                 return 0
-            code = await child.ended()
-            if self._child is not child:  # it made room for one with new code
+            code = await worker.ended()
+            if self._worker is not worker:  # one with new code has replaced it
                 continue
             if self._stopping.is_set() or (self._once and code in (0, 1)):
                 return code
-            if child.age > LASTED:
-                self._pause = FIRST_PAUSE
+            if worker.age > STABLE_AFTER:
+                self._backoff.reset()
+            delay = self._backoff.next()
             level = logging.INFO if code == 0 else logging.ERROR
-            _log.log(level, "%s %s, another starts in %s", child, reason(code), self._shown_pause)
-            await self._wait()
-            if self._stopping.is_set() and self._child is child:
-                return 0  # the place is empty: there is nobody whose drain could have failed
+            _log.log(
+                level, "%s %s, another starts in %s", worker, describe_exit(code), format_duration(delay)
+            )
+            await wait_for_event(self._stopping, delay)
+            if self._stopping.is_set() and self._worker is worker:
+                return 0
 
     async def replace(self) -> bool:
-        """Start a worker, and stop the one before as soon as the routes of the new one run.
+        """Start a worker with new code, then stop the old one; return whether that succeeded.
 
-        Return False when they never did; the one before goes on then.
+        If the new worker does not get its routes running, it is ended and the old one stays.
         """
-        async with self._turn:
+        async with self._lock:
             try:
-                old, new = self._child, await self._start()
+                old, new = self._worker, await self._start()
             except OSError as error:
-                _log.error("a worker with the new code cannot be started: %s", error)
+                _log.error("cannot start a worker with the new code: %s", error)
                 return False
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await new.settled.wait()
+            await wait_for_event(new.settled, START_TIME)
             if not new.has_run:
                 new.kill()
                 code = await new.ended()
                 if not self._stopping.is_set():
-                    _log.error("%s, with the new code, %s before its routes ran", new, reason(code))
+                    _log.error("%s, with the new code, %s before its routes ran", new, describe_exit(code))
                 return False
-            self._child, self._pause = new, FIRST_PAUSE
+            self._worker = new
+            self._backoff.reset()
         if old is not None:
-            old.order(STOP)
+            old.send(STOP)
             await old.ended()
         return True
 
-    @property
-    def _shown_pause(self) -> str:
-        return format_duration(self._pause)
 
-    async def _wait(self) -> None:
-        """Wait before the next worker, and the next time for longer."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._pause):
-                await self._stopping.wait()
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+def describe_exit(code: int) -> str:
+    """Describe how a process ended, from its exit code."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

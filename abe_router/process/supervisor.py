@@ -1,9 +1,11 @@
-"""Runs several workers of one file, and answers for them."""
+"""The supervisor: runs several worker processes of one routes file."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import signal
 import time
 from collections.abc import Iterable
@@ -15,65 +17,68 @@ from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
-from abe_router.process.channel import FORCE, STOP, Accepted, Outdated, Rejected, Running, Word
-from abe_router.process.child import Child, Command
-from abe_router.process.slot import Place
+from abe_router.process.channel import FORCE, STOP, Accepted, Outdated, Rejected, Running, WorkerMessage
+from abe_router.process.slot import CommandLine, WorkerProcess, WorkerSlot
 
 _log = logging.getLogger("abe_router")
 
-#: How long workers that are told to exit at once may take, in seconds; then they are killed.
-LAST_WORDS = 2.0
-#: How far apart workers may say the same of the file, in seconds.
-CHORUS = 5.0
+#: How long workers may take to exit at once, in seconds. After that they are killed.
+SHUTDOWN_GRACE = 2.0
+#: Reports of the same change by several workers within this time, in seconds, are logged once.
+DEDUPE_WINDOW = 5.0
+#: The share of the processors that a container may use, by Linux's control groups, version 2.
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Supervisor:
-    """Keeps `workers` worker processes running; `command` makes the command line of each.
+    """Keeps `workers` worker processes running; `command_line` returns the command line of each.
 
-    The workers share the groups of the backend, and each follows the file. One that ends is replaced, after
-    pauses that grow up to half a minute, and never given up. With `once` the workers end by themselves, and
-    so does this. With `reload_handlers` a change of handler code replaces the workers, one after the other.
+    The workers share the groups of the backend, and each follows the routes file. A worker that ends is
+    replaced, after a delay that grows up to half a minute, and never given up. With `once`, the workers end
+    by themselves and the supervisor ends with them. With `reload_handlers`, a change of handler code replaces
+    the workers one by one.
     """
 
     def __init__(
-        self, command: Command, workers: int, *, once: bool = False, reload_handlers: bool = False
+        self, command_line: CommandLine, workers: int, *, once: bool = False, reload_handlers: bool = False
     ) -> None:
-        self._command, self._reloads = command, reload_handlers
+        self._command_line, self._reload_handlers = command_line, reload_handlers
         self._stopping = asyncio.Event()
         self._signals: list[int] = []
         self._forcing: asyncio.Task[None] | None = None
-        self._children: set[Child] = set()
-        self._places = [
-            Place(partial(self._start, number), self._stopping, once=once) for number in range(1, workers + 1)
+        self._workers: set[WorkerProcess] = set()
+        self._slots = [
+            WorkerSlot(partial(self._start, number), self._stopping, once=once)
+            for number in range(1, workers + 1)
         ]
         self._is_up = False
         self._watch = Watch(self._code)
-        self._faults: tuple[Diagnostic, ...] = ()
-        self._told: dict[Outdated, float] = {}
+        self._rejected: tuple[Diagnostic, ...] = ()
+        self._logged_at: dict[Outdated, float] = {}
 
     async def run(self) -> int:
         """Run until a signal, or until the workers are done; return the exit code.
 
-        The first worker is started alone: when it cannot run, nothing does. Then its exit code is returned,
-        or ConfigError raised when the file has faults. Otherwise the code is 0 when all workers that ran then
-        ended well, 1 when one did not, and 128 plus the signal's number when a second signal forced the end.
+        The first worker starts alone. If it cannot run, its exit code is returned, or ConfigError is raised
+        if the routes file has errors. Otherwise the code is 0 if the last worker of each slot exited with 0,
+        1 if one did not, and 128 plus the signal's number if a second signal forced the exit.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         try:
-            first = await self._places[0].fill()
+            first = await self._slots[0].fill()
             if first is None:
                 return 0
             await first.settled.wait()
             if not first.has_run:
-                if first.faults:
-                    raise ConfigError(first.faults)
+                if first.diagnostics:
+                    raise ConfigError(first.diagnostics)
                 code = await first.ended()
                 return code if code >= 0 else 128 - code
             self._is_up = True
             following = asyncio.create_task(self._follow_code())
-            codes = await asyncio.gather(*(place.keep() for place in self._places))
+            codes = await asyncio.gather(*(slot.keep() for slot in self._slots))
             self._watch.stop()
             await following
         finally:
@@ -83,59 +88,59 @@ class Supervisor:
             return 128 + self._signals[-1]
         return 1 if any(codes) else 0
 
-    async def _start(self, number: int) -> Child:
-        child = await Child.start(number, self._command, self._hear)
-        self._children = {child, *(other for other in self._children if not other.is_over)}
+    async def _start(self, number: int) -> WorkerProcess:
+        worker = await WorkerProcess.start(number, self._command_line, self._on_message)
+        self._workers = {worker, *(other for other in self._workers if not other.has_ended)}
         if self._stopping.is_set():
-            child.order(STOP)
-        return child
+            worker.send(STOP)
+        return worker
 
     def _on_signal(self, number: int) -> None:
         self._signals.append(number)
         self._stopping.set()
         if len(self._signals) == 1:
-            self._order(STOP)
+            self._send_all(STOP)
         elif self._forcing is None:
             self._forcing = asyncio.create_task(self._force())
 
     async def _force(self) -> None:
-        self._order(FORCE)
-        await asyncio.sleep(LAST_WORDS)
-        for child in self._children:
-            child.kill()
+        self._send_all(FORCE)
+        await asyncio.sleep(SHUTDOWN_GRACE)
+        for worker in self._workers:
+            worker.kill()
 
-    def _order(self, order: bytes) -> None:
-        for child in self._children:
-            child.order(order)
+    def _send_all(self, command: bytes) -> None:
+        for worker in self._workers:
+            worker.send(command)
 
-    def _hear(self, child: Child, word: Word) -> None:
-        """Tell once what all workers say of the file."""
-        match word:
-            case Running() if not child.has_run:
-                _log.info("%s runs", child)
+    def _on_message(self, worker: WorkerProcess, message: WorkerMessage) -> None:
+        """Log once what all workers report about the routes file."""
+        match message:
+            case Running() if not worker.has_run:
+                _log.info("%s runs", worker)
             case Accepted():
-                self._faults = ()
+                self._rejected = ()
             case Rejected() if self._is_up:
-                if word.diagnostics != self._faults:
-                    self._faults = word.diagnostics
-                    log_event(ReloadRejected(word.diagnostics))
-            case Outdated() if not (self._reloads and word.what == "handler code"):
+                if message.diagnostics != self._rejected:
+                    self._rejected = message.diagnostics
+                    log_event(ReloadRejected(message.diagnostics))
+            case Outdated() if not (self._reload_handlers and message.what == "handler code"):
                 now = time.monotonic()
-                if now > self._told.get(word, -CHORUS) + CHORUS:
-                    self._told[word] = now
-                    log_event(RestartNeeded(word.what, word.path))
+                if now > self._logged_at.get(message, -DEDUPE_WINDOW) + DEDUPE_WINDOW:
+                    self._logged_at[message] = now
+                    log_event(RestartNeeded(message.what, message.path))
 
     def _code(self) -> Iterable[Path]:
-        return frozenset().union(*(place.code for place in self._places))
+        return frozenset().union(*(slot.code for slot in self._slots))
 
     async def _follow_code(self) -> None:
-        """Replace the workers whenever a file of their handlers has changed."""
-        if not self._reloads:
+        """Replace the workers after each change of a file that defines their handlers."""
+        if not self._reload_handlers:
             return
         seen: Fingerprint = {}
         async for _ in self._watch.signs():
             now = fingerprint(self._code())
-            # A file that is not there is one that is being saved, or one that is no longer imported.
+            # A missing file is being saved, or is no longer imported.
             found = {path: state for path, state in now.items() if state is not None}
             changed = [path for path, state in found.items() if seen.get(path, state) != state]
             changed += [path for path in found if path not in seen and self._is_newer(path, found[path][2])]
@@ -144,13 +149,27 @@ class Supervisor:
                 await self._replace_all(changed)
 
     def _is_newer(self, path: Path, modified: int) -> bool:
-        """Say whether a file was modified, in nanoseconds since the epoch, since a worker of it started."""
-        return any(modified > child.started_at * 1e9 for child in self._children if path in child.code)
+        """Return whether a file was modified after the start of a worker that uses it.
+
+        `modified` is in nanoseconds since the epoch.
+        """
+        return any(modified > worker.started_at * 1e9 for worker in self._workers if path in worker.code)
 
     async def _replace_all(self, changed: Iterable[Path]) -> None:
-        self._faults = ()
+        self._rejected = ()
         _log.info("handler code changed: %s", ", ".join(sorted(path.name for path in changed)))
-        for place in self._places:
-            if self._stopping.is_set() or not await place.replace():
+        for slot in self._slots:
+            if self._stopping.is_set() or not await slot.replace():
                 return
         _log.info("all workers run the new code")
+
+
+def available_cores(quota: Path = QUOTA) -> int:
+    """Return how many processors this process may use, rounded up to at least 1."""
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        known = min(known, math.ceil(int(allowed) / int(period)))
+    except (OSError, ValueError):  # no control groups, or no limit: the file contains `max`
+        pass
+    return max(1, known)

@@ -1,36 +1,47 @@
-"""What a running router says of itself, where `status` and others on its backend find it."""
+"""Heartbeats: what a running router reports about itself, and where `status` and other routers read it.
+
+Reports are JSON values in the bucket `workers` of the backend's key-value store. They expire, so that a
+worker that is killed disappears without cleaning up.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 
-from abe_router.backend import Backend, SubscriptionStatus
+from abe_router.backend import Backend, Entry
+from abe_router.backend.health import unserved
+from abe_router.backoff import wait_for_event
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
-from abe_router.observe.events import Event, Events, OrphanedSubscription, Reloaded, ReloadRejected
+from abe_router.observe.events import Events, OrphanedSubscription
 from abe_router.runtime.reconciler import Reconciler
 
-#: How often a router says how it is, and how long its word counts, in seconds.
+_log = logging.getLogger(__name__)
+
+#: The bucket that holds one entry for each running worker.
+WORKERS = "workers"
+#: Interval of the reports, and how long one is valid, in seconds.
 EVERY, TTL = 3.0, 10.0
 
 
-class Seat(msgspec.Struct, frozen=True):
-    """What a worker says of one of its routes."""
+class RouteState(msgspec.Struct, frozen=True):
+    """The state of one route of a worker."""
 
-    in_hand: int = 0
+    in_flight: int = 0
     connected: bool = True
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What a worker says of its last reload; `seconds` is how long that took."""
+class ReloadReport(msgspec.Struct, frozen=True):
+    """The result of a worker's last reload; `seconds` is how long it took."""
 
     number: int = 0
     added: tuple[str, ...] = ()
@@ -40,8 +51,8 @@ class Receipt(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """One fault in an edit that a worker rejected."""
+class DiagnosticReport(msgspec.Struct, frozen=True):
+    """One diagnostic of an edit that a worker has rejected."""
 
     path: str
     line: int
@@ -51,11 +62,12 @@ class Fault(msgspec.Struct, frozen=True):
     severity: str = "error"
 
 
-class Worker(msgspec.Struct, frozen=True):
-    """What a worker says of itself.
+class WorkerReport(msgspec.Struct, frozen=True):
+    """What a worker reports about itself.
 
-    `started_at` is in seconds since the epoch, `revision` that of the table in force, `number` the one
-    that its supervisor gave it, and 0 without.
+    `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
+    worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
+    if it was rejected. In paths and messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -64,106 +76,110 @@ class Worker(msgspec.Struct, frozen=True):
     revision: str
     number: int = 0
     path: str | None = None
-    routes: Mapping[str, Seat] = {}
-    receipt: Receipt | None = None
-    rejected: tuple[Fault, ...] = ()
+    routes: Mapping[str, RouteState] = {}
+    reload: ReloadReport | None = None
+    rejected: tuple[DiagnosticReport, ...] = ()
 
 
-def decode_worker(state: bytes) -> Worker | None:
-    """Return what a worker announced, or None when it speaks another version's language."""
+def decode_report(value: bytes) -> WorkerReport | None:
+    """Return a worker's report; None if another version wrote it and it cannot be read."""
     try:
-        return msgspec.json.decode(state, type=Worker)
+        return msgspec.json.decode(value, type=WorkerReport)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-class Heartbeat:
-    """Announces a router to its backend, and tells of what nobody serves there.
+def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
+    """Return the readable reports among the entries of the bucket, by the name of the worker."""
+    reports = {name: decode_report(entry.value) for name, entry in entries.items()}
+    return {name: report for name, report in reports.items() if report is not None}
 
-    `number` is the one that the supervisor gave this worker; the others leave the telling to the first.
+
+class Heartbeat:
+    """Reports a router to its backend, and emits an event for each subscription that no router consumes.
+
+    The backend has a key-value store. `edited` is set whenever an edit was accepted or rejected; `rejected`
+    returns the diagnostics of the last edit. Of several workers of one supervisor, only the first, by
+    `number`, looks for orphaned subscriptions.
     """
 
-    #: The events that `hear` is to be given.
-    KINDS = (Reloaded, ReloadRejected)
-
-    def __init__(self, backend: Backend, *, number: int = 0) -> None:
-        self._backend, self._number = backend, number
+    def __init__(
+        self,
+        backend: Backend,
+        reconciler: Reconciler,
+        events: Events,
+        *,
+        edited: asyncio.Event,
+        rejected: Callable[[], Sequence[Diagnostic]],
+        number: int = 0,
+    ) -> None:
+        self._backend, self._reconciler, self._events = backend, reconciler, events
+        self._edited, self._rejected, self._number = edited, rejected, number
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
-        self._receipt: Receipt | None = None
-        self._news = asyncio.Event()
-        self._told: set[str] = set()
+        self._orphans: set[str] = set()
 
-    def hear(self, event: Event) -> None:
-        """Take in what came of an edit; of two under way at once the later counts, whichever ends last."""
-        if isinstance(event, Reloaded) and (self._receipt is None or event.number > self._receipt.number):
-            self._receipt = msgspec.convert(event, Receipt, from_attributes=True)
-        self._news.set()
-
-    async def run(
-        self, router: Reconciler, events: Events, rejected: Callable[[], Sequence[Diagnostic]] = tuple
-    ) -> None:
-        """Announce every few seconds how the router is, and at once what came of an edit, until cancelled.
-
-        `rejected` returns the faults of the last edit.
-        """
-        looks = self._number < 2
+    async def run(self) -> None:
+        """Report every few seconds, and at once after an edit, until cancelled."""
+        is_first = self._number < 2
+        looks = is_first
         while True:
-            self._news.clear()
+            self._edited.clear()
             with suppress(BackendError):
-                await self._backend.announce(self._name, self._word(router, rejected()), TTL)
-            try:
-                async with asyncio.timeout(EVERY):
-                    await self._news.wait()
-                looks = self._number < 2
-            except TimeoutError:
-                # By now the others on the backend have said what they serve.
-                if looks:
-                    with suppress(BackendError):
-                        await self._tell_of_left_behind(router, events)
-                        looks = False
+                await self._backend.put(WORKERS, self._name, self._encoded(), ttl=TTL)
+            if await wait_for_event(self._edited, EVERY):
+                looks = is_first
+            elif looks:  # by now the other workers of the backend have reported the new table too
+                with suppress(BackendError):
+                    await self._report_orphans()
+                    looks = False
 
     async def leave(self) -> None:
-        """Withdraw what was announced."""
-        with suppress(BackendError):
-            await self._backend.announce(self._name, b"", 0)
+        """Delete the report; if that fails, it expires."""
+        try:
+            await self._backend.delete(WORKERS, self._name)
+        except BackendError:
+            pass
+        except Exception:  # noqa: BLE001  an error of a provider must not end the shutdown
+            _log.exception("cannot delete the report of this worker, it expires later")
 
-    def _word(self, router: Reconciler, rejected: Sequence[Diagnostic]) -> bytes:
-        seats = {name: Seat(c.in_flight, c.connected) for name, c in router.consumers.items()}
-        return msgspec.json.encode(
-            Worker(
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                started_at=self._started_at,
-                revision=router.table.revision,
-                number=self._number,
-                path=_sayable(str(router.table.path)) if router.table.path else None,
-                routes=seats,
-                receipt=self._receipt,
-                rejected=tuple(
-                    Fault(_sayable(str(f.path)), f.line, f.column, f.code, _sayable(f.message), f.severity)
-                    for f in rejected
-                ),
-            )
+    def _encoded(self) -> bytes:
+        reconciler = self._reconciler
+        table, last = reconciler.table, reconciler.last_reload
+        report = WorkerReport(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            revision=table.revision,
+            number=self._number,
+            path=_escaped(str(table.path)) if table.path else None,
+            routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
+            reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
+            rejected=tuple(map(_report_of, self._rejected())),
         )
+        return msgspec.json.encode(report)
 
-    async def _tell_of_left_behind(self, router: Reconciler, events: Events) -> None:
-        statuses, words = await self._backend.status(), await self._backend.announcements()
-        workers = [worker for word in words.values() if (worker := decode_worker(word))]
-        left = dict(_left_behind(statuses, {*router.table.by_name, *(n for w in workers for n in w.routes)}))
-        for route in left.keys() - self._told:
-            events.emit(OrphanedSubscription(route, left[route]))
-        self._told = set(left)
+    async def _report_orphans(self) -> None:
+        statuses, entries = await self._backend.status(), await self._backend.entries(WORKERS)
+        served = {name for report in decode_reports(entries).values() for name in report.routes}
+        served.update(self._reconciler.table.by_name)
+        orphans = {status.name: held for status, held in unserved(statuses, served)}
+        for route in orphans.keys() - self._orphans:
+            self._events.emit(OrphanedSubscription(route, orphans[route]))
+        self._orphans = set(orphans)
 
 
-def _sayable(text: str) -> str:
-    """Return a text with all that JSON cannot carry escaped: names of files need not be UTF-8."""
+def _report_of(diagnostic: Diagnostic) -> DiagnosticReport:
+    return DiagnosticReport(
+        path=_escaped(str(diagnostic.path)),
+        line=diagnostic.line,
+        column=diagnostic.column,
+        code=diagnostic.code,
+        message=_escaped(diagnostic.message),
+        severity=diagnostic.severity,
+    )
+
+
+def _escaped(text: str) -> str:
+    """Escape lone surrogates, which JSON cannot carry: names of files need not be UTF-8."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def _left_behind(statuses: Sequence[SubscriptionStatus], served: set[str]) -> Iterator[tuple[str, int]]:
-    """Yield each subscription that nobody serves, and how many messages it holds."""
-    for status in statuses:
-        name = f"{status.pattern}/{status.group}"
-        if name not in served:
-            yield name, status.ready + status.in_flight + status.delayed

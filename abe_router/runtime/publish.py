@@ -1,54 +1,24 @@
-"""Publishing through the table: match, check, hand to the backend.
+"""Publishing through a table: find the contract of the key, check the payload, append the message.
 
-`publish` is a function of the table, so that nobody holds a stale one.
+These are functions of the table, so that no object keeps one that is no longer in force.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from abe_router.backend import Backend
 from abe_router.errors import NoRoute
 from abe_router.messages.message import Duplicate, Message, decode, encode_and_read
+from abe_router.routing.contract import MessageContract
 from abe_router.routing.table import RouteTable
+from abe_router.text import did_you_mean
 
-
-def prepare(
-    table: RouteTable,
-    key: str,
-    body: bytes,
-    *,
-    headers: Mapping[str, str] | None = None,
-    id: str | None = None,
-    allow_unrouted: bool = False,
-) -> Message:
-    """Return the message that publishing `body`, the payload as JSON, would append.
-
-    Raise KeyInvalid, NoRoute, PayloadMalformed, PayloadInvalid, with every violation of every schema that
-    the table puts on `key`, or IdInvalid.
-    """
-    terms = table.contract(key)
-    if not (terms.known or allow_unrouted):
-        raise _unknown(table, key)
-    return terms.message(key, body, decode(body), headers or {}, id)
-
-
-def window(table: RouteTable, key: str, id: str | None) -> float:
-    """Return for how many seconds the id of a message is remembered, when `id` is what was said of it."""
-    return table.contract(key).window(id)
-
-
-async def append(backend: Backend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-    """Append messages, each with its window; return those that were not kept, for their ids are remembered.
-
-    Raises BackendUnavailable.
-    """
-    if any(seconds for _, seconds in windowed):
-        return await backend.append_once(windowed)
-    await backend.append([message for message, _ in windowed])
-    return ()
+#: Called with a checked message. Its context manager wraps the append, and yields the message to append: the
+#: same one, or one with more headers. It sees the error of a failed append.
+AroundPublish = Callable[[Message], AbstractAsyncContextManager[Message]]
 
 
 async def publish(
@@ -60,24 +30,68 @@ async def publish(
     headers: Mapping[str, str] | None = None,
     id: str | None = None,
     allow_unrouted: bool = False,
+    around: AroundPublish | None = None,
 ) -> Message:
-    """Check a payload against the table and append it; return the message, a Duplicate if it was not kept.
+    """Check a payload and append it; return the message, a Duplicate if it was not kept.
 
-    Raises what `prepare` raises, PayloadUnencodable when the payload is not JSON, and
-    BackendUnavailable. What is checked is the JSON that is sent, not the object it was made from.
+    Raise what `prepare` raises, PayloadUnencodable if the payload is not JSON, and BackendUnavailable. The
+    check reads the JSON that is sent, not the object that it was made from.
     """
-    terms = table.contract(key)
-    if not (terms.known or allow_unrouted):
-        raise _unknown(table, key)
+    contract = _contract(table, key, allow_unrouted=allow_unrouted)
     body, value = encode_and_read(payload)
-    message = terms.message(key, body, value, headers or {}, id)
-    if terms.deduplication is not None and (seconds := terms.window(id)):
+    message = contract.message(key, body, value, headers or {}, id)
+    seconds = 0.0 if contract.deduplication is None else contract.window(id)
+    if around is not None:
+        async with around(message) as message:
+            return await _append(backend, message, seconds)
+    return await _append(backend, message, seconds)
+
+
+async def _append(backend: Backend, message: Message, seconds: float) -> Message:
+    if seconds:
         return Duplicate.of(message) if await backend.append_once([(message, seconds)]) else message
     await backend.append([message])
     return message
 
 
-def _unknown(table: RouteTable, key: str) -> NoRoute:
-    close = get_close_matches(key, table.concrete_keys, 1)
-    hint = f"; did you mean `{close[0]}`?" if close else ""
-    return NoRoute(f"no route and no schema knows `{key}`{hint}")
+def prepare(
+    table: RouteTable,
+    key: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    allow_unrouted: bool = False,
+) -> Message:
+    """Return the message that publishing `body`, the payload as JSON, appends.
+
+    Raise KeyInvalid, NoRoute, PayloadMalformed, IdInvalid, or PayloadInvalid with every violation of every
+    schema that applies to `key`.
+    """
+    contract = _contract(table, key, allow_unrouted=allow_unrouted)
+    return contract.message(key, body, decode(body), headers or {}, id)
+
+
+def window(table: RouteTable, key: str, id: str | None) -> float:
+    """Return how long the id of a message is remembered, in seconds; `id` is what the publisher gave."""
+    return table.contract(key).window(id)
+
+
+async def append(backend: Backend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+    """Append prepared messages, each with its window; return the duplicates, which were not kept.
+
+    Raise BackendUnavailable.
+    """
+    if any(seconds for _, seconds in windowed):
+        return await backend.append_once(windowed)
+    await backend.append([message for message, _ in windowed])
+    return ()
+
+
+def _contract(table: RouteTable, key: str, *, allow_unrouted: bool) -> MessageContract:
+    """Return the contract of a key; raise NoRoute if the table does not know the key."""
+    contract = table.contract(key)
+    if not (contract.known or allow_unrouted):
+        hint = did_you_mean(key, table.concrete_keys)
+        raise NoRoute(f"no route and no schema knows `{key}`" + (f"; {hint}" if hint else ""))
+    return contract

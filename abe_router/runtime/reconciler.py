@@ -1,4 +1,4 @@
-"""The running table: one consumer for each route, changed by handing it another table."""
+"""The reconciler: makes the running consumers match a route table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from concurrent.futures import Executor
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
@@ -22,47 +21,48 @@ _log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Keeps the consumers of a table running.
+    """Keeps one consumer running for each route of a table.
 
-    Every method belongs to one event loop. A consumer that fails of itself is started again after a pause
-    and leaves the others alone.
+    All methods belong to one event loop. A consumer that fails is started again with backoff; the others are
+    not affected.
     """
 
-    def __init__(self, backend: Backend, events: Events, *, table: RouteTable | None = None) -> None:
+    def __init__(self, backend: Backend, events: Events) -> None:
         self._backend, self._events = backend, events
-        self._table = table or RouteTable()
-        self._seats: dict[str, _Seat] = {}
+        self._table = RouteTable()
+        self._routes: dict[str, _RouteReconciler] = {}
         self._threads = Threads(THREADS)
         self._number = 0
-        #: Whether it was told to stop, for good.
+        self._retention = RetentionLoop(backend)
+        #: Whether `stop` was called, after which nothing is started.
         self.stopped = False
-        self._housekeeping = RetentionLoop(backend)
+        #: The last table that came into force, by its number.
+        self.last_reload: Reloaded | None = None
 
     @property
     def table(self) -> RouteTable:
-        """The table in force."""
+        """The table in force; after `stop`, the last one."""
         return self._table
 
     @property
     def consumers(self) -> dict[str, Consumer]:
-        """The consumers that run now, by route; those that are draining to end are among them."""
-        return {name: s.consumer for name, s in self._seats.items() if s.consumer is not None}
+        """The running consumers by route, including those that are draining."""
+        return {name: r.consumer for name, r in self._routes.items() if r.consumer is not None}
 
     async def apply(self, table: RouteTable) -> Reloaded:
-        """Make `table` the one in force; return the receipt once every change has been carried out.
+        """Put `table` into force; return what changed, once every change is carried out.
 
-        Routes that did not change keep their consumer untouched. A removed or changed route stops to
-        fetch, finishes what it has in hand within its drain time and hands the rest back; only then does
-        a changed one start anew. Added routes wait for nobody. May be called while an earlier call is
-        still waiting for a drain: the later table wins. Once `stop` was called it is too late, and nothing
-        changes any more.
+        A route that did not change keeps its consumer, untouched. A removed or changed route stops fetching,
+        finishes what it runs within its drain time and releases the rest; after that, a changed one starts
+        anew. Added routes start at once. A second call may overlap a first one that still waits for a drain:
+        the later table wins. After `stop` nothing changes any more.
         """
         began = time.perf_counter()
         if self.stopped:
             table = self._table
         diff = self._table.diff(table)
         self._table = table
-        self._housekeeping.follow(table.retain)
+        self._retention.follow(table.retain)
         self._number += 1
         number = self._number
         touched = []
@@ -71,16 +71,16 @@ class Reconciler:
             *((new.name, new) for _, new in diff.changed),
             *((route.name, route) for route in diff.added),
         ]:
-            seat = self._seats.get(name)
-            if seat is None:
-                seat = self._seats[name] = _Seat(self._backend, self._events, self._threads)
-            seat.want(route, table.revision)
-            touched.append((name, seat))
-        for name, seat in touched:
-            await seat.steady()
-            if seat.empty and self._seats.get(name) is seat:
-                del self._seats[name]
-        receipt = Reloaded(
+            reconciler = self._routes.get(name)
+            if reconciler is None:
+                reconciler = self._routes[name] = _RouteReconciler(self._backend, self._events, self._threads)
+            reconciler.set_desired(route, table.revision)
+            touched.append((name, reconciler))
+        for name, reconciler in touched:
+            await reconciler.settled()
+            if reconciler.is_idle and self._routes.get(name) is reconciler:
+                del self._routes[name]
+        reloaded = Reloaded(
             number=number,
             revision=table.revision,
             added=_names(diff.added),
@@ -90,81 +90,94 @@ class Reconciler:
             seconds=time.perf_counter() - began,
         )
         if not self.stopped:
-            self._events.emit(receipt)
-        return receipt
+            if self.last_reload is None or number > self.last_reload.number:
+                self.last_reload = reloaded
+            self._events.emit(reloaded)
+        return reloaded
 
     async def stop(self, drain: float | None = None) -> int:
-        """Stop all consumers, each within its drain time or `drain` seconds; return how many did not end.
+        """Stop all consumers; return how many handlers were still running at the end.
 
-        Idempotent; a second call with a shorter `drain` shortens the first.
+        Each consumer has its route's drain time, or `drain` seconds. Idempotent; a second call with a shorter
+        `drain` shortens the first.
         """
-        self.stopped, self._table = True, RouteTable()
-        seats = list(self._seats.values())
-        for seat in seats:
-            seat.want(None, "", drain)
-        for seat in seats:
-            await seat.steady()
-        await self._housekeeping.stop()
-        self._seats.clear()
+        self.stopped = True
+        routes = list(self._routes.values())
+        for reconciler in routes:
+            reconciler.set_desired(None, "", drain)
+        for reconciler in routes:
+            await reconciler.settled()
+        await self._retention.stop()
+        self._routes.clear()
         self._threads.shutdown(cancel_futures=True)
-        return sum(seat.abandoned for seat in seats)
+        return sum(reconciler.abandoned for reconciler in routes)
 
 
 def _names(routes: Iterable[Route]) -> tuple[str, ...]:
     return tuple(route.name for route in routes)
 
 
-class _Seat:
-    """The place of one route's consumer: runs the one that is wanted, one at a time."""
+class _RouteReconciler:
+    """Makes the consumer of one route, by its name, match the desired route; at most one runs at a time.
 
-    def __init__(self, backend: Backend, events: Events, threads: Executor) -> None:
+    States: idle (no task), running (the consumer of the desired route), draining (the consumer of an earlier
+    route stops), backing off (the consumer failed and none runs). `set_desired` starts the task when it is
+    idle, makes a running consumer drain, and ends a backoff. The task ends, and the state is idle, once
+    nothing is desired and nothing runs. Settled is set while the consumer of the desired route runs, or while
+    nothing is desired and nothing runs.
+    """
+
+    def __init__(self, backend: Backend, events: Events, threads: Threads) -> None:
         self._backend, self._events, self._threads = backend, events, threads
-        self._wanted: tuple[Route, str] | None = None
-        self._wanted_anew, self._steady = asyncio.Event(), asyncio.Event()
-        self._turns: asyncio.Task[None] | None = None
+        self._desired: tuple[Route, str] | None = None
+        self._changed, self._settled = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: The consumer that runs or drains.
         self.consumer: Consumer | None = None
+        #: How many handlers the last consumer left running.
         self.abandoned = 0
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing runs here and nothing is wanted."""
-        return self._wanted is None and (self._turns is None or self._turns.done())
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is desired."""
+        return self._desired is None and (self._task is None or self._task.done())
 
-    def want(self, route: Route | None, revision: str, drain: float | None = None) -> None:
-        """Have `route` run here, or nothing; what runs now is stopped first."""
-        self._wanted = None if route is None else (route, revision)
-        self._wanted_anew.set()
+    def set_desired(self, route: Route | None, revision: str, drain: float | None = None) -> None:
+        """Set the route to run, or None; the running consumer is stopped first."""
+        self._desired = None if route is None else (route, revision)
+        self._changed.set()
         if self.consumer is not None:
             self.consumer.stop(drain)
-        if self._turns is None or self._turns.done():
-            self._turns = asyncio.create_task(self._take_turns())
-        self._steady.clear()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._reconcile())
+        self._settled.clear()
 
-    async def steady(self) -> None:
-        """Wait until what is wanted runs, or until nothing does."""
-        await self._steady.wait()
+    async def settled(self) -> None:
+        """Wait until the desired route runs, or until nothing runs if none is desired."""
+        await self._settled.wait()
 
-    async def _take_turns(self) -> None:
+    async def _reconcile(self) -> None:
         backoff = Backoff()
-        while self._wanted is not None:
-            wanted = self._wanted
-            self._wanted_anew.clear()
+        while self._desired is not None:
+            desired = self._desired
+            self._changed.clear()
+            route, revision = desired
             self.consumer = Consumer(
-                wanted[0], self._backend, self._events, revision=wanted[1], threads=self._threads
+                route, self._backend, self._events, revision=revision, threads=self._threads
             )
             began = time.monotonic()
             running = asyncio.create_task(self.consumer.run())
             await self.consumer.started.wait()
-            if self._wanted is wanted:
-                self._steady.set()
+            if self._desired is desired:
+                self._settled.set()
             try:
                 await running
-            except Exception:  # noqa: BLE001  one consumer must not end the others
-                _log.exception("the consumer of %s failed and is started again", wanted[0].name)
+            except Exception:  # noqa: BLE001  a consumer that fails must not end the others
+                _log.exception("%s: the consumer failed and is started again", route.name)
                 if time.monotonic() - began > backoff.longest:
                     backoff.reset()
-                await wait_for_event(self._wanted_anew, backoff.next())
+                await wait_for_event(self._changed, backoff.next())
             finally:
                 self.abandoned = self.consumer.abandoned
                 self.consumer = None
-        self._steady.set()
+        self._settled.set()

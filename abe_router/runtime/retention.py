@@ -1,4 +1,4 @@
-"""Keeping the backend small while a table runs: what is settled and old enough is removed."""
+"""Retention: removes settled messages from the backend, once they are old enough, while a table runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from abe_router.errors import BackendError
 
 _log = logging.getLogger(__name__)
 
-#: When the backend is trimmed for the first time, and how long it then rests at most, in seconds.
+#: Delay before the first trim, and the longest pause between two trims, in seconds.
 FIRST, EVERY = 3.0, 10.0
-#: How many messages a trim is to remove: it comes as much sooner as the last one removed more.
+#: How many messages one trim should remove. After one that removed more, the next comes sooner.
 PORTION = 5_000
 
 
 class RetentionLoop:
-    """Trims a backend now and then, from the first `follow` until `stop`.
+    """Trims a backend periodically, from the first `follow` until `stop`.
 
-    It rests at least as long as it works, and keeps up with what is settled: the more a trim removes, the
-    sooner the next one comes. `rest` and `clock` are the event loop's, but for tests.
+    It pauses at least as long as a trim takes. The more a trim removes, the sooner the next one comes, so
+    that it keeps up with the consumers. `rest` and `clock` are for tests.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class RetentionLoop:
         self._running: asyncio.Task[None] | None = None
 
     def follow(self, retain: Mapping[str, float]) -> None:
-        """Keep, from now on, what is settled for so many seconds, by key or pattern."""
+        """From now on, keep settled messages for these times, in seconds by key or pattern."""
         self._retain = retain
         if self._running is None:
             self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop, within a piece of the work. Idempotent."""
+        """Stop, at the latest after the current piece of a trim. Idempotent."""
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
             await asyncio.wait({running})
 
     async def _run(self) -> None:
-        # Until it has trimmed once, other processes on the backend do not know what it wants kept.
+        # Other processes on the backend learn the retention times of this one from its first trim.
         pause = 0.0 if self._retain else self._first
         last = self._clock()
         while True:
@@ -64,7 +64,7 @@ class RetentionLoop:
             last = began
 
     def _pause(self, removed: int, since: float, worked: float) -> float:
-        """Return how long to rest after a trim that removed what had piled up in `since` seconds."""
+        """Return the pause, in seconds, after a trim whose messages were settled within `since` seconds."""
         if not removed:
             return self._every
         return max(worked, min(self._every, since * PORTION / removed))
@@ -73,10 +73,10 @@ class RetentionLoop:
         try:
             removed = await self._backend.trim(self._retain)
         except BackendError as error:
-            _log.debug("settled messages are removed later: %s", error)
+            _log.debug("trim failed, next try later: %s", error)
             return 0
-        except Exception:  # noqa: BLE001  a provider's fault here must not end it, nor anything else
-            _log.debug("settled messages are removed later", exc_info=True)
+        except Exception:  # noqa: BLE001  an error of a provider must not end retention
+            _log.debug("trim failed, next try later", exc_info=True)
             return 0
         _log.debug("removed %d settled messages", removed)
         return removed

@@ -1,20 +1,25 @@
-"""Threads for plain handlers; one that never returns holds up no exit."""
+"""Calls of handlers, and threads for the plain ones: one that never returns does not delay the exit."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
+
+from abe_router.routing.handler import Handler
 
 _Call = tuple[Future[Any], Callable[[], Any]]
 
 
 class Threads(Executor):
-    """Runs calls in up to `limit` daemon threads, which are made as they are needed and stay.
+    """Runs calls in up to `limit` daemon threads, which are started on demand and reused.
 
-    A ThreadPoolExecutor has the interpreter wait at its end for calls that never return.
+    At its exit, the interpreter waits for the threads of a ThreadPoolExecutor, but not for daemon threads.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,7 +29,7 @@ class Threads(Executor):
         self._idle = threading.Semaphore(0)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a function called; raise RuntimeError after `shutdown`, and when there can be no thread."""
+        """Call a function in a thread; raise RuntimeError after `shutdown`, or if no thread starts."""
         future: Future[Any] = Future()
         with self._lock:
             if self._closed:
@@ -35,7 +40,7 @@ class Threads(Executor):
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """Take no more calls, and let the threads end after what they have; waits for none. Idempotent."""
+        """Accept no more calls; the threads end after the calls that they have. Does not wait. Idempotent."""
         with self._lock:
             ending, self._closed = not self._closed, True
             while cancel_futures:
@@ -53,7 +58,7 @@ class Threads(Executor):
         try:
             thread.start()
         except RuntimeError:
-            if not self._made:  # else the call waits for one of those there are
+            if not self._made:  # otherwise the call waits for an existing thread
                 raise
         else:
             self._made += 1
@@ -64,18 +69,28 @@ class Threads(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = function()
-                except BaseException as error:  # noqa: BLE001  it is the caller's
-                    future.set_exception(_bearable(error))
+                except BaseException as error:  # noqa: BLE001  the caller gets it
+                    future.set_exception(_acceptable(error))
                 else:
                     future.set_result(result)
-            del call, future, function  # nothing is kept alive while this waits
+            del call, future, function  # keep nothing alive while waiting
             self._idle.release()
 
 
-def _bearable(error: BaseException) -> BaseException:
-    """Return an error that a future of the event loop can hold, which it cannot a StopIteration (PEP 479)."""
+async def call_handler(handler: Handler, threads: Executor | None, payload: Any, message: Any) -> Any:
+    """Call a handler and return its result; a plain one runs in a thread, in a copy of the context."""
+    arguments = (payload, message) if handler.wants_message else (payload,)
+    if handler.is_async:
+        return await handler.call(*arguments)
+    loop, run = asyncio.get_running_loop(), copy_context().run
+    result = await loop.run_in_executor(threads, run, handler.call, *arguments)
+    return await result if inspect.isawaitable(result) else result  # a plain function may return a coroutine
+
+
+def _acceptable(error: BaseException) -> BaseException:
+    """Return an error that an asyncio future accepts: it refuses StopIteration (PEP 479)."""
     if not isinstance(error, StopIteration):
         return error
-    bearable = RuntimeError("it raised StopIteration")
-    bearable.__cause__ = error
-    return bearable
+    acceptable = RuntimeError("it raised StopIteration")
+    acceptable.__cause__ = error
+    return acceptable

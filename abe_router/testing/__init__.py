@@ -1,7 +1,7 @@
-"""What tests need: a router in memory, a recording backend, a throw-away Redis, and a suite for providers.
+"""Tools for your tests: a router in memory, a recording backend, a temporary Redis server, and fixtures.
 
-`abe_router.conformance` is the suite. The fixtures of `abe_router.testing.fixtures` are there in
-every run of pytest where this package is installed.
+The fixtures of `abe_router.testing.fixtures` are available in every run of pytest where this package is
+installed.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: the pytest plugin of this package must cost nothing."""
+    """Import a public name on demand, because the pytest plugin of this package must cost nothing."""
     module = _HOMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

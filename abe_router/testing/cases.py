@@ -1,4 +1,4 @@
-"""Runs the cases of a routes file in memory, each by itself, and says what did not come as expected."""
+"""Runs the cases of a routes file in memory, and compares the outcomes with the expectations."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from abe_router.routing.emit import CAUSE
 from abe_router.routing.table import RouteTable
 from abe_router.testing.router import TestRouter
 
-_WANTED: dict[What, str] = {
-    "handled": "`{}` was to handle a message",
-    "skipped": "`{}` was to skip a message",
-    "dead": "a message was to end among the dead letters of `{}`",
-    "emitted": "a message was to be emitted to `{}`",
-    "rejected": "a message was to be rejected",
-    "nothing": "`{}` was to get nothing",
+_EXPECTED: dict[What, str] = {
+    "handled": "expected `{}` to handle a message",
+    "skipped": "expected `{}` to skip a message",
+    "dead": "expected a dead letter of `{}`",
+    "emitted": "expected a message to be emitted to `{}`",
+    "rejected": "expected a message to be rejected",
+    "nothing": "expected `{}` to get nothing",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What did not come as expected: where it is written, a sentence, and lines of difference."""
+    """An expectation that is not met: its position in the file, a sentence, and the differences."""
 
     place: Place
     message: str
@@ -39,7 +39,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a case ended, and after how many seconds; it passed when nothing failed."""
+    """The result of a case, and how many seconds it took."""
 
     case: Case
     failures: tuple[Failure, ...]
@@ -47,13 +47,13 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether everything came as expected."""
+        """Whether all expectations are met."""
         return not self.failures
 
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """Something that happened to a message; `violations` are pointers and the keywords broken there."""
+    """An outcome of a message; `violations` are pairs of a pointer and the violated keyword."""
 
     what: What
     name: str
@@ -69,13 +69,13 @@ class _Fact:
 
 
 async def run_case(table: RouteTable, case: Case, *, patience: float = 10.0) -> Result:
-    """Run a case against the handlers of the table; never raises for what they do.
+    """Run a case with the handlers of the table, whose errors are never raised.
 
-    A case whose messages are not at rest after `patience` seconds has failed.
+    The case fails if a message is still in progress after `patience` seconds.
     """
     began = time.perf_counter()
     facts: list[_Fact] = []
-    stuck: list[Failure] = []
+    timeout: list[Failure] = []
     router = TestRouter(table)
     async with router:
         for publication in case.publish:
@@ -83,34 +83,38 @@ async def run_case(table: RouteTable, case: Case, *, patience: float = 10.0) -> 
         try:
             await router.quiet(patience)
         except TimeoutError as error:
-            stuck.append(Failure(case.place, str(error)))
-        letters = [letter for route in table.by_name for letter in await router.dead(route)]
-    facts += _happened(router, letters)
-    failures = (*stuck, *_compared(case, facts))
+            timeout.append(Failure(case.place, str(error)))
+        dead_letters = [dead for route in table.by_name for dead in await router.dead(route)]
+    facts += _outcomes(router, dead_letters)
+    failures = (*timeout, *_compared(case, facts))
     return Result(case, failures, time.perf_counter() - began)
 
 
-async def _publish(router: TestRouter, said: Publication) -> Sequence[_Fact]:
-    """Publish a message; return the fact of its refusal, if it is refused."""
+async def _publish(router: TestRouter, publication: Publication) -> Sequence[_Fact]:
+    """Publish a message; return its rejection, if it is rejected."""
     try:
-        if said.unchecked:
-            message = new_message(said.key, encode(said.payload), headers=said.headers, id=said.id)
+        if publication.unchecked:
+            message = new_message(
+                publication.key, encode(publication.payload), headers=publication.headers, id=publication.id
+            )
             await router.backend.append([message])
         else:
-            await router.publish(said.key, said.payload, headers=said.headers, id=said.id)
+            await router.publish(
+                publication.key, publication.payload, headers=publication.headers, id=publication.id
+            )
     except PublishError as error:
-        broken = error.violations if isinstance(error, PayloadInvalid) else ()
-        text = "; ".join(map(str, broken)) or str(error)
-        pairs = tuple((each.pointer, each.keyword) for each in broken)
-        return [_Fact("rejected", said.key, said.payload, error=text, violations=pairs)]
+        violations = error.violations if isinstance(error, PayloadInvalid) else ()
+        text = "; ".join(map(str, violations)) or str(error)
+        pairs = tuple((each.pointer, each.keyword) for each in violations)
+        return [_Fact("rejected", publication.key, publication.payload, error=text, violations=pairs)]
     return []
 
 
-def _happened(router: TestRouter, letters: Sequence[DeadLetter]) -> Iterator[_Fact]:
-    """Yield what happened after the messages were published, from the events and the dead letters."""
-    # An id is one of its key: what a handler emits may have that of its cause.
+def _outcomes(router: TestRouter, dead_letters: Sequence[DeadLetter]) -> Iterator[_Fact]:
+    """Yield the outcomes of all messages, from the events and the dead letters."""
+    # An output may have the same id as its cause, under another key.
     payloads = {(message.key, message.id): _payload(message) for message in router.backend.published}
-    kept = {(each.route, each.message.key, each.message.id): each.reason for each in letters}
+    reasons = {(each.route, each.message.key, each.message.id): each.reason for each in dead_letters}
     for event in router.events:
         match event:
             case Handled(route, id, key):
@@ -118,9 +122,9 @@ def _happened(router: TestRouter, letters: Sequence[DeadLetter]) -> Iterator[_Fa
             case Skipped(route, id, key):
                 yield _Fact("skipped", route, payloads[key, id])
             case DeadLettered(route, id, key, kind=kind, error=error):
-                reason = kept.get((route, key, id))
-                broken = ((reason.pointer, reason.keyword),) if reason and reason.keyword else ()
-                yield _Fact("dead", route, payloads[key, id], kind, error, broken)
+                reason = reasons.get((route, key, id))
+                violations = ((reason.pointer, reason.keyword),) if reason and reason.keyword else ()
+                yield _Fact("dead", route, payloads[key, id], kind, error, violations)
     for message in router.backend.published:
         if CAUSE in message.headers:
             yield _Fact("emitted", message.key, _payload(message))
@@ -134,48 +138,49 @@ def _payload(message: Message) -> Any:
 
 
 def _compared(case: Case, facts: Sequence[_Fact]) -> Iterator[Failure]:
-    """Yield what of the expectations is not met, and what is bad news that nobody expected."""
+    """Yield the expectations that are not met, and unexpected rejections and dead letters."""
     wanted = [each for each in case.expect if each.what != "nothing"]
-    met = _paired(wanted, facts)
-    unmet = [expected for number, expected in enumerate(wanted) if number not in met]
-    left = [fact for at, fact in enumerate(facts) if at not in met.values()]
+    pairs = _paired(wanted, facts)
+    unmet = [expected for number, expected in enumerate(wanted) if number not in pairs]
+    left = [fact for at, fact in enumerate(facts) if at not in pairs.values()]
     for expected in unmet:
         yield _unmet(expected, left, facts)
     for expected in case.expect:
         got = [fact for fact in facts if fact.what == "nothing" and fact.name == expected.name]
         if expected.what == "nothing" and got:
-            yield Failure(expected.place, _WANTED["nothing"].format(expected.name), tuple(map(str, got)))
+            yield Failure(expected.place, _EXPECTED["nothing"].format(expected.name), tuple(map(str, got)))
     for fact in left:
-        told = any(_lacks(expected, fact) is not None for expected in unmet)
-        if fact.what in {"dead", "rejected"} and not told:
-            happened = "ended among the dead letters of" if fact.what == "dead" else "was rejected by"
-            yield Failure(case.place, f"a message {happened} `{fact.name}` unexpectedly", (str(fact),))
+        reported = any(_lacks(expected, fact) is not None for expected in unmet)
+        if fact.what in {"dead", "rejected"} and not reported:
+            what = "dead letter of" if fact.what == "dead" else "rejection by"
+            yield Failure(case.place, f"unexpected {what} `{fact.name}`", (str(fact),))
 
 
 def _paired(wanted: Sequence[Expectation], facts: Sequence[_Fact]) -> dict[int, int]:
-    """Pair each expectation with a fact of its own, as many as can be; return the pairs, by index.
+    """Pair as many expectations as possible, each with a fact of its own; return the pairs, by index.
 
-    Augmenting paths, as of Kuhn: what is expected vaguely yields to what only one fact meets.
+    This is a maximum bipartite matching by augmenting paths (Kuhn's algorithm): an expectation that several
+    facts meet leaves a fact to another that only this fact meets.
     """
-    holder: dict[int, int] = {}
+    owners: dict[int, int] = {}
 
-    def place(number: int, tried: set[int]) -> bool:
+    def assign(number: int, tried: set[int]) -> bool:
         for at, fact in enumerate(facts):
             if at in tried or _lacks(wanted[number], fact) != []:
                 continue
             tried.add(at)
-            if at not in holder or place(holder[at], tried):
-                holder[at] = number
+            if at not in owners or assign(owners[at], tried):
+                owners[at] = number
                 return True
         return False
 
     for number in range(len(wanted)):
-        place(number, set())
-    return {number: at for at, number in holder.items()}
+        assign(number, set())
+    return {number: at for at, number in owners.items()}
 
 
 def _lacks(expected: Expectation, fact: _Fact) -> list[str] | None:
-    """Return how a fact differs from what is expected; None when it is about something else."""
+    """Return how a fact differs from the expectation; None if it is about something else."""
     if fact.what != expected.what or (expected.name is not None and fact.name != expected.name):
         return None
     found: list[str] = []
@@ -189,20 +194,20 @@ def _lacks(expected: Expectation, fact: _Fact) -> list[str] | None:
         expected.pointer in {None, pointer} and expected.keyword in {None, keyword}
         for pointer, keyword in fact.violations
     ):
-        broken = "; ".join(f"{keyword} at {pointer or '(root)'}" for pointer, keyword in fact.violations)
+        violated = "; ".join(f"{keyword} at {pointer or '(root)'}" for pointer, keyword in fact.violations)
         where = "" if expected.pointer is None else f" at {expected.pointer or '(root)'}"
-        found.append(f"expected {expected.keyword or 'a fault'}{where}, found {broken or fact.error}")
+        found.append(f"expected {expected.keyword or 'a violation'}{where}, found {violated or fact.error}")
     return found
 
 
 def _unmet(expected: Expectation, left: Sequence[_Fact], facts: Sequence[_Fact]) -> Failure:
-    """Tell of an expectation that nothing meets: by what comes closest, or by what happened instead."""
-    message = _WANTED[expected.what].format(expected.name)
+    """Describe an expectation that is not met: by the closest fact, or by what happened instead."""
+    message = _EXPECTED[expected.what].format(expected.name)
     for candidates in (left, facts):
         near = [lacks for fact in candidates if (lacks := _lacks(expected, fact)) is not None]
         if near:
-            closest = min(near, key=len) or ["it does so for fewer messages than are expected"]
+            closest = min(near, key=len) or ["it did so for fewer messages than expected"]
             return Failure(expected.place, message, tuple(closest))
     others = [fact for fact in facts if fact.name == expected.name]
     instead = [fact for fact in others if fact.what != "nothing"] or others
-    return Failure(expected.place, message, tuple(map(str, instead)) or ("nothing of the kind happened",))
+    return Failure(expected.place, message, tuple(map(str, instead)) or ("no such event",))

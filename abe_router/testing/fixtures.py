@@ -1,7 +1,7 @@
-"""Fixtures for pytest, there as soon as the package is installed.
+"""Fixtures for pytest, available as soon as the package is installed.
 
-None needs a plugin for asyncio. What they are made of is imported when a test asks for it: the plugin is
-loaded by every run of pytest, also by those of other projects.
+They need no plugin for asyncio. Each imports its parts on demand, because every run of pytest loads the
+plugin, also in other projects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture
 def abe_recording_backend() -> Any:
-    """Return a RecordingBackend: memory, and a list of what was published."""
+    """Return a RecordingBackend, a memory backend that records the published messages."""
     from abe_router.testing.recording import RecordingBackend
 
     return RecordingBackend()
@@ -25,7 +25,7 @@ def abe_recording_backend() -> Any:
 def abe_test_router(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Return a function that makes the TestRouter of a routes file.
 
-    Its path counts from the folder of the test or, where that has no such file, from pytest's root.
+    The path is relative to the folder of the test or, if the file does not exist there, to pytest's root.
     """
     from abe_router.testing.router import TestRouter
 
@@ -38,7 +38,7 @@ def abe_test_router(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def abe_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Yield a RedisServer for the whole run; tests that need it are skipped where none is installed."""
+    """Yield a RedisServer for the whole run; skip the tests that use it if none is installed."""
     from abe_router.testing.redis_server import RedisServer
 
     if not RedisServer.installed():
@@ -49,7 +49,7 @@ def abe_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def abe_redis_url(abe_redis_server: Any) -> str:
-    """Return the URL of a throw-away Redis that is empty when the test begins."""
+    """Return the URL of a temporary Redis server that is empty when the test begins."""
     abe_redis_server.empty()
     url: str = abe_redis_server.url
     return url

@@ -1,4 +1,4 @@
-"""A backend for tests of code that publishes: the memory backend, and a list of what it was given."""
+"""RecordingBackend: a memory backend that records messages, for tests of code that publishes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from abe_router.backends.memory import MemoryBackend
+from abe_router.compat.consume import QueueBackend
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import matches
 
 
-class RecordingBackend(MemoryBackend):
-    """A memory backend that remembers what was published; nothing about it is faked."""
+class RecordingBackend(QueueBackend, MemoryBackend):
+    """A real memory backend that records the published messages."""
 
     def __init__(self) -> None:
         super().__init__()
-        #: Every message appended so far, in order, those that handlers emitted too.
+        #: All messages so far, in order, including the outputs of handlers.
         self.published: list[Message] = []
 
     def _append(self, messages: Sequence[Message]) -> None:
@@ -23,5 +24,5 @@ class RecordingBackend(MemoryBackend):
         self.published.extend(messages)
 
     def payloads(self, pattern: str = "#") -> list[Any]:
-        """Return the payloads that were published to keys that match, in order."""
+        """Return the payloads of the recorded messages whose key matches, in order."""
         return [message.payload for message in self.published if matches(pattern, message.key)]

@@ -1,4 +1,4 @@
-"""A throw-away Redis, for tests against the real thing."""
+"""RedisServer: a temporary Redis server, for tests against a real one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-#: How long a server may take to answer, in seconds.
-PATIENCE = 10.0
+#: How long a server may take to start, in seconds.
+START_TIME = 10.0
 
 
 class RedisServer:
-    """Runs `redis-server` on a free port of this machine while entered.
+    """Runs `redis-server` on a free local port while entered.
 
-    `folder` is where it puts its log and, when it is `durable`, the append-only file by which a server that
-    is started again has what the one before held. `options` are further words of its command line. Raise
-    FileNotFoundError when no server is installed, RuntimeError when it does not answer in ten seconds.
+    `folder` contains its log and, if it is `durable`, the append-only file, from which it restores its data
+    when it is started again. `options` are further arguments of its command line. Raise FileNotFoundError if
+    no server is installed, RuntimeError if it does not answer within ten seconds.
     """
 
     def __init__(self, folder: Path, *, durable: bool = False, options: Sequence[str] = ()) -> None:
@@ -27,12 +27,12 @@ class RedisServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
-        #: Its address, as `REDIS_URL` takes it.
+        #: Its URL, in the form of `REDIS_URL`.
         self.url = f"redis://127.0.0.1:{self._port}/0"
 
     @staticmethod
     def installed() -> bool:
-        """Say whether there is a `redis-server` on the path."""
+        """Return whether a `redis-server` is on the path."""
         return shutil.which("redis-server") is not None
 
     def __enter__(self) -> Self:
@@ -43,7 +43,7 @@ class RedisServer:
         self.kill()
 
     def start(self) -> None:
-        """Start the server, again on the same port, and return when it answers."""
+        """Start the server, each time on the same port, and return when it answers."""
         program = shutil.which("redis-server")
         if program is None:
             raise FileNotFoundError("redis-server is not installed")
@@ -52,7 +52,7 @@ class RedisServer:
             "bind": "127.0.0.1",
             "save": "",
             "appendonly": "yes" if self._durable else "no",
-            # With `everysec` a write waits for the sync before it, up to 2 s, and a kill takes it along.
+            # With `everysec`, a write may wait 2 s for an earlier sync, and a kill loses it.
             "appendfsync": "always",
             "dir": self._folder,
         }
@@ -62,22 +62,22 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        patience = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIME
         while not self._answers():
-            if time.monotonic() > patience or self._process.poll() is not None:
+            if time.monotonic() > deadline or self._process.poll() is not None:
                 self.kill()
                 raise RuntimeError(f"redis-server does not answer; see {self._folder / 'redis.log'}")
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """Kill the server without warning."""
+        """Kill the server with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def empty(self) -> None:
-        """Delete everything that the server holds."""
+        """Delete all data of the server."""
         self._ask(b"FLUSHALL")
 
     def _answers(self) -> bool:

@@ -1,4 +1,4 @@
-"""A provider written for Abstract Backend, behind our contract: what works, and what cannot."""
+"""A provider for Abstract Backend behind our contract: what works, and what cannot."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ async def backend(queue):
     await backend.close()
 
 
-async def test_an_examination_says_plainly_what_such_a_provider_cannot_do(backend):
-    found = {finding.code: finding for finding in await backend.check_health()}
+async def test_a_health_check_lists_what_such_a_provider_cannot_do(backend):
+    found = {result.code: result for result in await backend.check_health()}
     assert {"D101", "D103", "D104", "D105", "D106"} <= set(found)
-    assert all(finding.severity == "error" for finding in found.values())
+    assert all(found[code].severity == "error" for code in ("D101", "D103", "D104", "D105", "D106"))
     assert "handed out at most once" in found["D104"].meaning
 
 
-async def test_key_id_and_headers_travel_in_one_more_member_of_the_payload(backend, queue):
+async def test_key_id_and_headers_travel_in_an_extra_member_of_the_payload(backend, queue):
     sent = await backend.publish("orders.created", {"total": 5}, headers={"trace": "t"})
     subscription = await backend.subscribe("orders.#", "billing")
     (delivery,) = await subscription.fetch(1, 1)
@@ -77,13 +77,13 @@ async def test_key_id_and_headers_travel_in_one_more_member_of_the_payload(backe
     assert queue.sent[0][1]["total"] == 5
 
 
-async def test_a_prefix_comes_before_the_key_the_provider_sees(acme):
+async def test_the_prefix_precedes_the_key_that_the_provider_gets(acme):
     backend = make_backend("abstract+acme://", prefix="slack:")
     await backend.publish("orders.created", {})
     assert backend._provider.sent[0][0] == "slack:orders.created"
 
 
-async def test_what_is_no_object_travels_in_the_envelope_whole(backend, queue):
+async def test_a_payload_that_is_not_an_object_travels_in_the_envelope(backend, queue):
     subscription = await backend.subscribe("a", "g")
     for payload in ([1], None, "text"):
         await backend.publish("a", payload)
@@ -93,7 +93,7 @@ async def test_what_is_no_object_travels_in_the_envelope_whole(backend, queue):
     await subscription.close()
 
 
-async def test_a_member_of_that_name_that_is_no_envelope_is_payload(backend, queue):
+async def test_a_member_of_that_name_that_is_not_an_envelope_is_payload(backend, queue):
     subscription = await backend.subscribe("a", "g")
     await queue.publish("a", {"_abe_router": "theirs"})
     (delivery,) = await subscription.fetch(1, 1)
@@ -112,7 +112,7 @@ async def test_routes_of_one_group_each_get_their_own_keys(backend):
     await payments.close()
 
 
-async def test_what_another_program_published_goes_to_the_only_route_of_its_group(backend, queue):
+async def test_a_message_of_another_program_goes_to_the_only_route_of_its_group(backend, queue):
     subscription = await backend.subscribe("orders.created", "billing")
     await queue.publish("whatever", {"total": 5})
     (delivery,) = await subscription.fetch(1, 1)
@@ -120,7 +120,7 @@ async def test_what_another_program_published_goes_to_the_only_route_of_its_grou
     await subscription.close()
 
 
-async def test_what_another_program_published_is_dropped_aloud_where_several_routes_could_mean_it(
+async def test_a_message_of_another_program_is_dropped_and_logged_if_its_group_has_several_routes(
     backend, queue, caplog
 ):
     first, second = await backend.subscribe("a", "g"), await backend.subscribe("b", "g")
@@ -133,7 +133,7 @@ async def test_what_another_program_published_is_dropped_aloud_where_several_rou
     await second.close()
 
 
-async def test_nothing_is_read_before_someone_asks_and_no_further_than_asked(backend, queue):
+async def test_messages_are_read_only_on_demand(backend, queue):
     subscription = await backend.subscribe("#", "g")
     for number in range(3):
         await backend.publish("a", {"n": number})
@@ -155,7 +155,7 @@ async def test_an_interrupted_fetch_returns_and_loses_nothing(backend):
     await subscription.close()
 
 
-async def test_what_is_handed_back_is_there_for_the_next_consumer_of_the_process(backend):
+async def test_a_released_message_goes_to_the_next_consumer_of_the_process(backend):
     await backend.publish("a", {"n": 1})
     before = await backend.subscribe("a", "g")
     (delivery,) = await before.fetch(1, 1)
@@ -167,17 +167,17 @@ async def test_what_is_handed_back_is_there_for_the_next_consumer_of_the_process
     await after.close()
 
 
-async def test_what_is_left_at_the_end_is_said_to_be_lost(backend, caplog):
+async def test_messages_that_are_lost_at_the_end_are_logged(backend, caplog):
     await backend.publish("a", {"n": 1})
     subscription = await backend.subscribe("a", "g")
     (delivery,) = await subscription.fetch(1, 1)
     await subscription.settle([(delivery, RELEASED)])
     await subscription.close()
     await backend.close()
-    assert "1 messages were handed out and not handled: they are lost" in caplog.text
+    assert "lost 1 messages that it delivered and no handler got" in caplog.text
 
 
-async def test_a_provider_that_fails_is_asked_anew(backend, queue):
+async def test_a_provider_that_failed_is_read_again(backend, queue):
     subscription = await backend.subscribe("a", "g")
     await queue.queue.put(ConnectionError("gone"))
     with pytest.raises(BackendUnavailable, match="`acme`: ConnectionError: gone"):
@@ -188,7 +188,7 @@ async def test_a_provider_that_fails_is_asked_anew(backend, queue):
     await subscription.close()
 
 
-async def test_a_publish_that_fails_says_which_provider(queue):
+async def test_the_error_of_a_failed_publish_names_the_provider(queue):
     async def publish(key, payload):
         raise RuntimeError("full")
 
@@ -197,13 +197,13 @@ async def test_a_publish_that_fails_says_which_provider(queue):
         await AbstractBackend(queue, "acme").publish("a", {})
 
 
-async def test_the_log_says_plainly_what_such_a_provider_cannot_do(backend, caplog):
+async def test_opening_it_logs_once_what_such_a_provider_cannot_do(backend, caplog):
     await backend.open()
     await backend.open()
     assert caplog.text.count("at most once: no retries, no dead letters") == 1
 
 
-async def test_a_failed_message_is_given_up_at_its_first_attempt_and_not_said_to_be_kept(backend):
+async def test_a_failed_message_is_dropped_after_its_first_attempt(backend):
     seen, done = [], asyncio.Event()
 
     def listen(event):
@@ -222,15 +222,15 @@ async def test_a_failed_message_is_given_up_at_its_first_attempt_and_not_said_to
         await done.wait()
         consumer.stop()
         await running
-    (died,) = [event for event in seen if isinstance(event, DeadLettered)]
-    assert (died.attempts, died.kept) == (1, False)
+    (dropped,) = [event for event in seen if isinstance(event, DeadLettered)]
+    assert (dropped.attempts, dropped.kept) == (1, False)
 
 
-async def test_a_whole_table_runs_on_such_a_provider(acme):
+async def test_a_table_of_several_routes_runs_on_such_a_provider(acme):
     backend = load_backend("acme")
     got, events = [], asyncio.Queue()
 
-    def note(name):
+    def recording(name):
         async def handler(payload):
             got.append((name, payload["n"]))
 
@@ -238,8 +238,8 @@ async def test_a_whole_table_runs_on_such_a_provider(acme):
 
     router = Reconciler(backend, Events([((Handled,), events.put_nowait)]))
     routes = (
-        Route("orders.*", "billing", note("m:orders")),
-        Route("payments.*", "billing", note("m:payments")),
+        Route("orders.*", "billing", recording("m:orders")),
+        Route("payments.*", "billing", recording("m:payments")),
     )
     await router.apply(RouteTable(routes=routes))
     for number in range(20):
@@ -253,12 +253,12 @@ async def test_a_whole_table_runs_on_such_a_provider(acme):
     ]
 
 
-async def test_a_rate_is_kept_within_the_process(backend):
+async def test_a_rate_holds_within_the_process(backend):
     assert (await backend.take_tokens("a/g", 1.0, 5)).granted == 1
     assert (await backend.take_tokens("a/g", 1.0, 5)).granted == 0
 
 
-async def test_what_a_handler_emits_is_published(backend):
+async def test_the_outputs_of_a_handler_are_published(backend):
     subscription = await backend.subscribe("a", "g")
     await backend.publish("a", {})
     (delivery,) = await subscription.fetch(1, 1)
@@ -270,7 +270,7 @@ async def test_what_a_handler_emits_is_published(backend):
     await after.close()
 
 
-async def test_what_cannot_be_emitted_is_lost_aloud(backend, queue, caplog):
+async def test_outputs_that_cannot_be_published_are_logged(backend, queue, caplog):
     async def publish(key, payload):
         raise RuntimeError("full")
 
@@ -279,5 +279,5 @@ async def test_what_cannot_be_emitted_is_lost_aloud(backend, queue, caplog):
     (delivery,) = await subscription.fetch(1, 1)
     queue.publish = publish
     await subscription.settle([(delivery, Acked((new_message("b", b"1"),)))])
-    assert "what it emits cannot be published: provider `acme`: RuntimeError: full" in caplog.text
+    assert "its outputs cannot be published: provider `acme`: RuntimeError: full" in caplog.text
     await subscription.close()

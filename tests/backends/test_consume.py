@@ -1,4 +1,4 @@
-"""Backend.consume: payloads for a loop of one's own, acked when the next one is asked for."""
+"""`consume` yields payloads for a loop of the caller's own, and acks each one when the next is asked for."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from contextlib import aclosing
 
 import pytest
 
-from abe_router.backend import payloads
-from abe_router.backends import make_backend
 from abe_router.backends.memory import MemoryBackend
+from abe_router.compat import consume
+from abe_router.compat.load import load_backend
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import Message
 
+MemoryQueue = consume.queue_class(MemoryBackend)
 
-@pytest.fixture
-def backend(each_backend):
-    return each_backend
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def backend(request, tmp_path):
+    urls = {"memory": lambda: None, "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db"}
+    url = urls.get(request.param, lambda: request.getfixturevalue("abe_redis_url"))()
+    async with asyncio.timeout(20), load_backend(url) if url else MemoryQueue() as backend:
+        yield backend
 
 
 async def counts(backend):
@@ -24,7 +29,7 @@ async def counts(backend):
     return status.ready, status.in_flight, status.dead
 
 
-async def test_asking_for_the_next_acks_the_one_before(backend):
+async def test_asking_for_the_next_payload_acks_the_one_before(backend):
     for number in (1, 2):
         await backend.publish("a", number)
     async with aclosing(backend.consume(group="g")) as stream:
@@ -34,7 +39,7 @@ async def test_asking_for_the_next_acks_the_one_before(backend):
         assert await counts(backend) == (0, 1, 0)
 
 
-async def test_the_one_in_hand_comes_back_when_the_loop_is_left(backend):
+async def test_leaving_the_loop_releases_the_last_payload(backend):
     for number in (1, 2):
         await backend.publish("a", number)
     for expected in ([1, 2], [2]):
@@ -48,7 +53,7 @@ async def test_the_one_in_hand_comes_back_when_the_loop_is_left(backend):
     assert await counts(backend) == (1, 0, 0)
 
 
-async def test_the_one_in_hand_comes_back_when_its_task_is_cancelled(backend):
+async def test_cancelling_the_task_releases_the_last_payload(backend):
     began = asyncio.Event()
 
     async def work():
@@ -66,7 +71,7 @@ async def test_the_one_in_hand_comes_back_when_its_task_is_cancelled(backend):
     assert await counts(backend) == (1, 0, 0)
 
 
-async def test_it_waits_for_what_comes_later_and_a_key_narrows_it(backend):
+async def test_the_loop_waits_for_messages_whose_key_matches(backend):
     async with aclosing(backend.consume(group="g", key="orders.*")) as stream:
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
@@ -75,37 +80,48 @@ async def test_it_waits_for_what_comes_later_and_a_key_narrows_it(backend):
         assert await waiting == 2
 
 
-async def test_what_is_not_json_is_dead_lettered_and_the_loop_goes_on(backend):
+async def test_a_message_that_is_not_json_becomes_a_dead_letter_and_the_loop_continues(backend):
     await backend.append([Message("m1", "a", b"{")])
     await backend.publish("a", "fine")
     async with aclosing(backend.consume()) as stream:
         assert await anext(stream) == "fine"
-    (letter,) = await backend.dead_letters("#", "default")
-    assert (letter.message.id, letter.reason.kind, letter.route) == ("m1", "malformed", "#/default")
+    (dead,) = await backend.dead_letters("#", "default")
+    assert (dead.message.id, dead.reason.kind, dead.route) == ("m1", "malformed", "#/default")
 
 
-async def test_what_was_handed_out_too_often_is_not_handed_out_again(backend, monkeypatch):
-    monkeypatch.setattr(payloads, "MAX_DELIVERIES", 0)
+async def test_a_message_that_was_delivered_too_often_becomes_a_dead_letter(backend, monkeypatch):
+    monkeypatch.setattr(consume, "MAX_DELIVERIES", 0)
     await backend.publish("a", "poison")
     async with aclosing(backend.consume()) as stream:
         waiting = asyncio.create_task(anext(stream))
-        while not (letters := await backend.dead_letters("#", "default")):
+        while not (dead := await backend.dead_letters("#", "default")):
             await asyncio.sleep(0.01)
-        assert letters[0].reason.kind == "max_deliveries"
+        assert dead[0].reason.kind == "max_deliveries"
         waiting.cancel()
         await asyncio.wait({waiting})
 
 
-async def test_a_slow_loop_keeps_its_lease(monkeypatch):
+async def test_the_loop_ends_when_the_backend_is_closed():
+    async with MemoryQueue() as backend:
+        await backend.publish("a", 1)
+        async with aclosing(backend.consume()) as stream:
+            assert await anext(stream) == 1
+            waiting = asyncio.create_task(anext(stream, "ended"))
+            await asyncio.sleep(0.01)
+            await backend.close()
+            async with asyncio.timeout(5):
+                assert await waiting == "ended"
+
+
+async def test_the_lease_is_renewed_while_the_loop_handles_a_payload(monkeypatch):
     now = 0.0
-    backend = MemoryBackend(clock=lambda: now)
+    backend = MemoryQueue(clock=lambda: now)
     extended = asyncio.Event()
-    real = payloads._Hold.beat
-    monkeypatch.setattr(payloads._Hold, "beat", lambda self, seconds: real(self, 0.01))
+    monkeypatch.setattr(consume, "LEASE", 0.03)
     subscribe = backend.subscribe
 
-    async def watched(*args, **options):
-        subscription = await subscribe(*args, **options)
+    async def watched(pattern, group, **options):
+        subscription = await subscribe(pattern, group, lease=30.0)
         extend = subscription.extend
 
         async def noted(deliveries):
@@ -120,15 +136,15 @@ async def test_a_slow_loop_keeps_its_lease(monkeypatch):
     async with aclosing(backend.consume()) as stream:
         assert await anext(stream) == 1
         for _ in range(3):
-            now += 25  # of a lease of 30 seconds
+            now += 25  # seconds, of a lease of 30
             extended.clear()
             await extended.wait()
         other = await subscribe("#", "default")
         assert await other.fetch(1, 0) == []
 
 
-async def test_a_backend_that_goes_away_is_waited_for(caplog):
-    backend = MemoryBackend()
+async def test_an_outage_after_the_start_is_waited_for(caplog):
+    backend = MemoryQueue()
     subscribe, failures = backend.subscribe, [BackendUnavailable("no connection")] * 2
 
     async def flaky(*args, **options):
@@ -153,10 +169,19 @@ async def test_a_backend_that_goes_away_is_waited_for(caplog):
         await backend.publish("a", number)
     async with aclosing(backend.consume()) as stream:
         assert [await anext(stream), await anext(stream)] == [1, 2]
-    assert caplog.text.count("no connection; tried again") == 2
+    assert caplog.text.count("no connection; next try in") == 2
 
 
-async def test_a_backend_that_was_never_there_is_an_error():
+async def test_a_backend_that_cannot_be_reached_at_the_start_is_an_error():
     with pytest.raises(BackendUnavailable):
-        async with aclosing(make_backend("redis://127.0.0.1:1/0").consume()) as stream:
+        async with aclosing(load_backend("redis://127.0.0.1:1/0").consume()) as stream:
             await anext(stream)
+
+
+@pytest.mark.parametrize("name", ["MemoryQueue", "RedisQueue", "SQLiteQueue"])
+def test_the_classes_of_the_entry_points_have_consume_and_keep_their_names(name):
+    queue = getattr(consume, name)
+    assert issubclass(queue, consume.QueueBackend)
+    assert queue is consume.queue_class(queue) is consume.queue_class(queue.__mro__[2])
+    with pytest.raises(AttributeError, match="KafkaQueue"):
+        consume.KafkaQueue  # noqa: B018

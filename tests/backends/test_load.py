@@ -1,4 +1,4 @@
-"""Which backend load_backend takes, and what it says of it."""
+"""The backend that load_backend takes, and the warnings about it."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class Misfit:
 """
 
 
-def test_an_argument_is_taken_before_the_environment():
+def test_the_argument_has_precedence_over_the_environment():
     backend = load_backend("memory", env={"QUEUE_BACKEND": "redis"})
     assert isinstance(backend, MemoryBackend)
 
 
-def test_the_environment_may_hold_a_name():
+def test_the_environment_can_contain_a_name():
     assert isinstance(load_backend(env={"QUEUE_BACKEND": "memory"}), MemoryBackend)
 
 
-def test_the_environment_may_hold_a_url(tmp_path):
+def test_the_environment_can_contain_a_url(tmp_path):
     backend = load_backend(env={"QUEUE_BACKEND": f"sqlite:///{tmp_path}/queue.db"})
     assert backend.url == f"sqlite:///{tmp_path}/queue.db"
 
 
-def test_a_url_that_is_only_a_scheme_says_no_more_than_a_name():
+def test_a_url_that_is_only_a_scheme_is_the_same_as_the_name():
     assert load_backend("memory://") is load_backend("memory")
     assert make_backend("memory://") is not load_backend("memory")
 
 
-def test_all_who_load_memory_by_name_share_its_messages():
+def test_all_calls_that_load_memory_by_name_share_its_messages():
     assert load_backend("memory") is load_backend("memory")
 
 
-def test_without_a_word_memory_is_taken_with_a_warning_and_one_line_in_the_log(caplog):
+def test_memory_as_fallback_is_a_warning_and_one_log_line(caplog):
     _log_once.cache_clear()
     for _ in range(2):
         with pytest.warns(UserWarning, match="lost with it; set QUEUE_BACKEND"):
@@ -60,35 +60,35 @@ def test_without_a_word_memory_is_taken_with_a_warning_and_one_line_in_the_log(c
     assert caplog.text.count("no backend is configured") == 1
 
 
-def test_memory_asked_for_by_name_is_no_reason_to_warn():
+def test_memory_by_name_is_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_backend("memory")
 
 
 @pytest.mark.parametrize(("variable", "name"), [("REDIS_URL", "redis"), ("SQLITE_PATH", "sqlite")])
-def test_one_of_ours_is_meant_when_its_variable_is_set(variable, name):
+def test_the_variable_of_our_provider_selects_it(variable, name):
     choice = choose(env={variable: "somewhere"})
     assert (choice.name_or_url, choice.why) == (name, f"{variable} is set")
 
 
-def test_an_empty_variable_says_nothing():
+def test_an_empty_variable_selects_nothing():
     assert choose(env={"QUEUE_BACKEND": "", "REDIS_URL": ""}).is_fallback
 
 
-def test_a_name_nobody_has_is_an_error_that_names_the_package_and_what_is_installed():
+def test_the_error_for_an_unknown_name_lists_the_package_and_the_installed_providers():
     with pytest.raises(
         UnknownProvider, match=r"`kafka`; is `pip install abe-kafka` missing\?.*memory, sqlite"
     ):
         load_backend(env={"QUEUE_BACKEND": "kafka"})
 
 
-def test_a_misspelt_name_gets_the_close_one():
+def test_the_error_for_a_misspelt_name_suggests_the_closest_one():
     with pytest.raises(UnknownProvider, match="did you mean `redis`"):
         load_backend("rediz")
 
 
-def test_an_unknown_scheme_does_not_show_the_password():
+def test_the_error_for_an_unknown_scheme_hides_the_password():
     with pytest.raises(UnknownProvider) as caught:
         make_backend("kafka://user:secret@host")
     assert "secret" not in str(caught.value)
@@ -96,7 +96,7 @@ def test_an_unknown_scheme_does_not_show_the_password():
         make_backend("memory")
 
 
-def test_a_provider_installed_beside_ours_is_taken_when_nothing_is_said(install):
+def test_an_installed_provider_is_taken_if_nothing_else_is_configured(install):
     install(
         "fine-backend",
         "fine_backend",
@@ -107,7 +107,7 @@ def test_a_provider_installed_beside_ours_is_taken_when_nothing_is_said(install)
     assert type(load_backend(env={})).__name__ == "FineBackend"
 
 
-def test_who_could_be_meant_as_well_is_told(install, acme):
+def test_other_selected_providers_are_listed_in_a_warning(install, acme):
     install(
         "fine-backend",
         "fine_backend",
@@ -115,26 +115,27 @@ def test_who_could_be_meant_as_well_is_told(install, acme):
         **{"abe_router.backends": {"fine": "fine_backend:FineBackend"}},
     )
     with pytest.warns(
-        UserWarning, match="`fine` is taken.*`abstract[+]acme` or `redis` as well: set QUEUE_BACKEND"
+        UserWarning,
+        match="`fine` is used.*`abstract[+]acme` and `redis` could be used too: set QUEUE_BACKEND",
     ):
         load_backend(env={"REDIS_URL": "redis://localhost"})
 
 
-def test_a_provider_for_abstract_backend_is_found_in_both_groups_by_either_name(install):
+def test_a_provider_for_abstract_backend_is_found_in_both_groups_and_by_both_names(install):
     for number, group in enumerate(["abe.backends.message_queue", "abe.backends.message_queue.service"]):
         install(f"q{number}", f"q{number}", **{group: {f"queue{number}": f"q{number}:AcmeBackend"}})
     for name in ("queue0", "abstract+queue0", "queue1", "abstract+queue1", "abstract+queue1://"):
         assert isinstance(load_backend(name), AbstractBackend)
 
 
-def test_the_scheme_of_a_url_is_the_whole_name(acme):
+def test_the_scheme_of_a_url_is_the_full_name(acme):
     with pytest.raises(UnknownProvider, match=r"did you mean `abstract\+acme`"):
         make_backend("acme://")
-    with pytest.raises(BackendError, match="configured by its environment variables"):
+    with pytest.raises(BackendError, match="environment variables configure such a provider"):
         make_backend("abstract+acme://localhost")
 
 
-def test_ours_is_taken_before_one_for_abstract_backend_of_the_same_name(install):
+def test_our_provider_has_precedence_over_one_for_abstract_backend_with_the_same_name(install):
     install(
         "abe-memory", "abe_memory", **{"abe.backends.message_queue": {"memory": "abe_memory:AcmeBackend"}}
     )
@@ -143,7 +144,7 @@ def test_ours_is_taken_before_one_for_abstract_backend_of_the_same_name(install)
     assert choose(env={}).is_fallback
 
 
-def test_ours_are_registered_for_abstract_backend_and_not_adapted_back():
+def test_our_providers_are_registered_for_abstract_backend_and_not_adapted():
     assert {name for name, provider in providers().items() if provider.ours} == OURS
 
 
@@ -155,13 +156,13 @@ def test_ours_are_registered_for_abstract_backend_and_not_adapted_back():
         ("odd_backend:PickyBackend", "`odd` cannot be made from the environment: PICKY_URL is not set"),
     ],
 )
-def test_a_broken_provider_is_an_error_and_never_another_one(install, value, expected):
+def test_a_broken_provider_is_an_error_and_not_replaced_by_another(install, value, expected):
     install("odd-backend", "odd_backend", NATIVE, **{"abe_router.backends": {"odd": value}})
     with pytest.raises(BackendError, match=expected):
         load_backend(env={"QUEUE_BACKEND": "odd"})
 
 
-def test_a_provider_knows_where_it_comes_from(acme):
+def test_a_provider_knows_its_distribution_and_version(acme):
     provider = providers()["abstract+acme"]
     assert (provider.distribution, provider.version, provider.ours) == ("acme-queue", "1.2", False)
     assert providers()["memory"].ours

@@ -31,7 +31,7 @@ def test_failed_case_shows_its_position_and_what_happened(run: Run) -> None:
     assert lines[0].startswith("ok    An order is charged  (")
     assert lines[1:4] == [
         "FAIL  an empty order is charged  (routes.yaml:19:3)",
-        "      routes.yaml:21:14: `orders.created/billing` was to handle a message",
+        "      routes.yaml:21:14: expected `orders.created/billing` to handle a message",
         '        dead: {"id":2,"total":0}: rejected Reject: nothing to charge',
     ]
     assert done.err.startswith("1 passed, 1 failed in ")

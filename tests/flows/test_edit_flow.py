@@ -1,4 +1,4 @@
-"""How an edit flows: a new table, compared by value, changes only the consumers it must."""
+"""The flow of an edit: a new table is compared by value and changes only the consumers that it must."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .conftest import make_route, within
 
 
 async def note(payload):
-    """Do nothing; the Handled event says it was called."""
+    """Do nothing; the Handled event shows the call."""
 
 
-async def test_an_untouched_route_keeps_the_very_same_consumer(running):
+async def test_an_unchanged_route_keeps_its_consumer(running):
     billing, audit = make_route(note), make_route(note, group="audit")
     await running.route(billing)
     before = running.router.consumers["orders.created/billing"]
 
-    receipt = await running.route(replace(billing), audit)
+    reloaded = await running.route(replace(billing), audit)
 
     assert running.router.consumers["orders.created/billing"] is before
-    assert (receipt.added, receipt.removed, receipt.changed, receipt.kept) == (
+    assert (reloaded.added, reloaded.removed, reloaded.changed, reloaded.kept) == (
         ("orders.created/audit",),
         (),
         (),
@@ -30,7 +30,7 @@ async def test_an_untouched_route_keeps_the_very_same_consumer(running):
     )
 
 
-async def test_a_changed_route_gets_a_new_consumer_after_the_old_one_has_finished(running):
+async def test_a_changed_route_gets_a_new_consumer_after_the_old_one_has_drained(running):
     order = []
     started, go = asyncio.Event(), asyncio.Event()
 
@@ -49,9 +49,9 @@ async def test_a_changed_route_gets_a_new_consumer_after_the_old_one_has_finishe
     await running.publish("orders.created", 2)
     go.set()
 
-    receipt = await changing
+    reloaded = await changing
     await running.log.wait_for(Handled, 2)
-    assert receipt.changed == ("orders.created/billing",)
+    assert reloaded.changed == ("orders.created/billing",)
     assert order == ["begin", "end", "begin", "end"]
     assert running.router.consumers["orders.created/billing"].route.concurrency == 2
 
@@ -59,10 +59,10 @@ async def test_a_changed_route_gets_a_new_consumer_after_the_old_one_has_finishe
 async def test_a_removed_route_stops_and_its_messages_stay(running):
     route = make_route(note)
     await running.route(route)
-    receipt = await running.route()
+    reloaded = await running.route()
     await running.publish("orders.created", 1)
 
-    assert receipt.removed == ("orders.created/billing",)
+    assert reloaded.removed == ("orders.created/billing",)
     assert running.router.consumers == {}
     (status,) = await running.backend.status()
     assert status.ready == 1
@@ -90,7 +90,7 @@ async def test_an_added_route_does_not_wait_for_another_to_drain(running):
     await changing
 
 
-async def test_a_route_put_back_while_it_drains_runs_again_afterwards(running):
+async def test_a_route_that_is_added_again_while_it_drains_runs_afterwards(running):
     started, go = asyncio.Event(), asyncio.Event()
 
     async def slow(payload):
@@ -103,18 +103,18 @@ async def test_a_route_put_back_while_it_drains_runs_again_afterwards(running):
     await started.wait()
     removing = asyncio.create_task(running.route())
     await asyncio.sleep(0)
-    putting_back = asyncio.create_task(running.route(route))
+    adding = asyncio.create_task(running.route(route))
     await asyncio.sleep(0)
     go.set()
 
     await removing
-    await putting_back
+    await adding
     await running.publish("orders.created", 2)
     await running.log.wait_for(Handled, 2)
     assert len(running.log.of(ConsumerStarted)) == 2
 
 
-async def test_twenty_edits_under_load_lose_and_double_nothing(running):
+async def test_twenty_edits_under_load_lose_and_duplicate_no_message(running):
     got = []
 
     async def count(payload):
@@ -138,19 +138,19 @@ async def test_twenty_edits_under_load_lose_and_double_nothing(running):
     assert sorted(got) == list(range(2_000))
 
 
-async def test_a_consumer_that_crashes_is_started_again_and_hurts_no_other(running, caplog):
+async def test_a_consumer_that_fails_is_started_again_and_affects_no_other(running, caplog):
     billing, audit = make_route(note), make_route(note, group="audit")
     await running.route(billing, audit)
-    crashing = running.router.consumers["orders.created/billing"]
+    failing = running.router.consumers["orders.created/billing"]
     other = running.router.consumers["orders.created/audit"]
 
     async def broken(call):
         raise RuntimeError("a bug")
 
-    crashing._calls.repeat = broken
+    failing._calls.repeat = broken
     await running.publish("orders.created", 1)
     await running.log.wait_for(ConsumerStopped)
     await running.log.wait_for(ConsumerStarted, 3)
 
     assert running.router.consumers["orders.created/audit"] is other
-    assert "orders.created/billing failed" in caplog.text
+    assert "orders.created/billing: the consumer failed" in caplog.text

@@ -1,4 +1,4 @@
-"""How a saved file reaches the running router, however it was saved."""
+"""The flow of a saved file to the running router, whichever way it was saved."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Edited(Running):
         self.reloader = Reloader(self.loader, self.router, self.events)
 
     async def edited(self, count: int = 1) -> Reloaded:
-        """Wait for the receipt of that many reloads since the start; each is seen within a second."""
+        """Wait for that many reloads since the start; each takes less than a second."""
         began = time.monotonic()
-        receipts = await self.log.wait_for(Reloaded, count + 1)
+        reloads = await self.log.wait_for(Reloaded, count + 1)
         assert time.monotonic() - began < 1.0
-        return receipts[-1]
+        return reloads[-1]
 
     async def rejected(self, count: int = 1) -> str:
         events = await self.log.wait_for(ReloadRejected, count)
@@ -62,14 +62,14 @@ class Edited(Running):
 
 @asynccontextmanager
 async def following(folder: Path, text: str) -> AsyncIterator[Edited]:
-    sys.modules.pop("reload_handlers", None)  # each test has its own
+    sys.modules.pop("reload_handlers", None)  # each test has its own module
     (folder / "reload_handlers.py").write_text(HANDLERS)
     run = Edited(folder)
     if not run.path.exists():
         run.path.write_text(text)
     await run.router.apply(run.loader.load())
     watching = asyncio.create_task(run.reloader.run())
-    # The first look comes once the watch stands; from then on every change is seen by it.
+    # The first sign comes after the watch has started, which sees every change from then on.
     while not run.reloader.watching:
         await asyncio.sleep(0.01)
     try:
@@ -80,16 +80,16 @@ async def following(folder: Path, text: str) -> AsyncIterator[Edited]:
         await run.router.stop(drain=0)
 
 
-async def test_an_in_place_write_is_followed_and_the_untouched_consumer_stays(tmp_path):
+async def test_a_write_in_place_is_followed_and_keeps_unchanged_consumers(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         before = run.router.consumers[BILLING]
         run.path.write_text(routes("billing", "audit"))
-        receipt = await run.edited()
-        assert (receipt.added, receipt.kept) == (("orders.created/audit",), 1)
+        reloaded = await run.edited()
+        assert (reloaded.added, reloaded.kept) == (("orders.created/audit",), 1)
         assert run.router.consumers[BILLING] is before
 
 
-async def test_an_atomic_save_is_followed_again_and_again(tmp_path):
+async def test_repeated_atomic_saves_are_followed(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         for number in range(1, 4):
             fresh = tmp_path / f".routes.{number}"
@@ -99,15 +99,15 @@ async def test_an_atomic_save_is_followed_again_and_again(tmp_path):
             assert run.router.consumers[BILLING].route.concurrency == number
 
 
-async def test_an_editor_that_moves_the_old_file_away_is_followed(tmp_path):
+async def test_a_save_that_renames_the_old_file_is_followed(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         run.path.rename(tmp_path / "routes.yaml~")
         run.path.write_text(routes("audit"))
-        receipt = await run.edited()
-        assert (receipt.added, receipt.removed) == (("orders.created/audit",), (BILLING,))
+        reloaded = await run.edited()
+        assert (reloaded.added, reloaded.removed) == (("orders.created/audit",), (BILLING,))
 
 
-async def test_a_config_map_swap_is_followed(tmp_path):
+async def test_a_config_map_update_is_followed(tmp_path):
     for version, groups in (("v1", ["billing"]), ("v2", ["billing", "audit"])):
         (tmp_path / version).mkdir()
         (tmp_path / version / "routes.yaml").write_text(routes(*groups))
@@ -119,7 +119,7 @@ async def test_a_config_map_swap_is_followed(tmp_path):
         assert (await run.edited()).added == ("orders.created/audit",)
 
 
-async def test_a_link_to_a_file_elsewhere_is_followed(tmp_path):
+async def test_a_symlink_to_a_file_in_another_folder_is_followed(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     here = tmp_path / "here"
     elsewhere.mkdir()
@@ -131,7 +131,7 @@ async def test_a_link_to_a_file_elsewhere_is_followed(tmp_path):
         assert (await run.edited()).added == ("orders.created/audit",)
 
 
-async def test_a_deleted_file_changes_nothing_and_its_return_is_followed(tmp_path):
+async def test_a_deleted_file_changes_nothing_and_a_new_one_is_followed(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         before = run.router.consumers[BILLING]
         run.path.unlink()
@@ -145,7 +145,7 @@ async def test_a_deleted_file_changes_nothing_and_its_return_is_followed(tmp_pat
 @pytest.mark.parametrize(
     "text", ["", "routes: [", "routes:\n  orders.created: {consumers: {billing: nope:x}}\n"]
 )
-async def test_a_faulty_edit_changes_nothing(tmp_path, text):
+async def test_an_edit_with_errors_changes_nothing(tmp_path, text):
     async with following(tmp_path, routes("billing")) as run:
         before = run.router.consumers[BILLING]
         run.path.write_text(text)
@@ -154,8 +154,8 @@ async def test_a_faulty_edit_changes_nothing(tmp_path, text):
         assert run.reloader.rejected
 
         run.path.write_text(routes("billing"))
-        receipt = await run.edited()
-        assert receipt.kept == 1
+        reloaded = await run.edited()
+        assert reloaded.kept == 1
         assert not run.reloader.rejected
         assert run.router.consumers[BILLING] is before
 
@@ -169,7 +169,7 @@ UNFORESEEN = {
 
 
 @pytest.mark.parametrize("name", UNFORESEEN)
-async def test_handlers_that_raise_what_nobody_expects_change_nothing(tmp_path, name):
+async def test_modules_that_raise_unusual_errors_change_nothing(tmp_path, name):
     (tmp_path / f"unforeseen_{name}.py").write_text(UNFORESEEN[name])
     async with following(tmp_path, routes("billing")) as run:
         before = run.router.consumers[BILLING]
@@ -183,7 +183,7 @@ async def test_handlers_that_raise_what_nobody_expects_change_nothing(tmp_path, 
 @pytest.mark.parametrize(
     "schema", [r"a\0b.json", "d" * 300 + "/x.json", "circle.json", "circle/x.json", "refers.json"]
 )
-async def test_a_schema_that_no_file_can_be_changes_nothing(tmp_path, schema):
+async def test_an_impossible_schema_path_changes_nothing(tmp_path, schema):
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "circle.json").symlink_to("circle.json")
     (tmp_path / "schemas" / "circle").symlink_to("circle")
@@ -192,16 +192,14 @@ async def test_a_schema_that_no_file_can_be_changes_nothing(tmp_path, schema):
         before = run.router.consumers[BILLING]
         run.path.write_text(routes("billing") + f'  orders.paid: {{schema: "{schema}"}}\n')
         await run.rejected()
-        await asyncio.sleep(0.6)  # the next look at its files
+        await asyncio.sleep(0.6)  # the next periodic check
         run.path.write_text(routes("billing", "audit"))
         assert (await run.edited()).added == ("orders.created/audit",)
         assert run.router.consumers[BILLING] is before
 
 
-@pytest.mark.parametrize("place", ["loader.load", "reloader._tell_of_code"])
-async def test_after_an_error_that_nobody_foresaw_edits_are_followed_again(
-    tmp_path, place, monkeypatch, caplog
-):
+@pytest.mark.parametrize("place", ["loader.load", "reloader._report_code"])
+async def test_edits_are_followed_after_an_unforeseen_error(tmp_path, place, monkeypatch, caplog):
     async with following(tmp_path, routes("billing")) as run:
         owner, name = place.split(".")
 
@@ -220,7 +218,7 @@ async def test_after_an_error_that_nobody_foresaw_edits_are_followed_again(
                 await asyncio.sleep(0.01)
 
 
-async def test_a_schema_edit_alone_restarts_only_the_routes_that_use_it(tmp_path):
+async def test_an_edit_of_a_schema_restarts_only_the_routes_that_use_it(tmp_path):
     (tmp_path / "schemas").mkdir()
     schema = tmp_path / "schemas" / "order.json"
     schema.write_text("{}")
@@ -233,12 +231,12 @@ async def test_a_schema_edit_alone_restarts_only_the_routes_that_use_it(tmp_path
     async with following(tmp_path, text) as run:
         untouched = run.router.consumers["orders.paid/billing"]
         schema.write_text(json.dumps({"type": "object"}))
-        receipt = await run.edited()
-        assert receipt.changed == (BILLING, "orders.#/trail")
+        reloaded = await run.edited()
+        assert reloaded.changed == (BILLING, "orders.#/trail")
         assert run.router.consumers["orders.paid/billing"] is untouched
 
 
-async def test_a_faulty_schema_is_rejected_and_its_mending_followed(tmp_path):
+async def test_a_schema_with_errors_is_rejected_and_its_fix_is_followed(tmp_path):
     (tmp_path / "schemas").mkdir()
     schema = tmp_path / "schemas" / "order.json"
     schema.write_text("{}")
@@ -253,7 +251,7 @@ async def test_a_faulty_schema_is_rejected_and_its_mending_followed(tmp_path):
         assert (await run.edited()).changed == (BILLING,)
 
 
-async def test_a_file_that_was_missing_when_named_is_seen_when_it_comes(tmp_path):
+async def test_a_missing_schema_is_followed_when_it_is_created(tmp_path):
     (tmp_path / "schemas").mkdir()
     async with following(tmp_path, routes("billing")) as run:
         run.path.write_text(
@@ -274,18 +272,18 @@ async def test_a_save_that_changes_no_byte_changes_nothing(tmp_path):
         assert len(run.log.of(Reloaded)) == 2
 
 
-async def test_an_edit_that_is_being_read_when_the_router_stops_starts_nothing(tmp_path):
+async def test_an_edit_that_is_loading_when_the_router_stops_starts_nothing(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         run.reloader.stop()
         run.path.write_text(routes("billing", "audit"))
         reading = asyncio.create_task(run.reloader.reload())
-        await asyncio.sleep(0)  # now a thread reads the file
+        await asyncio.sleep(0)  # a thread loads the file now
         await asyncio.gather(run.router.stop(), reading)
         assert not run.router.consumers
-        assert not run.log.of(RestartNeeded)  # compared with the empty table of the end, everything is new
+        assert not run.log.of(RestartNeeded)
 
 
-async def test_a_table_that_comes_after_the_router_was_told_to_stop_starts_nothing(tmp_path):
+async def test_a_table_that_is_applied_after_the_stop_starts_nothing(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         run.path.write_text(routes("billing", "audit"))
         late = run.loader.load()
@@ -297,7 +295,7 @@ async def test_a_table_that_comes_after_the_router_was_told_to_stop_starts_nothi
         assert len(run.log.of(Reloaded)) == 1
 
 
-async def test_changed_handler_code_is_told_for_it_needs_a_restart(tmp_path):
+async def test_a_change_of_handler_code_is_reported(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         (tmp_path / "reload_handlers.py").write_text(HANDLERS + "\nX = 1\n")
         (needed,) = await run.log.wait_for(RestartNeeded)
@@ -305,7 +303,7 @@ async def test_changed_handler_code_is_told_for_it_needs_a_restart(tmp_path):
         assert len(run.log.of(Reloaded)) == 1
 
 
-async def test_another_backend_is_told_for_it_needs_a_restart(tmp_path):
+async def test_a_change_of_the_backend_is_reported(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
         run.path.write_text(routes("billing").replace("memory://", f"sqlite:///{tmp_path}/x.db"))
         (needed,) = await run.log.wait_for(RestartNeeded)

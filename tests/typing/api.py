@@ -8,13 +8,13 @@ from typing import Any, TypedDict
 
 from abe_router import (
     AsyncLoopConsumer,
-    Backend,
     BackendUnavailable,
     ConfigError,
     Duplicate,
     HandlerFunction,
     Message,
     PayloadInvalid,
+    QueueBackend,
     Reject,
     Retry,
     RetryPolicy,
@@ -91,7 +91,7 @@ class Plain:
 
 
 async def guide() -> None:
-    backend: Backend = load_backend()
+    backend: QueueBackend = load_backend()
     message: Message = await backend.publish("orders.created", {"order_id": "A-123", "total": 42.0})
     async with AsyncLoopConsumer(
         backend, group="billing", key="orders.*", retry=RetryPolicy(attempts=3)

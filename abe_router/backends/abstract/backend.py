@@ -1,4 +1,4 @@
-"""The adapter: a provider that publishes and consumes, as a backend that promises no more than that."""
+"""The adapter: makes a backend of a provider that can only publish and consume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any, ClassVar, Self
 
 from abe_router.backend import (
-    DEFAULT_GROUP,
     Acked,
     Backend,
     Dead,
@@ -27,27 +26,31 @@ from abe_router.backend import (
 from abe_router.backend.rate import TokenGrant, grant
 from abe_router.backends.abstract.envelope import wrap
 from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.messages.message import Message
 
 _log = logging.getLogger(__name__)
 
 Append = Callable[[Sequence[Message]], Awaitable[None]]
 
-#: What is lost with such a provider, for a log or a diagnostic.
-LIMITS = (
-    "messages are handed out at most once: no retries, no dead letters, and a crash loses what is in hand"
-)
+#: The group of a consumer that names none; such a provider gets None for it.
+DEFAULT_GROUP = "default"
+#: What such a provider cannot promise, for a log or a diagnostic.
+LIMITS = "messages are delivered at most once: no retries, no dead letters, and a crash loses those in flight"
 
 
 class AbstractSubscription(Subscription):
-    """A handle on what a provider yields for one group and one pattern."""
+    """A handle on the messages that a provider yields for one group and one pattern."""
 
-    def __init__(self, pattern: str, group: str, stream: Stream, append: Append) -> None:
+    def __init__(
+        self, pattern: str, group: str, stream: Stream, append: Append, handles: set[AbstractSubscription]
+    ) -> None:
         self.pattern, self.group = pattern, group
         self._stream, self._waiter, self._append = stream, Waiter(pattern), append
-        self._queue = stream.enter(self._waiter)
+        self._queue = stream.add(self._waiter)
         self._interrupted = self._closed = False
+        self._handles = handles
+        handles.add(self)
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         loop = asyncio.get_running_loop()
@@ -58,8 +61,8 @@ class AbstractSubscription(Subscription):
                 self._interrupted = False
                 taken = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
                 return [Delivery(message, 1, None) for message in taken]
-            await self._stream.ask(self._waiter, left)
-        return []
+            await self._stream.wait(self._waiter, left)
+        raise SubscriptionClosed(f"the subscription {self.pattern}/{self.group} is closed")
 
     def interrupt(self) -> None:
         self._interrupted = True
@@ -70,12 +73,12 @@ class AbstractSubscription(Subscription):
         self._queue.extendleft(reversed(released))
         for delivery, outcome in settlements:
             if isinstance(outcome, Delayed | Dead):
-                self._lose(delivery, LIMITS)
+                self._log_loss(delivery, LIMITS)
             elif isinstance(outcome, Acked) and outcome.outputs:
                 try:
                     await self._append(outcome.outputs)
                 except BackendError as error:
-                    self._lose(delivery, f"what it emits cannot be published: {error}")
+                    self._log_loss(delivery, f"its outputs cannot be published: {error}")
         return []
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -83,22 +86,32 @@ class AbstractSubscription(Subscription):
 
     async def close(self) -> None:
         self._closed = True
-        await self._stream.leave(self._waiter)
+        self._handles.discard(self)
+        await self._stream.remove(self._waiter)
 
-    def _lose(self, delivery: Delivery, why: str) -> None:
+    def _log_loss(self, delivery: Delivery, why: str) -> None:
         _log.error("%s/%s: lost %s: %s", self.pattern, self.group, delivery.message.id, why)
 
 
 class AbstractBackend(Backend):
-    """A backend made of a provider for Abstract Backend.
+    """A backend on a provider for Abstract Backend.
 
-    `name` is what the provider is called; `prefix` comes before each key that is published. `on_end` is
-    called when the provider has no more messages, ever; without it that is an error like any other. A
-    provider that is `lent` is not closed with the backend.
+    `name` is the provider's name; `prefix` precedes each key that is published. `on_end` is called when the
+    provider's messages end for good; without it, that is an error like any other. A provider that is `lent`
+    is not closed with the backend.
     """
 
     features: ClassVar[Features] = Features(
-        durable=False, groups=False, leases=False, delays=False, dead_letters=False, dedupe=False, order=False
+        durable=False,
+        groups=False,
+        leases=False,
+        delays=False,
+        dead_letters=False,
+        dedupe=False,
+        order=False,
+        atomic_outputs=False,
+        key_value=False,
+        peek=False,
     )
     #: The name and the class of the provider, in the classes that `adapt` makes.
     adapted: ClassVar[tuple[str, Any]]
@@ -116,6 +129,7 @@ class AbstractBackend(Backend):
         self._provider, self._name, self._prefix = provider, name, prefix
         self._on_end, self._lent = on_end, lent
         self._streams: dict[str, Stream] = {}
+        self._handles: set[AbstractSubscription] = set()
         self._used_until: dict[str, float] = {}
         self._opened = False
 
@@ -128,9 +142,7 @@ class AbstractBackend(Backend):
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
         name, provider = cls.adapted
         if url.partition("://")[2]:
-            raise ValueError(
-                "such a provider is configured by its environment variables: nothing follows `://`"
-            )
+            raise ValueError("environment variables configure such a provider: nothing follows `://`")
         return cls(provider.from_env(), name, prefix=prefix)
 
     @classmethod
@@ -141,13 +153,15 @@ class AbstractBackend(Backend):
     async def open(self) -> None:
         if not self._opened:
             self._opened = True
-            _log.warning("provider `%s` was written for Abstract Backend: %s", self._name, LIMITS)
+            _log.warning("provider `%s` is made for Abstract Backend: %s", self._name, LIMITS)
 
     async def close(self) -> None:
-        if kept := sum(stream.kept for stream in self._streams.values()):
+        if kept := sum(stream.buffered for stream in self._streams.values()):
             _log.error(
-                "provider `%s`: %d messages were handed out and not handled: they are lost", self._name, kept
+                "provider `%s`: lost %d messages that it delivered and no handler got", self._name, kept
             )
+        for handle in tuple(self._handles):
+            await handle.close()
         self._streams.clear()
         self._opened = False
         close = getattr(self._provider, "close", None)
@@ -180,7 +194,7 @@ class AbstractBackend(Backend):
         if stream is None:
             theirs = None if group == DEFAULT_GROUP else group
             stream = self._streams[group] = Stream(self._provider, theirs, self._name, self._on_end)
-        return AbstractSubscription(pattern, group, stream, self.append)
+        return AbstractSubscription(pattern, group, stream, self.append, self._handles)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         return []
@@ -206,12 +220,6 @@ class AbstractBackend(Backend):
 
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         return 0
-
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        return
-
-    async def announcements(self) -> Mapping[str, bytes]:
-        return {}
 
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         tokens, self._used_until[name] = grant(self._used_until.get(name, 0.0), monotonic(), rate, wanted)

@@ -1,4 +1,4 @@
-"""How a message travels through a provider that carries bare payloads."""
+"""The form in which a message travels through a provider that carries payloads only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import msgspec
 
 from abe_router.messages.message import Message, encode, new_id
 
-#: The member of a payload that holds what is not payload.
+#: The member of a payload that contains the rest of the message.
 MEMBER = "_abe_router"
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What of a message is not payload, or all of it when the payload is no object."""
+    """A message without its payload, or with it if the payload is not an object."""
 
     id: str
     key: str
@@ -23,7 +23,7 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 def wrap(message: Message) -> dict[str, Any]:
-    """Return the payload, an object, with the envelope as one more member."""
+    """Return an object: the payload with the envelope as an extra member."""
     payload = message.payload
     is_object = isinstance(payload, dict)
     envelope = Envelope(
@@ -37,15 +37,15 @@ def wrap(message: Message) -> dict[str, Any]:
 
 
 def unwrap(payload: Any) -> Message:
-    """Return the message at its first attempt; its key is empty when there was no envelope.
+    """Return the message at its first attempt; its key is empty if there is no envelope.
 
-    Raise PayloadUnencodable when the provider yielded what is not JSON.
+    Raise PayloadUnencodable if the payload cannot be JSON.
     """
     if isinstance(payload, dict) and MEMBER in payload:
         try:
             envelope = msgspec.convert(payload[MEMBER], Envelope)
         except msgspec.ValidationError:
-            pass  # someone else's member: it is payload
+            pass  # a member of another program is a part of the payload
         else:
             carried = envelope.payload
             if carried is msgspec.UNSET:

@@ -1,1 +1,1 @@
-"""A shop that sells nothing but orders."""
+"""The application of the example: a shop with orders."""

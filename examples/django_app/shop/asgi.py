@@ -1,4 +1,4 @@
-"""What an ASGI server runs: Django, and the router for as long as the server lives."""
+"""The ASGI application: Django, and the router as long as the server runs."""
 
 import os
 
@@ -7,6 +7,6 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
 django_application = get_asgi_application()
 
-from shop.router import router  # noqa: E402  it needs the settings
+from shop.router import router  # noqa: E402  it needs Django's settings
 
 application = router.asgi(django_application)

@@ -1,4 +1,4 @@
-"""What routes.yaml names."""
+"""The handlers of routes.yaml."""
 
 from typing import Any
 
@@ -8,6 +8,6 @@ from shop.models import Order
 
 
 def charge(order: dict[str, Any]) -> None:
-    """Mark the order as charged; doing so twice does no harm."""
-    close_old_connections()  # as Django does for each request: this thread may have slept for hours
+    """Mark the order as charged; a second call changes nothing."""
+    close_old_connections()  # as Django does for each request: the last call in this thread may be hours ago
     Order.objects.filter(pk=order["id"]).update(charged=True)

@@ -1,10 +1,10 @@
-"""What the shop knows."""
+"""The models of the shop."""
 
 from django.db import models
 
 
 class Order(models.Model):
-    """An order; `charged` once it was paid for."""
+    """An order; `charged` is True after its payment."""
 
     total = models.FloatField()
     charged = models.BooleanField(default=False)

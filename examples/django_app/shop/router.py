@@ -1,4 +1,4 @@
-"""The router of the web process: it publishes, and leaves the consuming to `run_router`."""
+"""The router of the web process, which only publishes; the command `run_router` consumes."""
 
 from django.conf import settings
 

@@ -1,4 +1,4 @@
-"""As little as Django needs."""
+"""The minimal settings of the project."""
 
 import os
 from pathlib import Path

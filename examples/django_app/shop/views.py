@@ -1,4 +1,4 @@
-"""The web side: it takes orders and publishes them."""
+"""The views of the shop: they store and publish orders."""
 
 import json
 
@@ -12,7 +12,7 @@ from shop.router import router
 
 @csrf_exempt
 async def orders(request: HttpRequest) -> JsonResponse:
-    """Take an order, or list them all."""
+    """Create an order, or list all orders."""
     if request.method != "POST":
         return JsonResponse([order async for order in Order.objects.values()], safe=False)
     order = await Order.objects.acreate(total=json.loads(request.body)["total"])

@@ -1,1 +1,1 @@
-"""The commands of the shop."""
+"""The management commands of the shop."""

@@ -1,4 +1,4 @@
-"""`manage.py run_router`: the consumers of routes.yaml, in a process of their own."""
+"""`manage.py run_router`: runs the consumers of routes.yaml."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ from abe_router import Router
 
 
 class Command(BaseCommand):
-    """Consume until SIGTERM or SIGINT, and finish what is in hand."""
+    """Consume until SIGTERM or SIGINT, then finish the running handlers."""
 
     help = __doc__
 

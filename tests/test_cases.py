@@ -1,4 +1,4 @@
-"""Cases of `tests` run in memory: what passes, what fails, and what is said then."""
+"""Cases of `tests` run in memory: those that pass, those that fail, and the reported differences."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BOTH = """publish:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Return a function that runs one case, given by its publish and its expectations."""
+    """Return a function that runs one case, given by its publications and its expectations."""
     (tmp_path / "order.json").write_text(ORDER)
     (tmp_path / "case_handlers.py").write_text(HANDLERS)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -98,7 +98,7 @@ def run(tmp_path, monkeypatch):
                 "skipped: orders.created/quick",
             ),
         ),
-        # The vague one comes first and yields to the exact one.
+        # The first expectation is less specific, and leaves the second one its only match.
         (BOTH, ("handled: [orders.created/billing, {route: orders.created/billing, containing: {id: 1}}]",)),
         (BOTH, ("handled: [orders.created/audit]", "skipped: [orders.created/audit]")),
     ],
@@ -115,92 +115,92 @@ async def test_a_case_whose_expectations_are_met_passes(run, publish, expected):
         (
             LARGE,
             "handled: {route: orders.created/billing, payload: {id: 1, total: 25, name: x}}",
-            "`orders.created/billing` was to handle a message",
+            "expected `orders.created/billing` to handle a message",
             'at /total: expected 25, found 250; at /name: expected "x", found nothing',
         ),
         (
             LARGE,
             "handled: {route: orders.created/billing, payload: {total: 250}}",
-            "`orders.created/billing` was to handle a message",
+            "expected `orders.created/billing` to handle a message",
             "at /id: expected nothing, found 1",
         ),
         (
             LARGE,
             "handled: [orders.created/billing, orders.created/billing]",
-            "`orders.created/billing` was to handle a message",
-            "it does so for fewer messages than are expected",
+            "expected `orders.created/billing` to handle a message",
+            "it did so for fewer messages than expected",
         ),
         (
             SMALL,
             "handled: orders.created/audit",
-            "`orders.created/audit` was to handle a message",
+            "expected `orders.created/audit` to handle a message",
             'skipped: {"id":2,"total":20}',
         ),
         (
             LARGE,
             "skipped: orders.created/audit",
-            "`orders.created/audit` was to skip a message",
+            "expected `orders.created/audit` to skip a message",
             'handled: {"id":1,"total":250}',
         ),
         (
             LARGE,
             "dead: orders.created/billing",
-            "a message was to end among the dead letters of `orders.created/billing`",
+            "expected a dead letter of `orders.created/billing`",
             'handled: {"id":1,"total":250}',
         ),
         (
             EMPTY,
             "dead: {route: orders.created/billing, kind: failed}",
-            "a message was to end among the dead letters of `orders.created/billing`",
+            "expected a dead letter of `orders.created/billing`",
             "expected kind failed, found rejected: Reject: nothing to charge",
         ),
         (
             EMPTY,
             "dead: {route: orders.created/billing, at: /total}",
-            "a message was to end among the dead letters of `orders.created/billing`",
-            "expected a fault at /total, found Reject: nothing to charge",
+            "expected a dead letter of `orders.created/billing`",
+            "expected a violation at /total, found Reject: nothing to charge",
         ),
-        (LARGE, "rejected: /total", "a message was to be rejected", "nothing of the kind happened"),
+        (LARGE, "rejected: /total", "expected a message to be rejected", "no such event"),
         (
             BELOW,
             "rejected: {at: /totl, keyword: minimum}",
-            "a message was to be rejected",
+            "expected a message to be rejected",
             "expected minimum at /totl, found minimum at /total",
         ),
         (
             LARGE,
             "nothing: orders.created/billing",
-            "`orders.created/billing` was to get nothing",
+            "expected `orders.created/billing` to get nothing",
             'got: {"id":1,"total":250}',
         ),
         (
             LARGE,
             "emitted: {key: orders.paid, payload: {paid: true}}",
-            "a message was to be emitted to `orders.paid`",
+            "expected a message to be emitted to `orders.paid`",
             "at /paid: expected true, found 250",
         ),
         (
             EMPTY,
             "handled: orders.created/quick",
-            "a message ended among the dead letters of `orders.created/billing` unexpectedly",
+            "unexpected dead letter of `orders.created/billing`",
             'dead: {"total":0}: rejected Reject: nothing to charge',
         ),
         (
             BELOW,
             "nothing: orders.created/billing",
-            "a message was rejected by `orders.created` unexpectedly",
+            "unexpected rejection by `orders.created`",
             'rejected: {"total":-1}: at /total: minimum: expected at least 0, found -1',
         ),
     ],
 )
-async def test_a_case_says_what_did_not_come_as_expected(run, publish, expected, message, detail):
+async def test_a_failed_case_reports_the_difference(run, publish, expected, message, detail):
     result = await run(publish, expected)
     (failure,) = result.failures
     assert (failure.message, "; ".join(failure.details)) == (message, detail)
     assert failure.place.line in {len(ROUTES.splitlines()) + 1, len(ROUTES.splitlines()) + 3}
 
 
-async def test_what_is_emitted_under_the_id_of_its_cause_is_not_taken_for_it(tmp_path, monkeypatch):
+async def test_an_output_with_the_id_of_its_cause_is_a_message_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "same_id_handlers.py").write_text("def price(order):\n    return {**order, 'priced': True}\n")
     (tmp_path / "routes.yaml").write_text("""\
 backend: memory://
@@ -218,14 +218,14 @@ tests:
     assert (await run_case(table, table.cases[0])).failures == ()
 
 
-async def test_every_attempt_is_made_and_none_is_waited_for(run):
+async def test_all_attempts_are_made_without_delays(run):
     result = await run(EMPTY.replace("0", "13"), "dead: orders.created/billing")
     assert result.passed
     assert result.seconds < 5
     assert sys.modules["case_handlers"].attempts == 3
 
 
-async def test_what_does_not_come_to_rest_has_failed(run, monkeypatch):
+async def test_a_case_that_does_not_become_quiet_fails(run, monkeypatch):
     result = await run(LARGE)
     assert result.passed
     import threading
@@ -248,12 +248,12 @@ async def test_what_does_not_come_to_rest_has_failed(run, monkeypatch):
         "dead: 3",
     ],
 )
-async def test_an_expectation_that_says_nothing_is_a_fault(run, expected):
+async def test_an_empty_expectation_is_an_error(run, expected):
     with pytest.raises(ConfigError):
         await run(LARGE, expected)
 
 
-def test_to_json_true_is_not_one():
+def test_true_and_1_are_different_values():
     assert Likeness({"a": 1}).differences({"a": True}) == ["at /a: expected 1, found true"]
     assert Likeness([1, 2.0]).differences([1.0, 2]) == []
     assert Likeness([{"a": 1}], exactly=False).differences([{"a": 1, "b/c": 2}]) == []

@@ -1,4 +1,4 @@
-"""The backend stays small while a router runs."""
+"""Retention removes settled messages while a router runs."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from abe_router.errors import BackendUnavailable
 from abe_router.runtime.retention import EVERY, FIRST, PORTION, RetentionLoop
 
 
-class Trimmed(MemoryBackend):
-    """Notes with what it was trimmed, and fails the first time."""
+class RecordingTrims(MemoryBackend):
+    """Records the calls of trim, of which the first two fail."""
 
     def __init__(self):
         super().__init__()
-        self.asked = asyncio.Queue()
+        self.trims = asyncio.Queue()
         self.failing = [BackendUnavailable("away"), RuntimeError("odd")]
 
     async def trim(self, retain):
-        self.asked.put_nowait(dict(retain))
+        self.trims.put_nowait(dict(retain))
         if self.failing:
             raise self.failing.pop()
         return await super().trim(retain)
 
 
-async def test_it_trims_again_and_again_whatever_the_backend_says():
-    backend = Trimmed()
-    keeping = RetentionLoop(backend, first=0.0, every=0.001)
-    keeping.follow({"orders.created": 60.0})
+async def test_it_keeps_trimming_after_errors_of_the_backend():
+    backend = RecordingTrims()
+    retention = RetentionLoop(backend, first=0.0, every=0.001)
+    retention.follow({"orders.created": 60.0})
     async with asyncio.timeout(5):
-        assert [await backend.asked.get() for _ in range(5)] == [{"orders.created": 60.0}] * 5
-    await keeping.stop()
+        assert [await backend.trims.get() for _ in range(5)] == [{"orders.created": 60.0}] * 5
+    await retention.stop()
 
 
-async def test_it_follows_an_edit_and_ends_when_told():
-    backend = Trimmed()
-    keeping = RetentionLoop(backend, first=0.0, every=0.001)
-    keeping.follow({})
+async def test_it_uses_the_retention_of_the_last_edit_until_stopped():
+    backend = RecordingTrims()
+    retention = RetentionLoop(backend, first=0.0, every=0.001)
+    retention.follow({})
     async with asyncio.timeout(5):
-        assert await backend.asked.get() == {}
-        keeping.follow({"#": 1.0})
-        while await backend.asked.get() != {"#": 1.0}:
+        assert await backend.trims.get() == {}
+        retention.follow({"#": 1.0})
+        while await backend.trims.get() != {"#": 1.0}:
             pass
-    await keeping.stop()
-    await keeping.stop()
+    await retention.stop()
+    await retention.stop()
     assert len(asyncio.all_tasks()) == 1
 
 
 class Settling(MemoryBackend):
-    """Removes, at each trim, what was settled meanwhile: so many a second, by a clock that rests move on."""
+    """Removes at each trim what was settled since the last one, at a rate, by a clock that pauses advance."""
 
     def __init__(self, rate, *, backlog=0, most=50_000, takes=0.001):
         super().__init__()
@@ -72,58 +72,58 @@ class Settling(MemoryBackend):
         await asyncio.sleep(0)
 
 
-async def kept_for(backend, seconds):
-    """Keep house until so many seconds have passed by the backend's clock."""
-    keeping = RetentionLoop(backend, rest=backend.rest, clock=lambda: backend.now)
-    keeping.follow({})
+async def run_for(backend, seconds):
+    """Run retention for so many seconds by the backend's clock."""
+    retention = RetentionLoop(backend, rest=backend.rest, clock=lambda: backend.now)
+    retention.follow({})
     while backend.now < seconds:
         await asyncio.sleep(0)
-    await keeping.stop()
+    await retention.stop()
 
 
 @pytest.mark.parametrize("rate", [0, 10, 300])
-async def test_a_trickle_is_removed_every_ten_seconds_and_no_more_often(rate):
+async def test_few_messages_are_removed_every_ten_seconds_and_not_more_often(rate):
     backend = Settling(rate)
-    await kept_for(backend, 1_000)
+    await run_for(backend, 1_000)
     assert backend.rests[0] == FIRST
     assert min(backend.rests[1:]) == EVERY
 
 
 @pytest.mark.parametrize("rate", [2_000, 50_000, 500_000])
-async def test_it_keeps_up_with_what_is_settled_and_a_trim_stays_small(rate):
+async def test_it_keeps_up_with_the_consumers_and_each_trim_stays_small(rate):
     backend = Settling(rate)
-    await kept_for(backend, 60)
+    await run_for(backend, 60)
     assert backend.left <= rate * FIRST
     assert all(abs(removed - PORTION) < PORTION / 2 for removed in backend.removed[-5:])
     assert sum(backend.rests) >= 60 / 2
 
 
-async def test_what_had_piled_up_before_is_worked_off_in_half_of_the_time():
+async def test_an_old_backlog_is_removed_in_half_of_the_time():
     backend = Settling(0, backlog=1_000_000, most=10_000, takes=0.01)
-    await kept_for(backend, 8)
+    await run_for(backend, 8)
     assert backend.left == 0
     assert min(backend.rests) == pytest.approx(0.01)
 
 
-async def test_a_wish_to_keep_something_is_made_known_at_once():
+async def test_the_first_trim_is_immediate_if_the_table_retains_messages():
     backend = Settling(0)
-    keeping = RetentionLoop(backend, rest=backend.rest, clock=lambda: backend.now)
-    keeping.follow({"orders.created": 60.0})
+    retention = RetentionLoop(backend, rest=backend.rest, clock=lambda: backend.now)
+    retention.follow({"orders.created": 60.0})
     await asyncio.sleep(0)
     assert backend.rests == [0.0]
-    await keeping.stop()
+    await retention.stop()
 
 
-async def test_what_is_settled_is_removed_until_nothing_is_left(monkeypatch):
+async def test_settled_messages_are_removed_until_none_is_left(monkeypatch):
     monkeypatch.setattr("abe_router.backends.memory.log.TRIM_BATCH", 10)
     backend = MemoryBackend()
     handle = await backend.subscribe("orders.created", "billing")
     for number in range(100):
         await backend.publish("orders.created", number)
     await handle.settle([(d, ACKED) for d in await handle.fetch(100, 1.0)])
-    keeping = RetentionLoop(backend, first=0.0, every=0.0)
-    keeping.follow({})
+    retention = RetentionLoop(backend, first=0.0, every=0.0)
+    retention.follow({})
     async with asyncio.timeout(5):
         while backend._log._kept:
             await asyncio.sleep(0)
-    await keeping.stop()
+    await retention.stop()

@@ -1,15 +1,19 @@
-"""A router inside a program: scripts, FastAPI and Starlette, with the frameworks themselves."""
+"""Router in a program: scripts, FastAPI and Starlette, with the frameworks themselves; and Application."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
-from abe_router.application import Router
+from abe_router.application import Application, Router
+from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
 from abe_router.observe.events import Handled, Reloaded
+from abe_router.routing.table import RouteTable
 
 ROUTES = """\
 backend: {backend}
@@ -49,34 +53,34 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(module, None)
 
 
-class Handlings:
+class HandledCounter:
     """A listener that counts handled messages, and lets a test wait for them."""
 
     def __init__(self):
-        self.count, self.news = 0, asyncio.Event()
+        self.count, self.changed = 0, asyncio.Event()
         self.listener = ((Handled,), self)
 
     def __call__(self, event):
         self.count += 1
-        self.news.set()
+        self.changed.set()
 
     async def wait(self, count):
         async with asyncio.timeout(5):
             while self.count < count:
-                self.news.clear()
-                await self.news.wait()
+                self.changed.clear()
+                await self.changed.wait()
 
 
-async def test_it_runs_the_routes_and_publishes_by_the_same_file(folder):
-    handlings = Handlings()
-    async with Router.from_file("routes.yaml", listeners=[handlings.listener]) as router:
+async def test_it_runs_the_routes_and_publishes_through_the_same_file(folder):
+    handled = HandledCounter()
+    async with Router.from_file("routes.yaml", listeners=[handled.listener]) as router:
         message = await router.publish("orders.created", {"total": 5}, headers={"trace": "t"}, id="a1")
-        await handlings.wait(1)
+        await handled.wait(1)
     assert (message.id, message.headers) == ("a1", {"trace": "t"})
     assert sys.modules["web_handlers"].charged == [5]
 
 
-async def test_what_breaks_the_schema_or_has_no_route_is_refused(folder):
+async def test_it_refuses_a_payload_that_breaks_its_schema_and_a_key_without_a_route(folder):
     async with Router.from_file(folder / "routes.yaml", consume=False) as router:
         with pytest.raises(PayloadInvalid, match="/total"):
             await router.publish("orders.created", {"total": "5"})
@@ -84,7 +88,7 @@ async def test_what_breaks_the_schema_or_has_no_route_is_refused(folder):
             await router.publish("orders.deleted", {})
 
 
-async def test_one_that_only_publishes_imports_no_handler_and_consumes_nothing(folder):
+async def test_with_consume_false_it_imports_no_handler_and_consumes_nothing(folder):
     async with Router.from_file("routes.yaml", consume=False) as router:
         await router.publish("orders.created", {"total": 5})
         assert router.table.routes == ()
@@ -92,7 +96,7 @@ async def test_one_that_only_publishes_imports_no_handler_and_consumes_nothing(f
     assert "web_handlers" not in sys.modules
 
 
-async def test_faults_in_the_file_are_told_when_it_is_made(folder):
+async def test_from_file_raises_the_errors_of_the_file(folder):
     (folder / "routes.yaml").write_text(
         "routes:\n  orders.created: {consumers: {billing: web_handlers:nothing}}\n"
     )
@@ -101,7 +105,7 @@ async def test_faults_in_the_file_are_told_when_it_is_made(folder):
     assert "no function `nothing`" in str(caught.value)
 
 
-async def test_out_of_its_life_it_says_what_to_do(folder):
+async def test_publishing_without_entering_raises_an_error_that_explains_how_to_enter(folder):
     router = Router.from_file("routes.yaml", consume=False)
     with pytest.raises(RuntimeError, match="enter it with `async with`"):
         await router.publish("orders.created", {"total": 5})
@@ -113,14 +117,14 @@ async def test_out_of_its_life_it_says_what_to_do(folder):
         _ = router.backend
 
 
-async def test_it_may_be_entered_again(folder):
+async def test_it_can_be_entered_again(folder):
     router = Router.from_file("routes.yaml", consume=False)
     for total in (1, 2):
         async with router:
             await router.publish("orders.created", {"total": total})
 
 
-async def test_a_backend_that_cannot_be_opened_fails_the_start_and_leaves_nothing_behind(folder):
+async def test_a_backend_that_cannot_be_opened_fails_the_start_and_leaves_nothing_running(folder):
     router = Router.from_file("routes.yaml", backend="sqlite:////nowhere/at/all.db")
     with pytest.raises(BackendError):
         await router.__aenter__()
@@ -128,7 +132,7 @@ async def test_a_backend_that_cannot_be_opened_fails_the_start_and_leaves_nothin
         _ = router.backend
 
 
-async def test_it_follows_the_file(folder):
+async def test_it_follows_edits_of_the_file(folder):
     reloaded = asyncio.Queue()
     listener = ((Reloaded,), reloaded.put_nowait)
     async with Router.from_file("routes.yaml", listeners=[listener]) as router:
@@ -140,7 +144,7 @@ async def test_it_follows_the_file(folder):
         assert len(router.table.routes) == 2
 
 
-async def test_a_handler_that_is_still_running_at_the_end_may_publish(folder):
+async def test_a_handler_that_runs_during_the_drain_can_publish(folder):
     text = (folder / "routes.yaml").read_text().replace("web_handlers:charge", "web_handlers:slow")
     (folder / "routes.yaml").write_text(text)
     (folder / "web_app.py").write_text(
@@ -160,6 +164,67 @@ async def test_a_handler_that_is_still_running_at_the_end_may_publish(folder):
     async with backend:
         left = await (await backend.subscribe("orders.created", "billing")).fetch(10, 0.5)
     assert [delivery.message.payload for delivery in left] == [{"total": -1}]
+
+
+async def test_an_embedded_router_logs_the_diagnostics_of_a_rejected_edit(folder, caplog):
+    async with Router.from_file("routes.yaml"), asyncio.timeout(10):
+        text = (folder / "routes.yaml").read_text()
+        (folder / "routes.yaml").write_text(text + "      timeoot: 3s\n")
+        while "edit rejected" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert "timeoot: 3s" in caplog.text  # the line with the error
+    assert "routes.yaml:8:" in caplog.text
+
+
+class BrokenHeartbeat(MemoryBackend):
+    """Raises an error that no provider should raise, in the calls of the heartbeat."""
+
+    def __init__(self):
+        super().__init__()
+        self.puts = 0
+
+    async def put(self, *args, **options):
+        self.puts += 1
+        raise LookupError("unforeseen")
+
+    async def delete(self, *args, **options):
+        raise LookupError("unforeseen as well")
+
+
+async def test_an_unforeseen_error_of_the_heartbeat_is_logged_and_does_not_end_the_application(
+    caplog, monkeypatch
+):
+    monkeypatch.setattr("abe_router.runtime.background.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("abe_router.runtime.background.LONGEST_DELAY", 0.001)
+    backend = BrokenHeartbeat()
+    application = Application(RouteTable(unrouted="allow"), backend)
+    await application.start()
+    async with asyncio.timeout(5):
+        while backend.puts < 5:
+            await asyncio.sleep(0.001)
+    assert (await application.publish("orders.created", {})).key == "orders.created"
+    assert await application.stop() == 0
+    assert caplog.text.count("the heartbeat failed") == 1  # the same error is not logged each time
+    assert "LookupError: unforeseen" in caplog.text
+
+
+async def test_around_publish_wraps_the_append_and_adds_headers(folder):
+    steps = []
+
+    @asynccontextmanager
+    async def trace(message):
+        steps.append(("begin", message.key, dict(message.headers)))
+        yield msgspec.structs.replace(message, headers={**message.headers, "traceparent": "00-1"})
+        steps.append(("end", message.key))
+
+    async with Router.from_file("routes.yaml", consume=False, around_publish=trace) as router:
+        message = await router.publish("orders.created", {"total": 5}, headers={"a": "b"})
+        with pytest.raises(PayloadInvalid):
+            await router.publish("orders.created", {})
+        handle = await router.backend.subscribe("orders.created", "audit")
+        (delivery,) = await handle.fetch(10, 1.0)
+    assert message.headers == delivery.message.headers == {"a": "b", "traceparent": "00-1"}
+    assert steps == [("begin", "orders.created", {"a": "b"}), ("end", "orders.created")]
 
 
 FASTAPI = """\
@@ -188,7 +253,7 @@ def vars_of(violation):
 """
 
 
-def test_fastapi_runs_it_by_its_lifespan(folder):
+def test_it_runs_in_the_lifespan_of_fastapi(folder):
     testclient = pytest.importorskip("fastapi.testclient")
     (folder / "web_app.py").write_text(FASTAPI)
     from web_app import app
@@ -204,7 +269,7 @@ def test_fastapi_runs_it_by_its_lifespan(folder):
     assert sys.modules["web_handlers"].charged == [7, 8]
 
 
-def test_starlette_runs_it_by_its_lifespan(folder):
+def test_it_runs_in_the_lifespan_of_starlette(folder):
     pytest.importorskip("starlette")
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse

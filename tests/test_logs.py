@@ -1,4 +1,4 @@
-"""Log lines: one sentence an event, no payloads, no credentials, nothing that steers a terminal."""
+"""Log lines: one sentence per event, no payloads, no credentials, no control characters."""
 
 import io
 import json
@@ -58,12 +58,12 @@ def _restored_logging() -> Iterator[None]:
     root.setLevel(level)
 
 
-def lines(formatter: logging.Formatter, *told: Event, level: int = logging.INFO) -> str:
+def lines(formatter: logging.Formatter, *emitted: Event, level: int = logging.INFO) -> str:
     stream = io.StringIO()
     start_logging(stream, level, formatter)
-    heard = Events([log_listener(level)])
-    for event in told:
-        heard.emit(event)
+    listening = Events([log_listener(level)])
+    for event in emitted:
+        listening.emit(event)
     return stream.getvalue()
 
 
@@ -83,13 +83,13 @@ def test_a_text_line_has_time_level_route_and_sentence() -> None:
     )
 
 
-def test_routes_keep_to_one_column_however_long() -> None:
+def test_the_column_of_routes_is_as_wide_as_the_longest() -> None:
     long = "a.very.long.key.indeed/with-a-group"
     first, second = lines(TextFormatter(), *(ConsumerStarted(r, "h") for r in (long, "a/b"))).splitlines()
     assert first.index("started") == second.index("started")
 
 
-def test_each_handled_message_is_asked_for_only_at_debug() -> None:
+def test_handled_messages_are_logged_only_at_debug() -> None:
     assert not Events([log_listener(logging.INFO)]).wants_handled
     assert Events([log_listener(logging.DEBUG)]).wants_handled
     assert "handled k 7 in 12ms" in lines(
@@ -97,12 +97,12 @@ def test_each_handled_message_is_asked_for_only_at_debug() -> None:
     )
 
 
-def test_a_filtered_message_is_told_at_debug_alone_and_a_dropped_one_always() -> None:
+def test_a_filtered_message_is_logged_only_at_debug_and_a_dropped_one_always() -> None:
     assert lines(TextFormatter(), Skipped("k/g", "7", "k", "when")) == ""
     assert "dropped k 7: invalid" in lines(TextFormatter(), Skipped("k/g", "7", "k", "invalid"))
 
 
-def test_foreign_text_can_neither_forge_a_line_nor_steer_the_terminal() -> None:
+def test_text_from_outside_can_neither_forge_a_line_nor_control_the_terminal() -> None:
     evil = "boom\n12:00:00 info all is well\x1b[2J\u202egpj\u2028\x07\ud800"
     text = lines(TextFormatter(), Retried("k/g", evil, "k", 1, 0.2, "failed", evil))
     assert len(text.splitlines()) == 1
@@ -110,7 +110,7 @@ def test_foreign_text_can_neither_forge_a_line_nor_steer_the_terminal() -> None:
     assert r"boom\n12:00:00 info all is well\x1b[2J\u202egpj\u2028\x07\ud800" in text
 
 
-def test_json_keeps_foreign_text_whole_and_on_one_line() -> None:
+def test_json_keeps_text_from_outside_unchanged_and_on_one_line() -> None:
     evil = "boom\n\x1b[2J\u202e"
     text = lines(JSONFormatter(), Retried("k/g", evil, "k", 1, 0.2, "failed", evil))
     assert text.isascii()
@@ -126,31 +126,58 @@ def test_credentials_are_masked(formatter: logging.Formatter) -> None:
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
-def test_the_value_that_broke_a_schema_is_not_logged(formatter: logging.Formatter) -> None:
+def test_a_value_that_breaks_its_schema_is_not_logged(formatter: logging.Formatter) -> None:
     error = 'PayloadInvalid: at /name: maxLength: expected at most 3, found "Ada Lovelace"'
     text = lines(formatter, DeadLettered("k/g", "7", "k", 1, "invalid", error))
     assert "at /name: maxLength: expected at most 3" in text
     assert "Ada" not in text
 
 
-def test_endless_errors_are_cut() -> None:
+def test_long_errors_are_cut() -> None:
     text = lines(TextFormatter(), DeadLettered("k/g", "7", "k", 1, "failed", "x" * 10_000))
     assert len(text) < MAX_TEXT + 100
 
 
-def test_a_rejected_edit_is_printed_exactly_as_check_prints_it() -> None:
+def test_a_rejected_edit_is_printed_as_check_prints_it() -> None:
     text = lines(TextFormatter(), ReloadRejected((FAULT,)))
     assert text.partition("\n")[2] == render_all([FAULT]) + "\n"
     record = json.loads(lines(JSONFormatter(), ReloadRejected((FAULT,))))
     assert record["diagnostics"] == [FAULT.to_json()]
 
 
-def test_a_reload_says_what_it_did() -> None:
-    receipt = Reloaded(3, "abc", ("a/new",), (), ("a/b", "a/c"), 4, 0.012)
-    assert "reload 3 in 12ms: added a/new; changed a/b, a/c; 4 kept" in lines(TextFormatter(), receipt)
+def formatted_by_another_program(*emitted: Event) -> str:
+    return lines(logging.Formatter("%(levelname)s %(name)s: %(message)s"), *emitted)
 
 
-def test_what_others_log_takes_the_same_form() -> None:
+def test_a_foreign_formatter_shows_the_route() -> None:
+    text = formatted_by_another_program(ConsumerStarted("orders.created/billing", "shop:charge"))
+    assert text == "INFO abe_router: orders.created/billing: started, handler shop:charge\n"
+
+
+def test_a_foreign_formatter_shows_the_diagnostics_of_a_rejected_edit() -> None:
+    text = formatted_by_another_program(ReloadRejected((FAULT,)))
+    assert text == f"ERROR abe_router: edit rejected, nothing changed\n{render_all([FAULT])}\n"
+
+
+def test_a_foreign_formatter_gets_neither_credentials_nor_control_characters() -> None:
+    text = formatted_by_another_program(BackendLost("k/g", "redis://me:s3cret@host\n\x1b[2J", 1.0))
+    assert text.endswith(r"redis://***@host\n\x1b[2J" + "\n")
+    assert len(text.splitlines()) == 1
+
+
+def test_a_record_has_its_event(caplog: pytest.LogCaptureFixture) -> None:
+    event = ConsumerStarted("k/g", "h")
+    with caplog.at_level(logging.INFO):
+        log_event(event)
+    assert [record.event for record in caplog.records] == [event]  # type: ignore[attr-defined]
+
+
+def test_a_reload_lists_the_routes_that_it_changed() -> None:
+    reloaded = Reloaded(3, "abc", ("a/new",), (), ("a/b", "a/c"), 4, 0.012)
+    assert "reload 3 in 12ms: added a/new; changed a/b, a/c; 4 kept" in lines(TextFormatter(), reloaded)
+
+
+def test_records_of_other_loggers_have_the_same_form() -> None:
     stream = io.StringIO()
     start_logging(stream, logging.INFO, JSONFormatter())
     try:
@@ -162,7 +189,7 @@ def test_what_others_log_takes_the_same_form() -> None:
     assert "ValueError: boom at http://***@host/" in record["traceback"]
 
 
-def test_a_traceback_is_indented_so_that_it_cannot_pass_for_lines() -> None:
+def test_a_traceback_is_indented() -> None:
     stream = io.StringIO()
     start_logging(stream, logging.INFO, TextFormatter())
     try:
@@ -175,14 +202,14 @@ def test_a_traceback_is_indented_so_that_it_cannot_pass_for_lines() -> None:
     assert all(line.startswith("  ") for line in rest)
 
 
-def test_a_plain_line_is_level_and_message() -> None:
+def test_a_plain_line_has_level_and_message() -> None:
     stream = io.StringIO()
     start_logging(stream, logging.WARNING, PlainFormatter())
     logging.getLogger("shop").warning("lost redis://me:s3cret@host\n")
     assert stream.getvalue() == "warning: lost redis://***@host\\n\n"
 
 
-def test_levels_are_coloured_only_on_request() -> None:
+def test_levels_are_colored_only_on_request() -> None:
     event = ConsumerStarted("k/g", "h")
     assert "\033[" not in lines(TextFormatter(), event)
     assert "\033[32minfo" in lines(TextFormatter(color=True), event)
@@ -201,33 +228,33 @@ def test_levels_are_coloured_only_on_request() -> None:
         (7200, "2h"),
     ],
 )
-def test_durations_read_as_in_the_routes_file(seconds: float, text: str) -> None:
+def test_durations_have_the_form_of_the_routes_file(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_printable_text_is_left_alone() -> None:
+def test_printable_text_is_unchanged() -> None:
     assert printable("Grüße, 世界 🎉") == "Grüße, 世界 🎉"
 
 
-def test_an_event_without_a_sentence_is_passed_over() -> None:
+def test_an_event_without_a_sentence_is_not_logged() -> None:
     log_event(Event())
 
 
-def test_an_outage_of_a_thousand_routes_begins_and_ends_with_one_line() -> None:
+def test_an_outage_of_a_thousand_routes_has_one_line_at_its_start_and_one_at_its_end() -> None:
     lost = [BackendLost(f"k{n}/g", "no answer", 0.1) for n in range(1000)]
     back = [BackendBack(f"k{n}/g", 3.0) for n in range(1000)]
-    told = lines(TextFormatter(), *lost, *back, *lost).splitlines()
-    assert [line.split()[2] for line in told] == ["k0/g"] * 3
-    assert ["lost" in line for line in told] == [True, False, True]
+    logged = lines(TextFormatter(), *lost, *back, *lost).splitlines()
+    assert [line.split()[2] for line in logged] == ["k0/g"] * 3
+    assert ["lost" in line for line in logged] == [True, False, True]
     assert len(lines(TextFormatter(), *lost, *back, level=logging.DEBUG).splitlines()) == 2000
 
 
-def test_outages_of_different_causes_are_told_apart() -> None:
-    told = lines(
+def test_outages_with_different_errors_have_lines_of_their_own() -> None:
+    logged = lines(
         TextFormatter(),
         BackendLost("a/g", "no answer", 0.1),
         BackendLost("b/g", "wrong type", 0.1),
         BackendBack("b/g", 1.0),
         BackendBack("a/g", 2.0),
     )
-    assert [line.split()[2] for line in told.splitlines()] == ["a/g", "b/g", "b/g", "a/g"]
+    assert [line.split()[2] for line in logged.splitlines()] == ["a/g", "b/g", "b/g", "a/g"]

@@ -1,4 +1,4 @@
-"""AsyncLoopConsumer: the guide's third and fourth step, and its hook for more."""
+"""AsyncLoopConsumer: the third and fourth step of the guide, and its method `handler`."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def backend():
     return MemoryBackend()
 
 
-class Got:
-    """A handler that notes what it gets."""
+class Recorder:
+    """A handler that records its payloads."""
 
     def __init__(self) -> None:
         self.payloads = []
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def __call__(self, payload):
         self.payloads.append(payload)
-        self._news.set()
+        self._changed.set()
 
     async def wait(self, count: int) -> list:
         async with asyncio.timeout(5):
             while len(self.payloads) < count:
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
         return self.payloads
 
 
-async def test_the_guide_publishes_and_consumes(backend):
-    got = Got()
+async def test_the_example_of_the_guide_publishes_and_consumes(backend):
+    got = Recorder()
     await backend.publish("orders.created", {"order_id": "A-123", "total": 42.0})
     async with AsyncLoopConsumer(backend, group="billing") as consumer, asyncio.TaskGroup() as group:
         group.create_task(consumer.run(got))
@@ -56,7 +56,7 @@ async def test_the_guide_publishes_and_consumes(backend):
     assert (status.pattern, status.group, status.ready, status.in_flight) == ("#", "billing", 0, 0)
 
 
-async def test_one_message_at_a_time_in_order(backend):
+async def test_messages_are_handled_one_at_a_time_in_order(backend):
     now, seen = 0, []
 
     async def handle(payload):
@@ -76,8 +76,8 @@ async def test_one_message_at_a_time_in_order(backend):
     assert seen == list(range(10))
 
 
-async def test_a_key_narrows_it(backend):
-    got = Got()
+async def test_a_key_selects_messages(backend):
+    got = Recorder()
     consumer = AsyncLoopConsumer(backend, "billing", key="orders.*")
     running = asyncio.create_task(consumer.run(got))
     for key in ("payments.settled", "orders.created"):
@@ -88,7 +88,7 @@ async def test_a_key_narrows_it(backend):
 
 
 async def test_groups_each_get_every_message_and_members_of_one_share_them(backend):
-    billing, audit = Got(), Got()
+    billing, audit = Recorder(), Recorder()
     consumers = [
         (AsyncLoopConsumer(backend, "billing"), billing),
         (AsyncLoopConsumer(backend, "billing"), billing),
@@ -104,7 +104,7 @@ async def test_groups_each_get_every_message_and_members_of_one_share_them(backe
             await consumer.shutdown()
 
 
-async def test_a_plain_function_runs_in_a_thread_and_may_want_the_message(backend):
+async def test_a_plain_function_runs_in_a_thread_and_gets_the_message(backend):
     seen = []
 
     def handle(payload, message):
@@ -120,27 +120,27 @@ async def test_a_plain_function_runs_in_a_thread_and_may_want_the_message(backen
     assert seen == [(1, "orders.created", 1, False)]
 
 
-async def test_a_failing_handler_is_tried_again_and_its_message_ends_among_the_dead_letters(backend, caplog):
-    attempts, died = [], asyncio.Event()
+async def test_a_failed_message_is_tried_again_and_becomes_a_dead_letter(backend, caplog):
+    attempts, done = [], asyncio.Event()
 
     async def handle(payload, message):
         attempts.append(message.attempt)
         if len(attempts) == 3:
-            died.set()
+            done.set()
         raise ValueError("no funds")
 
     consumer = AsyncLoopConsumer(backend, "billing", retry=AT_ONCE)
     running = asyncio.create_task(consumer.run(handle))
     await backend.publish("orders.created", {"total": 5})
-    await died.wait()
+    await done.wait()
     await consumer.shutdown()
     await running
-    (letter,) = await backend.dead_letters("#", "billing")
-    assert (attempts, letter.reason.error, letter.attempts) == ([1, 2, 3], "ValueError", 3)
+    (dead,) = await backend.dead_letters("#", "billing")
+    assert (attempts, dead.reason.error, dead.attempts) == ([1, 2, 3], "ValueError", 3)
     assert caplog.text.count("no funds") == 3
 
 
-async def test_shutdown_finishes_the_message_in_hand_and_leaves_the_next(backend):
+async def test_shutdown_finishes_the_running_message_and_leaves_the_next(backend):
     began, go, seen = asyncio.Event(), asyncio.Event(), []
 
     async def handle(payload):
@@ -165,14 +165,14 @@ async def test_shutdown_finishes_the_message_in_hand_and_leaves_the_next(backend
 
 async def test_shutdown_before_run_makes_run_return_at_once(backend):
     consumer = AsyncLoopConsumer(backend)
-    running = asyncio.create_task(consumer.run(Got()))
+    running = asyncio.create_task(consumer.run(Recorder()))
     await consumer.shutdown()
     await consumer.shutdown()
     await asyncio.wait_for(running, 1)
 
 
 async def test_a_second_run_returns_at_once(backend):
-    got = Got()
+    got = Recorder()
     consumer = AsyncLoopConsumer(backend)
     running = asyncio.create_task(consumer.run(got))
     await backend.publish("a", 1)
@@ -183,7 +183,7 @@ async def test_a_second_run_returns_at_once(backend):
     await running
 
 
-async def test_a_handler_may_shut_its_own_consumer_down(backend):
+async def test_a_handler_can_shut_down_its_own_consumer(backend):
     async def handle(payload):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(consumer.shutdown())
@@ -195,8 +195,8 @@ async def test_a_handler_may_shut_its_own_consumer_down(backend):
     assert (status.ready, status.in_flight) == (0, 0)
 
 
-async def test_it_composes_with_an_exit_stack_as_the_guide_has_it(backend):
-    got, stack = Got(), AsyncExitStack()
+async def test_it_works_in_an_exit_stack_as_in_the_guide(backend):
+    got, stack = Recorder(), AsyncExitStack()
     consumer = AsyncLoopConsumer(backend)
     await stack.enter_async_context(consumer)
     running = asyncio.create_task(consumer.run(got))
@@ -207,7 +207,7 @@ async def test_it_composes_with_an_exit_stack_as_the_guide_has_it(backend):
     await running
 
 
-async def test_cancellation_stops_the_handler_and_its_message_comes_back_at_once(backend):
+async def test_cancelling_run_stops_the_handler_and_releases_its_message(backend):
     began = asyncio.Event()
 
     async def handle(payload):
@@ -224,17 +224,17 @@ async def test_cancellation_stops_the_handler_and_its_message_comes_back_at_once
     assert (status.ready, status.in_flight) == (1, 0)
 
 
-async def test_an_unexpected_error_reaches_the_log_and_the_caller(backend, caplog):
+async def test_an_unexpected_error_is_logged_and_raised(backend, caplog):
     async def subscribe(pattern, group, *, start, lease):
         raise RuntimeError("a bug")
 
     backend.subscribe = subscribe
     with pytest.raises(RuntimeError, match="a bug"):
-        await AsyncLoopConsumer(backend, "billing").run(Got())
-    assert "the consumer of #/billing ended by an error" in caplog.text
+        await AsyncLoopConsumer(backend, "billing").run(Recorder())
+    assert "#/billing: the consumer failed" in caplog.text
 
 
-async def test_a_lost_backend_is_waited_for(backend, caplog):
+async def test_it_waits_for_a_backend_that_cannot_be_reached(backend, caplog):
     subscribe, calls = backend.subscribe, []
 
     async def failing(pattern, group, *, start, lease):
@@ -244,7 +244,7 @@ async def test_a_lost_backend_is_waited_for(backend, caplog):
         return await subscribe(pattern, group, start=start, lease=lease)
 
     backend.subscribe = failing
-    got = Got()
+    got = Recorder()
     async with AsyncLoopConsumer(backend) as consumer:
         running = asyncio.create_task(consumer.run(got))
         await backend.publish("a", 1)
@@ -253,7 +253,7 @@ async def test_a_lost_backend_is_waited_for(backend, caplog):
     assert "no connection" in caplog.text
 
 
-async def test_faults_of_the_caller_are_told_at_once(backend):
+async def test_invalid_arguments_raise_errors_at_once(backend):
     with pytest.raises(KeyInvalid, match="neither a routing key nor a pattern"):
         AsyncLoopConsumer(backend, key="orders created")
     with pytest.raises(ValueError, match="is not a group"):
@@ -266,7 +266,7 @@ async def test_faults_of_the_caller_are_told_at_once(backend):
         await AsyncLoopConsumer(backend).handler({}, None)
 
 
-async def test_the_wrapper_adds_a_retry_and_a_dead_letter_of_ones_own_in_ten_lines(backend):
+async def test_an_override_of_handler_adds_custom_retries_and_dead_letters(backend):
     class Careful(AsyncLoopConsumer):
         async def handler(self, payload, message):
             try:
@@ -285,7 +285,7 @@ async def test_the_wrapper_adds_a_retry_and_a_dead_letter_of_ones_own_in_ten_lin
         seen.append(payload["order_id"])
         raise ConnectionError("the bank is away")
 
-    failed = Got()
+    failed = Recorder()
     async with (
         Careful(backend, "billing", key="orders.created", retry=AT_ONCE) as careful,
         AsyncLoopConsumer(backend, "desk", key="orders.created.failed") as desk,
@@ -298,13 +298,13 @@ async def test_the_wrapper_adds_a_retry_and_a_dead_letter_of_ones_own_in_ten_lin
         assert await failed.wait(1) == [{"order_id": "A"}]
         await careful.shutdown()
         await desk.shutdown()
-    (letter,) = await backend.dead_letters("orders.created", "billing")
-    assert (letter.reason.kind, letter.reason.message) == ("rejected", "no 'order_id' in the payload")
+    (dead,) = await backend.dead_letters("orders.created", "billing")
+    assert (dead.reason.kind, dead.reason.message) == ("rejected", "no 'order_id' in the payload")
     assert seen == ["A", "A", "A"]
 
 
 class Plain:
-    """What Abstract Backend asks of a provider, and no more."""
+    """A provider with the methods that Abstract Backend requires."""
 
     def __init__(self, *payloads, then=None):
         self.payloads, self.then, self.groups, self.sent = payloads, then, [], []
@@ -320,19 +320,19 @@ class Plain:
             await self.then.wait()
 
 
-async def test_a_plain_provider_is_consumed_to_its_end():
-    plain, got = Plain({"id": 1}, {"id": 2}), Got()
+async def test_a_plain_provider_is_consumed_until_its_messages_end():
+    plain, got = Plain({"id": 1}, {"id": 2}), Recorder()
     await asyncio.wait_for(AsyncLoopConsumer(plain, group="billing").run(got), 2)
     assert (got.payloads, plain.groups) == ([{"id": 1}, {"id": 2}], ["billing"])
 
 
-async def test_without_a_group_a_plain_provider_is_asked_without_one():
+async def test_without_a_group_a_plain_provider_gets_no_group():
     plain = Plain()
-    await asyncio.wait_for(AsyncLoopConsumer(plain).run(Got()), 2)
+    await asyncio.wait_for(AsyncLoopConsumer(plain).run(Recorder()), 2)
     assert plain.groups == [None]
 
 
-async def test_a_plain_provider_is_read_one_message_ahead_of_nobody():
+async def test_a_plain_provider_is_not_read_ahead():
     began, go = asyncio.Event(), asyncio.Event()
     plain = Plain({"id": 1}, {"id": 2}, {"id": 3})
     given = []
@@ -358,7 +358,7 @@ async def test_a_plain_provider_is_read_one_message_ahead_of_nobody():
     await running
 
 
-async def test_a_failure_on_a_plain_provider_is_logged_and_the_next_message_follows(caplog):
+async def test_a_failure_on_a_plain_provider_is_logged_and_the_next_message_is_handled(caplog):
     seen = []
 
     async def handle(payload):
@@ -373,20 +373,20 @@ async def test_a_failure_on_a_plain_provider_is_logged_and_the_next_message_foll
     assert "at most once" in caplog.text
 
 
-async def test_shutdown_of_a_plain_provider_that_waits():
+async def test_shutdown_ends_a_plain_provider_that_waits():
     consumer = AsyncLoopConsumer(Plain(then=asyncio.Event()))
-    running = asyncio.create_task(consumer.run(Got()))
+    running = asyncio.create_task(consumer.run(Recorder()))
     await asyncio.sleep(0)
     await asyncio.wait_for(consumer.shutdown(), 2)
     await running
 
 
-async def test_a_key_is_refused_where_keys_are_not_told():
-    with pytest.raises(ValueError, match="Plain does not tell the key"):
+async def test_a_key_is_refused_for_a_plain_provider():
+    with pytest.raises(ValueError, match="Plain does not report the key"):
         AsyncLoopConsumer(Plain(), key="orders.*")
 
 
-async def test_mocks_do_as_backend_and_as_handler():
+async def test_mocks_can_be_backend_and_handler():
     backend = mock.AsyncMock(spec=Plain)
     backend.consume.return_value.__aiter__.return_value = [{"id": 1}, {"id": 2}]
     handler = mock.AsyncMock()
@@ -417,7 +417,7 @@ if __name__ == "__main__":
 """
 
 
-def test_the_guides_program_ends_cleanly_on_a_keyboard_interrupt(tmp_path):
+def test_the_program_of_the_guide_ends_cleanly_on_a_keyboard_interrupt(tmp_path):
     script = tmp_path / "consumer.py"
     script.write_text(SCRIPT)
     with subprocess.Popen(
@@ -429,7 +429,7 @@ def test_the_guides_program_ends_cleanly_on_a_keyboard_interrupt(tmp_path):
     assert (process.returncode, err) == (0, "")
 
 
-async def test_messages_of_one_value_are_handled_in_order():
+async def test_order_by_handles_messages_with_one_value_in_order():
     backend, done = MemoryBackend(), []
 
     async def charge(order, message):
@@ -449,7 +449,7 @@ async def test_messages_of_one_value_are_handled_in_order():
     assert [number for id, number in done if id == "b"] == [0, 1, 2]
 
 
-def test_order_needs_a_pointer_and_a_backend_that_keeps_it():
+def test_order_by_requires_a_pointer_and_a_backend_with_order():
     with pytest.raises(ValueError, match="is not a JSON pointer"):
         AsyncLoopConsumer(MemoryBackend(), order_by="customer.id")
     with pytest.raises(ValueError, match="keeps no order"):
@@ -459,13 +459,13 @@ def test_order_needs_a_pointer_and_a_backend_that_keeps_it():
 @pytest.mark.parametrize(
     ("option", "error", "words"),
     [
-        ({"concurrency": 0}, ValueError, "concurrency is a number of messages, at least 1, not 0"),
-        ({"concurrency": "x"}, ValueError, "concurrency is a number of messages, at least 1, not 'x'"),
-        ({"timeout": -1}, ValueError, "timeout is in seconds, and more than 0, not -1"),
-        ({"timeout": float("nan")}, ValueError, "timeout is in seconds, and more than 0, not nan"),
+        ({"concurrency": 0}, ValueError, "concurrency is a whole number, at least 1, not 0"),
+        ({"concurrency": "x"}, ValueError, "concurrency is a whole number, at least 1, not 'x'"),
+        ({"timeout": -1}, ValueError, "timeout is a number of seconds above 0, not -1"),
+        ({"timeout": float("nan")}, ValueError, "timeout is a number of seconds above 0, not nan"),
         ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_refused_when_it_is_said(option, error, words):
+def test_an_invalid_option_is_refused_by_the_constructor(option, error, words):
     with pytest.raises(error, match=words):
         AsyncLoopConsumer(MemoryBackend(), **option)

@@ -16,7 +16,7 @@ from abe_router.cli.output import print_data, print_json, print_message, print_t
 from abe_router.operations.status import HostReadiness, Status, check_host, read_status
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import Worker
+from abe_router.runtime.heartbeat import WorkerReport
 from abe_router.text import counted, printable
 
 
@@ -103,7 +103,7 @@ def _note(state: SubscriptionState) -> str:
     return ", ".join(filter(None, notes))
 
 
-def _print_workers(table: RouteTable, workers: Mapping[str, Worker], now: float) -> None:
+def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: float) -> None:
     rows = []
     for worker in workers.values():
         revision = worker.revision[:12]
@@ -139,8 +139,8 @@ def _age(seconds: float) -> str:
     return f"{age // 86_400:,}d"
 
 
-def _last_reload(worker: Worker) -> str:
-    reload = worker.receipt
+def _last_reload(worker: WorkerReport) -> str:
+    reload = worker.reload
     if reload is None:
         return ""
     counts = {

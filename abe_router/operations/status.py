@@ -9,7 +9,7 @@ import msgspec
 from abe_router.backend import Backend
 from abe_router.operations.subscriptions import SubscriptionState, subscription_states
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import Worker, decode_worker
+from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
 from abe_router.text import redact_url
 
 
@@ -23,7 +23,7 @@ class Status(msgspec.Struct, frozen=True):
     backend: str
     revision: str
     routes: tuple[SubscriptionState, ...]
-    workers: Mapping[str, Worker | None]
+    workers: Mapping[str, WorkerReport | None]
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
@@ -49,13 +49,15 @@ async def read_status(table: RouteTable, backend: Backend) -> Status:
     )
 
 
-async def read_workers(backend: Backend) -> Mapping[str, Worker | None]:
-    """Return the last report of every living worker, by worker."""
-    return {name: decode_worker(state) for name, state in (await backend.announcements()).items()}
+async def read_workers(backend: Backend) -> Mapping[str, WorkerReport | None]:
+    """Return the last report of every living worker, by worker; none if the backend cannot keep reports."""
+    if not backend.features.key_value:
+        return {}
+    return {name: decode_report(entry.value) for name, entry in (await backend.entries(WORKERS)).items()}
 
 
 async def check_host(backend: Backend, host: str) -> HostReadiness:
     """Return whether the workers of a host run and reach the backend."""
     workers = [worker for worker in (await read_workers(backend)).values() if worker and worker.host == host]
-    disconnected = sum(not all(seat.connected for seat in worker.routes.values()) for worker in workers)
+    disconnected = sum(not all(route.connected for route in worker.routes.values()) for worker in workers)
     return HostReadiness(host, len(workers), disconnected)

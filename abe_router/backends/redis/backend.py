@@ -14,6 +14,7 @@ from abe_router.backend import (
     Entry,
     ExclusiveSubscription,
     HealthResult,
+    Peeked,
     Subscription,
     SubscriptionName,
     SubscriptionStatus,
@@ -26,6 +27,7 @@ from abe_router.backends.redis.health import Health
 from abe_router.backends.redis.key_value import KeyValueStore
 from abe_router.backends.redis.names import Names, group_name, position_before
 from abe_router.backends.redis.node import Node
+from abe_router.backends.redis.peek import Peek
 from abe_router.backends.redis.scripts import DROP
 from abe_router.backends.redis.stats import Stats
 from abe_router.backends.redis.subscription import RedisSubscription
@@ -135,6 +137,12 @@ class RedisBackend(Backend):
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         dead_letters = await self._dead_letters(pattern, group)
         return await dead_letters.purge(ids)
+
+    async def peek(
+        self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
+    ) -> Sequence[Peeked]:
+        node = await self._opened()
+        return await Peek(node.connection, self._names, node.registry).peek(pattern, group, limit, after)
 
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None

@@ -29,6 +29,7 @@ _SENT = (
     "SELECT",
     "SISMEMBER",
     "SMEMBERS",
+    "TIME",
     "XACK",
     "XDEL",
     "XGROUP|CREATE",

@@ -63,3 +63,5 @@ PUT = _load("now", "bucket", "put")
 GET = _load("now", "bucket", "get")
 ENTRIES = _load("now", "bucket", "entries")
 DELETE = _load("now", "bucket", "delete")
+# Look.
+PEEK = _load("peek")

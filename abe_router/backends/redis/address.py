@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ class Address:
     """A Redis server, a database of it, and the credentials for it; times are in seconds.
 
     `path` is that of a unix socket; host and port mean nothing then. After a silence of `answer_timeout` the
-    server counts as gone. With a hash `tag` it may be a cluster node that serves the slot of the tag.
+    server counts as gone. `credential_provider` names a class as `package.module:Class`. With
+    a hash `tag` it may be a cluster node that serves the slot of the tag.
     """
 
     host: str = "localhost"
@@ -70,6 +72,7 @@ class Address:
     connect_timeout: float = 5.0
     answer_timeout: float = 10.0
     client_name: str = "abe-router"
+    credential_provider: str = ""
     tag: str = ""
 
     @classmethod
@@ -97,6 +100,7 @@ class Address:
             connect_timeout=options.number("socket_connect_timeout", 5.0),
             answer_timeout=options.number("socket_timeout", 10.0),
             client_name=options.text("client_name") or "abe-router",
+            credential_provider=options.provider(password),
             tag=options.text("hash_tag", listed=False) or "",
         )
         options.finish()
@@ -150,6 +154,15 @@ class _Options:
             keyfile=self.text("ssl_keyfile"),
             password=self.text("ssl_password"),
         )
+
+    def provider(self, password: str | None) -> str:
+        """Return the path of the credential provider, empty if there is none."""
+        path = self.text("credential_provider") or ""
+        if path and not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path):
+            raise ValueError("option `credential_provider` must be like `package.module:Class`")
+        if path and password:
+            raise ValueError("a password and `credential_provider` exclude each other")
+        return path
 
     def finish(self) -> None:
         """Raise ValueError when an unknown option is left."""

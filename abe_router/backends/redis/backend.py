@@ -21,6 +21,7 @@ from abe_router.backend import (
 )
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
+from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
 from abe_router.backends.redis.health import Health
@@ -48,6 +49,7 @@ class RedisBackend(Backend):
     def __init__(self, address: Address, *, prefix: str = "") -> None:
         self.url = address.public
         self._address, self._names = address, Names(prefix, address.tag)
+        self._credentials = Credentials(address)
         self._node: Node | None = None
 
     @classmethod
@@ -174,14 +176,14 @@ class RedisBackend(Backend):
     async def check_health(
         self, served: Collection[SubscriptionName] | None = None
     ) -> Sequence[HealthResult]:
-        return await Health(self._address, self._names, served).check()
+        return await Health(self._address, self._credentials, self._names, served).check()
 
     async def _append(self, messages: Sequence[Message]) -> None:
         await (await self._opened()).appender.append(messages)
 
     async def _opened(self) -> Node:
         if self._node is None:
-            self._node = Node(self._address, self._names)
+            self._node = Node(self._address, self._credentials, self._names)
         node = self._node
         await node.connection.open()
         return node

@@ -7,15 +7,21 @@ because only the caller knows whether it may be sent again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from abe_router.backends.redis.address import Address
-from abe_router.backends.redis.protocol import Arg, RedisProtocol
+from abe_router.backends.redis.credentials import Credentials
+from abe_router.backends.redis.protocol import Arg, RedisProtocol, ServerError
 from abe_router.backends.redis.scripts import Script
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
+
+_log = logging.getLogger(__name__)
 
 #: Delays between attempts to connect, in seconds: the first one, and the longest.
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
@@ -62,8 +68,19 @@ class Connection:
     `patience` is added to the time, in seconds, that the server may take to answer.
     """
 
-    def __init__(self, address: Address, *, lost: Callable[[str], None], patience: float = 0.0) -> None:
-        self._address, self._on_lost, self._patience = address, lost, patience
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials,
+        *,
+        lost: Callable[[str], None],
+        patience: float = 0.0,
+    ) -> None:
+        self._address, self._credentials = address, credentials
+        self._on_lost, self._patience = lost, patience
+        credentials.add(self)
+        #: Whether the server accepted a login before.
+        self._known = False
         self._protocol: RedisProtocol | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
@@ -113,11 +130,24 @@ class Connection:
     async def close(self) -> None:
         """Disconnect for good; what is unanswered fails."""
         self._closed = True
+        self._credentials.remove(self)
         if self._opening:
             self._opening.cancel()
         if self._protocol:
             self._protocol.abort("the backend was closed")
             await asyncio.sleep(0)  # the transport reports its end in the next turn
+
+    def authenticate(self, credentials: tuple[str, ...]) -> None:
+        """Log in again with new credentials; reconnect if the server refuses them."""
+        if self._protocol:
+            with suppress(BackendUnavailable):
+                reply = self._protocol.send("AUTH", *credentials)
+                reply.add_done_callback(partial(self._authenticated, self._protocol))
+
+    def _authenticated(self, protocol: RedisProtocol, reply: asyncio.Future[Any]) -> None:
+        if not reply.cancelled() and isinstance(reply.exception(), ServerError):
+            _log.warning("Redis refused the new credentials: %s", reply.exception())
+            protocol.abort("the server refused the new credentials")
 
     def _up(self) -> RedisProtocol:
         if self._protocol is None:
@@ -132,6 +162,7 @@ class Connection:
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._next_attempt - loop.time())
+        latest = self._credentials.latest
         try:
             protocol = await self._connect()
         except BaseException:
@@ -141,9 +172,12 @@ class Connection:
         # After a success too: a server that accepts connections only to close them must not be stormed.
         self._next_attempt = loop.time() + _FIRST_DELAY
         self._protocol = protocol
+        if self._credentials.latest is not latest:  # they came during the login
+            self.authenticate(self._credentials.latest)
 
     async def _connect(self) -> RedisProtocol:
         address, loop = self._address, asyncio.get_running_loop()
+        credentials = await self._credentials.get()
         timeout = address.answer_timeout + self._patience
         made: list[RedisProtocol] = []
 
@@ -158,7 +192,7 @@ class Connection:
                 else:
                     context = address.tls.context() if address.tls else None
                     await loop.create_connection(make, address.host, address.port, ssl=context)
-                await self._greet(made[0])
+                await self._greet(made[0], credentials)
         except TimeoutError:
             raise self._unreachable("it does not answer", made) from None
         except ssl.SSLError as error:
@@ -171,11 +205,21 @@ class Connection:
             raise
         return made[0]
 
-    async def _greet(self, protocol: RedisProtocol) -> None:
+    async def _log_in(self, protocol: RedisProtocol, credentials: tuple[str, ...]) -> None:
+        """Log in; a refusal of credentials that change is an outage, for the next ones may be right."""
+        try:
+            await protocol.send("AUTH", *credentials)
+        except ServerError as error:
+            if self._known and self._credentials.change:
+                raise BackendUnavailable(str(error)) from error
+            raise
+        self._known = True
+
+    async def _greet(self, protocol: RedisProtocol, credentials: tuple[str, ...]) -> None:
         """Log in, choose the database and check that the server is new enough."""
         address = self._address
-        if address.password:
-            await protocol.send("AUTH", *([address.username] if address.username else []), address.password)
+        if credentials:
+            await self._log_in(protocol, credentials)
         hello = protocol.send("HELLO")
         naming = protocol.send("CLIENT", "SETNAME", address.client_name)
         client_id = protocol.send("CLIENT", "ID")

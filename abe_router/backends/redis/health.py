@@ -15,6 +15,7 @@ from abe_router.backend import (
 from abe_router.backends.redis import rights
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.entry import order
 from abe_router.backends.redis.names import Names, group_name
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
@@ -39,9 +40,15 @@ _UNSEEN = HealthResult(
 class Health:
     """Checks a server; `served` are the subscriptions that the file has, None if that is not known."""
 
-    def __init__(self, address: Address, names: Names, served: Collection[SubscriptionName] | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials,
+        names: Names,
+        served: Collection[SubscriptionName] | None,
+    ) -> None:
         self._address, self._names, self._served = address, names, served
-        self._connection = Connection(address, lost=lambda _: None)
+        self._connection = Connection(address, credentials, lost=lambda _: None)
         self._registry = Registry(self._connection, names)
 
     async def check(self) -> list[HealthResult]:

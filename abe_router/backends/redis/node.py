@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.appender import Appender
 from abe_router.backends.redis.connection import Connection, FlowControl
+from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.discovery import Discovery, KeyListener
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
@@ -41,10 +42,10 @@ class Handle(KeyListener, Protocol):
 class Node:
     """Two connections, one for commands and one to wait on, however many subscriptions there are."""
 
-    def __init__(self, address: Address, names: Names) -> None:
+    def __init__(self, address: Address, credentials: Credentials, names: Names) -> None:
         self.names = names
-        self.connection = Connection(address, lost=self._disconnected)
-        self._waiting = Connection(address, lost=lambda _: None, patience=BLOCK)
+        self.connection = Connection(address, credentials, lost=self._disconnected)
+        self._waiting = Connection(address, credentials, lost=lambda _: None, patience=BLOCK)
         self.flow = FlowControl()
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)

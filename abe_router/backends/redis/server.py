@@ -291,7 +291,8 @@ def _access(server: Server) -> Iterator[HealthResult]:
             "leave `ssl_cert_reqs` out of the URL, and name `ssl_ca_certs`",
         )
     unprotected = server.binds_beyond_loopback and (server.config or {}).get("protected-mode") == "no"
-    if not server.address.password and (unprotected or not server.is_local):
+    anonymous = not (server.address.password or server.address.credential_provider)
+    if anonymous and (unprotected or not server.is_local):
         yield HealthResult(
             HealthCheck.OPEN_TO_ALL,
             _WARNING,

@@ -139,11 +139,11 @@ async def test_no_id_is_remembered_by_a_server_without_memory(tmp_path):
     with RedisServer(tmp_path, options=["--maxmemory-policy", "noeviction"]) as server:
         async with RedisBackend.from_url(server.url) as backend:
             assert await backend.append_once(windowed("a")) == []
-            connection = (await backend._opened()).connection
-            await connection.send("CONFIG", "SET", "maxmemory", "1")
+            client = server.client()
+            await client.config_set("maxmemory", 1)
             with pytest.raises(BackendError, match="OOM"):
                 await backend.append_once(windowed("b", "c"))
-            await connection.send("CONFIG", "SET", "maxmemory", "0")
-            assert await connection.send("ZRANGE", f"abe-router:{{{KEY}}}:ids", 0, -1) == [b"a"]
+            await client.config_set("maxmemory", 0)
+            assert await client.zrange(f"abe-router:{{{KEY}}}:ids", 0, -1) == [b"a"]
             assert ids_of(await backend.append_once(windowed("a", "b", "c"))) == ["a"]
-            assert await connection.send("XLEN", KEY) == 3
+            assert await client.xlen(KEY) == 3

@@ -185,9 +185,16 @@ def test_the_fixtures_are_available_in_every_run(routes, pytester_run):
             client = redis.Redis.from_url(abe_redis_url)
             assert client.dbsize() == 0
             client.close()
+
+        def test_redis_client(abe_redis_client, abe_redis_url):
+            async def scenario():
+                await asyncio.gather(*(abe_redis_client.incr("a") for _ in range(20)))
+                return await abe_redis_client.get("a")
+            assert asyncio.run(scenario()) == b"20"
+            assert asyncio.run(abe_redis_client.get("a")) == b"20"
         """
     )
-    assert "4 passed" in result or "2 passed, 2 skipped" in result
+    assert "5 passed" in result or "2 passed, 3 skipped" in result
 
 
 @pytest.fixture

@@ -53,3 +53,9 @@ def abe_redis_url(abe_redis_server: Any) -> str:
     abe_redis_server.empty()
     url: str = abe_redis_server.url
     return url
+
+
+@pytest.fixture
+def abe_redis_client(abe_redis_server: Any, abe_redis_url: str) -> Any:  # noqa: ARG001  it empties the server
+    """Return a `redis.asyncio.Redis` for the server of `abe_redis_url`; it need not be closed."""
+    return abe_redis_server.client()

@@ -8,12 +8,19 @@ import pytest
 
 from abe_router.testing.fixtures import (
     abe_recording_backend,
+    abe_redis_client,
     abe_redis_server,
     abe_redis_url,
     abe_test_router,
 )
 
-__all__ = ["abe_recording_backend", "abe_redis_server", "abe_redis_url", "abe_test_router"]
+__all__ = [
+    "abe_recording_backend",
+    "abe_redis_client",
+    "abe_redis_server",
+    "abe_redis_url",
+    "abe_test_router",
+]
 
 # With this, a failing assertion of the suite shows its values, like one in a test module.
 pytest.register_assert_rewrite("abe_router.conformance")

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 #: How long a server may take to start, in seconds.
 START_TIME = 10.0
@@ -79,6 +79,20 @@ class RedisServer:
     def empty(self) -> None:
         """Delete all data of the server."""
         self._ask(b"FLUSHALL")
+
+    def client(self) -> Any:
+        """Return a client of the `redis` package that works in any event loop and need not be closed.
+
+        Its connections are closed after each command.
+        """
+        from redis.asyncio import ConnectionPool, Redis
+
+        class ClosingPool(ConnectionPool):
+            async def release(self, connection: Any) -> None:
+                await connection.disconnect()
+                await super().release(connection)
+
+        return Redis(connection_pool=ClosingPool.from_url(self.url))
 
     def _answers(self) -> bool:
         try:

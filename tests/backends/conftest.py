@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.rights import rules
 from abe_router.testing import RedisServer
 
@@ -53,7 +54,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """
     if not RedisServer.installed():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
-    user = ["--user", "least", "on", ">right", *rules("")]
+    user = ["--user", "least", "on", ">right", *rules(Names(""))]
     with RedisServer(tmp_path_factory.mktemp("redis"), durable=True, options=user) as server:
         yield server
 

@@ -63,7 +63,7 @@ from abe_router.backend import ACKED
 from abe_router.backends.redis.settlement import Settlement
 settle = Settlement.settle
 async def settle_in_two_steps(self, settlements):
-    await self._publisher.append([m for _, outcome in settlements for m in outcome.outputs])
+    await self._node.appender.append([m for _, outcome in settlements for m in outcome.outputs])
     return await settle(self, [(delivery, ACKED) for delivery, _ in settlements])
 Settlement.settle = settle_in_two_steps
 """,

@@ -1,4 +1,4 @@
-"""Patterns go on finding keys, whatever happens to the server between two looks."""
+"""Patterns keep finding keys, whatever happens to the server between two scans."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def server(tmp_path):
 
 
 async def disconnected(backend):
-    """Wait until both connections are seen to be gone."""
-    while backend._session.line.up or backend._session._waker.up:
+    """Wait until both connections have noticed the loss."""
+    while backend._node.connection.up or backend._node.notifier.up:
         await asyncio.sleep(0.01)
 
 
@@ -34,22 +34,22 @@ async def published_by_another(server, key):
         await other.publish(key, 1)
 
 
-async def test_keys_are_found_after_a_look_that_met_no_server(server, monkeypatch, caplog):
-    looks, look = asyncio.Event(), Discovery._look
+async def test_keys_are_found_after_a_scan_without_a_server(server, monkeypatch, caplog):
+    scanned, scan = asyncio.Event(), Discovery._scan
 
-    async def look_too_late(self):
-        monkeypatch.setattr(Discovery, "_look", look)
+    async def scan_too_late(self):
+        monkeypatch.setattr(Discovery, "_scan", scan)
         server.kill()
-        looks.set()
-        await look(self)
+        scanned.set()
+        await scan(self)
 
     monkeypatch.setattr(discovery, "INTERVAL", 0.05)
     monkeypatch.setattr(discovery, "_FRESH", 0.0)
     async with RedisBackend.from_url(server.url) as backend:
         handle = await backend.subscribe(PATTERN, GROUP)
-        monkeypatch.setattr(Discovery, "_look", look_too_late)
+        monkeypatch.setattr(Discovery, "_scan", scan_too_late)
         async with asyncio.timeout(10):
-            await looks.wait()
+            await scanned.wait()
             await disconnected(backend)
         server.start()
         await published_by_another(server, "orders.new")
@@ -57,7 +57,7 @@ async def test_keys_are_found_after_a_look_that_met_no_server(server, monkeypatc
     assert "failed" not in caplog.text
 
 
-async def test_keys_are_found_soon_after_an_outage_and_not_at_the_next_look(server):
+async def test_keys_are_found_soon_after_an_outage_without_waiting_for_the_next_scan(server):
     async with RedisBackend.from_url(server.url) as backend:
         handle = await backend.subscribe(PATTERN, GROUP)
         server.kill()

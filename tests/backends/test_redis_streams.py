@@ -1,4 +1,4 @@
-"""The Redis provider beside other programs on the same server, and after what a server forgets or refuses."""
+"""The Redis provider beside other programs on one server, and after a server lost or refused something."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from abe_router.backend import ACKED, RELEASED, Delayed
-from abe_router.backends.redis import RedisBackend, discovery, sweep
+from abe_router.backends.redis import RedisBackend, discovery, reaper
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -31,7 +31,7 @@ async def publish(backend, count, key=KEY, first=0):
 
 
 class TestOtherPrograms:
-    async def test_they_read_what_we_write(self, redis_backend, redis_client, stream):
+    async def test_they_read_our_messages(self, redis_backend, redis_client, stream):
         message = await redis_backend.publish(KEY, {"total": 3}, headers={"trace": "a"})
         ((_, fields),) = await redis_client.xrange(stream)
         assert json.loads(fields[b"data"]) == {"total": 3}
@@ -39,7 +39,7 @@ class TestOtherPrograms:
         assert float(fields[b"at"]) == message.published_at
         assert json.loads(fields[b"headers"]) == {"trace": "a"}
 
-    async def test_we_read_what_they_write(self, redis_backend, redis_client, stream):
+    async def test_we_read_their_messages(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)
         entry_id = await redis_client.xadd(stream, {"data": '{"total": 3}'})
         (delivery,) = await take(handle, 1)
@@ -66,11 +66,11 @@ class TestOtherPrograms:
         assert delivery.message.body == (b"1" if "data" in fields else b"")
         assert delivery.message.published_at > 0
         assert not await handle.settle([(delivery, died(delivery))])
-        (letter,) = await redis_backend.dead_letters(KEY, GROUP)
-        assert await redis_backend.replay(KEY, GROUP, [letter.id]) == 1
+        (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
+        assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
         assert [again.message for again in await take(handle, 1)] == [delivery.message]
 
-    async def test_a_waiting_fetch_gets_what_they_write_at_once(self, redis_backend, redis_client, stream):
+    async def test_a_waiting_fetch_gets_their_messages_at_once(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)
         for n in range(5):
             fetching = asyncio.create_task(handle.fetch(10, 10.0))
@@ -80,7 +80,7 @@ class TestOtherPrograms:
             assert bodies(await fetching) == [b"%d" % n]
             assert time.monotonic() - began < 0.2
 
-    async def test_a_pattern_finds_the_streams_they_made_before_and_make_later(
+    async def test_a_pattern_finds_their_old_and_new_streams(
         self, redis_backend, redis_client, prefix, monkeypatch
     ):
         monkeypatch.setattr(discovery, "INTERVAL", 0.1)
@@ -92,13 +92,13 @@ class TestOtherPrograms:
         came = await take(handle, 2)
         assert {(d.message.key, d.message.body) for d in came} == {("orders.a", b"1"), ("orders.d", b"3")}
 
-    async def test_only_our_own_keys_are_under_a_prefix(self, redis_backend, redis_client, redis_server):
+    async def test_a_prefix_hides_the_keys_of_other_prefixes(self, redis_backend, redis_client, redis_server):
         await publish(redis_backend, 1)
         async with RedisBackend.from_url(redis_server.url, prefix="other*.") as other:
             handle = await other.subscribe("#", GROUP)
             assert not await handle.fetch(10, 0)
 
-    async def test_what_a_foreign_consumer_of_our_group_let_lie_comes_after_our_lease(
+    async def test_entries_that_a_foreign_consumer_abandoned_come_after_our_lease(
         self, redis_backend, redis_client, stream
     ):
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.2)
@@ -107,7 +107,7 @@ class TestOtherPrograms:
         assert not await handle.fetch(10, 0.05)
         assert bodies(await take(handle, 3)) == [b"0", b"1", b"2"]
 
-    async def test_what_a_foreign_consumer_took_from_us_is_no_longer_ours(
+    async def test_an_entry_that_a_foreign_consumer_claimed_is_refused(
         self, redis_backend, redis_client, stream
     ):
         handle = await redis_backend.subscribe(KEY, GROUP)
@@ -120,7 +120,7 @@ class TestOtherPrograms:
         pending = await redis_client.xpending_range(stream, GROUP, "-", "+", 10, "thief")
         assert [row["message_id"] for row in pending] == [held[1].receipt]
 
-    async def test_replays_are_seen_by_their_own_group_alone(self, redis_backend):
+    async def test_a_replay_reaches_only_its_own_group(self, redis_backend):
         handles = [
             await redis_backend.subscribe(pattern, group)
             for pattern, group in ((KEY, GROUP), (KEY, "audit"), ("orders.*", GROUP))
@@ -130,8 +130,8 @@ class TestOtherPrograms:
             (delivery,) = await take(handle, 1)
             outcome = died(delivery) if handle is handles[2] else ACKED
             assert not await handle.settle([(delivery, outcome)])
-        (letter,) = await redis_backend.dead_letters("orders.*", GROUP)
-        assert await redis_backend.replay("orders.*", GROUP, [letter.id]) == 1
+        (dead_letter,) = await redis_backend.dead_letters("orders.*", GROUP)
+        assert await redis_backend.replay("orders.*", GROUP, [dead_letter.id]) == 1
         assert bodies(await take(handles[2], 1)) == [b"0"]
         late = await redis_backend.subscribe(KEY, "late")
         assert len(await take(late, 1)) == 1
@@ -146,9 +146,9 @@ class TestOtherPrograms:
         }
 
 
-class TestWhatAServerForgets:
-    async def test_everything(self, redis_backend, redis_client, caplog):
-        """FLUSHALL while a consumer rests: the group is made anew, and what comes from then on comes."""
+class TestServerLoss:
+    async def test_after_flushall_new_messages_arrive(self, redis_backend, redis_client, caplog):
+        """FLUSHALL while a consumer waits: the group is created again and gets what comes from then on."""
         exact = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         pattern = await redis_backend.subscribe("orders.#", GROUP, lease=0.1)
         await publish(redis_backend, 5)
@@ -165,8 +165,8 @@ class TestWhatAServerForgets:
         counts = [(s.pattern, s.ready, s.in_flight) for s in await redis_backend.status()]
         assert counts == [("orders.#", 0, 0), (KEY, 0, 0)]
 
-    async def test_a_group(self, redis_backend, redis_client, stream, caplog):
-        """What a group that was destroyed had not settled comes again, and so does the rest."""
+    async def test_a_destroyed_group_gets_its_stream_again(self, redis_backend, redis_client, stream, caplog):
+        """Unsettled and settled messages come again."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         await publish(redis_backend, 4)
         early, late, *_ = await take(handle, 4)
@@ -175,7 +175,7 @@ class TestWhatAServerForgets:
         assert bodies(await take(handle, 4)) == [b"0", b"1", b"2", b"3"]
         assert caplog.text.count("was gone and begins anew") == 1
 
-    async def test_many_groups_at_once_are_told_of_in_two_lines(self, redis_backend, redis_client, caplog):
+    async def test_the_loss_of_many_groups_is_logged_in_two_lines(self, redis_backend, redis_client, caplog):
         """One line for each of a thousand groups would bury the rest of the log."""
         handles = [await redis_backend.subscribe(f"orders.n{n}", GROUP, lease=0.1) for n in range(20)]
         await redis_client.flushall()
@@ -187,7 +187,7 @@ class TestWhatAServerForgets:
                 await asyncio.sleep(0.01)
         assert caplog.text.count("begin") == 2
 
-    async def test_a_group_that_goes_again_and_again_is_not_made_again_and_again(
+    async def test_a_group_that_is_lost_repeatedly_is_created_with_delays(
         self, redis_backend, redis_client, stream, caplog
     ):
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
@@ -197,8 +197,8 @@ class TestWhatAServerForgets:
             await handle.fetch(1, 0.01)
         assert caplog.text.count("was gone and begins anew") == 1
 
-    async def test_what_comes_before_a_group_is_made_again_is_kept_for_it(self, redis_backend, redis_client):
-        """Gone otherwise: whatever the other groups settle while this one pauses, and is trimmed."""
+    async def test_messages_before_a_group_is_created_again_are_kept(self, redis_backend, redis_client):
+        """Lost otherwise: messages that other groups settle during the delay, and that are trimmed."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         other = await redis_backend.subscribe(KEY, "audit", lease=0.1)
         await publish(redis_backend, 1)
@@ -211,7 +211,7 @@ class TestWhatAServerForgets:
         await redis_backend.trim({})
         assert bodies(await take(handle, 4)) == [b"1", b"2", b"3", b"4"]
 
-    async def test_but_not_what_was_dropped_on_purpose(self, redis_server, redis_backend, prefix, caplog):
+    async def test_a_dropped_subscription_stays_dropped(self, redis_server, redis_backend, prefix, caplog):
         handle = await redis_backend.subscribe(KEY, GROUP)
         await publish(redis_backend, 1)
         async with RedisBackend.from_url(redis_server.url, prefix=prefix) as admin:
@@ -222,7 +222,7 @@ class TestWhatAServerForgets:
             again = await admin.subscribe(KEY, GROUP)
             assert len(await take(again, 1)) == 1
 
-    async def test_scripts(self, redis_backend, redis_client):
+    async def test_lost_scripts_are_sent_again(self, redis_backend, redis_client):
         handle = await redis_backend.subscribe(KEY, GROUP)
         for n in range(3):
             await redis_client.script_flush()
@@ -231,8 +231,8 @@ class TestWhatAServerForgets:
             await ack(handle, await take(handle, 1))
         assert not await handle.fetch(1, 0)
 
-    async def test_when_retries_are_due(self, redis_backend, redis_client, prefix):
-        """A set that was evicted leaves retries that are due at once, and none that is stuck."""
+    async def test_retries_without_due_times_are_due_at_once(self, redis_backend, redis_client, prefix):
+        """Lost otherwise: retries whose due times the server evicted."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         await publish(redis_backend, 3)
         assert not await handle.settle([(delivery, Delayed(60.0)) for delivery in await take(handle, 3)])
@@ -241,7 +241,7 @@ class TestWhatAServerForgets:
         assert [(d.message.body, d.message.attempt) for d in again] == [(b"0", 2), (b"1", 2), (b"2", 2)]
 
     @pytest.mark.parametrize("outcome", [RELEASED, Delayed(0.0), None])
-    async def test_messages_that_someone_deleted_are_counted(
+    async def test_the_number_of_messages_deleted_by_others_is_logged(
         self, redis_backend, redis_client, stream, outcome, caplog
     ):
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
@@ -258,36 +258,38 @@ class TestWhatAServerForgets:
         (status,) = await redis_backend.status()
         assert (status.ready, status.in_flight, status.delayed) == (0, 2, 0)
 
-    async def test_a_dead_letter_keeps_a_message_that_was_deleted(self, redis_backend, redis_client, stream):
+    async def test_a_dead_letter_keeps_a_deleted_message(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)
         (message,) = await publish(redis_backend, 1)
         (delivery,) = await take(handle, 1)
         await redis_client.xtrim(stream, maxlen=0, approximate=False)
         assert not await handle.settle([(delivery, died(delivery))])
-        (letter,) = await redis_backend.dead_letters(KEY, GROUP)
-        assert letter.message.body == message.body
+        (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
+        assert dead_letter.message.body == message.body
 
 
-class TestWhatAServerRefuses:
-    async def test_a_key_that_holds_something_else_spoils_no_other(self, redis_backend, redis_client, prefix):
-        """Publishers that go in one batch are told one by one."""
+class TestServerRefusal:
+    async def test_a_key_of_another_type_fails_no_other_message(self, redis_backend, redis_client, prefix):
+        """The publishers of one batch get results of their own."""
         await redis_client.set(f"{prefix}orders.bad", "no stream")
         keys = ["orders.a", "orders.bad", "orders.b", "orders.bad", "orders.a"]
-        told = await asyncio.gather(*(publish(redis_backend, 2, key) for key in keys), return_exceptions=True)
-        assert [type(answer).__name__ for answer in told] == [
+        results = await asyncio.gather(
+            *(publish(redis_backend, 2, key) for key in keys), return_exceptions=True
+        )
+        assert [type(answer).__name__ for answer in results] == [
             "list",
             "ServerError",
             "list",
             "ServerError",
             "list",
         ]
-        assert "WRONGTYPE" in str(told[1])
+        assert "WRONGTYPE" in str(results[1])
         handle = await redis_backend.subscribe("orders.*", GROUP)
         assert len(await take(handle, 6)) == 6
         with pytest.raises(BackendError, match="WRONGTYPE"):
             await redis_backend.subscribe("orders.bad", GROUP)
 
-    async def test_the_messages_before_the_refused_one_are_kept(self, redis_backend, redis_client, prefix):
+    async def test_messages_before_a_refused_one_are_kept(self, redis_backend, redis_client, prefix):
         await redis_client.set(f"{prefix}orders.bad", "no stream")
         messages = [new_message(key, b"1") for key in ("orders.a", "orders.bad", "orders.b")]
         with pytest.raises(BackendError):
@@ -295,7 +297,7 @@ class TestWhatAServerRefuses:
         assert await redis_client.xlen(f"{prefix}orders.a") == 1
         assert await redis_client.xlen(f"{prefix}orders.b") == 0
 
-    async def test_a_server_without_memory_is_unavailable_to_publishers_but_takes_acks(
+    async def test_a_server_without_memory_refuses_publishers_and_accepts_acks(
         self, redis_backend, redis_client
     ):
         handle = await redis_backend.subscribe(KEY, GROUP)
@@ -320,8 +322,8 @@ class TestWhatAServerRefuses:
         await publish(redis_backend, 1)
 
 
-class TestHousekeeping:
-    async def test_a_closed_handle_leaves_no_consumer_unless_it_holds_something(
+class TestConsumers:
+    async def test_closing_deletes_the_consumer_unless_it_holds_messages(
         self, redis_backend, redis_client, stream
     ):
         idle, busy = await redis_backend.subscribe(KEY, GROUP), await redis_backend.subscribe(KEY, GROUP)
@@ -335,7 +337,7 @@ class TestHousekeeping:
         (consumer,) = await redis_client.xinfo_consumers(stream, GROUP)
         assert consumer["pending"] == 1
 
-    async def test_consumers_that_are_gone_are_removed_unless_they_hold_something(
+    async def test_idle_consumers_are_deleted_unless_they_hold_messages(
         self, redis_backend, redis_client, stream, monkeypatch
     ):
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
@@ -343,18 +345,18 @@ class TestHousekeeping:
         await redis_client.xreadgroup(GROUP, "holds", {stream: ">"})
         await redis_client.xgroup_createconsumer(stream, GROUP, "gone")
         await redis_client.xclaim(stream, GROUP, "holds/lease=60000", 0, [await last(redis_client, stream)])
-        monkeypatch.setattr(sweep, "_REAPING", 0.0)
-        monkeypatch.setattr(sweep, "_GONE", 0)
+        monkeypatch.setattr(reaper, "_REAPING", 0.0)
+        monkeypatch.setattr(reaper, "_IDLE", 0)
         async with asyncio.timeout(5):
             while await consumers(redis_client, stream) != {b"holds/lease=60000"}:
                 await handle.fetch(1, 0.05)
 
-    async def test_what_nobody_fetches_after_all_is_handed_back(self, redis_server, redis_backend, prefix):
-        """A fetch that was interrupted may have got messages that no one asks for any more."""
+    async def test_messages_of_an_interrupted_fetch_are_released(self, redis_server, redis_backend, prefix):
+        """They arrive after the interrupt, and no later fetch may come for them."""
         handle = await redis_backend.subscribe(KEY, GROUP)
         await publish(redis_backend, 3)
         fetching = asyncio.create_task(handle.fetch(10, 10.0))
-        await asyncio.sleep(0)  # it has asked, and is interrupted before the answer
+        await asyncio.sleep(0)  # it has asked, and is interrupted before the reply
         handle.interrupt()
         assert not await fetching
         async with RedisBackend.from_url(redis_server.url, prefix=prefix) as other:

@@ -98,12 +98,12 @@ class RedisWorld(World):
 
     async def advance(self, seconds: float) -> None:
         await super().advance(seconds)
-        session = await self.backend._opened()
-        await session.line.send("EVAL", _PUT_BACK, 0, self._prefix, round(seconds * 1000))
+        node = await self.backend._opened()
+        await node.connection.send("EVAL", _PUT_BACK, 0, self._prefix, round(seconds * 1000))
 
     async def look(self) -> None:
-        session = await self.backend._opened()
-        await session._sweep.look()
+        node = await self.backend._opened()
+        await node.reaper.check()
 
     async def abandon(self, handle: Subscription) -> None:
         """Forget it, as a process that is killed does."""

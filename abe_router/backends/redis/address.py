@@ -1,16 +1,18 @@
-"""Where a Redis server is and how to get in, read from a URL."""
+"""The address of a Redis server and the credentials for it, read from a URL."""
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-#: Options of redis-py's URLs that shape its objects and have no meaning here; accepted, so that one URL
+from abe_router.text import did_you_mean
+
+#: Options of redis-py's URLs that configure its own objects. They are accepted and ignored, so that one URL
 #: serves several programs.
-_FOREIGN = frozenset(
+_IGNORED = frozenset(
     {
         "protocol",
         "decode_responses",
@@ -55,8 +57,9 @@ class Tls:
 class Address:
     """A Redis server, a database of it, and the credentials for it; times are in seconds.
 
-    `path` is that of a unix socket and then host and port mean nothing. `answer_timeout` is how long the
-    server may keep silent before it counts as gone.
+    `path` is that of a unix socket; host and port mean nothing then. After a silence of `answer_timeout` the
+    server counts as gone. `credential_provider` names a class as `package.module:Class`. With
+    a hash `tag` it may be a cluster node that serves the slot of the tag.
     """
 
     host: str = "localhost"
@@ -69,12 +72,14 @@ class Address:
     connect_timeout: float = 5.0
     answer_timeout: float = 10.0
     client_name: str = "abe-router"
+    credential_provider: str = ""
+    tag: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read a `redis://`, `rediss://` or `unix://` URL, with the options redis-py's `from_url` takes.
+        """Read a `redis://`, `rediss://` or `unix://` URL with the options of redis-py's `from_url`.
 
-        Raise ValueError when it is malformed; the text of it holds no credentials.
+        Raise ValueError when it is malformed; the error's text holds no credentials.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss", "unix"):
@@ -82,7 +87,7 @@ class Address:
         options = _Options(dict(parse_qsl(parts.query, keep_blank_values=True)))
         username = options.text("username") or _unquoted(parts.username)
         password = options.text("password") or _unquoted(parts.password)
-        host, port, path, database = _place(parts)
+        host, port, path, database = _location(parts)
         tls = options.tls()
         address = cls(
             host=host,
@@ -95,6 +100,8 @@ class Address:
             connect_timeout=options.number("socket_connect_timeout", 5.0),
             answer_timeout=options.number("socket_timeout", 10.0),
             client_name=options.text("client_name") or "abe-router",
+            credential_provider=options.provider(password),
+            tag=options.text("hash_tag", listed=False) or "",
         )
         options.finish()
         return address
@@ -109,14 +116,16 @@ class Address:
 
 
 class _Options:
-    """The query of a URL; each option is taken once, and what is left over is unknown."""
+    """The query of a URL. Each option is read once; those left in the end are unknown."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._left = dict(given)
-        self._known: list[str] = sorted(_FOREIGN)
+        self._known: list[str] = sorted(_IGNORED)
 
-    def text(self, name: str) -> str | None:
-        self._known.append(name)
+    def text(self, name: str, *, listed: bool = True) -> str | None:
+        """Return an option, None if it is missing or empty; a `listed` one may be suggested."""
+        if listed:
+            self._known.append(name)
         return self._left.pop(name, None) or None
 
     def number(self, name: str, default: float) -> float:
@@ -146,15 +155,23 @@ class _Options:
             password=self.text("ssl_password"),
         )
 
+    def provider(self, password: str | None) -> str:
+        """Return the path of the credential provider, empty if there is none."""
+        path = self.text("credential_provider") or ""
+        if path and not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path):
+            raise ValueError("option `credential_provider` must be like `package.module:Class`")
+        if path and password:
+            raise ValueError("a password and `credential_provider` exclude each other")
+        return path
+
     def finish(self) -> None:
-        """Raise ValueError when an option is left that nobody took."""
-        for name in self._left.keys() - _FOREIGN:
-            close = get_close_matches(name, self._known, 1)
-            hint = f"; did you mean `{close[0]}`?" if close else ""
-            raise ValueError(f"unknown option `{name[:40]}`{hint}")
+        """Raise ValueError when an unknown option is left."""
+        for name in self._left.keys() - _IGNORED:
+            hint = did_you_mean(name, self._known)
+            raise ValueError(f"unknown option `{name[:40]}`{'; ' if hint else ''}{hint}")
 
 
-def _place(parts: SplitResult) -> tuple[str, int, str, int]:
+def _location(parts: SplitResult) -> tuple[str, int, str, int]:
     """Return host, port, socket path and database."""
     path = unquote(parts.path)
     if parts.scheme == "unix":
@@ -167,7 +184,7 @@ def _place(parts: SplitResult) -> tuple[str, int, str, int]:
         raise ValueError("the port must be a number below 65536") from None
     database = path.strip("/")
     if database and not database.isdecimal():
-        raise ValueError("what follows the port is the database, a number, as in `redis://localhost:6379/0`")
+        raise ValueError("the path must be the number of a database, as in `redis://localhost:6379/0`")
     return unquote(parts.hostname or "localhost"), port, "", int(database or 0)
 
 

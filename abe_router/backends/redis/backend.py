@@ -6,44 +6,51 @@ import asyncio
 import os
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Self, TypeVar
 
 from abe_router.backend import (
     Backend,
     DeadLetter,
+    Entry,
     ExclusiveSubscription,
     HealthResult,
+    Peeked,
     Subscription,
     SubscriptionName,
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
-from abe_router.backends.redis.census import Census
-from abe_router.backends.redis.examination import Examination
+from abe_router.backends.redis.credentials import Credentials
+from abe_router.backends.redis.dead_letters import DeadLetters
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
-from abe_router.backends.redis.letters import Letters
-from abe_router.backends.redis.names import Names, group_name
+from abe_router.backends.redis.health import Health
+from abe_router.backends.redis.key_value import KeyValueStore
+from abe_router.backends.redis.names import Names, group_name, position_before
+from abe_router.backends.redis.node import Node
+from abe_router.backends.redis.peek import Peek
 from abe_router.backends.redis.scripts import DROP
-from abe_router.backends.redis.session import Session
+from abe_router.backends.redis.stats import Stats
 from abe_router.backends.redis.subscription import RedisSubscription
-from abe_router.backends.redis.trim import trim
 from abe_router.messages.message import Message
 
 _TRUE = ("1", "true", "yes", "on")
+
+H = TypeVar("H", RedisSubscription, ExclusiveRedisSubscription)
 
 
 class RedisBackend(Backend):
     """Keeps messages in Redis 7.0 or later, or Valkey 7.2 or later, as durably as the server does.
 
-    Nothing is sent twice, and nothing that a group has yet to settle is trimmed: what the server forgets by
-    itself, by eviction, failover or someone else's trimming, is logged when it shows.
+    Nothing is sent twice, and nothing that a group has yet to settle is trimmed. What the server itself
+    loses, by eviction, failover or the trimming of other programs, is logged when it shows.
     """
 
     def __init__(self, address: Address, *, prefix: str = "") -> None:
         self.url = address.public
-        self._address, self._names = address, Names(prefix)
-        self._session: Session | None = None
+        self._address, self._names = address, Names(prefix, address.tag)
+        self._credentials = Credentials(address)
+        self._node: Node | None = None
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
@@ -53,7 +60,7 @@ class RedisBackend(Backend):
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """Read REDIS_URL, and REDIS_PASSWORD and REDIS_SSL, which complete it.
 
-        REDIS_MAX_CONNECTIONS has nothing to limit here: two connections serve all subscriptions.
+        REDIS_MAX_CONNECTIONS is ignored: two connections serve all subscriptions.
         """
         address = Address.parse(env.get("REDIS_URL") or "redis://localhost:6379/0")
         if password := env.get("REDIS_PASSWORD"):
@@ -63,105 +70,141 @@ class RedisBackend(Backend):
         return cls(address)
 
     async def open(self) -> None:
-        await (await self._opened()).line.open()
+        await self._opened()
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session:
-            await session.close()
+        node, self._node = self._node, None
+        if node:
+            await node.close()
 
     def append(self, messages: Sequence[Message]) -> Awaitable[None]:
-        # Of many callers each has one message, and for them a coroutine more is felt.
-        return self._session.publisher.append(messages) if self._session else self._append(messages)
+        # Most of many callers have one message, and a coroutine more would slow them down.
+        return self._node.appender.append(messages) if self._node else self._append(messages)
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        session = await self._opened()
-        return await session.deduplicator.append(windowed)
+        node = await self._opened()
+        return await node.appender.append_once(windowed)
 
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
-        session = await self._opened()
-        return await session.subscribe(RedisSubscription, pattern, group, start, lease)
+        return await self._subscribe(RedisSubscription, pattern, group, start, lease)
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSubscription:
-        session = await self._opened()
-        return await session.subscribe(ExclusiveRedisSubscription, pattern, group, start, lease)
+        return await self._subscribe(ExclusiveRedisSubscription, pattern, group, start, lease)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
-        session = await self._opened()
-        return await Census(session.line, self._names, session.registry).take()
+        node = await self._opened()
+        return await Stats(node.connection, self._names, node.registry).status()
 
     async def drop(self, pattern: str, group: str) -> bool:
-        session = await self._opened()
-        listed = await session.registry.leave(pattern, group)
-        # Who was cut off in the middle tries again, and then the rest of it has to go.
-        if not (listed or await session.registry.dropped(pattern, group)):
+        node = await self._opened()
+        removed = await node.registry.remove(pattern, group)
+        # A drop that was cut off is repeated, and then has to remove the rest.
+        if not (removed or await node.registry.dropped(pattern, group)):
             return False
-        await session.close_handles(pattern, group)
+        await node.close_handles(pattern, group)
         name, names = group_name(pattern, group), self._names
-        keys = session.registry.matching(pattern, await session.registry.keys())
-        gone = [
-            session.line.run(
+        keys = node.registry.matching(pattern, await node.registry.keys())
+        replies = [
+            node.connection.run(
                 DROP,
                 (
                     *(names.stream(k), names.failures(k, name), names.delayed(k, name), names.dead(k, name)),
-                    *(names.place(k, name), names.left(k, name)),
+                    *(names.owner(k, name), names.released(k, name)),
                 ),
                 (name,),
             )
             for k in keys
         ]
-        found = await asyncio.gather(*gone)
-        return listed or any(found)
+        found = await asyncio.gather(*replies)
+        return removed or any(found)
 
     async def trim(self, retain: Mapping[str, float]) -> int:
-        session = await self._opened()
-        return await trim(session.line, self._names, session.registry, retain)
+        node = await self._opened()
+        return await node.registry.trim(retain)
 
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""
     ) -> Sequence[DeadLetter]:
-        letters = await self._letters(pattern, group)
-        return await letters.list(limit, after)
+        dead_letters = await self._dead_letters(pattern, group)
+        return await dead_letters.list(limit, after)
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        letters = await self._letters(pattern, group)
-        return await letters.replay(ids)
+        dead_letters = await self._dead_letters(pattern, group)
+        return await dead_letters.replay(ids)
 
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        letters = await self._letters(pattern, group)
-        return await letters.purge(ids)
+        dead_letters = await self._dead_letters(pattern, group)
+        return await dead_letters.purge(ids)
+
+    async def peek(
+        self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
+    ) -> Sequence[Peeked]:
+        node = await self._opened()
+        return await Peek(node.connection, self._names, node.registry).peek(pattern, group, limit, after)
+
+    async def put(
+        self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
+    ) -> int:
+        return await (await self._key_value()).put(bucket, name, value, expected=expected, ttl=ttl)
+
+    async def get(self, bucket: str, name: str) -> Entry | None:
+        return await (await self._key_value()).get(bucket, name)
+
+    async def entries(self, bucket: str) -> Mapping[str, Entry]:
+        return await (await self._key_value()).entries(bucket)
+
+    async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+        return await (await self._key_value()).delete(bucket, name, expected=expected)
 
     async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        session = await self._opened()
-        await session.registry.announce(worker, state, ttl)
+        if state:
+            await self.put("workers", worker, state, ttl=ttl)
+        else:
+            await self.delete("workers", worker)
 
     async def announcements(self) -> Mapping[str, bytes]:
-        session = await self._opened()
-        return await session.registry.announcements()
+        return {name: entry.value for name, entry in (await self.entries("workers")).items()}
 
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
-        session = await self._opened()
-        return await session.registry.take_tokens(name, rate, wanted)
+        node = await self._opened()
+        return await node.registry.take_tokens(name, rate, wanted)
 
     async def check_health(
         self, served: Collection[SubscriptionName] | None = None
     ) -> Sequence[HealthResult]:
-        return await Examination(self._address, self._names, served).run()
+        return await Health(self._address, self._credentials, self._names, served).check()
 
     async def _append(self, messages: Sequence[Message]) -> None:
-        await (await self._opened()).publisher.append(messages)
+        await (await self._opened()).appender.append(messages)
 
-    async def _opened(self) -> Session:
-        if self._session is None:
-            self._session = Session(self._address, self._names)
-        await self._session.line.open()
-        return self._session
+    async def _opened(self) -> Node:
+        if self._node is None:
+            self._node = Node(self._address, self._credentials, self._names)
+        node = self._node
+        await node.connection.open()
+        return node
 
-    async def _letters(self, pattern: str, group: str) -> Letters:
-        session = await self._opened()
-        keys = session.registry.matching(pattern, await session.registry.keys())
-        return Letters(session.line, self._names, group_name(pattern, group), keys)
+    async def _subscribe(self, kind: type[H], pattern: str, group: str, start: float, lease: float) -> H:
+        node = await self._opened()
+        millis, from_now = await node.register(pattern, group, start)
+        handle = kind(node, pattern, group, start=millis, lease=lease)
+        node.add(handle)
+        try:
+            await handle.open(node.keys(pattern), "$" if from_now else position_before(millis))
+        except BaseException:
+            await handle.close()
+            raise
+        return handle
+
+    async def _key_value(self) -> KeyValueStore:
+        node = await self._opened()
+        return KeyValueStore(node.connection, self._names)
+
+    async def _dead_letters(self, pattern: str, group: str) -> DeadLetters:
+        node = await self._opened()
+        keys = node.registry.matching(pattern, await node.registry.keys())
+        return DeadLetters(node.connection, self._names, group_name(pattern, group), keys)

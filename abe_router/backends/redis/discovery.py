@@ -1,110 +1,132 @@
 """Finds the keys that patterns may match.
 
-Publishers of this package note each key, which is news to all processes at once. Streams that other
-programs make are found by looking at the whole database now and then.
+Publishers of this package record each key, and a stream of news tells all processes. Streams of other
+programs are found by a scan of the whole database now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
+from typing import Protocol
 
-from abe_router.backends.redis.line import Line
+from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.notifier import Notifier
 from abe_router.backends.redis.registry import Registry
-from abe_router.backends.redis.waker import Waker
+from abe_router.backoff import wait_for_event
 from abe_router.errors import BackendError
 
-#: Time between two looks at the whole database, in seconds, and how many times longer than a look takes it
-#: is at least, so that a huge one is not read all the time.
-INTERVAL, _SPARING = 15.0, 20.0
-#: How long, in seconds, what a look found counts as fresh, and how long further news is waited for.
-_FRESH, _GATHER = 1.0, 0.005
+#: Time between two scans of the database, in seconds. After a long scan it is this many times as long, so
+#: that a huge database is not scanned all the time.
+INTERVAL, _SCAN_FACTOR = 15.0, 20.0
+#: How long, in seconds, a scan counts as fresh, and how long further news is collected.
+_FRESH, _COLLECT = 1.0, 0.005
+#: How long, in seconds, a key counts as recorded. To record it again heals a registry that was lost.
+_RECORDED = 1.0
+#: Most keys that are remembered as recorded.
+_REMEMBERED = 10_000
+
+
+class KeyListener(Protocol):
+    """A subscription that takes in new keys."""
+
+    def learn(self, keys: Iterable[str]) -> None:
+        """Take in the keys that match."""
 
 
 class Discovery:
-    """Calls `found` with the keys it had not known."""
+    """The known keys; its `listeners` learn those that were not known."""
 
-    def __init__(
-        self,
-        line: Line,
-        names: Names,
-        registry: Registry,
-        waker: Waker,
-        found: Callable[[Iterable[str]], None],
-    ) -> None:
-        self._line, self._registry, self._waker, self._found = line, registry, waker, found
+    def __init__(self, connection: Connection, names: Names, registry: Registry, notifier: Notifier) -> None:
+        self._connection, self._registry, self._notifier = connection, registry, notifier
         self._loop = asyncio.get_running_loop()
+        self.listeners: set[KeyListener] = set()
         self.known: set[str] = set()
-        self._looking: asyncio.Task[None] | None = None
-        self._looked_at = -INTERVAL
+        self._recorded: dict[str, float] = {}
+        self._scanning: asyncio.Task[None] | None = None
+        self._scanned_at = -INTERVAL
         self._pause = INTERVAL
         self._news = asyncio.Event()
-        #: The stream of news is watched like any other.
+        #: The notifier waits for news as for messages.
         self.stream = names.news
         self.position = b"0-0"
 
-    def stir(self) -> None:
-        """There is news."""
+    def wake(self) -> None:
+        """Read the news soon."""
         self._news.set()
 
+    def record(self, keys: Iterable[str]) -> None:
+        """Record keys that are about to get messages; raise BackendUnavailable without a connection."""
+        now = self._loop.time()
+        stale = [key for key in keys if now - self._recorded.get(key, -_RECORDED) >= _RECORDED]
+        if stale:
+            if len(self._recorded) > _REMEMBERED:
+                self._recorded.clear()
+            self._recorded.update(dict.fromkeys(stale, now))
+            self._registry.add_keys(stale)
+            self.learn(stale)
+
     def learn(self, keys: Iterable[str]) -> None:
-        """Take in keys."""
+        """Take in keys, and pass the new ones to the listeners."""
         if new := [key for key in keys if key not in self.known]:
             self.known.update(new)
-            self._found(new)
+            for listener in self.listeners:
+                listener.learn(new)
 
     async def close(self) -> None:
-        """Wait for a look that is under way; without a connection it ends at once."""
-        if self._looking:
-            await asyncio.wait([self._looking])
+        """Wait for a scan that is under way; without a connection it ends at once."""
+        if self._scanning:
+            await asyncio.wait([self._scanning])
 
     async def refresh(self) -> None:
-        """Make sure that `known` is fresh."""
-        if self._loop.time() - self._looked_at > _FRESH:
-            if self._looking is None:
-                self._looking = asyncio.create_task(self._look())
-            await asyncio.shield(self._looking)
+        """Make sure that `known` holds each recorded key, and each stream of a scan that is fresh."""
+        if self._loop.time() - self._scanned_at > _FRESH:
+            await self._scan_once()
+        else:
+            self.learn(await self._registry.keys())
 
     async def run(self) -> None:
         """Keep looking, until cancelled."""
         while True:
             try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause):
-                        await self._news.wait()
-                if self._news.is_set():
-                    await asyncio.sleep(_GATHER)
+                if await wait_for_event(self._news, self._pause):
+                    await asyncio.sleep(_COLLECT)
                     await self._read_news()
-                else:
-                    await self.refresh()
+                elif self._loop.time() - self._scanned_at > _FRESH:
+                    await self._scan_once()
             except BackendError:
                 await asyncio.sleep(1.0)
-                self.stir()  # nobody else does: it rests only once it has read
+                self.wake()  # the notifier does not: it waits for news only after they were read
 
     async def _read_news(self) -> None:
-        """Take in the keys that publishers noted."""
+        """Take in the recorded keys, and wait for more news."""
         self._news.clear()
-        # The position is read first, so that what is noted meanwhile is news again.
-        latest = self._line.send("XREVRANGE", self.stream, "+", "-", "COUNT", 1)
+        # The position is read first, so that a key recorded meanwhile is news again.
+        latest = self._connection.send("XREVRANGE", self.stream, "+", "-", "COUNT", 1)
         keys = await self._registry.keys()
         if entries := await latest:
             self.position = entries[0][0]
         self.learn(keys)
-        self._waker.rest(self)
+        self._notifier.wait(self)
 
-    async def _look(self) -> None:
-        """Look at the whole database, and note the streams that nobody noted."""
+    async def _scan_once(self) -> None:
+        """Scan the database; concurrent calls share one scan."""
+        if self._scanning is None:
+            self._scanning = asyncio.create_task(self._scan())
+        await asyncio.shield(self._scanning)
+
+    async def _scan(self) -> None:
+        """Scan the database, and record the streams that are not recorded."""
         began = self._loop.time()
         try:
-            await self._line.open()
+            await self._connection.open()
             await self._read_news()
             async for keys in self._registry.streams():
                 if unknown := [key for key in keys if key not in self.known]:
-                    await self._registry.note(unknown)
+                    await self._registry.add_keys(unknown)
                     self.learn(unknown)
-            self._looked_at = self._loop.time()
-            self._pause = max(INTERVAL, _SPARING * (self._looked_at - began))
+            self._scanned_at = self._loop.time()
+            self._pause = max(INTERVAL, _SCAN_FACTOR * (self._scanned_at - began))
         finally:
-            self._looking = None
+            self._scanning = None

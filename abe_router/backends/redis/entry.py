@@ -1,9 +1,9 @@
 """Stream entries as messages.
 
 An entry has the fields `data`, the JSON payload, `id`, `at`, the time in seconds since the epoch, and
-`headers`, a JSON object, when there are any. Whatever writes to the stream by itself needs only `data`: id
-and time are those of the entry then. An entry without `data` is delivered with an empty body, which no
-payload is, so that it ends among the dead letters and not unseen.
+`headers`, a JSON object, when there are any. Another program needs to write only `data`: id and time are then
+those of the entry. An entry without `data` is delivered with an empty body. That is no valid payload, so it
+ends among the dead letters and does not disappear.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pack_headers(headers: Mapping[str, str]) -> bytes:
 
 
 def unpack_headers(field: bytes) -> dict[str, str]:
-    """Return the headers of a field; none when it is not ours."""
+    """Return the headers of a field; none when another program wrote something else there."""
     try:
         return _headers.decode(field) if field else {}
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -42,7 +42,7 @@ def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list
     own = group.encode()
     for entry_id, fields in entries:
         if len(fields) == 6 and fields[2] == b"id" and fields[4] == b"at" and fields[0] == b"data":
-            # The common case, which the general one below would read alike.
+            # A fast path for the common case; the code below would read the entry alike.
             try:
                 message = Message(str(fields[3], "utf-8"), key, fields[1], {}, float(fields[5]), 1)
             except ValueError:
@@ -77,9 +77,21 @@ def taken_deliveries(taken: Sequence[Any], key: str, group: str) -> tuple[list[D
 
 
 def order(entry_id: bytes) -> tuple[int, int]:
-    """Return what entry ids are ordered by."""
+    """Return the sort key of an entry id."""
     head, _, tail = entry_id.partition(b"-")
     return int(head), int(tail)
+
+
+def read_message(entry_id: bytes, fields: Fields, key: str) -> tuple[Message, str | None]:
+    """Return the message of an entry, and the one group it is for, None if it is for all groups."""
+    values = _values(fields)
+    only = values.get(b"only")
+    return _message(entry_id, values, key, 1), None if only is None else only.decode("utf-8", "replace")
+
+
+def accepted_at(entry_id: bytes) -> float:
+    """Return when the server accepted an entry, in seconds since the epoch."""
+    return order(entry_id)[0] / 1000
 
 
 def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: int) -> Message:
@@ -88,13 +100,13 @@ def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: 
         key=key,
         body=values.get(b"data", b""),
         headers=unpack_headers(values.get(b"headers", b"")),
-        published_at=_time(values.get(b"at", b"")) or order(entry_id)[0] / 1000,
+        published_at=_time(values.get(b"at", b"")) or accepted_at(entry_id),
         attempt=attempt,
     )
 
 
 def _time(field: bytes) -> float:
-    """Return a time; 0 when it is not ours."""
+    """Return the time of a field, 0 when it is none."""
     try:
         return float(field)
     except ValueError:

@@ -1,70 +1,245 @@
-"""The handle on one subscription that has each of its streams to itself."""
+"""The handle on one subscription that owns each of its streams while it reads them.
+
+A stream within a group has one owner at most, until a time that each read and each renewal puts off.
+`ACQUIRE` decides in the step that delivers. States of a stream, as one handle sees them:
+
+- *owned*: the last ACQUIRE delivered. The next one is due when there is work, and after a third of the lease.
+- *waiting*: another consumer owns it, or still holds leases of it. The next ACQUIRE is due when that
+  ownership ends, or earlier, when the owner releases it and the notifier sees that.
+
+Invariants: with the ownership all leases of its entries go, in the same step; deliveries come in the order
+of the stream; and what came for a fetch that was given up is delivered again (`_doubted`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from abe_router.backend import Delayed, Delivery, ExclusiveSubscription, Outcome
-from abe_router.backends.redis.possession import Possession
-from abe_router.backends.redis.scripts import KEEP, LEAVE, REAP
-from abe_router.backends.redis.subscription import NEVER, PATIENCE, RedisSubscription
-from abe_router.errors import BackendError
+from abe_router.backends.redis.entry import new_deliveries
+from abe_router.backends.redis.node import Node
+from abe_router.backends.redis.protocol import Arg
+from abe_router.backends.redis.reader import StreamReader
+from abe_router.backends.redis.scripts import ACQUIRE, RELEASE_OWNERSHIP, RENEW
+from abe_router.backends.redis.settlement import Settlement
+from abe_router.backends.redis.stream_state import PendingWork, Reason, StreamState, shares
+from abe_router.backends.redis.subscription import PATIENCE
+from abe_router.errors import BackendError, SubscriptionClosed
 
 
-class ExclusiveRedisSubscription(RedisSubscription, ExclusiveSubscription):
-    """Takes the place on each stream when it fetches and the place is free."""
+class ReleaseWaiter:
+    """Waits for the release of a stream by its owner."""
 
-    def __init__(self, pattern: str, group: str, **parts: Any) -> None:
-        super().__init__(pattern, group, **parts)
-        self._intake = self._possession = Possession(
-            self._line,
-            self._sweep,
-            self._waker,
-            self._agenda,
-            self._window,
-            self._names,
-            self._intake.lost,
-        )
+    def __init__(self, state: StreamState, stream: str) -> None:
+        self._state, self.stream, self.position = state, stream, b"0-0"
+
+    def wake(self) -> None:
+        """Let the handle try to acquire the stream."""
+        self._state.wake()
+
+
+class Ownership:
+    """Acquires, renews and releases the streams of one handle, and reads those it owns."""
+
+    def __init__(self, reader: StreamReader) -> None:
+        self._reader, self._pending, self._node = reader, reader.pending, reader.node
+        self._connection = reader.node.connection
+        self._loop = asyncio.get_running_loop()
+        self._doubted: dict[StreamState, None] = {}
+        self._waiters: dict[StreamState, ReleaseWaiter] = {}
+        self._timers: dict[StreamState, asyncio.TimerHandle] = {}
+
+    async def round(self, limit: int) -> list[Delivery]:
+        """Do one round; return what it brought, which may be nothing, and raise as StreamReader does."""
+        pending = self._pending
+        await self._reader.prepare()
+        # One script finds whatever there is, for any reason.
+        lost = pending.take(Reason.REPLY_LOST)
+        self._doubted.update(dict.fromkeys(lost))
+        for reason in (Reason.CLAIMABLE, Reason.DRAINED):
+            pending.add_all(Reason.READABLE, pending.take(reason))
+        return await self._acquire(limit) if pending.has(Reason.READABLE) else []
+
+    def doubt(self, deliveries: Iterable[Delivery]) -> None:
+        """Let the next round deliver these again: no fetch returned them."""
+        for delivery in deliveries:
+            stream = self._reader.streams[delivery.message.key]
+            stream.held.discard(delivery.receipt)
+            self._doubted[stream] = None
+            self._pending.add(Reason.READABLE, stream)
+
+    def renew(self, deliveries: Iterable[Delivery]) -> None:
+        """Renew the ownership of the streams of these deliveries."""
+        streams = self._reader.streams
+        for key in {delivery.message.key for delivery in deliveries} & streams.keys():
+            stream = streams[key]
+            owner = self._node.names.owner(key, stream.group)
+            self._connection.run(RENEW, (owner,), (stream.consumer, stream.lease))
+
+    def stop(self) -> None:
+        """Wait for no stream any more."""
+        for waiter in self._waiters.values():
+            self._node.notifier.cancel(waiter)
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def release(self) -> list[asyncio.Future[Any]]:
+        """Release all streams; return the replies."""
+        return [
+            self._connection.run(RELEASE_OWNERSHIP, self._names(stream), (stream.consumer,))
+            for stream in self._reader.streams.values()
+        ]
+
+    def _names(self, stream: StreamState) -> tuple[str, str]:
+        names = self._node.names
+        return names.owner(stream.key, stream.group), names.released(stream.key, stream.group)
+
+    async def _acquire(self, limit: int) -> list[Delivery]:
+        """Acquire streams and read them, as many as the limit allows."""
+        chosen, share = shares(self._pending.of(Reason.READABLE), limit)
+        sent = []
+        for stream in chosen:
+            count = min(share, stream.most)
+            keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream))
+            known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._doubted else ()
+            args = (stream.group, stream.consumer, stream.lease, count, *known)
+            sent.append((stream, count, self._connection.run(ACQUIRE, keys, args)))
+            self._pending.remove(Reason.READABLE, stream)
+        found: list[Delivery] = []
+        failed: BackendError | None = None
+        for stream, count, reply in sent:
+            try:
+                millis, released, *rest = await reply
+            except BackendError as error:
+                failed = self._reader.failed(stream, Reason.READABLE, error) or failed
+                continue
+            self._doubted.pop(stream, None)
+            if rest:
+                found += self._acquired(stream, count, *rest)
+            else:
+                self._wait(stream, released, millis / 1000)
+        if failed and not found:
+            raise failed
+        return found
+
+    def _acquired(
+        self,
+        stream: StreamState,
+        count: int,
+        taken: Sequence[Any],
+        new: Sequence[Any],
+        gone: Sequence[bytes],
+        last: bytes,
+    ) -> list[Delivery]:
+        """Take in what the owner of a stream got, and plan to keep the ownership."""
+        if waiter := self._waiters.pop(stream, None):
+            self._node.notifier.cancel(waiter)
+        waits = {row[0]: int(row[4]) / 1000 for row in taken if int(row[4]) > 0}
+        found = [
+            msgspec.structs.replace(each, wait=waits[each.receipt]) if each.receipt in waits else each
+            for each in self._reader.taken(stream, [row[:4] for row in taken], gone)
+        ]
+        found += self._reader.received(stream, *new_deliveries(new, stream.key, stream.group))
+        stream.position = last
+        if len(taken) + len(new) < count:
+            self._node.notifier.wait(stream)
+        else:
+            self._pending.add(Reason.READABLE, stream)
+        self._try_in(stream, stream.lease / 3000)
+        return found
+
+    def _wait(self, stream: StreamState, released: bytes, seconds: float) -> None:
+        """Try again when the owner releases the stream, or when its ownership would end."""
+        stream.held.clear()
+        waiter = self._waiters.get(stream)
+        if waiter is None:
+            waiter = self._waiters[stream] = ReleaseWaiter(stream, self._names(stream)[1])
+        waiter.position = released
+        self._node.notifier.wait(waiter)
+        self._try_in(stream, seconds)
+
+    def _try_in(self, stream: StreamState, seconds: float) -> None:
+        if timer := self._timers.get(stream):
+            timer.cancel()
+        self._timers[stream] = self._loop.call_later(max(seconds, 0.001), stream.wake)
+
+
+class ExclusiveRedisSubscription(ExclusiveSubscription):
+    """Owns each stream that no other exclusive handle owns, from its first fetch on.
+
+    `start` is in milliseconds since the epoch, `lease` in seconds.
+    """
+
+    def __init__(self, node: Node, pattern: str, group: str, *, start: int, lease: float) -> None:
+        self.pattern, self.group = pattern, group
+        self._node = node
+        self._loop = asyncio.get_running_loop()
+        self._pending = PendingWork(self._wake)
+        self._reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
+        self._ownership = Ownership(self._reader)
+        self._settlement = Settlement(node, self._reader.streams)
+        self._round: asyncio.Task[list[Delivery]] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._interrupted = False
+        self._closed = False
+
+    async def open(self, keys: Iterable[str], begin: str = "") -> None:
+        """Take in keys, and create their groups."""
+        self._reader.learn(keys, begin)
+        await self._reader.create_groups()
+
+    def learn(self, keys: Iterable[str]) -> None:
+        if not self._closed:
+            self._reader.learn(keys)
+
+    def reconnect(self) -> None:
+        self._pending.signal(Reason.READABLE, self._reader.streams.values())
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
-        if wait <= 0:  # who does not wait is not told of what comes, so has to ask
-            self._agenda.read.update(dict.fromkeys(self._sources.values()))
+        if wait <= 0:  # the notifier wakes fetches that wait; one that does not has to ask
+            self._pending.add_all(Reason.READABLE, self._reader.streams.values())
         await self._forget_round()
         while not self._closed and not self._interrupted:
-            if self._agenda or not self._line.up:
+            if self._pending or not self._node.connection.up:
                 if found := await self._one_round(limit):
                     return found
             elif self._loop.time() >= deadline:
                 return []
             else:
                 await self._sleep(deadline)
+        if self._closed:
+            raise SubscriptionClosed(f"the subscription `{self.pattern}/{self.group}` is closed")
         self._interrupted = False
         return []
 
+    def interrupt(self) -> None:
+        self._interrupted = True
+        self._wake()
+
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        refused = await super().settle(settlements)
-        put_off = (self._sources[d.message.key] for d, outcome in settlements if isinstance(outcome, Delayed))
-        self._agenda.mark(self._agenda.read, put_off)
+        await self._node.connection.open()
+        refused = await self._settlement.settle(settlements)
+        streams = self._reader.streams
+        keys = {delivery.message.key for delivery, outcome in settlements if isinstance(outcome, Delayed)}
+        self._pending.signal(Reason.READABLE, [streams[key] for key in keys & streams.keys()])
         return refused
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:
-        await self._line.open()
+        await self._node.connection.open()
         refused = set(await self._settlement.postpone(failed))
         return [None if each in refused else _next_attempt(each, seconds) for each, seconds in failed]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        await self._line.open()
-        for key in {delivery.message.key for delivery in deliveries} & self._sources.keys():
-            source = self._sources[key]
-            self._line.run(KEEP, (self._names.place(key, source.group),), (source.consumer, source.lease))
-        return await super().extend(deliveries)
+        await self._node.connection.open()
+        self._ownership.renew(deliveries)
+        return await self._settlement.extend(deliveries)
 
     async def close(self) -> None:
         if self._closed:
@@ -73,25 +248,19 @@ class ExclusiveRedisSubscription(RedisSubscription, ExclusiveSubscription):
         self._wake()
         if self._round:
             await asyncio.wait([self._round], timeout=PATIENCE)
-        self._possession.let_go()
-        self._let_go()
-        self._on_closed(self)
+        self._ownership.stop()
+        self._reader.release()
+        self._node.remove(self)
         with suppress(BackendError):
-            left = []
-            for key, source in self._sources.items():
-                place = self._names.place(key, source.group), self._names.left(key, source.group)
-                left.append(self._line.run(LEAVE, place, (source.consumer,)))
-                self._line.run(REAP, (source.stream,), (source.group, NEVER, source.consumer))
-            await asyncio.gather(*left)
-
-    def _stirred(self) -> None:
-        self._wake()
+            released = self._ownership.release()
+            self._reader.delete_consumers()
+            await asyncio.gather(*released)
 
     async def _one_round(self, limit: int) -> Sequence[Delivery]:
-        """Return what a round brings; nothing when it is interrupted before that is here."""
-        # It goes on when the fetch is cancelled, for what the server handed out would be lost on the way.
-        self._round = self._loop.create_task(self._intake.take(limit))
-        self._round.add_done_callback(_looked_at)
+        """Return what a round brings; nothing when it is interrupted before."""
+        # It outlives a cancelled fetch: what the server delivered would be lost on the way.
+        self._round = self._loop.create_task(self._ownership.round(limit))
+        self._round.add_done_callback(_mark_seen)
         while not (self._round.done() or self._interrupted or self._closed):
             waiter = self._waiter = self._loop.create_future()
             try:
@@ -104,15 +273,28 @@ class ExclusiveRedisSubscription(RedisSubscription, ExclusiveSubscription):
         return done.result()
 
     async def _forget_round(self) -> None:
-        """Have brought again what came for a fetch that was given up."""
+        """Let what came for a fetch that was given up be delivered again."""
         if self._round:
             await asyncio.wait([self._round])
             done, self._round = self._round, None
             if not done.exception():
-                self._possession.doubt(done.result(), self._sources)
+                self._ownership.doubt(done.result())
+
+    async def _sleep(self, deadline: float) -> None:
+        self._waiter = self._loop.create_future()
+        timer = self._loop.call_at(deadline, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
-def _looked_at(done: asyncio.Task[list[Delivery]]) -> None:
+def _mark_seen(done: asyncio.Task[list[Delivery]]) -> None:
     if not done.cancelled():
         done.exception()
 

@@ -1,13 +1,17 @@
-"""How things are called in Redis.
+"""Every name that is stored in Redis.
 
-The stream of a key is PREFIX+KEY. Everything else about it carries `{PREFIX+KEY}`, which Redis Cluster
-hashes to the stream's own slot, so that a script may touch both. A routing key holds no brace, so none of
-these names can be taken for a stream's.
+The stream of a key is PREFIX+KEY, so that other programs find it. Every other name holds a brace, which no
+routing key does, so none of them can be taken for a stream. What belongs to a stream carries the stream's
+name in braces, what belongs to all of them the prefix.
+
+On a Redis Cluster all names begin with one hash tag, `{TAG}`, and share its slot. A cluster hashes the text
+between the first braces of a name, so the later ones do not matter there. An empty tag would be none.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 
@@ -15,86 +19,111 @@ from abe_router.messages.pattern import is_key, is_wild
 
 
 class Names:
-    """The names under one prefix; raise ValueError when the prefix holds a brace."""
+    """The names under one prefix, and on a cluster with one hash tag.
 
-    def __init__(self, prefix: str) -> None:
-        if "{" in prefix or "}" in prefix:
-            raise ValueError("a prefix may hold no brace")
-        self.prefix = prefix
+    Raise ValueError when the prefix or the tag holds a brace.
+    """
+
+    def __init__(self, prefix: str, tag: str = "") -> None:
+        for what, text in (("a prefix", prefix), ("a hash tag", tag)):
+            if "{" in text or "}" in text:
+                raise ValueError(f"{what} may hold no brace")
+        self.prefix, self.tag = prefix, tag
+        slot = f"{{{tag}}}" if tag else ""
+        #: What the names of all streams begin with.
+        self.streams = slot + prefix
+        #: What all other names begin with.
+        self.others = f"{slot}abe-router:{{{prefix}"
         #: Set of the keys that have a stream.
-        self.keys = f"abe-router:{{{prefix}}}:keys"
-        #: Stream that gets an entry when `keys` grows, for those who wait on it.
-        self.news = f"abe-router:{{{prefix}}}:news"
+        self.keys = f"{self.others}}}:keys"
+        #: Stream that gets an entry when `keys` grows.
+        self.news = f"{self.others}}}:news"
         #: Hash of the subscriptions to where they start, in milliseconds since the epoch.
-        self.subscriptions = f"abe-router:{{{prefix}}}:subscriptions"
+        self.subscriptions = f"{self.others}}}:subscriptions"
         #: Set of the subscriptions that were dropped and not made again.
-        self.dropped = f"abe-router:{{{prefix}}}:dropped"
-        #: Changes with every new subscription.
-        self.entered = f"abe-router:{{{prefix}}}:entered"
+        self.dropped = f"{self.others}}}:dropped"
         #: Hash of what callers of `trim` want kept, as `MILLISECONDS PATTERN`, to until when that counts.
-        self.retention = f"abe-router:{{{prefix}}}:retention"
-        #: Hash of the workers to until when their word is good, in milliseconds, and the word.
-        self.workers = f"abe-router:{{{prefix}}}:workers"
+        self.retention = f"{self.others}}}:retention"
+        #: The last revision of the key-value store.
+        self.revision = f"{self.others}}}:revision"
 
     def rate(self, name: str) -> str:
-        """State of a rate that all processes keep together."""
-        return f"abe-router:{{{self.prefix}}}:rate:{name}"
+        """Return the name of the state of a rate that all processes share."""
+        return f"{self.others}}}:rate:{name}"
+
+    def bucket(self, bucket: str) -> str:
+        """Return the name of the hash of a bucket's entries, each `REVISION:UNTIL:VALUE`."""
+        return f"{self.others}}}:bucket:{bucket}"
+
+    def expiry(self, bucket: str) -> str:
+        """Return the name of the sorted set of a bucket's entries that expire, by when, in milliseconds."""
+        return f"{self.others}}}:expiry:{bucket}"
 
     def stream(self, key: str) -> str:
         """Return the name of the stream of a key."""
-        return self.prefix + key
+        return self.streams + key
 
     def key(self, stream: str) -> str | None:
         """Return the key whose stream has that name, None if there is none."""
-        key = stream.removeprefix(self.prefix)
-        return key if stream.startswith(self.prefix) and is_key(key) else None
+        key = stream.removeprefix(self.streams)
+        return key if stream.startswith(self.streams) and is_key(key) else None
+
+    @property
+    def glob(self) -> str:
+        """The glob-style pattern that matches the names of all streams."""
+        return escape_glob(self.streams) + "*"
 
     def delayed(self, key: str, group: str) -> str:
-        """Sorted set of the entries that wait for another attempt, by when, in milliseconds."""
-        return f"abe-router:{{{self.prefix}{key}}}:delayed:{group}"
+        """Return the name of the sorted set of the entries that wait for another attempt.
+
+        They are ordered by when it is due, in milliseconds.
+        """
+        return f"{self.others}{key}}}:delayed:{group}"
 
     def failures(self, key: str, group: str) -> str:
-        """Hash of the entries that failed to how often and since when, as `COUNT:MILLISECONDS`."""
-        return f"abe-router:{{{self.prefix}{key}}}:failures:{group}"
+        """Return the name of the hash of failed entries to how often and since when: `COUNT:MILLISECONDS`."""
+        return f"{self.others}{key}}}:failures:{group}"
 
     def ids(self, key: str) -> str:
-        """Sorted set of the ids by which messages are known again, by until when, in milliseconds."""
-        return f"abe-router:{{{self.prefix}{key}}}:ids"
+        """Return the name of the sorted set of remembered message ids, by until when, in milliseconds."""
+        return f"{self.others}{key}}}:ids"
 
-    def place(self, key: str, group: str) -> str:
-        """Which consumer has, or had, the stream to itself, as `UNTIL CONSUMER`, in milliseconds."""
-        return f"abe-router:{{{self.prefix}{key}}}:place:{group}"
+    def owner(self, key: str, group: str) -> str:
+        """Return the name of the owner of a stream, `UNTIL CONSUMER`, with the time in milliseconds."""
+        return f"{self.others}{key}}}:owner:{group}"
 
-    def left(self, key: str, group: str) -> str:
-        """Stream that gets an entry when the place becomes free, for those who wait for it."""
-        return f"abe-router:{{{self.prefix}{key}}}:left:{group}"
+    def released(self, key: str, group: str) -> str:
+        """Return the name of the stream that gets an entry when an owner releases the stream."""
+        return f"{self.others}{key}}}:released:{group}"
 
     def dead(self, key: str, group: str) -> str:
-        """Stream of the dead letters."""
-        return f"abe-router:{{{self.prefix}{key}}}:dead:{group}"
+        """Return the name of the stream of dead letters."""
+        return f"{self.others}{key}}}:dead:{group}"
+
+
+def escape_glob(text: str) -> str:
+    """Return the glob-style pattern that matches `text` alone."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
 def group_name(pattern: str, group: str) -> str:
-    """Return the consumer group's name: a pattern's group is not that of the key's own subscription."""
+    """Return the name of the consumer group: that of a pattern differs from that of a key it matches."""
     return f"{pattern}/{group}" if is_wild(pattern) else group
 
 
 def subscription_name(pattern: str, group: str) -> str:
-    """Return the name of a subscription, which reads one way only, for a group holds no slash."""
+    """Return the name of a subscription. It reads one way only, because a group holds no slash."""
     return f"{pattern}/{group}"
 
 
 def consumer_name(lease: float) -> str:
-    """Return a name that no other handle, process or host has had, with the lease in seconds.
+    """Return a consumer name that no other handle, process or host has had.
 
-    The lease is part of it so that whoever looks for what a dead consumer held knows how long to wait.
+    The lease, in milliseconds, is part of it: it says when the entries of a dead consumer may be claimed.
     """
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}/lease={round(lease * 1000)}"
 
 
-def begin_at(millis: int) -> str:
-    """Return where a group has to begin whose first message is of that time or later.
-
-    It is the position right before, for a group gets what comes after its position.
-    """
+def position_before(millis: int) -> str:
+    """Return the last position before a time: a group there gets the entries of that time and later."""
     return f"{millis - 1}-{2**64 - 1}" if millis > 0 else "0-0"

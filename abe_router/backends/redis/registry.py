@@ -1,108 +1,148 @@
-"""What all processes under one prefix know in common: keys, subscriptions, workers, rates."""
+"""What all processes under one prefix share: keys, subscriptions, retention and rates."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import re
-import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from abe_router.backend import RETAIN_TTL
+from abe_router.backend import RETAIN_TTL, retention
 from abe_router.backend.rate import BURST, TokenGrant
-from abe_router.backends.redis.line import Line
-from abe_router.backends.redis.names import Names, subscription_name
-from abe_router.backends.redis.scripts import ANNOUNCE, ENTER, LIVING, NOTE, PERMIT, RETAIN
+from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.names import Names, group_name, subscription_name
+from abe_router.backends.redis.protocol import Arg
+from abe_router.backends.redis.scripts import ADD_KEYS, REGISTER, RETAIN, TAKE_TOKENS, TRIM
 from abe_router.messages.pattern import is_wild, matches
+
+#: Entries that one trim removes from a stream, which takes the server one or two milliseconds.
+_PIECE = 10_000
+#: Streams trimmed at a time.
+_CHUNK = 50
 
 
 class Registry:
-    """The names that are kept in Redis besides the streams themselves."""
+    """The names that Redis keeps besides the streams themselves."""
 
-    def __init__(self, line: Line, names: Names) -> None:
-        self._line, self._names = line, names
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection, self._names = connection, names
 
-    def note(self, keys: Iterable[str]) -> asyncio.Future[Any]:
-        """Send word of keys that have a stream; the answer says how many were new."""
-        return self._line.run(NOTE, (self._names.keys, self._names.news), tuple(keys))
+    def add_keys(self, keys: Iterable[str]) -> asyncio.Future[Any]:
+        """Record keys that have a stream; the reply says how many were new."""
+        return self._connection.run(ADD_KEYS, (self._names.keys, self._names.news), tuple(keys))
 
     @staticmethod
     def matching(pattern: str, keys: Iterable[str]) -> list[str]:
-        """Return the keys of a subscription among those that are known."""
+        """Return the keys of a subscription, from those that are known."""
         return [key for key in keys if matches(pattern, key)] if is_wild(pattern) else [pattern]
 
     async def keys(self) -> list[str]:
-        """Return the keys that someone noted."""
-        return [key.decode() for key in await self._line.send("SMEMBERS", self._names.keys)]
+        """Return the recorded keys."""
+        return [key.decode() for key in await self._connection.send("SMEMBERS", self._names.keys)]
 
     async def streams(self) -> AsyncIterator[list[str]]:
-        """Yield, in batches, the keys of the streams that are there, whoever made them."""
-        match = re.sub(r"([*?\[\]\\])", r"\\\1", self._names.prefix) + "*"
+        """Yield, in batches, the keys of the streams that exist, whatever program made them."""
         cursor: bytes | int = 0
         while True:
-            cursor, found = await self._line.send(
-                "SCAN", cursor, "MATCH", match, "COUNT", 1000, "TYPE", "stream"
+            cursor, found = await self._connection.send(
+                "SCAN", cursor, "MATCH", self._names.glob, "COUNT", 1000, "TYPE", "stream"
             )
             named = (self._names.key(name.decode("utf-8", "replace")) for name in found)
             yield [key for key in named if key]
             if cursor == b"0":
                 return
 
-    async def enter(self, pattern: str, group: str, start: int | None) -> tuple[int, bool]:
-        """Note a subscription; return its start in milliseconds since the epoch, and whether it is new.
+    async def register(self, pattern: str, group: str, start: int | None) -> tuple[int, bool]:
+        """Record a subscription; return its start in milliseconds since the epoch, and whether it is new.
 
-        Who comes first decides the start; None is now, by the server's clock.
+        The first caller decides the start; None is now, by the server's clock.
         """
-        keys = (self._names.subscriptions, self._names.dropped, self._names.entered)
-        args = (subscription_name(pattern, group), "" if start is None else start, secrets.token_bytes(8))
-        known, new = await self._line.run(ENTER, keys, args)
+        keys = (self._names.subscriptions, self._names.dropped)
+        args = (subscription_name(pattern, group), "" if start is None else start)
+        known, new = await self._connection.run(REGISTER, keys, args)
         return int(known), bool(new)
 
     async def subscriptions(self) -> list[tuple[str, str, int]]:
         """Return pattern, group and start of each subscription, sorted."""
-        flat = [field.decode() for field in await self._line.send("HGETALL", self._names.subscriptions)]
+        fields = await self._connection.send("HGETALL", self._names.subscriptions)
+        flat = [field.decode() for field in fields]
         named = ((name.rpartition("/"), start) for name, start in zip(flat[::2], flat[1::2], strict=True))
         return sorted((pattern, group, int(start)) for (pattern, _, group), start in named)
 
-    async def leave(self, pattern: str, group: str) -> bool:
-        """Strike a subscription from the list, so that nobody restores it; return whether it was there."""
+    async def start(self, pattern: str, group: str) -> int | None:
+        """Return where a subscription starts, in milliseconds since the epoch, None if it is unknown."""
         name = subscription_name(pattern, group)
-        if not await self._line.send("HEXISTS", self._names.subscriptions, name):
+        start = await self._connection.send("HGET", self._names.subscriptions, name)
+        return None if start is None else int(start)
+
+    async def remove(self, pattern: str, group: str) -> bool:
+        """Mark a subscription as dropped, so that no handle recreates it; return whether it was recorded."""
+        name = subscription_name(pattern, group)
+        if not await self._connection.send("HEXISTS", self._names.subscriptions, name):
             return False
-        self._line.send("SADD", self._names.dropped, name)
-        return bool(await self._line.send("HDEL", self._names.subscriptions, name))
+        self._connection.send("SADD", self._names.dropped, name)
+        return bool(await self._connection.send("HDEL", self._names.subscriptions, name))
 
     async def dropped(self, pattern: str, group: str) -> bool:
         """Say whether a subscription was dropped and not made again."""
-        return bool(
-            await self._line.send("SISMEMBER", self._names.dropped, subscription_name(pattern, group))
-        )
+        name = subscription_name(pattern, group)
+        return bool(await self._connection.send("SISMEMBER", self._names.dropped, name))
 
     async def retain(self, wanted: Mapping[str, float]) -> dict[str, float]:
-        """Note for how many seconds messages are to be kept, by pattern; return the longest anyone wants."""
+        """Record how long to keep messages, in seconds by pattern; return the longest of all callers."""
         flat = [part for pattern, s in wanted.items() for part in (pattern, math.ceil(s * 1000))]
-        found = await self._line.run(RETAIN, (self._names.retention,), (round(RETAIN_TTL * 1000), *flat))
+        args = (round(RETAIN_TTL * 1000), *flat)
+        found = await self._connection.run(RETAIN, (self._names.retention,), args)
         longest: dict[str, float] = {}
         for pattern, millis in zip(found[::2], found[1::2], strict=True):
             name = pattern.decode()
             longest[name] = max(int(millis) / 1000, longest.get(name, 0.0))
         return longest
 
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        """Keep the word of a worker for `ttl` seconds, or withdraw it when it is empty."""
-        if state:
-            await self._line.run(ANNOUNCE, (self._names.workers,), (worker, int(ttl * 1000), state))
-        else:
-            await self._line.send("HDEL", self._names.workers, worker)
+    async def trim(self, wanted: Mapping[str, float]) -> int:
+        """Trim each stream that has a subscription by one piece; return how many entries were removed.
 
-    async def announcements(self) -> Mapping[str, bytes]:
-        """Return the words of the living workers."""
-        living = await self._line.run(LIVING, (self._names.workers,))
-        return {living[i].decode(): living[i + 1] for i in range(0, len(living), 2)}
+        Groups of other programs on a stream count too; programs that read it without a group do not. The keys
+        are read before the subscriptions. A subscription that is missing here therefore registered later, and
+        then finds all these keys, so its groups exist, or it begins after this trim.
+        """
+        retain = await self.retain(wanted)
+        keys = await self.keys()
+        readers = _Readers((pattern, group) for pattern, group, _ in await self.subscriptions())
+        # Most patterns are keys and are looked up. To match each pattern with each key would be slow.
+        wild = {pattern: seconds for pattern, seconds in retain.items() if is_wild(pattern)}
+        removed = 0
+        for first in range(0, len(keys), _CHUNK):
+            answers = []
+            for key in keys[first : first + _CHUNK]:
+                if groups := readers.of(key):
+                    age = math.ceil(max(retain.get(key, 0.0), retention(wild, key)) * 1000)
+                    args: tuple[Arg, ...] = (age, _PIECE, *groups)
+                    answers.append(self._connection.run(TRIM, (self._names.stream(key),), args))
+            for answer in answers:
+                removed += await answer
+        return removed
 
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
-        """Grant tokens at a rate that all processes keep together, by the server's clock."""
+        """Grant tokens at a rate that all processes share, by the server's clock."""
         args = (rate, max(1.0, rate * BURST), wanted)
-        granted, micros = await self._line.run(PERMIT, (self._names.rate(name),), args)
+        granted, micros = await self._connection.run(TAKE_TOKENS, (self._names.rate(name),), args)
         return TokenGrant(granted, micros / 1_000_000)
+
+
+class _Readers:
+    """The groups of the subscriptions, by key."""
+
+    def __init__(self, subscriptions: Iterable[tuple[str, str]]) -> None:
+        self._exact: dict[str, list[str]] = {}
+        self._wild: list[tuple[str, str]] = []
+        for pattern, group in subscriptions:
+            if is_wild(pattern):
+                self._wild.append((pattern, group_name(pattern, group)))
+            else:
+                self._exact.setdefault(pattern, []).append(group)
+
+    def of(self, key: str) -> list[str]:
+        """Return the groups that read the stream of a key."""
+        wild = [group for pattern, group in self._wild if matches(pattern, key)]
+        return self._exact.get(key, []) + wild

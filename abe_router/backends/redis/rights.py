@@ -1,4 +1,4 @@
-"""What a user of the server needs: the commands that we use, and the keys we use them on."""
+"""The rights that a user of the server needs: the commands that we use, and their keys."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from abe_router.backends.redis import scripts
-from abe_router.backends.redis.line import Line
-from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.names import Names, escape_glob
 from abe_router.backends.redis.scripts import RIGHTS, Script
 
-#: The commands that are sent as such; what the scripts run is read from the scripts.
+#: The commands that are sent as such. Those of the scripts are read from the scripts.
 _SENT = (
     "AUTH",
     "CLIENT|ID",
@@ -18,10 +18,10 @@ _SENT = (
     "CLIENT|UNBLOCK",
     "EVAL",
     "EVALSHA",
-    "GET",
     "HDEL",
     "HELLO",
     "HEXISTS",
+    "HGET",
     "HGETALL",
     "PING",
     "SADD",
@@ -29,6 +29,7 @@ _SENT = (
     "SELECT",
     "SISMEMBER",
     "SMEMBERS",
+    "TIME",
     "XACK",
     "XDEL",
     "XGROUP|CREATE",
@@ -42,7 +43,7 @@ _SENT = (
 _CONTAINERS = ("CLIENT", "XGROUP", "XINFO")
 #: A command as it stands in a script: `redis.call('XADD', …` or `{'XCLAIM', …`.
 _IN_LUA = re.compile(r"(?:call\(|\{)'([A-Z]+)'(?:, '([A-Z]+)')?")
-#: What the server lets everyone do.
+#: The server allows them to every user.
 _FREE = frozenset({"AUTH", "HELLO"})
 #: Commands without a key, and those whose key is not the first argument.
 _KEYLESS = frozenset(
@@ -61,26 +62,26 @@ def commands() -> list[str]:
     return sorted(found)
 
 
-def rules(prefix: str) -> list[str]:
-    """Return the least rules of `ACL SETUSER` under which a backend with the prefix works."""
-    keys = re.sub(r"([*?\[\]\\])", r"\\\1", prefix)
+def rules(names: Names) -> list[str]:
+    """Return the smallest rules of `ACL SETUSER` under which a backend with these names works."""
     allowed = [f"+{name.lower()}" for name in commands() if name not in _FREE]
-    return [f"~{keys}*", *([f"~abe-router:{{{keys}*"] if prefix else []), "-@all", *allowed]
+    others = [f"~{escape_glob(names.others)}*"] if names.streams else []
+    return [f"~{names.glob}", *others, "-@all", *allowed]
 
 
-async def lacking(line: Line, names: Names) -> tuple[Sequence[str], Sequence[str]]:
+async def lacking(connection: Connection, names: Names) -> tuple[Sequence[str], Sequence[str]]:
     """Return what the user may not do: the patterns of the keys it may not touch, and the commands.
 
-    The server is asked for its opinion, and runs nothing. Raise BackendError when it may not be asked.
+    The server checks the rights and runs nothing. Raise BackendError when the user may not even ask.
     """
-    touched = {f"~{names.prefix}*": names.stream("x.y"), f"~abe-router:{{{names.prefix}*": names.keys}
+    touched = {f"~{names.glob}": names.stream("x.y"), f"~{escape_glob(names.others)}*": names.keys}
     asked = {pattern: ["EVAL", "return 1", "1", key] for pattern, key in touched.items()}
     asked |= {name: _sample(name, names.stream("x.y")) for name in commands() if name not in _FREE}
     words = [word for sample in asked.values() for word in (str(len(sample)), *sample)]
-    refused = await line.run(RIGHTS, (), words)
+    refused = await connection.run(RIGHTS, (), words)
     missing = [what for what, may in zip(asked, refused, strict=True) if not may]
     patterns = [what for what in missing if what.startswith("~")]
-    # Without the keys every command is refused, which says nothing about the command.
+    # Without the keys every command is refused, which says nothing about the commands.
     return patterns, [] if patterns else [what for what in missing if not what.startswith("~")]
 
 

@@ -1,9 +1,8 @@
-"""The scripts that run inside Redis: what must happen whole or not at all.
+"""The scripts that run inside Redis, for steps that happen whole or not at all.
 
-They are the files in `lua`. Redis undoes nothing when a script fails half-way, so each writes what must
-not be lost before it removes; times are the server's; and all keys come in KEYS. What settles one stream
-touches that stream's slot alone; what emits, trims, or serves many streams in one call does not, so it takes
-a server that is not part of a cluster.
+They are the files in `lua`. Redis undoes nothing when a script fails half-way, so each script writes what
+must not be lost before it removes anything. Times are the server's. All keys come in KEYS, so that on a
+cluster a script runs wherever its keys share a hash tag.
 """
 
 from __future__ import annotations
@@ -28,37 +27,41 @@ def _load(*files: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-# Appending and finding.
-APPEND = _load("append")
-APPEND_ONCE = _load("now", "once", "append_once")
-NOTE = _load("note")
-ENTER = _load("now", "enter")
-# Taking.
+# Append.
+APPEND = _load("now", "dedupe", "append")
+# Read.
 CLAIM = _load("now", "idle", "take", "claim")
-ADOPT = _load("take", "adopt")
-LOOK = _load("now", "idle", "look")
-# The place of an exclusive handle.
-HOLD = _load("now", "idle", "take", "place", "hold")
-KEEP = _load("now", "place", "keep")
-LEAVE = _load("place", "leave")
-# Settling.
+RECOVER = _load("take", "recover")
+RECREATE = _load("recreate")
+DUE = _load("now", "idle", "due")
+# Settle.
 ACK = _load("fence", "ack")
-EMIT = _load("now", "fence", "once", "emit")
+EMIT = _load("now", "fence", "dedupe", "emit")
 EXTEND = _load("fence", "extend")
 RELEASE = _load("now", "fence", "release")
 DELAY = _load("now", "fence", "failed", "delay")
 POSTPONE = _load("now", "fence", "failed", "postpone")
-BURY = _load("fence", "bury")
-# Looking after.
-RESTORE = _load("restore")
+DEAD_LETTER = _load("fence", "dead_letter")
+REPLAY = _load("replay")
+# Own a stream.
+ACQUIRE = _load("now", "idle", "take", "ownership", "acquire")
+RENEW = _load("now", "ownership", "renew")
+RELEASE_OWNERSHIP = _load("ownership", "release_ownership")
+# Register, count and remove.
+ADD_KEYS = _load("add_keys")
+REGISTER = _load("now", "register")
+COUNT = _load("count")
+COUNT_AFTER = _load("count_after")
 REAP = _load("reap")
 DROP = _load("drop")
 RETAIN = _load("now", "retain")
 TRIM = _load("now", "trim")
-COUNT = _load("count")
-MEASURE = _load("measure")
+TAKE_TOKENS = _load("take_tokens")
 RIGHTS = _load("rights")
-REPLAY = _load("replay")
-PERMIT = _load("permit")
-ANNOUNCE = _load("now", "announce")
-LIVING = _load("now", "living")
+# Key-value store.
+PUT = _load("now", "bucket", "put")
+GET = _load("now", "bucket", "get")
+ENTRIES = _load("now", "bucket", "entries")
+DELETE = _load("now", "bucket", "delete")
+# Look.
+PEEK = _load("peek")

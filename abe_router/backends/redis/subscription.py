@@ -1,30 +1,26 @@
-"""A handle on one subscription."""
+"""The handle on one subscription that shares its messages with other handles.
+
+A handle does at most one thing at a time, its *work*: a plain reading (`_reading`, no task, the common
+case) or a round (`_round`, a task: whatever else is pending). Work begins in a fetch, or by new pending
+work while a fetch waits (`_work_came`), and it outlives a fetch that is cancelled or interrupted. What it
+brought lies in `_arrived` until a fetch hands it out. If none does within KEPT, it is released.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
-from abe_router.backends.redis.follow_ups import KEPT, FollowUps
-from abe_router.backends.redis.intake import Intake, Reading
-from abe_router.backends.redis.line import Line
-from abe_router.backends.redis.names import Names, begin_at, group_name
-from abe_router.backends.redis.publisher import Publisher
-from abe_router.backends.redis.scripts import REAP
+from abe_router.backends.redis.node import Node
+from abe_router.backends.redis.pipelining import KEPT, PipelinedReads
+from abe_router.backends.redis.reader import Reading, StreamReader
 from abe_router.backends.redis.settlement import Settlement
-from abe_router.backends.redis.source import Agenda, Source
-from abe_router.backends.redis.sweep import Sweep
-from abe_router.backends.redis.waker import Waker
-from abe_router.backends.redis.window import Window
-from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.messages.pattern import matches
+from abe_router.backends.redis.stream_state import PendingWork, Reason
+from abe_router.errors import BackendError, BackendUnavailable, SubscriptionClosed
 
-#: Longer than any consumer can have done nothing, in milliseconds.
-NEVER = 10**15
 #: How long, in seconds, closing waits for a read that is under way.
 PATIENCE = 2.0
 
@@ -32,91 +28,63 @@ PATIENCE = 2.0
 class RedisSubscription(Subscription):
     """Reads the streams that match, as one consumer of one group, and settles what it read.
 
-    `consumer` names it among the consumers of the group; `start` is in milliseconds since the epoch.
-    `lost` is called when the group of a source is gone, and `closed` when the handle is.
+    `start` is in milliseconds since the epoch, `lease` in seconds.
     """
 
-    def __init__(
-        self,
-        pattern: str,
-        group: str,
-        *,
-        consumer: str,
-        start: int,
-        lease: float,
-        line: Line,
-        names: Names,
-        sweep: Sweep,
-        waker: Waker,
-        window: Window,
-        publisher: Publisher,
-        lost: Callable[[RedisSubscription, Source], Awaitable[None]],
-        closed: Callable[[RedisSubscription], None],
-    ) -> None:
-        self.pattern, self.group, self.start = pattern, group, start
-        self._consumer, self._lease, self._names = consumer, lease, names
-        self._line, self._sweep, self._waker, self._on_closed = line, sweep, waker, closed
-        self._window, self._queued = window, False
+    def __init__(self, node: Node, pattern: str, group: str, *, start: int, lease: float) -> None:
+        self.pattern, self.group = pattern, group
+        self._node, self._lease = node, lease
         self._loop = asyncio.get_running_loop()
-        self._sources: dict[str, Source] = {}
-        self._agenda = Agenda(self._stirred)
-        self._intake = Intake(line, sweep, waker, self._agenda, window, partial(lost, self))
-        self._follow_ups = FollowUps(self._intake, self._agenda, waker, self._followed)
-        self._settlement = Settlement(line, names, sweep, publisher, self._sources)
+        self._pending = PendingWork(self._work_came)
+        self._reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
+        self._pipelined = PipelinedReads(self._reader, self._pipelined_came)
+        self._settlement = Settlement(node, self._reader.streams)
         self._limit = 1
         self._reading: Reading | None = None
         self._round: asyncio.Task[list[Delivery]] | None = None
+        #: Whether the next reading waits for flow control.
+        self._queued = False
         self._arrived: list[Delivery] = []
         self._returning: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._interrupted = False
         self._closed = False
 
-    def learn(self, keys: Iterable[str], begin: str = "") -> None:
-        """Take in the keys that match.
+    async def open(self, keys: Iterable[str], begin: str = "") -> None:
+        """Take in keys, and create their groups."""
+        self._reader.learn(keys, begin)
+        await self._reader.create_groups()
 
-        A group that has to be made for one begins at `begin`, or else where the subscription does.
-        """
-        name, begin = group_name(self.pattern, self.group), begin or begin_at(self.start)
-        for key in keys:
-            if key not in self._sources and matches(self.pattern, key) and not self._closed:
-                source = Source(self._names, key, name, self._consumer, self._lease, begin, self._agenda)
-                self._sources[key] = source
-                self._sweep.add(source)
-                self._agenda.mark(self._agenda.make, [source])
-
-    async def make(self, keys: Iterable[str], begin: str) -> None:
-        """Take in keys, and make their groups at once."""
-        self.learn(keys, begin)
-        await self._intake.make()
+    def learn(self, keys: Iterable[str]) -> None:
+        if not self._closed:
+            self._reader.learn(keys)
 
     def reconnect(self) -> None:
-        """Look anew at everything: the connection was lost, and with it what was on its way."""
-        self._agenda.mark(self._agenda.read, self._sources.values())
+        self._pending.signal(Reason.READABLE, self._reader.streams.values())
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
-        ask = wait <= 0  # who does not wait is not told of what comes, so has to ask
+        ask = wait <= 0  # the notifier wakes fetches that wait; one that does not has to ask
         if ask:
-            await self._follow_ups.end(PATIENCE)
+            await self._pipelined.end(PATIENCE)
         while True:
-            self._collect()
             if self._closed:
-                return []
+                raise SubscriptionClosed(f"the subscription `{self.pattern}/{self.group}` is closed")
+            self._collect()
             if self._arrived or self._interrupted:
                 self._interrupted = False
                 return self._hand_out(limit)
             self._limit = limit
             if not self._under_way:
                 if ask:
-                    self._agenda.read.update(dict.fromkeys(self._sources.values()))
-                if self._agenda or not self._line.up:
+                    self._pending.add_all(Reason.READABLE, self._reader.streams.values())
+                if self._pending or not self._node.connection.up:
                     ask = False
                     self._begin()
                 elif self._loop.time() >= deadline:
                     return []
                 else:
-                    self._follow_ups.offer(limit)
+                    self._pipelined.offer(limit)
             await self._sleep(None if self._under_way or self._queued else deadline)
 
     def interrupt(self) -> None:
@@ -124,11 +92,11 @@ class RedisSubscription(Subscription):
         self._wake()
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        await self._line.open()
+        await self._node.connection.open()
         return await self._settlement.settle(settlements)
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        await self._line.open()
+        await self._node.connection.open()
         return await self._settlement.extend(deliveries)
 
     async def close(self) -> None:
@@ -136,54 +104,51 @@ class RedisSubscription(Subscription):
             return
         self._closed = True
         self._wake()
-        await self._follow_ups.end(PATIENCE)
+        await self._pipelined.end(PATIENCE)
         if self._under_way:
             await asyncio.wait([self._under_way], timeout=PATIENCE)
-        self._let_go()
-        self._on_closed(self)
+        self._reader.release()
+        self._node.remove(self)
         with suppress(BackendError):
             self._collect()
         if self._returning:
             await self._returning
         await self._release(self._arrived)
         self._arrived = []
-        with suppress(BackendError):
-            for source in self._sources.values():
-                args = (source.group, NEVER, source.consumer)
-                self._line.run(REAP, (source.stream,), args)
+        self._reader.delete_consumers()
 
     @property
     def _under_way(self) -> asyncio.Future[Any] | None:
-        """What was begun, and goes on when the fetch that began it is cancelled or interrupted."""
+        """The work that was begun."""
         return self._reading[-1][-1] if self._reading else self._round
 
     def _begin(self) -> None:
-        """Begin a round; mere reading, which most is, goes without a task and the turns it takes."""
-        self._follow_ups.withdraw()  # what two read at once might be handed out in the wrong order
-        if self._line.up and not self._agenda.more_than_reading:
-            self._queued = not self._window.admits(self._admitted)
+        """Begin work; plain reading goes without a task and the turns of the loop that one takes."""
+        self._pipelined.withdraw()  # two reads at once might be handed out in the wrong order
+        if self._node.connection.up and not self._pending.more_than_reading:
+            self._queued = not self._node.flow.admits(self._admitted)
             if self._queued:
                 return
             with suppress(BackendUnavailable):
-                self._reading = self._intake.ask(self._limit)
+                self._reading = self._reader.ask(self._limit)
                 self._reading[-1][-1].add_done_callback(self._landed)
                 return
-        self._round = self._loop.create_task(self._intake.take(self._limit))
+        self._round = self._loop.create_task(self._reader.round(self._limit))
         self._round.add_done_callback(self._landed)
 
-    def _stirred(self) -> None:
-        """There is more on the agenda: whoever waits in a fetch has it done at once."""
-        if self._waiter and not self._under_way and self._agenda:
+    def _work_came(self) -> None:
+        """Begin pending work at once if a fetch waits."""
+        if self._waiter and not self._under_way and self._pending:
             self._begin()
 
     def _admitted(self) -> None:
         self._queued = False
-        self._stirred()
+        self._work_came()
         if not self._under_way:
             self._wake()
 
-    def _followed(self, found: list[Delivery], usable: bool) -> None:
-        """Take in what a read brought that followed the wait."""
+    def _pipelined_came(self, found: list[Delivery], usable: bool) -> None:
+        """Take in what a pipelined read brought."""
         if found and (self._closed or not usable):
             self._returning = self._loop.create_task(self._release(found))
         elif found:
@@ -191,25 +156,25 @@ class RedisSubscription(Subscription):
             if self._waiter is None:
                 self._keep()
             self._wake()
-        self._stirred()
+        self._work_came()
 
     def _landed(self, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():
-            done.exception()  # whoever fetches next is told; if nobody does, nobody needs to be
+            done.exception()  # marks it as seen: the next fetch raises it, and there may be none
         if self._closed:
-            self._let_go()
+            self._reader.release()
         elif self._waiter is None:
             self._keep()
         self._wake()
 
     def _collect(self) -> None:
-        """Take in what is done, or raise its error."""
+        """Take in what finished work brought, or raise its error."""
         if self._under_way is None or not self._under_way.done():
             return
         reading, self._reading = self._reading, None
         done, self._round = self._round, None
         if reading:
-            self._arrived += self._intake.accept(reading)
+            self._arrived += self._reader.accept(reading)
         elif done:
             self._arrived += done.result()
 
@@ -221,11 +186,11 @@ class RedisSubscription(Subscription):
         return found
 
     def _keep(self) -> None:
-        """Keep what has arrived for a while, but not so long that it may be somebody else's by then."""
+        """Keep what has arrived for a while, but not until another handle may claim it."""
         self._loop.call_later(min(KEPT, self._lease / 2), self._hand_back)
 
     def _hand_back(self) -> None:
-        """Hand back what nobody fetched, so that it need not wait for its lease to run out."""
+        """Release what no fetch took, so that it comes again before its lease runs out."""
         if self._waiter or self._closed:
             return
         with suppress(BackendError):
@@ -238,11 +203,6 @@ class RedisSubscription(Subscription):
         with suppress(BackendError):  # then they come again when their lease runs out
             await self._settlement.settle([(delivery, RELEASED) for delivery in deliveries])
 
-    def _let_go(self) -> None:
-        for source in self._sources.values():
-            self._waker.forget(source)
-            self._sweep.remove(source)
-
     async def _sleep(self, deadline: float | None) -> None:
         self._waiter = self._loop.create_future()
         timer = None if deadline is None else self._loop.call_at(deadline, self._wake)
@@ -250,11 +210,11 @@ class RedisSubscription(Subscription):
             await self._waiter
         finally:
             self._waiter = None
-            self._follow_ups.withdraw()
+            self._pipelined.withdraw()
             if timer:
                 timer.cancel()
 
     def _wake(self) -> None:
-        self._follow_ups.withdraw()
+        self._pipelined.withdraw()
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import hiredis
 
-from abe_router.backends.redis import RedisBackend, publisher
+from abe_router.backends.redis import RedisBackend, appender
 from abe_router.errors import BackendUnavailable
 from abe_router.testing import RedisServer
 
@@ -29,7 +29,7 @@ _LATER = SHORT + 0.05
 #: They change nothing, and go out when the time has come, not when the story says so.
 _UNCOUNTED = (b"XREAD", b"CLIENT")
 #: Smaller than usual, so that a story of a hundred messages has several batches.
-publisher.BATCH = 40
+appender.BATCH = 40
 _INCOMPLETE = object()
 
 

@@ -2,8 +2,8 @@
 -- KEYS: stream, failures, delayed.
 local count, entries = tonumber(ARGV[3]), #ARGV - FIRST + 1
 local held, refused, _ = nil, {}, nil
--- In the usual case what is settled is all that is held from its first entry to its last, in the same order.
--- The range of their milliseconds would bring others as well, and take twice as long.
+-- Usually the entries to settle are all that the consumer holds between the first and the last of them, in
+-- the same order. The range of their milliseconds would also return other entries and take twice as long.
 local page = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[FIRST], ARGV[#ARGV], entries + 1, ARGV[2])
 local all = #page == entries
 for i, entry in ipairs(page) do

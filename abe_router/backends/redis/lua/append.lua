@@ -1,21 +1,45 @@
--- Appends messages in order. Returns how many, and the error that stopped it.
--- KEYS: streams. ARGV: of each message the id, the body and the time. An empty id is followed by the number of
--- the stream for the messages after it, and by the headers of the next one, empty for none.
-local stream, headers, done = KEYS[1], '', 0
-for i = 1, #ARGV, 3 do
-  local id, body, at = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if id == '' then
-    stream, headers = KEYS[tonumber(body)], at
+-- Appends messages in order. Returns how many were dealt with, the error that stopped it or an empty text,
+-- and the positions of the duplicates, whose ids are remembered. KEYS: streams, then, if ids are to be
+-- remembered, the ids of each. ARGV: for each message its id, body and time. An empty id is followed by the
+-- number of the stream for the messages after it, and by the headers of the next message, empty for none;
+-- or by nothing and for how many milliseconds the ids of the messages after it are remembered.
+local number, stream, headers, window, done, at = 1, KEYS[1], '', 0, 0, nil
+local duplicates, remembered = {}, {}
+local streams = #KEYS / 2
+
+local function append(id, body, time)
+  if window == 0 then
+    if headers == '' then return redis.pcall('XADD', stream, '*', 'data', body, 'id', id, 'at', time) end
+    return redis.pcall('XADD', stream, '*', 'data', body, 'id', id, 'at', time, 'headers', headers)
+  end
+  at = at or now()
+  local ids = KEYS[number + streams]
+  local ok, added = pcall(append_unless_known, stream, ids, at, window, id, body, time, headers)
+  if not ok then return {err = type(added) == 'table' and added.err or tostring(added)} end
+  if added then
+    remembered[ids] = (remembered[ids] or 0) + 1
   else
-    local added
-    if headers == '' then
-      added = redis.pcall('XADD', stream, '*', 'data', body, 'id', id, 'at', at)
-    else
-      added = redis.pcall('XADD', stream, '*', 'data', body, 'id', id, 'at', at, 'headers', headers)
-      headers = ''
-    end
-    if type(added) == 'table' then return {done, added.err} end
-    done = done + 1
+    duplicates[#duplicates + 1] = done
+    remembered[ids] = remembered[ids] or 0
   end
 end
-return {done}
+
+local why = ''
+for i = 1, #ARGV, 3 do
+  local id, body, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if id ~= '' then
+    local added = append(id, body, time)
+    if type(added) == 'table' then
+      why = added.err
+      break
+    end
+    headers, done = '', done + 1
+  elseif body ~= '' then
+    number, headers = tonumber(body), time
+    stream = KEYS[number]
+  else
+    window = tonumber(time)
+  end
+end
+for ids, count in pairs(remembered) do forget(ids, at, count + 250) end
+return {done, why, duplicates}

@@ -1,6 +1,7 @@
--- Takes what was handed back, what somebody held longer than the lease, and what is due for another attempt.
--- Returns what `take` does, and in how many milliseconds there may be more, -1 for not within the horizon.
--- KEYS: stream, failures, delayed. ARGV: group, consumer, lease and horizon in milliseconds, limit.
+-- Claims entries that were handed back, entries held longer than the lease, and entries due for another
+-- attempt. Returns what `take` returns, and in how many milliseconds there may be more, -1 for not within
+-- the horizon. KEYS: stream, failures, delayed. ARGV: group, consumer, lease and horizon in milliseconds,
+-- limit.
 local group, lease, limit, wanted = ARGV[1], ARGV[3], tonumber(ARGV[5]), {}
 local orphans, time = 0, now()
 for _, owner in ipairs(redis.call('XPENDING', KEYS[1], group)[4] or {}) do
@@ -14,7 +15,7 @@ for _, owner in ipairs(redis.call('XPENDING', KEYS[1], group)[4] or {}) do
     end
   end
 end
-if orphans > 0 then -- the server evicted the set that says when they are due: so they are due now
+if orphans > 0 then -- the server evicted the set of due times, so they are due now
   for _, entry in ipairs(redis.call('XPENDING', KEYS[1], group, '-', '+', 1000, ':delayed')) do
     redis.call('ZADD', KEYS[3], 'NX', 0, entry[1])
   end

@@ -1,7 +1,8 @@
--- Counts what a subscription has of a stream: not yet read (-1 when Redis cannot tell), where it read to,
--- pending, handed back, delayed, dead.
--- KEYS: stream, delayed, dead. ARGV: group, where it begins when it is not there yet.
-local lag, last, pending, released = -1, ARGV[2], 0, 0
+-- Counts what a subscription has of a stream. Returns how many entries it was not given (-1 when Redis
+-- cannot tell), the last entry it was given, how many are pending, released, delayed and dead, and the id
+-- of the oldest entry that is ready, empty if none is. Its cost does not depend on the number of entries.
+-- KEYS: stream, delayed, dead. ARGV: group, where it begins when it does not exist yet.
+local lag, last, pending, released, oldest = -1, ARGV[2], 0, 0, ''
 for _, row in ipairs(redis.pcall('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
   for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
@@ -12,4 +13,11 @@ for _, row in ipairs(redis.pcall('XINFO', 'GROUPS', KEYS[1])) do
     end
   end
 end
-return {lag, last, pending, released, redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3])}
+if released > 0 then
+  -- A released entry was given before all unread ones, so it is the older one.
+  oldest = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ':released')[1][1]
+else
+  local unread = redis.pcall('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)[1]
+  if unread then oldest = unread[1] end
+end
+return {lag, last, pending, released, redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]), oldest}

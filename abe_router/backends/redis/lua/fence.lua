@@ -1,7 +1,7 @@
--- The arguments of the scripts that settle: ARGV: group, consumer, how often the entries were delivered, first
--- and last millisecond of their ids, then the entries, each `step` arguments long and beginning with its id.
--- The delivery count tells this hand-out from an earlier one to the same consumer. Reading the consumer's
--- pending entries as a range costs a fraction of asking for each.
+-- The fence of the scripts that settle. ARGV: group, consumer, delivery count of the entries, first and
+-- last millisecond of their ids, then the entries, each `step` arguments long and beginning with its id.
+-- The delivery count distinguishes this delivery from an earlier one to the same consumer. To read the
+-- consumer's pending entries as a range costs a fraction of asking for each.
 local FIRST = 6
 
 -- What the consumer holds in the range, in order: {id, consumer, idle, delivery count} of each.
@@ -15,8 +15,8 @@ local function held_now()
   return all
 end
 
--- Splits the entries, which end at `last` or with ARGV, into those that are in the page (their ids, and where
--- in ARGV they are) and the ids of the others.
+-- Splits the entries, which end at `last` or with ARGV, into those in the page (their ids and their
+-- positions in ARGV) and the ids of the others.
 local function fence(page, step, last)
   local count, counts, held, at, refused = tonumber(ARGV[3]), {}, {}, {}, {}
   for _, entry in ipairs(page) do counts[entry[1]] = entry[4] end
@@ -33,15 +33,15 @@ local function fence(page, step, last)
   return held, at, refused
 end
 
--- Forgets failures of entries, and when they are due: they are settled, or were deleted from the stream. What an
--- exclusive handle keeps is noted as due until its next look.
+-- Deletes the failures and due times of entries that are settled or were deleted from the stream. Entries
+-- that an exclusive handle keeps have a due time until its next read.
 local function clear(ids)
   redis.call('HDEL', KEYS[2], unpack(ids))
   redis.call('ZREM', KEYS[3], unpack(ids))
 end
 
--- Passes entries to a consumer; returns those that the stream still has. Never with FORCE, which would
--- bring back what was settled.
+-- Passes entries to a consumer; returns those that the stream still has. FORCE is never used: it would
+-- bring back settled entries.
 local function pass(consumer, ids, ...)
   local command = {'XCLAIM', KEYS[1], ARGV[1], consumer, 0, unpack(ids)}
   for _, word in ipairs({...}) do command[#command + 1] = word end

@@ -1,5 +1,5 @@
--- How long a consumer may hold an entry without a sign of life, in milliseconds: what was handed back may be
--- taken at once, ours carry their lease in their name, and others get the one that is given.
+-- For how many milliseconds a consumer may hold an entry without renewal. Released entries are free at
+-- once. Our consumers carry their lease in their name; for others it is the given one.
 local function idle(consumer, lease)
   return consumer == ':released' and 0 or string.match(consumer, '/lease=(%d+)$') or lease
 end

@@ -1,4 +1,4 @@
--- Counts failures of entries that their consumer keeps, as handed out once more; an entry is its id and the
+-- Counts failures of entries that their consumer keeps, as delivered once more; an entry is its id and the
 -- milliseconds to the next attempt. Returns the ids of those not held.
 -- KEYS: stream, failures, delayed.
 local held, at, refused = fence(held_now(), 2)

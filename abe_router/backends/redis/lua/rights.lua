@@ -1,6 +1,6 @@
--- Says of each command whether this user may run it, 1 or 0; none is run. A command that the server does not
--- have, or has under another name, is one that nobody may run.
--- ARGV: of each command how many words it has, and its words; it may take some more.
+-- Returns for each command 1 if this user may run it, else 0; none is run. A command that the server lacks,
+-- or has under another name, is 0. ARGV: for each command the number of its words, and its words; it may
+-- take more arguments.
 local i, answers = 1, {}
 while i <= #ARGV do
   local last = i + tonumber(ARGV[i])

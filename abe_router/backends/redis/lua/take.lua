@@ -1,4 +1,4 @@
--- Hands entries, given as id and delivery count, to the consumer ARGV[2] of the group ARGV[1]. Returns
+-- Delivers entries, given as id and delivery count, to the consumer ARGV[2] of the group ARGV[1]. Returns
 -- {id, fields, delivery count, failures} of each, and the ids of those the stream no longer has.
 local function take(wanted)
   local taken, gone = {}, {}

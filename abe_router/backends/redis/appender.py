@@ -1,0 +1,247 @@
+"""Appends messages. What callers append while one batch is under way goes in the next, in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from copy import copy
+from typing import Any
+
+import msgspec
+
+from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.discovery import Discovery
+from abe_router.backends.redis.entry import pack_headers
+from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.notifier import Notifier
+from abe_router.backends.redis.protocol import Arg, server_error
+from abe_router.backends.redis.scripts import APPEND
+from abe_router.errors import BackendError, PayloadUnencodable
+from abe_router.messages.message import Message, new_id
+
+#: Most messages and bytes of one batch. While it runs the server does nothing else, so it must be short.
+BATCH, BATCH_BYTES = 500, 1024 * 1024
+#: Most messages of several callers in one batch. It is half of what often waits, so that a second batch is
+#: built while the server works on the first, and neither waits for the other.
+GATHERED = 250
+#: Batches under way at a time.
+_FLIGHTS = 2
+
+
+_as_text = msgspec.json.Encoder().encode  # exact, as `repr` is, in an eighth of its time
+
+#: A future with the positions of the duplicates, None for messages without windows.
+_Done = asyncio.Future[Sequence[int] | None]
+#: The messages of one append, or a part of them; their windows in seconds, None without any; and their
+#: future.
+_Call = tuple[Sequence[Message], Sequence[float] | None, _Done]
+
+
+class Appender:
+    """Appends to the streams, with or without remembered ids, in the order of the calls."""
+
+    def __init__(
+        self, connection: Connection, names: Names, discovery: Discovery, notifier: Notifier
+    ) -> None:
+        self._connection, self._names = connection, names
+        self._discovery, self._notifier = discovery, notifier
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[_Call] = deque()
+        self._flights = 0
+        self._scheduled = False
+        self._opening: asyncio.Task[None] | None = None
+
+    def append(self, messages: Sequence[Message]) -> Awaitable[None]:
+        """Append in order.
+
+        When it raises, the first few messages, or all, may have been appended. None was appended when it
+        raises PayloadUnencodable.
+        """
+        # Most of many callers have one message, and a coroutine more would slow them down.
+        if len(messages) != 1:
+            return self._append_all(messages)
+        message = messages[0]
+        if message.headers or not message.id.isascii():
+            try:
+                _require_text(messages)
+            except PayloadUnencodable as error:
+                done: asyncio.Future[None] = self._loop.create_future()
+                done.set_exception(error)
+                return done
+        return self._enqueue(messages, None)  # type: ignore[return-value]  # None without windows
+
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> list[Message]:
+        """Append each message unless its id is remembered; return the duplicates.
+
+        Each message comes with its window, in seconds. Errors mean the same as those of `append`, and the
+        ids of appended messages are remembered.
+        """
+        messages = [message for message, _ in windowed]
+        duplicates = await self._in_parts(messages, [window for _, window in windowed])
+        return [messages[position] for position in duplicates]
+
+    def prepare(self, keys: Iterable[str]) -> list[str]:
+        """Record that these keys get messages, and return their streams."""
+        self._discovery.record(keys)
+        return [self._names.stream(key) for key in keys]
+
+    def notify(self, streams: Iterable[str]) -> None:
+        """Wake the waiters of this process, whose reads then go out together with the append just sent."""
+        self._notifier.notify(streams)
+        self._connection.flush_if_idle()
+
+    async def _append_all(self, messages: Sequence[Message]) -> None:
+        await self._in_parts(messages, None)
+
+    async def _in_parts(self, messages: Sequence[Message], windows: Sequence[float] | None) -> list[int]:
+        _require_text(messages)
+        duplicates: list[int] = []
+        # Parts go one after the other, so no message is kept before an earlier one.
+        for first, last in _parts(messages):
+            part = windows and windows[first:last]
+            found = await self._enqueue(messages[first:last], part)
+            duplicates += [first + position for position in found or ()]
+        return duplicates
+
+    def _enqueue(self, messages: Sequence[Message], windows: Sequence[float] | None) -> _Done:
+        done: _Done = self._loop.create_future()
+        self._queue.append((messages, windows, done))
+        if not self._scheduled:
+            self._schedule()
+        return done
+
+    def _schedule(self) -> None:
+        """Send a batch at the end of this turn of the event loop, with all that comes until then."""
+        if self._queue and self._flights < _FLIGHTS and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Send a batch, once there is a connection."""
+        if self._connection.up:
+            self._send_batch()
+        else:
+            self._opening = self._loop.create_task(self._connection.open())
+            self._opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        """Send what was queued meanwhile, or fail all of it."""
+        if opening.cancelled() or not (error := opening.exception()):
+            self._send_batch()
+            return
+        self._scheduled = False
+        calls = list(self._queue)
+        self._queue.clear()
+        _fail(calls, error)
+
+    def _send_batch(self) -> None:
+        """Send a batch of what is queued."""
+        self._scheduled = False
+        calls: list[_Call] = []
+        keys: dict[str, int] = {}
+        args: list[Arg] = []
+        count = size = in_force = 0
+        queue, current = self._queue, ""
+        try:
+            while queue and count < GATHERED and size < BATCH_BYTES:
+                call = queue[0]
+                messages, windows, done = call
+                if count and count + len(messages) > GATHERED:
+                    break
+                queue.popleft()
+                if done.done():  # its caller was cancelled
+                    continue
+                calls.append(call)
+                for position, message in enumerate(messages):
+                    window = math.ceil(windows[position] * 1000) if windows else 0
+                    if window != in_force:
+                        in_force = window
+                        args += ("", "", window)
+                    body, headers = message.body, message.headers
+                    if message.key != current or headers:
+                        current = message.key
+                        args += ("", keys.setdefault(current, len(keys) + 1), pack_headers(headers))
+                    size += len(body)
+                    args += (message.id or new_id(), body, _as_text(message.published_at))
+                count += len(messages)
+            if calls:
+                self._send(calls, keys, args)
+        except Exception as error:  # noqa: BLE001  the callers would wait for ever
+            _fail(calls, _as_backend_error(error))
+        self._schedule()
+
+    def _send(self, calls: list[_Call], keys: Iterable[str], args: Sequence[Arg]) -> None:
+        streams = self.prepare(keys)
+        ids = map(self._names.ids, keys) if any(windows for _, windows, _ in calls) else ()
+        reply = self._connection.run(APPEND, (*streams, *ids), args)
+        self._flights += 1
+        reply.add_done_callback(lambda reply: self._landed(calls, reply))
+        self.notify(streams)
+
+    def _landed(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
+        self._flights -= 1
+        if error := reply.exception():
+            _fail(calls, error)
+        else:
+            count, why, duplicates = reply.result()
+            if why:
+                calls = self._stop(calls, count, why)
+            first = 0
+            for messages, windows, done in calls:
+                last = first + len(messages)
+                if not done.done():
+                    found = duplicates[bisect_left(duplicates, first) : bisect_left(duplicates, last)]
+                    done.set_result([position - first for position in found] if windows else None)
+                first = last
+        self._schedule()
+
+    def _stop(self, calls: list[_Call], count: int, why: bytes) -> list[_Call]:
+        """Fail the call that stopped a batch after so many messages; return the calls that were done by then.
+
+        The calls behind it were not begun, so they go again.
+        """
+        for position, (messages, _, _) in enumerate(calls):
+            count -= len(messages)
+            if count < 0:
+                _fail([calls[position]], server_error(why.decode("utf-8", "replace")))
+                self._queue.extendleft(reversed(calls[position + 1 :]))
+                return calls[:position]
+        return calls
+
+
+def _require_text(messages: Iterable[Message]) -> None:
+    """Raise PayloadUnencodable when an id or header is not Unicode text: it would fail a whole batch."""
+    try:
+        for message in messages:
+            # Most messages need no closer check, and this is a hot path.
+            if message.headers or not message.id.isascii():
+                _as_text((message.id, message.headers))
+    except UnicodeEncodeError:
+        raise PayloadUnencodable("id and headers of a message must be Unicode text") from None
+
+
+def _as_backend_error(error: Exception) -> BackendError:
+    """Return the error for the callers of a batch that failed, which may be an unexpected one."""
+    return error if isinstance(error, BackendError) else BackendError(f"cannot be sent to Redis: {error!r}")
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of parts of the messages that each fit in a batch."""
+    first = size = 0
+    for position, message in enumerate(messages):
+        if position - first >= BATCH or (size > 0 and size + len(message.body) > BATCH_BYTES):
+            yield first, position
+            first, size = position, 0
+        size += len(message.body)
+    if first < len(messages):
+        yield first, len(messages)
+
+
+def _fail(calls: Iterable[_Call], error: BaseException) -> None:
+    """Fail each call with an error of its own: one that is raised twice would mix its tracebacks."""
+    for _, _, done in calls:
+        if not done.done():
+            done.set_exception(copy(error))

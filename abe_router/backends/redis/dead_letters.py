@@ -1,0 +1,80 @@
+"""The dead letters of a subscription, in one stream for each key.
+
+An id is `KEY:MILLISECONDS-NUMBER`, so it names the stream as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from abe_router.backend import DeadLetter
+from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.entry import order
+from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.scripts import REPLAY
+
+#: Ids of one call.
+_CHUNK = 100
+_ENTRY = re.compile(r"\d{1,20}-\d{1,20}")
+_decode = msgspec.json.Decoder(DeadLetter).decode
+
+
+class DeadLetters:
+    """The dead letters of the group called `group`, of some keys."""
+
+    def __init__(self, connection: Connection, names: Names, group: str, keys: Iterable[str]) -> None:
+        self._connection, self._names = connection, names
+        self._group, self._keys = group, sorted(keys)
+
+    async def list(self, limit: int, after: str) -> Sequence[DeadLetter]:
+        """Return up to `limit` dead letters, oldest first, beginning after the one of that id."""
+        last_key, last = _parse(after) or ("", "")
+        sent = []
+        for key in self._keys:
+            # They are in the order of (time, key). In keys up to the last one, its own time was listed.
+            first = "-" if not last else f"({last}" if key <= last_key else last
+            stream = self._names.dead(key, self._group)
+            sent.append((key, self._connection.send("XRANGE", stream, first, "+", "COUNT", limit)))
+        found = [(key, *row) for key, rows in sent for row in await rows]
+        found.sort(key=lambda row: (order(row[1]), row[0]))
+        return [_dead_letter(*row) for row in found[:limit]]
+
+    async def replay(self, ids: Sequence[str]) -> int:
+        """Deliver dead letters to their group again; return how many there were."""
+        count = 0
+        for key, entries in self._by_key(ids):
+            keys = self._names.dead(key, self._group), self._names.stream(key)
+            count += await self._connection.run(REPLAY, keys, (self._group, *entries))
+        return count
+
+    async def purge(self, ids: Sequence[str]) -> int:
+        """Delete dead letters; return how many there were."""
+        count = 0
+        for key, entries in self._by_key(ids):
+            count += await self._connection.send("XDEL", self._names.dead(key, self._group), *entries)
+        return count
+
+    def _by_key(self, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Yield entry ids by key, in pieces; what is no id of ours is left out."""
+        entries: dict[str, list[str]] = {key: [] for key in self._keys}
+        for key, entry_id in filter(None, map(_parse, ids)):
+            if key in entries:
+                entries[key].append(entry_id)
+        for key, found in entries.items():
+            for first in range(0, len(found), _CHUNK):
+                yield key, found[first : first + _CHUNK]
+
+
+def _parse(dead_letter_id: str) -> tuple[str, str] | None:
+    key, _, entry_id = dead_letter_id.rpartition(":")
+    return (key, entry_id) if _ENTRY.fullmatch(entry_id) else None
+
+
+def _dead_letter(key: str, entry_id: bytes, fields: Sequence[bytes]) -> DeadLetter:
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    dead_letter = _decode(values[b"dead_letter"])
+    message = msgspec.structs.replace(dead_letter.message, body=values[b"data"])
+    return msgspec.structs.replace(dead_letter, message=message, id=f"{key}:{entry_id.decode()}")

@@ -1,0 +1,135 @@
+"""One Redis server while a backend is open: the connections, and every object that works on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.appender import Appender
+from abe_router.backends.redis.connection import Connection, FlowControl
+from abe_router.backends.redis.credentials import Credentials
+from abe_router.backends.redis.discovery import Discovery, KeyListener
+from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.notifier import BLOCK, Notifier
+from abe_router.backends.redis.reaper import Reaper
+from abe_router.backends.redis.registry import Registry
+from abe_router.errors import BackendError
+from abe_router.messages.pattern import is_wild
+
+_log = logging.getLogger(__name__)
+
+#: Delay before background work starts again after an unexpected error, in seconds.
+_DELAY = 1.0
+
+
+class Handle(KeyListener, Protocol):
+    """An open subscription, as the node sees it."""
+
+    pattern: str
+    group: str
+
+    def reconnect(self) -> None:
+        """Look at all streams again: the connection was lost, and replies with it."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class Node:
+    """Two connections, one for commands and one to wait on, however many subscriptions there are."""
+
+    def __init__(self, address: Address, credentials: Credentials, names: Names) -> None:
+        self.names = names
+        self.connection = Connection(address, credentials, lost=self._disconnected)
+        self._waiting = Connection(address, credentials, lost=lambda _: None, patience=BLOCK)
+        self.flow = FlowControl()
+        self.notifier = Notifier(self._waiting, self.connection)
+        self.reaper = Reaper(self.connection, self.notifier)
+        self.registry = Registry(self.connection, names)
+        self.discovery = Discovery(self.connection, names, self.registry, self.notifier)
+        self.appender = Appender(self.connection, names, self.discovery, self.notifier)
+        self._handles: set[Handle] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
+
+    async def register(self, pattern: str, group: str, start: float) -> tuple[int, bool]:
+        """Register a subscription; return its start in milliseconds, and whether it is new and starts now.
+
+        Afterwards each recorded key is known, so the groups can be created.
+        """
+        await self.connection.open()
+        self._run(self.notifier.run)
+        self._run(self.reaper.run)
+        now = start == math.inf
+        millis, new = await self.registry.register(pattern, group, None if now else math.ceil(start * 1000))
+        if is_wild(pattern):
+            self._run(self.discovery.run)
+            await self.discovery.refresh()
+        else:
+            self.registry.add_keys([pattern])
+        return millis, new and now
+
+    def keys(self, pattern: str) -> Sequence[str]:
+        """Return the known keys that may match a pattern."""
+        return tuple(self.discovery.known) if is_wild(pattern) else (pattern,)
+
+    def add(self, handle: Handle) -> None:
+        """Pass new keys and lost connections to a handle."""
+        self._handles.add(handle)
+        self.discovery.listeners.add(handle)
+
+    def remove(self, handle: Handle) -> None:
+        """Forget a handle."""
+        self._handles.discard(handle)
+        self.discovery.listeners.discard(handle)
+
+    async def allow_group(self, pattern: str, group: str, start: int, key: str) -> None:
+        """Make sure that a lost group may be created again; raise BackendError if it was dropped."""
+        if await self.registry.dropped(pattern, group):
+            raise BackendError(f"subscription `{pattern}/{group}` was dropped")
+        # What deleted the group may have deleted these records too.
+        await self.registry.register(pattern, group, start)
+        await self.registry.add_keys([key])
+
+    async def close_handles(self, pattern: str, group: str) -> None:
+        """Close the handles of one subscription."""
+        for handle in tuple(self._handles):
+            if (handle.pattern, handle.group) == (pattern, group):
+                await handle.close()
+
+    async def close(self) -> None:
+        """Close everything."""
+        for handle in tuple(self._handles):
+            await handle.close()
+        self._closed = True
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._waiting.close()
+        await self.connection.close()
+        await self.discovery.close()
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start background work, once."""
+        if work.__qualname__ not in self._running:
+            self._running[work.__qualname__] = asyncio.create_task(_keep_running(work))
+
+    def _disconnected(self, why: str) -> None:
+        if not self._closed:
+            _log.warning("the connection to Redis is gone: %s", why)
+        for handle in self._handles:
+            handle.reconnect()
+
+
+async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run work until cancelled, again after an unexpected error: without it no message would arrive."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  the next attempt may succeed
+            _log.exception("%s failed, and begins anew in %g s", work.__qualname__, _DELAY)
+        await asyncio.sleep(_DELAY)

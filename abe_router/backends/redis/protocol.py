@@ -1,0 +1,180 @@
+"""One connection to a Redis server: commands go out in order, replies come back in that order.
+
+Three things differ from a client library. Commands that are sent within one turn of the event loop leave in
+one write. Replies are matched in the callback that receives them. Nothing is ever sent twice, whereas
+redis-py repeats commands that the server may have carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from abe_router.backends.redis.scripts import Script
+from abe_router.errors import BackendError, BackendUnavailable
+
+Arg = str | bytes | int | float
+_INCOMPLETE = object()
+#: A connection is dead when replies are due and none came in this many checks in a row. One check is not
+#: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
+_CHECKS = 4
+
+#: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy.
+_PASSING = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    }
+)
+_HINTS = {
+    "NOAUTH": "; the server asks for a password and the URL has none",
+    "WRONGPASS": "; check the user name and password in the URL",
+    "NOPERM": "; the ACL of this user lacks something this backend needs",
+    "MOVED": "; Redis Cluster is not supported yet, give the URL of a plain server",
+    "WRONGTYPE": "; a key of that name holds something else than a stream",
+}
+
+
+class ServerError(BackendError):
+    """Raised when the server refuses a command; `code` is the first word of its reply."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class ServerNotReady(BackendUnavailable):
+    """Raised when the server refuses a command for now."""
+
+
+def server_error(reply: str) -> BackendError:
+    """Turn an error reply into an exception.
+
+    The reply to an unknown command repeats its arguments, which may be payload, so these are cut off.
+    """
+    code, _, _ = reply.partition(" ")
+    text = reply.partition(", with args beginning with")[0].partition(" script: ")[0]
+    if code in _PASSING or "max number of clients" in text:
+        return ServerNotReady(f"the Redis server is not ready: {text}")
+    return ServerError(f"the Redis server refused: {text}{_HINTS.get(code, '')}", code)
+
+
+class RedisProtocol(asyncio.Protocol):
+    """A connection; `timeout` is in seconds, `lost` is called once, with the reason, when it ends."""
+
+    def __init__(self, timeout: float, lost: Callable[[str], None]) -> None:
+        self._timeout, self._lost = timeout, lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
+        self._out: list[bytes] = []
+        self._pending: deque[tuple[asyncio.Future[Any], tuple[Arg, ...] | None]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._silent = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._why = "the connection was closed by the server"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream protocol gets a Transport
+        self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
+
+    def data_received(self, data: bytes) -> None:
+        self._silent = 0
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
+                self._answer(reply)
+        except hiredis.ProtocolError:
+            self.abort("the server does not speak the Redis protocol")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        transport, self._transport = self._transport, None
+        if self._timer:
+            self._timer.cancel()
+        why = f"the connection was lost: {error}" if error else self._why
+        for future, _ in self._pending:
+            if not future.done():
+                _fail(future, BackendUnavailable(f"no answer from Redis: {why}"))
+        self._pending.clear()
+        if transport:
+            self._lost(why)
+
+    def send(self, *args: Arg) -> asyncio.Future[Any]:
+        """Send a command; return its reply to come, a BackendError if the server refuses.
+
+        The caller may ignore the reply; an error is lost then.
+        """
+        return self._push(args, None)
+
+    def run(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> asyncio.Future[Any]:
+        """Send a script by its hash, and by its text when the server does not know it."""
+        rest = (len(keys), *keys, *args)
+        return self._push(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
+
+    def flush_if_idle(self) -> None:
+        """Write now, and not at the end of this turn, what was sent in this turn, if no reply is due.
+
+        On a quiet connection this saves latency. On a busy one a joint write saves more.
+        """
+        if len(self._pending) == len(self._out):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._out and self._transport:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def abort(self, why: str) -> None:
+        """End the connection; all that is unanswered fails with `why`."""
+        self._why = why
+        if self._transport:
+            self._transport.abort()
+
+    def _push(
+        self,
+        args: tuple[Arg, ...],
+        fallback: tuple[Arg, ...] | None,
+        future: asyncio.Future[Any] | None = None,
+    ) -> asyncio.Future[Any]:
+        if self._transport is None or self._transport.is_closing():
+            raise BackendUnavailable(f"Redis cannot be reached: {self._why}")
+        future = future or self._loop.create_future()
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub means `tuple[..., ...]`
+        self._pending.append((future, fallback))
+        return future
+
+    def _answer(self, reply: Any) -> None:
+        future, fallback = self._pending.popleft()
+        if future.done():  # its caller was cancelled
+            return
+        if isinstance(reply, Exception):
+            if fallback and isinstance(reply, ServerError) and reply.code == "NOSCRIPT":
+                self._push(fallback, None, future)
+            else:
+                _fail(future, reply)
+        else:
+            future.set_result(reply)
+
+    def _check(self) -> None:
+        self._silent = self._silent + 1 if self._pending else 0
+        if self._silent > _CHECKS:
+            self.abort(f"it kept silent for {self._timeout:g} s")
+        else:
+            self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # marks it as seen, so that asyncio does not complain of a reply nothing waits for

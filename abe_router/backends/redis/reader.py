@@ -1,0 +1,339 @@
+"""Reads the streams of one subscription, for one handle.
+
+The state of each stream is the set of its reasons (`Reason`) in `PendingWork`. A stream without a reason
+waits with the notifier. A round works reasons off in this order; what it cannot do keeps its reason:
+
+    NEW         create the group                    -> CLAIMABLE, READABLE
+    GROUP_LOST  create the group again              -> READABLE; after a delay if it was lost not long ago
+    DRAINED     look up how far the group got       -> none: the notifier waits from there
+    REPLY_LOST  take pending entries we do not know -> none
+    CLAIMABLE   claim due and expired entries       -> CLAIMABLE if there is more
+    READABLE    read new entries                    -> READABLE if the reply was full, DRAINED if empty,
+                                                       else none: the last entry is the position
+
+From outside come READABLE (notifier, reconnect), CLAIMABLE and GROUP_LOST (reaper, settlement). Of errors,
+NOGROUP turns any reason into GROUP_LOST, and a lost connection adds REPLY_LOST.
+
+Invariants:
+
+- A round that was begun is never cancelled: what the server delivered would be lost on the way.
+- An entry is in `StreamState.held` from its delivery to us until we know that it is settled or gone.
+- A stream with a pipelined read is neither read nor recovered.
+- CLAIMABLE and READABLE take turns, so that neither keeps the other waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from abe_router.backend import Delivery
+from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.entry import new_deliveries, taken_deliveries
+from abe_router.backends.redis.names import consumer_name, group_name, position_before
+from abe_router.backends.redis.node import Node
+from abe_router.backends.redis.protocol import ServerError
+from abe_router.backends.redis.reaper import HORIZON
+from abe_router.backends.redis.scripts import CLAIM, REAP, RECOVER, RECREATE
+from abe_router.backends.redis.stream_state import PendingWork, Reason, StreamState, shares
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.messages.pattern import matches
+
+_log = logging.getLogger(__name__)
+
+#: Delays before a group that was lost again is created again, in seconds: the first one, which doubles, and
+#: the longest. After as long without a loss it is the first one again.
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
+#: More milliseconds than any consumer has been idle.
+_NEVER = 10**15
+
+#: A read that was asked for: of which stream, how many entries at most, and the reply to come.
+Asked = tuple[StreamState, int, asyncio.Future[Any]]
+Reading = list[Asked]
+
+
+class StreamReader:
+    """Reads, claims and recovers for one consumer of one group, a round at a time.
+
+    `start` is in milliseconds since the epoch, `lease` in seconds.
+    """
+
+    def __init__(
+        self, node: Node, pattern: str, group: str, *, start: int, lease: float, pending: PendingWork
+    ) -> None:
+        self.node, self.pending = node, pending
+        self._pattern, self._group, self._start, self._lease = pattern, group, start, lease
+        self._consumer = consumer_name(lease)
+        self._connection = node.connection
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[str, StreamState] = {}
+        self._claimed_last = False
+        #: When each group was created again, and for how long not once more, in seconds.
+        self._recreated: dict[StreamState, tuple[float, float]] = {}
+        self._delayed: set[StreamState] = set()
+
+    @property
+    def streams(self) -> Mapping[str, StreamState]:
+        """The streams, by key."""
+        return self._streams
+
+    def learn(self, keys: Iterable[str], begin: str = "") -> None:
+        """Take in the keys that match.
+
+        A group that has to be created begins at `begin`, by default where the subscription starts.
+        """
+        name, begin = group_name(self._pattern, self._group), begin or position_before(self._start)
+        for key in keys:
+            if key not in self._streams and matches(self._pattern, key):
+                stream = StreamState(
+                    self.node.names, key, name, self._consumer, self._lease, begin, self.pending
+                )
+                self._streams[key] = stream
+                self.node.reaper.add(stream)
+                self.pending.signal(Reason.NEW, [stream])
+
+    async def round(self, limit: int) -> list[Delivery]:
+        """Do one round; return what it brought, which may be nothing.
+
+        Raise BackendError when it can bring nothing; what it could not do stays pending.
+        """
+        pending = self.pending
+        await self.prepare()
+        if pending.has(Reason.DRAINED):
+            await self._wait_for_more()
+        if pending.has(Reason.REPLY_LOST) and (found := await self._recover()):
+            return found
+        if pending.has(Reason.CLAIMABLE) and not (pending.readable and self._claimed_last):
+            found = await self._claim(limit)
+            self._claimed_last = bool(found)
+            if found:
+                return found
+        self._claimed_last = False
+        if not pending.readable:
+            return []
+        reading = self.ask(limit)
+        await asyncio.wait([reading[-1][-1]])  # all others are answered before the last one
+        return self.accept(reading)
+
+    async def prepare(self) -> None:
+        """Connect if necessary, and make sure that all groups exist."""
+        await self._connection.open()
+        if self.pending.has(Reason.NEW):
+            await self.create_groups()
+        if self.pending.has(Reason.GROUP_LOST):
+            await self._recreate_groups()
+
+    def ask(self, limit: int) -> Reading:
+        """Ask for new entries of as many streams as the limit allows, a fair share of each.
+
+        Raise BackendUnavailable when the connection is down.
+        """
+        reading = Reading()
+        chosen, share = shares(self.pending.idle(Reason.READABLE), limit)
+        for stream in chosen:
+            reading.append(self.read(stream, share, self._connection))
+            self.pending.remove(Reason.READABLE, stream)
+        size = sum(stream.size(count) for stream, count, _ in reading)
+        self.node.flow.sent(size, reading[-1][-1])
+        self._connection.flush_if_idle()
+        return reading
+
+    def read(self, stream: StreamState, limit: int, connection: Connection) -> Asked:
+        """Ask over a connection for new entries of a stream; raise BackendUnavailable when that is down."""
+        count = min(limit, stream.most)
+        command = ("GROUP", stream.group, stream.consumer, "COUNT", count, "STREAMS", stream.stream, ">")
+        return stream, count, connection.send("XREADGROUP", *command)
+
+    def accept(self, reading: Reading) -> list[Delivery]:
+        """Return what a reading brought, once all its replies are there; raise as `round` does."""
+        found: list[Delivery] = []
+        failed: BackendError | None = None
+        for stream, count, reply in reading:
+            try:
+                answered = reply.result()
+            except BackendError as error:
+                failed = self.failed(stream, Reason.READABLE, error) or failed
+                continue
+            if not answered:
+                self.pending.add(Reason.DRAINED, stream)
+                continue
+            entries = answered[0][1]
+            found += self.received(stream, *new_deliveries(entries, stream.key, stream.group))
+            stream.position = entries[-1][0]
+            if len(entries) < count:
+                self.node.notifier.wait(stream)
+            else:
+                self.pending.add(Reason.READABLE, stream)
+        if failed and not found:
+            raise failed
+        return found
+
+    async def create_groups(self) -> None:
+        """Create the groups that may not exist yet, and their streams.
+
+        A group that cannot be created does not keep the others waiting: it is tried again later.
+        """
+        failed, created = None, 0
+        sent = [
+            (s, self._connection.send("XGROUP", "CREATE", s.stream, s.group, s.begin, "MKSTREAM"))
+            for s in self.pending.of(Reason.NEW)
+        ]
+        for stream, reply in sent:
+            try:
+                await reply
+            except ServerError as error:
+                if error.code != "BUSYGROUP":
+                    failed = error
+                    _log.warning("stream `%s` gets no group `%s`: %s", stream.stream, stream.group, error)
+                    self.pending.remove(Reason.NEW, stream)
+                    self._loop.call_later(_LONGEST_DELAY, self.pending.signal, Reason.NEW, [stream])
+                    continue
+            created += 1
+            self.pending.remove(Reason.NEW, stream)
+            self.pending.add(Reason.CLAIMABLE, stream)
+            self.pending.add(Reason.READABLE, stream)
+        if failed and not created:
+            raise failed
+
+    def release(self) -> None:
+        """Let notifier and reaper forget the streams."""
+        for stream in self._streams.values():
+            self.node.notifier.cancel(stream)
+            self.node.reaper.remove(stream)
+
+    def delete_consumers(self) -> None:
+        """Delete this consumer from the groups in which it holds nothing."""
+        with suppress(BackendError):
+            for stream in self._streams.values():
+                self._connection.run(REAP, (stream.stream,), (stream.group, _NEVER, stream.consumer))
+
+    def taken(self, stream: StreamState, taken: Sequence[Any], gone: Sequence[bytes]) -> list[Delivery]:
+        """Return what `take` in the scripts took, and log the entries that the stream no longer has."""
+        if gone:
+            _log.warning(
+                "messages of stream `%s` were deleted before group `%s` had settled them: %d",
+                stream.stream,
+                stream.group,
+                len(gone),
+            )
+            stream.held.difference_update(gone)
+        return self.received(stream, *taken_deliveries(taken, stream.key, stream.group))
+
+    def received(self, stream: StreamState, found: list[Delivery], others: list[bytes]) -> list[Delivery]:
+        """Record deliveries, and ack the entries for other groups."""
+        stream.received(found)
+        if others:
+            with suppress(BackendUnavailable):  # then they come again, and are acked then
+                self._connection.send("XACK", stream.stream, stream.group, *others)
+        return found
+
+    def failed(self, stream: StreamState, reason: Reason, error: BackendError) -> BackendError | None:
+        """Record what an error means for a stream; return it unless that takes care of it."""
+        if isinstance(error, ServerError) and error.code == "NOGROUP":
+            self.pending.add(Reason.GROUP_LOST, stream)
+            return None
+        self.pending.add(reason, stream)
+        if isinstance(error, BackendUnavailable):
+            self.pending.add(Reason.REPLY_LOST, stream)
+        return error
+
+    async def _wait_for_more(self) -> None:
+        """Let the notifier wait for drained streams, from where their groups got through other consumers."""
+        sent = [
+            (s, self._connection.send("XINFO", "GROUPS", s.stream)) for s in self.pending.take(Reason.DRAINED)
+        ]
+        for stream, reply in sent:
+            try:
+                rows = await reply
+            except BackendError as error:
+                self.failed(stream, Reason.READABLE, error)
+                continue
+            for row in rows:
+                group = dict(zip(row[::2], row[1::2], strict=True))
+                if group[b"name"] == stream.group.encode():
+                    stream.position = group[b"last-delivered-id"]
+            self.node.notifier.wait(stream)
+
+    async def _claim(self, limit: int) -> list[Delivery]:
+        """Claim entries to deliver again, of as many streams as the limit allows."""
+        chosen, share = shares(self.pending.of(Reason.CLAIMABLE), limit)
+        sent: Reading = []
+        for stream in chosen:
+            keys = (stream.stream, stream.failures, stream.delayed)
+            args = (stream.group, stream.consumer, stream.lease, HORIZON, min(share, stream.most))
+            sent.append((stream, share, self._connection.run(CLAIM, keys, args)))
+            self.pending.remove(Reason.CLAIMABLE, stream)
+        found: list[Delivery] = []
+        failed: BackendError | None = None
+        for stream, _, reply in sent:
+            try:
+                taken, gone, more = await reply
+            except BackendError as error:
+                failed = self.failed(stream, Reason.CLAIMABLE, error) or failed
+                continue
+            if more == 0:
+                self.pending.add(Reason.CLAIMABLE, stream)
+            elif more > 0:
+                self.node.reaper.expect(stream, more / 1000)
+            found += self.taken(stream, taken, gone)
+        if failed and not found:
+            raise failed
+        return found
+
+    async def _recover(self) -> list[Delivery]:
+        """Take the pending entries that the server delivered to us in a reply that was lost."""
+        found: list[Delivery] = []
+        failed: BackendError | None = None
+        for stream in tuple(self.pending.idle(Reason.REPLY_LOST)):
+            self.pending.remove(Reason.REPLY_LOST, stream)
+            keys, first, rows = (stream.stream, stream.failures), b"-", [[b""]]
+            try:
+                while rows:
+                    rows = await self._connection.send(
+                        "XPENDING", stream.stream, stream.group, first, "+", 100, stream.consumer
+                    )
+                    if unknown := [row[0] for row in rows if row[0] not in stream.held]:
+                        args = (stream.group, stream.consumer, *unknown)
+                        found += self.taken(stream, *await self._connection.run(RECOVER, keys, args))
+                    first = b"(" + rows[-1][0] if rows else b""
+            except BackendError as error:
+                failed = self.failed(stream, Reason.REPLY_LOST, error) or failed
+        if failed and not found:
+            raise failed
+        return found
+
+    async def _recreate_groups(self) -> None:
+        """Create lost groups again, from the beginning of what their streams hold now."""
+        for stream in self.pending.of(Reason.GROUP_LOST):
+            self.pending.remove(Reason.GROUP_LOST, stream)
+            if stream in self._delayed:
+                continue
+            at, delay = self._recreated.get(stream, (0.0, 0.0))
+            wait = at + delay - self._loop.time() if delay else 0.0
+            try:
+                # Before a delay too: a key without a registered subscription would be trimmed.
+                await self.node.allow_group(self._pattern, self._group, self._start, stream.key)
+                if wait > 0:
+                    self._delayed.add(stream)
+                    self._loop.call_later(wait, self._retry_group, stream)
+                    continue
+                keys = (stream.stream, stream.failures, stream.delayed)
+                created = await self._connection.run(RECREATE, keys, (stream.group,))
+            except BackendError:
+                self.pending.add(Reason.GROUP_LOST, stream)
+                raise
+            again = self._loop.time() - at < _LONGEST_DELAY
+            delay = min(delay * 2, _LONGEST_DELAY) if again and delay else _FIRST_DELAY
+            self._recreated[stream] = self._loop.time(), delay
+            stream.position = b"0-0"
+            stream.held.clear()
+            self.pending.add(Reason.READABLE, stream)
+            if created:
+                self.node.reaper.losses.add(stream.stream, stream.group)
+
+    def _retry_group(self, stream: StreamState) -> None:
+        self._delayed.discard(stream)
+        self.pending.signal(Reason.GROUP_LOST, [stream])

@@ -1,0 +1,52 @@
+"""The messages of many callers go in one batch, and each caller gets its own result."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from abe_router.errors import BackendError, PayloadUnencodable
+from abe_router.messages.message import Message, new_message
+
+from .hands import bodies, take
+
+KEY, GROUP = "orders.created", "billing"
+#: `new_message` makes none of these.
+NO_TEXT = pytest.mark.parametrize(
+    "no_text",
+    [Message("\udcff", KEY, b"1"), Message("a", KEY, b"1", {"trace": "\ud800"})],
+    ids=["id", "header"],
+)
+
+
+@NO_TEXT
+async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend, no_text):
+    bad = redis_backend.append([no_text])
+    good = redis_backend.append([new_message(KEY, b"2", id="\u00fc", headers={"trace": "\U0001f4e6"})])
+    async with asyncio.timeout(5):
+        refused, kept = await asyncio.gather(bad, good, return_exceptions=True)
+    assert isinstance(refused, PayloadUnencodable)
+    assert kept is None
+    assert bodies(await take(await redis_backend.subscribe(KEY, GROUP), 1)) == [b"2"]
+
+
+@NO_TEXT
+async def test_no_message_of_a_call_is_kept_if_one_is_not_unicode(
+    redis_backend, redis_client, prefix, no_text
+):
+    async with asyncio.timeout(5):
+        with pytest.raises(PayloadUnencodable):
+            await redis_backend.append([new_message(KEY, b"2"), no_text])
+    assert not await redis_client.exists(prefix + KEY)
+
+
+async def test_an_unexpected_error_fails_all_callers_of_a_batch(redis_backend):
+    batch = [
+        redis_backend.append([message]) for message in (new_message(KEY, b"1"), Message("id", KEY, None))
+    ]
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*batch, return_exceptions=True)
+        assert [isinstance(answer, BackendError) for answer in results] == [True, True]
+        await redis_backend.append([new_message(KEY, b"2")])
+    assert bodies(await take(await redis_backend.subscribe(KEY, GROUP), 1)) == [b"2"]

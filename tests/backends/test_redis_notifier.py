@@ -1,0 +1,31 @@
+"""The notifier waits for streams that come while it waits for others."""
+
+from __future__ import annotations
+
+import asyncio
+
+from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.notifier import BLOCK
+from abe_router.backends.redis.stream_state import PendingWork, StreamState
+
+GROUP = "billing"
+
+
+async def test_a_wait_is_interrupted_although_the_other_connection_closes_at_that_moment(
+    redis_backend, redis_client, prefix
+):
+    handle = await redis_backend.subscribe("orders.created", GROUP)
+    fetching = asyncio.create_task(handle.fetch(1, 30.0))
+    node, woken = redis_backend._node, asyncio.Event()
+    newcomer = StreamState(Names(prefix), "orders.paid", GROUP, "me", 30.0, "0-0", PendingWork(woken.set))
+    async with asyncio.timeout(10):
+        while not node.notifier._blocked or node.notifier._interrupt:
+            await asyncio.sleep(0.01)
+    node.notifier.wait(newcomer)
+    # The interrupt is sent between this call and the end of the connection.
+    asyncio.get_running_loop().call_soon(node.connection._protocol.abort, "cut by the test")
+    await redis_client.xadd(newcomer.stream, {"data": "1"})
+    async with asyncio.timeout(BLOCK / 2):
+        await woken.wait()
+    handle.interrupt()
+    assert not await fetching

@@ -26,7 +26,7 @@ _LINK = re.compile(r"\]\((?P<path>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def github_slug(text: str, separator: str) -> str:
-    """Return the anchor that GitHub gives a heading: punctuation is dropped, each space becomes a separator."""
+    """Return the anchor that GitHub gives a heading, without punctuation."""
     kept = re.sub(r"[^\w\- ]", "", text.strip().lower())
     return kept.replace(" ", separator)
 

@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Processes that run tests, and rows of chaos at a time. Most of them wait most of the time.
+# Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait.
 WORKERS ?= 3
-ROWS ?= 3
+ROWS ?= 4
+# What pytest gets, as `-k reload`, and what chaos and bench get.
+TESTS ?=
 ARGS ?=
 
 # uv installs in a fraction of the time that pip takes; it is not required.
@@ -12,7 +14,7 @@ INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/py
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses $(WORKERS) --dist loadgroup
 
-.PHONY: help demo test check fmt unit chaos bench docs coverage package resolved clean
+.PHONY: help demo test check fmt unit parallel alone chaos bench docs coverage package resolved clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,8 +23,8 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
-	@$(MAKE) --no-print-directory --jobs=2 check unit
-	@$(MAKE) --no-print-directory chaos
+	@$(MAKE) --no-print-directory --jobs=3 check parallel chaos ROWS=2 ARGS=--quiet
+	@$(MAKE) --no-print-directory alone
 
 check: $(VENV)/dev ## lint, formatting, types, layers
 	$(BIN)/ruff check .
@@ -34,9 +36,14 @@ fmt: $(VENV)/dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-unit: $(VENV)/dev ## run the tests alone; `make unit ARGS='-k reload'`
-	$(PYTEST) $(PARALLEL) -m 'not alone' $(ARGS) || test $$? = 5
-	$(PYTEST) -m alone $(ARGS) || test $$? = 5 # ARGS may select none of them
+unit: parallel alone ## run the tests alone; `make unit TESTS='tests/flows -k reload'`
+
+# pytest exits with 5 when TESTS selects none.
+parallel: $(VENV)/dev
+	$(PYTEST) $(PARALLEL) -m 'not alone' $(TESTS) || test $$? = 5
+
+alone: $(VENV)/dev
+	$(PYTEST) -m alone $(TESTS) || test $$? = 5
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
 	@$(BIN)/python -m chaos --rows $(ROWS) $(ARGS)
@@ -49,7 +56,7 @@ docs: $(VENV)/docs ## build the documentation site into build/site; every broken
 
 coverage: $(VENV)/dev ## run the tests under coverage, child processes included; fails below the floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL) -m 'not alone' $(ARGS)
+	$(BIN)/coverage run -m pytest $(PARALLEL) -m 'not alone' $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -74,6 +81,10 @@ $(VENV)/run: pyproject.toml | $(BIN)/python
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/dev $(VENV)/docs: $(VENV)/%: pyproject.toml | $(BIN)/python
-	$(INSTALL) --editable '.[$*]'
+$(VENV)/docs: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/run # all that it takes to run is there too

@@ -10,9 +10,9 @@ TESTS ?=
 ARGS ?=
 
 # uv installs in a fraction of the time that pip takes; it is not required.
-INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := --numprocesses $(WORKERS) --dist loadgroup
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help demo test check fmt unit parallel alone chaos bench docs coverage package resolved clean
 
@@ -56,7 +56,7 @@ docs: $(VENV)/docs ## build the documentation site into build/site; every broken
 
 coverage: $(VENV)/dev ## run the tests under coverage, child processes included; fails below the floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL) -m 'not alone' $(TESTS)
+	$(BIN)/coverage run -m pytest $(PARALLEL) --timeout 180 -m 'not alone' $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

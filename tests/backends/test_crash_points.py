@@ -12,8 +12,7 @@ import pytest
 
 from abe_router.testing import RedisServer
 
-#: One worker runs them all, because they share the runs of one fixture.
-pytestmark = pytest.mark.xdist_group("crash points")
+pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
 ROOT = Path(__file__).parents[2]
 #: What is told while servers are killed, for which each has to be started again.
 KILLED = ("append of several batches", "ack with outputs", "delay", "dead letter", "replay", "drop")

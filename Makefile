@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait.
 WORKERS ?= 3
-ROWS ?= 4
+ROWS ?= 3
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
 ARGS ?=
@@ -23,8 +23,9 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
-	@$(MAKE) --no-print-directory --jobs=3 check parallel chaos ROWS=2 ARGS=--quiet
+	@$(MAKE) --no-print-directory --jobs=2 check parallel
 	@$(MAKE) --no-print-directory alone
+	@$(MAKE) --no-print-directory chaos
 
 check: $(VENV)/dev ## lint, formatting, types, layers
 	$(BIN)/ruff check .

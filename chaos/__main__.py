@@ -57,8 +57,7 @@ def main() -> None:
     turns = [turn for turn in turns if (turn.fault.name, turn.backend) not in lacking]
     print(_about(given.seed, seeds, seconds), file=sys.stderr)
     began = time.monotonic()
-    progress = sys.stderr.isatty() and not given.quiet
-    rows = asyncio.run(_play(turns, seconds, given.program, given.rows, progress=progress))
+    rows = asyncio.run(_play(turns, seconds, given.program, given.rows))
     if rows:
         print(report.table(rows))
     for (name, backend), why in lacking.items():
@@ -84,9 +83,7 @@ def _lacking(turns: Sequence[Turn], *, must: bool) -> dict[tuple[str, str], str]
     return found
 
 
-async def _play(
-    turns: Sequence[Turn], seconds: float, program: Path | None, at_once: int, *, progress: bool
-) -> list[Row]:
+async def _play(turns: Sequence[Turn], seconds: float, program: Path | None, at_once: int) -> list[Row]:
     """Play the rows, so many at a time."""
     places = asyncio.Semaphore(at_once)
     done = 0
@@ -96,7 +93,7 @@ async def _play(
         async with places:
             row = await play(turn.fault, turn.backend, seed=turn.seed, seconds=seconds, program=program)
         done += 1
-        if progress:
+        if sys.stderr.isatty():
             state = f"{done} of {len(turns)}: {turn.fault.name} on {turn.backend}"
             print(f"\r\033[K{state}", end="", file=sys.stderr)
         return row
@@ -104,7 +101,7 @@ async def _play(
     try:
         return await asyncio.gather(*map(play_turn, turns))
     finally:
-        if progress:
+        if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
 
 
@@ -140,7 +137,6 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--seconds", type=float, metavar="S", help="how long each fault goes on")
     words.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on")
     words.add_argument("--rows", type=int, default=2, metavar="N", help="how many rows at a time")
-    words.add_argument("--quiet", action="store_true", help="show no progress")
     words.add_argument(
         "--program", type=Path, metavar="FILE", help="run this as worker, in place of abe-router"
     )

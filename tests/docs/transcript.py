@@ -21,7 +21,7 @@ from pathlib import Path
 from .blocks import Block, blocks
 
 #: How long a command may take, in seconds.
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: Runs programs one after the other in one process: on the memory backend they share nothing otherwise.
 TOGETHER = "import runpy, sys; [runpy.run_path(path, run_name='__main__') for path in sys.argv[1:]]"
 

@@ -2,42 +2,90 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait.
+WORKERS ?= 3
+ROWS ?= 3
+# What pytest gets, as `-k reload`, and what chaos and bench get.
+TESTS ?=
+ARGS ?=
 
-.PHONY: demo test check fmt unit chaos bench clean
+# uv installs in a fraction of the time that pip takes; it is not required.
+INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+
+.PHONY: help demo test check fmt unit parallel alone chaos bench docs coverage package resolved clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
-test: check unit chaos ## everything that must pass: lint, types, layers, tests, and a short run of chaos
+test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
+	@$(MAKE) --no-print-directory --jobs=2 check parallel
+	@$(MAKE) --no-print-directory alone
+	@$(MAKE) --no-print-directory chaos
 
-check: $(VENV)/dev
+check: $(VENV)/dev ## lint, formatting, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(VENV)/dev
-	$(BIN)/python -m pytest
-
-chaos: $(VENV)/run ## break it in every way we know, count what is lost and doubled; `make chaos ARGS=--long`
-	@$(BIN)/python -m chaos $(ARGS)
-
-bench: $(VENV)/run ## abe-router beside a hand-written loop and FastStream, as ratios; see docs/performance.md
-	@$(BIN)/python -m bench
-
-fmt: $(VENV)/dev
+fmt: $(VENV)/dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
-	rm -rf $(VENV) .abe-router.db* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+unit: parallel alone ## run the tests alone; `make unit TESTS='tests/flows -k reload'`
 
-$(VENV)/run: pyproject.toml
+# pytest exits with 5 when TESTS selects none.
+parallel: $(VENV)/dev
+	$(PYTEST) $(PARALLEL) -m 'not alone' $(TESTS) || test $$? = 5
+
+alone: $(VENV)/dev
+	$(PYTEST) -m alone $(TESTS) || test $$? = 5
+
+chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
+	@$(BIN)/python -m chaos --rows $(ROWS) $(ARGS)
+
+bench: $(VENV)/run ## compare with a hand-written loop and FastStream, as ratios; see docs/performance.md
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/docs ## build the documentation site into build/site; every broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+coverage: $(VENV)/dev ## run the tests under coverage, child processes included; fails below the floor
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL) --timeout 180 -m 'not alone' $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+package: ## build the wheel and the sdist into dist/, install each into an empty environment and use it
+	PYTHON=$(PYTHON) .ci/package
+
+# Needs uv. RESOLUTION is lowest-direct (the lowest versions that pyproject.toml allows) or highest.
+RESOLUTION ?= lowest-direct
+resolved: ## run the tests on the lowest versions of all dependencies, in an environment of its own
+	uv venv --quiet --clear --python $(PYTHON) $(VENV)-$(RESOLUTION)
+	uv pip install --quiet --python $(VENV)-$(RESOLUTION)/bin/python --resolution $(RESOLUTION) --editable '.[dev]'
+	@touch $(VENV)-$(RESOLUTION)/dev
+	@$(MAKE) --no-print-directory unit VENV=$(VENV)-$(RESOLUTION)
+
+clean: ## remove everything that the other targets made
+	rm -rf $(VENV) $(VENV)-* build dist .abe-router.db* .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+
+$(VENV)/run: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/dev: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/docs: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/run # all that it takes to run is there too

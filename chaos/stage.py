@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from chaos import plan, worker
+from chaos import command, plan, worker
 from chaos.checker import DIED, Affliction, Finding, check
 from chaos.disk import Disk
 from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, read
@@ -250,16 +250,11 @@ class Stage:
 
     async def ask(self, *words: str) -> Any:
         """Return what a command of `abe-router` prints as JSON."""
-        asking = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "abe_router", *words, "--json", "--backend", self.store.url),
-            *("-c", str(self.routes)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asking.communicate()
-        if asking.returncode:
-            raise RuntimeError(f"abe-router {' '.join(words)}: {err.decode()}")
-        return json.loads(out)
+        given = ("--json", "--backend", self.store.url, "-c", str(self.routes))
+        ended = await command.run([*words, *given])
+        if ended.code:
+            raise RuntimeError(f"abe-router {' '.join(words)}: {ended.err}")
+        return json.loads(ended.out)
 
     async def _numbers(self, letters: Sequence[Mapping[str, str]]) -> dict[str, int]:
         """Return the numbers of the dead that nobody published under them: their payloads say."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import redis
+
+from abe_router.testing.redis_server import free_port
 
 #: How long a server may take to answer after its start, in seconds.
 PATIENCE = 10.0
@@ -53,8 +54,7 @@ class RedisStore:
     """
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._folder = folder
         self._options = {
             "port": str(self.port),

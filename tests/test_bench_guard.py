@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parent.parent
 
 #: Of each row and contender the worst ratio to the loop that passes: a third of the usual one, or less.

@@ -14,7 +14,7 @@ import pytest
 from chaos.__main__ import parser
 from chaos.fault import FAULTS
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).with_name("chaos_worker.py")
 #: Bugs, the fault that brings each to light, and what must be said of it, as patterns. What a killed worker

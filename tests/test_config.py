@@ -570,6 +570,7 @@ def test_the_json_schema_refuses_what_the_loader_refuses(place, document):
 # --- how long it takes
 
 
+@pytest.mark.alone
 def test_a_thousand_routes_load_in_time_and_an_edit_of_one_in_less(place):
     for number in range(100):
         place.schema(f"s{number}.json", {"properties": {"n": {"minimum": number, "format": "date"}}})

@@ -111,7 +111,7 @@ def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: 
             revision += " (differs from the file)"
         connected = sum(route.connected for route in worker.routes.values())
         up = _age(now - worker.started_at)
-        in_flight = sum(route.in_hand for route in worker.routes.values())
+        in_flight = sum(route.in_flight for route in worker.routes.values())
         address = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
         connections = f"{connected} of {len(worker.routes)}"
         rows.append((address, up, revision, connections, f"{in_flight:,}", _last_reload(worker)))

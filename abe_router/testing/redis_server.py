@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 #: How long a server may take to start, in seconds.
 START_TIME = 10.0
+#: Ports that operating systems give to no outgoing connection, nor to a server that asks for any port.
+PORTS = range(15_000, 32_000)
+
+
+def free_port() -> int:
+    """Return a free port that stays free while a killed server is down, though many tests run at a time."""
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class RedisServer:
@@ -24,8 +36,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *, durable: bool = False, options: Sequence[str] = ()) -> None:
         self._folder, self._durable, self._options = folder, durable, options
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port: int = free.getsockname()[1]
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         #: Its URL, in the form of `REDIS_URL`.
         self.url = f"redis://127.0.0.1:{self._port}/0"

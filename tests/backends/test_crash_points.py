@@ -12,6 +12,7 @@ import pytest
 
 from abe_router.testing import RedisServer
 
+pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
 ROOT = Path(__file__).parents[2]
 #: What is told while servers are killed, for which each has to be started again.
 KILLED = ("append of several batches", "ack with outputs", "delay", "dead letter", "replay", "drop")

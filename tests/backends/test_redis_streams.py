@@ -70,6 +70,7 @@ class TestOtherPrograms:
         assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
         assert [again.message for again in await take(handle, 1)] == [delivery.message]
 
+    @pytest.mark.alone
     async def test_a_waiting_fetch_gets_their_messages_at_once(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)
         for n in range(5):

@@ -88,6 +88,7 @@ async def test_each_message_goes_to_one_process_of_a_group(path, backend, start)
     assert said == Counter(f"{what} {message.id}" for what in "SE" for message in sent)
 
 
+@pytest.mark.alone
 async def test_what_a_killed_process_held_comes_to_one_that_waits_already(path, backend, start):
     handle = await backend.subscribe(KEY, GROUP)
     sent = [await backend.publish(KEY, n) for n in range(3)]
@@ -102,6 +103,7 @@ async def test_what_a_killed_process_held_comes_to_one_that_waits_already(path, 
     assert [(d.message.id, d.deliveries, d.message.attempt) for d in came] == [(m.id, 2, 1) for m in sent]
 
 
+@pytest.mark.alone
 async def test_a_message_of_another_process_wakes_a_fetch_within_50_ms(path, backend, start):
     handle, elsewhere = await backend.subscribe(KEY, GROUP), await backend.subscribe("a.#", GROUP)
     other = asyncio.create_task(elsewhere.fetch(1, 20.0))

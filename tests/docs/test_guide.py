@@ -11,6 +11,7 @@ from .transcript import follow
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", ["memory", "sqlite", "redis"])
 def test_the_guide_can_be_followed(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = {

@@ -21,7 +21,7 @@ from pathlib import Path
 from .blocks import Block, blocks
 
 #: Longest time for a command, in seconds.
-TIMEOUT = 30.0
+TIMEOUT = 90.0
 #: Runs programs in sequence in one process, because only one process shares the memory backend.
 TOGETHER = "import runpy, sys; [runpy.run_path(path, run_name='__main__') for path in sys.argv[1:]]"
 

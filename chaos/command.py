@@ -1,0 +1,69 @@
+"""Runs commands of `abe-router` in processes that are forked from one which has imported it.
+
+Each row asks for `status` and `dead list`, and such a command spends most of its time on imports. The
+processor is what limits how many rows play at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import multiprocessing
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+_FORKED = multiprocessing.get_context("forkserver")
+# A module that does not exist is no error, only slower.
+_FORKED.set_forkserver_preload(
+    [
+        "abe_router.__main__",
+        "abe_router.config",
+        "abe_router.backends.redis",
+        "abe_router.backends.sqlite",
+        "abe_router.cli.dead",
+        "abe_router.cli.status",
+    ]
+)
+
+
+class Ended(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def run(words: Sequence[str]) -> Ended:
+    """Run `abe-router` with arguments in a process of its own."""
+    return await asyncio.to_thread(_run, words)
+
+
+def _run(words: Sequence[str]) -> Ended:
+    receiver, sender = _FORKED.Pipe(duplex=False)
+    process = _FORKED.Process(target=_send, args=(words, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return Ended(*receiver.recv())
+    except EOFError:
+        process.join()
+        return Ended(process.exitcode or 1, "", "the process ended without a result")
+    finally:
+        process.join()
+        receiver.close()
+
+
+def _send(words: Sequence[str], sender: Connection) -> None:
+    from abe_router.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main(list(words))
+        except SystemExit as end:
+            code = int(end.code or 0)
+    sender.send((code, out.getvalue(), err.getvalue()))

@@ -153,7 +153,9 @@ def _complete(event: Event, sentence: str) -> str:
     """Return the sentence with the route in front and the diagnostics below it, fit for any formatter."""
     route = getattr(event, "route", "")
     text = printable(_bounded(f"{route}: {sentence}" if route else sentence))
-    return f"{text}\n{render_all(event.diagnostics)}" if isinstance(event, ReloadRejected) else text
+    if not isinstance(event, ReloadRejected):
+        return text
+    return "\n".join([text, *map(printable, render_all(event.diagnostics).splitlines())])
 
 
 def log_listener(level: int, *, without: tuple[type[Event], ...] = ()) -> Subscribed:

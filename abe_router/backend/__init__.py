@@ -27,7 +27,7 @@ from abe_router.backend.delivery import (
     Released,
 )
 from abe_router.backend.exclusive import ExclusiveSubscription
-from abe_router.backend.features import Features
+from abe_router.backend.features import FEATURES, Feature, Features
 from abe_router.backend.health import (
     HealthCheck,
     HealthResult,
@@ -44,6 +44,7 @@ from abe_router.backend.subscription import Subscription, SubscriptionStatus
 __all__ = [
     "ACKED",
     "DEFAULT_GROUP",
+    "FEATURES",
     "RELEASED",
     "RETAIN_TTL",
     "Acked",
@@ -54,6 +55,7 @@ __all__ = [
     "Delivery",
     "Entry",
     "ExclusiveSubscription",
+    "Feature",
     "Features",
     "HealthCheck",
     "HealthResult",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from abe_router.backend import Features
+from abe_router.backend import FEATURES, Features
 from abe_router.backends import Provider, providers
 from abe_router.cli.examples import as_command
 from abe_router.cli.failure import FINDINGS, OK
@@ -17,18 +17,6 @@ from abe_router.cli.screen import say, show_json, show_table
 from abe_router.compat.load import choose
 from abe_router.errors import BackendError
 from abe_router.text import redact_url
-
-#: What a table says of each feature, in the order of its columns.
-COLUMNS = {
-    "durable": "durable",
-    "processes": "several processes",
-    "groups": "groups",
-    "leases": "leases",
-    "delays": "delay",
-    "dead_letters": "dead letters",
-    "dedupe": "dedupe",
-    "order": "order",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +30,7 @@ class _Row:
 
     def cells(self) -> tuple[str, ...]:
         origin = f"{self.provider.distribution} {self.provider.version}".strip()
-        able = [getattr(self.features, name) if self.features else None for name in COLUMNS]
+        able = [getattr(self.features, feature.name) if self.features else None for feature in FEATURES]
         return (", ".join(self.names), origin, *({True: "yes", False: "no", None: "?"}[can] for can in able))
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +70,7 @@ def command(json: bool) -> int:
         taken = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
         show_json({"providers": [row.to_json() for row in rows], "taken": taken})
     else:
-        headings = ("provider", "from", *COLUMNS.values(), "taken")
+        headings = ("provider", "from", *(feature.heading for feature in FEATURES), "taken")
         show_table(headings, [(*row.cells(), choice.why if name in row.names else "") for row in rows])
     for row in rows:
         if row.fault and name not in row.names:

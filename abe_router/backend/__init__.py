@@ -27,7 +27,7 @@ from abe_router.backend.delivery import (
     Released,
 )
 from abe_router.backend.exclusive import ExclusiveSubscription
-from abe_router.backend.features import Features
+from abe_router.backend.features import FEATURES, Feature, Features
 from abe_router.backend.health import (
     HealthCheck,
     HealthResult,
@@ -42,6 +42,7 @@ from abe_router.backend.subscription import Subscription, SubscriptionStatus
 
 __all__ = [
     "ACKED",
+    "FEATURES",
     "RELEASED",
     "RETAIN_TTL",
     "Acked",
@@ -52,6 +53,7 @@ __all__ = [
     "Delivery",
     "Entry",
     "ExclusiveSubscription",
+    "Feature",
     "Features",
     "HealthCheck",
     "HealthResult",

@@ -196,4 +196,4 @@ class Backend(ABC):
         `served` are the subscriptions that somebody is to serve, None if that is not known: others hold
         their messages in vain. Raise BackendUnavailable when there is nothing to be reached.
         """
-        return self.features.lacks()
+        return [feature.result() for feature in self.features.lacking()]

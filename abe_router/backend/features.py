@@ -1,80 +1,138 @@
-"""What a backend can do, and what the promise lacks where it cannot."""
+"""What a backend can do, and one table of what is lost without it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
 from abe_router.backend.health import HealthCheck, HealthResult
 from abe_router.diagnostic import Severity
 
-_ANOTHER = "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`"
-_LACKS = {
-    "durable": (
+
+class Feature(msgspec.Struct, frozen=True):
+    """One row of the table: a feature, and what its absence means.
+
+    `name` is the field of `Features`, `heading` its column in `abe-router backends`. `lacking` and
+    `consequence` are what `doctor` reports, under the code `check` and with its severity. `options` are the
+    options of a routes file that have no effect without it, each with what the backend does instead, as in
+    "the backend keeps no order".
+    """
+
+    name: str
+    heading: str
+    check: HealthCheck
+    lacking: str
+    consequence: str
+    options: Mapping[str, str] = {}
+    severity: Severity = Severity.ERROR
+
+    def result(self) -> HealthResult:
+        """Return what `doctor` reports about a backend without the feature."""
+        return HealthResult(self.check, self.severity, self.lacking, self.consequence, _HINT)
+
+
+_HINT = "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`"
+
+#: The features, in the order of the columns of `abe-router backends`.
+FEATURES = (
+    Feature(
+        "durable",
+        "durable",
         HealthCheck.NOT_DURABLE,
         "the backend is not durable",
         "messages are lost with the process that holds them",
+        {"start": "keeps nothing from before this process"},
     ),
-    "processes": (
+    Feature(
+        "processes",
+        "several processes",
         HealthCheck.ONE_PROCESS,
         "the backend lives in one process",
         "no other process can publish to it, share its work or take over from it",
     ),
-    "groups": (
+    Feature(
+        "groups",
+        "groups",
         HealthCheck.NO_GROUPS,
         "the backend has no groups",
         "subscriptions compete for messages instead of getting a copy each",
     ),
-    "leases": (
+    Feature(
+        "leases",
+        "leases",
         HealthCheck.NO_LEASES,
         "the backend has no leases",
         "a message is handed out at most once: what a worker held when it died is lost",
+        {"lease": "hands out a message at most once", "max_deliveries": "does not count deliveries"},
     ),
-    "delays": (
+    Feature(
+        "delays",
+        "delay",
         HealthCheck.NO_DELAYS,
         "the backend has no delays",
         "a retry cannot wait: what fails is lost at its first attempt",
+        {"retry": "cannot delay a retry"},
     ),
-    "dead_letters": (
+    Feature(
+        "dead_letters",
+        "dead letters",
         HealthCheck.NO_DEAD_LETTERS,
         "the backend has no dead letters",
         "what cannot be handled is logged and gone",
+        {"dead_letter": "keeps no dead letters"},
     ),
-    "dedupe": (
+    Feature(
+        "dedupe",
+        "dedupe",
         HealthCheck.NO_DEDUPE,
         "the backend remembers no ids",
         "what is published again after an error is doubled, whatever its `dedupe`",
+        {"dedupe": "remembers no ids"},
     ),
-    "order": (
+    Feature(
+        "order",
+        "order",
         HealthCheck.NO_ORDER,
         "the backend keeps no order",
         "messages of one value are handled beside and after each other, whatever `order_by` says",
+        {"order_by": "keeps no order"},
     ),
-    "atomic_outputs": (
+    Feature(
+        "atomic_outputs",
+        "atomic outputs",
         HealthCheck.NO_ATOMIC_OUTPUTS,
         "the backend cannot append an output and settle its cause in one step",
         "a crash between the two loses what a handler emits, or appends it twice",
     ),
-    "key_value": (
+    Feature(
+        "key_value",
+        "key-value",
         HealthCheck.NO_KEY_VALUE,
         "the backend has no key-value store",
         "workers cannot report to it, so `status` shows none",
+        severity=Severity.INFO,
     ),
-    "peek": (
+    Feature(
+        "peek",
+        "peek",
         HealthCheck.NO_PEEK,
         "the backend cannot be looked into",
         "messages that wait cannot be shown",
+        severity=Severity.INFO,
     ),
-}
+)
 
 
 class Features(msgspec.Struct, frozen=True):
-    """What a backend can do; `check` warns about options that ask for more.
+    """What a backend can do; `FEATURES` has what is lost without each.
 
-    `durable` messages survive a crash of this process; `processes` may share the backend; `leases` and
-    `delays` and `dead_letters` and `groups` are what a plain publish/consume provider lacks. With `dedupe`
-    it remembers ids, for `append_once`; with `order` it has `subscribe_exclusive`. With `atomic_outputs` the
-    outputs of an `Acked` are appended in the step that settles it, with `key_value` it has `put`, `get`,
-    `entries` and `delete`, with `peek` it has `peek`.
+    `durable`: messages survive a crash of this process. `processes`: several processes share the backend.
+    `groups`: each subscription gets its own copy. `leases`: a delivery that is not settled comes back.
+    `delays`: a retry waits for its time. `dead_letters`: failed messages are kept. `dedupe`: `append_once`
+    remembers ids. `order`: there is `subscribe_exclusive`. `atomic_outputs`: the outputs of an `Acked` are
+    appended in the step that settles it. `key_value`: there are `put`, `get`, `entries` and `delete`. `peek`:
+    there is `peek`.
     """
 
     durable: bool = True
@@ -89,11 +147,10 @@ class Features(msgspec.Struct, frozen=True):
     key_value: bool = True
     peek: bool = True
 
-    def lacks(self) -> list[HealthResult]:
-        """Return a finding for each thing the promise needs and the backend cannot do."""
-        fields = msgspec.structs.fields(self)
-        return [
-            HealthResult(_LACKS[field.name][0], Severity.ERROR, *_LACKS[field.name][1:], _ANOTHER)
-            for field in fields
-            if not getattr(self, field.name)
-        ]
+    def lacking(self) -> list[Feature]:
+        """Return the features that the backend does not have."""
+        return [feature for feature in FEATURES if not getattr(self, feature.name)]
+
+    def without_effect(self) -> dict[str, str]:
+        """Return the options of a routes file that have no effect, with what the backend does instead."""
+        return {option: why for feature in self.lacking() for option, why in feature.options.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from abe_router.backend import FEATURES
 from abe_router.cli.errors import FINDINGS, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import json_option
@@ -12,18 +13,6 @@ from abe_router.compat.load import choose
 from abe_router.errors import BackendError
 from abe_router.operations.providers import ProviderDescription, describe_providers
 from abe_router.text import redact_url
-
-#: The heading of each feature, in the order of the columns.
-COLUMNS = {
-    "durable": "durable",
-    "processes": "several processes",
-    "groups": "groups",
-    "leases": "leases",
-    "delays": "delay",
-    "dead_letters": "dead letters",
-    "dedupe": "dedupe",
-    "order": "order",
-}
 
 
 @as_command(
@@ -51,7 +40,7 @@ def command(json: bool) -> int:
         selected = {**asdict(choice), "name_or_url": redact_url(choice.name_or_url), "fault": fault}
         print_json({"providers": described, "selected": selected})
     else:
-        headings = ("provider", "from", *COLUMNS.values(), "selected")
+        headings = ("provider", "from", *(feature.heading for feature in FEATURES), "selected")
         rows = [(*_cells(p), choice.why if name in p.names else "") for p in described]
         print_table(headings, rows)
     for provider in described:
@@ -67,5 +56,5 @@ def command(json: bool) -> int:
 
 def _cells(provider: ProviderDescription) -> tuple[str, ...]:
     origin = f"{provider.distribution} {provider.version}".strip()
-    able = [getattr(provider.features, name) if provider.features else None for name in COLUMNS]
+    able = [getattr(provider.features, f.name) if provider.features else None for f in FEATURES]
     return (", ".join(provider.names), origin, *({True: "yes", False: "no", None: "?"}[can] for can in able))

@@ -1,4 +1,4 @@
-"""Any call may be cancelled at any of its awaits, and nothing is lost, doubled or stuck."""
+"""A call that is cancelled at any of its awaits loses, doubles and blocks nothing."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from abe_router.conformance.harness import (
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message, new_message
 
-#: At how many moments a call is cancelled, one after the other: the first ones are a round of the event loop
-#: apart, the later ones milliseconds.
+#: Moments at which a call is cancelled. The first are one round of the event loop apart, the later ones
+#: milliseconds.
 MOMENTS = 24
 
 
 class CancelTests(Suite):
-    """A call is cancelled at once, a moment later, and so on until it has ended before."""
+    """Each call is cancelled at once, then a moment later, and so on until it ends first."""
 
     @check("leases")
-    async def test_a_cancelled_fetch_strands_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what was on its way when the fetch was cancelled; a third of all, in one trial."""
+    async def test_cancelled_fetch_loses_nothing(self, harness: Harness) -> None:
+        """Lost otherwise: what was on its way when the fetch was cancelled; in one trial a third of all."""
         handle, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(MOMENTS)
         came: list[Delivery] = []
@@ -44,8 +44,8 @@ class CancelTests(Suite):
         assert_exactly_once(sent, [*came, *rest])
 
     @check("leases")
-    async def test_a_storm_of_cancelled_fetches_strands_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: the same, while messages keep coming and at moments nobody chose."""
+    async def test_many_cancelled_fetches_under_load_lose_nothing(self, harness: Harness) -> None:
+        """Lost otherwise: the same, at random moments while messages keep coming."""
         handle = await harness.subscribe(lease=self.lease)
         chance = random.Random(20)  # noqa: S311
         came: list[Delivery] = []
@@ -68,8 +68,8 @@ class CancelTests(Suite):
         await harness.assert_nothing_comes(other, self.lease)
 
     @check()
-    async def test_a_cancelled_append_appends_once_or_not_at_all(self, harness: Harness) -> None:
-        """Doubled otherwise: what is sent again; or crossed replies, by which the next call fails."""
+    async def test_cancelled_append_appends_once_or_not_at_all(self, harness: Harness) -> None:
+        """Doubled otherwise: what is sent again; or the next call gets the wrong reply."""
         handle = await harness.subscribe()
         cut, whole = [], []
         for moment in range(MOMENTS):
@@ -83,7 +83,7 @@ class CancelTests(Suite):
         assert_exactly_once([*whole, *(message for message in cut if message.id in ids)], came)
 
     @check("dedupe")
-    async def test_a_cancelled_append_once_can_be_repeated(self, harness: Harness) -> None:
+    async def test_cancelled_append_once_can_be_repeated(self, harness: Harness) -> None:
         """Lost otherwise: what is remembered and not kept; doubled: what is kept and not remembered."""
         handle = await harness.subscribe()
         sent = []
@@ -96,8 +96,8 @@ class CancelTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check("leases")
-    async def test_a_cancelled_ack_can_be_repeated(self, harness: Harness) -> None:
-        """Doubled otherwise: handled messages whose settling was cut short."""
+    async def test_cancelled_ack_can_be_repeated(self, harness: Harness) -> None:
+        """Doubled otherwise: handled messages whose settlement was cut short."""
         handle = await harness.subscribe()
         await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
@@ -109,8 +109,8 @@ class CancelTests(Suite):
         await harness.assert_nothing_comes(await harness.subscribe())
 
     @check("leases", "dead_letters")
-    async def test_a_cancelled_dead_letter_is_in_one_place(self, harness: Harness) -> None:
-        """Lost or doubled otherwise: a message that is neither dead nor alive, or both."""
+    async def test_cancelled_dead_letter_is_in_one_state(self, harness: Harness) -> None:
+        """Lost or doubled otherwise: a message that is neither dead nor ready, or both."""
         handle = await harness.subscribe()
         sent = await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
@@ -123,8 +123,8 @@ class CancelTests(Suite):
         assert sorted(each.message.id for each in dead_letters) == sorted(message.id for message in sent)
 
     @check("leases", "dead_letters")
-    async def test_a_cancelled_replay_moves_once_or_not_at_all(self, harness: Harness) -> None:
-        """Lost or doubled otherwise: a dead letter that is taken out, but not yet put in."""
+    async def test_cancelled_replay_moves_once_or_not_at_all(self, harness: Harness) -> None:
+        """Lost or doubled otherwise: a dead letter that is taken out and not put in."""
         handle = await harness.subscribe()
         sent = await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
@@ -138,8 +138,8 @@ class CancelTests(Suite):
         assert_exactly_once(sent, await take(handle, MOMENTS))
 
     @check("leases")
-    async def test_cancelling_anything_leaves_the_backend_sound(self, harness: Harness) -> None:
-        """Crossed replies otherwise: the answer to a cancelled call would be taken for the next one's."""
+    async def test_backend_works_after_any_cancelled_call(self, harness: Harness) -> None:
+        """Lost otherwise: a reply, if the next call gets the one to a cancelled call."""
         handle = await harness.subscribe()
         await harness.publish(2)
         held = await take(handle, 2)
@@ -161,7 +161,7 @@ async def _append(harness: Harness, message: Message) -> None:
 
 
 async def _cancelled(call: Coroutine[Any, Any, Any], moment: int) -> Any:
-    """Run the call, cancel it at that moment, and return its result, None when there is none."""
+    """Run the call, cancel it at that moment, and return its result, or None."""
     running = asyncio.create_task(call)
     if moment < MOMENTS // 2:
         await steps(moment)

@@ -1,4 +1,4 @@
-"""A dead letter keeps all that is known, in one place, until somebody decides."""
+"""A dead letter keeps all that is known until an operator decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from abe_router.conformance.harness import GROUP, KEY, Harness, ack, assert_exac
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import Message
 
-#: A letter in which every field has something to lose.
+#: A dead letter in which every field has a value that can be lost or changed.
 FULL = {
     "route": "orders.created/billing",
     "reason": Reason(
@@ -32,8 +32,8 @@ class DeadLetterTests(Suite):
     """The end of a message that could not be handled."""
 
     @check("dead_letters")
-    async def test_every_field_is_kept(self, harness: Harness) -> None:
-        """Lost otherwise: why it died, which is all that its reader has."""
+    async def test_every_field_of_a_dead_letter_is_kept(self, harness: Harness) -> None:
+        """Lost otherwise: why the message failed, which is all that an operator has."""
         handle = await harness.subscribe()
         await harness.backend.append(
             [Message("id 1", KEY, b"\xff\x00", {"\u00fc": "\U0001f4e6"}, time.time())]
@@ -54,8 +54,8 @@ class DeadLetterTests(Suite):
             await harness.reopen()
 
     @check("dead_letters")
-    async def test_a_reason_that_is_no_unicode_is_kept(self, harness: Harness) -> None:
-        """Stuck otherwise: what fails with the name of a file that is not UTF-8."""
+    async def test_reason_with_lone_surrogates_is_kept(self, harness: Harness) -> None:
+        """Stuck otherwise: a failure that names a file whose name is not UTF-8."""
         handle = await harness.subscribe()
         await harness.publish(1)
         (delivery,) = await take(handle, 1)
@@ -65,8 +65,8 @@ class DeadLetterTests(Suite):
         assert "no file" in read.reason.message
 
     @check("dead_letters", "leases")
-    async def test_a_dead_letter_is_not_delivered(self, harness: Harness) -> None:
-        """Doubled otherwise: what is written to the dead letters, but not taken out of the queue."""
+    async def test_dead_letter_is_not_delivered(self, harness: Harness) -> None:
+        """Doubled otherwise: what is written to the dead letters and not removed from the queue."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish(3)
         held = await take(handle, 3)
@@ -78,8 +78,8 @@ class DeadLetterTests(Suite):
         assert len(await harness.backend.dead_letters(KEY, GROUP)) == 3
 
     @check("dead_letters")
-    async def test_dead_letters_are_listed_oldest_first_and_page_by_page(self, harness: Harness) -> None:
-        """Overlooked otherwise: letters between two pages, when the one they part at is gone."""
+    async def test_dead_letters_are_listed_oldest_first_in_pages(self, harness: Harness) -> None:
+        """Lost otherwise: from view, dead letters between two pages when the one between them is gone."""
         handle = await harness.subscribe()
         await harness.publish(130)
         order = []
@@ -100,8 +100,8 @@ class DeadLetterTests(Suite):
         assert await harness.counts() == (0, 0, 0, 130 - 8)
 
     @check("dead_letters", "groups")
-    async def test_each_subscription_has_its_own(self, harness: Harness) -> None:
-        """Mixed up otherwise: what failed in one group, but not in the other."""
+    async def test_each_subscription_has_its_own_dead_letters(self, harness: Harness) -> None:
+        """Lost otherwise: from view, what failed in one group and not in another."""
         handle, other = await harness.subscribe(), await harness.subscribe("orders.*")
         sent = await harness.publish(4)
         held = await take(handle, 4)
@@ -114,8 +114,8 @@ class DeadLetterTests(Suite):
             assert await harness.backend.purge(*name, ["1"]) == 0
 
     @check("dead_letters")
-    async def test_an_id_is_never_used_again(self, harness: Harness) -> None:
-        """Mixed up otherwise: a letter that is replayed or purged in place of the one somebody looked at."""
+    async def test_id_of_a_dead_letter_is_never_used_again(self, harness: Harness) -> None:
+        """Lost otherwise: a dead letter that is purged in place of the one that an operator saw."""
         handle = await harness.subscribe()
         seen: set[str] = set()
         for turn in range(6):
@@ -131,8 +131,8 @@ class DeadLetterTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check("dead_letters")
-    async def test_the_dead_do_not_stop_the_living(self, harness: Harness) -> None:
-        """Stuck otherwise: what is behind a message that died."""
+    async def test_dead_letters_do_not_stop_what_is_behind_them(self, harness: Harness) -> None:
+        """Stuck otherwise: what is behind a message that failed."""
         handle = await harness.subscribe()
         await harness.publish(20)
         held = await take(handle, 20)

@@ -1,4 +1,4 @@
-"""What was accepted under an id is not accepted under it again, for a while."""
+"""A message is not accepted again under the same id within its window."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def named(ids: Iterable[str], key: str = KEY) -> list[Message]:
 
 
 async def publish(backend: Backend, messages: Sequence[Message], window: float = LONG) -> list[Message]:
-    """Append messages once; return those that were passed over."""
+    """Append messages once; return the ones that were passed over."""
     return list(await backend.append_once([(message, window) for message in messages]))
 
 
-async def knocked(backend: Backend, messages: Sequence[Message], window: float) -> float:
-    """Publish again and again until nothing is passed over; return after how many seconds that was."""
+async def publish_until_kept(backend: Backend, messages: Sequence[Message], window: float) -> float:
+    """Publish again and again until nothing is passed over; return how many seconds that took."""
     began = time.monotonic()
     while True:
         passed_over = await publish(backend, messages, window)
@@ -41,7 +41,7 @@ class DedupeTests(Suite):
     """An id is remembered if and only if its message was kept, from then on, for its window."""
 
     @check("dedupe")
-    async def test_what_comes_again_is_passed_over(self, harness: Harness) -> None:
+    async def test_duplicate_is_passed_over(self, harness: Harness) -> None:
         """Doubled otherwise: what a producer publishes again after an unclear failure."""
         handle = await harness.subscribe()
         first, again = named("abc"), named("cbd")
@@ -51,7 +51,7 @@ class DedupeTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check("dedupe")
-    async def test_of_one_call_the_first_of_an_id_is_kept_in_its_place(self, harness: Harness) -> None:
+    async def test_first_of_an_id_in_one_call_is_kept_in_order(self, harness: Harness) -> None:
         """Lost or reordered otherwise: lines of a file that has some of them twice."""
         handle = await harness.subscribe()
         messages = named("abacb")
@@ -60,8 +60,8 @@ class DedupeTests(Suite):
         assert numbers(await take(handle, 3)) == [0, 1, 3]
 
     @check("dedupe")
-    async def test_without_a_window_nothing_is_looked_for_or_remembered(self, harness: Harness) -> None:
-        """Lost otherwise: messages whose ids nobody said are to be told apart by them."""
+    async def test_message_without_a_window_is_not_compared_or_remembered(self, harness: Harness) -> None:
+        """Lost otherwise: messages whose ids are not meant to tell them apart."""
         handle = await harness.subscribe()
         assert await publish(harness.backend, named("aa"), 0.0) == []
         assert await publish(harness.backend, named("a")) == []
@@ -73,7 +73,7 @@ class DedupeTests(Suite):
         assert [delivery.message.id for delivery in came] == [*"aaaaaab"]
 
     @check("dedupe")
-    async def test_ids_are_told_apart_by_their_keys(self, harness: Harness) -> None:
+    async def test_same_id_under_another_key_is_no_duplicate(self, harness: Harness) -> None:
         """Lost otherwise: the second of two messages that are about one order."""
         handle = await harness.subscribe("orders.*")
         messages = [*named("a", "orders.created"), *named("a", "orders.paid")]
@@ -93,11 +93,11 @@ class DedupeTests(Suite):
         assert [delivery.message.id for delivery in await take(handle, len(ids))] == ids
 
     @check("dedupe")
-    async def test_a_window_ends_however_often_it_was_knocked_at(self, harness: Harness) -> None:
-        """Lost otherwise: what comes under an old id for good reason, for ever."""
+    async def test_duplicates_do_not_lengthen_the_window(self, harness: Harness) -> None:
+        """Lost otherwise: what is published under an old id for good reason, without end."""
         handle, window = await harness.subscribe(), max(0.2, self.lease)
         assert await publish(harness.backend, named("a"), window) == []
-        took = await knocked(harness.backend, named("a"), window)
+        took = await publish_until_kept(harness.backend, named("a"), window)
         assert took > window - 0.1, f"a window of {window} s ended after {took:.2f} s"
         assert len(await publish(harness.backend, named("a"))) == 1
         assert [delivery.message.id for delivery in await take(handle, 2)] == ["a", "a"]
@@ -108,11 +108,11 @@ class DedupeTests(Suite):
         window = max(0.2, self.lease)
         assert await publish(harness.backend, named("a"), LONG) == []
         assert await publish(harness.backend, named("b"), window) == []
-        await knocked(harness.backend, named("b"), window)
+        await publish_until_kept(harness.backend, named("b"), window)
         assert len(await publish(harness.backend, named("ab"), window)) == 2
 
     @check("dedupe")
-    async def test_of_publishers_at_the_same_time_one_is_heard(self, harness: Harness) -> None:
+    async def test_one_of_several_publishers_at_the_same_time_is_kept(self, harness: Harness) -> None:
         """Doubled otherwise: what two producers publish when one takes over from the other."""
         handle = await harness.subscribe()
         backends = [harness.backend, *(harness.another() for _ in range(3))]
@@ -134,15 +134,15 @@ class DedupeTests(Suite):
         assert_exactly_once(messages, await take(await backend.subscribe(KEY, "late"), 2))
 
     @check("dedupe")
-    async def test_many_ids_are_remembered_each(self, harness: Harness) -> None:
-        """Doubled otherwise: the oldest of more ids than somebody thought there would be."""
+    async def test_many_ids_are_all_remembered(self, harness: Harness) -> None:
+        """Doubled otherwise: the oldest ids, if the provider remembers a fixed number."""
         ids = [f"{n:05d}" for n in range(12_000)]
         assert await publish(harness.backend, named(ids)) == []
         assert len(await publish(harness.backend, named(reversed(ids)))) == len(ids)
 
     @check("dedupe", "leases")
-    async def test_what_is_emitted_is_passed_over_as_well(self, harness: Harness) -> None:
-        """Doubled otherwise: what several handlers, or a handler twice, make of one cause."""
+    async def test_duplicate_output_is_passed_over(self, harness: Harness) -> None:
+        """Doubled otherwise: what several handlers, or one handler twice, make of one cause."""
         handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish(4)
         held = await take(handle, 4)
@@ -157,7 +157,7 @@ class DedupeTests(Suite):
         await harness.assert_nothing_comes(other)
 
     @check("dedupe", "leases")
-    async def test_what_is_emitted_under_several_keys_is_told_apart_by_them(self, harness: Harness) -> None:
+    async def test_outputs_of_one_id_under_several_keys_are_kept(self, harness: Harness) -> None:
         """Lost otherwise: the second of two outputs that are about one order."""
         handle, others = await harness.subscribe(), await harness.backend.subscribe("emitted.*", "others")
         await harness.publish(2)
@@ -170,8 +170,8 @@ class DedupeTests(Suite):
         await harness.assert_nothing_comes(others)
 
     @check("dedupe", "leases")
-    async def test_who_lost_the_lease_leaves_no_id_behind(self, harness: Harness) -> None:
-        """Lost otherwise: what another worker emits under the id of an output that never was."""
+    async def test_lost_lease_leaves_no_id_behind(self, harness: Harness) -> None:
+        """Lost otherwise: what another worker emits under the id of an output that was never kept."""
         slow, quick = await harness.subscribe(lease=self.lease), await harness.subscribe()
         other = await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish()
@@ -183,8 +183,8 @@ class DedupeTests(Suite):
         assert_exactly_once([output], await take(other, 1))
 
     @check("dedupe")
-    async def test_what_all_have_settled_is_remembered_all_the_same(self, harness: Harness) -> None:
-        """Doubled otherwise: what is looked for among the messages that are still kept."""
+    async def test_ids_of_settled_messages_are_remembered(self, harness: Harness) -> None:
+        """Doubled otherwise: ids that are looked for among the kept messages alone."""
         handle = await harness.subscribe()
         messages = named("ab")
         assert await publish(harness.backend, messages) == []

@@ -1,4 +1,4 @@
-"""A delivery that failed comes again after its delay: to its own group, counted, in nobody's way."""
+"""A failed delivery comes again after its delay: to its own group, counted, and blocking no other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class DelayTests(Suite):
     """Retries are kept by the backend, not by the worker that asked for them."""
 
     @check("delays")
-    async def test_a_retry_is_never_early_and_hardly_late(self, harness: Harness) -> None:
-        """Useless otherwise: a backoff that does not last; or late, when it waits for traffic."""
+    async def test_retry_is_never_early_and_hardly_late(self, harness: Harness) -> None:
+        """Useless otherwise: a backoff that is too short; or late, if it waits for traffic."""
         handle = await harness.subscribe()
         await harness.publish(20)
         delays = [0.05 + 0.01 * n for n in range(20)]
@@ -46,7 +46,7 @@ class DelayTests(Suite):
 
     @check("delays")
     async def test_attempts_and_the_first_failure_are_kept(self, harness: Harness) -> None:
-        """Endless otherwise: attempts that are counted by the worker, or begin anew at each retry."""
+        """Endless otherwise: attempts that the worker counts, or that begin again at each retry."""
         handle = await harness.subscribe()
         await harness.publish()
         failures, times = [], []
@@ -63,7 +63,7 @@ class DelayTests(Suite):
         assert times[0] - 1.0 <= failures[1] <= times[1] + 1.0
 
     @check("delays", "leases")
-    async def test_a_crash_keeps_the_attempt(self, harness: Harness) -> None:
+    async def test_crash_keeps_the_attempt(self, harness: Harness) -> None:
         """Endless otherwise: attempts that a crash sets back to the first."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
@@ -80,8 +80,8 @@ class DelayTests(Suite):
         assert (fourth.message.attempt, fourth.deliveries, fourth.failed_at) == (2, 3, second.failed_at)
 
     @check("delays")
-    async def test_a_retry_does_not_stop_those_behind_it(self, harness: Harness) -> None:
-        """Stuck otherwise: one bad message would hold up its key."""
+    async def test_retry_does_not_stop_what_is_behind_it(self, harness: Harness) -> None:
+        """Stuck otherwise: a key, by one bad message."""
         handle = await harness.subscribe()
         await harness.publish(10)
         held = await take(handle, 2)
@@ -92,7 +92,7 @@ class DelayTests(Suite):
 
     @check("delays", "groups")
     async def test_other_groups_see_nothing_of_a_retry(self, harness: Harness) -> None:
-        """Doubled otherwise: retries that are published anew, for everyone."""
+        """Doubled otherwise: retries that are published again, for every group."""
         handle, other = await harness.subscribe(), await harness.subscribe(group="audit")
         wide = await harness.subscribe("#", "audit")
         sent = await harness.publish(5)
@@ -133,7 +133,7 @@ class DelayTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("delays")
-    async def test_a_retry_comes_to_a_handle_that_already_waits(self, harness: Harness) -> None:
+    async def test_retry_comes_to_a_handle_that_already_waits(self, harness: Harness) -> None:
         """Late otherwise: a retry that another handle asked for after this one began to wait."""
         handle = await harness.subscribe()
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):

@@ -1,4 +1,4 @@
-"""What is published comes: to each group, once, however many publish and fetch at a time."""
+"""Each group gets every published message once, however many publish and fetch at the same time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from abe_router.messages.message import Message, encode, new_message
 
 
 class DeliveryTests(Suite):
-    """What Watermill's suite (`pubsub/tests`) asks, with duplicates counted where it removes them."""
+    """The cases of Watermill's suite (`pubsub/tests`), with duplicates counted where it removes them."""
 
     @check()
-    async def test_what_was_published_before_the_subscription_comes(self, harness: Harness) -> None:
-        """Lost otherwise: what was published before the first start, to a group made at the end."""
+    async def test_new_subscription_gets_what_was_published_before_it(self, harness: Harness) -> None:
+        """Lost otherwise: what was published before the first start, if a group begins at the end."""
         sent = [
             new_message(KEY, encode({"n": n}), headers={"trace": f"t-{n}"}, id=f"id-{n}") for n in range(100)
         ]
@@ -42,16 +42,16 @@ class DeliveryTests(Suite):
         assert all(delivery.deliveries == 1 and delivery.failed_at is None for delivery in came)
 
     @check()
-    async def test_what_is_published_during_a_fetch_ends_its_wait(self, harness: Harness) -> None:
-        """Late otherwise: a message would come only when the wait is over."""
+    async def test_new_message_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
+        """Late otherwise: a message that comes only when the wait is over."""
         handle = await harness.subscribe()
         for backend in (harness.backend, harness.another()):
             came = await harness.fetch_during(handle, harness.publish(1, KEY, backend), within=PROMPT)
             assert numbers(came) == [0]
 
     @check()
-    async def test_a_fetch_that_finds_nothing_waits_its_time(self, harness: Harness) -> None:
-        """Spinning otherwise, or a consumer that cannot be stopped."""
+    async def test_fetch_that_finds_nothing_waits_its_time(self, harness: Harness) -> None:
+        """Stuck otherwise: the event loop, by a consumer that fetches without end."""
         handle = await harness.subscribe()
         for wait in (0.0, 0.2):
             began = time.monotonic()
@@ -59,8 +59,8 @@ class DeliveryTests(Suite):
             assert wait - 0.02 <= time.monotonic() - began < wait + 0.5
 
     @check()
-    async def test_a_fetch_takes_no_more_than_its_limit(self, harness: Harness) -> None:
-        """Stranded otherwise: what a worker fetched beyond its free slots, when it is killed."""
+    async def test_fetch_takes_no_more_than_its_limit(self, harness: Harness) -> None:
+        """Lost otherwise: what a killed worker had fetched beyond its free slots."""
         greedy, other = await harness.subscribe(), await harness.subscribe()
         sent = await harness.publish(50)
         held = await take(greedy, 3)
@@ -68,8 +68,8 @@ class DeliveryTests(Suite):
         assert_exactly_once(sent, [*held, *rest])
 
     @check()
-    async def test_what_is_held_does_not_stop_the_rest(self, harness: Harness) -> None:
-        """Stuck otherwise: one worker with its hands full would stop its group."""
+    async def test_messages_in_flight_do_not_stop_the_rest(self, harness: Harness) -> None:
+        """Stuck otherwise: a group, by one worker whose slots are all taken."""
         slow, quick = await harness.subscribe(), await harness.subscribe()
         first = await harness.publish(20)
         held = await take(slow, 20)
@@ -81,8 +81,8 @@ class DeliveryTests(Suite):
         await harness.assert_nothing_comes(quick)
 
     @check()
-    async def test_many_publishers_and_many_handles(self, harness: Harness) -> None:
-        """Doubled otherwise: what two handles race for, and what a publisher silently sends again."""
+    async def test_many_publishers_and_many_handles_deliver_once(self, harness: Harness) -> None:
+        """Doubled otherwise: what two handles compete for, and what a publisher sends again."""
         publishers = [harness.backend, harness.another()]
         async with Consumers([await harness.subscribe() for _ in range(8)]) as consumers:
             sent = await _publish_side_by_side(harness, [KEY] * 40, publishers)
@@ -92,7 +92,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_many_keys_at_once_do_not_mix(self, harness: Harness) -> None:
-        """Mixed up otherwise: what belongs to another key."""
+        """Lost otherwise: messages that come under another key."""
         keys = [f"topic-{n}.news" for n in range(20)]
         handles = [await harness.subscribe(key) for key in keys]
         sent = await _publish_side_by_side(harness, keys * 2, [harness.backend])
@@ -102,7 +102,7 @@ class DeliveryTests(Suite):
             await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_opening_and_closing_under_load(self, harness: Harness) -> None:
+    async def test_handles_that_open_and_close_under_load_lose_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what was on its way to a handle that closed."""
         came: list[Delivery] = []
 
@@ -124,7 +124,7 @@ class DeliveryTests(Suite):
         await harness.assert_nothing_comes(await harness.subscribe())
 
     @check()
-    async def test_a_publisher_may_close_as_soon_as_it_has_published(self, harness: Harness) -> None:
+    async def test_publisher_that_closes_at_once_loses_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what a publisher still had in a buffer."""
         handle = await harness.subscribe()
         sent: list[Message] = []
@@ -136,7 +136,7 @@ class DeliveryTests(Suite):
         assert_exactly_once(sent, await take(handle, len(sent)))
 
     @check()
-    async def test_one_call_may_append_many(self, harness: Harness) -> None:
+    async def test_one_call_appends_many_messages(self, harness: Harness) -> None:
         """Lost otherwise: what exceeds one batch of the provider."""
         handle = await harness.subscribe()
         await harness.backend.append([])
@@ -150,7 +150,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_publish_encodes_and_appends(self, harness: Harness) -> None:
-        """The one method that comes with the contract."""
+        """Lost otherwise: the payload of the one method that the contract implements."""
         message = await harness.backend.publish(KEY, {"n": 10**30}, headers={"a": "b"}, id="own-id")
         (delivery,) = await take(await harness.subscribe(), 1)
         assert delivery.message.payload == {"n": 10**30}
@@ -159,7 +159,7 @@ class DeliveryTests(Suite):
 
 
 async def _publish_side_by_side(harness: Harness, keys: list[str], backends: list[Backend]) -> list[Message]:
-    """Publish five messages to each of the keys, all at the same time, in turn through the backends."""
+    """Publish five messages to each key, all at the same time, through the backends in turn."""
     batches = await asyncio.gather(
         *(harness.publish(5, key, backends[n % len(backends)]) for n, key in enumerate(keys))
     )

@@ -1,4 +1,4 @@
-"""What a handler emits is appended in the step that settles its cause."""
+"""Outputs are appended in the step that settles their cause."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from abe_router.messages.message import Message, new_message
 
 
 def output(delivery: Delivery, key: str) -> Message:
-    """Return a message that says what it came from."""
+    """Return a message whose headers name its cause."""
     return new_message(key, delivery.message.body, headers={"cause": delivery.message.id})
 
 
 class EmitTests(Suite):
-    """Outputs and acks are one."""
+    """Outputs and acks are one step."""
 
     @check("leases")
-    async def test_what_is_emitted_arrives_with_all_it_has(self, harness: Harness) -> None:
-        """Lost otherwise: an output that the ack goes ahead of."""
+    async def test_outputs_arrive_unchanged(self, harness: Harness) -> None:
+        """Lost otherwise: an output, if its cause is acked first."""
         handle = await harness.subscribe()
         exact = await harness.backend.subscribe("emitted.one", "exact")
         wild = await harness.backend.subscribe("emitted.*", "wild")
@@ -36,7 +36,7 @@ class EmitTests(Suite):
         }
 
     @check("leases")
-    async def test_several_outputs_of_one_delivery_keep_their_order(self, harness: Harness) -> None:
+    async def test_outputs_of_one_delivery_keep_their_order(self, harness: Harness) -> None:
         """Reordered otherwise: outputs that are appended one by one."""
         handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish()
@@ -46,8 +46,8 @@ class EmitTests(Suite):
         assert [d.message.id for d in await take(other, 5)] == [message.id for message in outputs]
 
     @check("leases")
-    async def test_one_batch_may_emit_or_not(self, harness: Harness) -> None:
-        """Lost otherwise: outputs of deliveries settled beside others without."""
+    async def test_one_batch_may_have_deliveries_with_and_without_outputs(self, harness: Harness) -> None:
+        """Lost otherwise: outputs of deliveries that are settled beside others without."""
         handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish(10)
         held = await take(handle, 10)
@@ -59,7 +59,7 @@ class EmitTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("leases")
-    async def test_who_lost_the_lease_emits_nothing(self, harness: Harness) -> None:
+    async def test_lost_lease_emits_nothing(self, harness: Harness) -> None:
         """Doubled otherwise: outputs of a worker whose message another one handles again."""
         slow = await harness.subscribe(lease=self.lease)
         quick = await harness.subscribe()

@@ -1,4 +1,4 @@
-"""One handle at a time has the place, and whoever gains it begins with all that is unsettled, in order."""
+"""One exclusive handle at a time is the owner; a new one begins with all that is unsettled, in order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from abe_router.messages.message import new_message
 
 
 class ExclusiveTests(Suite):
-    """What `order_by` stands on: nobody hands out who lost the place, and nobody hands out too early."""
+    """`order_by` relies on this: a former owner hands out nothing, and a new one not too early."""
 
     @check("order")
-    async def test_only_one_handle_has_the_place(self, harness: Harness) -> None:
-        """Reordered otherwise: two handles at once work on messages of the same value."""
+    async def test_only_one_handle_is_the_owner(self, harness: Harness) -> None:
+        """Reordered otherwise: messages of one value that two handles work on at once."""
         handle, here = await harness.subscribe_exclusive(), await harness.subscribe_exclusive()
         there = await harness.subscribe_exclusive(backend=harness.another())
         await harness.publish(6)
@@ -27,13 +27,11 @@ class ExclusiveTests(Suite):
         assert numbers(await take(handle, 4)) == [2, 3, 4, 5]
 
     @check("order")
-    async def test_closing_hands_the_place_over_at_once(self, harness: Harness) -> None:
-        """Stuck otherwise: each reload of an ordered route costs it a lease."""
+    async def test_closing_releases_the_ownership_at_once(self, harness: Harness) -> None:
+        """Stuck otherwise: an ordered route, for a lease at each reload."""
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
-            handle, other = (
-                await harness.subscribe_exclusive(),
-                await harness.subscribe_exclusive(backend=backend),
-            )
+            handle = await harness.subscribe_exclusive()
+            other = await harness.subscribe_exclusive(backend=backend)
             await harness.publish(3)
             await take(handle, 2)
             came = list(await harness.fetch_during(other, handle.close(), within=within))
@@ -43,12 +41,10 @@ class ExclusiveTests(Suite):
             await other.close()
 
     @check("order")
-    async def test_the_place_of_a_dead_handle_is_free_after_its_lease(self, harness: Harness) -> None:
-        """Stuck otherwise, when it never is; reordered when it is so sooner, or what is new goes first."""
-        dead, alive = (
-            await harness.subscribe_exclusive(lease=self.lease),
-            await harness.subscribe_exclusive(backend=harness.another()),
-        )
+    async def test_ownership_of_a_dead_handle_ends_with_its_lease(self, harness: Harness) -> None:
+        """Stuck otherwise, when it never ends; reordered when it ends earlier, or what is new comes first."""
+        dead = await harness.subscribe_exclusive(lease=self.lease)
+        alive = await harness.subscribe_exclusive(backend=harness.another())
         await harness.publish(5)
         began = time.monotonic()
         held = await take(dead, 3)
@@ -60,8 +56,8 @@ class ExclusiveTests(Suite):
         await ack(alive, came)
 
     @check("order")
-    async def test_who_gains_the_place_gets_what_waits_for_another_attempt(self, harness: Harness) -> None:
-        """Reordered otherwise: those behind a retry that a successor does not know of."""
+    async def test_new_owner_gets_what_waits_for_its_next_attempt(self, harness: Harness) -> None:
+        """Reordered otherwise: what is behind a retry that the new owner does not know of."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(6)
         held = await take(handle, 5)
@@ -88,25 +84,23 @@ class ExclusiveTests(Suite):
         await ack(other, [retry, *came[1:]])
 
     @check("order")
-    async def test_who_lost_the_place_gets_and_changes_nothing(self, harness: Harness) -> None:
-        """Reordered otherwise: a process that stood still goes on where another is already."""
-        frozen, other = (
-            await harness.subscribe_exclusive(lease=self.lease),
-            await harness.subscribe_exclusive(),
-        )
+    async def test_former_owner_gets_and_changes_nothing(self, harness: Harness) -> None:
+        """Reordered otherwise: messages that a process works on which stood still and lost the ownership."""
+        handle = await harness.subscribe_exclusive(lease=self.lease)
+        other = await harness.subscribe_exclusive()
         await harness.publish(8)
-        held = await take(frozen, 6)
-        # The successor takes only one, but with the place all are its.
+        held = await take(handle, 6)
+        # The new owner takes only one, but the old one holds none of them any more.
         came = await take(other, 1, within=self.lease + SOON)
         assert numbers(came) == [0]
-        await harness.assert_nothing_comes(frozen)
+        await harness.assert_nothing_comes(handle)
         died = Dead(dead_letter(held[2]))
         outcomes: list[Outcome] = [ACKED, RELEASED, died, Delayed(0.0)]
         stale = list(zip(held, outcomes, strict=False))
-        assert await frozen.extend(held) == held
-        assert await frozen.settle(stale) == held[:4]
-        assert await frozen.postpone([(held[4], 0.0)]) == [None]
-        await frozen.close()
+        assert await handle.extend(held) == held
+        assert await handle.settle(stale) == held[:4]
+        assert await handle.postpone([(held[4], 0.0)]) == [None]
+        await handle.close()
         came += await take(other, 7)
         assert numbers(came) == list(range(8))
         assert [each.deliveries for each in came] == [2] * 6 + [1] * 2
@@ -114,13 +108,11 @@ class ExclusiveTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("order")
-    async def test_waiting_and_extending_keep_the_place(self, harness: Harness) -> None:
-        """Reordered otherwise: a quiet consumer, or one with a long handler, loses the place to another."""
+    async def test_waiting_and_extending_keep_the_ownership(self, harness: Harness) -> None:
+        """Reordered otherwise: messages of a quiet consumer, or of one with a long handler."""
         lease = max(0.3, self.lease)
-        handle, other = (
-            await harness.subscribe_exclusive(lease=lease),
-            await harness.subscribe_exclusive(lease=lease),
-        )
+        handle = await harness.subscribe_exclusive(lease=lease)
+        other = await harness.subscribe_exclusive(lease=lease)
         waiting = asyncio.create_task(handle.fetch(1, 20.0))
         await harness.pause()
         await harness.assert_nothing_comes(other, 2 * lease)
@@ -132,8 +124,8 @@ class ExclusiveTests(Suite):
         assert numbers(await take(handle, 2)) == [1, 2]
 
     @check("order")
-    async def test_nobody_else_means_nothing_lost(self, harness: Harness) -> None:
-        """Doubled otherwise: what a process held that stood still, though no other was there to take it."""
+    async def test_owner_without_competitors_keeps_what_it_holds(self, harness: Harness) -> None:
+        """Doubled otherwise: what a process held that stood still, although no other could take it."""
         handle = await harness.subscribe_exclusive(lease=self.lease)
         await harness.publish(3)
         held = await take(handle, 2)
@@ -144,8 +136,8 @@ class ExclusiveTests(Suite):
         await ack(handle, [*held, *came])
 
     @check("order")
-    async def test_what_is_postponed_stays_in_hand(self, harness: Harness) -> None:
-        """Reordered otherwise: a retry that has to be fetched anew, with something else in its place."""
+    async def test_postponed_delivery_stays_in_flight(self, harness: Harness) -> None:
+        """Reordered otherwise: a retry that is fetched again, with another message in its place."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(2)
         first, second = await take(handle, 2)
@@ -166,8 +158,8 @@ class ExclusiveTests(Suite):
         assert sum((await harness.counts())[:3]) == 1
 
     @check("order")
-    async def test_what_was_postponed_and_is_settled_is_counted_no_more(self, harness: Harness) -> None:
-        """Seen otherwise: messages that wait for an attempt, long after they were handled."""
+    async def test_postponed_delivery_that_is_settled_is_not_counted(self, harness: Harness) -> None:
+        """Misled otherwise: an operator, by messages that seem to wait long after they were handled."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(3)
         retries = await handle.postpone([(each, 0.01) for each in await take(handle, 3)])
@@ -179,8 +171,8 @@ class ExclusiveTests(Suite):
         assert await harness.counts() == (0, 0, 0, 1)
 
     @check("order")
-    async def test_what_comes_back_goes_first_and_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what was handed back or put off, by when it is due or after what is new."""
+    async def test_returned_messages_come_first_and_in_order(self, harness: Harness) -> None:
+        """Reordered otherwise: what is released or delayed, by its due time or behind what is new."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(6)
         held = await take(handle, 4)
@@ -190,8 +182,8 @@ class ExclusiveTests(Suite):
         assert numbers(came) == list(range(6))
 
     @check("order", "leases")
-    async def test_leases_of_others_come_before_the_place(self, harness: Harness) -> None:
-        """Doubled otherwise: what a consumer without order has in hand while one with it begins."""
+    async def test_ownership_waits_for_leases_of_other_handles(self, harness: Harness) -> None:
+        """Doubled otherwise: what a consumer without order has in flight while one with order begins."""
         other = await harness.subscribe()
         await harness.publish(4)
         held = await take(other, 2)
@@ -202,7 +194,7 @@ class ExclusiveTests(Suite):
         assert numbers(came + await take(handle, 2 - len(came))) == [2, 3]
 
     @check("order")
-    async def test_each_key_of_a_pattern_is_in_order(self, harness: Harness) -> None:
+    async def test_exclusive_handles_read_each_key_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: a key that two handles of a pattern read at once."""
         handles = [
             await harness.subscribe_exclusive("k.*", backend=b) for b in (harness.backend, harness.another())
@@ -220,8 +212,8 @@ class ExclusiveTests(Suite):
             assert numbers(deliveries) == list(range(int(key[2:]), 80, 4))
 
     @check("order")
-    async def test_a_fetch_that_was_given_up_changes_no_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what came for a cancelled or interrupted fetch, behind what came later."""
+    async def test_cancelled_or_interrupted_fetch_changes_no_order(self, harness: Harness) -> None:
+        """Reordered otherwise: what came for a cancelled fetch, behind what came later."""
         handle = await harness.subscribe_exclusive()
         came: list[int] = []
         for number in range(40):

@@ -1,4 +1,4 @@
-"""The server goes away, or its replies do."""
+"""The server stops, or its replies are lost."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class FaultTests(Suite):
-    """For providers with a server: `url` names its host and port, `stop_server` and `start_server` act."""
+    """For providers with a server: `url` has its host and port, `stop_server` and `start_server` work."""
 
     @check()
-    async def test_a_server_that_is_not_there_is_unavailable(self, harness: Harness) -> None:
-        """Puzzling otherwise: an error of some library, or none."""
+    async def test_absent_server_raises_backend_unavailable(self, harness: Harness) -> None:
+        """Lost otherwise: what a caller does not send again, because the error is one of some library."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             backend = self._through(harness, free.getsockname()[1])
@@ -36,12 +36,12 @@ class FaultTests(Suite):
                 await call()
             except BackendUnavailable:
                 continue
-            raise AssertionError("the server is not there, and nobody says so")
+            raise AssertionError("the server is absent, and the call raised nothing")
         await backend.close()
 
     @check("durable", "leases")
-    async def test_a_restart_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what was kept or in hand; stuck: consumers that never connect again."""
+    async def test_restart_of_the_server_loses_nothing(self, harness: Harness) -> None:
+        """Lost otherwise: what was kept or in flight; stuck: consumers that never connect again."""
         handle = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(20)
         await ack(handle, await take(handle, 5))
@@ -55,7 +55,7 @@ class FaultTests(Suite):
                     await call()
                 except BackendUnavailable:
                     continue
-                raise AssertionError("the server is gone, and nobody says so")
+                raise AssertionError("the server is gone, and the call raised nothing")
         finally:
             self.start_server()
         (ended,) = await asyncio.gather(waiting, return_exceptions=True)
@@ -71,19 +71,19 @@ class FaultTests(Suite):
         await harness.assert_nothing_comes(other, self.lease)
 
     @check()
-    async def test_a_lost_reply_doubles_nothing(self, harness: Harness) -> None:
-        """Doubled otherwise: what a client library sends again by itself when the reply is lost."""
+    async def test_lost_reply_doubles_nothing(self, harness: Harness) -> None:
+        """Doubled otherwise: what a client library sends again by itself."""
         chance = Random(11)  # noqa: S311
         confirmed: list[Message] = []
-        async with self._line(lambda: chance.random() < 0.2) as line:
-            publisher = self._through(harness, line.address[1])
+        async with self._proxy(lambda: chance.random() < 0.2) as proxy:
+            publisher = self._through(harness, proxy.address[1])
             for _ in range(60):
                 try:
                     confirmed += await harness.publish(backend=publisher)
                 except BackendUnavailable:
                     continue
             await publisher.close()
-        assert line.lost, "no reply was lost, so nothing was tried"
+        assert proxy.lost, "no reply was lost, so the test shows nothing"
         handle = await harness.subscribe()
         came = await take(handle, len(confirmed))
         came += await handle.fetch(100, 0.2)
@@ -92,22 +92,22 @@ class FaultTests(Suite):
         assert len(ids) == len(came), f"{len(came) - len(ids)} were doubled"
 
     @check("dedupe")
-    async def test_what_is_published_until_it_is_confirmed_is_there_once(self, harness: Harness) -> None:
+    async def test_message_that_is_appended_once_until_confirmed_is_kept_once(self, harness: Harness) -> None:
         """Doubled otherwise: what is published again because the reply was lost; lost: what was not."""
         chance = Random(13)  # noqa: S311
         messages = [new_message("orders.created", b"0", id=f"id-{n}") for n in range(60)]
-        async with self._line(lambda: chance.random() < 0.2) as line:
-            publisher = self._through(harness, line.address[1])
+        async with self._proxy(lambda: chance.random() < 0.2) as proxy:
+            publisher = self._through(harness, proxy.address[1])
             for message in messages:
                 await _persist(partial(publisher.append_once, [(message, 60.0)]))
             await publisher.close()
-        assert line.lost, "no reply was lost, so nothing was tried"
+        assert proxy.lost, "no reply was lost, so the test shows nothing"
         handle = await harness.subscribe()
         assert_exactly_once(messages, await take(handle, len(messages)))
         await harness.assert_nothing_comes(handle)
 
     @check("dedupe", "durable")
-    async def test_a_restart_forgets_no_id(self, harness: Harness) -> None:
+    async def test_restart_of_the_server_forgets_no_id(self, harness: Harness) -> None:
         """Doubled otherwise: what is published again when the server is back."""
         message = new_message("orders.created", b"0", id="id")
         assert not await harness.backend.append_once([(message, 60.0)])
@@ -115,15 +115,29 @@ class FaultTests(Suite):
         self.start_server()
         assert list(await _persist(lambda: harness.backend.append_once([(message, 60.0)]))) == [message]
 
+    @check("key_value", "durable")
+    async def test_restart_of_the_server_forgets_no_entry(self, harness: Harness) -> None:
+        """Lost otherwise: edits and overrides; or a revision is given twice."""
+        backend = harness.backend
+        kept = await backend.put("edits", "1", b"x")
+        gone = await backend.put("edits", "2", b"x")
+        assert await backend.delete("edits", "2")
+        self.stop_server()
+        self.start_server()
+        entries = await _persist(lambda: backend.entries("edits"))
+        assert {name: (each.value, each.revision) for name, each in entries.items()} == {"1": (b"x", kept)}
+        assert await backend.put("edits", "2", b"y", expected=gone) == 0
+        assert await backend.put("edits", "2", b"y", expected=0) > gone
+
     @check("leases")
-    async def test_a_lost_reply_strands_nothing(self, harness: Harness) -> None:
+    async def test_lost_reply_to_fetch_or_settle_loses_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what was fetched, or settled, when the reply was lost."""
         chance = Random(12)  # noqa: S311
         sent = await harness.publish(60)
         seen: list[Delivery] = []
         lease = max(0.5, self.lease)
-        async with self._line(lambda: chance.random() < 0.15) as line:
-            backend = self._through(harness, line.address[1])
+        async with self._proxy(lambda: chance.random() < 0.15) as proxy:
+            backend = self._through(harness, proxy.address[1])
             handle = await _persist(lambda: backend.subscribe("orders.created", "billing", lease=lease))
             async with asyncio.timeout(20.0):
                 while any((await harness.counts())[:3]):
@@ -132,28 +146,28 @@ class FaultTests(Suite):
                     batch = [(delivery, ACKED) for delivery in fetched]
                     await _persist(partial(handle.settle, batch))
             await _persist(backend.close)
-        assert line.lost, "no reply was lost, so nothing was tried"
+        assert proxy.lost, "no reply was lost, so the test shows nothing"
         assert {delivery.message.id for delivery in seen} == {message.id for message in sent}
-        assert len(seen) - len(sent) <= line.lost * 5
+        assert len(seen) - len(sent) <= proxy.lost * 5
 
-    def _line(self, cut: Callable[[], bool]) -> FaultyProxy:
+    def _proxy(self, cut: Callable[[], bool]) -> FaultyProxy:
         parts = urlsplit(self.url)
         if not parts.hostname or not parts.port:
-            raise SkipTest("the URL names no host and port to put a bad line in front of")
+            raise SkipTest("the URL has no host and port to put a faulty proxy in front of")
         return FaultyProxy(parts.hostname, parts.port, cut)
 
     def _through(self, harness: Harness, port: int) -> Backend:
-        """Return a backend on the same store, by way of another port of this host."""
+        """Return a backend on the same prefix, through another port of this host."""
         parts = urlsplit(self.url)
         if not parts.hostname or not parts.port:
-            raise SkipTest("the URL names no host and port")
+            raise SkipTest("the URL has no host and port")
         credentials, at, _ = parts.netloc.rpartition("@")
         url = parts._replace(netloc=f"{credentials}{at}127.0.0.1:{port}").geturl()
         return make_backend(url, prefix=harness.prefix)
 
 
 async def _persist(call: Callable[[], Awaitable[T]]) -> T:
-    """Try again as long as the server cannot be reached, as a consumer does."""
+    """Try again while the server cannot be reached, as a consumer does."""
     while True:
         try:
             return await call()

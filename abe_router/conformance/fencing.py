@@ -1,4 +1,4 @@
-"""Who lost the lease can no longer change anything."""
+"""A handle that lost its lease changes nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from abe_router.conformance.suite import Suite, check
 
 
 class FencingTests(Suite):
-    """A worker that stood still beyond its lease wakes up and acts; another one has its message."""
+    """A worker that stood still beyond its lease goes on, while another one has its message."""
 
     async def _overtaken(self, harness: Harness) -> tuple[Subscription, Delivery, Subscription, Delivery]:
-        """Return a stale handle and delivery, and those that took over."""
+        """Return a handle and delivery whose lease is lost, and those that took over."""
         stale, owner = await harness.subscribe(lease=self.lease), await harness.subscribe()
         await harness.publish()
         (old,) = await take(stale, 1)
@@ -22,7 +22,7 @@ class FencingTests(Suite):
         return stale, old, owner, new
 
     async def _refused(self, harness: Harness, outcome: Outcome | None) -> None:
-        """Check that a stale outcome is refused and changes for the owner or anyone."""
+        """Fail unless a stale outcome is refused and changes nothing, also for the new holder."""
         stale, old, owner, new = await self._overtaken(harness)
         chosen = outcome or Dead(dead_letter(old))
         refused = await stale.settle([(old, chosen)])
@@ -36,28 +36,28 @@ class FencingTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("leases")
-    async def test_a_stale_ack_is_refused(self, harness: Harness) -> None:
-        """Lost otherwise: the message whose new owner fails, acknowledged by the old one."""
+    async def test_stale_ack_is_refused(self, harness: Harness) -> None:
+        """Lost otherwise: the message whose new holder fails, acked by the old one."""
         await self._refused(harness, ACKED)
 
     @check("leases")
-    async def test_a_stale_release_is_refused(self, harness: Harness) -> None:
-        """Doubled otherwise: the message would be ready while its new owner works on it."""
+    async def test_stale_release_is_refused(self, harness: Harness) -> None:
+        """Doubled otherwise: a message that is ready while its new holder works on it."""
         await self._refused(harness, RELEASED)
 
     @check("leases", "delays")
-    async def test_a_stale_retry_is_refused(self, harness: Harness) -> None:
-        """Doubled otherwise: the message would be delayed and in hand at once."""
+    async def test_stale_retry_is_refused(self, harness: Harness) -> None:
+        """Doubled otherwise: a message that is delayed and in flight at once."""
         await self._refused(harness, Delayed(0.0))
 
     @check("leases", "dead_letters")
-    async def test_a_stale_dead_letter_is_refused(self, harness: Harness) -> None:
-        """Doubled otherwise: the message would be dead and in hand at once."""
+    async def test_stale_dead_letter_is_refused(self, harness: Harness) -> None:
+        """Doubled otherwise: a message that is dead and in flight at once."""
         await self._refused(harness, None)
 
     @check("leases")
-    async def test_a_stale_extension_takes_nothing_back(self, harness: Harness) -> None:
-        """Doubled otherwise: a heartbeat that steals the message back from its new owner."""
+    async def test_stale_extension_takes_nothing_back(self, harness: Harness) -> None:
+        """Doubled otherwise: a message that a late renewal takes back from its new holder."""
         stale, old, owner, new = await self._overtaken(harness)
         lost = await stale.extend([old])
         assert len(lost) == 1
@@ -66,8 +66,8 @@ class FencingTests(Suite):
         await ack(owner, [new])
 
     @check("leases")
-    async def test_an_extension_does_not_revive_what_is_settled(self, harness: Harness) -> None:
-        """Doubled otherwise: a heartbeat that brings an acknowledged message back to life."""
+    async def test_extension_does_not_revive_settled_messages(self, harness: Harness) -> None:
+        """Doubled otherwise: an acked message that a late renewal makes ready again."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
         held = await take(handle, 1)
@@ -77,8 +77,8 @@ class FencingTests(Suite):
         await harness.assert_nothing_comes(handle, self.lease * 2)
 
     @check("leases", "delays")
-    async def test_nothing_stale_revives_what_the_owner_settled(self, harness: Harness) -> None:
-        """Doubled otherwise: a late failure of the old owner after the success of the new one."""
+    async def test_no_stale_outcome_revives_settled_messages(self, harness: Harness) -> None:
+        """Doubled otherwise: a late failure of the old holder after the success of the new one."""
         stale, old, owner, new = await self._overtaken(harness)
         await ack(owner, [new])
         for outcome in (RELEASED, Delayed(0.0), ACKED):
@@ -87,8 +87,8 @@ class FencingTests(Suite):
         await harness.assert_nothing_comes(owner)
 
     @check("leases")
-    async def test_the_same_handle_is_fenced_from_its_own_past(self, harness: Harness) -> None:
-        """Lost otherwise: fencing by the owner's name alone lets yesterday's result settle today's."""
+    async def test_handle_is_fenced_from_its_own_earlier_deliveries(self, harness: Harness) -> None:
+        """Lost otherwise: a message that an earlier delivery settles, if fencing compares names alone."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
         (old,) = await take(handle, 1)
@@ -99,8 +99,8 @@ class FencingTests(Suite):
         await ack(handle, [new])
 
     @check("leases")
-    async def test_the_others_of_a_batch_are_settled(self, harness: Harness) -> None:
-        """Doubled otherwise: one refusal would spoil the whole batch."""
+    async def test_refused_delivery_does_not_stop_its_batch(self, harness: Harness) -> None:
+        """Doubled otherwise: a whole batch, because one delivery in it was refused."""
         stale, old, owner, new = await self._overtaken(harness)
         await harness.publish(3)
         held = await take(stale, 3)

@@ -1,4 +1,4 @@
-"""Every group gets everything of its keys from where it begins, and nothing else."""
+"""Every group gets all messages of its keys from its start on, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from abe_router.conformance.suite import Suite, check
 
 
 class GroupTests(Suite):
-    """Subscriptions of other names are none of each other's business."""
+    """Subscriptions of different names do not affect each other."""
 
     @check("groups")
-    async def test_each_group_gets_all(self, harness: Harness) -> None:
+    async def test_each_group_gets_every_message(self, harness: Harness) -> None:
         """Lost otherwise: what another group has taken or settled."""
         billing, audit = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = await harness.publish(50)
@@ -26,8 +26,8 @@ class GroupTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("groups")
-    async def test_the_same_group_name_on_another_key_is_another_subscription(self, harness: Harness) -> None:
-        """Lost otherwise: what a group of the same name has settled elsewhere."""
+    async def test_same_group_on_another_key_is_another_subscription(self, harness: Harness) -> None:
+        """Lost otherwise: what a group of the same name has settled on another key."""
         names = [("a.b", "g"), ("a.c", "g"), ("a", "b.g"), ("a.b", "g.h"), ("a.b", "g:h-1")]
         handles = [await harness.subscribe(*name) for name in names]
         for handle in handles:
@@ -40,8 +40,8 @@ class GroupTests(Suite):
         assert [sum(await harness.counts(*name)) for name in names] == [0] * len(names)
 
     @check("groups")
-    async def test_a_late_group_gets_what_another_has_not_settled(self, harness: Harness) -> None:
-        """Lost otherwise: the backlog, by a group that begins at the end or after trimming too early."""
+    async def test_late_group_gets_what_another_has_not_settled(self, harness: Harness) -> None:
+        """Lost otherwise: the backlog, if a group begins at the end or messages are trimmed too early."""
         first = await harness.subscribe()
         sent = await harness.publish(100)
         await ack(first, await take(first, 40))
@@ -53,8 +53,8 @@ class GroupTests(Suite):
         assert len({delivery.message.id for delivery in came}) == len(came)
 
     @check("groups")
-    async def test_nothing_unsettled_is_ever_trimmed(self, harness: Harness) -> None:
-        """Lost otherwise: what the slow group has not got yet, trimmed by length or by the quick group."""
+    async def test_unsettled_messages_are_never_trimmed(self, harness: Harness) -> None:
+        """Lost otherwise: what the slow group has yet to get, trimmed by length or by the quick group."""
         quick, slow = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = []
         for _ in range(6):
@@ -65,16 +65,16 @@ class GroupTests(Suite):
         assert_exactly_once(sent, await take(slow, 12_000, within=20.0))
 
     @check()
-    async def test_what_no_group_has_got_is_kept(self, harness: Harness) -> None:
-        """Lost otherwise: what was published while nobody had subscribed to its key."""
+    async def test_messages_without_a_group_are_kept(self, harness: Harness) -> None:
+        """Lost otherwise: what is published before the first subscription to its key."""
         sent = []
         for _ in range(6):
             sent += await harness.publish(2_000)
         assert_exactly_once(sent, await take(await harness.subscribe(), 12_000, within=20.0))
 
     @check()
-    async def test_a_group_may_begin_with_what_comes_next(self, harness: Harness) -> None:
-        """Flooded otherwise: a group that wants none of the past; nor may it miss the next message."""
+    async def test_group_may_begin_with_the_next_message(self, harness: Harness) -> None:
+        """Flooded otherwise: a group that wants no history; and it must not miss the next message."""
         await harness.publish(5)
         handle = await harness.subscribe(start=inf)
         sent = await harness.publish(3)
@@ -82,7 +82,7 @@ class GroupTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_a_group_may_begin_at_a_time(self, harness: Harness) -> None:
+    async def test_group_may_begin_at_a_time(self, harness: Harness) -> None:
         """Lost or flooded otherwise: what was published after or before that time."""
         await harness.publish(5)
         await harness.pause()
@@ -95,8 +95,8 @@ class GroupTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_an_existing_group_goes_on_where_it_was(self, harness: Harness) -> None:
-        """Lost otherwise: the backlog at each restart of a group that began with what comes next."""
+    async def test_existing_group_goes_on_where_it_was(self, harness: Harness) -> None:
+        """Lost otherwise: the backlog, at each restart of a group that began with the next message."""
         first = await harness.subscribe(start=inf)
         sent = await harness.publish(4)
         await first.close()
@@ -108,8 +108,8 @@ class GroupTests(Suite):
             await again.close()
 
     @check()
-    async def test_stores_do_not_mix(self, harness: Harness) -> None:
-        """Mixed up otherwise: what several programs keep on one server under their own prefixes."""
+    async def test_messages_of_prefixes_are_separate(self, harness: Harness) -> None:
+        """Lost otherwise: what several programs keep on one server under their own prefixes."""
         other = Harness(self.make_backend, self.pause)
         try:
             handle, foreign = await harness.subscribe("#"), await other.subscribe("#")
@@ -122,8 +122,8 @@ class GroupTests(Suite):
             await other.close()
 
     @check()
-    async def test_a_dropped_subscription_is_forgotten(self, harness: Harness) -> None:
-        """Lost otherwise: what other groups hold; or kept for good, for a group that is gone."""
+    async def test_dropped_subscription_is_forgotten(self, harness: Harness) -> None:
+        """Lost otherwise: what other groups hold; or it is kept for a group that is gone."""
         handle, other = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = await harness.publish(5)
         await ack(handle, await take(handle, 1))

@@ -213,11 +213,11 @@ class KeyValueTests(Suite):
     async def test_buckets_are_separate(self, harness: Harness) -> None:
         """Lost otherwise: an entry whose name another bucket has as well."""
         backend = harness.backend
-        places = [("a", "b:c"), ("a:b", "c"), ("a/b", "c"), ("a", "b/c"), ("A", "b"), ("a", "b")]
-        for number, place in enumerate(places):
-            assert await backend.put(*place, b"%d" % number, expected=0)
-        for number, place in enumerate(places):
-            entry = await backend.get(*place)
+        names = [("a", "b:c"), ("a:b", "c"), ("a/b", "c"), ("a", "b/c"), ("A", "b"), ("a", "b")]
+        for number, (bucket, name) in enumerate(names):
+            assert await backend.put(bucket, name, b"%d" % number, expected=0)
+        for number, (bucket, name) in enumerate(names):
+            entry = await backend.get(bucket, name)
             assert entry is not None
             assert entry.value == b"%d" % number
         assert set(await backend.entries("a")) == {"b:c", "b/c", "b"}

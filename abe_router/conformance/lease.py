@@ -1,4 +1,4 @@
-"""What a worker held when it died comes back, and what a living one holds does not."""
+"""Messages of a dead worker come back, and those of a live one do not."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from abe_router.conformance.suite import Suite, check
 
 
 class LeaseTests(Suite):
-    """Leases run out on time, by themselves, and only where nobody renews them."""
+    """Leases end on time, without traffic, and only if they are not renewed."""
 
     @check("leases")
-    async def test_what_a_dead_worker_held_comes_back_without_traffic(self, harness: Harness) -> None:
-        """Lost otherwise: what a killed worker held, without reclaim or with one that waits for traffic."""
+    async def test_messages_of_a_dead_worker_come_back_without_traffic(self, harness: Harness) -> None:
+        """Lost otherwise: what a killed worker held, if reclaiming is missing or waits for traffic."""
         dead, alive = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(3)
         began = time.monotonic()
@@ -26,8 +26,8 @@ class LeaseTests(Suite):
         assert numbers(came) == [0, 1, 2]
 
     @check("leases")
-    async def test_a_crash_counts_as_a_delivery_but_not_as_an_attempt(self, harness: Harness) -> None:
-        """Endless otherwise: a message that kills each worker; nor may a deploy use up the attempts."""
+    async def test_crash_counts_as_a_delivery_but_not_as_an_attempt(self, harness: Harness) -> None:
+        """Endless otherwise: a message that kills each worker; and a deploy would use up the attempts."""
         await harness.publish()
         for nth in (1, 2, 3):
             handle = await harness.subscribe(lease=self.lease / 2)
@@ -35,8 +35,8 @@ class LeaseTests(Suite):
             assert (delivery.deliveries, delivery.message.attempt, delivery.failed_at) == (nth, 1, None)
 
     @check("leases")
-    async def test_a_closed_handle_keeps_nothing_beyond_the_lease(self, harness: Harness) -> None:
-        """Lost otherwise: the pending entries of a worker whose name is removed as it leaves."""
+    async def test_closed_handle_holds_nothing_beyond_its_lease(self, harness: Harness) -> None:
+        """Lost otherwise: what a worker holds whose consumer is removed as it leaves."""
         leaving = await harness.subscribe(lease=self.lease)
         staying = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(5)
@@ -45,8 +45,8 @@ class LeaseTests(Suite):
         assert_exactly_once(sent, await take(staying, 5, within=self.lease + SOON))
 
     @check("leases")
-    async def test_many_come_back_at_once(self, harness: Harness) -> None:
-        """Lost otherwise: what is beyond the first page of the pending."""
+    async def test_many_messages_come_back_at_once(self, harness: Harness) -> None:
+        """Lost otherwise: what is beyond the first page of pending messages."""
         dead, alive = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(2_000)
         await take(dead, 2_000)
@@ -71,8 +71,8 @@ class LeaseTests(Suite):
         await harness.assert_nothing_comes(idle)
 
     @check("leases")
-    async def test_extending_names_those_that_were_lost(self, harness: Harness) -> None:
-        """Doubled otherwise: a worker that stood still would go on with what is another's by now."""
+    async def test_extending_returns_deliveries_whose_lease_is_lost(self, harness: Harness) -> None:
+        """Doubled otherwise: what a worker goes on with that stood still, while another has the message."""
         late, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
         await harness.publish(4)
         held = await take(late, 4)
@@ -98,8 +98,8 @@ class LeaseTests(Suite):
         await ack(patient, kept)
 
     @check("leases")
-    async def test_a_handle_does_not_get_again_what_it_holds(self, harness: Harness) -> None:
-        """Doubled otherwise: what a worker reads again from its own pending list."""
+    async def test_handle_does_not_get_again_what_it_holds(self, harness: Harness) -> None:
+        """Doubled otherwise: what a worker reads again from its own pending messages."""
         handle = await harness.subscribe()
         await harness.publish(10)
         held = await take(handle, 4)
@@ -108,8 +108,8 @@ class LeaseTests(Suite):
         await harness.assert_nothing_comes(handle, self.lease)
 
     @check("leases")
-    async def test_what_ran_out_but_nobody_took_may_still_be_settled(self, harness: Harness) -> None:
-        """Doubled otherwise: work that was a little late, with nobody there to take it over."""
+    async def test_delivery_whose_lease_ended_is_settled_if_no_other_has_it(self, harness: Harness) -> None:
+        """Doubled otherwise: work that is a little late, although no other handle took it over."""
         handle = await harness.subscribe(lease=self.lease / 3)
         await harness.publish(3)
         first, second, third = await take(handle, 3)

@@ -1,4 +1,4 @@
-"""Opening, closing, interrupting, in any order and at any moment."""
+"""Opening, closing and interrupting, in any order and at any moment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_opening_and_closing_are_idempotent(self, harness: Harness) -> None:
-        """Stopping must not fail because something stopped before."""
+        """Stuck otherwise: a stop that fails because a part was stopped before."""
         backend = harness.backend
         await backend.close()
         await backend.open()
@@ -45,8 +45,8 @@ class LifecycleTests(Suite):
         await backend.close()
 
     @check()
-    async def test_every_method_opens_the_backend_when_need_be(self, harness: Harness) -> None:
-        """A publisher or a command has no reason to open first."""
+    async def test_every_method_opens_the_backend_if_needed(self, harness: Harness) -> None:
+        """Lost otherwise: the messages of a publisher that does not open first."""
         sent = await harness.publish()
         assert_exactly_once(sent, await take(await harness.another().subscribe(KEY, GROUP), 1))
         assert await harness.another().dead_letters(KEY, GROUP) is not None
@@ -113,7 +113,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_interrupting_ends_the_wait(self, harness: Harness) -> None:
-        """Stuck otherwise: a consumer would wait its time before it stops."""
+        """Stuck otherwise: a consumer that waits its time before it stops."""
         handle = await harness.subscribe()
         fetching = asyncio.create_task(handle.fetch(10, 30.0))
         await harness.pause()
@@ -122,8 +122,8 @@ class LifecycleTests(Suite):
             assert not await fetching
 
     @check()
-    async def test_interrupting_before_the_fetch_counts_for_one_fetch(self, harness: Harness) -> None:
-        """Stuck otherwise: an interruption between two fetches would be lost; nor may it last."""
+    async def test_interrupting_before_a_fetch_counts_for_one_fetch(self, harness: Harness) -> None:
+        """Stuck otherwise: a consumer that is interrupted between two fetches; and it must not last."""
         handle = await harness.subscribe()
         handle.interrupt()
         handle.interrupt()
@@ -137,7 +137,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_interrupting_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what arrived at the moment of the interruption."""
+        """Lost otherwise: what arrives at the moment of the interruption."""
         handle = await harness.subscribe()
         came: list[Delivery] = []
         sent = []
@@ -153,7 +153,7 @@ class LifecycleTests(Suite):
 
     @check("leases")
     async def test_reopening_finds_everything_again(self, harness: Harness) -> None:
-        """Lost otherwise: what was in hand or untouched at a restart."""
+        """Lost otherwise: what was in flight or ready at a restart."""
         handle = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(10)
         held = await take(handle, 4)
@@ -168,7 +168,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_methods_may_run_at_the_same_time(self, harness: Harness) -> None:
-        """Crossed replies otherwise: one call would get the answer of another."""
+        """Lost otherwise: a reply, if one call gets the reply of another."""
         handle = await harness.subscribe()
         quiet = await harness.subscribe("quiet.key")
         waiting = asyncio.create_task(quiet.fetch(1, 30.0))

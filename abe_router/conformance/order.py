@@ -14,7 +14,7 @@ class OrderTests(Suite):
     """Order within a key; between keys there is none."""
 
     @check()
-    async def test_a_key_comes_in_order(self, harness: Harness) -> None:
+    async def test_messages_of_a_key_come_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: messages of one call, of several calls, in batches of any size."""
         handle = await harness.subscribe()
         sent = [message.id for _ in range(20) for message in await harness.publish(10)]
@@ -24,7 +24,7 @@ class OrderTests(Suite):
         assert came == sent
 
     @check()
-    async def test_each_key_of_a_pattern_comes_in_order(self, harness: Harness) -> None:
+    async def test_messages_of_each_key_of_a_pattern_come_in_order(self, harness: Harness) -> None:
         """Reordered otherwise: keys that are read side by side."""
         handle = await harness.subscribe("k.*")
         await harness.backend.append([new_message(f"k.{n % 16}", b"%d" % n) for n in range(800)])
@@ -38,7 +38,7 @@ class OrderTests(Suite):
 
     @check()
     async def test_messages_of_one_microsecond_stay_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: messages sorted by a clock instead of by their arrival."""
+        """Reordered otherwise: messages that are sorted by a clock instead of their arrival."""
         handle = await harness.subscribe()
         for n in range(300):
             message = new_message(KEY, b"%d" % n)
@@ -46,8 +46,8 @@ class OrderTests(Suite):
         assert numbers(await take(handle, 300)) == list(range(300))
 
     @check("leases")
-    async def test_what_comes_back_goes_before_what_is_new(self, harness: Harness) -> None:
-        """Reordered otherwise: what was handed back goes to the end."""
+    async def test_returned_messages_come_before_new_ones(self, harness: Harness) -> None:
+        """Reordered otherwise: what is handed back, if it goes to the end."""
         handle, other = await harness.subscribe(), await harness.subscribe()
         await harness.publish(12)
         first, second = await take(handle, 4), await take(handle, 4)
@@ -57,8 +57,8 @@ class OrderTests(Suite):
         assert numbers(await take(other, 12)) == list(range(12))
 
     @check("leases")
-    async def test_what_comes_back_after_a_crash_is_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what several dead workers held, among itself."""
+    async def test_messages_of_dead_workers_come_back_in_order(self, harness: Harness) -> None:
+        """Reordered otherwise: what several dead workers held."""
         dead = [await harness.subscribe(lease=self.lease) for _ in range(3)]
         await harness.publish(30)
         for n in range(6):

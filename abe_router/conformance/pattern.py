@@ -13,7 +13,7 @@ class PatternTests(Suite):
     """`*` is one word, `#` zero or more (AMQP 0-9-1, section 3.1.3.3)."""
 
     async def _gets(self, harness: Harness, pattern: str, matching: list[str], others: list[str]) -> None:
-        """Check what a pattern gets, of keys that were there before and of keys that came later."""
+        """Fail unless a pattern gets just these keys, of those before it and of those after it."""
         sent = {key: await harness.publish(2, key) for key in [*matching, *others]}
         handle = await harness.subscribe(pattern)
         for _ in range(2):
@@ -26,8 +26,8 @@ class PatternTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_a_star_is_one_word(self, harness: Harness) -> None:
-        """Lost or mixed up otherwise: keys that a pattern language other than ours would match."""
+    async def test_star_matches_one_word(self, harness: Harness) -> None:
+        """Lost otherwise: keys that another pattern language would match differently."""
         await self._gets(
             harness,
             "orders.*.paid",
@@ -36,25 +36,25 @@ class PatternTests(Suite):
         )
 
     @check()
-    async def test_a_hash_is_any_number_of_words(self, harness: Harness) -> None:
-        """Lost otherwise: the key without the words."""
+    async def test_hash_matches_any_number_of_words(self, harness: Harness) -> None:
+        """Lost otherwise: the key without those words."""
         await self._gets(
             harness, "orders.#", ["orders", "orders.a", "orders.a.b.c"], ["orders2", "order", "a.orders"]
         )
 
     @check()
-    async def test_a_hash_alone_is_everything(self, harness: Harness) -> None:
-        """Lost otherwise: keys that nobody thought of."""
+    async def test_hash_alone_matches_every_key(self, harness: Harness) -> None:
+        """Lost otherwise: keys that no route was made for."""
         await self._gets(harness, "#", ["a", "a.b", "x_y", "A"], [])
 
     @check()
-    async def test_a_key_is_itself_alone(self, harness: Harness) -> None:
-        """Mixed up otherwise: `_` is any character in SQL, and some stores ignore case."""
+    async def test_key_matches_itself_alone(self, harness: Harness) -> None:
+        """Lost otherwise: messages of other keys, as `_` is any character in SQL, or case is ignored."""
         await self._gets(harness, "a_b.c", ["a_b.c"], ["axb.c", "a_b.C", "A_b.c", "a_b.c.d", "a_b", "a_b.cc"])
 
     @check()
-    async def test_a_key_that_appears_later_comes_from_its_beginning(self, harness: Harness) -> None:
-        """Lost otherwise: the first messages of a new key, read from its end once it is found."""
+    async def test_new_key_is_read_from_its_beginning(self, harness: Harness) -> None:
+        """Lost otherwise: the first messages of a new key, if it is read from its end once it is found."""
         handle = await harness.subscribe("fresh.*", start=inf)
         sent = []
         for n in range(5):
@@ -64,16 +64,16 @@ class PatternTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check()
-    async def test_a_new_key_ends_the_wait_of_a_pattern(self, harness: Harness) -> None:
-        """Late otherwise: the provider looks for new keys only between its fetches."""
+    async def test_new_key_ends_the_wait_of_a_pattern(self, harness: Harness) -> None:
+        """Late otherwise: the first message of a key, if new keys are looked for between fetches alone."""
         handle = await harness.subscribe("fresh.*")
         for key, backend in (("fresh.a", harness.backend), ("fresh.b", harness.another())):
             came = await harness.fetch_during(handle, harness.publish(1, key, backend), within=PROMPT)
             assert [delivery.message.key for delivery in came] == [key]
 
     @check("groups")
-    async def test_a_pattern_and_its_key_each_get_a_copy(self, harness: Harness) -> None:
-        """Lost otherwise: what an overlapping subscription, even of the same group, has settled."""
+    async def test_pattern_and_its_key_each_get_a_copy(self, harness: Harness) -> None:
+        """Lost otherwise: what an overlapping subscription has settled, even one of the same group."""
         handles = [await harness.subscribe(pattern) for pattern in ("a.b", "a.*", "#", "a.b.#")]
         sent = await harness.publish(10, "a.b")
         for handle in handles:
@@ -85,8 +85,8 @@ class PatternTests(Suite):
             await harness.assert_nothing_comes(handle)
 
     @check("leases", "groups")
-    async def test_a_pattern_may_cover_many_keys(self, harness: Harness) -> None:
-        """Starved otherwise: the keys behind a busy one."""
+    async def test_pattern_may_match_many_keys(self, harness: Harness) -> None:
+        """Stuck otherwise: the keys behind a busy one."""
         handle, other = await harness.subscribe("many.*"), await harness.subscribe("many.*")
         sent = await harness.publish(500, "many.busy")
         for n in range(60):

@@ -1,4 +1,4 @@
-"""Bodies, headers, keys and ids go through bit by bit, whatever they are."""
+"""Bodies, headers, keys and ids arrive unchanged, whatever they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from abe_router.conformance.harness import GROUP, KEY, Harness, ack, assert_exac
 from abe_router.conformance.suite import Suite, check
 from abe_router.messages.message import MAX_BYTES, Message, decode, new_message
 
-#: Bodies that have been lost, cut or changed by somebody: empty, binary, not UTF-8, with line ends, large.
+#: Bodies that providers have lost, cut or changed: empty, binary, not UTF-8, with line ends, large.
 BODIES = (
     b"",
     b"\x00",
@@ -23,7 +23,7 @@ BODIES = (
     json.dumps({"deep": [[[[]]]], "float": 1e308, "text": "\ud83d\ude00"}).encode(),
 )
 
-#: Headers likewise.
+#: Headers of the same kinds.
 HEADERS: tuple[dict[str, str], ...] = (
     {},
     {"": ""},
@@ -38,7 +38,7 @@ class PayloadTests(Suite):
     """The backend carries messages; it never reads them."""
 
     async def _unchanged(self, harness: Harness, sent: list[Message]) -> None:
-        """Check that the messages come unchanged, first anew, then handed back, retried and replayed."""
+        """Fail unless the messages come unchanged: new, then released, retried and replayed."""
         handle = await harness.subscribe("#")
         await harness.backend.append(sent)
         came = await take(handle, len(sent))
@@ -61,23 +61,23 @@ class PayloadTests(Suite):
         await ack(handle, came)
 
     @check()
-    async def test_every_body_arrives_bit_by_bit(self, harness: Harness) -> None:
-        """Changed otherwise: what is not UTF-8, not JSON, empty, or looks like the wire's own format."""
+    async def test_every_body_arrives_unchanged(self, harness: Harness) -> None:
+        """Changed otherwise: what is not UTF-8, not JSON, empty, or looks like the protocol itself."""
         await self._unchanged(harness, [new_message(KEY, body) for body in BODIES])
 
     @check()
-    async def test_the_largest_body_arrives(self, harness: Harness) -> None:
+    async def test_largest_body_arrives(self, harness: Harness) -> None:
         """Lost otherwise: what exceeds a limit of the provider that is lower than ours."""
         await self._unchanged(harness, [new_message(KEY, b'"' + b"x" * (MAX_BYTES - 2) + b'"')])
 
     @check()
-    async def test_every_header_arrives(self, harness: Harness) -> None:
-        """Changed otherwise: what is not ASCII, empty, large or much."""
+    async def test_every_header_arrives_unchanged(self, harness: Harness) -> None:
+        """Changed otherwise: headers that are not ASCII, empty, large or many."""
         await self._unchanged(harness, [new_message(KEY, b"1", headers=headers) for headers in HEADERS])
 
     @check()
-    async def test_every_key_and_id_arrives(self, harness: Harness) -> None:
-        """Mixed up otherwise: names that a pattern language or a separator of the provider takes apart."""
+    async def test_every_key_and_id_arrives_unchanged(self, harness: Harness) -> None:
+        """Changed otherwise: names that a pattern language or a separator of the provider takes apart."""
         keys = ["a", "A", "a.b.c", "x" * 255, "a_b.c:d@e=f+g~h-i", "0.1", "data", "__proto__"]
         ids = ["1", "a b", "'; DROP TABLE m; --", "\u00e9\U0001f4e6", "a:b|c,d/e", "i" * 1_000, "None", "0-0"]
         sent = [
@@ -96,7 +96,7 @@ class PayloadTests(Suite):
 
 
 def _same(sent: list[Message], came: list[Message], *, clock: float = inf) -> None:
-    """Compare all but the attempt; times may differ by `clock` seconds, for the backend may tell the time."""
+    """Compare all but the attempt; times may differ by `clock` seconds, for the backend may set them."""
     by_id = {message.id: message for message in came}
     for message in sent:
         got = by_id[message.id]

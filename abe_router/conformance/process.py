@@ -1,4 +1,4 @@
-"""Several processes share a store, and one of them is killed."""
+"""Several processes share a prefix, and one of them is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import SkipTest
 from abe_router.conformance.harness import GROUP, KEY, Harness
 from abe_router.conformance.suite import Suite, check
 
-#: What the killed worker holds.
+#: Deliveries that the killed worker holds.
 HELD = 10
 
 
@@ -19,7 +19,7 @@ class ProcessTests(Suite):
     """Real processes, and SIGKILL."""
 
     @check("processes", "leases")
-    async def test_a_killed_process_loses_nothing(self, harness: Harness) -> None:
+    async def test_killed_process_loses_nothing(self, harness: Harness) -> None:
         """Lost otherwise: what the killed process held; doubled: more than that."""
         if not self.url:
             raise SkipTest("other processes need a URL")
@@ -27,22 +27,22 @@ class ProcessTests(Suite):
         sent = await harness.publish(300)
         started: Counter[str] = Counter()
         ended: Counter[str] = Counter()
-        news = asyncio.Event()
+        progress = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             killed = await self._worker(harness, HELD)
-            reading = group.create_task(_read(killed, started, ended, news))
+            reading = group.create_task(_read(killed, started, ended, progress))
             while started.total() < HELD:
-                news.clear()
-                await news.wait()
+                progress.clear()
+                await progress.wait()
             killed.kill()
             await reading
             assert (started.total(), ended.total()) == (HELD, 0)
             workers = [await self._worker(harness, 0) for _ in range(2)]
             for worker in workers:
-                group.create_task(_read(worker, started, ended, news))
+                group.create_task(_read(worker, started, ended, progress))
             while len(ended) < len(sent):
-                news.clear()
-                await news.wait()
+                progress.clear()
+                await progress.wait()
             for worker in workers:
                 worker.kill()
         assert ended == Counter(message.id for message in sent)
@@ -51,31 +51,31 @@ class ProcessTests(Suite):
         await handle.close()
 
     @check("processes", "order")
-    async def test_order_outlives_a_killed_process(self, harness: Harness) -> None:
-        """Reordered otherwise: what the killed process held, or those behind it while others take over."""
+    async def test_killed_process_changes_no_order(self, harness: Harness) -> None:
+        """Reordered otherwise: what the killed process held, or what is behind it while others take over."""
         if not self.url:
             raise SkipTest("other processes need a URL")
         sent = [message.id for message in await harness.publish(200)]
         started: Counter[str] = Counter()
         ended: Counter[str] = Counter()
-        news = asyncio.Event()
+        progress = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             killed = await self._worker(harness, HELD, "exclusive")
-            reading = group.create_task(_read(killed, started, ended, news))
+            reading = group.create_task(_read(killed, started, ended, progress))
             while started.total() < HELD:
-                news.clear()
-                await news.wait()
+                progress.clear()
+                await progress.wait()
             others = [await self._worker(harness, 0, "exclusive") for _ in range(2)]
-            reads = [group.create_task(_read(other, started, ended, news)) for other in others]
+            reads = [group.create_task(_read(other, started, ended, progress)) for other in others]
             killed.kill()
             await reading
             while len(ended) < len(sent):
-                news.clear()
-                await news.wait()
+                progress.clear()
+                await progress.wait()
             for other in others:
                 other.kill()
             await asyncio.gather(*reads)
-        # In the order in which each was first started, and in which it ended.
+        # Counter keeps the order in which each was first started or ended.
         assert list(started) == list(ended) == sent
         assert started.total() - len(sent) <= HELD
 
@@ -89,12 +89,12 @@ class ProcessTests(Suite):
 
 
 async def _read(
-    worker: asyncio.subprocess.Process, started: Counter[str], ended: Counter[str], news: asyncio.Event
+    worker: asyncio.subprocess.Process, started: Counter[str], ended: Counter[str], progress: asyncio.Event
 ) -> None:
-    """Count what the worker says, until it is gone."""
+    """Count what the worker prints, until it ends."""
     assert worker.stdout is not None
     while line := await worker.stdout.readline():
         what, _, id = line.decode().strip().partition(" ")
         (started if what == "S" else ended)[id] += 1
-        news.set()
+        progress.set()
     await worker.wait()

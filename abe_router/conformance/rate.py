@@ -1,4 +1,4 @@
-"""TokenGrant: no more a second than were asked for, whoever asks."""
+"""Tokens: no more a second than the rate, over all callers together."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from abe_router.conformance.clients import run_client, take_tokens_for
 from abe_router.conformance.harness import KEY, Harness
 from abe_router.conformance.suite import Suite, check
 
-#: The rate of the tests, in tokens a second, and for how long it is asked for, in seconds.
+#: The rate of the tests, in tokens a second, and for how long tokens are taken, in seconds.
 RATE, SECONDS = 200.0, 0.4
 
 
 class RateTests(Suite):
-    """A rate belongs to a name, over all who ask under it."""
+    """A rate belongs to a name, over all callers of that name."""
 
     @check()
-    async def test_a_wait_as_long_as_told_brings_the_next_permit(self, harness: Harness) -> None:
-        """Stuck otherwise: a route that sleeps for too long, or asks again and again."""
+    async def test_token_is_granted_after_the_wait_that_was_returned(self, harness: Harness) -> None:
+        """Stuck otherwise: a route that waits too long, or asks again and again."""
         take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 5.0, 100)).granted == 1
         refused = await take_tokens(KEY, 5.0, 100)
@@ -30,15 +30,15 @@ class RateTests(Suite):
         assert (await take_tokens(KEY, 5.0, 100)).granted == 1
 
     @check()
-    async def test_no_more_is_granted_than_wanted(self, harness: Harness) -> None:
-        """Lost otherwise: tokens that nobody uses, and with them the rate that was asked for."""
+    async def test_no_more_tokens_are_granted_than_wanted(self, harness: Harness) -> None:
+        """Lost otherwise: tokens that no handler uses, and with them the rate of the route."""
         assert (await harness.backend.take_tokens(KEY, RATE, 0)).granted == 0
         assert (await harness.backend.take_tokens(KEY, RATE, 1)).granted == 1
         most = RATE * BURST
         assert most - 1 <= (await harness.backend.take_tokens(KEY, RATE, 1_000)).granted <= most
 
     @check()
-    async def test_a_slow_rate_grants_one_at_a_time(self, harness: Harness) -> None:
+    async def test_slow_rate_grants_one_token_at_a_time(self, harness: Harness) -> None:
         """Stuck otherwise: a route that may handle less than one message in each burst."""
         take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 1 / 3600, 10)).granted == 1
@@ -47,8 +47,8 @@ class RateTests(Suite):
         assert 3590 < seconds <= 3600
 
     @check()
-    async def test_a_rate_that_was_raised_holds_at_once(self, harness: Harness) -> None:
-        """Stuck otherwise: a route whose rate was edited, until what the lower one granted is used up."""
+    async def test_raised_rate_holds_at_once(self, harness: Harness) -> None:
+        """Stuck otherwise: a route whose rate was edited, until the tokens of the lower rate are used up."""
         take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 1 / 3600, 1)).granted == 1
         refused = await take_tokens(KEY, 5.0, 1)
@@ -58,13 +58,13 @@ class RateTests(Suite):
         assert (await take_tokens(KEY, 5.0, 1)).granted == 1
 
     @check()
-    async def test_names_have_rates_of_their_own(self, harness: Harness) -> None:
+    async def test_each_name_has_its_own_rate(self, harness: Harness) -> None:
         """Stuck otherwise: every route behind the slowest."""
         assert (await harness.backend.take_tokens(KEY, RATE, 1_000)).granted == RATE * BURST
         assert (await harness.backend.take_tokens("orders.paid", RATE, 1_000)).granted == RATE * BURST
 
     @check()
-    async def test_handles_keep_one_rate_together(self, harness: Harness) -> None:
+    async def test_backends_keep_one_rate_together(self, harness: Harness) -> None:
         """Exceeded otherwise: the rate, by as many times as there are workers."""
         backends = [harness.backend, harness.another(), harness.another()]
         _assert_rate(

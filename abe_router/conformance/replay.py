@@ -1,4 +1,4 @@
-"""A replayed letter goes to the subscription that failed, once, as if it were new."""
+"""A replayed dead letter goes to the subscription that failed, once, as if it were new."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from abe_router.conformance.suite import Suite, check
 
 
 class ReplayTests(Suite):
-    """What happens to the dead letters."""
+    """Replay and purge of dead letters."""
 
     async def _dead(self, harness: Harness, count: int, pattern: str = KEY) -> tuple[Subscription, list[str]]:
-        """Return a handle and the ids of so many dead letters."""
+        """Return a handle and the ids of `count` dead letters."""
         handle = await harness.subscribe(pattern)
         await harness.publish(count)
         held = await take(handle, count)
@@ -34,8 +34,8 @@ class ReplayTests(Suite):
         return handle, [each.id for each in dead_letters]
 
     @check("dead_letters", "groups")
-    async def test_a_replay_goes_to_the_failing_subscription_alone(self, harness: Harness) -> None:
-        """Doubled otherwise: a replay that publishes anew, to groups that had no trouble."""
+    async def test_replay_goes_to_the_failing_subscription_alone(self, harness: Harness) -> None:
+        """Doubled otherwise: a replay that publishes again, for groups that had no failure."""
         other, wide = await harness.subscribe(group="audit"), await harness.subscribe("orders.*", "audit")
         handle, ids = await self._dead(harness, 4)
         for bystander in (other, wide):
@@ -49,7 +49,7 @@ class ReplayTests(Suite):
         assert await harness.counts() == (0, 0, 0, 1)
 
     @check("dead_letters", "delays")
-    async def test_a_replay_begins_with_fresh_counts(self, harness: Harness) -> None:
+    async def test_replay_begins_with_fresh_counts(self, harness: Harness) -> None:
         """Dead again otherwise: a replayed message whose attempts are used up before it begins."""
         handle = await harness.subscribe("orders.*")
         sent = await harness.publish()
@@ -67,8 +67,8 @@ class ReplayTests(Suite):
         assert (dead.attempts, dead.deliveries) == (1, 1)
 
     @check("dead_letters")
-    async def test_replays_at_the_same_time_move_a_letter_once(self, harness: Harness) -> None:
-        """Doubled otherwise: two people, or one with a shaky hand, who replay the same letter."""
+    async def test_concurrent_replays_move_a_dead_letter_once(self, harness: Harness) -> None:
+        """Doubled otherwise: a dead letter that two operators replay at once."""
         handle, ids = await self._dead(harness, 20)
         backends = [harness.backend, harness.another()]
         moved = await asyncio.gather(*(backends[n % 2].replay(KEY, GROUP, ids) for n in range(8)))
@@ -80,8 +80,8 @@ class ReplayTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("dead_letters")
-    async def test_a_letter_is_replayed_or_purged_never_both(self, harness: Harness) -> None:
-        """Doubled or lost otherwise: a letter that two commands take at the same time."""
+    async def test_dead_letter_is_replayed_or_purged_never_both(self, harness: Harness) -> None:
+        """Doubled or lost otherwise: a dead letter that two commands take at the same time."""
         handle, ids = await self._dead(harness, 20)
         one, two = harness.backend, harness.another()
         calls = [
@@ -96,7 +96,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters")
     async def test_unknown_and_repeated_ids_are_passed_over(self, harness: Harness) -> None:
-        """Doubled otherwise: an id that is named twice; nor may one that is gone stop the others."""
+        """Doubled otherwise: an id that is given twice; and one that is gone must not stop the others."""
         handle, ids = await self._dead(harness, 3)
         odd = ["", "0", "-1", "no such id", "\u0663", "1-1-1", "9" * 40, "*"]
         assert await harness.backend.replay(KEY, GROUP, []) == 0
@@ -108,16 +108,16 @@ class ReplayTests(Suite):
         assert await harness.counts() == (0, 1, 0, 1)
 
     @check("dead_letters")
-    async def test_a_replay_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
-        """Late otherwise: a replayed message on a key that is silent."""
+    async def test_replay_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
+        """Late otherwise: a replayed message on a silent key."""
         handle, ids = await self._dead(harness, 2)
         for id, backend, within in ((ids[0], harness.backend, PROMPT), (ids[1], harness.another(), SOON)):
             came = await harness.fetch_during(handle, backend.replay(KEY, GROUP, [id]), within=within)
             assert numbers(came) == [ids.index(id)]
 
     @check("dead_letters")
-    async def test_purged_letters_are_gone(self, harness: Harness) -> None:
-        """Doubled otherwise: what somebody decided never to see again."""
+    async def test_purged_dead_letters_are_gone(self, harness: Harness) -> None:
+        """Doubled otherwise: what an operator decided never to see again."""
         _, ids = await self._dead(harness, 5)
         assert await harness.backend.purge(KEY, GROUP, ids[:4]) == 4
         assert await harness.backend.purge(KEY, GROUP, ids[:4]) == 0
@@ -127,7 +127,7 @@ class ReplayTests(Suite):
         await harness.assert_nothing_comes(await harness.subscribe())
 
     @check("dead_letters", "leases")
-    async def test_a_replayed_message_can_be_lost_no_more_than_another(self, harness: Harness) -> None:
+    async def test_replayed_message_survives_a_dead_worker(self, harness: Harness) -> None:
         """Lost otherwise: what was replayed and then held by a worker that died."""
         handle, ids = await self._dead(harness, 3)
         assert await harness.backend.replay(KEY, GROUP, ids) == 3
@@ -139,8 +139,8 @@ class ReplayTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("dead_letters")
-    async def test_many_letters_may_be_replayed_at_once(self, harness: Harness) -> None:
-        """Lost otherwise: what exceeds the provider's limit of one step."""
+    async def test_many_dead_letters_may_be_replayed_at_once(self, harness: Harness) -> None:
+        """Lost otherwise: what exceeds the limit of one step of the provider."""
         handle, ids = await self._dead(harness, 1_500)
         assert await harness.backend.replay(KEY, GROUP, ids) == 1_500
         came = await take(handle, 1_500)

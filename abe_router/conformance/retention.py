@@ -1,4 +1,4 @@
-"""What every group has settled is removed; nothing else, ever."""
+"""Only messages that every group has settled are removed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from abe_router.conformance.harness import (
 )
 from abe_router.conformance.suite import Suite, check
 
-#: A subscription beside that of the test, to see what is left.
+#: The group of a second subscription, which shows what is left.
 LATE = "late"
 
 
 class RetentionTests(Suite):
-    """`trim` is called as often as it removes something."""
+    """`trim` is called as long as it removes something."""
 
     @check("groups", "leases")
-    async def test_what_every_group_has_settled_is_removed(self, harness: Harness) -> None:
+    async def test_messages_that_every_group_has_settled_are_removed(self, harness: Harness) -> None:
         """Exhausted otherwise: the disk, some day."""
         billing, audit = await harness.subscribe(), await harness.subscribe("orders.*", "audit")
         await harness.publish(10)
@@ -40,8 +40,8 @@ class RetentionTests(Suite):
         await _left(harness, 0)
 
     @check("leases")
-    async def test_what_is_leased_is_kept(self, harness: Harness) -> None:
-        """Lost otherwise: what a worker that crashes had in hand."""
+    async def test_messages_in_flight_are_kept(self, harness: Harness) -> None:
+        """Lost otherwise: what a crashed worker had in flight."""
         handle = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(3)
         taken = await take(handle, 3)
@@ -51,7 +51,7 @@ class RetentionTests(Suite):
         assert_exactly_once(sent[1:2], await take(await harness.subscribe(lease=self.lease), 1))
 
     @check("leases", "delays")
-    async def test_what_waits_for_a_retry_is_kept(self, harness: Harness) -> None:
+    async def test_delayed_messages_are_kept(self, harness: Harness) -> None:
         """Lost otherwise: every message that fails once."""
         handle = await harness.subscribe()
         sent = await harness.publish(2)
@@ -62,8 +62,8 @@ class RetentionTests(Suite):
         assert_exactly_once(sent[:1], await take(handle, 1))
 
     @check("leases")
-    async def test_what_was_handed_back_is_kept(self, harness: Harness) -> None:
-        """Lost otherwise: what a worker that stops had fetched."""
+    async def test_released_messages_are_kept(self, harness: Harness) -> None:
+        """Lost otherwise: what a stopping worker had fetched."""
         handle = await harness.subscribe()
         sent = await harness.publish(2)
         back, fine = await take(handle, 2)
@@ -73,7 +73,7 @@ class RetentionTests(Suite):
         assert_exactly_once(sent[:1], await take(handle, 1))
 
     @check("leases")
-    async def test_what_was_not_delivered_yet_is_kept(self, harness: Harness) -> None:
+    async def test_undelivered_messages_are_kept(self, harness: Harness) -> None:
         """Lost otherwise: the backlog."""
         handle = await harness.subscribe()
         sent = await harness.publish(5)
@@ -82,7 +82,7 @@ class RetentionTests(Suite):
         assert_exactly_once(sent[2:], await take(handle, 3))
 
     @check("leases", "dead_letters")
-    async def test_a_dead_letter_keeps_its_message(self, harness: Harness) -> None:
+    async def test_dead_letter_keeps_its_message(self, harness: Harness) -> None:
         """Lost otherwise: what is left to replay."""
         handle = await harness.subscribe()
         sent = await harness.publish(2)
@@ -101,8 +101,8 @@ class RetentionTests(Suite):
         await _left(harness, 0)
 
     @check()
-    async def test_a_key_without_a_subscription_keeps_everything(self, harness: Harness) -> None:
-        """Lost otherwise: what is published before its first consumer is there."""
+    async def test_key_without_a_subscription_keeps_everything(self, harness: Harness) -> None:
+        """Lost otherwise: what is published before its first consumer starts."""
         other = await harness.subscribe("orders.paid")
         sent = await harness.publish(3)
         await _trim(harness.backend)
@@ -110,8 +110,8 @@ class RetentionTests(Suite):
         await other.close()
 
     @check("groups", "leases")
-    async def test_a_key_whose_last_subscription_was_dropped_keeps_everything(self, harness: Harness) -> None:
-        """Lost otherwise: what the next consumer was to get."""
+    async def test_key_whose_last_subscription_was_dropped_keeps_everything(self, harness: Harness) -> None:
+        """Lost otherwise: what the next consumer is to get."""
         handle = await harness.subscribe()
         await harness.publish(3)
         await ack(handle, await take(handle, 2))
@@ -121,8 +121,8 @@ class RetentionTests(Suite):
         await _left(harness, 3)
 
     @check("groups", "leases")
-    async def test_a_subscription_that_nobody_serves_holds_its_messages(self, harness: Harness) -> None:
-        """Lost otherwise: what a group had to catch up with."""
+    async def test_subscription_without_a_consumer_holds_its_messages(self, harness: Harness) -> None:
+        """Lost otherwise: what a group has to catch up with."""
         idle = await harness.subscribe("#", "idle")
         await idle.close()
         handle = await harness.subscribe()
@@ -132,7 +132,7 @@ class RetentionTests(Suite):
         assert_exactly_once(sent, await take(await harness.subscribe("#", "idle"), 3))
 
     @check("groups", "leases")
-    async def test_a_dropped_subscription_holds_nothing(self, harness: Harness) -> None:
+    async def test_dropped_subscription_holds_nothing(self, harness: Harness) -> None:
         """Exhausted otherwise: the disk, by a group that is gone for good."""
         await (await harness.subscribe("#", "idle")).close()
         handle = await harness.subscribe()
@@ -142,8 +142,8 @@ class RetentionTests(Suite):
         assert await _trim(harness.backend) == 3
 
     @check("groups", "leases")
-    async def test_history_is_kept_as_long_as_it_was_asked_for(self, harness: Harness) -> None:
-        """Lost otherwise: what a group that is added later was to begin with."""
+    async def test_history_is_kept_for_its_retention(self, harness: Harness) -> None:
+        """Lost otherwise: what a group that is added later is to begin with."""
         handle = await harness.subscribe("orders.*")
         await harness.publish(3)
         await harness.publish(2, "orders.paid")
@@ -154,7 +154,7 @@ class RetentionTests(Suite):
         await _left(harness, 3)
 
     @check("groups", "leases")
-    async def test_what_one_caller_wants_kept_no_other_removes(self, harness: Harness) -> None:
+    async def test_retention_of_one_caller_holds_for_all(self, harness: Harness) -> None:
         """Lost otherwise: the history that one file asks for, by the workers of another."""
         handle, other = await harness.subscribe(), harness.another()
         assert await _trim(other, {"orders.#": 3600}) == 0
@@ -167,7 +167,7 @@ class RetentionTests(Suite):
         await _left(harness, 3)
 
     @check("groups", "leases")
-    async def test_keys_are_trimmed_each_for_itself(self, harness: Harness) -> None:
+    async def test_each_key_is_trimmed_separately(self, harness: Harness) -> None:
         """Exhausted otherwise: the disk, when one of many keys has a backlog."""
         paid, created = await harness.subscribe("orders.paid"), await harness.subscribe()
         waiting = await harness.publish(2, "orders.paid")
@@ -177,8 +177,8 @@ class RetentionTests(Suite):
         assert_exactly_once(waiting, await take(paid, 2))
 
     @check("leases")
-    async def test_trimming_while_others_publish_and_settle_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what comes in between a look and a deletion."""
+    async def test_trim_beside_publish_and_settle_loses_nothing(self, harness: Harness) -> None:
+        """Lost otherwise: what comes between a look and a deletion."""
         handle, other = await harness.subscribe(), harness.another()
         sent, came = [], []
         for _ in range(20):
@@ -195,7 +195,7 @@ class RetentionTests(Suite):
         await _left(harness, 0)
 
     @check("leases")
-    async def test_of_twenty_thousand_messages_nothing_is_left(self, harness: Harness) -> None:
+    async def test_trim_leaves_nothing_of_twenty_thousand_messages(self, harness: Harness) -> None:
         """Exhausted otherwise: memory and disk."""
         handle = await harness.subscribe()
         for _ in range(20):
@@ -207,7 +207,7 @@ class RetentionTests(Suite):
 
 
 async def _trim(backend: Backend, retain: Mapping[str, float] | None = None) -> int:
-    """Trim until there is nothing to remove; return how many were."""
+    """Trim until nothing is removed; return how many were."""
     removed = 0
     while more := await backend.trim(retain or {}):
         removed += more
@@ -215,7 +215,7 @@ async def _trim(backend: Backend, retain: Mapping[str, float] | None = None) -> 
 
 
 async def _left(harness: Harness, count: int) -> None:
-    """Fail unless so many messages of the key are left, as a new group sees it that is gone again then."""
+    """Fail unless `count` messages of the key are left for a new group, which is dropped again."""
     late = await harness.subscribe(KEY, LATE)
     try:
         if count:

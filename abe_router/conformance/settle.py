@@ -21,10 +21,10 @@ from abe_router.conformance.suite import Suite, check
 
 
 class SettleTests(Suite):
-    """What a worker says of a delivery counts, and counts once."""
+    """The outcome of a delivery counts, and counts once."""
 
     @check()
-    async def test_what_is_handled_never_comes_again(self, harness: Harness) -> None:
+    async def test_acked_message_never_comes_again(self, harness: Harness) -> None:
         """Doubled otherwise: handled messages after the lease, or after a restart."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish(20)
@@ -46,8 +46,8 @@ class SettleTests(Suite):
         await harness.assert_nothing_comes(handle)
 
     @check("leases")
-    async def test_later_ones_may_be_settled_before_earlier_ones(self, harness: Harness) -> None:
-        """Lost otherwise: a position that moves past what is still in hand."""
+    async def test_messages_may_be_settled_out_of_order(self, harness: Harness) -> None:
+        """Lost otherwise: what is in flight, if a position moves past it."""
         handle, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(10)
         held = await take(handle, 10)
@@ -59,7 +59,7 @@ class SettleTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check("leases")
-    async def test_what_is_released_comes_back_at_once_in_order_and_uncounted(self, harness: Harness) -> None:
+    async def test_released_messages_come_back_at_once_in_order_and_uncounted(self, harness: Harness) -> None:
         """Reordered or used up otherwise: what a stopping worker hands back untried."""
         leaving, staying = await harness.subscribe(), await harness.subscribe()
         await harness.publish(30)
@@ -72,8 +72,8 @@ class SettleTests(Suite):
         assert {(d.deliveries, d.message.attempt, d.failed_at) for d in came} == {(1, 1, None)}
 
     @check("leases")
-    async def test_a_release_ends_the_wait_of_another_handle(self, harness: Harness) -> None:
-        """Late otherwise: what a stopping worker hands back would lie until the others' wait is over."""
+    async def test_release_ends_the_wait_of_another_handle(self, harness: Harness) -> None:
+        """Late otherwise: what a stopping worker hands back while others wait."""
         leaving = await harness.subscribe()
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
             await harness.publish()
@@ -85,7 +85,7 @@ class SettleTests(Suite):
             await staying.close()
 
     @check("leases", "delays", "dead_letters")
-    async def test_one_batch_may_hold_every_outcome(self, harness: Harness) -> None:
+    async def test_one_batch_may_have_every_outcome(self, harness: Harness) -> None:
         """Lost otherwise: outcomes that are carried out by kind, or in part."""
         handle = await harness.subscribe()
         sent = await harness.publish(40)
@@ -101,8 +101,8 @@ class SettleTests(Suite):
         assert await harness.counts() == (0, 16, 8, 8)
 
     @check("leases", "delays", "dead_letters")
-    async def test_a_batch_may_be_large(self, harness: Harness) -> None:
-        """Lost otherwise: what exceeds the provider's limit of one step."""
+    async def test_batch_may_be_large(self, harness: Harness) -> None:
+        """Lost otherwise: what exceeds the limit of one step of the provider."""
         handle = await harness.subscribe()
         await harness.publish(1_500)
         held = await take(handle, 1_500)

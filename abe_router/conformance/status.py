@@ -127,7 +127,7 @@ class StatusTests(Suite):
         held = await take(handle, 1)
         before = await harness.counts()
         found = await harness.backend.check_health({(KEY, "another")})
-        assert {result.code for result in harness.backend.features.lacks()} <= {
+        assert {feature.check for feature in harness.backend.features.lacking()} <= {
             result.code for result in found
         }
         assert all(result.message and (result.hint or not result.weakens) for result in found)

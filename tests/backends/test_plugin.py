@@ -33,7 +33,7 @@ def test_a_provider_that_fails_is_told_the_values(tmp_path):
         "    def make_backend(self, store):\n"
         "        return Mine()\n"
     )
-    code, output = pytest_in(tmp_path, "-k", "test_purged_letters_are_gone")
+    code, output = pytest_in(tmp_path, "-k", "test_purged_dead_letters_are_gone")
     assert code == 1, output
     assert "assert 7 == 4" in output
 

@@ -177,7 +177,7 @@ async def test_a_sentinel_is_refused(start, tmp_path):
         await process.wait()
 
 
-async def test_a_server_that_is_not_there_is_unavailable(start):
+async def test_absent_server_raises_backend_unavailable(start):
     server = start()
     server.kill()
     with pytest.raises(BackendUnavailable):

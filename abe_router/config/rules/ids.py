@@ -39,8 +39,9 @@ def id_findings(
     for key, entry in file.routes.items():
         if entry is None:
             continue
-        if entry.dedupe and features is not None and not features.dedupe:
-            message = "`dedupe` is in vain: the backend remembers no ids"
+        why = features.without_effect().get("dedupe") if features is not None else None
+        if entry.dedupe and why:
+            message = f"`dedupe` is in vain: the backend {why}"
             yield Finding(Code.BACKEND_CANNOT, ("routes", key, "dedupe"), message, "")
         if entry.id:
             met = [

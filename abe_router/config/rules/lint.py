@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 
@@ -164,17 +164,19 @@ class Lint:
                 wild[route.group].append(route)
 
 
+#: Whether a route uses an option that some backends cannot carry out.
+_USES: Mapping[str, Callable[[Route], bool]] = {
+    "retry": lambda route: route.retry.attempts > 1,
+    "lease": lambda route: True,  # noqa: ARG005  every route has one
+    "max_deliveries": lambda route: route.max_deliveries is not None,
+    "dead_letter": lambda route: route.dead_letter,
+    "order_by": lambda route: route.order_by is not None,
+    "start": lambda route: 0 < route.start < math.inf,
+}
+
+
 def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:
-    """Yield the options of a route that ask for what the backend lacks, and what that is."""
-    if not features.delays and route.retry.attempts > 1:
-        yield "retry", "cannot delay a retry"
-    if not features.leases:
-        yield "lease", "hands out a message at most once"
-    if not features.leases and route.max_deliveries is not None:
-        yield "max_deliveries", "does not count deliveries"
-    if not features.dead_letters and route.dead_letter:
-        yield "dead_letter", "keeps no dead letters"
-    if not features.order and route.order_by is not None:
-        yield "order_by", "keeps no order"
-    if not features.durable and 0 < route.start < math.inf:
-        yield "start", "keeps nothing from before this process"
+    """Yield the options of a route that have no effect, and what the backend does instead."""
+    for option, why in features.without_effect().items():
+        if option in _USES and _USES[option](route):
+            yield option, why

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.health import rules
 from abe_router.backends.redis.names import Names
-from abe_router.backends.redis.rights import rules
 from abe_router.testing import RedisServer
 
 #: A provider as Abstract Backend's guide has people write them.

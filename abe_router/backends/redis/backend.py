@@ -30,7 +30,6 @@ from abe_router.backends.redis.names import Names, group_name, position_before
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.peek import Peek
 from abe_router.backends.redis.scripts import DROP
-from abe_router.backends.redis.stats import Stats
 from abe_router.backends.redis.subscription import RedisSubscription
 from abe_router.messages.message import Message
 
@@ -97,7 +96,7 @@ class RedisBackend(Backend):
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         node = await self._opened()
-        return await Stats(node.connection, self._names, node.registry).status()
+        return await node.registry.status()
 
     async def drop(self, pattern: str, group: str) -> bool:
         node = await self._opened()

@@ -234,8 +234,8 @@ class Connection:
 
     def _check_mode(self, hello: asyncio.Future[Any]) -> None:
         """Raise BackendError when the server is a Sentinel, or part of a cluster without a hash tag."""
-        told = [] if hello.exception() else hello.result()
-        mode = told[told.index(b"mode") + 1] if isinstance(told, list) and b"mode" in told else b""
+        reply = [] if hello.exception() else hello.result()
+        mode = reply[reply.index(b"mode") + 1] if isinstance(reply, list) and b"mode" in reply else b""
         if mode == b"cluster" and not self._address.tag:
             raise BackendError(
                 f"Redis at {self._address.public} is part of a cluster, which is not supported: "

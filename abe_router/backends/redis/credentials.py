@@ -119,7 +119,7 @@ async def _ask(provider: Any) -> tuple[str, ...]:
     from redis.credentials import CredentialProvider
 
     if type(provider).get_credentials_async is CredentialProvider.get_credentials_async:
-        # It has the blocking method alone, which may ask a server.
+        # It has only the blocking method, which may ask a server.
         found: tuple[str, ...] = await asyncio.to_thread(provider.get_credentials)
     else:
         found = await provider.get_credentials_async()

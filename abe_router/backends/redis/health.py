@@ -1,7 +1,11 @@
-"""What weakens the promise on a Redis server; to find out writes nothing."""
+"""Checks what weakens the promise on a Redis server: its state, the rights of this user, lost messages.
+
+A check writes nothing.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,16 +16,16 @@ from abe_router.backend import (
     orphaned_subscriptions,
     unread_keys,
 )
-from abe_router.backends.redis import rights
+from abe_router.backends.redis import scripts
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.entry import order
-from abe_router.backends.redis.names import Names, group_name
+from abe_router.backends.redis.names import Names, escape_glob, group_name
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry
+from abe_router.backends.redis.scripts import RIGHTS, Script
 from abe_router.backends.redis.server import ask, check
-from abe_router.backends.redis.stats import Stats
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.pattern import matches
@@ -35,6 +39,86 @@ _UNSEEN = HealthResult(
     "whether other programs deleted unread messages cannot be seen",
     "ask as another user, or allow it: ACL SETUSER USER +xinfo|stream",
 )
+
+
+#: The commands that are sent as such. Those of the scripts are read from the scripts.
+_SENT = (
+    "AUTH",
+    "CLIENT|ID",
+    "CLIENT|SETNAME",
+    "CLIENT|UNBLOCK",
+    "EVAL",
+    "EVALSHA",
+    "HDEL",
+    "HELLO",
+    "HEXISTS",
+    "HGET",
+    "HGETALL",
+    "PING",
+    "SADD",
+    "SCAN",
+    "SELECT",
+    "SISMEMBER",
+    "SMEMBERS",
+    "TIME",
+    "XACK",
+    "XDEL",
+    "XGROUP|CREATE",
+    "XINFO|GROUPS",
+    "XPENDING",
+    "XRANGE",
+    "XREAD",
+    "XREADGROUP",
+    "XREVRANGE",
+)
+_CONTAINERS = ("CLIENT", "XGROUP", "XINFO")
+#: A command as it stands in a script: `redis.call('XADD', …` or `{'XCLAIM', …`.
+_IN_LUA = re.compile(r"(?:call\(|\{)'([A-Z]+)'(?:, '([A-Z]+)')?")
+#: The server allows them to every user.
+_FREE = frozenset({"AUTH", "HELLO"})
+#: Commands without a key, and those whose key is not the first argument.
+_KEYLESS = frozenset(
+    {"CLIENT|ID", "CLIENT|SETNAME", "CLIENT|UNBLOCK", "PING", "SCAN", "SELECT", "TIME", "EVAL", "EVALSHA"}
+)
+_ARGUMENTS = {"XREAD": "STREAMS", "XREADGROUP": "GROUP g c STREAMS", "EVAL": "0 0", "EVALSHA": "0 0"}
+
+
+def commands() -> list[str]:
+    """Return the commands that we use, in order, with their subcommands after a bar."""
+    found = set(_SENT)
+    for script in vars(scripts).values():
+        if isinstance(script, Script):
+            for name, sub in _IN_LUA.findall(script.text):
+                found.add(f"{name}|{sub}" if name in _CONTAINERS else name)
+    return sorted(found)
+
+
+def rules(names: Names) -> list[str]:
+    """Return the smallest rules of `ACL SETUSER` under which a backend with these names works."""
+    allowed = [f"+{name.lower()}" for name in commands() if name not in _FREE]
+    others = [f"~{escape_glob(names.others)}*"] if names.streams else []
+    return [f"~{names.glob}", *others, "-@all", *allowed]
+
+
+async def lacking(connection: Connection, names: Names) -> tuple[Sequence[str], Sequence[str]]:
+    """Return what the user may not do: the patterns of the keys it may not touch, and the commands.
+
+    The server checks the rights and runs nothing. Raise BackendError when the user may not even ask.
+    """
+    touched = {f"~{names.glob}": names.stream("x.y"), f"~{escape_glob(names.others)}*": names.keys}
+    asked = {pattern: ["EVAL", "return 1", "1", key] for pattern, key in touched.items()}
+    asked |= {name: _sample(name, names.stream("x.y")) for name in commands() if name not in _FREE}
+    words = [word for sample in asked.values() for word in (str(len(sample)), *sample)]
+    refused = await connection.run(RIGHTS, (), words)
+    missing = [what for what, may in zip(asked, refused, strict=True) if not may]
+    patterns = [what for what in missing if what.startswith("~")]
+    # Without the keys every command is refused, which says nothing about the commands.
+    return patterns, [] if patterns else [what for what in missing if not what.startswith("~")]
+
+
+def _sample(command: str, key: str) -> list[str]:
+    words = [*command.split("|"), *_ARGUMENTS.get(command, "").split()]
+    return words if command in _KEYLESS else [*words, key]
 
 
 class Health:
@@ -75,11 +159,11 @@ class Health:
             Severity.ERROR,
             str(error),
             "nothing can be published or handled until that is fixed",
-            f"ACL SETUSER USER {' '.join(rights.rules(self._names))}" if denied else "",
+            f"ACL SETUSER USER {' '.join(rules(self._names))}" if denied else "",
         )
 
     async def _rights(self) -> HealthResult:
-        patterns, commands = await rights.lacking(self._connection, self._names)
+        patterns, commands = await lacking(self._connection, self._names)
         if not patterns and not commands:
             return HealthResult(HealthCheck.RIGHTS, Severity.OK, "this user has all rights that are needed")
         what = f"touch the keys {', '.join(patterns)}" if patterns else f"run {', '.join(commands)}"
@@ -88,13 +172,13 @@ class Health:
             Severity.ERROR,
             f"this user may not {what}",
             "each operation that needs it fails, and the messages wait",
-            f"ACL SETUSER USER {' '.join(rights.rules(self._names))}",
+            f"ACL SETUSER USER {' '.join(rules(self._names))}",
         )
 
     async def _content(self) -> list[HealthResult]:
         keys = await self._registry.keys()
         subscriptions = [(pattern, group) for pattern, group, _ in await self._registry.subscriptions()]
-        statuses = await Stats(self._connection, self._names, self._registry).status()
+        statuses = await self._registry.status()
         unread = [key for key in keys if not any(matches(pattern, key) for pattern, _ in subscriptions)]
         lengths = [(key, self._connection.send("XLEN", self._names.stream(key))) for key in unread]
         counts = {key: await length for key, length in lengths}

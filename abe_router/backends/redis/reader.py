@@ -39,6 +39,7 @@ from abe_router.backends.redis.protocol import ServerError
 from abe_router.backends.redis.reaper import HORIZON
 from abe_router.backends.redis.scripts import CLAIM, REAP, RECOVER, RECREATE
 from abe_router.backends.redis.stream_state import PendingWork, Reason, StreamState, shares
+from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.pattern import matches
 
@@ -71,8 +72,8 @@ class StreamReader:
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, StreamState] = {}
         self._claimed_last = False
-        #: When each group was created again, and for how long not once more, in seconds.
-        self._recreated: dict[StreamState, tuple[float, float]] = {}
+        #: Until when each lost group is not created once more, and the backoff of that.
+        self._recreated: dict[StreamState, tuple[float, Backoff]] = {}
         self._delayed: set[StreamState] = set()
 
     @property
@@ -311,23 +312,23 @@ class StreamReader:
             self.pending.remove(Reason.GROUP_LOST, stream)
             if stream in self._delayed:
                 continue
-            at, delay = self._recreated.get(stream, (0.0, 0.0))
-            wait = at + delay - self._loop.time() if delay else 0.0
+            until, backoff = self._recreated.get(stream) or (0.0, _new_backoff())
             try:
                 # Before a delay too: a key without a registered subscription would be trimmed.
                 await self.node.allow_group(self._pattern, self._group, self._start, stream.key)
-                if wait > 0:
+                if self._loop.time() < until:
                     self._delayed.add(stream)
-                    self._loop.call_later(wait, self._retry_group, stream)
+                    self._loop.call_at(until, self._retry_group, stream)
                     continue
                 keys = (stream.stream, stream.failures, stream.delayed)
                 created = await self._connection.run(RECREATE, keys, (stream.group,))
             except BackendError:
                 self.pending.add(Reason.GROUP_LOST, stream)
                 raise
-            again = self._loop.time() - at < _LONGEST_DELAY
-            delay = min(delay * 2, _LONGEST_DELAY) if again and delay else _FIRST_DELAY
-            self._recreated[stream] = self._loop.time(), delay
+            now = self._loop.time()
+            if now - until >= _LONGEST_DELAY:
+                backoff.reset()
+            self._recreated[stream] = now + backoff.next(), backoff
             stream.position = b"0-0"
             stream.held.clear()
             self.pending.add(Reason.READABLE, stream)
@@ -337,3 +338,7 @@ class StreamReader:
     def _retry_group(self, stream: StreamState) -> None:
         self._delayed.discard(stream)
         self.pending.signal(Reason.GROUP_LOST, [stream])
+
+
+def _new_backoff() -> Backoff:
+    return Backoff(_FIRST_DELAY, _LONGEST_DELAY, jitter=False)

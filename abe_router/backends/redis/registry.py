@@ -1,18 +1,27 @@
-"""What all processes under one prefix share: keys, subscriptions, retention and rates."""
+"""What all processes under one prefix share: keys, subscriptions with their counts, retention and rates."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from abe_router.backend import RETAIN_TTL, retention
+from abe_router.backend import RETAIN_TTL, SubscriptionStatus, retention
 from abe_router.backend.rate import BURST, TokenGrant
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.names import Names, group_name, subscription_name
+from abe_router.backends.redis.entry import accepted_at
+from abe_router.backends.redis.names import Names, group_name, position_before, subscription_name
 from abe_router.backends.redis.protocol import Arg
-from abe_router.backends.redis.scripts import ADD_KEYS, REGISTER, RETAIN, TAKE_TOKENS, TRIM
+from abe_router.backends.redis.scripts import (
+    ADD_KEYS,
+    COUNT,
+    COUNT_AFTER,
+    REGISTER,
+    RETAIN,
+    TAKE_TOKENS,
+    TRIM,
+)
 from abe_router.messages.pattern import is_wild, matches
 
 #: Entries that one trim removes from a stream, which takes the server one or two milliseconds.
@@ -123,11 +132,51 @@ class Registry:
                 removed += await answer
         return removed
 
+    async def status(self) -> list[SubscriptionStatus]:
+        """Return the counts of all subscriptions, sorted by pattern and group."""
+        sent: list[tuple[str, str, list[tuple[str, asyncio.Future[Any]]]]] = []
+        keys = await self.keys()
+        for pattern, group, start in await self.subscriptions():
+            own = self.matching(pattern, keys)
+            sent.append((pattern, group, [(key, self._count(pattern, group, start, key)) for key in own]))
+        return [await self._sum(*subscription) for subscription in sent]
+
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         """Grant tokens at a rate that all processes share, by the server's clock."""
         args = (rate, max(1.0, rate * BURST), wanted)
         granted, micros = await self._connection.run(TAKE_TOKENS, (self._names.rate(name),), args)
         return TokenGrant(granted, micros / 1_000_000)
+
+    def _count(self, pattern: str, group: str, start: int, key: str) -> asyncio.Future[Any]:
+        name = group_name(pattern, group)
+        names = self._names
+        keys = (names.stream(key), names.delayed(key, name), names.dead(key, name))
+        return self._connection.run(COUNT, keys, (name, position_before(start)))
+
+    async def _sum(
+        self, pattern: str, group: str, replies: Sequence[tuple[str, asyncio.Future[Any]]]
+    ) -> SubscriptionStatus:
+        ready = in_flight = waiting = dead = 0
+        oldest: list[float] = []
+        for key, reply in replies:
+            lag, last, pending, released, delayed, dead_letters, first = await reply
+            ready += released + (lag if lag >= 0 else await self._count_after(key, last))
+            in_flight += max(0, pending - released - delayed)
+            waiting += delayed
+            dead += dead_letters
+            if first:
+                oldest.append(accepted_at(first))
+        return SubscriptionStatus(
+            pattern, group, ready, in_flight, waiting, dead, oldest_at=min(oldest, default=None)
+        )
+
+    async def _count_after(self, key: str, last: bytes) -> int:
+        """Count the entries after one: Redis cannot after deletions, or when a group began midway."""
+        total, first = 0, b"(" + last
+        while first:
+            count, first = await self._connection.run(COUNT_AFTER, (self._names.stream(key),), (first,))
+            total += count
+        return total
 
 
 class _Readers:

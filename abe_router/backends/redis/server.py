@@ -1,4 +1,4 @@
-"""What a Redis server says of itself, and what of that weakens the promise."""
+"""The settings and the state of a Redis server, and what of them weakens the promise."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _TRIPS = 5
 _FULL = 0.9
 #: A difference of clocks, and a round trip, that are worth a warning, in seconds.
 _APART, _SLOW = 2.0, 0.1
-#: Where the fixed security flaws of each release are listed.
-_ADVISORIES = {
+#: The lists of the releases, with the security flaws that each of them fixes.
+_RELEASES = {
     "Redis": "https://github.com/redis/redis/releases",
     "Valkey": "https://github.com/valkey-io/valkey/releases",
 }
@@ -120,7 +120,7 @@ def _pairs(flat: list[bytes]) -> dict[str, str]:
 
 
 def check(server: Server) -> Iterator[HealthResult]:
-    """Yield what was found; what cannot be seen is passed over, but for saying so."""
+    """Yield the results; one of them says what this user may not see."""
     yield from _sight(server)
     if server.info:
         yield from _persistence(server)
@@ -189,15 +189,15 @@ def _sync(policy: str | None) -> Iterator[HealthResult]:
             HealthCheck.SYNC,
             _INFO,
             "writes are synced every second",
-            "a loss of power may lose the last second; a crash of the server alone loses nothing",
+            "a power failure may lose the last second; a crash of the server alone loses nothing",
             "CONFIG SET appendfsync always, if that second matters more than speed",
         )
     elif policy is not None:
         yield HealthResult(
             HealthCheck.SYNC,
             _WARNING,
-            "writes are synced when the operating system pleases",
-            "a loss of power may lose what was accepted in the last half minute",
+            "writes are synced when the operating system decides",
+            "a power failure may lose what was accepted in the last half minute",
             "CONFIG SET appendfsync everysec",
         )
 
@@ -208,7 +208,7 @@ def _failing(message: str, severity: Severity) -> HealthResult:
         severity,
         message,
         "what is accepted now may not be there after a restart, or nothing is accepted at all",
-        "look for space and rights on the server's disk, and into its log",
+        "check the space and the rights on the server's disk, and its log",
     )
 
 
@@ -217,14 +217,14 @@ def _memory(server: Server) -> Iterator[HealthResult]:
     if policy == "noeviction":
         yield HealthResult(HealthCheck.EVICTION, _OK, "the server evicts nothing")
     elif policy.startswith("volatile-"):
-        # Of ours only the state of rates has a time to live.
+        # Of our keys only rates and remembered ids have a time to live.
         yield HealthResult(HealthCheck.EVICTION, _OK, f"no message is evicted by `{policy}`")
     else:
         yield HealthResult(
             HealthCheck.EVICTION,
             _ERROR if limit else _WARNING,
             f"the server evicts keys when its memory is full (`{policy}`)",
-            "a stream that is evicted takes its messages along"
+            "with an evicted stream all its messages are lost"
             + ("" if limit else "; for now there is no limit of memory"),
             "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
         )
@@ -236,7 +236,7 @@ def _memory(server: Server) -> Iterator[HealthResult]:
             _WARNING,
             f"{used:.0%} of the memory that the server may use is taken",
             "when it is full nothing can be published; with no limit the system may end the server",
-            "raise maxmemory, or look in `abe-router status` for what nobody handles",
+            "raise maxmemory, or find unhandled messages with `abe-router status`",
         )
 
 
@@ -248,7 +248,7 @@ def _replication(server: Server) -> Iterator[HealthResult]:
             _ERROR,
             "the server is a replica, which may only be read",
             "nothing can be published or handled here until it is promoted",
-            f"name its primary: {info.get('master_host', '')}:{info.get('master_port', '')}",
+            f"give the URL of its primary: {info.get('master_host', '')}:{info.get('master_port', '')}",
         )
         return
     replicas, least = server.number("connected_slaves"), (server.config or {}).get("min-replicas-to-write")
@@ -257,7 +257,7 @@ def _replication(server: Server) -> Iterator[HealthResult]:
             HealthCheck.FAILOVER,
             _WARNING,
             f"the server has {replicas} replicas and does not wait for them",
-            "a failover loses what they had not got yet, and brings acks back; more the further they lag",
+            "a failover loses what they had not received yet, acks too; the more they lag, the more it loses",
             "CONFIG SET min-replicas-to-write 1, which narrows the window and does not close it",
         )
 
@@ -266,9 +266,9 @@ def _version(server: Server) -> Iterator[HealthResult]:
     name = "Valkey" if server.is_valkey else "Redis"
     yield HealthResult(
         HealthCheck.SERVER_VERSION,
-        _OK,
+        _INFO,
         f"the server is {name} {server.version}",
-        hint=f"the flaws that later releases fix are listed at {_ADVISORIES[name]}",
+        hint=f"the flaws that later releases fix are listed at {_RELEASES[name]}",
     )
 
 
@@ -278,16 +278,16 @@ def _access(server: Server) -> Iterator[HealthResult]:
         yield HealthResult(
             HealthCheck.PLAIN_TEXT,
             _WARNING,
-            f"what goes to `{server.address.host}` is not encrypted",
-            "payloads and the password can be read and changed on the way",
+            f"the connection to `{server.address.host}` is not encrypted",
+            "payloads and the password can be read and changed in transit",
             "rediss:// in the URL, and `tls-port` in redis.conf",
         )
     elif tls is not None and tls.cert_reqs != "required":
         yield HealthResult(
             HealthCheck.PLAIN_TEXT,
             _WARNING,
-            "the certificate of the server is not looked at",
-            "anyone on the way may pass for the server",
+            "the certificate of the server is not verified",
+            "an attacker in between can impersonate the server",
             "leave `ssl_cert_reqs` out of the URL, and name `ssl_ca_certs`",
         )
     unprotected = server.binds_beyond_loopback and (server.config or {}).get("protected-mode") == "no"
@@ -296,7 +296,7 @@ def _access(server: Server) -> Iterator[HealthResult]:
         yield HealthResult(
             HealthCheck.OPEN_TO_ALL,
             _WARNING,
-            "whoever reaches the port may do everything: there is no password",
+            "there is no password, so every client of the port has all rights",
             "messages can be read, forged and deleted, and often the machine can be taken over",
             "`requirepass` or an ACL user, with the password in the URL",
         )
@@ -309,7 +309,7 @@ def _time(server: Server) -> Iterator[HealthResult]:
             HealthCheck.CLOCK,
             _WARNING,
             f"the server's clock is {abs(server.ahead):,.0f} s {which} ours",
-            "leases and delays run by the server's: when it is set right they end early, or late, by as much",
+            "leases and delays follow the server's clock, and end early or late when it is corrected",
             "run an NTP client on both machines",
         )
     if server.round_trip > _SLOW:
@@ -317,6 +317,6 @@ def _time(server: Server) -> Iterator[HealthResult]:
             HealthCheck.SLOW,
             _WARNING,
             f"a round trip takes {server.round_trip * 1000:,.0f} ms",
-            "leases are renewed, and acks kept, that much later: short leases may be lost",
-            "run the router near the server, and give `lease` ten times that at least",
+            "leases are renewed and acks stored that much later, so short leases may be lost",
+            "run the router near the server, and set `lease` to at least ten times that",
         )

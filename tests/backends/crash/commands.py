@@ -1,6 +1,6 @@
-"""Redis, cut off before and after each command: the connections of its client, or the server itself.
+"""Cuts off a Redis client, or kills the server, before and after each command.
 
-Before is when the server never gets the command; after, when it has carried it out and the answer is lost.
+Before a command: the server never gets it. After it: the server has carried it out, and the reply is lost.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .scenario import SHORT, Scenario, begin_nothing
 
 #: How long until every lease and delay is over, in seconds.
 _LATER = SHORT + 0.05
-#: They change nothing, and go out when the time has come, not when the story says so.
+#: They change nothing, and their time depends on timers and not on the scenario.
 _UNCOUNTED = (b"XREAD", b"CLIENT")
-#: Smaller than usual, so that a story of a hundred messages has several batches.
+#: Smaller than usual, so that a scenario of a hundred messages has several batches.
 appender.BATCH = 40
 _INCOMPLETE = object()
 
 
 class Ending(Enum):
-    """What follows a cut: a look at what is left, or the story told again, by somebody else or the same."""
+    """What follows a cut: a look at what is left, or the scenario again, by a new client or by the same one."""
 
     LOOK = auto()
     AGAIN = auto()
@@ -42,10 +42,10 @@ class Ending(Enum):
 
 
 class Cutter:
-    """Stands between a client and a server, carries one command at a time, and cuts at one of them.
+    """A proxy that carries one command at a time, and cuts at one of them.
 
-    Before or `after` command number `at` it has the server restarted, if it is told how, resets every
-    connection, and lets nobody in.
+    Before or `after` command number `at` it restarts the server, if `restart` is given, resets all
+    connections and accepts no new ones.
     """
 
     def __init__(self, url: str, at: int, *, after: bool, restart: Callable[[], None] | None) -> None:
@@ -72,7 +72,7 @@ class Cutter:
         self._armed = True
 
     def mend(self) -> None:
-        """Let everyone in again, and cut nothing any more."""
+        """Accept connections again, and cut no more."""
         self._armed = self.has_cut = False
 
     async def _carry(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
@@ -133,7 +133,7 @@ class Cutter:
 
 
 async def points(url: str, scenario: Scenario, room: asyncio.Semaphore) -> list[Point]:
-    """Cut the client at each point, with each ending; no more at a time than there is room for."""
+    """Cut the client at each point, with each ending; `room` limits how many run at a time."""
     found: list[Point] = []
 
     async def cut_all(ending: Ending, *, after: bool) -> None:
@@ -149,7 +149,7 @@ async def points(url: str, scenario: Scenario, room: asyncio.Semaphore) -> list[
 
 
 async def points_of_server(server: RedisServer, scenario: Scenario, room: asyncio.Semaphore) -> list[Point]:
-    """Kill the server at each point, start it again, and look at what it has left."""
+    """Kill the server at each point, start it again, and look at what is left."""
     found: list[Point] = []
 
     def restart() -> None:
@@ -175,7 +175,7 @@ async def _cut(
     after: bool,
     restart: Callable[[], None] | None = None,
 ) -> list[str] | None:
-    """Tell a story that is cut; return what is wrong in the end, None if it was over before."""
+    """Run a scenario that is cut; return what is wrong in the end, None if the scenario ended before the cut."""
     prefix = f"c{secrets.token_hex(5)}."
     async with RedisBackend.from_url(url, prefix=prefix) as backend:
         await scenario.prepare(backend)

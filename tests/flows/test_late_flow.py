@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from abe_router.backend import ACKED, Delivery
-from abe_router.backends.memory.backend import MemorySubscription
+from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.messages.message import new_message
@@ -49,16 +49,16 @@ async def test_delivery_lost_before_it_arrived_is_not_started(running, monkeypat
 async def test_delivery_that_arrives_during_a_renewal_does_not_count_as_renewed():
     extending, go_on = asyncio.Event(), asyncio.Event()
 
-    class SlowSubscription(MemorySubscription):
-        async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-            extending.set()
-            await go_on.wait()
-            return []
+    async def extend(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        extending.set()
+        await go_on.wait()
+        return []
 
+    slow: Any = await MemoryBackend().subscribe("orders.created", "billing")
+    slow.extend = extend
     now = asyncio.get_running_loop().time
     in_flight = InFlight(lease=10.0)
     in_flight.buffer.append(Delivery(new_message("orders.created", b"1"), 1, None))
-    slow = SlowSubscription.__new__(SlowSubscription)
     keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events())
     in_flight.track(now() - 9.0)
     renewing = asyncio.create_task(keeper.renew())

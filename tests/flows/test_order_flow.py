@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 
 from abe_router.backend import ACKED
-from abe_router.backends.memory import ExclusiveMemorySubscription
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
@@ -14,7 +13,7 @@ from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
 from abe_router.routing.retry import RetryPolicy
 
-from .conftest import Running, make_route, within
+from .conftest import PatchedBackend, Running, make_route, within
 
 ROUTE = "orders.created/billing"
 
@@ -162,34 +161,36 @@ async def test_message_that_kills_its_process_dead_letters_no_other(running: Run
     assert dead_letter.reason.kind == "max_deliveries"
 
 
-async def test_order_is_kept_through_an_outage_longer_than_the_lease(running: Running, monkeypatch):
+async def test_order_is_kept_through_an_outage_longer_than_the_lease():
     """An ordering key whose outcome was given up is handed out again."""
     handled: list[int] = []
     down = asyncio.Event()
 
     def unless_down(call):
-        async def call_unless_down(self, items):
+        async def call_unless_down(items):
             if down.is_set():
                 raise BackendUnavailable("down")
-            return await call(self, items)
+            return await call(items)
 
         return call_unless_down
+
+    def patch(subscription):
+        subscription.settle = unless_down(subscription.settle)
+        subscription.extend = unless_down(subscription.extend)
 
     async def charge(payload):
         if not handled:
             down.set()
         handled.append(payload["number"])
 
-    for call in ("settle", "extend"):
-        monkeypatch.setattr(
-            ExclusiveMemorySubscription, call, unless_down(getattr(ExclusiveMemorySubscription, call))
-        )
+    running = Running(PatchedBackend(patch))
     await running.route(make_route(charge, order_by="/customer/id", lease=0.1))
     await running.publish("orders.created", *(order("a", n) for n in range(3)))
     await running.log.wait_for(LeaseLost)
     assert handled == [0]
     down.clear()
     await running.log.wait_for(Handled, 3)
+    await running.router.stop(drain=0)
     assert handled == [0, 0, 1, 2]
 
 

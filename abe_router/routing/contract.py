@@ -34,10 +34,7 @@ class MessageContract:
         """
         for schema in self.schemas:
             if not schema.is_valid(payload):
-                violations = [
-                    v for s in self.schemas if not s.is_valid(payload) for v in s.violations(payload)
-                ]
-                raise PayloadInvalid(key, violations)
+                raise PayloadInvalid(key, [v for s in self.schemas for v in s.violations(payload)])
         if self.deduplication is not None:
             id = self.deduplication.id(key, payload, headers, id)
         if headers:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from abe_router.routing.policies import RetryPolicy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from abe_router.config.building.loader import Loader
 from abe_router.config.language.editor import json_schema
 from abe_router.config.reading.code import Code
 from abe_router.errors import ConfigError, HandlerError
-from abe_router.routing.retry import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 

@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack
 from unittest import mock
 
 import pytest
+from abe_router.routing.policies import RetryPolicy
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.compat.consumer import AsyncLoopConsumer
 from abe_router.errors import BackendUnavailable, HandlerError, KeyInvalid, Reject
-from abe_router.routing.retry import RetryPolicy
 
 AT_ONCE = RetryPolicy(attempts=3, initial=0, jitter=False)
 

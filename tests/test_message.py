@@ -7,13 +7,13 @@ import warnings
 from decimal import Decimal
 
 import pytest
-from abe_router.routing.table import RouteTable
 from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import IdInvalid, KeyInvalid, PayloadMalformed, PayloadUnencodable
 from abe_router.messages.message import MAX_BYTES, MAX_DEPTH, decode, encode, new_id, new_message
+from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare
 
 json_values = st.recursive(

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
+from abe_router.routing.policies import Batch, RetryPolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,7 @@ from abe_router.consumer import Consumer
 from abe_router.errors import Reject
 from abe_router.observe.events import DeadLettered, Event, Events, Handled
 from abe_router.routing.handler import handler_from
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.route import Route
 
 GROUP = ("orders.created", "billing")
 THREADS = ThreadPoolExecutor(1)

@@ -16,9 +16,8 @@ from abe_router.cli.failure import OK
 from abe_router.cli.options import json_option
 from abe_router.cli.routes import batch_text, start_text
 from abe_router.cli.screen import show_json, show_table
-from abe_router.routing.emit import Emit
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch, Emit, RetryPolicy
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.schema import Schema
 from abe_router.text import format_duration, format_rate, redact_url

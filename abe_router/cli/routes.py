@@ -14,7 +14,8 @@ from abe_router.cli.options import json_option, routes_argument
 from abe_router.cli.screen import show_json, show_table
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import matches
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.text import format_duration, format_rate, format_time
 

@@ -13,12 +13,12 @@ from abe_router.backend import DeadLetter
 from abe_router.errors import PayloadInvalid, PublishError
 from abe_router.messages.message import Message, encode, new_message
 from abe_router.observe.events import DeadLettered, Handled, Skipped
-from abe_router.routing.case import Case, Expectation, Place, Publication, What, shown
-from abe_router.routing.emit import CAUSE
+from abe_router.routing.case import Case, Expectation, OutcomeKind, Position, Publication, shown
+from abe_router.routing.policies import CAUSE
 from abe_router.routing.table import RouteTable
 from abe_router.testing.router import TestRouter
 
-_WANTED: dict[What, str] = {
+_WANTED: dict[OutcomeKind, str] = {
     "handled": "`{}` was to handle a message",
     "skipped": "`{}` was to skip a message",
     "dead": "a message was to end among the dead letters of `{}`",
@@ -32,7 +32,7 @@ _WANTED: dict[What, str] = {
 class Failure:
     """What did not come as expected: where it is written, a sentence, and lines of difference."""
 
-    place: Place
+    position: Position
     message: str
     details: tuple[str, ...] = ()
 
@@ -55,7 +55,7 @@ class Result:
 class _Fact:
     """Something that happened to a message; `violations` are pointers and the keywords broken there."""
 
-    what: What
+    what: OutcomeKind
     name: str
     payload: Any
     kind: str = ""
@@ -83,7 +83,7 @@ async def run_case(table: RouteTable, case: Case, *, patience: float = 10.0) -> 
         try:
             await router.quiet(patience)
         except TimeoutError as error:
-            stuck.append(Failure(case.place, str(error)))
+            stuck.append(Failure(case.position, str(error)))
         letters = [letter for route in table.by_name for letter in await router.dead(route)]
     facts += _happened(router, letters)
     failures = (*stuck, *_compared(case, facts))
@@ -144,12 +144,12 @@ def _compared(case: Case, facts: Sequence[_Fact]) -> Iterator[Failure]:
     for expected in case.expect:
         got = [fact for fact in facts if fact.what == "nothing" and fact.name == expected.name]
         if expected.what == "nothing" and got:
-            yield Failure(expected.place, _WANTED["nothing"].format(expected.name), tuple(map(str, got)))
+            yield Failure(expected.position, _WANTED["nothing"].format(expected.name), tuple(map(str, got)))
     for fact in left:
         told = any(_lacks(expected, fact) is not None for expected in unmet)
         if fact.what in {"dead", "rejected"} and not told:
             happened = "ended among the dead letters of" if fact.what == "dead" else "was rejected by"
-            yield Failure(case.place, f"a message {happened} `{fact.name}` unexpectedly", (str(fact),))
+            yield Failure(case.position, f"a message {happened} `{fact.name}` unexpectedly", (str(fact),))
 
 
 def _paired(wanted: Sequence[Expectation], facts: Sequence[_Fact]) -> dict[int, int]:
@@ -202,7 +202,7 @@ def _unmet(expected: Expectation, left: Sequence[_Fact], facts: Sequence[_Fact])
         near = [lacks for fact in candidates if (lacks := _lacks(expected, fact)) is not None]
         if near:
             closest = min(near, key=len) or ["it does so for fewer messages than are expected"]
-            return Failure(expected.place, message, tuple(closest))
+            return Failure(expected.position, message, tuple(closest))
     others = [fact for fact in facts if fact.name == expected.name]
     instead = [fact for fact in others if fact.what != "nothing"] or others
-    return Failure(expected.place, message, tuple(map(str, instead)) or ("nothing of the kind happened",))
+    return Failure(expected.position, message, tuple(map(str, instead)) or ("nothing of the kind happened",))

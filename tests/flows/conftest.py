@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from abe_router.routing.policies import RetryPolicy
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.observe.events import Event, Events
 from abe_router.routing.handler import handler_from
-from abe_router.routing.retry import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from abe_router.routing.policies import Batch
+
 from abe_router.errors import Reject, Retry
 from abe_router.messages.message import Message
 from abe_router.observe.events import DeadLettered, Handled, Retried
-from abe_router.routing.route import Batch
 
 from .conftest import make_route, within
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from abe_router.routing.policies import RetryPolicy
+
 from abe_router.observe.events import ConsumerStarted, DeadLettered, Handled
-from abe_router.routing.retry import RetryPolicy
 
 from .conftest import make_route
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from abe_router.routing.policies import Batch, Emit
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer import consumer
@@ -19,8 +20,6 @@ from abe_router.observe.events import (
     LeaseLost,
     Retried,
 )
-from abe_router.routing.emit import Emit
-from abe_router.routing.route import Batch
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 

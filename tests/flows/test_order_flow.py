@@ -6,12 +6,13 @@ import asyncio
 from collections import defaultdict
 from functools import partial
 
+from abe_router.routing.policies import RetryPolicy
+
 from abe_router.backend import ACKED
 from abe_router.backends.memory.exclusive import ExclusiveMemorySubscription
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
-from abe_router.routing.retry import RetryPolicy
 
 from .conftest import Running, make_route, within
 

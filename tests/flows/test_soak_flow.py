@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abe_router.routing.policies import RetryPolicy
 from redis.asyncio import Redis
 
 from abe_router.backend import Backend
@@ -23,7 +24,6 @@ from abe_router.backends import make_backend
 from abe_router.errors import Reject
 from abe_router.messages.message import Message, new_message
 from abe_router.observe.events import DeadLettered, Event, Events, Handled
-from abe_router.routing.retry import RetryPolicy
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.runtime.retention import RetentionLoop

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from abe_router.text import did_you_mean
 
 #: Options of redis-py's URLs that shape its objects and have no meaning here; accepted, so that one URL
 #: serves several programs.
@@ -149,9 +150,8 @@ class _Options:
     def finish(self) -> None:
         """Raise ValueError when an option is left that nobody took."""
         for name in self._left.keys() - _FOREIGN:
-            close = get_close_matches(name, self._known, 1)
-            hint = f"; did you mean `{close[0]}`?" if close else ""
-            raise ValueError(f"unknown option `{name[:40]}`{hint}")
+            hint = did_you_mean(name, self._known)
+            raise ValueError(f"unknown option `{name[:40]}`{hint and f'; {hint}'}")
 
 
 def _place(parts: SplitResult) -> tuple[str, int, str, int]:

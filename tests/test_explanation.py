@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from time import thread_time
 from typing import ClassVar
@@ -373,13 +374,9 @@ def test_no_payload_takes_more_than_the_budget_to_explain(case):
         memory = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    gc.disable()  # a collection takes as long as the heap of the whole test run asks for
-    try:
-        started = thread_time()
-        violations = explain(value)
-        seconds = thread_time() - started
-    finally:
-        gc.enable()
+    violations = explain(value)
+    # The fastest of a few runs: on a busy machine every step takes longer, and so does a garbage collection.
+    seconds = min(_seconds(lambda: explain(value)) for _ in range(5))
     assert violations
     assert len(violations) <= explanation.MAX_VIOLATIONS
     resolve(value, violations[0].pointer)
@@ -387,3 +384,14 @@ def test_no_payload_takes_more_than_the_budget_to_explain(case):
     assert sum(len(str(violation)) for violation in violations) < 2 * MAX_BYTES
     assert memory < MOST_BYTES
     assert seconds < MOST_SECONDS
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Return the processor time of a call."""
+    gc.disable()
+    try:
+        started = thread_time()
+        call()
+        return thread_time() - started
+    finally:
+        gc.enable()

@@ -35,7 +35,7 @@ _HOMES = {
     "Reason": "abe_router.backend",
     "Reject": "abe_router.errors",
     "Retry": "abe_router.errors",
-    "RetryPolicy": "abe_router.routing.retry",
+    "RetryPolicy": "abe_router.routing.policies",
     "Router": "abe_router.application",
     "SchemaFault": "abe_router.errors",
     "SchemaInvalid": "abe_router.errors",

@@ -40,7 +40,7 @@ from abe_router.errors import (
     Violation,
 )
 from abe_router.messages.message import Duplicate, Message
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 
 __all__ = [
     "AbeRouterError",

@@ -112,10 +112,11 @@ class PayloadUnencodable(PublishError):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One way in which a payload breaks a schema; values are masked where the schema says so.
+    """One way in which a payload breaks a schema. Values that the schema calls sensitive are masked.
 
-    `pointer` is a JSON pointer into the payload, `keyword` the schema keyword that failed,
-    `schema_pointer` its place in the schema.
+    `pointer` is a JSON pointer into the payload, `keyword` the keyword of the schema that it breaks, and
+    `schema_pointer` the location of that keyword. `note` is empty, or says that the violations of the payload
+    are not described in full; the first of them has it.
     """
 
     pointer: str
@@ -123,9 +124,11 @@ class Violation:
     expected: str
     found: str
     schema_pointer: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"at {self.pointer or '(root)'}: {self.keyword}: expected {self.expected}, found {self.found}"
+        text = f"at {self.pointer or '(root)'}: {self.keyword}: expected {self.expected}, found {self.found}"
+        return f"{text} ({self.note})" if self.note else text
 
 
 class PayloadInvalid(PublishError):

@@ -6,6 +6,7 @@ copied into the file.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ _CREDENTIALS = re.compile(r"://\S*@")
 
 
 def parse_duration(text: str) -> float:
-    """Return the duration in seconds; raise ValueError when `text` is none, or is longer than a year."""
+    """Return the duration in seconds; raise ValueError when `text` is not one, or is longer than a year."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"`{text}` is not a duration")
@@ -78,7 +79,7 @@ def suggest_duration(text: str) -> str:
 
 
 def parse_rate(text: str) -> float:
-    """Return the rate in messages a second; raise ValueError when `text` is none, or is out of bounds."""
+    """Return the rate in messages a second; raise ValueError when `text` is not one, or is out of bounds."""
     match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(f"`{text}` is not a rate")
@@ -91,13 +92,13 @@ def parse_rate(text: str) -> float:
 def format_rate(rate: float) -> str:
     """Return a rate, in messages a second, as a routes file writes it: `100/s`, `90/m`.
 
-    The unit is the smallest that leaves a whole number.
+    The unit is the smallest that leaves a whole number. Where none does, six digits are significant.
     """
     numbers = {unit: round(rate * seconds, 6) for unit, seconds in _RATE_UNITS.items()}
     for unit, number in numbers.items():
         if number >= 1 and number.is_integer():
             return f"{number:.0f}/{unit}"
-    return f"{numbers['s']:.6g}/s" if rate >= 1 else f"{numbers['h']:.6g}/h"
+    return f"{_significant(rate, 6)}/s" if rate >= 1 else f"{_significant(rate * 3600, 6)}/h"
 
 
 def suggest_rate(text: str) -> str:
@@ -149,8 +150,8 @@ def redact_url(url: str) -> str:
     return re.sub(r"//.*@", "//***@", url.partition("?")[0])
 
 
-def _significant(number: float) -> str:
-    """Return a positive number with four significant digits, and never with an exponent."""
-    decimals = max(0, 4 - len(f"{int(number)}"))
+def _significant(number: float, digits: int = 4) -> str:
+    """Return a positive number with that many significant digits, and never with an exponent."""
+    decimals = max(0, digits - 1 - math.floor(math.log10(number)))
     text = f"{number:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

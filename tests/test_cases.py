@@ -8,7 +8,7 @@ import pytest
 
 from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
-from abe_router.routing.case import Likeness
+from abe_router.routing.case import PayloadMatcher
 from abe_router.testing.cases import run_case
 
 ROUTES = """\
@@ -197,7 +197,7 @@ async def test_a_failed_case_reports_the_difference(run, publish, expected, mess
     result = await run(publish, expected)
     (failure,) = result.failures
     assert (failure.message, "; ".join(failure.details)) == (message, detail)
-    assert failure.place.line in {len(ROUTES.splitlines()) + 1, len(ROUTES.splitlines()) + 3}
+    assert failure.position.line in {len(ROUTES.splitlines()) + 1, len(ROUTES.splitlines()) + 3}
 
 
 async def test_an_output_with_the_id_of_its_cause_is_a_message_of_its_own(tmp_path, monkeypatch):
@@ -254,7 +254,8 @@ async def test_an_empty_expectation_is_an_error(run, expected):
 
 
 def test_true_and_1_are_different_values():
-    assert Likeness({"a": 1}).differences({"a": True}) == ["at /a: expected 1, found true"]
-    assert Likeness([1, 2.0]).differences([1.0, 2]) == []
-    assert Likeness([{"a": 1}], exactly=False).differences([{"a": 1, "b/c": 2}]) == []
-    assert Likeness([{"a": 1}]).differences([{"a": 1, "b/c": 2}]) == ["at /0/b~1c: expected nothing, found 2"]
+    assert PayloadMatcher({"a": 1}).differences({"a": True}) == ["at /a: expected 1, found true"]
+    assert PayloadMatcher([1, 2.0]).differences([1.0, 2]) == []
+    assert PayloadMatcher([{"a": 1}], exactly=False).differences([{"a": 1, "b/c": 2}]) == []
+    found = PayloadMatcher([{"a": 1}]).differences([{"a": 1, "b/c": 2}])
+    assert found == ["at /0/b~1c: expected nothing, found 2"]

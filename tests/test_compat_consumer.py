@@ -16,7 +16,7 @@ import pytest
 from abe_router.backends.memory import MemoryBackend
 from abe_router.compat.consumer import AsyncLoopConsumer
 from abe_router.errors import BackendUnavailable, HandlerError, KeyInvalid, Reject
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 
 AT_ONCE = RetryPolicy(attempts=3, initial=0, jitter=False)
 

@@ -17,7 +17,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.config.language.editor import json_schema
 from abe_router.config.reading.code import Code
 from abe_router.errors import ConfigError, HandlerError
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.config.building.loader import Loader
-from abe_router.routing.route import Batch
+from abe_router.routing.policies import Batch
 from abe_router.text import format_rate, parse_rate
 
 FILE = """\

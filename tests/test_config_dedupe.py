@@ -13,7 +13,7 @@ from abe_router.config.reading.code import Code
 from abe_router.config.rules.ids import id_findings
 from abe_router.errors import ConfigError
 from abe_router.messages.dedupe import Deduplication
-from abe_router.routing.route import SchemaBinding
+from abe_router.routing.contract import SchemaBinding
 from abe_router.schema import SchemaFolder
 
 
@@ -64,7 +64,7 @@ routes:
 """,
     )
     (route,) = table.routes
-    assert route.emit.terms.deduplication == Deduplication(60.0, "/id")
+    assert route.emit.contract.deduplication == Deduplication(60.0, "/id")
     assert route.emit.window == 60.0
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.config.building.loader import Loader
-from abe_router.config.language import model
-from abe_router.config.language import tests_model as case_model
+from abe_router.config.language import model, tests_model
 from abe_router.config.language.editor import json_schema
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +60,7 @@ def test_the_tables_list_every_option(name, table):
 def test_every_model_of_the_language_has_its_table():
     assert {name for name, _ in TABLES} | {"Consumer"} == {
         name
-        for part in (model, case_model)
+        for part in (model, tests_model)
         for name, kind in vars(part).items()
         if isinstance(kind, type)
         and issubclass(kind, model.BaseModel)

@@ -14,8 +14,8 @@ from abe_router.consumer import Consumer
 from abe_router.errors import Reject
 from abe_router.observe.events import DeadLettered, Event, Events, Handled
 from abe_router.routing.handler import handler_from
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch, RetryPolicy
+from abe_router.routing.route import Route
 
 GROUP = ("orders.created", "billing")
 THREADS = ThreadPoolExecutor(1)

@@ -17,7 +17,7 @@ from abe_router.errors import (
 )
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.message import Duplicate, Message
-from abe_router.routing.route import SchemaBinding
+from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare, publish
 from abe_router.schema import SchemaFolder

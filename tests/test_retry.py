@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abe_router.routing.retry import GiveUp, RetryPolicy, TryAgain
+from abe_router.routing.policies import GiveUp, RetryPolicy, TryAgain
 
 policies = st.builds(
     RetryPolicy,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.handler import handler_from
-from abe_router.routing.route import Route, SchemaBinding
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.schema import SchemaFolder
 

@@ -263,6 +263,17 @@ def test_what_is_not_a_schema_is_told_with_pointers(draft, document, pointers):
     assert {fault.kind for fault in caught.value.faults} == {"schema"}
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("name", ["", "0", "007", "+1", "-1", "a"])
+def test_a_fault_below_an_odd_name_has_its_true_pointer(draft, name):
+    with pytest.raises(SchemaInvalid) as caught:
+        inline({"$schema": draft, "properties": {name: {"type": "nul"}, "b": {"pattern": "("}}})
+    assert {fault.pointer for fault in caught.value.faults} == {
+        f"/properties/{name}/type",
+        "/properties/b/pattern",
+    }
+
+
 def test_an_unknown_draft_is_refused_with_the_one_meant(folder):
     write(folder, "a.json", {"$schema": "https://json-schema.org/draft-07/schema"})
     fault = fault_of(folder, "a.json")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import TypeVar
 
 from abe_router.backend import Backend
 from abe_router.backends.abstract import AbstractBackend, is_abstract
 from abe_router.errors import BackendError, UnknownProvider
-from abe_router.text import redact_url
+from abe_router.text import did_you_mean, redact_url
 
 #: The entry-point group in which providers register, under their URL schemes.
 GROUP = "abe_router.backends"
@@ -136,9 +135,10 @@ def find_provider(url: str) -> type[Backend]:
 
 
 def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProvider:
-    close = [n for n in (f"{ABSTRACT}{name}",) if n in found] or get_close_matches(name, found, 1)
-    mend = f"did you mean `{close[0]}`?" if close else f"is `pip install abe-{name}` missing?"
-    return UnknownProvider(f"{what}; {mend} (installed: {', '.join(found)})")
+    abstract = f"{ABSTRACT}{name}"
+    hint = f"did you mean `{abstract}`?" if abstract in found else did_you_mean(name, found)
+    hint = hint or f"is `pip install abe-{name}` missing?"
+    return UnknownProvider(f"{what}; {hint} (installed: {', '.join(found)})")
 
 
 def make_backend(url: str, *, prefix: str = "") -> Backend:

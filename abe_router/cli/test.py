@@ -108,14 +108,14 @@ def _run(table: RouteTable, case: Case, path: Path, patience: float) -> dict[str
     with redirect_stdout(printed), redirect_stderr(printed):
         result = asyncio.run(run_case(table, case, patience=patience))
     failures = [
-        {"line": f.place.line, "column": f.place.column, "message": f.message, "details": f.details}
+        {"line": f.position.line, "column": f.position.column, "message": f.message, "details": f.details}
         for f in result.failures
     ]
     return {
         "name": case.name,
         "path": str(path),
-        "line": case.place.line,
-        "column": case.place.column,
+        "line": case.position.line,
+        "column": case.position.column,
         "passed": result.passed,
         "seconds": result.seconds,
         "failures": failures,

@@ -21,7 +21,7 @@ from abe_router.messages.pointer import is_pointer
 from abe_router.observe.events import Events
 from abe_router.observe.logs import log_listener
 from abe_router.routing.handler import Handler, handler_from
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.runtime.threads import Threads, call_handler
 

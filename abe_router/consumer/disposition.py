@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Reason
 from abe_router.errors import Reject, Retry, TooManyHops, text_of
 from abe_router.observe.events import DeadLettered, Event, Handled, Retried, Skipped
-from abe_router.routing.retry import GiveUp
+from abe_router.routing.policies import GiveUp
 from abe_router.routing.route import Route
 
 #: Longest traceback kept with a dead letter, in characters. The end is kept, which says most.

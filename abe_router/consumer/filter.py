@@ -69,7 +69,7 @@ class Filter:
 
 
 def _violation_reason(schemas: tuple[Schema, ...], payload: Any) -> Reason:
-    violations = [v for s in schemas if not s.is_valid(payload) for v in s.violations(payload)]
+    violations = [v for s in schemas for v in s.violations(payload)]
     text = "; ".join(map(str, violations))[:MAX_MESSAGE]
     first = violations[0]
     return Reason("invalid", "PayloadInvalid", text, pointer=first.pointer, keyword=first.keyword)

@@ -11,7 +11,8 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import Shutdown
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch
+from abe_router.routing.route import Route
 
 #: How long a handler gets to end once it is cancelled for good, in seconds.
 _CANCEL_GRACE = 1.0

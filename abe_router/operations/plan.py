@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from abe_router.operations.routes import format_batch, format_start
-from abe_router.routing.emit import Emit
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch, Emit, RetryPolicy
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.schema import Schema
 from abe_router.text import format_duration, format_rate, redact_url

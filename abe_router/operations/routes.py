@@ -9,8 +9,8 @@ import msgspec
 
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_wild, matches
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, OnInvalid, Route
+from abe_router.routing.policies import Batch, RetryPolicy
+from abe_router.routing.route import OnInvalid, Route
 from abe_router.routing.table import RouteTable
 from abe_router.text import format_duration, format_time
 

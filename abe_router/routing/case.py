@@ -1,4 +1,4 @@
-"""A case of the file's `tests`: what is published, and what is expected to come of it."""
+"""A case of the file's `tests`: messages to publish, and the outcomes that are expected."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
-#: What can come of a message, and at last that nothing does.
-What = Literal["handled", "dead", "emitted", "rejected", "skipped", "nothing"]
+from abe_router.messages.pointer import escape
+
+#: What can become of a message; the last kind is that nothing does.
+OutcomeKind = Literal["handled", "dead", "emitted", "rejected", "skipped", "nothing"]
 
 #: Longest value that a difference shows, in characters.
 MAX_SHOWN = 200
@@ -18,8 +20,8 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where in the routes file it is written; both count from 1."""
+class Position:
+    """Where the routes file has it; line and column count from 1."""
 
     line: int
     column: int
@@ -27,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A message that a case publishes; an unchecked one is not held to the schemas, as from a stranger."""
+    """A message that a case publishes. An unchecked one skips the schemas, like one of another program."""
 
     key: str
     payload: Any
@@ -37,29 +39,29 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """A payload as it is expected: exactly, or with any more members in its objects."""
+class PayloadMatcher:
+    """Compares payloads with an expected one, exactly, or with more members allowed in its objects."""
 
     value: Any
     exactly: bool = True
 
     def differences(self, found: Any) -> list[str]:
-        """Return what is different in `found`, a line for each place; none when it is as expected."""
+        """Return each difference of `found` as a line; none when it is as expected."""
         return list(_differences(self.value, found, "", exactly=self.exactly))
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One thing that is to happen; what is None may be anything.
+    """One expected outcome. A field that is None matches anything.
 
-    `name` is a route, `key/group`, and of what is emitted or rejected a key. `pointer`, `keyword` and `error`
-    are of the reason: where the payload broke which keyword, and a part of the text.
+    `name` is a route, `key/group`; for emitted and rejected messages it is a key. `pointer`, `keyword` and
+    `error` describe the reason: the value that is wrong, the keyword it breaks, and a part of the text.
     """
 
-    what: What
-    place: Place
+    what: OutcomeKind
+    position: Position
     name: str | None = None
-    payload: Likeness | None = None
+    payload: PayloadMatcher | None = None
     kind: str | None = None
     pointer: str | None = None
     keyword: str | None = None
@@ -68,10 +70,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test: messages, and what each of them comes to. No two cases of a file have one name."""
+    """One test: messages and their expected outcomes. Its name is unique in the file."""
 
     name: str
-    place: Place
+    position: Position
     publish: tuple[Publication, ...]
     expect: tuple[Expectation, ...] = ()
 
@@ -85,13 +87,13 @@ def shown(value: Any) -> str:
 def _differences(expected: Any, found: Any, pointer: str, *, exactly: bool) -> Iterator[str]:
     if isinstance(expected, dict) and isinstance(found, dict):
         for name, value in expected.items():
-            below = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+            below = f"{pointer}/{escape(name)}"
             if name in found:
                 yield from _differences(value, found[name], below, exactly=exactly)
             else:
                 yield f"at {below}: expected {shown(value)}, found nothing"
         for name in [name for name in found if exactly and name not in expected]:
-            below = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+            below = f"{pointer}/{escape(name)}"
             yield f"at {below}: expected nothing, found {shown(found[name])}"
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for index, (one, other) in enumerate(zip(expected, found, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -10,12 +10,21 @@ from typing import Any
 from abe_router.errors import PayloadInvalid
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.message import Message, check_headers, check_id, new_id
+from abe_router.messages.pattern import matches
 from abe_router.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaBinding:
+    """The schema that one entry of the file puts on every message whose key matches `pattern`."""
+
+    pattern: str
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
 class MessageContract:
-    """Messages of the key satisfy each of `schemas`, and are known again as `deduplication` says.
+    """Messages of the key satisfy each of `schemas`. `deduplication` says how a duplicate is recognised.
 
     `known` says whether the file mentions the key, by name or by a pattern, or allows any.
     """
@@ -24,20 +33,33 @@ class MessageContract:
     deduplication: Deduplication | None = None
     known: bool = True
 
+    @staticmethod
+    def of(
+        key: str,
+        bindings: Iterable[SchemaBinding],
+        deduplications: Mapping[str, Deduplication],
+        *,
+        known: bool = True,
+    ) -> MessageContract:
+        """Return the contract of a key, from the bindings and the deduplications of all patterns.
+
+        A key with a schema is known.
+        """
+        schemas = tuple(dict.fromkeys(each.schema for each in bindings if matches(each.pattern, key)))
+        matching = (each for pattern, each in deduplications.items() if matches(pattern, key))
+        return MessageContract(schemas, Deduplication.combined(matching), known or bool(schemas))
+
     def message(
         self, key: str, body: bytes, payload: Any, headers: Mapping[str, str], id: str | None = None
     ) -> Message:
-        """Return a message made now of `body`, which reads `payload`.
+        """Return a new message of `body`, which decodes to `payload`.
 
-        Raise PayloadInvalid, with every violation of every schema, IdInvalid, or PayloadUnencodable when the
+        Raise PayloadInvalid, with the violations of every schema, IdInvalid, or PayloadUnencodable when the
         headers are not text.
         """
         for schema in self.schemas:
             if not schema.is_valid(payload):
-                violations = [
-                    v for s in self.schemas if not s.is_valid(payload) for v in s.violations(payload)
-                ]
-                raise PayloadInvalid(key, violations)
+                raise PayloadInvalid(key, [v for s in self.schemas for v in s.violations(payload)])
         if self.deduplication is not None:
             id = self.deduplication.id(key, payload, headers, id)
         if headers:
@@ -45,5 +67,5 @@ class MessageContract:
         return Message(new_id() if id is None else check_id(key, id), key, body, headers, time())
 
     def window(self, given: str | None = None) -> float:
-        """Return for how many seconds an id is remembered, when `given` is what was said of it."""
+        """Return how long an id is remembered, in seconds; `given` is the id that the publisher set."""
         return 0.0 if self.deduplication is None else self.deduplication.window_of(given)

@@ -5,7 +5,6 @@ Importing runs the user's code: a routes file is code, and is trusted as code is
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -24,6 +23,7 @@ from typing import Any
 
 from abe_router.errors import HandlerError, text_of
 from abe_router.schema.payload_type import PayloadType, payload_type_of
+from abe_router.text import did_you_mean, suggestion
 
 #: Threads that run the sync handlers of all routes together.
 THREADS = 32
@@ -131,8 +131,7 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
         except AttributeError:
             public = [n for n in dir(found) if not n.startswith("_")]
             same = [n for n in public if n.casefold() == name.casefold()]
-            close = same or difflib.get_close_matches(name, public, 1)
-            hint = f"did you mean `{close[0]}`?" if close else ""
+            hint = f"did you mean `{same[0]}`?" if same else did_you_mean(name, public)
             if _defines(module_name, name):
                 hint = "its file has it by now: restart, or serve with `--reload-handlers`"
             raise HandlerError(
@@ -298,5 +297,5 @@ def _similar_module(missing: str) -> str:
     folders = getattr(sys.modules.get(parent), "__path__", None) if parent else sys.path[:2]
     if not folders:
         return ""
-    close = difflib.get_close_matches(name, [found.name for found in pkgutil.iter_modules(folders)], 1)
-    return f"did you mean `{parent + '.' if parent else ''}{close[0]}`?" if close else ""
+    close = suggestion(name, [found.name for found in pkgutil.iter_modules(folders)])
+    return f"did you mean `{parent + '.' if parent else ''}{close}`?" if close else ""

@@ -1,7 +1,7 @@
 """Routes, as values.
 
-A Route holds live objects (function, compiled schema), so a test needs no YAML; it compares by value, so
-a reload knows what changed.
+A route holds live objects (function, compiled schema), so a test needs no YAML. It compares by value, so a
+reload knows what changed.
 """
 
 from __future__ import annotations
@@ -9,35 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from abe_router.routing.emit import Emit
+from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.handler import Handler
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import Batch, Emit, RetryPolicy
 from abe_router.schema import Schema
 
 OnInvalid = Literal["dead_letter", "drop", "deliver"]
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaBinding:
-    """The schema that one entry of the file puts on every message whose key matches `pattern`."""
-
-    pattern: str
-    schema: Schema
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Hand over up to `size` messages at once, waiting at most `wait` seconds for them to come together."""
-
-    size: int
-    wait: float = 0.05
-
-
-@dataclass(frozen=True, slots=True)
 class Route:
-    """One consumer: where its messages come from, who handles them, and by which rules.
+    """One consumer: where its messages come from, what handles them, and by which rules.
 
-    Durations are in seconds. `bindings` are those whose pattern meets this route's; a message must
+    Durations are in seconds. `bindings` are those whose pattern overlaps this route's. A message must
     satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
     `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
     `rate` is in messages a second, over all processes. `order_by` is a JSON pointer: messages of one key
@@ -71,5 +55,5 @@ class Route:
 
     @property
     def delivery_limit(self) -> int:
-        """How often one message may be handed out before it is dead-lettered unhandled."""
+        """How often one message may be delivered before it is dead-lettered unhandled."""
         return self.max_deliveries if self.max_deliveries is not None else self.retry.attempts + 5

@@ -13,8 +13,8 @@ from abe_router.messages.cache import remember
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import check_key, is_wild, matches
 from abe_router.routing.case import Case
-from abe_router.routing.contract import MessageContract
-from abe_router.routing.route import Route, SchemaBinding
+from abe_router.routing.contract import MessageContract, SchemaBinding
+from abe_router.routing.route import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class RouteTable:
     cases: tuple[Case, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
-    _terms: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)
+    _contracts: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def by_name(self) -> Mapping[str, Route]:
@@ -68,19 +68,12 @@ class RouteTable:
 
     def contract(self, key: str) -> MessageContract:
         """Return what the file asks of messages of `key`; raise KeyInvalid when it is malformed."""
-        found = self._terms.get(key)
+        found = self._contracts.get(key)
         if found is None:
             check_key(key)
-            schemas = tuple(dict.fromkeys(c.schema for c in self.bindings if matches(c.pattern, key)))
-            said = self.deduplications.items()
-            found = MessageContract(
-                known=bool(schemas)
-                or self.unrouted == "allow"
-                or any(matches(pattern, key) for pattern in self.keys),
-                schemas=schemas,
-                deduplication=Deduplication.combined(d for pattern, d in said if matches(pattern, key)),
-            )
-            remember(self._terms, key, found)
+            known = self.unrouted == "allow" or any(matches(pattern, key) for pattern in self.keys)
+            found = MessageContract.of(key, self.bindings, self.deduplications, known=known)
+            remember(self._contracts, key, found)
         return found
 
     @cached_property

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,11 +16,13 @@ from urllib.parse import unquote
 import jsonschema_rs
 
 from abe_router.errors import SchemaFault, SchemaInvalid
-from abe_router.schema.dialect import Steps, faults, pointer, subschemas
-from abe_router.schema.library import Document, Library, join
+from abe_router.messages.pointer import join
+from abe_router.schema.dialect import Steps, faults, subschemas
+from abe_router.schema.explanation import Explainer
+from abe_router.schema.index import join_uri, own_id
+from abe_router.schema.library import Document, Library
 from abe_router.schema.schema import Schema
-from abe_router.schema.sensitive import Sensitivity
-from abe_router.schema.violation import Describer
+from abe_router.text import suggestion
 
 #: A schema and the documents that were read for it, by the URI they were asked for.
 _Compiled = tuple[Schema, Mapping[str, Document]]
@@ -89,7 +90,7 @@ class SchemaFolder:
                 offline=True,
             )
         except jsonschema_rs.ValidationError as error:
-            fault = SchemaFault("schema", error.message, document.path, pointer(error.instance_path))
+            fault = SchemaFault("schema", error.message, document.path, join(error.instance_path))
             raise SchemaInvalid(name, list(_unresolved(documents, registry)) or [fault]) from None
         values = {place: document.value for place, document in documents.items()}
         schema = Schema(
@@ -98,8 +99,14 @@ class SchemaFolder:
             document=document.value,
             is_valid=validator.is_valid,
             sources=frozenset(d.path for d in documents.values() if d.path is not None),
-            _validator=validator,
-            _describer=Describer(uri, self._library.uri, Sensitivity(values, uri, registry)),
+            _explainer=Explainer(
+                values,
+                uri,
+                self._library.uri,
+                registry,
+                formats=self._formats,
+                size=sum(len(each.canonical) for each in documents.values()),
+            ),
         )
         return schema, others
 
@@ -156,7 +163,7 @@ class _Reference:
     @property
     def target(self) -> str:
         """The document that it leads to, as a URI in plain characters, whichever of them are quoted."""
-        return unquote(join(self.base, unquote(self.text.partition("#")[0])))
+        return unquote(join_uri(self.base, unquote(self.text.partition("#")[0])))
 
     def fault(self, reason: SchemaFault) -> SchemaFault:
         """Return the fault that what it refers to cannot be had."""
@@ -172,12 +179,11 @@ def _references(documents: Mapping[str, Document]) -> Iterator[_Reference]:
         bases: dict[Steps, str] = {(): uri}
         for path, schema in subschemas(document.value):
             base = next(bases[path[:n]] for n in range(len(path), -1, -1) if path[:n] in bases)
-            own = schema.get("$id", schema.get("id"))
-            if isinstance(own, str) and not own.startswith("#"):
-                base = bases[path] = join(base, own)
+            if (own := own_id(schema)) is not None:
+                base = bases[path] = join_uri(base, own)
             for key in ("$ref", "$dynamicRef", "$recursiveRef"):
                 if isinstance(text := schema.get(key), str):
-                    yield _Reference(document, pointer([*path, key]), key, base, text)
+                    yield _Reference(document, join([*path, key]), key, base, text)
 
 
 def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFault]) -> list[SchemaFault]:
@@ -211,13 +217,13 @@ def _unresolved(
             registry.resolver(reference.base).lookup(reference.text)
         except (jsonschema_rs.ReferencingError, ValueError):
             target = by_target.get(reference.target)
-            places = [pointer(path) for path, _ in subschemas(target.value)] if target else []
+            places = [join(path) for path, _ in subschemas(target.value)] if target else []
             before, _, fragment = reference.text.partition("#")
-            close = get_close_matches(fragment, places, 1)
+            close = suggestion(fragment, places)
             yield SchemaFault(
                 "reference",
                 f"`{reference.keyword}` to `{reference.text}` leads nowhere",
                 reference.document.path,
                 reference.pointer,
-                f"did you mean `{before}#{close[0]}`?" if close else "",
+                f"did you mean `{before}#{close}`?" if close else "",
             )

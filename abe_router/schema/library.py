@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import msgspec
@@ -17,18 +17,11 @@ import msgspec
 from abe_router.errors import PayloadMalformed, SchemaFault
 from abe_router.files.source import Source
 from abe_router.messages.message import decode
-from abe_router.schema.repetition import find_repetition
+from abe_router.schema.index import join_uri
+from abe_router.text import did_you_mean
 
 #: Most files of a folder that are looked into, for a name or an `$id`.
 MAX_FILES = 10_000
-
-
-def join(base: str, reference: str) -> str:
-    """Return the URI that a reference leads to; `base` itself when it is no reference at all."""
-    try:
-        return urljoin(base, reference)
-    except ValueError:
-        return base
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +114,7 @@ class Library:
                 return outside
             source = Source.read(real)
         except FileNotFoundError:
-            close = get_close_matches(shown, self.names(), 1)
-            hint = f"did you mean `{close[0]}`?" if close else ""
+            hint = did_you_mean(shown, self.names())
             return SchemaFault("missing", f"schema `{shown}` is not in `{self.root.name}`", hint=hint)
         except (OSError, ValueError) as error:
             why = (error.strerror or "").lower() if isinstance(error, OSError) else error
@@ -143,7 +135,7 @@ class Library:
                 value = document.value if isinstance(document, Document) else None
                 own = value.get("$id", value.get("id")) if isinstance(value, dict) else None
                 if isinstance(own, str):
-                    self._identified.setdefault(join(uri, own).removesuffix("#"), self.root / name)
+                    self._identified.setdefault(join_uri(uri, own).removesuffix("#"), self.root / name)
         return self._identified
 
 
@@ -179,3 +171,33 @@ def _parse(source: Source, path: Path, shown: str) -> Document | SchemaFault:
     except (ValueError, RecursionError):
         pass
     return fault(message, "")
+
+
+#: Strings, and the characters that open, close and name members.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}:]')
+
+
+class Repetition(NamedTuple):
+    """A name, and where it stands for the second time, in characters from the beginning."""
+
+    name: str
+    offset: int
+
+
+def find_repetition(text: str) -> Repetition | None:
+    """Return the first repetition in a text that is valid JSON, None when there is none."""
+    names: list[set[str]] = []
+    last: re.Match[str] | None = None
+    for token in _TOKEN.finditer(text):
+        match token[0]:
+            case "{":
+                names.append(set())
+            case "}":
+                names.pop()
+            case ":" if last is not None:
+                name = json.loads(last[0])
+                if name in names[-1]:
+                    return Repetition(name, last.start())
+                names[-1].add(name)
+        last = token
+    return None

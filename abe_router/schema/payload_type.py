@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from abe_router.errors import PayloadUnfit
+from abe_router.messages.pointer import join
 
 _EMPTY = inspect.Parameter.empty
 #: How msgspec names the place of a fault, at the end of its text.
@@ -162,17 +163,13 @@ def _by_pydantic(annotation: Any) -> Callable[[Any], Any]:
         except pydantic.ValidationError as error:
             # Its own text has the values, which belong in no log.
             faults = error.errors(include_url=False, include_context=False, include_input=False)
-            places = ["".join(f"/{_escaped(step)}" for step in fault["loc"]) for fault in faults]
+            places = [join(fault["loc"]) for fault in faults]
             told = [
                 f"at {place or '(root)'}: {fault['msg']}" for place, fault in zip(places, faults, strict=True)
             ]
             raise PayloadUnfit("; ".join(told), places[0], _keyword(faults[0]["type"])) from None
 
     return convert
-
-
-def _escaped(step: str | int) -> str:
-    return str(step).replace("~", "~0").replace("/", "~1")
 
 
 def _unfit(text: str) -> PayloadUnfit:
@@ -182,7 +179,7 @@ def _unfit(text: str) -> PayloadUnfit:
     for step in _STEP.finditer(found["path"]) if found else ():
         if step["any"]:  # some key of a mapping
             break
-        pointer += f"/{_escaped(step['name'] or step['index'])}"
+        pointer += join([step["name"] or step["index"]])
     said = text[: found.start()] if found else text
     said = re.sub(r"^(Invalid (?:enum )?value) .*", r"\1", said, flags=re.DOTALL)
     return PayloadUnfit(f"at {pointer or '(root)'}: {said}", pointer, _keyword(said))

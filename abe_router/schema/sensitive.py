@@ -2,138 +2,119 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
-from jsonschema_rs import ReferencingError, Registry, Resolver
-
-from abe_router.schema.dialect import subschemas
+from abe_router.schema.index import DYNAMIC_ANCHORS, SchemaIndex, Subschema
+from abe_router.schema.mismatch import Path
+from abe_router.schema.verdict import Verdicts
 
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SINGLE = ("not", "if", "then", "else")
 _MAPS = ("dependentSchemas", "dependencies")
-_DYNAMIC = {"$dynamicRef": "$dynamicAnchor", "$recursiveRef": "$recursiveAnchor"}
-
-#: A schema and the resolver for the references in it.
-Place = tuple[Mapping[str, Any], Resolver]
+#: What applies to every item of an array, and what to those that no list of schemas names.
+_ALL = ("contains", "unevaluatedItems")
+_REST = ("items", "additionalItems", *_ALL)
 
 
 class Sensitivity:
-    """Finds out whether a place in a payload lies in a value that a schema calls sensitive.
+    """Finds out whether a value in a payload lies in one that a schema calls sensitive.
 
-    A value is sensitive when any subschema that may apply to it says so, on whichever branch: what is
-    hidden without need does less harm than what is shown.
+    A value is sensitive when any subschema that may apply to it says so, on whichever branch. Hiding a value
+    without need does less harm than showing it.
     """
 
-    def __init__(self, documents: Mapping[str, Any], base: str, registry: Registry) -> None:
-        """Take the documents by URI, the URI of the first of them, and the registry that holds them all."""
-        self._base, self._registry = base, registry
-        self._documents = documents
-        self._targets: dict[tuple[str, str], Place | None] = {}
+    def __init__(self, index: SchemaIndex, verdicts: Verdicts) -> None:
+        self._index, self._verdicts = index, verdicts
+        self._any = any(schema.get("x-sensitive") is True for schema in index.every())
 
-    @cached_property
-    def _any(self) -> bool:
-        return any(s.get("x-sensitive") is True for d in self._documents.values() for _, s in subschemas(d))
+    def masked(self, path: Path, look: Callable[[], None]) -> Path | None:
+        """Return the path of the outermost sensitive value on the way, None when there is none.
 
-    def depth(self, path: Sequence[str | int]) -> int | None:
-        """Return the length of the shortest prefix of `path` that leads to a sensitive value, or None."""
+        `look` is called now and then, and may raise to end the search.
+        """
         if not self._any:
             return None
-        places = list(self._together([self._target(self._registry.resolver(self._base), "")]))
-        for depth in range(len(path) + 1):
-            if any(schema.get("x-sensitive") is True for schema, _ in places):
-                return depth
-            if depth < len(path):
-                step = path[depth]
-                inner = ((s, r) for schema, r in places for s in _children(schema, step))
-                places = list(self._together(_place(s, r) for s, r in inner))
+        way = path.from_root()
+        for number, node in enumerate(way):
+            if node.applicable is None:
+                look()
+                outer = node.parent.applicable if node.parent is not None else None
+                inner = (
+                    [self._index.root]
+                    if outer is None
+                    else [sub for each in outer for sub in self._children(each, node.step)]
+                )
+                node.applicable = list(self._together(inner))
+            if any(_is_sensitive(sub) for sub in node.applicable):
+                return node
+            below = way[number + 1] if number + 1 < len(way) else None
+            if below is not None and isinstance(below.step, str) and self._has_secret_names(node):
+                return node
         return None
 
-    def _together(self, places: Any) -> Iterator[Place]:
-        """Yield the schemas and all that apply to the same value because of them."""
-        waiting, seen = [place for place in places if place is not None], set[int]()
+    def _has_secret_names(self, node: Path) -> bool:
+        """Say whether the names of an object's members are sensitive."""
+        names = [
+            self._index.below(sub, "propertyNames")
+            for sub in node.applicable or ()
+            if "propertyNames" in sub.schema
+        ]
+        return any(_is_sensitive(sub) for sub in self._together(names))
+
+    def _together(self, first: Iterable[Subschema]) -> Iterator[Subschema]:
+        """Yield the subschemas and all that apply to the same value because of them."""
+        waiting, seen = list(first), set[int]()
         while waiting:
-            schema, resolver = waiting.pop()
-            if id(schema) in seen:
+            sub = waiting.pop()
+            if not isinstance(sub.schema, dict) or id(sub.schema) in seen:
                 continue
-            seen.add(id(schema))
-            yield schema, resolver
-            waiting += (p for s in _alongside(schema) if (p := _place(s, resolver)) is not None)
-            for key in ("$ref", *_DYNAMIC):
-                reference = schema.get(key)
-                if isinstance(reference, str) and (target := self._target(resolver, reference)) is not None:
+            seen.add(id(sub.schema))
+            yield sub
+            waiting += self._beside(sub)
+            for keyword in ("$ref", *DYNAMIC_ANCHORS):
+                reference = sub.schema.get(keyword)
+                if not isinstance(reference, str):
+                    continue
+                if (target := self._index.resolve(sub.base, reference)) is not None:
                     waiting.append(target)
-                if isinstance(reference, str) and key in _DYNAMIC:
-                    waiting += self._anchored(_DYNAMIC[key], reference.rpartition("#")[2])
+                if keyword in DYNAMIC_ANCHORS:  # whichever way leads to it
+                    waiting += self._index.dynamic_anchors(reference.rpartition("#")[2] or True)
 
-    def _target(self, resolver: Resolver, reference: str) -> Place | None:
-        """Return what a reference leads to; the same object each time, so that loops end."""
-        key = (resolver.base_uri, reference)
-        if key not in self._targets:
-            try:
-                resolved = resolver.lookup(reference)
-                contents = resolved.contents
-                self._targets[key] = (contents, resolved.resolver) if isinstance(contents, dict) else None
-            except (ReferencingError, ValueError):
-                self._targets[key] = None
-        return self._targets[key]
+    def _beside(self, sub: Subschema) -> Iterator[Subschema]:
+        """Yield the subschemas below one that apply to the same value."""
+        for keyword in _LISTS:
+            if isinstance(listed := sub.schema.get(keyword), list):
+                yield from (self._index.below(sub, keyword, index) for index in range(len(listed)))
+        for keyword in _SINGLE:
+            if keyword in sub.schema:
+                yield self._index.below(sub, keyword)
+        for keyword in _MAPS:
+            if isinstance(mapped := sub.schema.get(keyword), dict):
+                yield from (self._index.below(sub, keyword, name) for name in mapped)
 
-    def _anchored(self, keyword: str, name: str) -> Iterator[Place]:
-        """Yield every schema that a dynamic reference may lead to, whatever way it was come by."""
-        for uri, document in self._documents.items():
-            for _, schema in subschemas(document):
-                if schema.get(keyword) == (name or True):
-                    yield schema, self._registry.resolver(uri)
-
-
-def _place(schema: Any, resolver: Resolver) -> Place | None:
-    """Return the schema with its resolver, which an `$id` of its own changes."""
-    if not isinstance(schema, dict):
-        return None
-    identifier = schema.get("$id", schema.get("id"))
-    if isinstance(identifier, str) and not identifier.startswith("#"):
-        with suppress(ReferencingError, ValueError):
-            resolver = resolver.lookup(identifier).resolver
-    return schema, resolver
-
-
-def _alongside(schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the subschemas that apply to the same value."""
-    for key in _LISTS:
-        if isinstance(schema.get(key), list):
-            yield from schema[key]
-    for key in _SINGLE:
-        yield schema.get(key)
-    for key in _MAPS:
-        if isinstance(schema.get(key), dict):
-            yield from schema[key].values()
+    def _children(self, sub: Subschema, step: str | int) -> Iterator[Subschema]:
+        """Yield the subschemas that may apply to a member or an item."""
+        schema = sub.schema
+        if isinstance(step, int):
+            listing = "prefixItems" if "prefixItems" in schema else "items"
+            listed = schema.get(listing)
+            if isinstance(listed, list) and step < len(listed):
+                yield self._index.below(sub, listing, step)
+            for keyword in _ALL if isinstance(listed, list) and step < len(listed) else _REST:
+                if isinstance(schema.get(keyword), dict):
+                    yield self._index.below(sub, keyword)
+            return
+        named = schema.get("properties", {})
+        if step in named:
+            yield self._index.below(sub, "properties", step)
+        for pattern in schema.get("patternProperties", {}):
+            if self._verdicts.pattern(pattern, sub.draft, step):
+                yield self._index.below(sub, "patternProperties", pattern)
+        if step not in named:
+            for keyword in ("additionalProperties", "unevaluatedProperties"):
+                if keyword in schema:
+                    yield self._index.below(sub, keyword)
 
 
-def _children(schema: Mapping[str, Any], step: str | int) -> Iterator[Any]:
-    """Yield the subschemas that may apply to the member or item `step`."""
-    if isinstance(step, int):
-        listed = schema.get("prefixItems", schema.get("items"))
-        if isinstance(listed, list) and step < len(listed):
-            yield listed[step]
-        else:
-            yield from (schema.get("items"), schema.get("additionalItems"))
-        yield from (schema.get("contains"), schema.get("unevaluatedItems"))
-        return
-    named = schema.get("properties", {}).get(step)
-    patterned = [s for p, s in schema.get("patternProperties", {}).items() if _may_match(p, step)]
-    yield named
-    yield from patterned
-    # A pattern that only may match leaves the rest in question too.
-    if named is None:
-        yield from (schema.get("additionalProperties"), schema.get("unevaluatedProperties"))
-
-
-def _may_match(pattern: str, name: str) -> bool:
-    """Say whether the pattern may match; when Python's dialect cannot tell, it may."""
-    try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return True
+def _is_sensitive(sub: Subschema) -> bool:
+    return sub.schema.get("x-sensitive") is True

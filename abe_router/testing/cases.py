@@ -13,12 +13,12 @@ from abe_router.backend import DeadLetter
 from abe_router.errors import PayloadInvalid, PublishError
 from abe_router.messages.message import Message, encode, new_message
 from abe_router.observe.events import DeadLettered, Handled, Skipped
-from abe_router.routing.case import Case, Expectation, Place, Publication, What, shown
-from abe_router.routing.emit import CAUSE
+from abe_router.routing.case import Case, Expectation, OutcomeKind, Position, Publication, shown
+from abe_router.routing.policies import CAUSE
 from abe_router.routing.table import RouteTable
 from abe_router.testing.router import TestRouter
 
-_EXPECTED: dict[What, str] = {
+_EXPECTED: dict[OutcomeKind, str] = {
     "handled": "expected `{}` to handle a message",
     "skipped": "expected `{}` to skip a message",
     "dead": "expected a dead letter of `{}`",
@@ -32,7 +32,7 @@ _EXPECTED: dict[What, str] = {
 class Failure:
     """An expectation that is not met: its position in the file, a sentence, and the differences."""
 
-    place: Place
+    position: Position
     message: str
     details: tuple[str, ...] = ()
 
@@ -55,7 +55,7 @@ class Result:
 class _Fact:
     """An outcome of a message; `violations` are pairs of a pointer and the violated keyword."""
 
-    what: What
+    what: OutcomeKind
     name: str
     payload: Any
     kind: str = ""
@@ -83,7 +83,7 @@ async def run_case(table: RouteTable, case: Case, *, patience: float = 10.0) -> 
         try:
             await router.quiet(patience)
         except TimeoutError as error:
-            timeout.append(Failure(case.place, str(error)))
+            timeout.append(Failure(case.position, str(error)))
         dead_letters = [dead for route in table.by_name for dead in await router.dead(route)]
     facts += _outcomes(router, dead_letters)
     failures = (*timeout, *_compared(case, facts))
@@ -148,12 +148,12 @@ def _compared(case: Case, facts: Sequence[_Fact]) -> Iterator[Failure]:
     for expected in case.expect:
         got = [fact for fact in facts if fact.what == "nothing" and fact.name == expected.name]
         if expected.what == "nothing" and got:
-            yield Failure(expected.place, _EXPECTED["nothing"].format(expected.name), tuple(map(str, got)))
+            yield Failure(expected.position, _EXPECTED["nothing"].format(expected.name), tuple(map(str, got)))
     for fact in left:
         reported = any(_lacks(expected, fact) is not None for expected in unmet)
         if fact.what in {"dead", "rejected"} and not reported:
             what = "dead letter of" if fact.what == "dead" else "rejection by"
-            yield Failure(case.place, f"unexpected {what} `{fact.name}`", (str(fact),))
+            yield Failure(case.position, f"unexpected {what} `{fact.name}`", (str(fact),))
 
 
 def _paired(wanted: Sequence[Expectation], facts: Sequence[_Fact]) -> dict[int, int]:
@@ -207,7 +207,7 @@ def _unmet(expected: Expectation, left: Sequence[_Fact], facts: Sequence[_Fact])
         near = [lacks for fact in candidates if (lacks := _lacks(expected, fact)) is not None]
         if near:
             closest = min(near, key=len) or ["it did so for fewer messages than expected"]
-            return Failure(expected.place, message, tuple(closest))
+            return Failure(expected.position, message, tuple(closest))
     others = [fact for fact in facts if fact.name == expected.name]
     instead = [fact for fact in others if fact.what != "nothing"] or others
-    return Failure(expected.place, message, tuple(map(str, instead)) or ("no such event",))
+    return Failure(expected.position, message, tuple(map(str, instead)) or ("no such event",))

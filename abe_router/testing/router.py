@@ -15,8 +15,8 @@ from abe_router.config.building.loader import Loader
 from abe_router.messages.message import Message
 from abe_router.observe.events import Event
 from abe_router.routing.handler import THREADS, Handler, handler_from
-from abe_router.routing.retry import GiveUp, RetryPolicy, TryAgain
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch, GiveUp, RetryPolicy, TryAgain
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.threads import Threads, call_handler
 from abe_router.testing.recording import RecordingBackend

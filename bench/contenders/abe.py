@@ -17,8 +17,9 @@ from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.messages.message import encode
 from abe_router.observe.events import Events
+from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.handler import handler_from
-from abe_router.routing.route import Route, SchemaBinding
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare, publish
 from abe_router.runtime.reconciler import Reconciler

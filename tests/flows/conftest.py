@@ -13,7 +13,7 @@ from abe_router.backend import Subscription
 from abe_router.backends.memory import MemoryBackend
 from abe_router.observe.events import Event, Events
 from abe_router.routing.handler import handler_from
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler

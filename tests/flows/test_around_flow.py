@@ -13,8 +13,7 @@ from abe_router.consumer import Consumer
 from abe_router.errors import Reject
 from abe_router.messages.message import Message
 from abe_router.observe.events import DeadLettered, Event, Events, Handled, Retried
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch
+from abe_router.routing.policies import Batch, RetryPolicy
 
 from .conftest import EventLog, make_route
 

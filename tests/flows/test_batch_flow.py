@@ -7,7 +7,7 @@ import asyncio
 from abe_router.errors import Reject, Retry
 from abe_router.messages.message import Message
 from abe_router.observe.events import DeadLettered, Handled, Retried
-from abe_router.routing.route import Batch
+from abe_router.routing.policies import Batch
 
 from .conftest import make_route, within
 

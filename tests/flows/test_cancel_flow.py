@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from abe_router.observe.events import ConsumerStarted, DeadLettered, Handled
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 
 from .conftest import make_route
 

@@ -12,8 +12,7 @@ from abe_router import Duplicate, Router
 from abe_router.messages.dedupe import Deduplication
 from abe_router.observe.events import DeadLettered, Handled
 from abe_router.routing.contract import MessageContract
-from abe_router.routing.emit import CAUSE, Emit
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import CAUSE, Emit, RetryPolicy
 
 from .conftest import make_route
 

@@ -8,9 +8,7 @@ import pytest
 
 from abe_router.observe.events import DeadLettered, Handled
 from abe_router.routing.contract import MessageContract
-from abe_router.routing.emit import CAUSE, HOPS, MAX_HOPS, Emit
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch
+from abe_router.routing.policies import CAUSE, HOPS, MAX_HOPS, Batch, Emit, RetryPolicy
 from abe_router.schema import SchemaFolder
 
 from .conftest import make_route

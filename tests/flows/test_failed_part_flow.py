@@ -72,7 +72,7 @@ async def test_part_that_fails_ends_the_consumer_and_no_message_is_lost(
             await asyncio.sleep(0.01)
         while any(s.ready + s.in_flight + s.delayed for s in await running.backend.status()):
             await asyncio.sleep(0.01)
-    assert "the consumer of orders.created/billing failed" in caplog.text
+    assert "orders.created/billing: the consumer failed" in caplog.text
     assert "RuntimeError: a bug" in caplog.text
     assert set(got) == set(range(5))
     assert len(running.log.of(ConsumerStopped)) == 1

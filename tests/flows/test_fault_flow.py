@@ -18,8 +18,7 @@ from abe_router.observe.events import (
     LeaseLost,
     Retried,
 )
-from abe_router.routing.emit import Emit
-from abe_router.routing.route import Batch
+from abe_router.routing.policies import Batch, Emit
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 

@@ -11,7 +11,7 @@ import pytest
 from abe_router.errors import Reject, Retry
 from abe_router.messages.message import Message
 from abe_router.observe.events import ConsumerStopped, DeadLettered, Handled, LeaseLost, Retried, Skipped
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 
 from .conftest import make_route, within
 

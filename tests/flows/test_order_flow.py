@@ -11,7 +11,7 @@ from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.errors import BackendUnavailable, Reject, Retry
 from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 
 from .conftest import PatchedBackend, Running, make_route, within
 

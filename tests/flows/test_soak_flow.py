@@ -23,7 +23,7 @@ from abe_router.backends import make_backend
 from abe_router.errors import Reject
 from abe_router.messages.message import Message, new_message
 from abe_router.observe.events import DeadLettered, Event, Events, Handled
-from abe_router.routing.retry import RetryPolicy
+from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.runtime.retention import RetentionLoop

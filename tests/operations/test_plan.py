@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from abe_router.operations.plan import OptionChange, option_changes, plan_reload
-from abe_router.routing.emit import Emit
 from abe_router.routing.handler import unimported_handler
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, Route
+from abe_router.routing.policies import Batch, Emit, RetryPolicy
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.schema import SchemaFolder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -14,6 +13,7 @@ from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import Node
 from abe_router.errors import BackendError
+from abe_router.text import suggestion
 
 _SQLITE = "sqlite:///"
 #: What is said in the file of a backend that it does not name.
@@ -39,9 +39,9 @@ def features_of(url: str, prefix: str, node: Node | None, faults: Faults) -> Fea
     scheme, colon, _ = url.partition("://")
     known = providers()
     if not colon or scheme not in known:
-        close = get_close_matches(scheme, known, 1)
+        close = suggestion(scheme, known)
         installed = ", ".join(f"`{name}://`" for name in sorted(known))
-        hint = f"did you mean `{close[0]}://`?" if close else f"installed are {installed}"
+        hint = f"did you mean `{close}://`?" if close else f"installed are {installed}"
         if node is not None and node.text.startswith(f"{scheme}://") and node.plain:
             span = span.part(0, len(scheme))
         named = f"scheme `{scheme}://`" if colon else "a URL without `://`"

@@ -12,7 +12,7 @@ from pathlib import Path
 from abe_router.backend import Features
 from abe_router.config.building.backend_url import absolute, features_of
 from abe_router.config.building.schemas import Schemas
-from abe_router.config.building.table_builder import Assembly
+from abe_router.config.building.table_builder import TableBuilder
 from abe_router.config.building.tests import Cases
 from abe_router.config.language.errors import read_model
 from abe_router.config.language.model import DEFAULT_BACKEND, File
@@ -139,10 +139,10 @@ class Loader:
         if self._imports:
             with suppress(FileNotFoundError):  # the current folder was removed
                 put_first_on_import_path([self._folder, Path.cwd()])
-        assembly = Assembly(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
-        bindings = assembly.bindings()
-        deduplications = assembly.deduplications()
-        routes = assembly.routes(bindings, deduplications)
+        builder = TableBuilder(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
+        bindings = builder.bindings()
+        deduplications = builder.deduplications()
+        routes = builder.routes(bindings, deduplications)
         Lint(file, routes, root, faults).run(features)
         for code, path, message, hint in id_findings(file, bindings, features):
             faults.add(code, message, root.span_at(path), hint=hint)

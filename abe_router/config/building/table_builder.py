@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from abe_router.config.building.schemas import Schemas
@@ -14,12 +13,12 @@ from abe_router.config.reading.node import Node
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
-from abe_router.routing.contract import MessageContract
-from abe_router.routing.emit import Emit
+from abe_router.routing.contract import MessageContract, SchemaBinding
 from abe_router.routing.handler import Handler
-from abe_router.routing.retry import RetryPolicy
-from abe_router.routing.route import Batch, Route, SchemaBinding
+from abe_router.routing.policies import Batch, Emit, RetryPolicy
+from abe_router.routing.route import Route
 from abe_router.schema import Schema
+from abe_router.text import did_you_mean
 
 _HANDLER_CODES = {
     "path": Code.HANDLER_PATH,
@@ -33,15 +32,15 @@ _HANDLER_CODES = {
 _OF_MODULE, _OF_FUNCTION = {"module"}, {"attribute", "callable", "signature"}
 
 
-class Assembly:
-    """Makes bindings and routes of the model of a file; `find` returns the handler of a path."""
+class TableBuilder:
+    """Makes bindings and routes of the model of a file. `find` returns the handler of a path."""
 
     def __init__(
         self, file: File, root: Node, schemas: Schemas, find: Callable[[str], Handler], faults: Faults
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
-        self._contracts: tuple[SchemaBinding, ...] = ()
+        self._bindings: tuple[SchemaBinding, ...] = ()
         self._deduplications: Mapping[str, Deduplication] = {}
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
@@ -80,7 +79,7 @@ class Assembly:
         self, bindings: Sequence[SchemaBinding], deduplications: Mapping[str, Deduplication]
     ) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
-        self._contracts, self._deduplications = tuple(bindings), deduplications
+        self._bindings, self._deduplications = tuple(bindings), deduplications
         exact = {c.pattern: c for c in bindings if not is_wild(c.pattern)}
         wild = [c for c in bindings if is_wild(c.pattern)]
         found = []
@@ -155,14 +154,10 @@ class Assembly:
                 Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
             )
         elif self._file.unrouted == "error" and not any(matches(entry, key) for entry in self._file.routes):
-            close = get_close_matches(key, known, 1)
-            hint = f"did you mean `{close[0]}`?" if close else f"add `{key}` to `routes`"
+            hint = did_you_mean(key, known) or f"add `{key}` to `routes`"
             message = f"no route and no schema knows `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
-        schemas = [contract.schema for contract in self._contracts if matches(contract.pattern, key)]
-        said = self._deduplications.items()
-        deduplication = Deduplication.combined(each for entry, each in said if matches(entry, key))
-        return Emit(key, MessageContract(tuple(dict.fromkeys(schemas)), deduplication))
+        return Emit(key, MessageContract.of(key, self._bindings, self._deduplications))
 
     def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from difflib import get_close_matches
 
-from abe_router.config.language import tests_model as model
+from abe_router.config.language import tests_model
 from abe_router.config.language.model import File
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
 from abe_router.config.reading.node import Node
 from abe_router.messages.pattern import is_key, is_wild, matches
-from abe_router.routing.case import Case, Expectation, Likeness, Place, Publication, What
+from abe_router.routing.case import Case, Expectation, OutcomeKind, PayloadMatcher, Position, Publication
 from abe_router.routing.route import Route
+from abe_router.text import did_you_mean
 
 Steps = tuple[str | int, ...]
 
@@ -30,17 +30,17 @@ class Cases:
         """Return the cases, in the order of the file."""
         return tuple(self._case(name, said) for name, said in self._file.tests.items())
 
-    def _case(self, name: str, said: model.Case) -> Case:
+    def _case(self, name: str, said: tests_model.Case) -> Case:
         place: Steps = ("tests", name)
         span = self._root.name_at(place)
         return Case(
             name=name,
-            place=Place(span.line, span.column),
+            position=Position(span.line, span.column),
             publish=tuple(self._publications(said, place)),
             expect=tuple(self._expectations(said, place)),
         )
 
-    def _publications(self, said: model.Case, place: Steps) -> Iterator[Publication]:
+    def _publications(self, said: tests_model.Case, place: Steps) -> Iterator[Publication]:
         for index, each in enumerate(said.publish):
             where = (*self._each((*place, "publish"), index), "key")
             if not is_key(each.key):
@@ -50,9 +50,9 @@ class Cases:
                 self._unknown(f"no route and no schema knows `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
 
-    def _expectations(self, said: model.Case, place: Steps) -> Iterator[Expectation]:
+    def _expectations(self, said: tests_model.Case, place: Steps) -> Iterator[Expectation]:
         published = {each.key for each in said.publish}
-        whats: tuple[What, ...] = ("handled", "skipped", "dead", "emitted", "rejected", "nothing")
+        whats: tuple[OutcomeKind, ...] = ("handled", "skipped", "dead", "emitted", "rejected", "nothing")
         for what in whats:
             for index, each in enumerate(getattr(said, what)):
                 where = self._each((*place, what), index)
@@ -66,22 +66,22 @@ class Cases:
                     self._check(name, self._routes, "no route `{}`", (*where, "route"))
                 yield Expectation(
                     what=what,
-                    place=Place(span.line, span.column),
+                    position=Position(span.line, span.column),
                     name=name,
-                    payload=self._likeness(each, where),
+                    payload=self._matcher(each, where),
                     kind=getattr(each, "kind", None),
                     pointer=getattr(each, "at", None),
                     keyword=getattr(each, "keyword", None),
                     error=getattr(each, "error", None),
                 )
 
-    def _likeness(self, said: object, where: Steps) -> Likeness | None:
-        given = said.model_fields_set if isinstance(said, model.WithPayload) else set()
+    def _matcher(self, said: object, where: Steps) -> PayloadMatcher | None:
+        given = said.model_fields_set if isinstance(said, tests_model.WithPayload) else set()
         if {"payload", "containing"} <= given:
             self._fault("`payload` and `containing` are both given", (*where, "containing"), "leave one out")
         for name in ("payload", "containing"):
             if name in given:
-                return Likeness(getattr(said, name), exactly=name == "payload")
+                return PayloadMatcher(getattr(said, name), exactly=name == "payload")
         return None
 
     def _each(self, place: Steps, index: int) -> Steps:
@@ -93,9 +93,8 @@ class Cases:
             self._unknown(message.format(name[:80]), name, known, place)
 
     def _unknown(self, message: str, name: str, known: Collection[str], place: Steps) -> None:
-        close = get_close_matches(name, known, 1)
         few = ", ".join(f"`{each}`" for each in sorted(known)[:8])
-        self._fault(message, place, f"did you mean `{close[0]}`?" if close else few and f"there are: {few}")
+        self._fault(message, place, did_you_mean(name, known) or (few and f"known: {few}"))
 
     def _fault(self, message: str, place: Steps, hint: str) -> None:
         self._faults.add(Code.CASE, message, self._root.span_at(place), hint=hint)

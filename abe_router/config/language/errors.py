@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from abe_router.config.language import tests_model as case_model
+from abe_router.config.language import tests_model
 from abe_router.config.language.model import Batch, Consumer, Entry, File, Options, Retry
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import Node
+from abe_router.text import did_you_mean, suggestion
 
 Steps = tuple[str | int, ...]
 
@@ -50,20 +50,20 @@ _HOMES: dict[type[BaseModel], str] = {
     Entry: "a routing key",
     File: "the file",
     Retry: "`retry`",
-    case_model.Case: "a case of `tests`",
-    case_model.Publish: "`publish`",
-    case_model.Dead: "`dead`",
-    case_model.Emitted: "`emitted`",
+    tests_model.Case: "a case of `tests`",
+    tests_model.Publish: "`publish`",
+    tests_model.Dead: "`dead`",
+    tests_model.Emitted: "`emitted`",
 }
 #: The options that are mappings themselves, and those of a case.
 _PARTS: dict[str | int, type[BaseModel]] = {"batch": Batch, "retry": Retry}
 _PARTS_OF_CASE: dict[str | int, type[BaseModel]] = {
-    "publish": case_model.Publish,
-    "handled": case_model.Got,
-    "skipped": case_model.Got,
-    "dead": case_model.Dead,
-    "emitted": case_model.Emitted,
-    "rejected": case_model.Rejected,
+    "publish": tests_model.Publish,
+    "handled": tests_model.Got,
+    "skipped": tests_model.Got,
+    "dead": tests_model.Dead,
+    "emitted": tests_model.Emitted,
+    "rejected": tests_model.Rejected,
 }
 #: What to write for an option that is missing.
 _MISSING = {
@@ -142,8 +142,7 @@ def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None
         _tell_missing(str(detail["loc"][-1]), path, span, faults)
     elif kind == "literal_error":
         options = re.findall(r"'([^']+)'", context.get("expected", ""))
-        close = get_close_matches(str(node.value), options, 1)
-        hint = f"did you mean `{close[0]}`?" if close else f"write {_either(options)}"
+        hint = did_you_mean(str(node.value), options) or f"write {_either(options)}"
         faults.add(Code.VALUE, f"{name} is {_either(options)}, not {_shown(node)}", span, hint=hint)
     elif kind in _BOUNDS:
         key, words = _BOUNDS[kind]
@@ -199,7 +198,7 @@ def _tell_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
 
 def _model_at(path: Steps) -> type[BaseModel]:
     if path[:1] == ("tests",):
-        return _PARTS_OF_CASE[path[2]] if len(path) > 2 else case_model.Case
+        return _PARTS_OF_CASE[path[2]] if len(path) > 2 else tests_model.Case
     if path and path[-1] in _PARTS:
         return _PARTS[path[-1]]
     if path[:1] == ("defaults",):
@@ -211,7 +210,7 @@ def _model_at(path: Steps) -> type[BaseModel]:
 
 def _similar(name: str, model: type[BaseModel]) -> str:
     """Return the option of a model that is spelt much like a name, or nothing."""
-    return next(iter(get_close_matches(name.lower(), _options(model), 1)), "")
+    return suggestion(name.lower(), _options(model)) or ""
 
 
 def _options(model: type[BaseModel]) -> list[str]:

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from abe_router.config.language.pointer import suggest_pointer
 from abe_router.config.language.tests_model import Case
 from abe_router.messages.dedupe import HEADER_PATTERN, is_header
-from abe_router.messages.pointer import is_pointer
+from abe_router.messages.pointer import POINTER_PATTERN, is_pointer
 from abe_router.text import (
     DURATION_PATTERN,
     RATE_PATTERN,
@@ -99,8 +99,6 @@ def _json_schema(value: Any) -> Any:
     return value
 
 
-#: A JSON pointer to a part of a payload, as a regular expression that Python and ECMA-262 read alike.
-POINTER_PATTERN = r"^(/([^~/]|~[01])*)+$"
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
 _START = {"anyOf": [{"enum": ["earliest", "latest"]}, {"type": "string", "format": "date-time"}]}
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION)]

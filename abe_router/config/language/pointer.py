@@ -6,14 +6,9 @@ import re
 
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import Node
-from abe_router.messages.pointer import is_pointer
+from abe_router.messages.pointer import is_pointer, parse
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
-
-
-def steps_of(pointer: str) -> list[str]:
-    """Return the reference tokens of a pointer."""
-    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
 def suggest_pointer(text: str) -> str:
@@ -25,7 +20,7 @@ def suggest_pointer(text: str) -> str:
 def below(node: Node, pointer: str) -> list[str | int]:
     """Return the pointer as the path below a node, as far as it exists."""
     path: list[str | int] = []
-    for step in steps_of(pointer):
+    for step in parse(pointer):
         key: str | int = int(step) if isinstance(node.value, list) and step.isdigit() else step
         if key not in node.parts:
             break
@@ -39,7 +34,7 @@ def locate(text: str, pointer: str) -> Span:
 
     The first place in the file, when the pointer leads nowhere.
     """
-    wanted = steps_of(pointer)
+    wanted = list(parse(pointer))
     where: list[str | int] = []  # the key or index of the value at hand, in each open container
     key: re.Match[str] | None = None
     tokens = list(_TOKEN.finditer(text))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from abe_router.config.rules.schema_facts import forbids, properties_of, types_of
+from abe_router.messages.pointer import escape
 from abe_router.routing.route import Route
 
 #: Deepest object that is compared; types may hold themselves.
@@ -70,7 +71,7 @@ class _Comparison:
                 if isinstance(each := properties_of(part.schema).get(name), dict)
             ]
             if below:
-                yield from self.at(member, below, f"{pointer}/{name}", depth + 1)
+                yield from self.at(member, below, f"{pointer}/{escape(name)}", depth + 1)
 
     def _required(self, typed: dict[str, Any], parts: Sequence[_Part], pointer: str) -> Iterator[str]:
         if not any(part.schema.keys() & {"properties", "required"} for part in parts):
@@ -78,9 +79,9 @@ class _Comparison:
         required = {name for part in parts for name in part.schema.get("required") or ()}
         for name in typed.get("required", ()):
             if any(forbids(part.schema, name) for part in parts):
-                yield f"at {pointer}/{name}: it is required, but the schema does not allow it"
+                yield f"at {pointer}/{escape(name)}: it is required, but the schema does not allow it"
             elif name not in required and all(part.whole for part in parts):
-                yield f"at {pointer}/{name}: it is required, but not by the schema"
+                yield f"at {pointer}/{escape(name)}: it is required, but not by the schema"
 
     def _resolved(self, typed: Any) -> dict[str, Any]:
         """Return a schema that msgspec or pydantic made, behind its reference."""

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from abe_router.backend import Features
 from abe_router.config.language.model import File
-from abe_router.config.language.pointer import steps_of
 from abe_router.config.reading.code import Code
 from abe_router.config.rules.schema_facts import forbids, properties_of, types_of
 from abe_router.messages.pattern import is_wild, matches
-from abe_router.routing.route import SchemaBinding
+from abe_router.messages.pointer import join, parse
+from abe_router.routing.contract import SchemaBinding
 
 #: The types of JSON Schema that an id may have.
 _FIT = {"string", "integer", "number"}
@@ -55,7 +55,7 @@ def _at_odds(key: str, source: str, contract: SchemaBinding) -> Iterator[Finding
     """Yield the warning that by a schema no message of the key has its id where `source` says."""
     path, name, document = ("routes", key, "id"), contract.schema.name, contract.schema.document
     if source[0] == "/":
-        if why := _contradiction(document, steps_of(source)):
+        if why := _contradiction(document, parse(source)):
             message = f"no message has an id at `{source}`: by `{name}` {why}"
             yield Finding(Code.ID_NOWHERE, path, message, "a message without its id is refused")
     elif isinstance(document, dict) and source in properties_of(document):
@@ -63,7 +63,7 @@ def _at_odds(key: str, source: str, contract: SchemaBinding) -> Iterator[Finding
         yield Finding(Code.ID_NOWHERE, path, message, f"did you mean `/{source}`?")
 
 
-def _contradiction(schema: Any, steps: list[str]) -> str:
+def _contradiction(schema: Any, steps: Sequence[str]) -> str:
     """Return for what reason no id can be so many steps below a schema, or nothing."""
     for number, step in enumerate(steps, 1):
         if not isinstance(schema, dict):
@@ -72,7 +72,7 @@ def _contradiction(schema: Any, steps: list[str]) -> str:
         if types and not types & {"object", "array"}:
             return f"what holds it is {_either(types)}"
         if types == {"object"} and forbids(schema, step):
-            return f"there is no `/{'/'.join(steps[:number])}`"
+            return f"there is no `{join(steps[:number])}`"
         schema = properties_of(schema).get(step)
     types = types_of(schema) if isinstance(schema, dict) else frozenset()
     return f"it is {_either(types)}, neither text nor an integer" if types and not types & _FIT else ""

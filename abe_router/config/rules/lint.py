@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from itertools import islice
 
 from abe_router.backend import Features
@@ -17,10 +16,10 @@ from abe_router.config.rules.batch import batch_findings
 from abe_router.config.rules.contradiction import contradictions
 from abe_router.config.rules.cycle import circles
 from abe_router.messages.pattern import is_wild, overlaps
-from abe_router.routing.emit import MAX_HOPS
 from abe_router.routing.handler import THREADS
+from abe_router.routing.policies import MAX_HOPS
 from abe_router.routing.route import Route
-from abe_router.text import format_duration
+from abe_router.text import format_duration, suggestion
 
 #: Most contradictions told of one handler.
 MOST_CONTRADICTIONS = 5
@@ -145,8 +144,8 @@ class Lint:
         """Return a hint at a pattern that begins like a known key, or at a schema of its own."""
         first, dot, rest = pattern.partition(".")
         known = {key.partition(".")[0] for key in self._file.routes if not is_wild(key)}
-        close = [] if first in known else get_close_matches(first, known, 1)
-        return f"did you mean `{close[0]}{dot}{rest}`?" if close else "give it a `schema`, or its keys"
+        close = None if first in known else suggestion(first, known)
+        return f"did you mean `{close}{dot}{rest}`?" if close else "give it a `schema`, or its keys"
 
     def _overlaps(self) -> None:
         groups: dict[str, list[Route]] = defaultdict(list)

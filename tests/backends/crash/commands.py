@@ -34,7 +34,7 @@ _INCOMPLETE = object()
 
 
 class Ending(Enum):
-    """What follows a cut: a look at what is left, or the scenario again, by a new client or by the same one."""
+    """What follows a cut: a look at what is left, or the scenario again by a new or by the same client."""
 
     LOOK = auto()
     AGAIN = auto()
@@ -175,7 +175,7 @@ async def _cut(
     after: bool,
     restart: Callable[[], None] | None = None,
 ) -> list[str] | None:
-    """Run a scenario that is cut; return what is wrong in the end, None if the scenario ended before the cut."""
+    """Run a scenario that is cut; return what is wrong in the end, None if it ended before the cut."""
     prefix = f"c{secrets.token_hex(5)}."
     async with RedisBackend.from_url(url, prefix=prefix) as backend:
         await scenario.prepare(backend)

@@ -1,0 +1,106 @@
+"""The policies of a route: when to try again, how to batch, what to emit. They are values without I/O."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from abe_router.errors import TooManyHops
+from abe_router.messages.message import Message, encode_and_read
+from abe_router.routing.contract import MessageContract
+
+#: Header that counts the handlers that led to a message.
+HOPS = "abe-hops"
+#: Header that holds the id of the message whose handler emitted this one.
+CAUSE = "abe-cause"
+#: Most handlers in a row. A cycle of routes that emit to each other ends here.
+MAX_HOPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """The decision to try again after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The decision that no further attempt is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and when a failed delivery is tried again.
+
+    `attempts` counts the first one, so 1 means no retry. Delays, in seconds, grow from `initial` by
+    `factor` up to `max`. With `jitter` each is drawn between zero and that value (full jitter, see
+    "Exponential Backoff and Jitter", AWS Architecture Blog, 2015), which spreads retries best.
+    """
+
+    attempts: int = 5
+    initial: float = 0.2
+    factor: float = 2.0
+    max: float = 30.0
+    jitter: bool = True
+
+    def delay(self, attempt: int) -> float:
+        """Return the longest delay, in seconds, after failed attempt number `attempt` (from 1)."""
+        try:
+            grown = self.initial * self.factor ** (attempt - 1)
+        except OverflowError:
+            grown = self.max
+        return min(self.max, grown)
+
+    def decide(self, attempt: int, after: float | None = None) -> TryAgain | GiveUp:
+        """Decide what follows failed attempt number `attempt`. `after` overrides the delay, in seconds."""
+        if attempt >= self.attempts:
+            return GiveUp()
+        if after is not None:
+            return TryAgain(after)
+        longest = self.delay(attempt)
+        return TryAgain(random.uniform(0, longest) if self.jitter else longest)  # noqa: S311
+
+    def window(self) -> float:
+        """Return the longest total delay, in seconds, between the first and the last attempt."""
+        return sum(self.delay(attempt) for attempt in range(1, self.attempts))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Hand over up to `size` messages at once, and wait at most `wait` seconds for them to come together."""
+
+    size: int
+    wait: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Publish what the handler returns under `key`, if it meets the contract of that key.
+
+    The message is appended in the same step that settles its cause, so a crash at any point neither loses nor
+    doubles it.
+    """
+
+    key: str
+    contract: MessageContract = field(default_factory=MessageContract)
+
+    @property
+    def window(self) -> float:
+        """How long the ids of emitted messages are remembered, in seconds."""
+        return self.contract.window()
+
+    def message(self, cause: Message, payload: Any) -> Message:
+        """Return the message to append for what a handler returned. It inherits the headers of its cause.
+
+        Raise PayloadUnencodable, PayloadInvalid, IdInvalid, or TooManyHops.
+        """
+        text = cause.headers.get(HOPS, "0")
+        # A publisher may write anything there. Python does not read numbers of thousands of digits.
+        hops = 1 + (int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 0)
+        if hops > MAX_HOPS:
+            raise TooManyHops(f"came through {MAX_HOPS} handlers already: do routes emit in a cycle?")
+        headers = {**cause.headers, HOPS: str(hops), CAUSE: cause.id}
+        body, value = encode_and_read(payload)
+        return self.contract.message(self.key, body, value, headers)

@@ -1,0 +1,162 @@
+"""The subschemas of a schema, found by keyword and by reference, each with its location."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urljoin
+
+from abe_router.messages.pointer import escape, parse
+from abe_router.schema.dialect import draft_of, subschemas
+
+#: Each dynamic reference, with the anchor that it leads to.
+DYNAMIC_ANCHORS = {"$dynamicRef": "$dynamicAnchor", "$recursiveRef": "$recursiveAnchor"}
+
+
+def join_uri(base: str, reference: str) -> str:
+    """Return the URI that a reference leads to; `base` itself when it is not a reference at all."""
+    try:
+        return urljoin(base, reference)
+    except ValueError:
+        return base
+
+
+def own_id(schema: Any) -> str | None:
+    """Return the `$id` of a schema that changes what its references are relative to, None without one."""
+    own = schema.get("$id", schema.get("id")) if isinstance(schema, dict) else None
+    return own if isinstance(own, str) and not own.startswith("#") else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subschema:
+    """A schema within a document.
+
+    `base` is the URI that its references are relative to. `document` and `pointer` are its location, and
+    `draft` is the number of the draft that it is written in.
+    """
+
+    schema: Any
+    base: str
+    document: str
+    pointer: str
+    draft: int
+
+
+class SchemaIndex:
+    """Finds subschemas in the documents of one schema.
+
+    `documents` are the parsed documents by URI, `root` the URI of the schema's own. A subschema is the same
+    object each time it is asked for.
+    """
+
+    def __init__(self, documents: Mapping[str, Any], root: str) -> None:
+        self._documents = {unquote(uri): (uri, value) for uri, value in documents.items()}
+        self._children: dict[tuple[int, str | int], Subschema] = {}
+        self._resolved: dict[tuple[str, str], Subschema | None] = {}
+        self._resources: dict[str, Subschema] | None = None
+        self._anchors: dict[tuple[str, str], Subschema] = {}
+        self._dynamic: dict[tuple[str, str | bool], Subschema] = {}
+        self._roots = {uri: self._root_of(uri, value) for uri, value in documents.items()}
+        self.root = self._roots[root]
+
+    def _root_of(self, uri: str, value: Any) -> Subschema:
+        own = own_id(value)
+        base = join_uri(uri, own).removesuffix("#") if own else uri
+        return Subschema(value, base, uri, "", draft_of(value))
+
+    def every(self) -> Iterator[Any]:
+        """Yield every object of every document that may be a schema."""
+        for _, document in self._documents.values():
+            for _, schema in subschemas(document):
+                yield schema
+
+    def below(self, parent: Subschema, *steps: str | int) -> Subschema:
+        """Return the subschema at a path below another; raise LookupError when there is none."""
+        for step in steps:
+            parent = self._child(parent, step)
+        return parent
+
+    def _child(self, parent: Subschema, step: str | int) -> Subschema:
+        key = (id(parent.schema), step)
+        found = self._children.get(key)
+        if found is None:
+            value = parent.schema[step]
+            own = own_id(value)
+            base = join_uri(parent.base, own).removesuffix("#") if own else parent.base
+            pointer = f"{parent.pointer}/{escape(step)}"
+            draft = draft_of(value, parent.draft) if own else parent.draft
+            found = self._children[key] = Subschema(value, base, parent.document, pointer, draft)
+        return found
+
+    def resolve(self, base: str, reference: str) -> Subschema | None:
+        """Return the subschema that a reference leads to, None when it is in no document."""
+        key = (base, reference)
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(join_uri(base, reference))
+        return self._resolved[key]
+
+    def _resolve(self, uri: str) -> Subschema | None:
+        name, _, fragment = uri.partition("#")
+        fragment = unquote(fragment)
+        resource = self._resource(name)
+        if resource is None:
+            return None
+        if fragment and not fragment.startswith("/"):
+            return self._anchors.get((resource.base, fragment))
+        try:
+            for step in parse(fragment):
+                resource = self._child(resource, int(step) if isinstance(resource.schema, list) else step)
+        except (LookupError, TypeError, ValueError):
+            return None
+        return resource
+
+    def _resource(self, uri: str) -> Subschema | None:
+        if self._resources is None:
+            self._resources = {}
+            for root in self._roots.values():
+                self._scan(root, self._resources)
+        named = self._resources.get(uri)
+        if named is not None:
+            return named
+        known = self._documents.get(unquote(uri))
+        return self._roots[known[0]] if known else None
+
+    def _scan(self, root: Subschema, resources: dict[str, Subschema]) -> None:
+        """Note each `$id` and each anchor of a document."""
+        resources.setdefault(root.base, root)
+        for path, schema in subschemas(root.schema):
+            found = self.below(root, *path)
+            if path and own_id(schema) is not None:
+                resources.setdefault(found.base, found)
+            older = schema.get("$id", schema.get("id"))
+            if isinstance(older, str) and older.startswith("#"):
+                self._anchors.setdefault((found.base, older[1:]), found)
+            for keyword in ("$anchor", "$dynamicAnchor"):
+                if isinstance(name := schema.get(keyword), str):
+                    self._anchors.setdefault((found.base, name), found)
+            for keyword in DYNAMIC_ANCHORS.values():
+                if isinstance(name := schema.get(keyword), str | bool) and name:
+                    self._dynamic.setdefault((found.base, name), found)
+
+    def dynamic_anchors(self, name: str | bool) -> list[Subschema]:
+        """Return every subschema with a dynamic anchor of that name; True stands for `$recursiveAnchor`."""
+        self._resource("")
+        return [found for (_, anchor), found in self._dynamic.items() if anchor is name or anchor == name]
+
+    def resolve_dynamic(
+        self, scope: tuple[str, ...], base: str, keyword: str, reference: str
+    ) -> Subschema | None:
+        """Return what a dynamic reference leads to.
+
+        `scope` is the bases of the resources on the way to it, outermost first.
+        """
+        target = self.resolve(base, reference)
+        if target is None or not isinstance(target.schema, dict):
+            return target
+        anchor = target.schema.get(DYNAMIC_ANCHORS[keyword])
+        if keyword == "$dynamicRef" and anchor != reference.partition("#")[2]:
+            return target
+        if not anchor:
+            return target
+        return next((self._dynamic[b, anchor] for b in scope if (b, anchor) in self._dynamic), target)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from abe_router.backend import Peeked
 
@@ -34,9 +34,17 @@ class ViewMachine(RuleBasedStateMachine):
     def run(self, coroutine: Any) -> Any:
         raise NotImplementedError
 
-    @rule(name=st.sampled_from(NAMES), limit=st.integers(1, 20))
-    def peek(self, name: tuple[str, str], limit: int) -> None:
-        """Look at a subscription; each message has the state and the deliveries that the model knows."""
+    @rule(name=st.sampled_from((*NAMES, None)), limit=st.integers(1, 20))
+    def peek(self, name: tuple[str, str] | None, limit: int) -> None:
+        """Look at a subscription, or without one at all that is retained."""
+        if name is None:
+            seen = {int(each.message.body) for each in self.pages("#", None, limit)}
+            log = {logged.number for logged in self.log}
+            assert seen >= log if self.world.replays_copies else seen == log
+        else:
+            self.peek_at(name, limit)
+
+    def peek_at(self, name: tuple[str, str], limit: int) -> None:
         seen = self.pages(*name, limit)
         if name not in self.model:
             assert not seen
@@ -53,13 +61,6 @@ class ViewMachine(RuleBasedStateMachine):
             of_key = [int(each.message.body) for each in seen if each.message.key == key]
             assert of_key == sorted(of_key)
 
-    @rule(limit=st.integers(1, 20))
-    def peek_at_the_log(self, limit: int) -> None:
-        """Look at what is retained: just what the log of the model has."""
-        seen = {int(each.message.body) for each in self.pages("#", None, limit)}
-        log = {logged.number for logged in self.log}
-        assert seen >= log if self.world.replays_copies else seen == log
-
     def pages(self, pattern: str, group: str | None, limit: int) -> list[Peeked]:
         seen: list[Peeked] = []
         cursor = ""
@@ -74,7 +75,15 @@ class ViewMachine(RuleBasedStateMachine):
         place=st.sampled_from((("a", "x"), ("a", "y"), ("b", "x"))),
         expects=st.sampled_from(("anything", "nothing", "the revision", "another revision")),
         ttl=st.sampled_from((None, 100.0, 1000.0)),
+        delete=st.booleans(),
     )
+    def write(self, place: tuple[str, str], expects: str, ttl: float | None, delete: bool) -> None:
+        """Put or delete an entry."""
+        if delete:
+            self.delete(place, expects)
+        else:
+            self.put(place, expects, ttl)
+
     def put(self, place: tuple[str, str], expects: str, ttl: float | None) -> None:
         ttl = ttl if self.world.expires else None
         kept, expected = self.kept(place), self.expected(place, expects)
@@ -87,11 +96,6 @@ class ViewMachine(RuleBasedStateMachine):
             until = math.inf if ttl is None else self.world.now + ttl
             self.entries[place] = Kept(value, revision, until)
 
-    @precondition(lambda self: self.entries)
-    @rule(
-        place=st.sampled_from((("a", "x"), ("a", "y"), ("b", "x"))),
-        expects=st.sampled_from(("anything", "the revision", "another revision")),
-    )
     def delete(self, place: tuple[str, str], expects: str) -> None:
         kept, expected = self.kept(place), self.expected(place, expects)
         deleted = self.run(self.backend.delete(*place, expected=expected))

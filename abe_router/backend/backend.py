@@ -1,4 +1,4 @@
-"""The contract itself: what every provider does."""
+"""The methods of a backend, which every provider implements."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from abe_router.backend.delivery import DeadLetter
-from abe_router.backend.exclusive import ExclusiveSubscription
 from abe_router.backend.features import Features
 from abe_router.backend.health import HealthResult, SubscriptionName
-from abe_router.backend.key_value import Entry
-from abe_router.backend.peek import Peeked
 from abe_router.backend.rate import TokenGrant
-from abe_router.backend.subscription import Subscription, SubscriptionStatus
+from abe_router.backend.subscription import ExclusiveSubscription, Subscription
+from abe_router.backend.views import Entry, Peeked, SubscriptionStatus
 from abe_router.messages.message import Duplicate, Message, encode, new_message
 
 
 class Backend(ABC):
-    """A place where messages are kept; see the module for what it promises."""
+    """Keeps messages; the docstring of the package has its promises."""
 
     #: What this provider can do.
     features: ClassVar[Features] = Features()
-    #: Where it is, without credentials, fit for a log.
+    #: Its address without credentials, fit for a log.
     url: str
 
     @classmethod
@@ -35,31 +33,31 @@ class Backend(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect. Idempotent; every other method calls it when need be."""
+        """Connect. Idempotent; every other method calls it if needed."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Disconnect. Idempotent. Open subscriptions are closed too."""
+        """Disconnect and close every handle. Idempotent."""
 
     @abstractmethod
     def append(self, messages: Sequence[Message]) -> Awaitable[None]:
-        """Accept the messages, in order: once this is awaited they are kept, as durably as the backend is.
+        """Accept the messages, in order. Once this is awaited they are kept, as durably as the backend is.
 
-        What is returned may be a coroutine or a future: of many callers each awaits a message of its own.
-        When it raises, any prefix of them may have been kept: the outcome is unknown, and the ids tell.
-        It never retries by itself, for that would double messages without a word.
+        It returns a coroutine or a future, so that many callers may each await their own messages. When it
+        raises, any prefix of the messages may have been kept: the outcome is unknown, and the ids identify
+        them. It never retries by itself, because that could double messages unnoticed.
         """
 
     @abstractmethod
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        """Accept messages as `append` does, but none whose key and id were accepted not long ago.
+        """Accept messages as `append` does, but pass over duplicates; return the ones that were passed over.
 
-        Each comes with its window, in seconds: for so long from its acceptance on its id is remembered, and
-        further messages of the same key and id are passed over; a window of 0 neither looks nor remembers.
-        Return those that were passed over. Looking, keeping and remembering are one step for each message:
-        its id is remembered if and only if it is kept. So of several publishers at the same time one is
-        heard, and after an error the same call, made again within the window, neither doubles nor loses.
-        A backend whose features lack `dedupe` keeps all of them.
+        Each message comes with its window, in seconds. Its id is remembered for that long after its
+        acceptance, and further messages of the same key and id are passed over. With a window of 0 an id is
+        neither compared nor remembered. Comparing, keeping and remembering are one step for each message: its
+        id is remembered if and only if it is kept. So one of several publishers at the same time succeeds,
+        and the same call, made again within the window after an error, neither doubles nor loses. A backend
+        whose features lack `dedupe` keeps all of them.
         """
 
     async def publish(
@@ -71,10 +69,11 @@ class Backend(ABC):
         id: str | None = None,
         window: float = 0.0,
     ) -> Message:
-        """Encode and append one message, unchecked by any schema; return it.
+        """Encode and append one message without checking a schema; return it.
 
-        With a `window`, in seconds, it is a Duplicate, and not kept, when one of its key and id was accepted
-        in that time. Raise KeyInvalid or PayloadUnencodable when it cannot be a message.
+        With a `window`, in seconds, it is returned as a Duplicate, and not kept, when a message of its key
+        and id was accepted in that time. Raise KeyInvalid, IdInvalid or PayloadUnencodable when it cannot be
+        a message.
         """
         message = new_message(key, encode(payload), headers=headers, id=id)
         if not window:
@@ -94,57 +93,60 @@ class Backend(ABC):
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
-        """Return a handle on the subscription, making it when it does not exist.
+        """Return a handle on a subscription; make the subscription when it does not exist.
 
-        A new one begins at `start`, in seconds since the epoch: 0 is the earliest message kept, infinity
-        the next one to come. `lease` is in seconds. Keys that appear later and match are included.
+        A new one begins at `start`, in seconds since the epoch: 0 is the earliest kept message, infinity the
+        next one that is accepted. `lease` is in seconds. Matching keys that appear later are included.
         """
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSubscription:
-        """Return a handle that competes with others of its kind for the place, as `subscribe` else.
+        """Return a handle as `subscribe` does, but one that must own the subscription to deliver.
 
-        Only a backend whose features declare `order` has to have it.
+        Only a backend whose features declare `order` implements it.
         """
-        raise NotImplementedError(f"{type(self).__name__} keeps no order")
+        raise NotImplementedError(f"{type(self).__name__} has no exclusive subscriptions")
 
     @abstractmethod
     async def status(self) -> Sequence[SubscriptionStatus]:
-        """Return the counts of every subscription the backend knows, sorted by pattern and group."""
+        """Return the status of every subscription, sorted by pattern and group.
+
+        It is bounded work for each subscription, however many messages wait.
+        """
 
     @abstractmethod
     async def drop(self, pattern: str, group: str) -> bool:
-        """Forget a subscription, all it has not settled and its dead letters; False if unknown."""
+        """Delete a subscription with all that it has not settled and its dead letters; False if unknown."""
 
     @abstractmethod
     async def trim(self, retain: Mapping[str, float]) -> int:
-        """Remove messages that every subscription whose pattern matches their key has settled.
+        """Remove messages that every subscription which matches their key has settled; return how many.
 
-        Settled is what was acked or is a dead letter, and what lies before the start of the subscription;
-        not what waits, is handed out, handed back or delayed. A key that no subscription matches keeps
-        everything. `retain` is by pattern how old, in seconds, a message has to be: the longest that matches
-        counts, 0 when none does. It counts for other callers too, until RETAIN_TTL after it was said
-        last: what one wants kept, no other removes. A call does a bounded part of the work; return how many
-        messages it removed. Dead letters keep their message.
+        A message is settled when it was acked, when it is a dead letter, or when it lies before the start of
+        the subscription. It is not settled when it is ready, in flight, released or delayed. A key that no
+        subscription matches keeps everything. `retain` has, by pattern, how old a message must be, in
+        seconds: the longest of the matching ones counts, 0 when none matches. It also holds for other callers
+        until RETAIN_TTL after the last such call: no caller removes what another one wants to keep. A call
+        does a bounded part of the work. Dead letters keep their message.
         """
 
     @abstractmethod
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""
     ) -> Sequence[DeadLetter]:
-        """Return dead letters, oldest first, beginning after the one whose id is `after`."""
+        """Return dead letters, oldest first, that come after the one whose id is `after`."""
 
     @abstractmethod
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        """Hand dead letters to their own subscription anew, with fresh counts; return how many.
+        """Make dead letters ready for their own subscription, with fresh counts; return how many.
 
-        Each is moved in one step, so a crash neither loses nor doubles it; unknown ids are passed over.
+        Each is moved in one step, so that a crash neither loses nor doubles it. Unknown ids are passed over.
         """
 
     @abstractmethod
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        """Delete dead letters for good; return how many. Unknown ids are passed over."""
+        """Delete dead letters; return how many. Unknown ids are passed over."""
 
     async def peek(
         self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
@@ -152,10 +154,11 @@ class Backend(ABC):
         """Look at messages, oldest first, without leasing, moving or counting any of them.
 
         With a group these are the messages of its subscription that are not settled: ready, in flight and
-        delayed. Without a group they are all messages kept under the keys that match `pattern`. `after` is
-        the cursor of an earlier call; messages accepted after that call come behind it, so that calling
-        again and again follows what is published. An unknown subscription has none. Only a backend whose
-        features declare `peek` has to have it.
+        delayed. Without a group they are all messages that are kept under keys which match `pattern`. `after`
+        is the cursor of an earlier call. Messages that are accepted after that call come behind it, so
+        repeated calls follow what is published. The cost of a page does not depend on how many messages there
+        are. An unknown subscription has none, and is not made. Only a backend whose features declare `peek`
+        implements it.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot peek")
 
@@ -166,8 +169,9 @@ class Backend(ABC):
 
         With `expected` it is kept only if the entry has this revision; an `expected` of 0 means that there
         must be no entry. Comparing and keeping are one step. After `ttl` seconds by the backend's clock the
-        entry is gone; without a `ttl` it stays. The cost does not depend on how many entries there are. Only
-        a backend whose features declare `key_value` has to have this and the next three methods.
+        entry is gone; without a `ttl` it stays. A put that is refused changes nothing. Names and buckets are
+        any text, and values any bytes. The cost does not depend on how many entries there are. Only a backend
+        whose features declare `key_value` implements this and the next three methods.
         """
         raise NotImplementedError(f"{type(self).__name__} has no key-value store")
 
@@ -191,9 +195,9 @@ class Backend(ABC):
         self,
         served: Collection[SubscriptionName] | None = None,  # noqa: ARG002  a provider may need them
     ) -> Sequence[HealthResult]:
-        """Look at what weakens the promise here, and write nothing; a provider adds what it can see.
+        """Return what weakens the promise on this backend; write nothing. A provider adds its own checks.
 
-        `served` are the subscriptions that somebody is to serve, None if that is not known: others hold
-        their messages in vain. Raise BackendUnavailable when there is nothing to be reached.
+        `served` are the subscriptions that have a consumer, None if that is not known: others are orphaned.
+        Raise BackendUnavailable when the backend cannot be reached.
         """
         return [feature.result() for feature in self.features.lacking()]

@@ -1,4 +1,4 @@
-"""A delivery and the ways it can end, as values."""
+"""A delivery and its possible outcomes, as values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from abe_router.messages.message import Message
 class Delivery(msgspec.Struct, frozen=True, eq=False):
     """One attempt to hand a message to a subscription; equal only to itself.
 
-    `deliveries` counts every time it was handed out, crashes included, this one too; the message's
-    `attempt` counts only the attempts that ended in a failure, plus this one. `failed_at` is the time of
-    the first failure, in seconds since the epoch, None before it. `receipt` belongs to the backend. `wait`
-    is how many seconds are left until the attempt is due: none, but for what an exclusive handle has.
+    `deliveries` counts how often it was handed out, this time and crashes included. The message's `attempt`
+    counts the attempts that ended in a failure, and this one. `failed_at` is the time of the first failure,
+    in seconds since the epoch, None before it. `receipt` belongs to the backend. `wait` is how many seconds
+    are left until the attempt is due; only an exclusive handle returns deliveries before they are due.
     """
 
     message: Message
@@ -27,8 +27,8 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     def next_attempt(self, *, receipt: Any, failed_at: float, wait: float = 0.0) -> Delivery:
         """Return the delivery of the next attempt, after this one failed at `failed_at`.
 
-        Attempts and deliveries are counted up by one. A failure that was noted earlier stays the first. The
-        new `receipt` replaces the old one; the attempt is due in `wait` seconds.
+        Attempts and deliveries rise by one. The time of an earlier first failure stays. The new `receipt`
+        replaces the old one, and the attempt is due in `wait` seconds.
         """
         message = self.message
         return Delivery(
@@ -57,9 +57,9 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that ended unhandled, with all that is known of why.
+    """A message that was not handled in the end, with all that is known about the reason.
 
-    `id` names the dead letter (not the message) within its route; the backend chooses it and it is empty
+    `id` names the dead letter (not the message) within its route; the backend sets it, and it is empty
     before. Times are in seconds since the epoch. `revision` is that of the route table in force.
     """
 
@@ -74,19 +74,19 @@ class DeadLetter(msgspec.Struct, frozen=True):
     id: str = ""
 
     def pack(self) -> bytes:
-        """Return it as JSON without the body of its message, which providers keep apart.
+        """Return it as JSON without the body of its message, which providers store separately.
 
-        What of its reason is no Unicode is escaped, for it must be kept.
+        Lone surrogates in the reason are escaped, so that the dead letter can be stored.
         """
         bare = msgspec.structs.replace(self, message=msgspec.structs.replace(self.message, body=b""))
         try:
             return msgspec.json.encode(bare)
         except UnicodeEncodeError:
-            words = [
-                word.encode(errors="backslashreplace").decode()
-                for word in msgspec.structs.astuple(self.reason)
+            texts = [
+                text.encode(errors="backslashreplace").decode()
+                for text in msgspec.structs.astuple(self.reason)
             ]
-            return msgspec.json.encode(msgspec.structs.replace(bare, reason=Reason(*words)))
+            return msgspec.json.encode(msgspec.structs.replace(bare, reason=Reason(*texts)))
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that was never tried: handed back, as if never delivered."""
+    """The outcome of a delivery that was not tried: it is handed back as if it was never delivered."""
 
 
 Outcome = Acked | Delayed | Dead | Released

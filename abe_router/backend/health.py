@@ -1,4 +1,4 @@
-"""What an examination of a backend finds: something that weakens the promise, or bears it out."""
+"""The results of the health checks of a backend, and two checks that every provider can make."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from abe_router.backend.subscription import SubscriptionStatus
+from abe_router.backend.views import SubscriptionStatus
 from abe_router.diagnostic import Severity
 from abe_router.text import counted
 
@@ -16,10 +16,9 @@ SubscriptionName = tuple[str, str]
 
 
 class HealthCheck(StrEnum):
-    """What may be found, each explained in `docs/doctor.md`. A code keeps its meaning for good.
+    """The codes of the checks; `docs/doctor.md` explains each. A code never changes its meaning.
 
-    D1 is what any backend may have, D2 what SQLite may, D3 what Redis may. Another provider's codes begin
-    with a letter of its own.
+    D1 is for any backend, D2 for SQLite, D3 for Redis. The codes of another provider begin with its own letter.
     """
 
     NOT_DURABLE = "D101"
@@ -65,18 +64,18 @@ class HealthCheck(StrEnum):
     TRIMMED = "D370"
 
 
-#: From how many messages on a key that nobody reads is more than a curiosity.
+#: Messages under unread keys from which on the result is a warning.
 _MANY = 10_000
-#: Most names that a sentence lists.
+#: Most keys that a message lists.
 _NAMED = 5
 
 
 class HealthResult(msgspec.Struct, frozen=True):
-    """One thing that was looked at.
+    """The result of one check.
 
-    `message` says what was found and stands on its own; `meaning` says what that does to the promise, and
-    `hint` how to mend it, as a command or a setting. An error breaks the promise and a warning weakens it;
-    `info` is fit to know, and `ok` is sound. `message` holds no credentials and no payload.
+    `message` says what was found and is complete by itself. `meaning` says what follows for the promise, and
+    `hint` how to mend it, as a command or a setting. An error breaks the promise, a warning weakens it, `info`
+    is worth knowing, and `ok` is sound. `message` has no credentials and no payload.
     """
 
     code: str
@@ -87,7 +86,7 @@ class HealthResult(msgspec.Struct, frozen=True):
 
     @property
     def weakens(self) -> bool:
-        """Whether it weakens the promise."""
+        """Whether it weakens or breaks the promise."""
         return self.severity in (Severity.ERROR, Severity.WARNING)
 
 
@@ -103,9 +102,9 @@ def unserved(
 def orphaned_subscriptions(
     statuses: Sequence[SubscriptionStatus], served: Collection[SubscriptionName] | None
 ) -> Iterator[HealthResult]:
-    """Yield a finding for each subscription that holds messages and that nobody is to serve.
+    """Yield a result for each subscription that holds messages and has no consumer.
 
-    `served` are those that somebody is to serve; None is that nobody knows.
+    `served` are the subscriptions that have one; with None, which means unknown, nothing is yielded.
     """
     if served is None:
         return
@@ -122,9 +121,9 @@ def orphaned_subscriptions(
 
 
 def unread_keys(counts: Mapping[str, int]) -> Iterator[HealthResult]:
-    """Yield a finding if there are keys that hold messages and that no subscription matches.
+    """Yield a result if keys that no subscription matches hold messages.
 
-    `counts` are how many messages each such key holds.
+    `counts` is how many messages each such key holds.
     """
     held = sorted(((n, key) for key, n in counts.items() if n), reverse=True)
     if not held:

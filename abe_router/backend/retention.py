@@ -1,4 +1,4 @@
-"""How long what is settled is kept."""
+"""How long settled messages are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from abe_router.messages.pattern import matches
 
-#: How long what a caller of `trim` wants kept counts for the other callers, in seconds.
+#: How long the retention that one caller of `trim` asks for also holds for the others, in seconds.
 RETAIN_TTL = 86_400.0
 
 

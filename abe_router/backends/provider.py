@@ -1,4 +1,4 @@
-"""A provider: an entry point that makes a backend, found by its name or the scheme of a URL."""
+"""Providers: entry points that make backends, found by name or by the scheme of a URL."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from abe_router.backends.abstract import AbstractBackend, is_abstract
 from abe_router.errors import BackendError, UnknownProvider
 from abe_router.text import did_you_mean, redact_url
 
-#: The entry-point group in which providers register, under their URL schemes.
+#: The entry-point group of providers; the name of an entry is its URL scheme.
 GROUP = "abe_router.backends"
-#: Those of Abstract Backend: the one it looks in, and the one it and `abe-redis` register in.
+#: The groups of Abstract Backend: the one that it reads, and the one that it and `abe-redis` register in.
 ABSTRACT_GROUPS = ("abe.backends.message_queue", "abe.backends.message_queue.service")
-#: Comes before the name of a provider that was written for Abstract Backend.
+#: The prefix in the name of a provider that was written for Abstract Backend.
 ABSTRACT = "abstract+"
 
 B = TypeVar("B", bound=Backend)
 
 _OURS = "abe-router"
-#: Our own, found even where the package's metadata is missing, as in a plain source tree.
+#: Ours, which are found without the metadata of the package too, as in a plain source tree.
 _BUILT_IN = (
     EntryPoint("memory", "abe_router.backends.memory:MemoryBackend", GROUP),
     EntryPoint("sqlite", "abe_router.backends.sqlite:SQLiteBackend", GROUP),
@@ -34,7 +34,7 @@ _BUILT_IN = (
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An installed provider, not loaded yet; `distribution` is the package that it comes with."""
+    """An installed provider that is not loaded yet; `distribution` is its package."""
 
     name: str
     point: EntryPoint
@@ -42,7 +42,7 @@ class Provider:
 
     @property
     def ours(self) -> bool:
-        """Whether it comes with this package."""
+        """Whether it belongs to this package."""
         return self.distribution == _OURS
 
     @property
@@ -52,7 +52,7 @@ class Provider:
 
     @property
     def version(self) -> str:
-        """The version of its distribution, empty when that has none."""
+        """The version of its distribution, empty when there is none."""
         try:
             return version(self.distribution)
         except (PackageNotFoundError, ValueError):

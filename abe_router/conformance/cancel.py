@@ -146,8 +146,7 @@ class CancelTests(Suite):
         for moment in range(MOMENTS):
             await _cancelled(harness.backend.status(), moment)
             await _cancelled(handle.extend(held), moment)
-            if harness.backend.features.key_value:
-                await _cancelled(harness.backend.put("workers", "w", b"%d" % moment, ttl=60.0), moment)
+            await _cancelled(harness.backend.take_tokens("route", 1_000.0, 1), moment)
             await _cancelled(harness.backend.subscribe(KEY, GROUP), moment)
             assert await harness.counts() == (0, 2, 0, 0)
             assert list(await harness.backend.dead_letters(KEY, GROUP)) == []

@@ -1,4 +1,4 @@
-"""What the model knows: of messages, of their ways through the subscriptions, of handles."""
+"""What the model knows of messages, subscriptions and handles."""
 
 from __future__ import annotations
 
@@ -41,13 +41,27 @@ class Known:
     def is_available(self, now: float) -> bool:
         return self.place == "ready" or (self.place in ("leased", "delayed") and self.until <= now)
 
+    def states(self, now: float) -> set[str]:
+        """Return the states in which a peek may show it: until it is fetched also the earlier one."""
+        before = {"ready": "ready", "leased": "in_flight", "delayed": "delayed"}[self.place]
+        return {before} if self.place == "ready" or self.until > now else {"ready", before}
+
     def finish(self, place: str, until: float = 0.0) -> None:
         self.place, self.until, self.delivery = place, until, None
 
 
 @dataclass
+class Kept:
+    """What the model knows of an entry of the key-value store."""
+
+    value: bytes
+    revision: int
+    until: float
+
+
+@dataclass
 class Handle:
-    """A handle, the length of its leases, and all it was ever handed, also what went stale."""
+    """A handle, the length of its leases, and every delivery it ever had, stale ones too."""
 
     name: tuple[str, str]
     real: Any

@@ -1,7 +1,7 @@
-"""A state machine that does the same to a provider and to a model of the contract, and compares.
+"""A state machine that makes the same steps on a provider and on a model of the contract, and compares them.
 
-The model knows of each message, in each subscription, the one place where it is and what it has been through.
-Every step is done to both, and both must agree on what came, what was refused, and all counts.
+The model knows the state and the history of each message in each subscription. After every step both must
+agree on what was delivered, what was refused, and all counts.
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ from collections import Counter
 from typing import Any, ClassVar
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+import pytest
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from abe_router.backend import ACKED, RELEASED, Acked, Dead, DeadLetter, Delayed, Delivery, Reason, retention
+from abe_router.backend import (
+    ACKED,
+    RELEASED,
+    Acked,
+    Dead,
+    DeadLetter,
+    Delayed,
+    Delivery,
+    Reason,
+    retention,
+)
+from abe_router.errors import SubscriptionClosed
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import matches
 
 from .known import Handle, Known, Logged
+from .view_machine import KEYS, NAMES, ViewMachine
 from .world import World
 
-#: The subscriptions that are there from the beginning, one that may come and go, and keys, the last for none.
-FIRST = (("a.b", "billing"), ("a.*", "audit"))
-NAMES = (*FIRST, ("a.#", "late"))
-KEYS = ("a.b", "a.c", "x.y")
+#: Subscriptions that exist from the beginning; the third comes and goes.
+FIRST = NAMES[:2]
 INDEX = st.integers(0, 10_000)
-#: In seconds. The real time that a run takes is nothing beside the shortest.
+#: In seconds. A run takes far less real time than the shortest.
 LEASES, STEPS = st.sampled_from((100.0, 1000.0, 3000.0)), st.sampled_from((10.0, 100.0, 1000.0, 3000.0))
 LONG = 1e6
 HOW, DELAY = (
@@ -39,14 +50,14 @@ def number(delivery: Delivery | DeadLetter) -> int:
     return int(delivery.message.body)
 
 
-class Machine(RuleBasedStateMachine):
-    """The steps; a subclass says where they are made."""
+class Machine(ViewMachine):
+    """The steps; a subclass sets the provider."""
 
     make_world: ClassVar[Any]
 
     @initialize(retain=st.sampled_from(({}, {}, {"#": 100.0}, {"a.b": 1000.0})))
     def begin(self, retain: dict[str, float]) -> None:
-        self.retain = retain  # one for all of the time, for what is said of it counts for a day
+        self.retain = retain  # one for the whole run: a retention holds for a day
         self.loop = asyncio.new_event_loop()
         self.world: World = self.run(self.in_loop(type(self).make_world))
         self.backend = self.world.backend
@@ -65,7 +76,7 @@ class Machine(RuleBasedStateMachine):
     def run(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(coroutine)
 
-    # What is published.
+    # Publishing.
 
     def messages(self, key: str, *ids: str) -> list[Message]:
         made = []
@@ -108,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         assert sorted(m.body for m in passed_over) == sorted(m.body for m in messages if m not in kept)
         self.keep(kept)
 
-    # Who subscribes, and who leaves.
+    # Subscribing and leaving.
 
     @precondition(lambda self: len(self.handles) < 5)
     @rule(name=st.sampled_from(NAMES), lease=LEASES, latest=st.booleans(), since=INDEX)
@@ -126,14 +137,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule(index=INDEX, killed=st.booleans())
     def leave(self, index: int, killed: bool) -> None:
-        """Let a worker die, or stop: its handle says nothing more, and another takes its place."""
+        """Kill or stop a worker, and start another with the same subscription."""
         handle = self.handles.pop(index % len(self.handles))
         self.subscribe(handle.name, handle.lease)
         if killed:
             self.run(self.world.abandon(handle.real))
         else:
             self.run(handle.real.close())
-            assert not self.run(handle.real.fetch(10, 1.0))
+            with pytest.raises(SubscriptionClosed):
+                self.run(handle.real.fetch(10, 1.0))
 
     @precondition(lambda self: NAMES[-1] in self.model and not self.replays[NAMES[-1]])
     @rule()
@@ -146,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         assert not self.run(self.backend.drop(*name))
         del self.model[name]
 
-    # What is handed out, and how it ends.
+    # Deliveries and their outcomes.
 
     @rule(index=INDEX, limit=st.integers(1, 6))
     def fetch(self, index: int, limit: int) -> None:
@@ -194,13 +206,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(index=INDEX, limit=st.integers(1, 6), how=HOW, delay=DELAY, key=st.sampled_from(KEYS))
     def work(self, index: int, limit: int, how: str, delay: float, key: str) -> None:
-        """Fetch some, and settle them."""
+        """Fetch some deliveries and settle them."""
         self.end(*self.take(index, limit), how, delay, key)
 
     @precondition(lambda self: any(handle.handed for handle in self.handles))
     @rule(indexes=st.lists(INDEX, min_size=1, max_size=6), how=HOW, delay=DELAY, key=st.sampled_from(KEYS))
     def settle(self, indexes: list[int], how: str, delay: float, key: str) -> None:
-        """Settle what was fetched at any time before."""
+        """Settle deliveries that were fetched at any earlier step."""
         self.end(*self.choose(indexes), how, delay, key)
 
     def end(self, handle: Handle, chosen: list[Delivery], how: str, delay: float, key: str) -> None:
@@ -210,7 +222,7 @@ class Machine(RuleBasedStateMachine):
             "ack": lambda delivery: ACKED,
             "emit": lambda delivery: Acked(tuple(outputs[delivery])),
             "delay": lambda delivery: Delayed(delay),
-            "die": lambda delivery: Dead(letter(delivery)),
+            "die": lambda delivery: Dead(dead_letter(delivery)),
             "release": lambda delivery: RELEASED,
         }
         refused = self.run(handle.real.settle([(delivery, outcomes[how](delivery)) for delivery in chosen]))
@@ -246,12 +258,12 @@ class Machine(RuleBasedStateMachine):
     def is_anywhere(self, *places: str) -> bool:
         return any(each.place in places for known in self.model.values() for each in known.values())
 
-    # What is looked after.
+    # Dead letters and retention.
 
     @precondition(lambda self: self.is_anywhere("dead"))
     @rule(name=st.sampled_from(FIRST), indexes=st.lists(INDEX, max_size=3), purge=st.booleans())
     def decide(self, name: tuple[str, str], indexes: list[int], purge: bool) -> None:
-        """Replay or purge some dead letters, with ids that are unknown or named twice among them."""
+        """Replay or purge some dead letters, with unknown and repeated ids among them."""
         letters = self.run(self.backend.dead_letters(*name))
         named = [letters[index % len(letters)] for index in indexes if letters]
         chosen = {dead.id: dead for dead in named}
@@ -265,7 +277,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_anywhere("done", "dead"))
     @rule()
     def trim(self) -> None:
-        """Remove what is settled; a new subscription to everything shows what is left."""
+        """Trim; a new subscription to every key shows what is left."""
         count = self.run(self.backend.trim(self.retain))
         shown = self.everything()
         gone = {logged.number for logged in self.log} - shown
@@ -278,7 +290,7 @@ class Machine(RuleBasedStateMachine):
         self.log = [logged for logged in self.log if logged.number in shown]
 
     def is_settled(self, logged: Logged, *places: str) -> bool:
-        """Whether it is there for all who get the key, and old enough."""
+        """Whether every subscription of its key has settled it, and it is old enough."""
         readers = [known for name, known in self.model.items() if matches(name[0], logged.key)]
         found = [known[logged.number] for known in readers if logged.number in known]
         settled = all(each.place in places or self.is_copied(each) for each in found)
@@ -301,7 +313,7 @@ class Machine(RuleBasedStateMachine):
             found += came
         return found
 
-    # What holds after every step.
+    # Invariants.
 
     @invariant()
     def both_agree(self) -> None:
@@ -313,7 +325,7 @@ class Machine(RuleBasedStateMachine):
             ready = sum(each.is_available(now) for each in known)
             held = sum(each.place == "leased" and each.until > now for each in known)
             later = sum(each.place == "delayed" and each.until > now for each in known)
-            # Until it is fetched, what is due again may be counted where it was before.
+            # Until it is fetched, a message that is due again may be counted in its earlier state.
             lapsed = sum(each.place == "leased" and each.until <= now for each in known)
             failed = sum(each.is_available(now) and each.attempt > 1 for each in known)
             dead = {each.logged.number for each in known if each.place == "dead"}
@@ -323,12 +335,16 @@ class Machine(RuleBasedStateMachine):
             total = counts.ready + counts.in_flight + counts.delayed
             assert ready + held + later <= total <= ready + held + later + copies
             assert counts.dead == len(dead)
-            assert {
-                number(letter) for letter in self.run(self.backend.dead_letters(*name, limit=10_000))
-            } == dead
+            assert counts.name == f"{counts.pattern}/{counts.group}"
+            if self.world.dates and not any(each.replayed for each in known):
+                surely = min((each.logged.at for each in known if each.place == "ready"), default=math.inf)
+                at_most = min((each.logged.at for each in known if each.is_available(now)), default=math.inf)
+                oldest = math.inf if counts.oldest_at is None else counts.oldest_at
+                assert at_most - 0.001 <= oldest <= surely + 0.001
+            assert {number(dead) for dead in self.run(self.backend.dead_letters(*name, limit=10_000))} == dead
 
     def teardown(self) -> None:
-        """Once time has passed, all that is not settled comes, each once."""
+        """Let time pass; then each message that is not settled comes once."""
         try:
             self.run(self.world.advance(10_000.0))
             for name, known in self.model.items():
@@ -342,6 +358,6 @@ class Machine(RuleBasedStateMachine):
             self.loop.close()
 
 
-def letter(delivery: Delivery) -> DeadLetter:
+def dead_letter(delivery: Delivery) -> DeadLetter:
     message, reason = delivery.message, Reason("failed", "ValueError", "no stock")
     return DeadLetter("a.b/billing", message, reason, message.attempt, delivery.deliveries, 1.0, 2.0)

@@ -1,4 +1,4 @@
-"""Every provider against one model of the contract: any sequence of calls, at any time."""
+"""Every provider is compared with one model of the contract, in random sequences of calls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from . import bugs
+from . import bugs, key_value_bugs, view_bugs
 from .machine import Machine
 from .world import MemoryWorld, RedisWorld, SQLiteWorld
 
-#: How many times as many runs as usual, and then others every time.
+#: By how much to multiply the runs; then they also differ each time.
 LONGER = int(os.environ.get("ABE_ROUTER_LONGER", "0"))
-#: Bugs that show in whole calls, one after the other; the rest need one that is cancelled or cut.
+#: Bugs that show in whole calls, one after another; the others need a call that is cancelled.
 SEEN = (
     bugs.AcksBeforeTheHandler,
     bugs.NeverReclaims,
@@ -34,11 +34,20 @@ SEEN = (
     bugs.ReplaysForEveryone,
     bugs.ReturnsToTheEnd,
     bugs.PublishesAgainWhenTheReplyIsLost,
+    key_value_bugs.ComparesNothingWithNoEntry,
+    key_value_bugs.DeletesAnyRevision,
+    key_value_bugs.GivesRevisionsAgain,
+    key_value_bugs.NeverExpires,
+    view_bugs.CountsTheAgeOfWhatIsInFlight,
+    view_bugs.ForgetsTheAgeOfWhatCameBack,
+    view_bugs.PeekCountsAsADelivery,
+    view_bugs.PeekForgetsWhatIsDelayed,
+    view_bugs.PeekBeginsWithWhatWasSeen,
 )
 
 
 def run(make_world, examples, **options):
-    """Make so many runs of fifty steps, each in a world of that kind; raise what the first fault raises."""
+    """Make `examples` runs of fifty steps, each in a new world; raise the first failure."""
     machine = type("Contract", (Machine,), {"make_world": staticmethod(make_world)})
     run_state_machine_as_test(
         machine,
@@ -55,7 +64,7 @@ def run(make_world, examples, **options):
 
 
 @pytest.mark.timeout(120 * max(LONGER, 1))
-class TestTheContractIsKeptBy:
+class TestProviderAgreesWithTheModel:
     def test_memory(self):
         run(MemoryWorld, 100)
 
@@ -67,7 +76,7 @@ class TestTheContractIsKeptBy:
 
 
 @pytest.mark.parametrize("bug", SEEN, ids=lambda bug: bug.__name__)
-def test_the_model_sees(bug):
+def test_model_finds_the_bug(bug):
     provider = bug if issubclass(bug, bugs.Sound) else type(bug.__name__, (bugs.Sound,), {"handle": bug})
     with pytest.raises((AssertionError, KeyError)):
         run(lambda: MemoryWorld(provider), 500, phases=[Phase.generate])

@@ -132,11 +132,11 @@ def run(bug, test, *, patience):
 
 
 @pytest.mark.parametrize(("bug", "test"), BUGS, ids=lambda value: getattr(value, "__name__", value))
-def test_the_suite_fails_on(bug, test):
+def test_suite_finds_the_bug(bug, test):
     with pytest.raises(AssertionError):
         run(bug, test, patience=20.0 if any(part in test for part in LONGER) else 0.4)
 
 
 @pytest.mark.parametrize("test", sorted({test for _, test in BUGS}))
-def test_the_suite_passes_without_the_bug(test):
+def test_suite_passes_without_the_bug(test):
     run(bugs.Sound, test, patience=10.0)

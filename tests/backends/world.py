@@ -1,7 +1,7 @@
-"""The places where the model is compared with a provider, each with a time that can be put forward.
+"""The providers that the model is compared with, each with a time that can be put forward.
 
-The memory provider takes a clock. The SQLite provider knows the time from `time.time` alone, so that is put
-forward. Redis has a clock of its own: there, what it has noted of the past is put back by as much.
+The memory provider takes a clock. The SQLite provider reads `time.time`, which is replaced. Redis has its own
+clock: there the times that it has stored are put back instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from abe_router.backends.sqlite import SQLiteBackend
 
 
 class World:
-    """A new store and its time; what providers may do one way or the other."""
+    """A new store and its time, and what providers may do in one way or another."""
 
     #: Whether a fetch brings all it may: with a stream for each key it may bring less, but never nothing.
     fetches_all = True
@@ -34,14 +34,20 @@ class World:
     tells_apart = True
     #: Whether what was handed back comes before what is behind it; otherwise what is new and old take turns.
     keeps_place = True
-    #: Whether a subscription may begin at a time that was put forward.
+    #: Whether the provider notes times that were put forward: starts, and when a message was accepted.
     dates = True
+    #: Whether entries of the key-value store expire when the time is put forward.
+    expires = True
 
     backend: Backend
     now: float
 
     def __init__(self) -> None:
         self.now = time.time()
+        self._time = pytest.MonkeyPatch()
+
+    def _patch_time(self) -> None:
+        self._time.setattr(time, "time", lambda: self.now)
 
     async def advance(self, seconds: float) -> None:
         """Let so much time pass."""
@@ -56,6 +62,7 @@ class World:
 
     async def end(self) -> None:
         """Close the backend, and leave nothing behind."""
+        self._time.undo()
         await self.backend.close()
 
 
@@ -63,6 +70,7 @@ class MemoryWorld(World):
     def __init__(self, make: Callable[..., Backend] = MemoryBackend) -> None:
         super().__init__()
         self.backend = make(clock=lambda: self.now)
+        self._patch_time()
 
 
 class SQLiteWorld(World):
@@ -71,14 +79,12 @@ class SQLiteWorld(World):
         memory = Path("/dev/shm")
         self._folder = TemporaryDirectory(dir=memory if memory.is_dir() else None)
         self.backend = SQLiteBackend(Path(self._folder.name, "log.db"))
-        self._clock = pytest.MonkeyPatch()
-        self._clock.setattr(time, "time", lambda: self.now)
+        self._patch_time()
 
     async def abandon(self, handle: Subscription) -> None:
         """Forget it, as a process that is killed does."""
 
     async def end(self) -> None:
-        self._clock.undo()
         await super().end()
         self._folder.cleanup()
 
@@ -90,6 +96,7 @@ class RedisWorld(World):
     tells_apart = False
     keeps_place = False
     dates = False
+    expires = False
 
     def __init__(self, url: str) -> None:
         super().__init__()

@@ -27,4 +27,4 @@ def test_every_test_of_the_checklist_is_in_the_suite():
 def test_every_setting_and_every_feature_has_a_row():
     rows = set(re.findall(r"^\| `(\w+)", TEXT, re.MULTILINE))
     settings = {name for kind in BackendConformance.__mro__ for name in getattr(kind, "__annotations__", ())}
-    assert rows == {*settings, "make_backend", "warm", "stop_server", *Features.__struct_fields__}
+    assert rows == {*settings, "make_backend", "warm", "snapshot", "stop_server", *Features.__struct_fields__}

@@ -23,13 +23,13 @@ BUGS = {
         "sqlite",
         "dead letter",
         """
-from abe_router.backends.sqlite import letter
-keep = letter.keep
-def keep_apart(database, letters):
+from abe_router.backends.sqlite import dead_letters
+add = dead_letters.add
+def add_apart(database, rows):
     database.execute("COMMIT")
     database.execute("BEGIN IMMEDIATE")
-    keep(database, letters)
-letter.keep = keep_apart
+    add(database, rows)
+dead_letters.add = add_apart
 """,
     ),
     "acks in a commit of their own": (

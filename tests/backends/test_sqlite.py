@@ -13,8 +13,8 @@ import pytest
 
 from abe_router.backend import ACKED
 from abe_router.backends import make_backend
-from abe_router.backends.sqlite import SQLiteBackend, checkpoint, database, file
-from abe_router.backends.sqlite.operation import Fetch
+from abe_router.backends.sqlite import SQLiteBackend, database, file
+from abe_router.backends.sqlite.operations import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
 
@@ -170,7 +170,7 @@ class TestFile:
             await each.close()
 
     async def test_a_removed_file_is_made_anew(self, path, backend, caplog, monkeypatch):
-        monkeypatch.setattr(file, "_LOOK", 0.0)
+        monkeypatch.setattr(file, "_CHECK_INTERVAL", 0.0)
         handle = await backend.subscribe(KEY, "g")
         waiting = asyncio.create_task(handle.fetch(1, 20.0))
         for each in path.parent.iterdir():
@@ -196,7 +196,7 @@ class TestFile:
         await backend.publish(KEY, 1)
         with sqlite3.connect(path) as other:
             other.execute("INSERT INTO keys (prefix, key) VALUES ('', 'by.hand')")
-            other.execute("INSERT INTO messages (kid, body) SELECT kid, '{not json' FROM keys")
+            other.execute("INSERT INTO messages (key_id, body) SELECT key_id, '{not json' FROM keys")
             other.execute("UPDATE messages SET headers = 'neither'")
         other.close()
         came = [delivery.message for delivery in await drain(await backend.subscribe("#", "g"))]
@@ -256,7 +256,7 @@ class TestLock:
         await publishing
 
     async def test_a_lock_that_is_kept_too_long_is_an_error_that_passes(self, backend, locked, monkeypatch):
-        monkeypatch.setattr(database, "PATIENCE", 0.05)
+        monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.05)
         locked.execute("BEGIN IMMEDIATE")
         ended = await asyncio.gather(*(backend.publish(KEY, n) for n in range(3)), return_exceptions=True)
         assert [type(error) for error in ended] == [BackendUnavailable] * 3
@@ -337,7 +337,7 @@ class TestLock:
         for _ in range(12):
             await backend.append(messages)
             await asyncio.sleep(0.06)
-        assert wal.stat().st_size < 3 * checkpoint.FROM_BYTES
+        assert wal.stat().st_size < 3 * database.CHECKPOINT_BYTES
 
     async def test_who_reads_for_long_stops_nobody(self, path, backend, locked):
         await backend.publish(KEY, 1)
@@ -350,7 +350,7 @@ class TestLock:
                 await asyncio.sleep(0.06)
         wal = path.with_name("log.db-wal")
         grown = wal.stat().st_size
-        assert grown > checkpoint.FROM_BYTES
+        assert grown > database.CHECKPOINT_BYTES
         locked.execute("COMMIT")
         for _ in range(6):
             await backend.append(messages)

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from abe_router.backends.sqlite import SQLiteBackend, ids
+from abe_router.backends.sqlite import SQLiteBackend, dedupe
 from abe_router.errors import PayloadUnencodable
 from abe_router.messages.message import Message, new_message
 
@@ -31,7 +31,7 @@ def windowed(*names, window=60.0, key=KEY):
     return [(new_message(key, b"1", id=name), window) for name in names]
 
 
-def rows(path, sql="SELECT count(*) FROM ids"):
+def rows(path, sql="SELECT count(*) FROM dedupe_ids"):
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql).fetchone()[0]
 
@@ -39,14 +39,14 @@ def rows(path, sql="SELECT count(*) FROM ids"):
 def age(path, seconds):
     """Let the windows of all ids end so many seconds sooner."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE ids SET until = until - ?", (seconds,))
+        connection.execute("UPDATE dedupe_ids SET expires_at = expires_at - ?", (seconds,))
 
 
 async def test_what_has_ended_is_forgotten_by_who_publishes_in_bounded_steps(backend, path):
     await backend.append_once(windowed(*(f"old-{n}" for n in range(2_000))))
     age(path, 60.0)
     await backend.append_once(windowed("a"))
-    assert rows(path) == 2_001 - ids.PAGE - 1
+    assert rows(path) == 2_001 - dedupe.PAGE - 1
     for n in range(3):
         await backend.append_once(windowed(f"b{n}"))
     assert rows(path) == 4
@@ -62,12 +62,12 @@ async def test_what_has_ended_is_forgotten_by_who_trims_when_nobody_publishes(ba
 
 
 async def test_an_id_that_has_ended_and_is_still_there_is_as_good_as_none(backend, path, monkeypatch):
-    monkeypatch.setattr(ids, "forget", lambda *_: None)
+    monkeypatch.setattr(dedupe, "delete_expired", lambda *_: None)
     await backend.append_once(windowed("a", "b"))
     age(path, 60.0)
     assert await backend.append_once(windowed("a", "a")) != []
     assert rows(path, "SELECT count(*) FROM messages") == 3
-    assert rows(path, f"SELECT count(*) FROM ids WHERE until > {time.time()}") == 1
+    assert rows(path, f"SELECT count(*) FROM dedupe_ids WHERE expires_at > {time.time()}") == 1
 
 
 async def test_without_a_window_no_id_is_kept(backend, path):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from abe_router.backend import ACKED
-from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, trim
+from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, retention
 from abe_router.messages.message import Message, new_message
 from abe_router.messages.pattern import matches
 
@@ -68,7 +68,7 @@ async def test_messages_that_lie_far_apart_come_one_fetch_after_the_other(backen
     ]
 
 
-@pytest.mark.parametrize("sql", [backlog._OF_KEY, backlog._IN_ORDER])
+@pytest.mark.parametrize("sql", [backlog._TAKE.of_key, backlog._TAKE.in_order])
 async def test_reading_a_backlog_does_not_sort_it(backend, sql):
     values = [1, 1, 1.0, "[1]", 0, 9, 5][: sql.count("?")]
     plan = await backend._read(lambda d: d.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
@@ -106,7 +106,7 @@ async def test_the_clock_may_jump_and_still_only_the_holder_settles(backend, mon
 
 
 async def test_keys_whose_messages_are_gone_cost_a_trim_nothing(backend, monkeypatch):
-    monkeypatch.setattr(trim, "PAGES", 5)
+    monkeypatch.setattr(retention, "PAGES", 5)
     monkeypatch.setattr("abe_router.backends.sqlite.backend._PAGES", 2)
     handle = await backend.subscribe("orders.#", "billing")
 

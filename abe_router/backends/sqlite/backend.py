@@ -13,37 +13,38 @@ from urllib.parse import parse_qsl, unquote
 from abe_router.backend import (
     Backend,
     DeadLetter,
+    Entry,
     Features,
     HealthResult,
+    Peeked,
     SubscriptionName,
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant
-from abe_router.backends.sqlite import announcement, ids, letter, log, rates, retention, trim
-from abe_router.backends.sqlite import group as groups
+from abe_router.backends.sqlite import dead_letters, dedupe, key_value, log, peek, registry, retention
 from abe_router.backends.sqlite.database import Database
-from abe_router.backends.sqlite.examination import Examination
 from abe_router.backends.sqlite.exclusive import ExclusiveSQLiteSubscription
 from abe_router.backends.sqlite.file import File
-from abe_router.backends.sqlite.group import Group
+from abe_router.backends.sqlite.health import FileHealth
+from abe_router.backends.sqlite.registry import SubscriptionSpec
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
-from abe_router.backends.sqlite.worker import Worker
+from abe_router.backends.sqlite.thread import DatabaseThread
 from abe_router.messages.message import Message
 
 T = TypeVar("T")
-#: Where the file is unless the environment says otherwise, relative to the current folder.
+#: The file of `from_env` by default, relative to the current folder.
 DEFAULT_PATH = ".abe-router.db"
-#: The most messages that `append` adds in one transaction, so that a large call holds nobody up.
+#: The most messages that `append` adds in one transaction, so that a large call does not block other writers.
 _CHUNK = 1000
-#: The most pages of the log that `trim` takes in one call.
+#: The most pages of the log that one call of `trim` deletes from.
 _PAGES = 10
 
 
 class SQLiteBackend(Backend):
     """Keeps the messages in one SQLite file that any number of processes of this machine may share.
 
-    What was accepted survives a crash of the process, and with `synchronous` of `full` a loss of power;
-    `normal` is faster and may lose the last commits when power is lost, nothing when a process crashes.
+    Accepted messages survive a crash of the process and, with `synchronous` of `full`, a loss of power.
+    `normal` is faster: a loss of power may lose the last commits, a crash of a process loses none.
     """
 
     features: ClassVar[Features] = Features()
@@ -52,20 +53,21 @@ class SQLiteBackend(Backend):
         self._path = path.absolute()
         self._prefix = prefix
         self._synchronous = synchronous
-        self._worker: Worker | None = None
+        self._thread: DatabaseThread | None = None
         self._handles: set[SQLiteSubscription] = set()
-        self._trimmed = trim.START
+        #: Where the next `trim` goes on.
+        self._trim_position = retention.START
         self.url = f"sqlite:///{self._path}"
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
         """Make a backend from `sqlite:///relative.db` or `sqlite:////absolute.db`.
 
-        The one option is `?synchronous=full` or `normal`. Raise ValueError when the URL is malformed.
+        The only option is `?synchronous=full` or `normal`. Raise ValueError when the URL is malformed.
         """
-        place, _, query = url.removeprefix("sqlite://").partition("?")
-        path = unquote(place.removeprefix("/"), errors="surrogateescape")
-        if not place.startswith("/") or not path or "\0" in path:
+        location, _, query = url.removeprefix("sqlite://").partition("?")
+        path = unquote(location.removeprefix("/"), errors="surrogateescape")
+        if not location.startswith("/") or not path or "\0" in path:
             raise ValueError("write `sqlite:///relative.db` or `sqlite:////absolute.db`")
         if path == ":memory:":
             raise ValueError("a SQLite file is needed; for a backend in memory, write `memory://`")
@@ -83,132 +85,157 @@ class SQLiteBackend(Backend):
         return cls(Path(env.get("SQLITE_PATH") or DEFAULT_PATH))
 
     async def open(self) -> None:
-        """Open the file, making it if need be; its folder must exist."""
-        first = self._worker is None
+        """Open the file; create it if it does not exist. Its folder must exist."""
+        is_first = self._thread is None
         try:
             await self._read(lambda _: None)
         except BaseException:  # a cancellation too, or the thread would stay
-            if first:
+            if is_first:
                 await self.close()
             raise
 
     async def close(self) -> None:
-        """Close the file and all subscriptions; waiting fetches return at once."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.hurry()
+        """Close the file and all subscriptions; a waiting fetch raises SubscriptionClosed at once."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.limit_lock_wait()
         try:
             await asyncio.gather(*(handle.close() for handle in tuple(self._handles)))
         finally:
-            if worker is not None and worker.is_running:
-                await worker.stop()
+            if thread is not None and thread.is_running:
+                await thread.stop()
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Add the messages; raise PayloadUnencodable when an id or header is not Unicode text."""
-        worker, rows = self._started(), [log.encode(message) for message in messages]
+        thread, rows = self._started(), [log.encode(message) for message in messages]
         for begin in range(0, len(rows), _CHUNK):
-            await worker.append(rows[begin : begin + _CHUNK])
+            await thread.append(rows[begin : begin + _CHUNK])
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        """Add the messages whose id is not remembered, each chunk of them in the transaction that remembers.
+        """Add the messages whose id is not remembered; each chunk is one transaction.
 
         Raise PayloadUnencodable when an id or header is not Unicode text.
         """
-        worker = self._started()
-        rows = [ids.Windowed(log.encode(message), window) for message, window in windowed]
-        passed_over: list[Message] = []
+        thread = self._started()
+        rows = [dedupe.WindowedMessage(log.encode(message), window) for message, window in windowed]
+        duplicates: list[Message] = []
         for begin in range(0, len(rows), _CHUNK):
-            places = await worker.append_once(rows[begin : begin + _CHUNK])
-            passed_over += [windowed[begin + place][0] for place in places]
-        return passed_over
+            indices = await thread.append_once(rows[begin : begin + _CHUNK])
+            duplicates += [windowed[begin + index][0] for index in indices]
+        return duplicates
 
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> SQLiteSubscription:
         """Return a handle; a new subscription begins with the first message published at `start` or later."""
-        name = await self._begun(Group(pattern, group, start))
-        return SQLiteSubscription(self._started(), name, lease, self._handles)
+        spec = await self._created(SubscriptionSpec(pattern, group, start))
+        return SQLiteSubscription(self._started(), spec, lease, self._handles)
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSQLiteSubscription:
-        """Return a handle that waits for the place."""
-        name = await self._begun(Group(pattern, group, start))
-        return ExclusiveSQLiteSubscription(self._started(), name, lease, self._handles)
+        spec = await self._created(SubscriptionSpec(pattern, group, start))
+        return ExclusiveSQLiteSubscription(self._started(), spec, lease, self._handles)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
-        """Return the counts of every subscription."""
-        return await self._read(groups.status)
+        return await self._read(registry.status)
 
     async def drop(self, pattern: str, group: str) -> bool:
-        """Forget a subscription."""
-        return await self._write(lambda database: groups.drop(database, Group(pattern, group)))
+        return await self._write(lambda database: registry.drop(database, SubscriptionSpec(pattern, group)))
 
     async def trim(self, retain: Mapping[str, float]) -> int:
-        """Delete settled messages page by page, each in a transaction of its own, up to so many pages.
+        """Delete settled messages page by page, each page in a transaction of its own.
 
         The file does not shrink: its free pages take the next messages.
         """
-        noted = await self._read(retention.read)
-        if not retention.is_fresh(noted, retain):
-            await self._write(lambda database: retention.note(database, retain))
-        trimmer = trim.Trimmer(retention.longest(noted, retain), self._trimmed)
+        stored = await self._read(retention.stored)
+        if not retention.is_fresh(stored, retain):
+            await self._write(lambda database: retention.store(database, retain))
+        trimmer = retention.Trimmer(retention.longest(stored, retain), self._trim_position)
         for _ in range(_PAGES):
-            if await self._read(trimmer.look):
+            if await self._read(trimmer.find):
                 await self._write(trimmer.delete)
             elif trimmer.done:
                 break
-        self._trimmed = trimmer.place
-        if await self._read(ids.is_any_due):
-            await self._write(partial(ids.forget, limit=_CHUNK))
+        self._trim_position = trimmer.position
+        for table in (dedupe, key_value):
+            if await self._read(table.is_any_expired):
+                await self._write(partial(table.delete_expired, limit=_CHUNK))
         return trimmer.deleted
 
     async def dead_letters(
         self, pattern: str, group: str, *, limit: int = 100, after: str = ""
     ) -> Sequence[DeadLetter]:
-        """Return dead letters in the order in which they died."""
-        return await self._read(lambda database: letter.read(database, Group(pattern, group), limit, after))
+        spec = SubscriptionSpec(pattern, group)
+        return await self._read(lambda database: dead_letters.select(database, spec, limit, after))
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        """Hand dead letters out anew."""
-        return await self._write(lambda database: letter.replay(database, Group(pattern, group), ids))
+        spec = SubscriptionSpec(pattern, group)
+        return await self._write(lambda database: dead_letters.replay(database, spec, ids))
 
     async def purge(self, pattern: str, group: str, ids: Sequence[str]) -> int:
-        """Delete dead letters."""
-        return await self._write(lambda database: letter.purge(database, Group(pattern, group), ids))
+        spec = SubscriptionSpec(pattern, group)
+        return await self._write(lambda database: dead_letters.purge(database, spec, ids))
+
+    async def peek(
+        self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
+    ) -> Sequence[Peeked]:
+        """Look at messages in one read transaction; an `after` that is no cursor begins at the first one."""
+        seq = dead_letters.number(after)
+        if group is None:
+            return await self._read(lambda database: peek.retained(database, pattern, limit, seq))
+        spec = SubscriptionSpec(pattern, group)
+        return await self._read(lambda database: peek.unsettled(database, spec, limit, seq))
+
+    async def put(
+        self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
+    ) -> int:
+        return await self._write(lambda database: key_value.put(database, bucket, name, value, expected, ttl))
+
+    async def get(self, bucket: str, name: str) -> Entry | None:
+        return await self._read(lambda database: key_value.get(database, bucket, name))
+
+    async def entries(self, bucket: str) -> Mapping[str, Entry]:
+        return await self._read(lambda database: key_value.select(database, bucket))
+
+    async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
+        return await self._write(lambda database: key_value.delete(database, bucket, name, expected))
 
     async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        """Keep the word of a worker."""
-        await self._write(lambda database: announcement.put(database, worker, state, ttl))
+        """Put the state of a worker into the bucket `workers`."""
+        if state:
+            await self.put("workers", worker, state, ttl=ttl)
+        else:
+            await self.delete("workers", worker)
 
     async def announcements(self) -> Mapping[str, bytes]:
-        """Return the words of the living workers."""
-        return await self._read(announcement.read)
+        """Return the states in the bucket `workers`."""
+        return {worker: entry.value for worker, entry in (await self.entries("workers")).items()}
 
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         """Grant tokens by the clock of this machine."""
-        return await self._write(lambda database: rates.take(database, name, rate, wanted))
+        return await self._write(lambda database: key_value.take_tokens(database, name, rate, wanted))
 
     async def check_health(
         self, served: Collection[SubscriptionName] | None = None
     ) -> Sequence[HealthResult]:
-        """Look at the file, its disk and the SQLite that is used; a file that is not there is not made."""
-        examination = Examination(self._path, self._prefix, self._synchronous, served)
-        return await asyncio.to_thread(examination.run)
+        """Check the file, its disk and the version of SQLite; a file that does not exist is not created."""
+        health = FileHealth(self._path, self._prefix, self._synchronous, served)
+        return await asyncio.to_thread(health.check)
 
-    async def _begun(self, group: Group) -> Group:
-        """Make the subscription if it does not exist; return its name."""
-        if await self._read(lambda database: groups.find(database, group)) is None:
-            await self._write(lambda database: groups.begin(database, group))
-        return group
+    async def _created(self, spec: SubscriptionSpec) -> SubscriptionSpec:
+        """Create the subscription if it does not exist; return its name."""
+        if await self._read(lambda database: registry.find(database, spec)) is None:
+            await self._write(lambda database: registry.find_or_create(database, spec))
+        return spec
 
-    async def _read(self, run: Callable[[Database], T]) -> T:
-        return await self._started().submit(run, reads=True)
+    async def _read(self, function: Callable[[Database], T]) -> T:
+        return await self._started().run(function, reads=True)
 
-    async def _write(self, run: Callable[[Database], T]) -> T:
-        return await self._started().submit(run)
+    async def _write(self, function: Callable[[Database], T]) -> T:
+        return await self._started().run(function)
 
-    def _started(self) -> Worker:
-        if self._worker is None:
-            self._worker = Worker(Database(File(self._path, self._synchronous), self._prefix))
-        return self._worker
+    def _started(self) -> DatabaseThread:
+        if self._thread is None:
+            self._thread = DatabaseThread(Database(File(self._path, self._synchronous), self._prefix))
+        return self._thread

@@ -1,76 +1,123 @@
-"""The backlog of a subscription: the messages of the log that it has not been handed yet."""
+"""The backlog of a subscription: the messages after its cursor, which were never delivered to it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from abe_router.backends.sqlite import log
 from abe_router.backends.sqlite.database import Database
 
-#: Up to so many keys, the messages of a pattern are found key by key where they lie far apart.
+#: Up to this number of keys, messages of a pattern that lie far apart are found key by key.
 _FEW_KEYS = 64
-#: How many messages of the log are looked at for each one wanted, before they count as far apart.
+#: How many messages of the log are read for each one wanted, before the wanted ones count as far apart.
 _NEAR = 32
-#: Larger than any number of a message.
+#: Larger than the number of any message.
 _ENDLESS = 2**63 - 1
 
-_OF_KEY = """
-    INSERT INTO deliveries (sid, claim, due, deliveries, failures, seq)
-    SELECT ?, ?, ?, 1, 0, seq FROM messages
-    WHERE kid = ? AND seq > ? ORDER BY seq LIMIT ?"""
 
-# One walk over the log that passes over other keys' messages. The plus sign keeps SQLite from taking the
-# index on keys instead, and then sorting the whole backlog for a few of its messages.
-_IN_ORDER = """
-    INSERT INTO deliveries (sid, claim, due, deliveries, failures, seq)
-    SELECT ?, ?, ?, 1, 0, seq FROM messages
-    WHERE +kid IN (SELECT value FROM json_each(?)) AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
+class _Queries(NamedTuple):
+    """The statements that walk the backlog."""
 
-# The first few messages of each key by its index, and the first few of those.
-_BY_KEY = """
-    INSERT INTO deliveries (sid, claim, due, deliveries, failures, seq)
-    SELECT ?, ?, ?, 1, 0, m.seq FROM json_each(?) AS k CROSS JOIN messages AS m
-    WHERE m.seq IN (SELECT seq FROM messages WHERE kid = k.value AND seq > ? ORDER BY seq LIMIT ?)
-    ORDER BY m.seq LIMIT ?"""
+    #: The messages of one key, by its index.
+    of_key: str
+    #: One walk over the log that skips the messages of other keys.
+    in_order: str
+    #: The first few messages of each key by its index, and the first few of those.
+    by_key: str
+
+
+def _queries(columns: str, insert: str = "") -> _Queries:
+    select = f"{insert} SELECT {columns} FROM"
+    return _Queries(
+        f"{select} messages AS m WHERE key_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        # The plus sign keeps SQLite from using the index on keys, and then sorting the whole backlog.
+        f"{select} messages AS m WHERE +key_id IN (SELECT value FROM json_each(?))"  # noqa: S608
+        " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        f"{select} json_each(?) AS k CROSS JOIN messages AS m WHERE m.seq IN"  # noqa: S608
+        " (SELECT seq FROM messages WHERE key_id = k.value AND seq > ? ORDER BY seq LIMIT ?)"
+        " ORDER BY m.seq LIMIT ?",
+    )
+
+
+_TAKE = _queries(
+    "?, ?, ?, 1, 0, m.seq", "INSERT INTO deliveries (sid, claim, due_at, deliveries, failures, seq)"
+)
+_LIST = _queries("m.seq")
+_FIRST_BY_KEY = """
+    SELECT min((SELECT seq FROM messages WHERE key_id = k.value AND seq > ? ORDER BY seq LIMIT 1))
+    FROM json_each(?) AS k"""
+_FIRST_IN_ORDER = """
+    SELECT min(seq) FROM messages
+    WHERE seq > ? AND +key_id IN (SELECT value FROM json_each(?))"""
 
 
 def take(database: Database, pattern: str, after: int, limit: int, delivery: tuple[int, int, float]) -> int:
-    """Make deliveries of the first messages after number `after` whose key matches; return how many.
+    """Insert deliveries of the first messages after number `after` whose key matches; return how many.
 
-    `delivery` says whose they are: the numbers of subscription and claim, and when the lease ends.
+    `delivery` is the number of the subscription, the claim, and the end of the lease.
     """
-    kids = database.keys.matching(pattern)
-    if not kids:
+
+    def insert(sql: str, values: Sequence[Any]) -> int:
+        return database.execute(sql, (*delivery, *values)).rowcount
+
+    return _walk(database, pattern, after, limit, _TAKE, insert)
+
+
+def upcoming(database: Database, pattern: str, after: int, limit: int) -> list[int]:
+    """Return the numbers of the first messages after number `after` whose key matches."""
+    found: list[int] = []
+
+    def select(sql: str, values: Sequence[Any]) -> int:
+        seqs = [seq for (seq,) in database.execute(sql, values).fetchall()]
+        found.extend(seqs)
+        return len(seqs)
+
+    _walk(database, pattern, after, limit, _LIST, select)
+    return found
+
+
+def _walk(
+    database: Database,
+    pattern: str,
+    after: int,
+    limit: int,
+    queries: _Queries,
+    run: Callable[[str, Sequence[Any]], int],
+) -> int:
+    """Run the queries that find the first messages; `run` returns how many a query found."""
+    key_ids = database.keys.matching(pattern)
+    if not key_ids:
         return 0
-    if len(kids) == 1:
-        return database.execute(_OF_KEY, (*delivery, kids[0], after, limit)).rowcount
-    listed = database.keys.listed(pattern)
+    if len(key_ids) == 1:
+        return run(queries.of_key, (key_ids[0], after, limit))
+    listed = database.keys.matching_json(pattern)
     near = after + _NEAR * limit
-    taken = database.execute(_IN_ORDER, (*delivery, listed, after, near, limit)).rowcount
-    left = limit - taken
-    if taken > left or near >= log.end(database):
-        return taken
-    if len(kids) <= _FEW_KEYS:
-        return taken + database.execute(_BY_KEY, (*delivery, listed, near, left, left)).rowcount
-    return taken + database.execute(_IN_ORDER, (*delivery, listed, near, _ENDLESS, left)).rowcount
+    found = run(queries.in_order, (listed, after, near, limit))
+    left = limit - found
+    if found > left or near >= log.end(database):
+        return found
+    if len(key_ids) <= _FEW_KEYS:
+        return found + run(queries.by_key, (listed, near, left, left))
+    return found + run(queries.in_order, (listed, near, _ENDLESS, left))
 
 
 def first(database: Database, pattern: str, after: int) -> int | None:
-    """Return the number of the first message after number `after` whose key matches, None without one."""
-    kids = database.keys.matching(pattern)
-    listed = database.keys.listed(pattern)
-    if len(kids) <= _FEW_KEYS:
-        found = database.execute(
-            """
-            SELECT min((SELECT seq FROM messages WHERE kid = k.value AND seq > ? ORDER BY seq LIMIT 1))
-            FROM json_each(?) AS k""",
-            (after, listed),
-        )
-    else:
-        found = database.execute(
-            """
-            SELECT min(seq) FROM messages
-            WHERE seq > ? AND +kid IN (SELECT value FROM json_each(?))""",
-            (after, listed),
-        )
-    seq: int | None
-    (seq,) = found.fetchone()
-    return seq
+    """Return the number of the first message after number `after` whose key matches, None without one.
+
+    With many keys this walks over the log from `after` to that message.
+    """
+    if len(database.keys.matching(pattern)) <= _FEW_KEYS:
+        return first_by_key(database, pattern, after)
+    found: tuple[int | None] = database.execute(
+        _FIRST_IN_ORDER, (after, database.keys.matching_json(pattern))
+    ).fetchone()
+    return found[0]
+
+
+def first_by_key(database: Database, pattern: str, after: int) -> int | None:
+    """Return the same as `first`, with one index seek for each key that matches, however long the log is."""
+    found: tuple[int | None] = database.execute(
+        _FIRST_BY_KEY, (after, database.keys.matching_json(pattern))
+    ).fetchone()
+    return found[0]

@@ -1,54 +1,117 @@
-"""The connection of a backend: its transactions, and what its errors mean.
+"""The connection of a backend: its transactions, its checkpoints, and what its errors mean.
 
-Everything here runs in the one thread that owns the connection.
+Everything here runs in the one thread that owns the connection; see `thread`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from abe_router.backends.sqlite.checkpoint import Checkpoint
 from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.keys import Keys
-from abe_router.backends.sqlite.news import News
+from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: How long to try again while another process holds the lock of the file, in seconds.
-PATIENCE = 10.0
+#: How long a transaction is retried while another process holds the lock of the file, in seconds.
+LOCK_TIMEOUT = 10.0
 #: The same while closing.
-_LAST_PATIENCE = 1.0
-#: The waits between two tries, in seconds: the first at most, and the longest at most.
-_FIRST_WAIT, _LONGEST_WAIT = 0.0005, 0.005
+_CLOSING_LOCK_TIMEOUT = 1.0
+#: The delays between two tries, in seconds.
+_FIRST_DELAY, _LONGEST_DELAY = 0.0005, 0.005
+
+#: The size of the write-ahead log, in bytes, from which it is checkpointed. SQLite's own default.
+CHECKPOINT_BYTES = 1000 * 4096
+#: How long a checkpoint waits for other transactions, in milliseconds. All writers wait meanwhile.
+_CHECKPOINT_TIMEOUT = 100
+#: The shortest time between two checks of the size, in seconds.
+_CHECKPOINT_INTERVAL = 0.05
+
+
+class Changes:
+    """What a transaction made available, so that only the fetches it concerns are tried again."""
+
+    def __init__(self) -> None:
+        #: The keys that got messages.
+        self.key_ids: set[int] = set()
+        #: By subscription, when a delivery falls due, in seconds since the epoch.
+        self.due_at: dict[int, float] = {}
+        #: Anything may have changed: every fetch is tried.
+        self.everything = False
+
+    def add_due(self, sid: int, due_at: float) -> None:
+        """Note that a delivery of the subscription falls due, in seconds since the epoch."""
+        self.due_at[sid] = min(due_at, self.due_at.get(sid, due_at))
+
+    def clear(self) -> None:
+        """Forget all changes."""
+        self.key_ids.clear()
+        self.due_at.clear()
+        self.everything = False
+
+
+class Checkpoint:
+    """Copies the write-ahead log into the file when the log has grown.
+
+    SQLite would do so in a COMMIT. Before 3.51.3 a checkpoint beside the commit of another process can
+    damage the file (sqlite.org/wal.html, "The WAL-Reset Bug"). The kind of checkpoint used here holds the
+    write lock, so that there is no such commit.
+    """
+
+    def __init__(self, wal: Path) -> None:
+        self._wal = wal
+        self._threshold = CHECKPOINT_BYTES
+        self._check_at = 0.0
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Copy and empty the log if it is large enough; after an error, a later call tries again."""
+        now = time.monotonic()
+        if now < self._check_at:
+            return
+        self._check_at = now + _CHECKPOINT_INTERVAL
+        with suppress(OSError, sqlite3.Error):
+            size = self._wal.stat().st_size
+            if size < self._threshold:
+                return
+            # A long read transaction prevents the checkpoint: trying again at once would stop all writers.
+            self._threshold = size + CHECKPOINT_BYTES
+            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
+            try:
+                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute("PRAGMA busy_timeout = 0")
+            if not busy:
+                self._threshold = CHECKPOINT_BYTES
 
 
 class Database:
-    """One connection to the file, opened when it is needed and anew after an error that broke it."""
+    """One connection to the file: opened on first use, and again after an error that broke it."""
 
-    #: Connections to files that were removed or replaced under us; see `_leave`.
-    _left: ClassVar[list[sqlite3.Connection]] = []
+    #: Connections to files that were removed or replaced while they were open; see `_abandon`.
+    _abandoned: ClassVar[list[sqlite3.Connection]] = []
 
     def __init__(self, file: File, prefix: str) -> None:
         self.path = file.path
         self.prefix = prefix
         self.keys = Keys(prefix)
-        #: What the last transaction has made available.
-        self.news = News()
-        #: By subscription, the message up to which none is for it; only what a snapshot has shown.
-        self.passed: dict[int, int] = {}
+        #: What the last transaction made available.
+        self.changes = Changes()
+        #: By subscription, the `seq` up to which no message after the cursor matches. Only a read transaction
+        #: sets it, so that it always holds for the committed log.
+        self.scanned: dict[int, int] = {}
         self._file = file
-        self._checkpoint = Checkpoint(file.log)
+        self._checkpoint = Checkpoint(file.wal)
         self._connection: sqlite3.Connection | None = None
-        self._no_later = math.inf
+        self._lock_deadline = math.inf
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -64,26 +127,25 @@ class Database:
         """Run one statement for each row of values."""
         self.connection.executemany(sql, rows)
 
-    def patiently(self, work: Callable[[], T]) -> T:
-        """Return what `work`, a whole transaction, returns; while the file is locked, try it again.
+    def retry_while_locked(self, transaction: Callable[[], T]) -> T:
+        """Return what a whole transaction returns; try it again while another process holds the lock.
 
-        The waits are short and random, so that several writers get their turns: with SQLite's own busy
-        handler, which sleeps ever longer, some would wait for a second.
+        The delays are short and random, so that several writers get their turns. SQLite's own busy handler
+        sleeps longer and longer, so that some writers would wait for a second.
         """
-        begun = time.monotonic()
-        delay = _FIRST_WAIT
+        started = time.monotonic()
+        backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, factor=1.5)
         while True:
             try:
-                return work()
+                return transaction()
             except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() > min(begun + PATIENCE, self._no_later):
+                if not is_busy(error) or time.monotonic() > min(started + LOCK_TIMEOUT, self._lock_deadline):
                     raise
-                time.sleep(random.uniform(0, delay))  # noqa: S311
-                delay = min(delay * 1.5, _LONGEST_WAIT)
+                time.sleep(backoff.next())
 
-    def hurry(self) -> None:
-        """Wait no longer for locks than a second from now; may be called from any thread."""
-        self._no_later = time.monotonic() + _LAST_PATIENCE
+    def limit_lock_wait(self) -> None:
+        """Wait for locks no longer than a second from now; may be called from any thread."""
+        self._lock_deadline = time.monotonic() + _CLOSING_LOCK_TIMEOUT
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -93,7 +155,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Begin a transaction that is alone in writing the file, from its first statement on."""
+        """Begin a transaction that holds the write lock from its first statement on."""
         with self._transaction("BEGIN IMMEDIATE"):
             yield
 
@@ -101,43 +163,46 @@ class Database:
     def _transaction(self, begin: str) -> Iterator[None]:
         self.open()
         connection = self.connection
-        self.news.clear()
+        self.changes.clear()
         connection.execute(begin)
         try:
             self.keys.refresh(connection)
             yield
             connection.execute("COMMIT")
         except BaseException:
-            self.keys.forget()
-            self.news.clear()
+            self.keys.clear()
+            self.changes.clear()
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
 
     def open(self) -> None:
-        """Open the file if it is not open, making it if need be; raise BackendError or sqlite3.Error."""
+        """Open the file if it is not open; create it if it does not exist.
+
+        Raise BackendError or sqlite3.Error when that fails.
+        """
         if self._connection is not None:
             if not self._file.is_gone():
                 return
-            _log.warning("`%s` was removed or replaced while it was open: opened anew", self.path)
-            self._leave()
-        self.keys.forget()
-        self.passed.clear()
+            _log.warning("`%s` was removed or replaced while it was open: opened again", self.path)
+            self._abandon()
+        self.keys.clear()
+        self.scanned.clear()
         self._connection = self._file.connect()
 
     def close(self) -> None:
-        """Close the connection, if it is open; what was committed is kept."""
+        """Close the connection, if it is open; committed data stays."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    def tidy(self) -> None:
-        """Do what need not be done before anyone has an answer."""
+    def checkpoint(self) -> None:
+        """Checkpoint the write-ahead log if it has grown."""
         if self._connection is not None:
             self._checkpoint.run(self._connection)
 
-    def fault(self, error: sqlite3.Error) -> BackendError:
-        """Say what an error means; close the connection when it is of no more use."""
+    def as_backend_error(self, error: sqlite3.Error) -> BackendError:
+        """Return what an error means; close the connection when it is no longer usable."""
         if is_busy(error):
             return BackendUnavailable(f"`{self.path}` is locked by another process")
         code = _code(error)
@@ -150,22 +215,22 @@ class Database:
             return BackendUnavailable(f"cannot use `{self.path}`: {error}")
         return BackendError(f"cannot use `{self.path}`: {error}")
 
-    def _leave(self) -> None:
-        """Let go of a file that is no longer at its path.
+    def _abandon(self) -> None:
+        """Stop using a file that is no longer at its path, and keep its connection open.
 
-        Closing it may delete the write-ahead log of whatever file is there now, for SQLite does so by
-        name; so the connection stays open as long as the process lives.
+        SQLite deletes the write-ahead log by its name, so closing the connection could delete the log of the
+        file that is there now. The connection stays open until the process ends.
         """
         if self._connection is not None:
-            self._left.append(self._connection)
+            self._abandoned.append(self._connection)
             self._connection = None
 
 
 def is_busy(error: Exception) -> bool:
-    """Say whether the error means that another process holds a lock."""
+    """Return whether the error means that another process holds a lock."""
     return isinstance(error, sqlite3.OperationalError) and _code(error) == sqlite3.SQLITE_BUSY
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return the primary result code: the extended ones, such as SQLITE_BUSY_SNAPSHOT, add higher bits."""
+    """Return the primary result code: extended codes such as SQLITE_BUSY_SNAPSHOT add higher bits."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

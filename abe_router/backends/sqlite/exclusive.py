@@ -1,4 +1,4 @@
-"""The handle on a subscription that has it to itself."""
+"""The exclusive handle: it delivers only while it owns its subscription."""
 
 from __future__ import annotations
 
@@ -12,84 +12,87 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Delivery, ExclusiveSubscription
-from abe_router.backends.sqlite import lease, place
+from abe_router.backends.sqlite import lease, ownership
 from abe_router.backends.sqlite.database import Database
-from abe_router.backends.sqlite.group import Group
-from abe_router.backends.sqlite.operation import Fetch
-from abe_router.backends.sqlite.place import Wish
+from abe_router.backends.sqlite.operations import Fetch
+from abe_router.backends.sqlite.ownership import AcquireRequest
+from abe_router.backends.sqlite.registry import SubscriptionSpec
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
-from abe_router.backends.sqlite.worker import Worker
+from abe_router.backends.sqlite.thread import DatabaseThread
 from abe_router.errors import BackendError
 
 
 class ExclusiveFetch(Fetch):
-    """A claim that waits for the place too, and keeps it while it waits."""
+    """A claim that waits for ownership too, and renews it while it waits."""
 
     def __init__(
         self,
-        wish: Wish,
+        request: AcquireRequest,
         deadline: float,
         *,
         eager: bool,
         future: asyncio.Future[Sequence[Delivery]],
-        orphaned: Callable[[Sequence[Delivery]], Any],
+        release: Callable[[Sequence[Delivery]], Any],
     ) -> None:
         super().__init__(
-            wish.group, wish.limit, wish.lease, deadline, eager=eager, future=future, orphaned=orphaned
+            request.spec, request.limit, request.lease, deadline, eager=eager, future=future, release=release
         )
-        self._wish = wish
+        self._request = request
 
-    def is_worth_it(self, database: Database) -> bool:
-        """Say whether a claim would change anything, without writing."""
-        self.sid, seconds = place.look(database, self._wish)
-        self._look_again(seconds)
+    def can_claim(self, database: Database) -> bool:
+        """Return whether a claim would change anything. Write nothing."""
+        self.sid, seconds = ownership.acquirable(database, self._request)
+        self._try_in(seconds)
         return seconds <= 0
 
     def claim(self, database: Database) -> lease.Claim:
-        """Take the place if it is free, and lease what there is, up to the limit."""
-        claim, seconds = place.claim(database, self._wish)
+        """Acquire ownership if it is free, and lease the deliveries there are, up to the limit."""
+        claim, seconds = ownership.acquire(database, self._request)
         self.sid = claim.sid
-        self._look_again(seconds)
+        self._try_in(seconds)
         return claim
 
     def read(self, database: Database, claim: lease.Claim) -> Sequence[Delivery]:
         """Return what was claimed."""
-        return place.read(database, claim)
+        return ownership.read(database, claim)
 
-    def _look_again(self, seconds: float) -> None:
-        self.again = min(self.deadline, time.monotonic() + seconds)
+    def _try_in(self, seconds: float) -> None:
+        self.try_at = min(self.deadline, time.monotonic() + seconds)
 
 
 class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
-    """Takes the place of the subscription when it fetches and the place is free."""
+    """A handle that acquires ownership by fetching, and releases it when it is closed."""
 
     def __init__(
-        self, worker: Worker, group: Group, lease_seconds: float, handles: set[SQLiteSubscription]
+        self,
+        thread: DatabaseThread,
+        spec: SubscriptionSpec,
+        lease_seconds: float,
+        handles: set[SQLiteSubscription],
     ) -> None:
-        super().__init__(worker, group, lease_seconds, handles)
-        self._owner, self._count = place.new_owner(), count()
-        self._unsure: dict[int, None] = {}
-        self._given_up = False
+        super().__init__(thread, spec, lease_seconds, handles)
+        self._owner, self._count = ownership.new_owner(), count()
+        #: The claims of fetches whose result did not reach the handle, in order.
+        self._unconfirmed: dict[int, None] = {}
+        self._was_interrupted = False
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """Return at most `limit` deliveries, once the place is ours."""
-        self._given_up = False
+        self._was_interrupted = False
         found = await super().fetch(limit, wait)
-        if not self._given_up:
-            self._unsure.clear()
+        if not self._was_interrupted:
+            self._unconfirmed.clear()
         return found
 
     def interrupt(self) -> None:
-        """Make a waiting `fetch`, or else the next one, return at once."""
-        self._given_up = self._fetch is not None
+        self._was_interrupted = self._fetch is not None
         super().interrupt()
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:
-        """Count the failures in one transaction, and claim what failed anew."""
-        number, seconds = self._next_number(), self._lease
+        """Count the failures and lease their messages again, all in one transaction."""
+        number, seconds = self._next_claim(), self._lease
         receipts = [(delivery.receipt, wait) for delivery, wait in failed]
-        held, now = await self._worker.submit(
-            lambda database: place.postpone(database, receipts, number, seconds)
+        held, now = await self._thread.run(
+            lambda database: ownership.postpone(database, receipts, number, seconds)
         )
         return [
             _next_attempt(delivery, wait, number, now) if delivery.receipt in held else None
@@ -97,32 +100,33 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         ]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Keep the place, and start the leases anew; return the deliveries that were already lost."""
+        """Renew ownership, and start the leases anew; return the deliveries that were already lost."""
         sids = {delivery.receipt.sid for delivery in deliveries}
-        await self._worker.submit(lambda database: place.keep(database, sids, self._owner, self._lease))
+        await self._thread.run(lambda database: ownership.renew(database, sids, self._owner, self._lease))
         return await super().extend(deliveries)
 
     async def close(self) -> None:
-        """Let go of the handle and of the place."""
         is_open = self in self._handles
         await super().close()
-        if is_open and self._worker.is_running:
-            with suppress(BackendError):  # then the place is free after the lease
-                await self._worker.submit(lambda database: place.leave(database, self._group, self._owner))
+        if is_open and self._thread.is_running:
+            with suppress(BackendError):  # then ownership ends with its lease
+                await self._thread.run(lambda database: ownership.release(database, self._spec, self._owner))
 
-    def _next_number(self) -> int:
-        return place.number(self._owner, next(self._count))
+    def _next_claim(self) -> int:
+        return ownership.claim_number(self._owner, next(self._count))
 
     def _new_fetch(self, limit: int, wait: float) -> Fetch:
-        wish = Wish(self._group, self._owner, self._next_number(), limit, self._lease, tuple(self._unsure))
-        # Until its answer is here: should it never come, the next fetch takes back what was claimed.
-        self._unsure[wish.number] = None
+        request = AcquireRequest(
+            self._spec, self._owner, self._next_claim(), limit, self._lease, tuple(self._unconfirmed)
+        )
+        # Until its result is here. If it never comes, the next fetch takes back what was claimed.
+        self._unconfirmed[request.claim] = None
         return ExclusiveFetch(
-            wish,
+            request,
             time.monotonic() + wait,
             eager=self._eager,
             future=asyncio.get_running_loop().create_future(),
-            orphaned=self._hand_back,
+            release=self._release,
         )
 
 

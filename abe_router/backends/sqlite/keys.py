@@ -1,4 +1,4 @@
-"""The routing keys of the file under one prefix, kept in memory beside the table."""
+"""The routing keys of the file under one prefix, cached beside the table."""
 
 from __future__ import annotations
 
@@ -10,65 +10,65 @@ from abe_router.messages.pattern import is_wild, matches
 
 
 class Keys:
-    """Knows each key by its number and back, and which keys a pattern matches.
+    """Maps each key to its number and back, and each pattern to the keys it matches.
 
-    It only ever learns what the connection's current transaction shows. After a rollback it must `forget`,
-    for a number that was never committed may be given to another key.
+    The cache holds only what the current transaction of the connection shows. After a rollback it must be
+    cleared, because a number that was never committed may be given to another key.
     """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
-        """Drop all that was learnt."""
+    def clear(self) -> None:
+        """Empty the cache."""
         self._newest = 0
         self.names: dict[int, str] = {}
-        self._numbers: dict[str, int] = {}
+        self._ids: dict[str, int] = {}
         self._matching: dict[str, list[int]] = {}
-        self._listed: dict[str, str] = {}
+        self._json: dict[str, str] = {}
 
     def refresh(self, connection: sqlite3.Connection) -> None:
-        """Learn the keys that were added since, by whichever process."""
+        """Add the keys that any process has added to the table since."""
         rows = connection.execute(
-            "SELECT kid, prefix, key FROM keys WHERE kid > ? ORDER BY kid", (self._newest,)
+            "SELECT key_id, prefix, key FROM keys WHERE key_id > ? ORDER BY key_id", (self._newest,)
         )
-        for kid, prefix, key in rows.fetchall():
-            self._newest = kid
+        for key_id, prefix, key in rows.fetchall():
+            self._newest = key_id
             if prefix == self._prefix:
-                self._learn(kid, key)
+                self._add(key_id, key)
 
-    def number(self, connection: sqlite3.Connection, key: str) -> int:
-        """Return the number of the key, adding it to the table when it is new."""
-        kid = self._numbers.get(key)
-        if kid is None:
+    def id_of(self, connection: sqlite3.Connection, key: str) -> int:
+        """Return the number of the key; add the key to the table when it is new."""
+        key_id = self._ids.get(key)
+        if key_id is None:
             added = connection.execute("INSERT INTO keys (prefix, key) VALUES (?, ?)", (self._prefix, key))
-            kid = self._newest = added.lastrowid or 0
-            self._learn(kid, key)
-        return kid
+            key_id = self._newest = added.lastrowid or 0
+            self._add(key_id, key)
+        return key_id
 
     def matching(self, pattern: str) -> Sequence[int]:
         """Return the numbers of the keys that match, in ascending order."""
         if not is_wild(pattern):
-            kid = self._numbers.get(pattern)
-            return () if kid is None else (kid,)
+            key_id = self._ids.get(pattern)
+            return () if key_id is None else (key_id,)
         found = self._matching.get(pattern)
         if found is None:
-            found = [kid for kid, key in self.names.items() if matches(pattern, key)]
+            found = [key_id for key_id, key in self.names.items() if matches(pattern, key)]
             self._matching[pattern] = found
         return found
 
-    def listed(self, pattern: str) -> str:
-        """Return the numbers of the keys that match as a JSON array, the form in which SQL takes a list."""
-        text = self._listed.get(pattern)
+    def matching_json(self, pattern: str) -> str:
+        """Return the numbers of the keys that match as a JSON array, which SQL takes as a list."""
+        text = self._json.get(pattern)
         if text is None:
-            text = self._listed[pattern] = json.dumps(list(self.matching(pattern)))
+            text = self._json[pattern] = json.dumps(list(self.matching(pattern)))
         return text
 
-    def _learn(self, kid: int, key: str) -> None:
-        self.names[kid] = key
-        self._numbers[key] = kid
-        self._listed.clear()
-        for pattern, kids in self._matching.items():
+    def _add(self, key_id: int, key: str) -> None:
+        self.names[key_id] = key
+        self._ids[key] = key_id
+        self._json.clear()
+        for pattern, key_ids in self._matching.items():
             if matches(pattern, key):
-                kids.append(kid)
+                key_ids.append(key_id)

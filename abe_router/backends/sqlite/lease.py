@@ -1,9 +1,9 @@
-"""Deliveries: handing messages out under a lease, and taking the outcomes back.
+"""Deliveries: handing messages out under a lease, and carrying out their outcomes.
 
-A lease is fenced by its claim, a number that no other fetch has: whoever shows an older one is refused.
-Leases and delays are told by this machine's wall clock, which all processes on the file share. When it
-jumps ahead, leases end early and messages may be handed out twice, but the first holder's outcome is
-refused; when it jumps back, leases and delays take longer by as much.
+A lease is fenced by its claim, a number that no other fetch has: an outcome with an older claim is refused.
+Leases and delays run by this machine's wall clock, which all processes on the file share. When the clock
+jumps ahead, leases end early and messages may be delivered twice, but the outcome of the first holder is
+refused. When it jumps back, leases and delays last longer by as much.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from abe_router.backend import Acked, Dead, Delayed, Delivery, Outcome, Released
-from abe_router.backends.sqlite import backlog, ids, letter, log
+from abe_router.backends.sqlite import backlog, dead_letters, dedupe, log
 from abe_router.backends.sqlite.database import Database
-from abe_router.backends.sqlite.group import Group, begin, find
+from abe_router.backends.sqlite.registry import SubscriptionSpec, find, find_or_create
 
 
 class Receipt(NamedTuple):
-    """Which delivery of which subscription, and the claim that shows whose lease it is."""
+    """Which delivery of which subscription, and the claim that its lease has."""
 
     sid: int
     seq: int
@@ -29,7 +29,7 @@ class Receipt(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a fetch has leased, not yet read: its subscription, its number, the end of its leases."""
+    """What a fetch has leased and not yet read: `size` deliveries of a subscription, until a time."""
 
     sid: int
     number: int
@@ -37,41 +37,43 @@ class Claim(NamedTuple):
     size: int
 
 
-def available(database: Database, group: Group) -> tuple[int, bool]:
-    """Return the number of the subscription and whether a claim would change anything, without writing."""
-    found = find(database, group)
+def available(database: Database, spec: SubscriptionSpec) -> tuple[int, bool]:
+    """Return the number of the subscription, and whether a claim would change anything. Write nothing."""
+    found = find(database, spec)
     if found is None:
         return 0, True
     sid, cursor = found
-    due = database.execute("SELECT 1 FROM deliveries WHERE sid = ? AND due <= ? LIMIT 1", (sid, time.time()))
+    due = database.execute(
+        "SELECT 1 FROM deliveries WHERE sid = ? AND due_at <= ? LIMIT 1", (sid, time.time())
+    )
     if due.fetchone():
         return sid, True
-    seq = backlog.first(database, group.pattern, max(cursor, database.passed.get(sid, 0)))
-    # Known without a write, and so not walked over again by the next look.
-    database.passed[sid] = log.end(database) if seq is None else seq - 1
+    seq = backlog.first(database, spec.pattern, max(cursor, database.scanned.get(sid, 0)))
+    # The next check begins here, without a write to move the cursor.
+    database.scanned[sid] = log.end(database) if seq is None else seq - 1
     return sid, seq is not None
 
 
-def claim(database: Database, group: Group, limit: int, lease: float) -> Claim:
-    """Lease at most `limit` deliveries for `lease` seconds: first what is due again, then new messages.
+def claim(database: Database, spec: SubscriptionSpec, limit: int, lease: float) -> Claim:
+    """Lease at most `limit` deliveries for `lease` seconds: first those due again, then new messages.
 
-    The subscription is made when it does not exist.
+    The subscription is created when it does not exist.
     """
-    sid, cursor = begin(database, group)
+    sid, cursor = find_or_create(database, spec)
     now = time.time()
     number, until = secrets.randbits(62), now + lease
     again = database.execute(
         """
-        UPDATE deliveries SET claim = ?, due = ?, deliveries = deliveries + 1
+        UPDATE deliveries SET claim = ?, due_at = ?, deliveries = deliveries + 1
         WHERE sid = ? AND seq IN (
-            SELECT seq FROM deliveries WHERE sid = ? AND due <= ? ORDER BY due, seq LIMIT ?
+            SELECT seq FROM deliveries WHERE sid = ? AND due_at <= ? ORDER BY due_at, seq LIMIT ?
         )""",
         (number, until, sid, sid, now, limit),
     ).rowcount
     new = 0
     if again < limit:
-        after = max(cursor, database.passed.get(sid, 0))
-        new = backlog.take(database, group.pattern, after, limit - again, (sid, number, until))
+        after = max(cursor, database.scanned.get(sid, 0))
+        new = backlog.take(database, spec.pattern, after, limit - again, (sid, number, until))
     if new:
         database.execute(
             """
@@ -80,21 +82,20 @@ def claim(database: Database, group: Group, limit: int, lease: float) -> Claim:
             (sid, sid),
         )
     if again or new:
-        database.news.falls_due(sid, until)
+        database.changes.add_due(sid, until)
     return Claim(sid, number, until, again + new)
 
 
 def read(database: Database, claim: Claim) -> list[Delivery]:
     """Return what was claimed, in the order of the log.
 
-    It is read after the commit, so that the file is locked no longer than the claim itself needs.
+    It is read after the commit, so that the file is locked only as long as the claim itself takes.
     """
     rows = database.execute(
-        """
-        SELECT d.deliveries, d.failures, d.failed_at,
-            m.seq, m.kid, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)
+        f"""
+        SELECT d.deliveries, d.failures, d.failed_at, m.seq, {log.COLUMNS}
         FROM deliveries AS d JOIN messages AS m USING (seq)
-        WHERE d.sid = ? AND d.due = ? AND d.claim = ? ORDER BY d.seq""",
+        WHERE d.sid = ? AND d.due_at = ? AND d.claim = ? ORDER BY d.seq""",  # noqa: S608  a constant
         (claim.sid, claim.until, claim.number),
     ).fetchall()
     return [
@@ -109,38 +110,38 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
 
 
 def next_due(database: Database, sid: int) -> float | None:
-    """Return when the next delivery of the subscription falls due from now on, None if none does."""
-    (due,) = database.execute(
-        "SELECT min(due) FROM deliveries WHERE sid = ? AND due > ?", (sid, time.time())
+    """Return when the next delivery of the subscription falls due after now, None if none does."""
+    (due_at,) = database.execute(
+        "SELECT min(due_at) FROM deliveries WHERE sid = ? AND due_at > ?", (sid, time.time())
     ).fetchone()
-    return None if due is None else float(due)
+    return None if due_at is None else float(due_at)
 
 
 def first_due(database: Database) -> dict[int, float | None]:
-    """Return, for each subscription, when its first delivery falls due, None where it has none."""
+    """Return, by subscription, when its first delivery falls due, None where it has none."""
     return dict(
         database.execute(
             """
-            SELECT sid, (SELECT min(due) FROM deliveries AS d WHERE d.sid = s.sid)
+            SELECT sid, (SELECT min(due_at) FROM deliveries AS d WHERE d.sid = s.sid)
             FROM subscriptions AS s WHERE prefix = ?""",
             (database.prefix,),
         ).fetchall()
     )
 
 
-#: An outcome with its dead letter as text, or what it emits, as values of the tables.
-Settlement = tuple[Receipt, Outcome, str, Sequence[ids.Windowed]]
+#: An outcome, with its dead letter as JSON and its outputs as values of the tables.
+Settlement = tuple[Receipt, Outcome, str, Sequence[dedupe.WindowedMessage]]
 
 
 def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
-    """Carry out the outcomes; return the places of those that were refused."""
+    """Carry out the outcomes; return the indices of those that were refused."""
     held = still_held(database, [receipt for receipt, *_ in settlements])
     now = time.time()
     refused, done, released, delayed, dead = [], [], [], [], []
-    emitted: list[ids.Windowed] = []
-    for place, (receipt, outcome, text, outputs) in enumerate(settlements):
+    emitted: list[dedupe.WindowedMessage] = []
+    for index, (receipt, outcome, content, outputs) in enumerate(settlements):
         if receipt not in held:
-            refused.append(place)
+            refused.append(index)
             continue
         held.remove(receipt)  # a second outcome of the same delivery is refused
         match outcome:
@@ -151,70 +152,67 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
                 released.append(receipt)
             case Delayed(seconds):
                 delayed.append((now + seconds, now, receipt.sid, receipt.seq))
-                database.news.falls_due(receipt.sid, now + seconds)
+                database.changes.add_due(receipt.sid, now + seconds)
             case Dead():
                 done.append(receipt)
-                dead.append((receipt.sid, receipt.seq, text))
-    for sid, listed in _by_subscription(done):
+                dead.append((receipt.sid, receipt.seq, content))
+    for sid, seqs in _by_subscription(done):
         database.execute(
-            "DELETE FROM deliveries WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))", (sid, listed)
+            "DELETE FROM deliveries WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))", (sid, seqs)
         )
-    for sid, listed in _by_subscription(released):
-        # Due at 0, so that they come again in the order of the log; only an exclusive handle has some early.
+    for sid, seqs in _by_subscription(released):
+        # Due at 0, so that they come again in the order of the log; only an exclusive handle holds some
+        # early.
         database.execute(
             """
-            UPDATE deliveries SET claim = NULL, due = coalesce(retry_at, 0), deliveries = deliveries - 1
+            UPDATE deliveries SET claim = NULL, due_at = coalesce(retry_at, 0), deliveries = deliveries - 1
             WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
-            (sid, listed),
+            (sid, seqs),
         )
-        database.news.falls_due(sid, 0)
+        database.changes.add_due(sid, 0)
     if delayed:
         database.execute_many(
             """
             UPDATE deliveries
-            SET claim = NULL, due = ?, failures = failures + 1, failed_at = coalesce(failed_at, ?)
+            SET claim = NULL, due_at = ?, failures = failures + 1, failed_at = coalesce(failed_at, ?)
             WHERE sid = ? AND seq = ?""",
             delayed,
         )
-    letter.keep(database, dead)
+    dead_letters.add(database, dead)
     if emitted:
-        ids.append(database, emitted)
+        dedupe.append(database, emitted)
     return refused
 
 
 def extend(database: Database, receipts: Sequence[Receipt], lease: float) -> list[int]:
-    """Let the leases end `lease` seconds from now; return the places of those that were lost."""
+    """Let the leases end `lease` seconds from now; return the indices of those that were lost."""
     held = still_held(database, receipts)
-    for sid, listed in _by_subscription(held):
+    for sid, seqs in _by_subscription(held):
         database.execute(
-            "UPDATE deliveries SET due = ? WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))",
-            (time.time() + lease, sid, listed),
+            "UPDATE deliveries SET due_at = ? WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))",
+            (time.time() + lease, sid, seqs),
         )
-    return [place for place, receipt in enumerate(receipts) if receipt not in held]
+    return [index for index, receipt in enumerate(receipts) if receipt not in held]
 
 
 def still_held(database: Database, receipts: Sequence[Receipt]) -> set[Receipt]:
-    """Return those of the receipts whose lease nobody else has taken."""
+    """Return those of the receipts whose delivery was neither settled nor claimed again."""
     leases: set[Receipt] = set()
-    for sid, listed in _by_subscription(receipts):
-        # One row, not one for each: after every row the thread must win the interpreter's lock back.
+    for sid, seqs in _by_subscription(receipts):
+        # One row for all of them: after each row the thread must get the interpreter's lock back.
         (text,) = database.execute(
             """
             SELECT json_group_array(json_array(seq, claim)) FROM deliveries
             WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))""",
-            (sid, listed),
+            (sid, seqs),
         ).fetchone()
         leases.update(Receipt(sid, seq, claim) for seq, claim in json.loads(text))
     return leases.intersection(receipts)
 
 
 def _by_subscription(receipts: Iterable[Receipt]) -> list[tuple[int, str]]:
-    """Return the messages of each subscription, as a list that SQL takes."""
+    """Return the messages of each subscription as a JSON array, which SQL takes as a list."""
     found: dict[int, list[int]] = {}
     for receipt in receipts:
         found.setdefault(receipt.sid, []).append(receipt.seq)
-    return [(sid, _listed(seqs)) for sid, seqs in found.items()]
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return json.dumps(list(numbers))
+    return [(sid, json.dumps(seqs)) for sid, seqs in found.items()]

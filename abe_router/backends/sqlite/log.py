@@ -1,4 +1,4 @@
-"""The log: messages in the order they were appended, found by key or in that order."""
+"""The log: messages in the order they were accepted, found by key or in that order."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ from abe_router.backends.sqlite.database import Database
 from abe_router.errors import PayloadUnencodable
 from abe_router.messages.message import Message
 
-#: The most messages that one statement adds. After each statement the thread must win the interpreter's
-#: lock back, so few large ones are twice as fast as many, and 50 times when other threads are busy.
-_AT_ONCE = 64
-#: How many rows one statement may add.
-SIZES = tuple(1 << power for power in range(_AT_ONCE.bit_length()))
-#: From how many new messages on it is cheaper to wake every fetch than to look at their keys.
+#: The most rows of one statement. After each statement the thread must get the interpreter's lock back, so a
+#: few large statements are twice as fast as many small ones, and 50 times when other threads are busy.
+_MAX_ROWS = 64
+#: How many rows one statement may have.
+ROW_COUNTS = tuple(1 << power for power in range(_MAX_ROWS.bit_length()))
+#: The number of new messages above which waking every fetch is cheaper than reading their keys.
 _MANY = 1000
+#: The columns of a message that `decode` takes after `attempt`, for a table with the alias `m`.
+COLUMNS = "m.key_id, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)"
 
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 #: A message as values of the tables: key, time, id, headers, body.
-Encoded = tuple[str, float, str, str | None, bytes]
+EncodedMessage = tuple[str, float, str, str | None, bytes]
 
 
-def encode(message: Message) -> Encoded:
-    """Return the message as values of the tables; raise PayloadUnencodable when it is not text."""
+def encode(message: Message) -> EncodedMessage:
+    """Return the message as values of the tables.
+
+    Raise PayloadUnencodable when its id or a header is not Unicode text.
+    """
     try:
         message.id.encode()
         headers = msgspec.json.encode(message.headers).decode() if message.headers else None
@@ -36,32 +41,39 @@ def encode(message: Message) -> Encoded:
 
 
 def decode(
-    database: Database, attempt: int, kid: int, published_at: float, id: str, text: str | None, body: bytes
+    database: Database,
+    attempt: int,
+    key_id: int,
+    published_at: float,
+    id: str,
+    headers: str | None,
+    body: bytes,
 ) -> Message:
-    """Return a stored message; headers that someone else wrote and that are none are left out."""
-    headers: dict[str, str] = {}
-    if text:
+    """Return a stored message. Invalid headers, which another program wrote, are left out."""
+    decoded: dict[str, str] = {}
+    if headers:
         with suppress(msgspec.MsgspecError):
-            headers = _decode_headers(text)
-    return Message(id, database.keys.names[kid], body, headers, published_at, attempt)
+            decoded = _decode_headers(headers)
+    return Message(id, database.keys.names[key_id], body, decoded, published_at, attempt)
 
 
-def at_once(left: int) -> int:
-    """Return how many of the rows that are left the next statement adds."""
-    # Powers of two: few different statements for any number of rows, so SQLite knows them all.
-    return min(_AT_ONCE, 1 << left.bit_length() - 1)
+def rows_at_once(left: int) -> int:
+    """Return how many of the rows that are left the next statement takes."""
+    # Powers of two: a few different statements serve any number of rows, so SQLite keeps all of them
+    # prepared.
+    return min(_MAX_ROWS, 1 << left.bit_length() - 1)
 
 
-def append(database: Database, messages: Sequence[Encoded]) -> None:
+def append(database: Database, messages: Sequence[EncodedMessage]) -> None:
     """Add messages at the end of the log."""
-    begin, kids = 0, database.news.kids
+    begin, key_ids = 0, database.changes.key_ids
     while left := len(messages) - begin:
-        size = at_once(left)
+        size = rows_at_once(left)
         values: list[object] = []
         for key, *rest in messages[begin : begin + size]:
-            kid = database.keys.number(database.connection, key)
-            kids.add(kid)
-            values.append(kid)
+            key_id = database.keys.id_of(database.connection, key)
+            key_ids.add(key_id)
+            values.append(key_id)
             values += rest
         database.execute(_INSERT[size], values)
         begin += size
@@ -73,8 +85,11 @@ def end(database: Database) -> int:
     return seq or 0
 
 
-def place(database: Database, start: float) -> int:
-    """Return the number of the last message before the first one published at `start` or later."""
+def last_before(database: Database, start: float) -> int:
+    """Return the number of the last message before the first one published at `start` or later.
+
+    `start` is in seconds since the epoch.
+    """
     if start <= 0:
         return 0
     row = database.execute(
@@ -84,25 +99,26 @@ def place(database: Database, start: float) -> int:
 
 
 def count(database: Database, pattern: str, after: int) -> int:
-    """Return how many messages there are after number `after` whose key matches."""
+    """Return how many messages after number `after` have a key that matches."""
     (n,) = database.execute(
-        "SELECT count(*) FROM messages WHERE kid IN (SELECT value FROM json_each(?)) AND seq > ?",
-        (database.keys.listed(pattern), after),
+        "SELECT count(*) FROM messages WHERE key_id IN (SELECT value FROM json_each(?)) AND seq > ?",
+        (database.keys.matching_json(pattern), after),
     ).fetchone()
     return int(n)
 
 
 def keys_since(database: Database, after: int) -> set[int] | None:
-    """Return the numbers of the keys that got messages after number `after`; None when those are many."""
+    """Return the keys of the messages after number `after`; None when there are many messages."""
     if end(database) - after > _MANY:
         return None
     # Without the plus sign SQLite would walk over the whole index on keys.
-    return {kid for (kid,) in database.execute("SELECT DISTINCT +kid FROM messages WHERE seq > ?", (after,))}
+    rows = database.execute("SELECT DISTINCT +key_id FROM messages WHERE seq > ?", (after,))
+    return {key_id for (key_id,) in rows}
 
 
 #: By number of messages, the statement that adds them.
 _INSERT = {
-    size: "INSERT INTO messages (kid, published_at, id, headers, body) VALUES "  # noqa: S608  only marks follow
+    size: "INSERT INTO messages (key_id, published_at, id, headers, body) VALUES "  # noqa: S608  only marks
     + ", ".join(["(?, ?, ?, ?, ?)"] * size)
-    for size in SIZES
+    for size in ROW_COUNTS
 }

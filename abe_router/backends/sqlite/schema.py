@@ -1,12 +1,14 @@
 """The tables of the file.
 
-`messages` is one log for all keys, in the order of `seq`. A subscription has read it up to its `cursor`;
-`deliveries` holds only what lies behind a cursor and is not settled: handed out, released, or waiting for
-a retry. Publishing is one insert however many subscriptions there are, and an ack deletes one row.
-`letters` are the dead letters; their messages stay in the log.
+`messages` is one log for all keys, in the order of `seq`. A subscription has read the log up to its
+`cursor`. `deliveries` holds only messages at or before a cursor that are not settled: leased, released, or
+waiting for a retry. Publishing is one insert for any number of subscriptions, and an ack deletes one row.
+The message of a dead letter stays in the log.
 
-A message may be deleted once every subscription that matches its key is past it and no row of
-`deliveries` or `letters` names it; see `trim`.
+A message may be deleted once the cursor of every subscription that matches its key is past it, and no row of
+`deliveries` or `dead_letters` names it; see `retention`.
+
+`key_id` numbers a routing key and `sid` a subscription. All times are in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ import sqlite3
 from abe_router.errors import BackendError
 
 #: Marks a SQLite file as ours (`PRAGMA application_id`): "aber" in ASCII.
-APPLICATION = 0x61626572
+APPLICATION_ID = 0x61626572
 #: The version of the tables (`PRAGMA user_version`).
-VERSION = 1
+VERSION = 2
 
-# `AUTOINCREMENT` because a number must never be given twice: cursors, receipts and dead-letter ids keep them.
-# `body` comes last, so that what precedes it is read without following the pages of a large payload.
+# `AUTOINCREMENT` never gives a number twice: cursors, receipts, dead-letter ids and revisions depend on it.
+# `body` is the last column, so that the others are read without following the pages of a large payload.
 _TABLES = (
     """
     CREATE TABLE keys (
-        kid INTEGER PRIMARY KEY AUTOINCREMENT,
+        key_id INTEGER PRIMARY KEY AUTOINCREMENT,
         prefix TEXT NOT NULL,
         key TEXT NOT NULL,
         UNIQUE (prefix, key)
@@ -33,14 +35,14 @@ _TABLES = (
     """
     CREATE TABLE messages (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        kid INTEGER NOT NULL,
+        key_id INTEGER NOT NULL,
         published_at REAL NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400),
         id TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))),
         headers TEXT,
         body BLOB NOT NULL
     )""",
-    # An index ends with the row's own number, so this one is in the order of (kid, seq).
-    "CREATE INDEX messages_by_key ON messages (kid)",
+    # SQLite appends the row's own number to an index, so this one is in the order of (key_id, seq).
+    "CREATE INDEX messages_by_key ON messages (key_id)",
     """
     CREATE TABLE subscriptions (
         sid INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,65 +52,52 @@ _TABLES = (
         cursor INTEGER NOT NULL,
         UNIQUE (prefix, pattern, "group")
     )""",
-    # `claim` names the fetch that holds the lease, NULL when nobody does. `due` is when the row may be
-    # handed out again: the end of the lease or of the delay, 0 for at once. `retry_at` is the end of the
-    # delay of what an exclusive handle has in hand.
+    # `claim` is the fencing token: the number of the fetch that holds the lease, NULL without a lease.
+    # `due_at` is when the row may be delivered again: the end of the lease or of the delay, 0 for at once.
+    # `retry_at` is the end of the delay of a row that an exclusive handle holds.
     """
     CREATE TABLE deliveries (
         sid INTEGER NOT NULL,
         seq INTEGER NOT NULL,
         claim INTEGER,
-        due REAL NOT NULL,
+        due_at REAL NOT NULL,
         deliveries INTEGER NOT NULL,
         failures INTEGER NOT NULL,
         failed_at REAL,
         retry_at REAL,
         PRIMARY KEY (sid, seq)
     ) WITHOUT ROWID""",
-    "CREATE INDEX deliveries_by_due ON deliveries (sid, due)",
+    "CREATE INDEX deliveries_by_due_at ON deliveries (sid, due_at)",
+    # `content` is the dead letter as JSON, without the body of its message.
     """
-    CREATE TABLE letters (
-        lid INTEGER PRIMARY KEY AUTOINCREMENT,
+    CREATE TABLE dead_letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
         sid INTEGER NOT NULL,
         seq INTEGER NOT NULL,
-        letter TEXT NOT NULL
+        content TEXT NOT NULL
     )""",
-    # Which exclusive handle has, or had, a subscription to itself, and until when; see `place`.
+    "CREATE INDEX dead_letters_by_subscription ON dead_letters (sid)",
+    "CREATE INDEX dead_letters_by_message ON dead_letters (seq)",
+    # Which exclusive handle owns a subscription, or owned it last; see `ownership`.
     """
-    CREATE TABLE places (
+    CREATE TABLE owners (
         sid INTEGER PRIMARY KEY,
         owner INTEGER NOT NULL,
-        until REAL NOT NULL
+        expires_at REAL NOT NULL
     )""",
-    "CREATE INDEX letters_by_subscription ON letters (sid)",
-    "CREATE INDEX letters_by_message ON letters (seq)",
+    # The key-value store; an entry without `expires_at` stays. See `key_value`.
     """
-    CREATE TABLE announcements (
+    CREATE TABLE entries (
+        revision INTEGER PRIMARY KEY AUTOINCREMENT,
         prefix TEXT NOT NULL,
-        worker TEXT NOT NULL,
-        state BLOB NOT NULL,
-        expires_at REAL NOT NULL,
-        PRIMARY KEY (prefix, worker)
-    ) WITHOUT ROWID""",
-    # What callers of `trim` want kept, each `until` it counts no longer; see `retention`.
-    """
-    CREATE TABLE retention (
-        prefix TEXT NOT NULL,
-        pattern TEXT NOT NULL,
-        seconds REAL NOT NULL,
-        until REAL NOT NULL,
-        PRIMARY KEY (prefix, pattern, seconds)
-    ) WITHOUT ROWID""",
-    # Ids by which messages are known again, until when; see `ids`.
-    """
-    CREATE TABLE ids (
-        kid INTEGER NOT NULL,
-        id TEXT NOT NULL,
-        until REAL NOT NULL,
-        PRIMARY KEY (kid, id)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX ids_by_end ON ids (until)",
-    # `used_until` is when the tokens given so far are used up at the permitted rate, since the epoch.
+        bucket TEXT NOT NULL,
+        name TEXT NOT NULL,
+        expires_at REAL,
+        value BLOB NOT NULL,
+        UNIQUE (prefix, bucket, name)
+    )""",
+    "CREATE INDEX entries_by_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+    # `used_until` is the state of a rate limiter: when the tokens granted so far are used up at its rate.
     """
     CREATE TABLE rates (
         prefix TEXT NOT NULL,
@@ -116,27 +105,53 @@ _TABLES = (
         used_until REAL NOT NULL,
         PRIMARY KEY (prefix, name)
     ) WITHOUT ROWID""",
-    f"PRAGMA application_id = {APPLICATION}",
+    # How long the callers of `trim` keep messages; see `retention`.
+    """
+    CREATE TABLE retention (
+        prefix TEXT NOT NULL,
+        pattern TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (prefix, pattern, seconds)
+    ) WITHOUT ROWID""",
+    # The message ids of open deduplication windows; see `dedupe`.
+    """
+    CREATE TABLE dedupe_ids (
+        key_id INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (key_id, id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX dedupe_ids_by_expiry ON dedupe_ids (expires_at)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
 
 
 def is_current(connection: sqlite3.Connection) -> bool:
-    """Say whether the file has our tables, False when it is empty; raise BackendError when it has others'."""
-    # In this order, for the tables and their marks appear in one commit: who sees tables sees the marks.
+    """Return whether the file has our tables, False when it is empty.
+
+    Raise BackendError when the tables are of another program or of another version.
+    """
+    # The tables and their marks appear in one commit. Tables are looked for first, so that tables without
+    # marks cannot be ours.
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if tables and application != APPLICATION:
+    if tables and application != APPLICATION_ID:
         raise BackendError("it is a SQLite database of another program")
     if version > VERSION:
         raise BackendError(
             f"a newer abe-router wrote it (version {version} of the tables, not {VERSION}): upgrade this one"
         )
+    if tables and version < VERSION:
+        raise BackendError(
+            f"an older abe-router wrote it (version {version} of the tables, not {VERSION}): name a new file"
+        )
     return bool(tables)
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables, inside the caller's transaction."""
+    """Create the tables, inside the caller's transaction."""
     for statement in _TABLES:
         connection.execute(statement)

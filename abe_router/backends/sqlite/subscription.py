@@ -7,25 +7,30 @@ import time
 from collections.abc import Sequence
 
 from abe_router.backend import RELEASED, Acked, Dead, Delivery, Outcome, Subscription
-from abe_router.backends.sqlite import ids, lease, log
-from abe_router.backends.sqlite.group import Group
-from abe_router.backends.sqlite.operation import Fetch
-from abe_router.backends.sqlite.worker import Worker
+from abe_router.backends.sqlite import dedupe, lease, log
+from abe_router.backends.sqlite.operations import Fetch
+from abe_router.backends.sqlite.registry import SubscriptionSpec
+from abe_router.backends.sqlite.thread import DatabaseThread
+from abe_router.errors import SubscriptionClosed
 
 
 class SQLiteSubscription(Subscription):
-    """Fetches for one consumer, and is open as long as it is among `handles`.
+    """Fetches for one consumer. It is open as long as it is among `handles`.
 
-    A fetch that was interrupted or cancelled hands back what it had claimed at once. If the subscription
-    is dropped meanwhile, the next fetch makes it anew.
+    A fetch that was interrupted, cancelled or closed releases at once what it had claimed. If the
+    subscription is dropped, the next fetch creates it again.
     """
 
     def __init__(
-        self, worker: Worker, group: Group, lease_seconds: float, handles: set[SQLiteSubscription]
+        self,
+        thread: DatabaseThread,
+        spec: SubscriptionSpec,
+        lease_seconds: float,
+        handles: set[SQLiteSubscription],
     ) -> None:
-        self.pattern, self.group = group.pattern, group.group
-        self._worker = worker
-        self._group = group
+        self.pattern, self.group = spec.pattern, spec.group
+        self._thread = thread
+        self._spec = spec
         self._lease = lease_seconds
         self._fetch: Fetch | None = None
         self._interrupted = False
@@ -34,13 +39,14 @@ class SQLiteSubscription(Subscription):
         handles.add(self)
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """Return at most `limit` deliveries."""
-        if self not in self._handles or self._interrupted or limit < 1:
+        if self not in self._handles:
+            raise self._closed()
+        if self._interrupted or limit < 1:
             self._interrupted = False
             return ()
         fetch = self._fetch = self._new_fetch(limit, wait)
         try:
-            self._worker.put(fetch)
+            self._thread.send(fetch)
             found = await fetch.future
             self._eager = len(found) == limit
             return found
@@ -51,68 +57,72 @@ class SQLiteSubscription(Subscription):
             self._fetch = None
 
     def interrupt(self) -> None:
-        """Make a waiting `fetch`, or else the next one, return at once."""
         fetch = self._fetch
         if fetch is None:
             self._interrupted = True
         elif not fetch.future.done():
             fetch.future.set_result(())
-            self._forget(fetch)
+            self._withdraw(fetch)
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         """Carry out the outcomes, all in one transaction; return the deliveries that were refused."""
         if not settlements:
             return ()
         encoded = [_encode(delivery, outcome) for delivery, outcome in settlements]
-        refused = await self._worker.submit(lambda database: lease.settle(database, encoded))
-        return [settlements[place][0] for place in refused]
+        refused = await self._thread.run(lambda database: lease.settle(database, encoded))
+        return [settlements[index][0] for index in refused]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; return the deliveries whose lease was already lost."""
         if not deliveries:
             return ()
         receipts = [delivery.receipt for delivery in deliveries]
-        lost = await self._worker.submit(lambda database: lease.extend(database, receipts, self._lease))
-        return [deliveries[place] for place in lost]
+        lost = await self._thread.run(lambda database: lease.extend(database, receipts, self._lease))
+        return [deliveries[index] for index in lost]
 
     async def close(self) -> None:
-        """Let go of the handle; a waiting fetch returns at once."""
         self._handles.discard(self)
-        self.interrupt()
+        fetch = self._fetch
+        if fetch is not None and not fetch.future.done():
+            fetch.future.set_exception(self._closed())
+            self._withdraw(fetch)
+
+    def _closed(self) -> SubscriptionClosed:
+        return SubscriptionClosed(f"the handle on `{self.pattern}/{self.group}` is closed")
 
     def _new_fetch(self, limit: int, wait: float) -> Fetch:
         return Fetch(
-            self._group,
+            self._spec,
             limit,
             self._lease,
             time.monotonic() + wait,
             eager=self._eager,
             future=asyncio.get_running_loop().create_future(),
-            orphaned=self._hand_back,
+            release=self._release,
         )
 
     def _give_up(self, fetch: Fetch) -> None:
-        """Let nothing be stranded of a fetch that was cancelled, its result perhaps being here already."""
+        """Withdraw a cancelled fetch, or release its deliveries if they have arrived already."""
         if fetch.future.cancelled() or fetch.future.exception():
-            self._forget(fetch)
+            self._withdraw(fetch)
         else:
-            self._hand_back(fetch.future.result())
+            self._release(fetch.future.result())
 
-    def _forget(self, fetch: Fetch) -> None:
-        if self._worker.is_running:
-            self._worker.put(fetch)
+    def _withdraw(self, fetch: Fetch) -> None:
+        """Let the thread forget a fetch whose future is done."""
+        if self._thread.is_running:
+            self._thread.send(fetch)
 
-    def _hand_back(self, deliveries: Sequence[Delivery]) -> None:
-        if deliveries and self._worker.is_running:
+    def _release(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries and self._thread.is_running:
             released = [_encode(delivery, RELEASED) for delivery in deliveries]
-            future = self._worker.submit(lambda database: lease.settle(database, released))
-            # Should it fail, they come back after their lease.
+            future = self._thread.run(lambda database: lease.settle(database, released))
+            # If it fails, they come back after their lease.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _encode(delivery: Delivery, outcome: Outcome) -> lease.Settlement:
-    text = outcome.dead_letter.pack().decode() if isinstance(outcome, Dead) else ""
-    outputs: Sequence[ids.Windowed] = ()
+    content = outcome.dead_letter.pack().decode() if isinstance(outcome, Dead) else ""
+    outputs: Sequence[dedupe.WindowedMessage] = ()
     if isinstance(outcome, Acked):
-        outputs = [ids.Windowed(log.encode(message), outcome.window) for message in outcome.outputs]
-    return delivery.receipt, outcome, text, outputs
+        outputs = [dedupe.WindowedMessage(log.encode(message), outcome.window) for message in outcome.outputs]
+    return delivery.receipt, outcome, content, outputs

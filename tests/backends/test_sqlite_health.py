@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from abe_router.backend import HealthResult
-from abe_router.backends.sqlite import SQLiteBackend
-from abe_router.backends.sqlite import examination as examinations
-from abe_router.backends.sqlite.examination import Examination, version
-from abe_router.backends.sqlite.mount import is_network, type_at
+from abe_router.backends.sqlite import SQLiteBackend, health
+from abe_router.backends.sqlite.file import file_system, is_network
+from abe_router.backends.sqlite.health import FileHealth, check_version
 
 KEY, GROUP = "orders.created", "billing"
 
@@ -30,7 +29,7 @@ async def path(tmp_path: Path) -> Path:
 
 
 def examined(path, *, served=None, synchronous="full", **rest):
-    found = Examination(path, "", synchronous, served, **rest).run()
+    found = FileHealth(path, "", synchronous, served, **rest).check()
     assert all(isinstance(finding, HealthResult) for finding in found)
     return {finding.code: finding for finding in found}
 
@@ -104,7 +103,7 @@ def test_a_folder_that_is_not_there_is_an_error_with_the_command_that_makes_it(t
     ],
 )
 def test_versions_that_can_damage_a_file_are_known(number, severity):
-    (finding,) = version(number)
+    (finding,) = check_version(number)
     assert (finding.code, str(finding.severity)) == ("D202", severity)
 
 
@@ -126,8 +125,8 @@ def test_the_mount_nearest_to_the_path_counts_and_the_last_one_there(tmp_path):
     mounts = tmp_path / "mounts"
     mounts.write_text("a / overlay rw\nb /srv nfs rw\nc /srv/q\\040x ext4 rw\nd /srv nfs4 rw\nodd\n")
     places = {"/": "overlay", "/srv": "nfs4", "/srv/q x/y": "ext4", "/srvx": "overlay"}
-    assert {place: type_at(Path(place), mounts) for place in places} == places
-    assert type_at(tmp_path, tmp_path / "none") == ""
+    assert {place: file_system(Path(place), mounts) for place in places} == places
+    assert file_system(tmp_path, tmp_path / "none") == ""
     assert not any(map(is_network, ("overlay", "ext4", "xfs", "btrfs", "tmpfs", "fuse.fuse-overlayfs", "")))
 
 
@@ -190,13 +189,13 @@ async def test_damage_is_told(tmp_path):
 
 
 async def test_the_search_for_damage_ends_in_time(path, monkeypatch):
-    monkeypatch.setattr(examinations, "_SEARCH", -1.0)
-    monkeypatch.setattr(examinations, "_STEPS", 1)
+    monkeypatch.setattr(health, "_SEARCH_SECONDS", -1.0)
+    monkeypatch.setattr(health, "_SEARCH_STEPS", 1)
     assert examined(path)["D208"].severity == "info"
 
 
 async def test_a_log_that_a_long_reader_keeps_is_told(path, monkeypatch):
-    monkeypatch.setattr(examinations, "_LARGE", 100_000)
+    monkeypatch.setattr(health, "_LARGE_WAL", 100_000)
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM messages").fetchone()

@@ -1,0 +1,84 @@
+"""Dead letters: added, listed, replayed and deleted.
+
+A dead letter is stored without the body of its message, which stays in the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from abe_router.backend import DeadLetter
+from abe_router.backends.sqlite import log
+from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.registry import SubscriptionSpec, find
+
+_decode = msgspec.json.Decoder(DeadLetter).decode
+
+
+def add(database: Database, rows: Sequence[tuple[int, int, str]]) -> None:
+    """Add dead letters, each a subscription, the number of its message, and its JSON."""
+    if rows:
+        database.execute_many("INSERT INTO dead_letters (sid, seq, content) VALUES (?, ?, ?)", rows)
+
+
+def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -> list[DeadLetter]:
+    """Return dead letters in the order they were added, beginning after the one whose id is `after`."""
+    found = find(database, spec)
+    if found is None:
+        return []
+    rows = database.execute(
+        f"""
+        SELECT l.id, l.content, {log.COLUMNS}
+        FROM dead_letters AS l JOIN messages AS m USING (seq)
+        WHERE l.sid = ? AND l.id > ? ORDER BY l.id LIMIT ?""",  # noqa: S608  a constant
+        (found[0], number(after), limit),
+    ).fetchall()
+    dead_letters = []
+    for id, content, *message in rows:
+        stored = _decode(content)
+        whole = log.decode(database, stored.message.attempt, *message)
+        dead_letters.append(msgspec.structs.replace(stored, message=whole, id=str(id)))
+    return dead_letters
+
+
+def replay(database: Database, spec: SubscriptionSpec, ids: Sequence[str]) -> int:
+    """Turn dead letters into deliveries that are due at once, with fresh counts; return how many."""
+    found = find(database, spec)
+    if found is None:
+        return 0
+    numbers = _numbers(ids)
+    moved = database.execute(
+        """
+        INSERT OR IGNORE INTO deliveries (sid, seq, due_at, deliveries, failures)
+        SELECT sid, seq, 0, 0, 0 FROM dead_letters
+        WHERE sid = ? AND id IN (SELECT value FROM json_each(?))""",
+        (found[0], numbers),
+    ).rowcount
+    _delete(database, found[0], numbers)
+    database.changes.add_due(found[0], 0)
+    return moved
+
+
+def purge(database: Database, spec: SubscriptionSpec, ids: Sequence[str]) -> int:
+    """Delete dead letters; return how many."""
+    found = find(database, spec)
+    return 0 if found is None else _delete(database, found[0], _numbers(ids))
+
+
+def number(id: str) -> int:
+    """Return the number of an id that this provider made, 0 for any other text."""
+    return int(id) if id.isascii() and id.isdigit() and len(id) < 19 else 0
+
+
+def _delete(database: Database, sid: int, numbers: str) -> int:
+    return database.execute(
+        "DELETE FROM dead_letters WHERE sid = ? AND id IN (SELECT value FROM json_each(?))", (sid, numbers)
+    ).rowcount
+
+
+def _numbers(ids: Sequence[str]) -> str:
+    """Return the numbers of ids as a JSON array, which SQL takes as a list."""
+    return json.dumps([number(id) for id in ids])

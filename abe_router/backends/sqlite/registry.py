@@ -1,0 +1,104 @@
+"""Subscriptions as rows: where each has got to in the log, and its counts."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import NamedTuple
+
+from abe_router.backend import SubscriptionStatus
+from abe_router.backends.sqlite import backlog, log
+from abe_router.backends.sqlite.database import Database
+
+
+class SubscriptionSpec(NamedTuple):
+    """The name of a subscription, and where it begins when it is created, in seconds since the epoch."""
+
+    pattern: str
+    group: str
+    start: float = 0.0
+
+
+def find(database: Database, spec: SubscriptionSpec) -> tuple[int, int] | None:
+    """Return the number of the subscription and its cursor, None if it does not exist."""
+    found: tuple[int, int] | None = database.execute(
+        'SELECT sid, cursor FROM subscriptions WHERE prefix = ? AND pattern = ? AND "group" = ?',
+        (database.prefix, spec.pattern, spec.group),
+    ).fetchone()
+    return found
+
+
+def find_or_create(database: Database, spec: SubscriptionSpec) -> tuple[int, int]:
+    """Return the number of the subscription and its cursor; create it if it does not exist."""
+    found = find(database, spec)
+    if found is None:
+        cursor = log.end(database) if spec.start == math.inf else log.last_before(database, spec.start)
+        created = database.execute(
+            'INSERT INTO subscriptions (prefix, pattern, "group", cursor) VALUES (?, ?, ?, ?)',
+            (database.prefix, spec.pattern, spec.group, cursor),
+        )
+        found = (created.lastrowid or 0, cursor)
+    return found
+
+
+def drop(database: Database, spec: SubscriptionSpec) -> bool:
+    """Delete the subscription with its deliveries and dead letters; return whether it existed."""
+    found = find(database, spec)
+    if found is None:
+        return False
+    for statement in (
+        "DELETE FROM deliveries WHERE sid = ?",
+        "DELETE FROM owners WHERE sid = ?",
+        "DELETE FROM dead_letters WHERE sid = ?",
+        "DELETE FROM subscriptions WHERE sid = ?",
+    ):
+        database.execute(statement, found[:1])
+    # A waiting fetch creates it again at once, before there is a message to miss.
+    database.changes.everything = True
+    return True
+
+
+#: The counts of the deliveries of each subscription. A delivery whose lease ended is ready again. A failed
+#: one is delayed until it is fetched or, held by an exclusive handle, until it is due. `waiting` is the
+#: first message that is ready.
+_STATUS = """
+    SELECT s.sid, s.pattern, s."group", s.cursor,
+        d.leased, d.postponed, d.delayed, d.unsettled, d.waiting,
+        (SELECT count(*) FROM dead_letters AS l WHERE l.sid = s.sid)
+    FROM subscriptions AS s LEFT JOIN (
+        SELECT sid,
+            sum(claim IS NOT NULL AND due_at > :now) AS leased,
+            sum(claim IS NOT NULL AND due_at > :now AND retry_at > :now) AS postponed,
+            sum(claim IS NULL AND failures > 0) AS delayed,
+            count(*) AS unsettled,
+            min(CASE WHEN iif(claim IS NULL, failures = 0, due_at <= :now) THEN seq END) AS waiting
+        FROM deliveries GROUP BY sid
+    ) AS d USING (sid)
+    WHERE s.prefix = :prefix ORDER BY s.pattern, s."group" """
+
+
+def status(database: Database) -> list[SubscriptionStatus]:
+    """Return the counts of every subscription and the time of its oldest ready message.
+
+    The oldest message takes one index seek for each key of the pattern, whatever the backlog.
+    """
+    rows = database.connection.execute(_STATUS, {"now": time.time(), "prefix": database.prefix}).fetchall()
+    found = []
+    for sid, pattern, group, cursor, leased, postponed, failed, unsettled, waiting, dead in rows:
+        in_flight, delayed = (leased or 0) - (postponed or 0), (failed or 0) + (postponed or 0)
+        ready = log.count(database, pattern, cursor) + (unsettled or 0) - in_flight - delayed
+        oldest_at = _oldest_at(database, sid, pattern, cursor, waiting)
+        found.append(SubscriptionStatus(pattern, group, ready, in_flight, delayed, dead, oldest_at))
+    return found
+
+
+def _oldest_at(database: Database, sid: int, pattern: str, cursor: int, waiting: int | None) -> float | None:
+    """Return when the oldest ready message was accepted; `waiting` is the first among the deliveries."""
+    # Deliveries are of messages before the cursor, so they are older than the backlog.
+    seq = waiting
+    if seq is None:
+        seq = backlog.first_by_key(database, pattern, max(cursor, database.scanned.get(sid, 0)))
+    if seq is None:
+        return None
+    row = database.execute("SELECT published_at FROM messages WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else float(row[0])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from abe_router.backends.sqlite.file import File
 from abe_router.backends.sqlite.keys import Keys
@@ -57,6 +57,14 @@ class Changes:
         self.key_ids.clear()
         self.due_at.clear()
         self.everything = False
+
+
+class BacklogCount(NamedTuple):
+    """How many messages a subscription had not claimed when `end` was the last message of the log."""
+
+    end: int
+    claimed: int
+    unclaimed: int
 
 
 class Checkpoint:
@@ -108,6 +116,8 @@ class Database:
         #: By subscription, the `seq` up to which no message after the cursor matches. Only a read transaction
         #: sets it, so that it always holds for the committed log.
         self.scanned: dict[int, int] = {}
+        #: By subscription, what `status` counted last.
+        self.counted: dict[int, BacklogCount] = {}
         self._file = file
         self._checkpoint = Checkpoint(file.wal)
         self._connection: sqlite3.Connection | None = None
@@ -188,6 +198,7 @@ class Database:
             self._abandon()
         self.keys.clear()
         self.scanned.clear()
+        self.counted.clear()
         self._connection = self._file.connect()
 
     def close(self) -> None:

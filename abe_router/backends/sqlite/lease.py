@@ -17,7 +17,7 @@ from typing import NamedTuple
 from abe_router.backend import Acked, Dead, Delayed, Delivery, Outcome, Released
 from abe_router.backends.sqlite import backlog, dead_letters, dedupe, log
 from abe_router.backends.sqlite.database import Database
-from abe_router.backends.sqlite.registry import SubscriptionSpec, find, find_or_create
+from abe_router.backends.sqlite.registry import SubscriptionSpec, advance, find, find_or_create
 
 
 class Receipt(NamedTuple):
@@ -75,12 +75,7 @@ def claim(database: Database, spec: SubscriptionSpec, limit: int, lease: float) 
         after = max(cursor, database.scanned.get(sid, 0))
         new = backlog.take(database, spec.pattern, after, limit - again, (sid, number, until))
     if new:
-        database.execute(
-            """
-            UPDATE subscriptions SET cursor = (SELECT max(seq) FROM deliveries WHERE sid = ?)
-            WHERE sid = ?""",
-            (sid, sid),
-        )
+        advance(database, sid, new)
     if again or new:
         database.changes.add_due(sid, until)
     return Claim(sid, number, until, again + new)

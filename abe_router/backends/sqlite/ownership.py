@@ -17,7 +17,7 @@ from abe_router.backend import Delivery
 from abe_router.backends.sqlite import backlog, lease
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.lease import Claim, Receipt
-from abe_router.backends.sqlite.registry import SubscriptionSpec, find, find_or_create
+from abe_router.backends.sqlite.registry import SubscriptionSpec, advance, find, find_or_create
 
 #: How often a handle looks whether ownership is free, in seconds.
 POLL_INTERVAL = 0.25
@@ -111,10 +111,7 @@ def acquire(database: Database, request: AcquireRequest) -> tuple[Claim, float]:
         after = max(cursor, database.scanned.get(sid, 0))
         new = backlog.take(database, request.spec.pattern, after, request.limit - again, (sid, number, until))
     if new:
-        database.execute(
-            "UPDATE subscriptions SET cursor = (SELECT max(seq) FROM deliveries WHERE sid = ?) WHERE sid = ?",
-            (sid, sid),
-        )
+        advance(database, sid, new)
     return Claim(sid, number, until, again + new), request.lease / 3
 
 

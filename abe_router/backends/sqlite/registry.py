@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from abe_router.backend import SubscriptionStatus
 from abe_router.backends.sqlite import backlog, log
-from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.database import BacklogCount, Database
 
 
 class SubscriptionSpec(NamedTuple):
@@ -41,6 +41,17 @@ def find_or_create(database: Database, spec: SubscriptionSpec) -> tuple[int, int
     return found
 
 
+def advance(database: Database, sid: int, claimed: int) -> None:
+    """Move the cursor over the messages that were claimed from the backlog, and count them."""
+    database.execute(
+        """
+        UPDATE subscriptions
+        SET cursor = (SELECT max(seq) FROM deliveries WHERE sid = ?), claimed = claimed + ?
+        WHERE sid = ?""",
+        (sid, claimed, sid),
+    )
+
+
 def drop(database: Database, spec: SubscriptionSpec) -> bool:
     """Delete the subscription with its deliveries and dead letters; return whether it existed."""
     found = find(database, spec)
@@ -62,7 +73,7 @@ def drop(database: Database, spec: SubscriptionSpec) -> bool:
 #: one is delayed until it is fetched or, held by an exclusive handle, until it is due. `waiting` is the
 #: first message that is ready.
 _STATUS = """
-    SELECT s.sid, s.pattern, s."group", s.cursor,
+    SELECT s.sid, s.pattern, s."group", s.cursor, s.claimed,
         d.leased, d.postponed, d.delayed, d.unsettled, d.waiting,
         (SELECT count(*) FROM dead_letters AS l WHERE l.sid = s.sid)
     FROM subscriptions AS s LEFT JOIN (
@@ -80,16 +91,32 @@ _STATUS = """
 def status(database: Database) -> list[SubscriptionStatus]:
     """Return the counts of every subscription and the time of its oldest ready message.
 
-    The oldest message takes one index seek for each key of the pattern, whatever the backlog.
+    The oldest message takes one index seek for each key of the pattern, whatever the backlog. The counts take
+    a walk over the deliveries, and over those keys of the log that were appended since the last call. Only
+    the first call of a connection walks over the whole backlog.
     """
     rows = database.connection.execute(_STATUS, {"now": time.time(), "prefix": database.prefix}).fetchall()
-    found = []
-    for sid, pattern, group, cursor, leased, postponed, failed, unsettled, waiting, dead in rows:
+    end = log.end(database)
+    found, counted = [], {}
+    for sid, pattern, group, cursor, claimed, leased, postponed, failed, unsettled, waiting, dead in rows:
         in_flight, delayed = (leased or 0) - (postponed or 0), (failed or 0) + (postponed or 0)
-        ready = log.count(database, pattern, cursor) + (unsettled or 0) - in_flight - delayed
+        unclaimed = _unclaimed(database, sid, pattern, cursor, claimed)
+        counted[sid] = BacklogCount(end, claimed, unclaimed)
+        ready = unclaimed + (unsettled or 0) - in_flight - delayed
         oldest_at = _oldest_at(database, sid, pattern, cursor, waiting)
         found.append(SubscriptionStatus(pattern, group, ready, in_flight, delayed, dead, oldest_at))
+    database.counted = counted
     return found
+
+
+def _unclaimed(database: Database, sid: int, pattern: str, cursor: int, claimed: int) -> int:
+    """Return how many messages of the backlog the subscription has not claimed."""
+    last = database.counted.get(sid)
+    if last is None or cursor > last.end:
+        return log.count(database, pattern, cursor)
+    # What was counted lies before `last.end` and what is new after it. Retention deletes neither before the
+    # subscription has claimed it.
+    return last.unclaimed - (claimed - last.claimed) + log.count(database, pattern, last.end)
 
 
 def _oldest_at(database: Database, sid: int, pattern: str, cursor: int, waiting: int | None) -> float | None:

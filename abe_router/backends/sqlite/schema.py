@@ -43,6 +43,7 @@ _TABLES = (
     )""",
     # SQLite appends the row's own number to an index, so this one is in the order of (key_id, seq).
     "CREATE INDEX messages_by_key ON messages (key_id)",
+    # `claimed` counts the messages that were taken from the backlog, as `cursor` moved over them.
     """
     CREATE TABLE subscriptions (
         sid INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,6 +51,7 @@ _TABLES = (
         pattern TEXT NOT NULL,
         "group" TEXT NOT NULL,
         cursor INTEGER NOT NULL,
+        claimed INTEGER NOT NULL DEFAULT 0,
         UNIQUE (prefix, pattern, "group")
     )""",
     # `claim` is the fencing token: the number of the fetch that holds the lease, NULL without a lease.

@@ -144,14 +144,19 @@ class Database:
         sleeps longer and longer, so that some writers would wait for a second.
         """
         started = time.monotonic()
+        try:
+            return transaction()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
         backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, factor=1.5)
         while True:
+            time.sleep(backoff.next())
             try:
                 return transaction()
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > min(started + LOCK_TIMEOUT, self._lock_deadline):
                     raise
-                time.sleep(backoff.next())
 
     def limit_lock_wait(self) -> None:
         """Wait for locks no longer than a second from now; may be called from any thread."""

@@ -168,6 +168,8 @@ class Notifier:
             self._end = log.end(self._database)
 
     def _take_out(self, found: set[Fetch] | list[Fetch]) -> list[Fetch]:
+        if not found:
+            return []
         for fetch in found:
             self.waiters.remove(fetch)
         return [fetch for fetch in found if not fetch.future.done()]

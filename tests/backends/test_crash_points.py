@@ -1,4 +1,4 @@
-"""A crash at any point of a transition loses nothing, doubles nothing, and may be followed by another try."""
+"""A crash at any point of a transition loses and doubles nothing, and the transition may be tried again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from abe_router.testing import RedisServer
 
 ROOT = Path(__file__).parents[2]
-#: What is told while servers are killed, for which each has to be started again.
+#: The scenarios in which servers are killed; each kill needs a restart.
 KILLED = ("append of several batches", "ack with outputs", "delay", "dead letter", "replay", "drop")
-#: By kind of crash, for which stories, and how many points there are at least.
+#: By kind of crash, its scenarios, all by default, and how many points there are at least.
 KINDS = {"sqlite": ((), 1000), "redis": ((), 450), "redis-server": (KILLED, 35)}
-#: Faults that have been made, each with a kind of crash and a story that show it.
+#: Seeded bugs, each with the kind of crash and the scenario that find it.
 BUGS = {
     "a dead letter in a commit of its own": (
         "sqlite",
@@ -45,9 +45,23 @@ def append_apart(database, messages):
 log.append = append_apart
 """,
     ),
+    "a put that deletes and inserts in two commits": (
+        "sqlite",
+        "put",
+        """
+from abe_router.backends.sqlite import key_value
+put = key_value.put
+def put_apart(database, bucket, name, *rest):
+    key_value.delete(database, bucket, name, None)
+    database.execute("COMMIT")
+    database.execute("BEGIN IMMEDIATE")
+    return put(database, bucket, name, *rest)
+key_value.put = put_apart
+""",
+    ),
     "a drop that cannot be finished": (
         "redis",
-        "drop to begin anew",
+        "drop and subscribe again",
         """
 from abe_router.backends.redis.registry import Registry
 async def never(*_):
@@ -73,11 +87,11 @@ Settlement.settle = settle_in_two_steps
 
 @pytest.fixture(scope="module")
 def runs():
-    """Start all at once, for most of what they do is wait for leases to run out."""
+    """Start all runs at once, because most of their time they wait for leases to end."""
     if not RedisServer.installed():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
-    running = {kind: start(kind, stories) for kind, (stories, _) in KINDS.items()}
-    running |= {bug: start(kind, (story,), code) for bug, (kind, story, code) in BUGS.items()}
+    running = {kind: start(kind, scenarios) for kind, (scenarios, _) in KINDS.items()}
+    running |= {bug: start(kind, (scenario,), code) for bug, (kind, scenario, code) in BUGS.items()}
     yield running
     for process in running.values():
         process.kill()
@@ -85,10 +99,10 @@ def runs():
         process.stdout.close()
 
 
-def start(kind, stories, bug=""):
-    """Start a run, in a process that has no threads, for it is forked from."""
+def start(kind, scenarios, bug=""):
+    """Start a run in a process without threads, because it forks."""
     code = f"{bug}\nimport sys\nfrom tests.backends.crash.__main__ import main\nsys.exit(main())"
-    options = [word for story in stories for word in ("--story", story)]
+    options = [word for scenario in scenarios for word in ("--scenario", scenario)]
     command = [sys.executable, "-c", code, kind, "--json", *options]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
@@ -96,16 +110,17 @@ def start(kind, stories, bug=""):
 def points(process):
     """Return all points of a run, each with what was wrong."""
     out, _ = process.communicate()
-    return [point for stories in json.loads(out).values() for points in stories.values() for point in points]
+    scenarios = [each for kind in json.loads(out).values() for each in kind.values()]
+    return [point for scenario in scenarios for point in scenario]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_crash_at_any_point_loses_and_doubles_nothing(kind, runs):
+def test_crash_at_any_point_loses_and_doubles_nothing(kind, runs):
     found = points(runs[kind])
     assert not [point for point in found if point[1]]
     assert len(found) >= KINDS[kind][1]
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_crash_at_some_point_shows(bug, runs):
+def test_seeded_bug_is_found_at_some_point(bug, runs):
     assert [point for point in points(runs[bug]) if point[1]]

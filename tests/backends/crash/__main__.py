@@ -1,4 +1,4 @@
-"""Cut every story at every point, and say how many points there were: `python -m tests.backends.crash`.
+"""Cut every scenario at every point, and print how many points there were: `python -m tests.backends.crash`.
 
 Kinds are `sqlite`, whose process is killed, `redis`, whose client is cut off, and `redis-server`, which is
 killed itself.
@@ -16,43 +16,46 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from abe_router.backend import Backend
+from abe_router.backends.redis import RedisBackend
 from abe_router.testing import RedisServer
 
 from . import commands, statements
-from .story import STORIES, Story
-from .verdict import Point
+from .check import Point
+from .scenario import SCENARIOS, Scenario
 
-#: What outlives a process there is all that counts here, and it is ten times as fast as a disk.
+#: Only data that survives a process counts here, and memory is ten times as fast as a disk.
 _MEMORY = Path("/dev/shm")
-#: Clients that are cut off at a time.
+#: How many clients are cut off at a time.
 _CLIENTS = 40
-#: Servers that are killed at a time.
+#: How many servers are killed at a time.
 _SERVERS = 8
 
 
-def sqlite(folders: Iterable[Path], stories: Sequence[Story]) -> list[list[Point]]:
+def sqlite(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
     """Kill processes that use a file."""
-    return [list(statements.points(folder, story)) for folder, story in zip(folders, stories, strict=True)]
+    pairs = zip(folders, scenarios, strict=True)
+    return [list(statements.points(folder, scenario)) for folder, scenario in pairs]
 
 
-def redis(folders: Iterable[Path], stories: Sequence[Story]) -> list[list[Point]]:
+def redis(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
     """Cut clients off a server."""
 
     async def cut() -> list[list[Point]]:
-        room = asyncio.Semaphore(_CLIENTS)
-        return await asyncio.gather(*(commands.points(server.url, story, room) for story in stories))
+        limit = asyncio.Semaphore(_CLIENTS)
+        return await asyncio.gather(*(commands.points(server.url, each, limit) for each in scenarios))
 
     with RedisServer(next(iter(folders))) as server:
         return asyncio.run(cut())
 
 
-def redis_server(folders: Iterable[Path], stories: Sequence[Story]) -> list[list[Point]]:
+def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
     """Kill servers that have all they accepted on disk."""
 
     async def kill() -> list[list[Point]]:
-        room = asyncio.Semaphore(_SERVERS)
+        limit = asyncio.Semaphore(_SERVERS)
         return await asyncio.gather(
-            *(commands.points_of_server(*pair, room) for pair in zip(servers, stories, strict=True))
+            *(commands.points_of_server(*pair, limit) for pair in zip(servers, scenarios, strict=True))
         )
 
     with ExitStack() as stack:
@@ -60,7 +63,7 @@ def redis_server(folders: Iterable[Path], stories: Sequence[Story]) -> list[list
         return asyncio.run(kill())
 
 
-KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Story]], list[list[Point]]]] = {
+KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Scenario]], list[list[Point]]]] = {
     "sqlite": sqlite,
     "redis": redis,
     "redis-server": redis_server,
@@ -71,33 +74,44 @@ def main() -> int:
     """Print the points as a table, or as JSON; return 1 if anything was wrong after one of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.backends.crash", description=__doc__)
     parser.add_argument("kind", nargs="*", choices=list(KINDS), help="by default all")
-    parser.add_argument("--story", action="append", choices=[story.name for story in STORIES])
+    parser.add_argument("--scenario", action="append", choices=[each.name for each in SCENARIOS])
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # there, every cut is told
-    stories = [story for story in STORIES if story.name in (asked.story or story.name)]
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # every cut is logged
     found: dict[str, dict[str, list[Point]]] = {}
-    for kind in asked.kind or KINDS:
+    for kind in options.kind or KINDS:
+        scenarios = _supported(kind, options.scenario)
         with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-            folders = [Path(folder, story.name) for story in stories]
+            folders = [Path(folder, each.name) for each in scenarios]
             for each in folders:
                 each.mkdir()
-            found[kind] = dict(zip((s.name for s in stories), KINDS[kind](folders, stories), strict=True))
-    if asked.json:
+            points = KINDS[kind](folders, scenarios)
+            found[kind] = dict(zip((each.name for each in scenarios), points, strict=True))
+    if options.json:
         print(json.dumps(found))
     else:
         _print(found)
     return int(any(wrong for of in found.values() for points in of.values() for _, wrong in points))
 
 
+def _supported(kind: str, names: Sequence[str] | None) -> list[Scenario]:
+    """Return the scenarios of these names, by default all, that the backend of this kind can run."""
+    has_key_value = kind == "sqlite" or RedisBackend.put is not Backend.put
+    return [
+        each
+        for each in SCENARIOS
+        if each.name in (names or (each.name,)) and (has_key_value or not each.buckets)
+    ]
+
+
 def _print(found: Mapping[str, Mapping[str, Sequence[Point]]]) -> None:
-    for kind, stories in found.items():
-        for story, points in stories.items():
-            print(f"{kind:14}{story:32}{len(points):5} points")
-            for where, wrong in points:
-                for fault in wrong:
+    for kind, scenarios in found.items():
+        for scenario, points in scenarios.items():
+            print(f"{kind:14}{scenario:48}{len(points):5} points")
+            for where, faults in points:
+                for fault in faults:
                     print(f"    {where}: {fault}")
-        print(f"{kind:14}{'all':32}{sum(map(len, stories.values())):5} points\n")
+        print(f"{kind:14}{'all':48}{sum(map(len, scenarios.values())):5} points\n")
 
 
 if __name__ == "__main__":

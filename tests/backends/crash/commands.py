@@ -20,9 +20,9 @@ from abe_router.backends.redis import RedisBackend, publisher
 from abe_router.errors import BackendUnavailable
 from abe_router.testing import RedisServer
 
-from . import verdict
-from .story import SHORT, Story, nothing_begins
-from .verdict import Point
+from . import check
+from .check import Point
+from .scenario import SHORT, Scenario, begin_nothing
 
 #: How long until every lease and delay is over, in seconds.
 _LATER = SHORT + 0.05
@@ -132,14 +132,14 @@ class Cutter:
             link.cancel()
 
 
-async def points(url: str, story: Story, room: asyncio.Semaphore) -> list[Point]:
+async def points(url: str, scenario: Scenario, room: asyncio.Semaphore) -> list[Point]:
     """Cut the client at each point, with each ending; no more at a time than there is room for."""
     found: list[Point] = []
 
     async def cut_all(ending: Ending, *, after: bool) -> None:
         for at in count(1):
             async with room:
-                wrong = await _cut(url, story, at, ending, after=after)
+                wrong = await _cut(url, scenario, at, ending, after=after)
             if wrong is None:
                 return
             found.append((f"{'after' if after else 'before'} command {at}, {ending.name.lower()}", wrong))
@@ -148,7 +148,7 @@ async def points(url: str, story: Story, room: asyncio.Semaphore) -> list[Point]
     return found
 
 
-async def points_of_server(server: RedisServer, story: Story, room: asyncio.Semaphore) -> list[Point]:
+async def points_of_server(server: RedisServer, scenario: Scenario, room: asyncio.Semaphore) -> list[Point]:
     """Kill the server at each point, start it again, and look at what it has left."""
     found: list[Point] = []
 
@@ -159,7 +159,7 @@ async def points_of_server(server: RedisServer, story: Story, room: asyncio.Sema
     for after in (False, True):
         for at in count(1):
             async with room:
-                wrong = await _cut(server.url, story, at, Ending.LOOK, after=after, restart=restart)
+                wrong = await _cut(server.url, scenario, at, Ending.LOOK, after=after, restart=restart)
             if wrong is None:
                 break
             found.append((f"server killed {'after' if after else 'before'} command {at}", wrong))
@@ -167,28 +167,34 @@ async def points_of_server(server: RedisServer, story: Story, room: asyncio.Sema
 
 
 async def _cut(
-    url: str, story: Story, at: int, ending: Ending, *, after: bool, restart: Callable[[], None] | None = None
+    url: str,
+    scenario: Scenario,
+    at: int,
+    ending: Ending,
+    *,
+    after: bool,
+    restart: Callable[[], None] | None = None,
 ) -> list[str] | None:
     """Tell a story that is cut; return what is wrong in the end, None if it was over before."""
     prefix = f"c{secrets.token_hex(5)}."
     async with RedisBackend.from_url(url, prefix=prefix) as backend:
-        await story.prepare(backend)
+        await scenario.prepare(backend)
     async with (
         Cutter(url, at, after=after, restart=restart) as cutter,
         RedisBackend.from_url(cutter.url, prefix=prefix) as backend,
     ):
         with suppress(BackendUnavailable):
-            await story.tell(backend, cutter.begin)
+            await scenario.run(backend, cutter.begin)
         if not cutter.has_cut:
             return None
         await asyncio.sleep(_LATER)
         if ending is Ending.SURVIVE:
             cutter.mend()
-            await story.tell(backend, nothing_begins)
+            await scenario.run(backend, begin_nothing)
     async with RedisBackend.from_url(url, prefix=prefix) as backend:
         if ending is Ending.AGAIN:
-            await story.tell(backend, nothing_begins)
+            await scenario.run(backend, begin_nothing)
         await asyncio.sleep(_LATER)
         if ending is Ending.LOOK:
-            return await verdict.of_cut(backend, story, in_one_step=False)
-        return await verdict.of_retelling(backend, story)
+            return await check.after_cut(backend, scenario, in_one_step=False)
+        return await check.after_rerun(backend, scenario)

@@ -1,4 +1,4 @@
-"""What is particular to the SQLite provider: its URL, its file, locks, and a fetch that is given up."""
+"""The SQLite provider: its URL, its file, locks, and fetches that are given up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from abe_router.backend import ACKED
 from abe_router.backends import make_backend
 from abe_router.backends.sqlite import SQLiteBackend, database, file
 from abe_router.backends.sqlite.operations import Fetch
-from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
+from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable, SubscriptionClosed
 from abe_router.messages.message import Message, new_message
 
 from .hands import bodies
@@ -51,10 +51,10 @@ class TestUrl:
             ("sqlite:////var/#1.db", "/var/#1.db"),
         ],
     )
-    def test_an_absolute_path_begins_with_a_fourth_slash(self, url, path):
+    def test_absolute_path_has_a_fourth_slash(self, url, path):
         assert SQLiteBackend.from_url(url).url == f"sqlite:///{path}"
 
-    def test_a_relative_path_is_meant_from_the_folder_of_the_moment(self, tmp_path, monkeypatch):
+    def test_relative_path_is_resolved_in_the_current_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert SQLiteBackend.from_url("sqlite:///a/b.db").url == f"sqlite:///{tmp_path}/a/b.db"
 
@@ -69,11 +69,11 @@ class TestUrl:
             ("sqlite:///a.db?timeout=3", "unknown option `timeout`"),
         ],
     )
-    def test_a_malformed_url_says_how_to_write_it(self, url, why):
+    def test_malformed_url_is_refused_with_the_right_form(self, url, why):
         with pytest.raises(BackendError, match=why):
             make_backend(url)
 
-    def test_the_environment_names_a_file_or_else_there_is_one_here(self, tmp_path, monkeypatch):
+    def test_from_env_uses_sqlite_path_or_the_default(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert SQLiteBackend.from_env({"SQLITE_PATH": "/x.db"}).url == "sqlite:////x.db"
         assert SQLiteBackend.from_env({}).url == f"sqlite:///{tmp_path}/.abe-router.db"
@@ -81,13 +81,13 @@ class TestUrl:
     @pytest.mark.parametrize(
         ("option", "level"), [("", 2), ("?synchronous=full", 2), ("?synchronous=normal", 1)]
     )
-    async def test_a_loss_of_power_loses_nothing_unless_asked_for(self, path, option, level):
+    async def test_synchronous_is_full_by_default(self, path, option, level):
         async with SQLiteBackend.from_url(f"sqlite:///{path}{option}") as backend:
             assert await backend._read(lambda d: d.execute("PRAGMA synchronous").fetchone()) == (level,)
 
 
 class TestFile:
-    async def test_only_its_owner_may_read_a_new_file(self, path, backend):
+    async def test_new_file_is_readable_by_its_owner_only(self, path, backend):
         await backend.publish(KEY, 1)
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
         assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
@@ -100,7 +100,7 @@ class TestFile:
         assert threading.active_count() == threads
 
     @pytest.mark.parametrize("rounds", [1, 2])
-    async def test_an_opening_that_is_cancelled_leaves_no_thread(self, path, rounds):
+    async def test_cancelled_open_leaves_no_thread(self, path, rounds):
         threads = threading.active_count()
         opening = asyncio.create_task(SQLiteBackend(path).open())
         for _ in range(rounds):
@@ -117,14 +117,14 @@ class TestFile:
             ("log.db/x", "does not exist"),
         ],
     )
-    async def test_what_cannot_be_opened_is_unavailable_and_leaves_no_thread(self, path, name, why):
+    async def test_failed_open_is_unavailable_and_leaves_no_thread(self, path, name, why):
         path.write_text("")
         threads = threading.active_count()
         with pytest.raises(BackendUnavailable, match=why):
             await SQLiteBackend(path.parent / name).open()
         assert threading.active_count() == threads
 
-    async def test_it_opens_as_soon_as_it_can_be_opened(self, path):
+    async def test_failed_open_can_be_tried_again(self, path):
         backend = SQLiteBackend(path.parent / "later" / "log.db")
         with pytest.raises(BackendUnavailable):
             await backend.publish(KEY, 1)
@@ -133,13 +133,13 @@ class TestFile:
         assert bodies(await drain(await backend.subscribe(KEY, "g"))) == [b"2"]
         await backend.close()
 
-    async def test_a_file_that_is_no_database_is_left_alone(self, path):
+    async def test_file_that_is_no_database_is_not_changed(self, path):
         path.write_bytes(b"name,price\n" * 100)
         with pytest.raises(BackendError, match="is not a SQLite database"):
             await SQLiteBackend(path).open()
         assert path.read_bytes() == b"name,price\n" * 100
 
-    async def test_the_database_of_another_program_is_left_alone(self, path):
+    async def test_database_of_another_program_is_not_changed(self, path):
         with sqlite3.connect(path) as other:
             other.execute("CREATE TABLE messages (id)")
         other.close()
@@ -148,7 +148,7 @@ class TestFile:
             await SQLiteBackend(path).open()
         assert path.read_bytes() == before
 
-    async def test_a_file_of_a_newer_version_is_refused(self, path, backend):
+    async def test_file_of_a_newer_version_is_refused(self, path, backend):
         await backend.close()
         with sqlite3.connect(path) as other:
             other.execute("PRAGMA user_version = 99")
@@ -156,12 +156,20 @@ class TestFile:
         with pytest.raises(BackendError, match=r"a newer abe-router wrote it.*99"):
             await backend.open()
 
-    async def test_a_sqlite_that_is_too_old_is_refused(self, path, monkeypatch):
+    async def test_file_of_an_older_version_is_refused(self, path, backend):
+        await backend.close()
+        with sqlite3.connect(path) as other:
+            other.execute("PRAGMA user_version = 1")
+        other.close()
+        with pytest.raises(BackendError, match=r"an older abe-router wrote it.*name a new file"):
+            await backend.open()
+
+    async def test_old_sqlite_is_refused(self, path, monkeypatch):
         monkeypatch.setattr(file.sqlite3, "sqlite_version_info", (3, 34, 1))
         with pytest.raises(BackendError, match=r"too old: 3\.35\.0 or newer"):
             await SQLiteBackend(path).open()
 
-    async def test_many_may_make_the_file_at_the_same_time(self, path):
+    async def test_many_backends_create_the_file_at_the_same_time(self, path):
         backends = [SQLiteBackend(path) for _ in range(8)]
         await asyncio.gather(*(backend.publish(KEY, n) for n, backend in enumerate(backends)))
         handle = await backends[0].subscribe(KEY, "g")
@@ -169,7 +177,7 @@ class TestFile:
         for each in backends:
             await each.close()
 
-    async def test_a_removed_file_is_made_anew(self, path, backend, caplog, monkeypatch):
+    async def test_removed_file_is_created_again(self, path, backend, caplog, monkeypatch):
         monkeypatch.setattr(file, "_CHECK_INTERVAL", 0.0)
         handle = await backend.subscribe(KEY, "g")
         waiting = asyncio.create_task(handle.fetch(1, 20.0))
@@ -181,18 +189,19 @@ class TestFile:
         async with SQLiteBackend(path) as other:
             assert [s.in_flight for s in await other.status()] == [1]
 
-    async def test_two_prefixes_share_a_file_and_nothing_else(self, path, backend):
+    async def test_prefixes_in_one_file_are_separate(self, path, backend):
         other = SQLiteBackend(path, prefix="a.")
         await other.publish("b.c", 1)
         await backend.publish("a.b.c", 2)
-        await backend.announce("w", b"here", 60)
+        await backend.put("workers", "w", b"here")
         for one, expected in ((backend, [b"2"]), (other, [b"1"])):
             assert bodies(await drain(await one.subscribe("#", "g"))) == expected
         assert len(await other.status()) == 1
-        assert await other.announcements() == {}
+        assert await other.entries("workers") == {}
+        assert list(await other.peek("#", "other")) == []
         await other.close()
 
-    async def test_messages_may_be_written_by_hand(self, path, backend):
+    async def test_messages_written_with_sql_are_delivered(self, path, backend):
         await backend.publish(KEY, 1)
         with sqlite3.connect(path) as other:
             other.execute("INSERT INTO keys (prefix, key) VALUES ('', 'by.hand')")
@@ -208,7 +217,7 @@ class TestFile:
         assert len({m.id for m in came}) == 3
         assert all(abs(m.published_at - came[0].published_at) < 5 for m in came)
 
-    def test_it_is_not_used_across_a_fork(self, path):
+    def test_use_after_a_fork_is_refused(self, path):
         code = """
 import asyncio, os, sys
 from pathlib import Path
@@ -247,7 +256,7 @@ def locked(path, backend):
 
 
 class TestLock:
-    async def test_a_locked_file_is_waited_for(self, backend, locked):
+    async def test_publish_waits_for_a_locked_file(self, backend, locked):
         locked.execute("BEGIN IMMEDIATE")
         publishing = asyncio.create_task(backend.publish(KEY, 1))
         await asyncio.sleep(0.05)
@@ -255,7 +264,7 @@ class TestLock:
         locked.execute("COMMIT")
         await publishing
 
-    async def test_a_lock_that_is_kept_too_long_is_an_error_that_passes(self, backend, locked, monkeypatch):
+    async def test_long_lock_makes_calls_unavailable_until_it_ends(self, backend, locked, monkeypatch):
         monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.05)
         locked.execute("BEGIN IMMEDIATE")
         ended = await asyncio.gather(*(backend.publish(KEY, n) for n in range(3)), return_exceptions=True)
@@ -265,7 +274,7 @@ class TestLock:
         await backend.publish(KEY, 3)
         assert bodies(await drain(await backend.subscribe(KEY, "g"))) == [b"3"]
 
-    async def test_closing_does_not_wait_for_a_lock_for_long(self, backend, locked):
+    async def test_close_waits_for_a_lock_at_most_a_second(self, backend, locked):
         locked.execute("BEGIN IMMEDIATE")
         publishing = asyncio.create_task(backend.publish(KEY, 1))
         await asyncio.sleep(0.02)
@@ -274,7 +283,7 @@ class TestLock:
             with pytest.raises(BackendUnavailable):
                 await publishing
 
-    async def test_closing_does_not_wait_for_a_lock_with_each_handle(self, backend, locked):
+    async def test_close_with_many_handles_waits_for_a_lock_once(self, backend, locked):
         for name in "abc":
             handle = await backend.subscribe_exclusive(name, "g")
             await handle.fetch(1, 0)
@@ -282,7 +291,7 @@ class TestLock:
         async with asyncio.timeout(3):
             await backend.close()
 
-    async def test_a_full_disk_keeps_what_was_accepted_and_lets_acks_through(self, backend):
+    async def test_full_disk_keeps_accepted_messages_and_lets_acks_through(self, backend):
         handle = await backend.subscribe(KEY, "g")
         await backend.publish(KEY, "first")
         held = await handle.fetch(10, 1)
@@ -301,7 +310,7 @@ class TestLock:
         await backend.publish(KEY, "again")
         assert bodies(await drain(handle)) == [b'"again"']
 
-    async def test_one_that_fails_does_not_fail_those_it_would_have_been_committed_with(self, backend):
+    async def test_failed_call_does_not_fail_others_of_its_transaction(self, backend):
         bad = Message("id", KEY, None)
         calls = [
             backend.publish(KEY, 0),
@@ -315,7 +324,7 @@ class TestLock:
         came = await drain(await backend.subscribe("#", "g"))
         assert [(d.message.id, d.message.key) for d in came] == [(good.id, KEY), (new.id, "new.key")]
 
-    async def test_a_key_that_was_not_committed_is_forgotten(self, path, backend):
+    async def test_key_of_a_rolled_back_message_is_forgotten(self, path, backend):
         with pytest.raises(BackendError):
             await backend.append([new_message("key.a", b"1"), Message("id", KEY, None)])
         async with SQLiteBackend(path) as other:
@@ -324,14 +333,14 @@ class TestLock:
             came = await drain(await other.subscribe("#", "g"))
         assert [(d.message.key, d.message.body) for d in came] == [("key.b", b'"b"'), ("key.a", b'"a"')]
 
-    async def test_what_is_no_text_is_refused_before_anything_is_kept(self, backend):
+    async def test_id_or_header_that_is_not_text_is_refused_before_any_write(self, backend):
         with pytest.raises(PayloadUnencodable):
             await backend.append([new_message(KEY, b"1"), Message("id", KEY, b"1", {"a": "\ud800"})])
         with pytest.raises(PayloadUnencodable):
             await backend.append([Message("\udcff", KEY, b"1")])
         assert await drain(await backend.subscribe(KEY, "g")) == []
 
-    async def test_the_write_ahead_log_stays_small(self, path, backend):
+    async def test_write_ahead_log_is_checkpointed(self, path, backend):
         messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
         wal = path.with_name("log.db-wal")
         for _ in range(12):
@@ -339,7 +348,7 @@ class TestLock:
             await asyncio.sleep(0.06)
         assert wal.stat().st_size < 3 * database.CHECKPOINT_BYTES
 
-    async def test_who_reads_for_long_stops_nobody(self, path, backend, locked):
+    async def test_long_read_transaction_blocks_no_writer(self, path, backend, locked):
         await backend.publish(KEY, 1)
         locked.execute("BEGIN")
         assert locked.execute("SELECT count(*) FROM messages").fetchone() == (1,)
@@ -359,7 +368,21 @@ class TestLock:
 
 
 class TestFetch:
-    async def test_a_fetch_cancelled_with_its_result_at_hand_gives_it_back(self, backend, monkeypatch):
+    async def test_closed_fetch_raises_while_the_file_is_locked_and_releases(self, backend, locked):
+        closed, other = await backend.subscribe(KEY, "g"), await backend.subscribe(KEY, "g")
+        await backend.publish(KEY, 1)
+        locked.execute("BEGIN IMMEDIATE")
+        fetching = asyncio.create_task(closed.fetch(1, 20.0))
+        await asyncio.sleep(0.02)
+        await closed.close()
+        async with asyncio.timeout(1):
+            with pytest.raises(SubscriptionClosed):
+                await fetching
+        locked.execute("COMMIT")
+        (delivery,) = await other.fetch(1, 5.0)
+        assert delivery.deliveries == 1
+
+    async def test_fetch_cancelled_with_its_result_releases_it(self, backend, monkeypatch):
         handle = await backend.subscribe(KEY, "g")
         await backend.publish(KEY, 1)
         resolve = Fetch.resolve
@@ -376,7 +399,7 @@ class TestFetch:
         (delivery,) = await handle.fetch(1, 5.0)
         assert delivery.deliveries == 1
 
-    async def test_an_interrupted_fetch_returns_even_while_the_file_is_locked(self, backend, locked):
+    async def test_interrupted_fetch_returns_while_the_file_is_locked(self, backend, locked):
         handle = await backend.subscribe(KEY, "g")
         await backend.publish(KEY, 1)
         locked.execute("BEGIN IMMEDIATE")
@@ -389,7 +412,7 @@ class TestFetch:
         (delivery,) = await handle.fetch(1, 5.0)
         assert delivery.deliveries == 1
 
-    async def test_waiting_writes_nothing(self, path, backend, locked):
+    async def test_waiting_fetch_writes_nothing(self, path, backend, locked):
         handles = [await backend.subscribe(pattern, "g") for pattern in (KEY, "#", "other.*")]
         version = locked.execute("PRAGMA data_version").fetchone()
         size = path.with_name("log.db-wal").stat().st_size

@@ -1,4 +1,4 @@
-"""The ids that the SQLite provider keeps: in the transaction of their messages, and no longer than asked."""
+"""Deduplication on SQLite: ids are stored with their messages, and deleted in bounded steps."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def rows(path, sql="SELECT count(*) FROM dedupe_ids"):
 
 
 def age(path, seconds):
-    """Let the windows of all ids end so many seconds sooner."""
+    """Let the windows of all ids end that many seconds sooner."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE dedupe_ids SET expires_at = expires_at - ?", (seconds,))
 
 
-async def test_what_has_ended_is_forgotten_by_who_publishes_in_bounded_steps(backend, path):
+async def test_append_deletes_expired_ids_in_bounded_steps(backend, path):
     await backend.append_once(windowed(*(f"old-{n}" for n in range(2_000))))
     age(path, 60.0)
     await backend.append_once(windowed("a"))
@@ -52,7 +52,7 @@ async def test_what_has_ended_is_forgotten_by_who_publishes_in_bounded_steps(bac
     assert rows(path) == 4
 
 
-async def test_what_has_ended_is_forgotten_by_who_trims_when_nobody_publishes(backend, path):
+async def test_trim_deletes_expired_ids(backend, path):
     await backend.append_once(windowed("a", "b"))
     await backend.trim({})
     assert rows(path) == 2
@@ -61,7 +61,7 @@ async def test_what_has_ended_is_forgotten_by_who_trims_when_nobody_publishes(ba
     assert rows(path) == 0
 
 
-async def test_an_id_that_has_ended_and_is_still_there_is_as_good_as_none(backend, path, monkeypatch):
+async def test_expired_id_that_is_still_stored_counts_for_nothing(backend, path, monkeypatch):
     monkeypatch.setattr(dedupe, "delete_expired", lambda *_: None)
     await backend.append_once(windowed("a", "b"))
     age(path, 60.0)
@@ -70,12 +70,12 @@ async def test_an_id_that_has_ended_and_is_still_there_is_as_good_as_none(backen
     assert rows(path, f"SELECT count(*) FROM dedupe_ids WHERE expires_at > {time.time()}") == 1
 
 
-async def test_without_a_window_no_id_is_kept(backend, path):
+async def test_no_id_is_stored_without_a_window(backend, path):
     await backend.append_once(windowed("a", window=0.0))
     assert (rows(path), rows(path, "SELECT count(*) FROM messages")) == (0, 1)
 
 
-async def test_no_id_is_remembered_whose_message_was_refused(backend, path):
+async def test_no_id_is_stored_when_its_message_is_refused(backend, path):
     await backend.open()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
@@ -88,21 +88,21 @@ async def test_no_id_is_remembered_whose_message_was_refused(backend, path):
     assert await backend.append_once(windowed("a")) == []
 
 
-async def test_what_is_not_text_is_refused_before_anything_is_kept(backend, path):
+async def test_id_that_is_not_text_is_refused_before_any_write(backend, path):
     with pytest.raises(PayloadUnencodable, match="Unicode"):
         await backend.append_once([*windowed("a"), (Message("\ud800", KEY, b"1"), 60.0)])
     assert rows(path, "SELECT count(*) FROM messages") == 0
 
 
-async def test_callers_of_one_turn_share_a_commit(backend, path):
+async def test_calls_of_one_turn_share_a_commit(backend, path):
     await backend.append_once(windowed("warm"))
     before = (await asyncio.to_thread(path.with_name("log.db-wal").stat)).st_size
     await asyncio.gather(*(backend.append_once(windowed(f"i{n}")) for n in range(50)))
     written = path.with_name("log.db-wal").stat().st_size - before
-    assert written < 50 * 4096, "each had a commit of its own"
+    assert written < 50 * 4096, "each call had its own commit"
 
 
-async def test_prefixes_share_no_ids(path):
+async def test_prefixes_have_separate_ids(path):
     async with SQLiteBackend(path, prefix="a.") as one, SQLiteBackend(path, prefix="b.") as other:
         assert await one.append_once(windowed("x")) == []
         assert await other.append_once(windowed("x")) == []

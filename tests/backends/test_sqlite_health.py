@@ -1,4 +1,4 @@
-"""What `doctor` finds about a SQLite file, each in a file that is really in that state."""
+"""The health checks of a SQLite file, each on a file that really is in that state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY, GROUP = "orders.created", "billing"
 
 @pytest.fixture
 async def path(tmp_path: Path) -> Path:
-    """Return a file with one message for `orders.created/billing`, which nobody has open."""
+    """Return a file with one message for `orders.created/billing`, which no process has open."""
     path = tmp_path / "queue.db"
     async with SQLiteBackend(path) as backend:
         await backend.subscribe(KEY, GROUP)
@@ -28,18 +28,18 @@ async def path(tmp_path: Path) -> Path:
     return path
 
 
-def examined(path, *, served=None, synchronous="full", **rest):
+def checked(path, *, served=None, synchronous="full", **rest):
     found = FileHealth(path, "", synchronous, served, **rest).check()
     assert all(isinstance(finding, HealthResult) for finding in found)
     return {finding.code: finding for finding in found}
 
 
 def weak(path, **rest):
-    return {code: f for code, f in examined(path, **rest).items() if f.weakens}
+    return {code: f for code, f in checked(path, **rest).items() if f.weakens}
 
 
-def test_a_sound_file_has_nothing_that_weakens_the_promise(path):
-    found = examined(path, served={(KEY, GROUP)})
+def test_sound_file_has_no_weakness(path):
+    found = checked(path, served={(KEY, GROUP)})
     assert {code: str(f.severity) for code, f in found.items()} == {
         "D201": "ok",
         "D202": found["D202"].severity,
@@ -49,15 +49,15 @@ def test_a_sound_file_has_nothing_that_weakens_the_promise(path):
     assert not any(f.weakens for f in found.values())
 
 
-def test_looking_changes_nothing_and_makes_no_file(path, tmp_path):
+def test_check_changes_and_creates_no_file(path, tmp_path):
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()}
     assert not weak(path)
     assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()} == before
-    assert examined(tmp_path / "other.db")["D201"].severity == "info"
+    assert checked(tmp_path / "other.db")["D201"].severity == "info"
     assert not (tmp_path / "other.db").exists()
 
 
-async def test_a_file_that_is_in_use_is_read_beside_its_users(tmp_path):
+async def test_file_in_use_is_checked(tmp_path):
     async with SQLiteBackend(tmp_path / "queue.db") as backend:
         await backend.subscribe(KEY, GROUP)
         await backend.publish(KEY, 1)
@@ -77,14 +77,14 @@ async def test_a_file_that_is_in_use_is_read_beside_its_users(tmp_path):
         ),
     ],
 )
-def test_what_the_router_could_not_open_is_an_error(tmp_path, make, said):
+def test_unusable_file_is_an_error(tmp_path, make, said):
     make(tmp_path / "queue.db")
     finding = weak(tmp_path / "queue.db")["D201"]
     assert finding.severity == "error"
     assert said in finding.message
 
 
-def test_a_folder_that_is_not_there_is_an_error_with_the_command_that_makes_it(tmp_path):
+def test_missing_folder_is_an_error_with_the_command_that_makes_it(tmp_path):
     assert weak(tmp_path / "none" / "queue.db")["D201"].hint == f"mkdir -p {tmp_path}/none"
 
 
@@ -111,7 +111,7 @@ def test_versions_that_can_damage_a_file_are_known(number, severity):
     ("kind", "severity"),
     [("nfs4", "error"), ("cifs", "error"), ("9p", "error"), ("fuse.sshfs", "error"), ("tmpfs", "warning")],
 )
-def test_a_file_system_that_cannot_keep_it_is_told(path, tmp_path, kind, severity):
+def test_unsuitable_file_system_is_reported(path, tmp_path, kind, severity):
     mounts = tmp_path / "mounts"
     mounts.write_text(
         f"/dev/vda / ext4 rw 0 0\nfar:/q {str(tmp_path).replace(' ', chr(92) + '040')} {kind} rw 0 0\n"
@@ -121,20 +121,20 @@ def test_a_file_system_that_cannot_keep_it_is_told(path, tmp_path, kind, severit
     assert kind in finding.message
 
 
-def test_the_mount_nearest_to_the_path_counts_and_the_last_one_there(tmp_path):
+def test_nearest_and_last_mount_counts(tmp_path):
     mounts = tmp_path / "mounts"
     mounts.write_text("a / overlay rw\nb /srv nfs rw\nc /srv/q\\040x ext4 rw\nd /srv nfs4 rw\nodd\n")
-    places = {"/": "overlay", "/srv": "nfs4", "/srv/q x/y": "ext4", "/srvx": "overlay"}
-    assert {place: file_system(Path(place), mounts) for place in places} == places
+    types = {"/": "overlay", "/srv": "nfs4", "/srv/q x/y": "ext4", "/srvx": "overlay"}
+    assert {path: file_system(Path(path), mounts) for path in types} == types
     assert file_system(tmp_path, tmp_path / "none") == ""
     assert not any(map(is_network, ("overlay", "ext4", "xfs", "btrfs", "tmpfs", "fuse.fuse-overlayfs", "")))
 
 
-def test_commits_that_are_not_synced_are_told(path):
+def test_unsynced_commits_are_reported(path):
     assert "synchronous=normal" in weak(path, synchronous="normal")["D204"].message
 
 
-def test_another_journal_is_told(path):
+def test_other_journal_is_reported(path):
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
@@ -153,7 +153,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-async def test_a_disk_that_is_nearly_full_is_told(small):
+async def test_nearly_full_disk_is_reported(small):
     async with SQLiteBackend(small / "queue.db") as backend:
         found = {finding.code: finding for finding in await backend.check_health()}
     assert " MiB are left on the disk" in found["D206"].message
@@ -161,20 +161,20 @@ async def test_a_disk_that_is_nearly_full_is_told(small):
 
 
 @pytest.mark.parametrize(("mode", "severity"), [(0o602, "error"), (0o606, "error"), (0o604, "warning")])
-def test_a_file_that_others_may_use_is_told_with_the_command_that_mends_it(path, mode, severity):
+def test_file_open_to_others_is_reported_with_the_command_that_fixes_it(path, mode, severity):
     path.chmod(mode)
     finding = weak(path)["D207"]
     assert (str(finding.severity), finding.hint) == (severity, f"chmod 600 {path}")
 
 
-def test_a_folder_that_others_may_write_is_told_unless_it_is_sticky(path):
+def test_folder_writable_by_others_is_reported_unless_sticky(path):
     path.parent.chmod(0o777)
     assert weak(path)["D207"].hint == f"chmod o-w {path.parent}"
     path.parent.chmod(0o1777)
     assert not weak(path)
 
 
-async def test_damage_is_told(tmp_path):
+async def test_damage_is_reported(tmp_path):
     path = tmp_path / "queue.db"
     async with SQLiteBackend(path) as backend:
         await backend.subscribe(KEY, GROUP)
@@ -188,13 +188,13 @@ async def test_damage_is_told(tmp_path):
     assert "damaged" in damage.message
 
 
-async def test_the_search_for_damage_ends_in_time(path, monkeypatch):
+async def test_search_for_damage_is_limited_in_time(path, monkeypatch):
     monkeypatch.setattr(health, "_SEARCH_SECONDS", -1.0)
     monkeypatch.setattr(health, "_SEARCH_STEPS", 1)
-    assert examined(path)["D208"].severity == "info"
+    assert checked(path)["D208"].severity == "info"
 
 
-async def test_a_log_that_a_long_reader_keeps_is_told(path, monkeypatch):
+async def test_log_kept_by_a_long_read_transaction_is_reported(path, monkeypatch):
     monkeypatch.setattr(health, "_LARGE_WAL", 100_000)
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
@@ -205,17 +205,17 @@ async def test_a_log_that_a_long_reader_keeps_is_told(path, monkeypatch):
     reader.close()
 
 
-def test_what_left_the_file_and_holds_messages_is_told(path):
+def test_orphaned_subscription_with_messages_is_reported(path):
     assert not weak(path, served={(KEY, GROUP)})
-    assert not weak(path)  # nobody knows who is served
+    assert not weak(path)  # it is unknown which subscriptions are served
     finding = weak(path, served={(KEY, "audit")})["D110"]
     assert finding.hint.endswith("`abe-router drop orders.created/billing`")
 
 
-async def test_messages_under_a_key_that_nobody_reads_are_told(path):
+async def test_messages_without_a_subscription_are_reported(path):
     async with SQLiteBackend(path) as backend:
         await backend.publish("orders.lost", 1)
         await backend.publish("orders.lost", 2)
-    finding = examined(path)["D111"]
+    finding = checked(path)["D111"]
     assert finding.severity == "info"
     assert "2 messages wait under keys that no subscription matches: `orders.lost` 2" in finding.message

@@ -1,4 +1,4 @@
-"""Several processes on one SQLite file: who gets what, who wakes whom, and what waiting costs."""
+"""Several processes on one SQLite file: sharing messages, waking each other, and the cost of waiting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends.sqlite import SQLiteBackend
 
 KEY, GROUP = "orders.created", "billing"
-#: Publishes its own time, a line of standard input at a time.
+#: Publishes its time for each line of standard input.
 PUBLISHER = """
 import asyncio, sys, time
 from pathlib import Path
@@ -75,20 +75,20 @@ async def test_each_message_goes_to_one_process_of_a_group(path, backend, start)
     await backend.subscribe(KEY, GROUP)
     workers = [await start(*worker(path, 30, 0)) for _ in range(3)]
     sent = [await backend.publish(KEY, n) for n in range(300)]
-    said = Counter()
+    lines = Counter()
 
     async def listen(process):
-        while said.total() < 2 * len(sent):
-            said[(await process.stdout.readline()).decode().strip()] += 1
+        while lines.total() < 2 * len(sent):
+            lines[(await process.stdout.readline()).decode().strip()] += 1
 
     listening = [asyncio.create_task(listen(process)) for process in workers]
     await asyncio.wait(listening, return_when=asyncio.FIRST_COMPLETED)
     for each in listening:
         each.cancel()
-    assert said == Counter(f"{what} {message.id}" for what in "SE" for message in sent)
+    assert lines == Counter(f"{what} {message.id}" for what in "SE" for message in sent)
 
 
-async def test_what_a_killed_process_held_comes_to_one_that_waits_already(path, backend, start):
+async def test_waiting_fetch_gets_what_a_killed_process_held(path, backend, start):
     handle = await backend.subscribe(KEY, GROUP)
     sent = [await backend.publish(KEY, n) for n in range(3)]
     process = await start(*worker(path, 0.5, 3))
@@ -102,26 +102,26 @@ async def test_what_a_killed_process_held_comes_to_one_that_waits_already(path, 
     assert [(d.message.id, d.deliveries, d.message.attempt) for d in came] == [(m.id, 2, 1) for m in sent]
 
 
-async def test_a_message_of_another_process_wakes_a_fetch_within_50_ms(path, backend, start):
+async def test_message_of_another_process_wakes_a_fetch_within_50_ms(path, backend, start):
     handle, elsewhere = await backend.subscribe(KEY, GROUP), await backend.subscribe("a.#", GROUP)
     other = asyncio.create_task(elsewhere.fetch(1, 20.0))
     process = await start("-c", PUBLISHER, path, KEY)
-    late = []
+    latencies = []
     for _ in range(9):
         waiting = asyncio.create_task(handle.fetch(1, 10.0))
-        # Long enough for the looks at the file to have become rare.
+        # Long enough for the notifier to poll at its longest interval.
         await asyncio.sleep(0.1)
         process.stdin.write(b"\n")
         (delivery,) = await waiting
-        late.append(time.time() - delivery.message.payload)
+        latencies.append(time.time() - delivery.message.payload)
         await handle.settle([(delivery, ACKED)])
-    assert median(late) < 0.05
+    assert median(latencies) < 0.05
     assert not other.done()
     elsewhere.interrupt()
     await other
 
 
-async def test_what_another_process_hands_back_or_delays_wakes_a_fetch(path, backend):
+async def test_release_or_delay_of_another_connection_wakes_a_fetch(path, backend):
     holder = SQLiteBackend(path)
     held, handle = await holder.subscribe(KEY, GROUP), await backend.subscribe(KEY, GROUP)
     for outcome, delay in ((RELEASED, 0.0), (Delayed(0.1), 0.1)):
@@ -137,7 +137,7 @@ async def test_what_another_process_hands_back_or_delays_wakes_a_fetch(path, bac
     await holder.close()
 
 
-async def test_a_thousand_waiting_fetches_cost_almost_nothing(path, backend, start):
+async def test_thousand_waiting_fetches_cost_almost_nothing(path, backend, start):
     patterns = [f"topic.k{n}" if n % 10 else f"topic.k{n}.#" for n in range(1000)]
     handles = await asyncio.gather(*(backend.subscribe(pattern, GROUP) for pattern in patterns))
     waiting = [asyncio.create_task(handle.fetch(1, 30.0)) for handle in handles]

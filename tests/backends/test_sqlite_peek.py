@@ -124,3 +124,14 @@ async def test_counts_of_a_long_connection_equal_those_of_a_new_one(path, backen
             await backend.drop("#", "g")
         async with SQLiteBackend(path) as fresh:
             assert list(await backend.status()) == list(await fresh.status())
+
+
+async def test_count_is_right_after_newer_messages_were_claimed_and_trimmed(backend):
+    handle = await backend.subscribe(KEY, "g")
+    await backend.publish(KEY, 1)
+    assert [status.ready for status in await backend.status()] == [1]
+    await backend.append([new_message(KEY, b"1") for _ in range(5)])
+    assert not await handle.settle([(delivery, ACKED) for delivery in await handle.fetch(6, 1.0)])
+    assert await backend.trim({}) == 6
+    await backend.append([new_message(KEY, b"1") for _ in range(3)])
+    assert [status.ready for status in await backend.status()] == [3]

@@ -98,7 +98,7 @@ class FileHealth:
             yield _unusable(f"folder `{parent}` cannot be written", "give the router's user write permission")
         else:
             yield HealthResult(
-                HealthCheck.FILE, _INFO, f"`{self._path}` is not there yet", "the first use creates it"
+                HealthCheck.FILE, _INFO, f"`{self._path}` is not there yet", "the first use makes it"
             )
 
     def _durability(self) -> Iterator[HealthResult]:
@@ -195,7 +195,7 @@ class FileHealth:
             database.open()
             if not schema.is_current(database.connection):
                 yield HealthResult(
-                    HealthCheck.FILE, _INFO, "the file is empty", "the first use creates its tables"
+                    HealthCheck.FILE, _INFO, "the file is empty", "the first use makes its tables"
                 )
                 return
             if self._is_accessible:

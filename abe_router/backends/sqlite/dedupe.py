@@ -15,9 +15,9 @@ PAGE = 500
 #: By number of ids, the statement that returns the indices of the remembered ones. They come in one row:
 #: after each row the thread must get the interpreter's lock back.
 _FIND = {
-    size: "WITH asked (place, key_id, id) AS (VALUES "  # noqa: S608  only numbers and marks follow
+    size: "WITH asked (position, key_id, id) AS (VALUES "  # noqa: S608  only numbers and marks follow
     + ", ".join(f"({index}, ?, ?)" for index in range(size))
-    + ") SELECT group_concat(place) FROM asked JOIN dedupe_ids USING (key_id, id) WHERE expires_at > ?"
+    + ") SELECT group_concat(position) FROM asked JOIN dedupe_ids USING (key_id, id) WHERE expires_at > ?"
     for size in log.ROW_COUNTS
 }
 #: By number of ids, the statement that remembers them. An expired id may still be in the table.

@@ -27,7 +27,7 @@ LOCK_TIMEOUT = 10.0
 #: The same while closing.
 _CLOSING_LOCK_TIMEOUT = 1.0
 #: The delays between two tries, in seconds.
-_FIRST_DELAY, _LONGEST_DELAY = 0.0005, 0.005
+_FIRST_DELAY, _LONGEST_DELAY = 0.0003, 0.003
 
 #: The size of the write-ahead log, in bytes, from which it is checkpointed. SQLite's own default.
 CHECKPOINT_BYTES = 1000 * 4096

@@ -13,7 +13,7 @@ from abe_router.backend.rate import TokenGrant, grant
 from abe_router.backends.sqlite.database import Database
 
 #: The most expired entries that one put deletes. It adds one at most, so the table does not grow by expiry.
-PAGE = 10
+PAGE = 4
 
 _IS_LIVE = "(expires_at IS NULL OR expires_at > ?)"
 _NAMED = f"prefix = ? AND bucket = ? AND name = ? AND {_IS_LIVE}"

@@ -201,17 +201,6 @@ class SQLiteBackend(Backend):
     async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
         return await self._write(lambda database: key_value.delete(database, bucket, name, expected))
 
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        """Put the state of a worker into the bucket `workers`."""
-        if state:
-            await self.put("workers", worker, state, ttl=ttl)
-        else:
-            await self.delete("workers", worker)
-
-    async def announcements(self) -> Mapping[str, bytes]:
-        """Return the states in the bucket `workers`."""
-        return {worker: entry.value for worker, entry in (await self.entries("workers")).items()}
-
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         """Grant tokens by the clock of this machine."""
         return await self._write(lambda database: key_value.take_tokens(database, name, rate, wanted))

@@ -9,8 +9,6 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-import msgspec
-
 from abe_router.backend import Delivery, ExclusiveSubscription
 from abe_router.backends.sqlite import lease, ownership
 from abe_router.backends.sqlite.database import Database
@@ -95,7 +93,9 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
             lambda database: ownership.postpone(database, receipts, number, seconds)
         )
         return [
-            _next_attempt(delivery, wait, number, now) if delivery.receipt in held else None
+            delivery.next_attempt(receipt=delivery.receipt._replace(claim=number), failed_at=now, wait=wait)
+            if delivery.receipt in held
+            else None
             for delivery, wait in failed
         ]
 
@@ -128,14 +128,3 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
             future=asyncio.get_running_loop().create_future(),
             release=self._release,
         )
-
-
-def _next_attempt(delivery: Delivery, wait: float, number: int, now: float) -> Delivery:
-    message = delivery.message
-    return Delivery(
-        msgspec.structs.replace(message, attempt=message.attempt + 1),
-        delivery.deliveries + 1,
-        delivery.receipt._replace(claim=number),
-        delivery.failed_at or now,
-        wait,
-    )

@@ -43,7 +43,7 @@ class Slot:
 
     def end(self) -> None:
         """Note that it is handled no longer."""
-        self._running.pop(self, None)
+        self._running[self] = ()
         self._deadline = inf
         if not self.cancelled and self.task is not None:
             # A request to cancel that is left over would look like another cancellation next time. A handler

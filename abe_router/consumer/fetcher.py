@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import partial
 
-from abe_router.backend import Backend, Delivery, Subscription
+from abe_router.backend import Backend, Subscription
 from abe_router.backoff import wait_for_event
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.pool import WorkerPool
@@ -98,24 +97,33 @@ class Fetcher:
 
     async def run(self) -> None:
         """Fetch until a stop is requested; raise SubscriptionClosed when the subscription is closed."""
-        in_flight, prefetch, loop = self._in_flight, self._prefetch, asyncio.get_running_loop()
+        in_flight, pool, prefetch = self._in_flight, self._pool, self._prefetch
+        rate, clock = self._route.rate, asyncio.get_running_loop().time
         while not self._stop.is_set():
-            room = self._room()
-            if room < max(1, prefetch.low_water) or in_flight.unsettled > MAX_UNSETTLED:
+            if self._room() < max(1, prefetch.low_water) or in_flight.unsettled > MAX_UNSETTLED:
                 in_flight.capacity.clear()
                 await in_flight.capacity.wait()
                 continue
-            asked_at = loop.time()
+            asked_at = clock()
             prefetch.asking(asked_at)
             in_flight.low_water = prefetch.low_water
             limit = min(max(1, self._room()), MAX_FETCH)
             deliveries = await self._calls.repeat(partial(self._subscription.fetch, limit, FETCH_WAIT))
-            prefetch.fetched(loop.time(), full=deliveries is not None and len(deliveries) == limit)
-            if deliveries:
-                await self._pass_on(deliveries, asked_at)
-            else:
+            prefetch.fetched(clock(), full=deliveries is not None and len(deliveries) == limit)
+            if not deliveries:
                 # A provider whose fetch returns without waiting must not keep the loop from everything else.
                 await asyncio.sleep(0)
+                continue
+            if in_flight.ordering is None:  # deliveries of an ordered route are tracked already
+                in_flight.track(asked_at)
+            if rate is None:
+                pool.add(deliveries)
+                if len(deliveries) < _BACKLOG:
+                    # Low traffic: start these handlers before fetching again. Latency counts most.
+                    await asyncio.sleep(0)
+            else:
+                in_flight.withheld.extend(deliveries)
+                await self._pace(rate)
             del deliveries  # or an idle route keeps the last ones, settled by now, in memory
 
     def _room(self) -> int:
@@ -124,25 +132,11 @@ class Fetcher:
         capacity = route.concurrency * (route.batch.size if route.batch else 1)
         return capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
 
-    async def _pass_on(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
-        if self._in_flight.ordering is None:  # deliveries of an ordered route are tracked already
-            self._in_flight.track(asked_at)
-        if self._route.rate is not None:
-            self._in_flight.withheld.extend(deliveries)
-            await self._pace(self._route.rate)
-            return
-        self._pool.add(deliveries)
-        if len(deliveries) < _BACKLOG:
-            # Low traffic: start these handlers before fetching again. Latency counts more than throughput.
-            await asyncio.sleep(0)
-
     async def _pace(self, rate: float) -> None:
         """Pass on what is withheld as the rate permits, over all processes."""
-        route, withheld = self._route, self._in_flight.withheld
+        name, withheld = self._route.name, self._in_flight.withheld
         while withheld and not self._stop.is_set():
-            grant = await self._calls.repeat(
-                partial(self._backend.take_tokens, route.name, rate, len(withheld))
-            )
+            grant = await self._calls.repeat(partial(self._backend.take_tokens, name, rate, len(withheld)))
             if grant is None:
                 return
             granted, seconds = grant

@@ -54,8 +54,10 @@ class LeaseClock:
 
     def track(self, leased_at: float) -> None:
         """Note that more leases began at `leased_at` or later."""
-        self._since_renewal = min(self._since_renewal, leased_at)
-        self._begin(min(self.began_at, leased_at))
+        if leased_at < self._since_renewal:
+            self._since_renewal = leased_at
+        if leased_at < self.began_at:
+            self._begin(leased_at)
 
     def suspect(self) -> None:
         """Demand a renewal before anything else is started."""
@@ -92,7 +94,7 @@ class InFlight:
         self.buffer: deque[Delivery] = deque()
         #: The low-water mark of the buffer: a slot reports capacity when no more than these are in it.
         self.low_water = 0
-        #: What each slot of the pool runs.
+        #: What each slot of the pool runs; nothing while it is idle.
         self.running: dict[object, Sequence[Delivery]] = {}
         self.outcomes: list[Settlement] = []
         self.settling: Sequence[Settlement] = ()

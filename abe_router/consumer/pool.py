@@ -194,6 +194,7 @@ class WorkerPool:
 
     def _replace(self, slot: Slot) -> None:
         self._slots.remove(slot)
+        self._in_flight.running.pop(slot, None)
         self._waking = False
         if self._in_flight.buffer:
             self._wake_next()

@@ -82,7 +82,8 @@ class BackendCalls:
                     self._events.emit(BackendLost(self._route, str(error), delay))
                 await wait_for_event(self._shutdown.requested, delay)
                 continue
-            self.tried.set()
+            if not self.tried.is_set():
+                self.tried.set()
             if not self.connected:
                 self.connected = True
                 self._events.emit(BackendBack(self._route, time.monotonic() - lost_at))

@@ -21,7 +21,7 @@ from .conftest import EventLog, Running, make_route, within
 
 #: Of each part a method that fails once when it has work: the class, the method, whether it is a coroutine.
 PARTS = [
-    pytest.param(Fetcher, "_pass_on", True, id="fetcher"),
+    pytest.param(Fetcher, "_room", False, id="fetcher"),
     pytest.param(Attempts, "run", True, id="slot"),
     pytest.param(WorkerPool, "_expire", False, id="worker pool"),
     pytest.param(Settler, "_settle", True, id="settler"),

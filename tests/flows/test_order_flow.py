@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from abe_router.backend import ACKED
+import pytest
+
+from abe_router.backend import ACKED, Delayed
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
-from abe_router.errors import BackendUnavailable, Reject, Retry
+from abe_router.errors import BackendUnavailable, Reject, Retry, SubscriptionClosed
 from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
 from abe_router.routing.policies import RetryPolicy
 
@@ -210,3 +212,40 @@ async def test_ack_during_a_renewal_is_no_loss(running: Running):
         broken = keys.broken
         await ordered.close()
     assert (list(refused), list(not_extended), broken) == ([], [], False)
+
+
+async def test_refused_outcome_frees_no_ordering_key_while_a_retry_is_postponed():
+    """The next message of that ordering key may be handled elsewhere already."""
+    keys, postponing, go_on = OrderingKeys("/customer/id"), asyncio.Event(), asyncio.Event()
+
+    def patch(subscription):
+        postpone = subscription.postpone
+
+        async def refuse(settlements):
+            return [delivery for delivery, _ in settlements]
+
+        async def postpone_late(failed):
+            postponing.set()
+            await go_on.wait()
+            return await postpone(failed)
+
+        subscription.settle, subscription.postpone = refuse, postpone_late
+
+    backend = PatchedBackend(patch)
+    for payload in (order("a", 0), order("b", 0), order("a", 1)):
+        await backend.publish("orders.created", payload)
+    handle = await backend.subscribe_exclusive("orders.created", "billing")
+    ordered = OrderedSubscription(handle, keys, InFlight(30.0, keys))
+    async with within(5):
+        deliveries = []
+        while len(keys) < 3 or len(deliveries) < 2:
+            deliveries += await ordered.fetch(2, 0.01)
+        settling = asyncio.create_task(
+            ordered.settle([(deliveries[0], ACKED), (deliveries[1], Delayed(0.0))])
+        )
+        await postponing.wait()
+        with pytest.raises(SubscriptionClosed):
+            await ordered.fetch(1, 0.01)
+        go_on.set()
+        assert list(await settling) == [deliveries[0]]
+        await ordered.close()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import tomllib
 import warnings
+from contextlib import aclosing
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +171,15 @@ def test_a_provider_knows_its_distribution_and_version(acme):
     provider = providers()["abstract+acme"]
     assert (provider.distribution, provider.version, provider.ours) == ("acme-queue", "1.2", False)
     assert providers()["memory"].ours
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite"])
+async def test_our_entry_points_for_abstract_backend_publish_and_consume(name, tmp_path, monkeypatch):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["abe.backends.message_queue"]
+    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "queue.db"))
+    backend = EntryPoint(name, points[name], "abe.backends.message_queue").load().from_env()
+    await backend.publish("orders.created", {"order_id": "A-123"})
+    async with aclosing(backend.consume(group=f"{name}-entry-point")) as payloads, asyncio.timeout(5):
+        assert await anext(payloads) == {"order_id": "A-123"}
+    await backend.close()

@@ -29,6 +29,9 @@ class PickyBackend(MemoryBackend):
     def from_env(cls, env):
         raise ValueError("PICKY_URL is not set")
 
+class UrlBackend(MemoryBackend):
+    from_env = None
+
 class Misfit:
     pass
 """
@@ -159,6 +162,7 @@ def test_our_providers_are_registered_for_abstract_backend_and_not_adapted():
         ("nowhere:Backend", "`odd` .nowhere:Backend. cannot be loaded: ModuleNotFoundError"),
         ("odd_backend:Misfit", "`odd` .odd_backend:Misfit. is not a Backend class"),
         ("odd_backend:PickyBackend", "`odd` cannot be made from the environment: PICKY_URL is not set"),
+        ("odd_backend:UrlBackend", "`odd` has no `from_env`: give the backend as a URL"),
     ],
 )
 def test_a_broken_provider_is_an_error_and_not_replaced_by_another(install, value, expected):

@@ -10,6 +10,8 @@ from abe_router.backend import Features
 from abe_router.config.building.loader import Loader
 from abe_router.config.language.model import File
 from abe_router.config.reading.code import Code
+from abe_router.config.reading.document import read_document
+from abe_router.config.reading.faults import Faults
 from abe_router.config.rules.ids import id_findings
 from abe_router.errors import ConfigError
 from abe_router.messages.dedupe import Deduplication
@@ -82,8 +84,11 @@ def test_what_is_neither_pointer_nor_header_is_refused(tmp_path, source):
 
 def findings(tmp_path, entry, schema, *, features=None):
     bindings = [SchemaBinding("orders.#", SchemaFolder(tmp_path).inline(schema, "order.json"))]
-    file = File.model_validate({"routes": {"orders.created": entry}})
-    return [(found.code, found.path[-1], found.message) for found in id_findings(file, bindings, features)]
+    routes = {"routes": {"orders.created": entry}}
+    root = read_document(json.dumps(routes).encode(), {}, Faults(tmp_path / "routes.yaml"))
+    options = {root.span_at(["routes", "orders.created", option]): option for option in entry}
+    found = id_findings(File.model_validate(routes), bindings, features, root)
+    return [(finding.code, options[finding.span], finding.message) for finding in found]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def findings(tmp_path, entry, schema, *, features=None):
         (
             "/id/x",
             {"properties": {"id": {"type": ["string", "null"]}}},
-            "what holds it is `null` or `string`",
+            "its parent is `null` or `string`",
         ),
         (
             "/a/b",
@@ -125,5 +130,5 @@ def test_a_place_that_may_have_one_is_not(tmp_path, schema):
 
 def test_a_backend_that_remembers_no_ids_is_warned_about(tmp_path):
     found = findings(tmp_path, {"dedupe": "1m"}, True, features=Features(dedupe=False))
-    assert found == [(Code.BACKEND_CANNOT, "dedupe", "`dedupe` is in vain: the backend remembers no ids")]
+    assert found == [(Code.BACKEND_CANNOT, "dedupe", "`dedupe` has no effect: the backend remembers no ids")]
     assert findings(tmp_path, {"id": "/id"}, True, features=Features(dedupe=False)) == []

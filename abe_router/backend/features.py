@@ -42,7 +42,7 @@ FEATURES = (
         HealthCheck.NOT_DURABLE,
         "the backend is not durable",
         "messages are lost with the process that holds them",
-        {"start": "keeps nothing from before this process"},
+        {"start": "keeps no message from before this process"},
     ),
     Feature(
         "processes",

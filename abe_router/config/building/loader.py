@@ -21,7 +21,6 @@ from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import Node
 from abe_router.config.reading.variable import interpolate
-from abe_router.config.rules.ids import id_findings
 from abe_router.config.rules.lint import Lint
 from abe_router.errors import ConfigError
 from abe_router.files.source import Source
@@ -143,9 +142,8 @@ class Loader:
         bindings = builder.bindings()
         deduplications = builder.deduplications()
         routes = builder.routes(bindings, deduplications)
-        Lint(file, routes, root, faults).run(features)
-        for code, path, message, hint in id_findings(file, bindings, features):
-            faults.add(code, message, root.span_at(path), hint=hint)
+        for code, span, message, hint in Lint(file, routes, bindings, root).findings(features):
+            faults.add(code, message, span, hint=hint)
         schemas = [c.schema for c in bindings] + [r.when for r in routes if r.when is not None]
         digest = hashlib.sha256(source.digest.encode())
         for schema in dict.fromkeys(schemas):

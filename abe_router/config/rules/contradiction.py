@@ -1,7 +1,6 @@
 """Where a handler's annotation and the schemas of its messages contradict each other.
 
-What is told is certain: of schemas that are put together of others nothing is concluded but what their own
-keywords say.
+Each contradiction is certain. From a schema that is composed of others, only its own keywords count.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from abe_router.config.rules.schema_facts import forbids, properties_of, types_of
+from abe_router.config.rules.finding import either
 from abe_router.messages.pointer import escape
 from abe_router.routing.route import Route
 
@@ -25,20 +24,20 @@ _FROM_TEXT = frozenset({"integer", "number", "boolean"})
 
 
 class _Part(NamedTuple):
-    """A part of a document; it is `whole` when nothing above it says more about it."""
+    """A part of a document. It is `whole` when nothing above it adds a constraint."""
 
     schema: dict[str, Any]
     whole: bool
 
 
 def contradictions(route: Route) -> Iterator[str]:
-    """Yield, place by place, what the handler of a route wants and its messages cannot have, or need not."""
+    """Yield each value that the handler of a route wants and its messages cannot have, or need not have."""
     typed = route.handler.payload_type
     if typed is None or typed.schema is None or (typed.each is None) is not (route.batch is None):
         return
     documents = [c.schema.document for c in route.bindings if c.pattern == route.key]
     if len(documents) != len(route.bindings) or not documents:
-        return  # what is known of a key alone is not known of all that a pattern matches
+        return  # a schema of one key says nothing about all keys that a pattern matches
     if route.when is not None:
         documents.append(route.when.document)
     parts = [_Part(each, whole=not _COMPOSING & each.keys()) for each in documents if isinstance(each, dict)]
@@ -46,20 +45,20 @@ def contradictions(route: Route) -> Iterator[str]:
 
 
 class _Comparison:
-    """Compares the type of a handler with the schemas of its messages; a `lax` type converts scalars."""
+    """Compares the type of a handler with the schemas of its messages. A `lax` type converts scalars."""
 
     def __init__(self, root: dict[str, Any], *, lax: bool) -> None:
         self._root, self._lax = root, lax
 
     def at(self, typed: Any, parts: Sequence[_Part], pointer: str, depth: int) -> Iterator[str]:
-        """Yield what contradicts at a place and below it."""
+        """Yield the contradictions at a place and below it."""
         typed = self._resolved(typed)
         # Pydantic makes what has a format of numbers too.
         wanted = frozenset() if self._lax and "format" in typed else types_of(typed)
         for part in parts:
             found = types_of(part.schema)
             if wanted and found and not self._meet(wanted, found):
-                yield f"at {pointer or '(root)'}: it wants {_either(wanted)}, the schema {_either(found)}"
+                yield f"at {pointer or '(root)'}: it wants {either(wanted)}, the schema {either(found)}"
                 return
         if depth >= MAX_DEPTH or "properties" not in typed or "anyOf" in typed:
             return
@@ -75,7 +74,7 @@ class _Comparison:
 
     def _required(self, typed: dict[str, Any], parts: Sequence[_Part], pointer: str) -> Iterator[str]:
         if not any(part.schema.keys() & {"properties", "required"} for part in parts):
-            return  # nothing is said of its members at all
+            return  # the schema does not mention its members
         required = {name for part in parts for name in part.schema.get("required") or ()}
         for name in typed.get("required", ()):
             if any(forbids(part.schema, name) for part in parts):
@@ -100,5 +99,26 @@ class _Comparison:
         return bool(wanted & _FROM_TEXT and found & scalars)
 
 
-def _either(types: frozenset[str]) -> str:
-    return " or ".join(f"`{name}`" for name in sorted(types))
+def types_of(schema: dict[str, Any]) -> frozenset[str]:
+    """Return the types that a schema allows by its own keywords; empty when they do not say."""
+    if "format" in schema and schema.get("type") == "string":
+        return frozenset() if schema["format"] in {"decimal", "duration"} else frozenset({"string"})
+    if schema.keys() & {"$ref", "$dynamicRef"}:
+        return frozenset()
+    if "anyOf" in schema and "type" not in schema:
+        each = [types_of(form) if isinstance(form, dict) else frozenset() for form in schema["anyOf"]]
+        return frozenset().union(*each) if all(each) else frozenset()
+    said = schema.get("type")
+    return frozenset([said] if isinstance(said, str) else said or ())
+
+
+def properties_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schemas of the members that a schema names."""
+    return {} if "$ref" in schema else schema.get("properties") or {}
+
+
+def forbids(schema: dict[str, Any], name: str) -> bool:
+    """Say whether an object that satisfies a schema certainly has no member of that name."""
+    if "$ref" in schema or schema.get("additionalProperties") is not False:
+        return False
+    return name not in properties_of(schema) and "patternProperties" not in schema

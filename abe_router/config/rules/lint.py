@@ -1,153 +1,156 @@
-"""What is allowed and still most likely not meant: the warnings."""
+"""The warnings: what is allowed and most likely not meant."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from abe_router.backend import Features
 from abe_router.config.language.model import File
 from abe_router.config.reading.code import Code
-from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import Node
 from abe_router.config.rules.batch import batch_findings
 from abe_router.config.rules.contradiction import contradictions
-from abe_router.config.rules.cycle import circles
-from abe_router.messages.pattern import is_wild, overlaps
+from abe_router.config.rules.finding import Finding, Options
+from abe_router.config.rules.ids import id_findings
+from abe_router.messages.pattern import is_wild, matches, overlaps
+from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.handler import THREADS
 from abe_router.routing.policies import MAX_HOPS
 from abe_router.routing.route import Route
 from abe_router.text import format_duration, suggestion
 
-#: Most contradictions told of one handler.
+#: Most contradictions reported for one handler.
 MOST_CONTRADICTIONS = 5
 
 
 class Lint:
-    """Looks at the routes of a file, one rule a method; what `defaults` cause is told there, once."""
+    """Looks for what is most likely not meant in the routes of a file, one rule a method.
 
-    def __init__(self, file: File, routes: Sequence[Route], root: Node, faults: Faults) -> None:
-        self._file, self._routes, self._root, self._faults = file, routes, root, faults
+    What `defaults` cause is reported at `defaults`, once.
+    """
 
-    def run(self, features: Features | None) -> None:
-        """Add the warnings; `features` are those of the backend, None if it is not known."""
+    def __init__(
+        self, file: File, routes: Sequence[Route], bindings: Sequence[SchemaBinding], root: Node
+    ) -> None:
+        self._file, self._routes, self._bindings = file, routes, bindings
+        self._root, self._options = root, Options(root)
+
+    def findings(self, features: Features | None) -> Iterator[Finding]:
+        """Yield the warnings. `features` are those of the backend, None if they are unknown."""
         for route in self._routes:
-            self._retry(route)
-            self._threads(route)
-            self._drain(route)
-            self._type(route)
-            for code, option, message, hint in batch_findings(route):
-                span = self._given(route, *option) or self._given(route, "batch") or self._group(route)
-                self._warn(code, message, span, hint)
+            yield from self._retry(route)
+            yield from self._threads(route)
+            yield from self._drain(route)
+            yield from self._type(route)
+            yield from batch_findings(route, self._options)
         if features is not None:
-            self._backend(features)
-        self._unchecked()
-        self._overlaps()
-        for circle in circles(self._routes):
-            way = " -> ".join(f"`{route.name}`" for route in (*circle, circle[0]))
-            message = f"what is emitted here comes back: {way}"
-            hint = f"a message ends among the dead letters after {MAX_HOPS} handlers in a row"
-            first = circle[0]
-            span = self._root.span_at(["routes", first.key, "consumers", first.group, "emit"])
-            self._warn(Code.CIRCLE, message, span, hint)
+            yield from self._backend(features)
+        yield from self._unchecked()
+        yield from self._overlaps()
+        yield from self._cycles()
         if not self._file.routes:
-            self._warn(Code.NOTHING_ROUTED, "nothing is routed", self._root.name_at(["routes"]))
+            yield Finding(Code.NOTHING_ROUTED, self._root.name_at(["routes"]), "the file has no route")
+        yield from id_findings(self._file, self._bindings, features, self._root)
 
-    def _warn(self, code: Code, message: str, span: Span, hint: str = "") -> None:
-        self._faults.add(code, message, span, hint=hint)
+    def _cycles(self) -> Iterator[Finding]:
+        for cycle in _cycles(self._routes):
+            first = cycle[0]
+            path = " -> ".join(f"`{route.name}`" for route in (*cycle, first))
+            message = f"messages that are emitted here come back: {path}"
+            hint = f"a message becomes a dead letter after {MAX_HOPS} handlers in a row"
+            span = self._root.span_at(["routes", first.key, "consumers", first.group, "emit"])
+            yield Finding(Code.CYCLE, span, message, hint)
 
-    def _group(self, route: Route) -> Span:
-        return self._root.name_at(["routes", route.key, "consumers", route.group])
-
-    def _given(self, route: Route, *option: str) -> Span | None:
-        """Return where an option of a route is given: by its consumer, else by the defaults, else None."""
-        for path in (["routes", route.key, "consumers", route.group, *option], ["defaults", *option]):
-            if self._root.get(path) is not None:
-                return self._root.span_at(path)
-        return None
-
-    def _retry(self, route: Route) -> None:
+    def _retry(self, route: Route) -> Iterator[Finding]:
         retry = route.retry
         if retry.attempts == 1:
             return
-        span = self._given(route, "max_deliveries")
+        span = self._options.given(route, "max_deliveries")
         if span is not None and route.delivery_limit < retry.attempts:
-            message = f"`max_deliveries` of {route.delivery_limit} ends it before attempt {retry.attempts}"
-            hint = f"make it {retry.attempts} or more, with room for deliveries that a crash cut short"
-            self._warn(Code.RETRY_WINDOW, message, span, hint)
+            message = (
+                f"`max_deliveries` of {route.delivery_limit} ends a message before attempt {retry.attempts}"
+            )
+            hint = f"write {retry.attempts} or more, and leave room for deliveries that a crash interrupts"
+            yield Finding(Code.RETRY_WINDOW, span, message, hint)
         if retry.initial > retry.max:
-            span = self._given(route, "retry", "initial") or self._given(route, "retry", "max")
+            span = self._options.given(route, "retry", "initial") or self._options.given(
+                route, "retry", "max"
+            )
             longest = format_duration(retry.max)
-            message = f"the first delay, {format_duration(retry.initial)}, is over the longest, {longest}"
-            hint = "`max` wins: raise it, or lower `initial`"
-            self._warn(Code.RETRY_WINDOW, message, span or self._group(route), hint)
-        span = self._given(route, "retry", "factor")
+            message = (
+                f"the first delay, {format_duration(retry.initial)}, is longer than the longest, {longest}"
+            )
+            hint = "raise `max`, which limits it, or lower `initial`"
+            yield Finding(Code.RETRY_WINDOW, span or self._options.group(route), message, hint)
+        span = self._options.given(route, "retry", "factor")
         if span is not None and retry.factor < 1:
-            message = f"a factor of {retry.factor:g} makes each delay shorter than the last"
-            self._warn(Code.RETRY_WINDOW, message, span, "write 1 for equal delays, 2 to double them")
+            message = f"a factor of {retry.factor:g} makes each delay shorter than the one before"
+            yield Finding(Code.RETRY_WINDOW, span, message, "write 1 for equal delays, 2 to double them")
 
-    def _threads(self, route: Route) -> None:
-        span = self._given(route, "concurrency")
+    def _threads(self, route: Route) -> Iterator[Finding]:
+        span = self._options.given(route, "concurrency")
         if span is not None and not route.handler.is_async and route.concurrency > THREADS:
             path, asked = route.handler.path, route.concurrency
-            message = f"`{path}` is not async: of it at most {THREADS} run at once, not {asked}"
-            hint = f"make it `async def`, or the concurrency {THREADS} or less"
-            self._warn(Code.TOO_MANY_THREADS, message, span, hint)
+            message = f"`{path}` is not async: at most {THREADS} calls of it run at once, not {asked}"
+            hint = f"make it `async def`, or lower the concurrency to {THREADS}"
+            yield Finding(Code.TOO_MANY_THREADS, span, message, hint)
 
-    def _drain(self, route: Route) -> None:
-        span = self._given(route, "timeout") or self._given(route, "drain")
+    def _drain(self, route: Route) -> Iterator[Finding]:
+        span = self._options.given(route, "timeout") or self._options.given(route, "drain")
         if span is not None and route.timeout > route.drain:
             timeout, drain = format_duration(route.timeout), format_duration(route.drain)
-            message = f"a handler may take {timeout}, but a stop waits {drain}: what is cut off runs again"
-            self._warn(Code.TIMEOUT_OVER_DRAIN, message, span, f"write `drain: {timeout}`")
+            message = f"a handler may take {timeout}, but a stop waits {drain}: what it interrupts runs again"
+            yield Finding(Code.TIMEOUT_OVER_DRAIN, span, message, f"write `drain: {timeout}`")
 
-    def _type(self, route: Route) -> None:
+    def _type(self, route: Route) -> Iterator[Finding]:
         told = list(islice(contradictions(route), MOST_CONTRADICTIONS))
         if told and (typed := route.handler.payload_type):
             span = self._root.at(["routes", route.key, "consumers", route.group, "handler"]).span
             message = f"`{route.handler.path}` takes `{typed.name}`, and the schema contradicts it"
-            hint = "what the schema lets in but the type does not ends among the dead letters"
-            self._warn(Code.TYPE_CONTRADICTED, f"{message} {'; '.join(told)}", span, hint)
+            hint = "a payload that the schema allows and the type does not becomes a dead letter"
+            yield Finding(Code.TYPE_CONTRADICTED, span, f"{message} {'; '.join(told)}", hint)
 
-    def _backend(self, features: Features) -> None:
+    def _backend(self, features: Features) -> Iterator[Finding]:
         lacks: dict[str, None] = {}
         for route in self._routes:
             for option, why in _in_vain(route, features):
-                if (span := self._given(route, option)) is not None:
-                    self._warn(Code.BACKEND_CANNOT, f"`{option}` is in vain: the backend {why}", span)
+                if (span := self._options.given(route, option)) is not None:
+                    yield Finding(Code.BACKEND_CANNOT, span, f"`{option}` has no effect: the backend {why}")
                 else:
                     lacks[why] = None
             if not features.groups and self._has_company(route):
-                message = "the backend has no groups: of several consumers only one gets a message"
-                self._warn(Code.BACKEND_CANNOT, message, self._group(route))
+                message = "the backend has no groups: only one of several consumers gets a message"
+                yield Finding(Code.BACKEND_CANNOT, self._options.group(route), message)
         if lacks:
             backend = self._root.get(["backend"])
-            message = f"the backend {', '.join(lacks)}: what relies on it is in vain"
-            self._warn(Code.BACKEND_CANNOT, message, backend.span if backend else Span())
+            message = f"the backend {', '.join(lacks)}: what relies on it has no effect"
+            yield Finding(Code.BACKEND_CANNOT, backend.span if backend else Span(), message)
 
     def _has_company(self, route: Route) -> bool:
         return any(other is not route and overlaps(other.key, route.key) for other in self._routes)
 
-    def _unchecked(self) -> None:
+    def _unchecked(self) -> Iterator[Finding]:
         checked = [key for key, entry in self._file.routes.items() if entry is not None and entry.schema_]
         for key, entry in self._file.routes.items():
             if entry is None or entry.schema_ or not entry.consumers or not is_wild(key):
                 continue
             if not any(overlaps(key, other) for other in checked):
-                message = f"no schema checks what `{key}` receives: it meets no key that has one"
+                message = f"no schema checks what `{key}` receives: it overlaps no key that has one"
                 span = self._root.name_at(["routes", key])
-                self._warn(Code.UNCHECKED_PATTERN, message, span, self._meant(key))
+                yield Finding(Code.UNCHECKED_PATTERN, span, message, self._meant(key))
 
     def _meant(self, pattern: str) -> str:
-        """Return a hint at a pattern that begins like a known key, or at a schema of its own."""
+        """Return a hint: a pattern that begins like a known key, or else a schema of its own."""
         first, dot, rest = pattern.partition(".")
         known = {key.partition(".")[0] for key in self._file.routes if not is_wild(key)}
         close = None if first in known else suggestion(first, known)
         return f"did you mean `{close}{dot}{rest}`?" if close else "give it a `schema`, or its keys"
 
-    def _overlaps(self) -> None:
+    def _overlaps(self) -> Iterator[Finding]:
         groups: dict[str, list[Route]] = defaultdict(list)
         wild: dict[str, list[Route]] = defaultdict(list)
         for route in self._routes:
@@ -156,8 +159,8 @@ class Lint:
             met = next((other for other in before if overlaps(other.key, route.key)), None)
             if met is not None:
                 message = f"group `{route.group}` consumes `{met.key}` too, which overlaps `{route.key}`"
-                hint = "they share nothing: what matches both is handled by both"
-                self._warn(Code.OVERLAPPING_GROUP, message, self._group(route), hint)
+                hint = "each handles all messages that it matches: those that match both are handled twice"
+                yield Finding(Code.OVERLAPPING_GROUP, self._options.group(route), message, hint)
             groups[route.group].append(route)
             if is_wild(route.key):
                 wild[route.group].append(route)
@@ -179,3 +182,36 @@ def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:
     for option, why in features.without_effect().items():
         if option in _USES and _USES[option](route):
             yield option, why
+
+
+def _cycles(routes: Sequence[Route]) -> list[tuple[Route, ...]]:
+    """Return the shortest cycle through each route that is on one, each cycle once.
+
+    A route is followed by the routes that get what it emits. A cycle begins with its first route in the file.
+    """
+    emitting = [route for route in routes if route.emit is not None]
+    following = {
+        route.name: [r for r in emitting if route.emit and matches(r.key, route.emit.key)]
+        for route in emitting
+    }
+    found: dict[frozenset[str], tuple[Route, ...]] = {}
+    for route in emitting:
+        cycle = _back_to(route, following)
+        if cycle is not None:
+            found.setdefault(frozenset(r.name for r in cycle), cycle)
+    return list(found.values())
+
+
+def _back_to(start: Route, following: dict[str, list[Route]]) -> tuple[Route, ...] | None:
+    """Return the shortest path from a route back to itself, searched breadth first."""
+    paths: deque[tuple[Route, ...]] = deque([(start,)])
+    seen: set[str] = set()
+    while paths:
+        path = paths.popleft()
+        for route in following[path[-1].name]:
+            if route is start:
+                return path
+            if route.name not in seen:
+                seen.add(route.name)
+                paths.append((*path, route))
+    return None

@@ -14,6 +14,7 @@ from typing import Any, Self
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
+from abe_router.consumer import Around
 from abe_router.diagnostic import Diagnostic
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
@@ -47,6 +48,7 @@ class Application:
         listeners: Sequence[Subscribed] = (),
         heartbeat: bool = True,
         number: int = 0,
+        around: Around | None = None,
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
@@ -55,7 +57,7 @@ class Application:
         events = Events([*listeners, wake])
         self.backend = backend
         self.background = BackgroundTasks()
-        self.reconciler = Reconciler(backend, events)
+        self.reconciler = Reconciler(backend, events, around=around)
         self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
         self._heartbeat: Heartbeat | None = None
         if heartbeat and backend.features.key_value:
@@ -130,11 +132,12 @@ class Router:
         watch: bool = True,
         drain: float | None = None,
         listeners: Sequence[Subscribed] = (),
+        around: Around | None = None,
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._loader, self._watch, self._drain = loader, watch, drain
         self._listeners = (log_listener(logging.INFO), *listeners)
-        self._around_publish = around_publish
+        self._around, self._around_publish = around, around_publish
         self._table = loader.load()
         self._application: Application | None = None
 
@@ -148,6 +151,7 @@ class Router:
         watch: bool = True,
         drain: float | None = None,
         listeners: Sequence[Subscribed] = (),
+        around: Around | None = None,
         around_publish: AroundPublish | None = None,
     ) -> Self:
         """Read a routes file; raise ConfigError with all of its errors.
@@ -159,13 +163,22 @@ class Router:
             watch: Whether to follow edits of the file.
             drain: Seconds that replace the drain time of every route.
             listeners: Pairs of the kinds of events, and the function to call with each of them.
+            around: Called with the deliveries of each attempt, one or those of a batch; returns an async
+                context manager that wraps the call of the handler.
             around_publish: Called with each message before it is appended; returns an async context manager
                 that wraps the append and yields the message to append, which may have more headers.
 
         """
         kind = Loader if consume else _WithoutConsumers
         loader = kind(Path(path), import_handlers=consume, backend=backend)
-        return cls(loader, watch=watch, drain=drain, listeners=listeners, around_publish=around_publish)
+        return cls(
+            loader,
+            watch=watch,
+            drain=drain,
+            listeners=listeners,
+            around=around,
+            around_publish=around_publish,
+        )
 
     @property
     def table(self) -> RouteTable:
@@ -235,6 +248,7 @@ class Router:
             loader=self._loader if self._watch else None,
             listeners=self._listeners,
             heartbeat=not isinstance(self._loader, _WithoutConsumers),
+            around=self._around,
             around_publish=self._around_publish,
         )
         self._application = application  # handlers may publish while the other consumers start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import msgspec
 import pytest
@@ -225,6 +226,26 @@ async def test_around_publish_wraps_the_append_and_adds_headers(folder):
         (delivery,) = await handle.fetch(10, 1.0)
     assert message.headers == delivery.message.headers == {"a": "b", "traceparent": "00-1"}
     assert steps == [("begin", "orders.created", {"a": "b"}), ("end", "orders.created")]
+
+
+async def test_around_wraps_the_call_of_the_handler(folder):
+    current, steps = ContextVar("current", default=""), []
+
+    @asynccontextmanager
+    async def trace(deliveries):
+        current.set(deliveries[0].message.id)
+        steps.append("begin")
+        yield
+        steps.append("end")
+
+    handled = HandledCounter()
+    (folder / "web_handlers.py").write_text("def charge(order): order_handled(order)\n")
+    router = Router.from_file("routes.yaml", around=trace, listeners=[handled.listener])
+    sys.modules["web_handlers"].order_handled = lambda order: steps.append(current.get())
+    async with router:
+        await router.publish("orders.created", {"total": 5}, id="a1")
+        await handled.wait(1)
+    assert steps == ["begin", "a1", "end"]  # in the thread of a plain handler too
 
 
 FASTAPI = """\

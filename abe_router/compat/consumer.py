@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -13,17 +13,17 @@ from typing import Any, Self
 
 from abe_router.backend import Backend
 from abe_router.backends.abstract import DEFAULT_GROUP, AbstractBackend, MessageQueue, is_abstract
-from abe_router.consumer import Consumer
+from abe_router.consumer import Consumer, as_async
 from abe_router.errors import KeyInvalid
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import is_group, is_pattern
 from abe_router.messages.pointer import is_pointer
 from abe_router.observe.events import Events
 from abe_router.observe.logs import log_listener
-from abe_router.routing.handler import Handler, handler_from
+from abe_router.routing.handler import handler_from
 from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
-from abe_router.runtime.threads import Threads, call_handler
+from abe_router.runtime.threads import Threads
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class AsyncLoopConsumer:
             drain=drain,
             order_by=order_by,
         )
-        self._threads: Threads | None = None
-        self._called: Handler | None = None
+        self._called: tuple[Callable[..., Awaitable[Any]], bool] | None = None
         self._consumer: Consumer | None = None
         self._running: asyncio.Task[None] | None = None
         self._stopped = False
@@ -105,10 +104,11 @@ class AsyncLoopConsumer:
         """
         if self._stopped or self._running is not None:
             return
-        self._called = handler_from(handler)
-        wrapped = replace(self._called, call=self._enter, is_async=True, wants_message=True)
+        plain = handler_from(handler)
+        wrapped = replace(plain, call=self._enter, is_async=True, wants_message=True)
         route, events = self._route(wrapped), Events([log_listener(logging.INFO)])
-        threads = self._threads = Threads(route.concurrency)
+        threads = Threads(route.concurrency)
+        self._called = as_async(plain, threads), plain.wants_message
         consumer = self._consumer = Consumer(route, self._source, events, revision="", threads=threads)
         running = self._running = asyncio.create_task(consumer.run())
         try:
@@ -131,10 +131,10 @@ class AsyncLoopConsumer:
         Override it to wrap the handler. An error of this method is an error of the handler: after `Reject`,
         the message becomes a dead letter at once; after any other error, it is tried again.
         """
-        called = self._called
-        if called is None:
+        if self._called is None:
             raise RuntimeError("there is no handler before `run`")
-        return await call_handler(called, self._threads, payload, message)
+        call, wants_message = self._called
+        return await (call(payload, message) if wants_message else call(payload))
 
     async def shutdown(self) -> None:
         """Stop consuming, and wait until the running handlers have ended or the drain time is over.

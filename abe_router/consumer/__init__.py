@@ -3,7 +3,7 @@
 `around` of a consumer wraps each call of the handler.
 """
 
-from abe_router.consumer.attempt import Around
+from abe_router.consumer.attempt import Around, as_async
 from abe_router.consumer.consumer import Consumer
 
-__all__ = ["Around", "Consumer"]
+__all__ = ["Around", "Consumer", "as_async"]

@@ -80,7 +80,7 @@ class Attempts:
     ) -> None:
         self._route, self._policy, self._around = route, policy, around
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
-        self._call = _as_async(route.handler, threads)
+        self._call = as_async(route.handler, threads)
 
     async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
         """Try a delivery in the task of `slot`; `now` is the loop's time.
@@ -170,7 +170,7 @@ class Attempts:
         return Reason("timeout", "TimeoutError", text)
 
 
-def _as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:
+def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:
     """Return the handler as an async function; a plain one runs in a thread, with the caller's context."""
     if handler.is_async:
         return handler.call

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Consumer
+from abe_router.consumer import Around, Consumer
 from abe_router.observe.events import Events, Reloaded
 from abe_router.routing.handler import THREADS
 from abe_router.routing.route import Route
@@ -24,11 +24,11 @@ class Reconciler:
     """Keeps one consumer running for each route of a table.
 
     All methods belong to one event loop. A consumer that fails is started again with backoff; the others are
-    not affected.
+    not affected. `around` makes a context manager for each call of a handler.
     """
 
-    def __init__(self, backend: Backend, events: Events) -> None:
-        self._backend, self._events = backend, events
+    def __init__(self, backend: Backend, events: Events, *, around: Around | None = None) -> None:
+        self._backend, self._events, self._around = backend, events, around
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
         self._threads = Threads(THREADS)
@@ -73,7 +73,7 @@ class Reconciler:
         ]:
             reconciler = self._routes.get(name)
             if reconciler is None:
-                reconciler = self._routes[name] = _RouteReconciler(self._backend, self._events, self._threads)
+                reconciler = self._routes[name] = _RouteReconciler(self._make_consumer)
             reconciler.set_desired(route, table.revision)
             touched.append((name, reconciler))
         for name, reconciler in touched:
@@ -112,6 +112,16 @@ class Reconciler:
         self._threads.shutdown(cancel_futures=True)
         return sum(reconciler.abandoned for reconciler in routes)
 
+    def _make_consumer(self, route: Route, revision: str) -> Consumer:
+        return Consumer(
+            route,
+            self._backend,
+            self._events,
+            revision=revision,
+            threads=self._threads,
+            around=self._around,
+        )
+
 
 def _names(routes: Iterable[Route]) -> tuple[str, ...]:
     return tuple(route.name for route in routes)
@@ -127,8 +137,8 @@ class _RouteReconciler:
     nothing is desired and nothing runs.
     """
 
-    def __init__(self, backend: Backend, events: Events, threads: Threads) -> None:
-        self._backend, self._events, self._threads = backend, events, threads
+    def __init__(self, make_consumer: Callable[[Route, str], Consumer]) -> None:
+        self._make_consumer = make_consumer
         self._desired: tuple[Route, str] | None = None
         self._changed, self._settled = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -161,10 +171,7 @@ class _RouteReconciler:
         while self._desired is not None:
             desired = self._desired
             self._changed.clear()
-            route, revision = desired
-            self.consumer = Consumer(
-                route, self._backend, self._events, revision=revision, threads=self._threads
-            )
+            self.consumer = self._make_consumer(*desired)
             began = time.monotonic()
             running = asyncio.create_task(self.consumer.run())
             await self.consumer.started.wait()
@@ -173,7 +180,7 @@ class _RouteReconciler:
             try:
                 await running
             except Exception:  # noqa: BLE001  a consumer that fails must not end the others
-                _log.exception("%s: the consumer failed and is started again", route.name)
+                _log.exception("%s: the consumer failed and is started again", desired[0].name)
                 if time.monotonic() - began > backoff.longest:
                     backoff.reset()
                 await wait_for_event(self._changed, backoff.next())

@@ -1,17 +1,12 @@
-"""Calls of handlers, and threads for the plain ones: one that never returns does not delay the exit."""
+"""Threads for plain handlers. A handler that never returns does not delay the exit of the process."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
-
-from abe_router.routing.handler import Handler
 
 _Call = tuple[Future[Any], Callable[[], Any]]
 
@@ -75,16 +70,6 @@ class Threads(Executor):
                     future.set_result(result)
             del call, future, function  # keep nothing alive while waiting
             self._idle.release()
-
-
-async def call_handler(handler: Handler, threads: Executor | None, payload: Any, message: Any) -> Any:
-    """Call a handler and return its result; a plain one runs in a thread, in a copy of the context."""
-    arguments = (payload, message) if handler.wants_message else (payload,)
-    if handler.is_async:
-        return await handler.call(*arguments)
-    loop, run = asyncio.get_running_loop(), copy_context().run
-    result = await loop.run_in_executor(threads, run, handler.call, *arguments)
-    return await result if inspect.isawaitable(result) else result  # a plain function may return a coroutine
 
 
 def _acceptable(error: BaseException) -> BaseException:

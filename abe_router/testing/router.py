@@ -12,13 +12,14 @@ from typing import Any, Self
 from abe_router.application import Application
 from abe_router.backend import DeadLetter
 from abe_router.config.building.loader import Loader
+from abe_router.consumer import as_async
 from abe_router.messages.message import Message
 from abe_router.observe.events import Event
 from abe_router.routing.handler import THREADS, Handler, handler_from
 from abe_router.routing.policies import Batch, GiveUp, RetryPolicy, TryAgain
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.threads import Threads, call_handler
+from abe_router.runtime.threads import Threads
 from abe_router.testing.recording import RecordingBackend
 
 #: Longest time that a batch waits for more messages, in seconds.
@@ -160,12 +161,13 @@ def _recording(handler: Handler, calls: list[Call], threads: Threads) -> Callabl
 
     The result or error of a batch handler is recorded for each message of the batch.
     """
+    called = as_async(handler, threads)
 
     async def call(payload: Any, message: Message | list[Message]) -> Any:
         recorded = [Call(each) for each in (message if isinstance(message, list) else [message])]
         calls.extend(recorded)
         try:
-            result = await call_handler(handler, threads, payload, message)
+            result = await (called(payload, message) if handler.wants_message else called(payload))
         except BaseException as error:
             for each in recorded:
                 each.error = error

@@ -90,7 +90,7 @@ def _report_host(found: HostReadiness) -> int:
 
 def _route_row(state: SubscriptionState, now: float) -> tuple[str, ...]:
     counts = (state.ready, state.in_flight, state.delayed, state.dead)
-    oldest = "-" if state.oldest_at is None else _age(now - state.oldest_at)
+    oldest = "-" if state.oldest_at is None else format_age(now - state.oldest_at)
     return (state.route, *("-" if n is None else f"{n:,}" for n in counts), oldest, _note(state))
 
 
@@ -110,7 +110,7 @@ def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: 
         if table.revision not in ("", worker.revision):
             revision += " (differs from the file)"
         connected = sum(route.connected for route in worker.routes.values())
-        up = _age(now - worker.started_at)
+        up = format_age(now - worker.started_at)
         in_flight = sum(route.in_flight for route in worker.routes.values())
         address = f"{worker.host}:{worker.pid}" + (f" [{worker.number}]" if worker.number else "")
         connections = f"{connected} of {len(worker.routes)}"
@@ -127,7 +127,7 @@ def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: 
             print_data(printable(f"  {where}: {fault.severity}[{fault.code}]: {fault.message}"))
 
 
-def _age(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """Return an age in its largest unit, below a day in hours and minutes: `42s`, `7m`, `3h12m`, `5d`."""
     age = max(0, int(seconds))
     if age < 60:

@@ -50,10 +50,11 @@ async def read_status(table: RouteTable, backend: Backend) -> Status:
 
 
 async def read_workers(backend: Backend) -> Mapping[str, WorkerReport | None]:
-    """Return the last report of every living worker, by worker; none if the backend cannot keep reports."""
+    """Return the last report of every running worker, by worker; none without a key-value store."""
     if not backend.features.key_value:
         return {}
-    return {name: decode_report(entry.value) for name, entry in (await backend.entries(WORKERS)).items()}
+    entries = await backend.entries(WORKERS)
+    return {name: decode_report(entry.value) for name, entry in sorted(entries.items())}
 
 
 async def check_host(backend: Backend, host: str) -> HostReadiness:

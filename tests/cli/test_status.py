@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from .conftest import ROUTES, Run, dead_letter, on_backend
+from abe_router.cli.status import format_age
+from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, ReloadReport, RouteState, WorkerReport
+
+from .conftest import ROUTES, Run, dead_letter, on_backend, published
 
 BILLING = "orders.created/billing"
 
@@ -27,63 +32,72 @@ def test_status_shows_counts_and_notes_of_each_route(run: Run) -> None:
     assert text.err == "no worker is running\n"
 
 
+def report(name: str, value: bytes) -> None:
+    """Store the report of a worker in the shop's backend."""
+    on_backend(lambda backend: backend.put(WORKERS, name, value, ttl=60))
+
+
+def encoded(number: int, host: str, *, connected: bool) -> bytes:
+    """Return the report of a worker with one route."""
+    routes = {BILLING: RouteState(connected=connected)}
+    return msgspec.json.encode(WorkerReport(host, number, 0.0, "", number=number, routes=routes))
+
+
+def test_status_shows_the_age_of_the_oldest_ready_message(run: Run) -> None:
+    assert published(group="billing") == []
+    before = time.time()
+    run("publish", "orders.created", '{"id": 1, "total": 5}')
+    (state,) = [row for row in run("status", "--json").json["routes"] if row["route"] == BILLING]
+    assert state["ready"] == 1
+    assert before - 1 <= state["oldest_at"] <= time.time() + 1
+    heading, row, *_ = run("status").out.splitlines()
+    assert heading.split()[-2:] == ["oldest", "note"]
+    assert re.search(r" \ds$", row)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (59.9, "59s"), (60, "1m"), (3_900, "1h05m"), (200_000, "2d")]
+)
+def test_age_is_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text
+
+
 def test_status_shows_the_reports_of_workers(run: Run) -> None:
-    fault = {
-        "path": "routes.yaml",
-        "line": 3,
-        "column": 5,
-        "code": "R101",
-        "message": "unknown option",
-        "severity": "error",
-    }
-    state = {
-        "host": "host\x1b[2J",
-        "pid": 7,
-        "started_at": 0.0,
-        "revision": "abcdef",
-        "routes": {BILLING: {"in_hand": 3, "connected": False}},
-        "receipt": {"number": 2, "added": ["a/b"], "removed": [], "changed": [], "kept": 4, "seconds": 0.01},
-        "rejected": [fault],
-    }
-
-    async def announce(backend):
-        await backend.announce("w1", msgspec.json.encode(state), 60)
-        await backend.announce("w2", b"of another version", 60)
-
-    on_backend(announce)
+    value = msgspec.json.encode(
+        WorkerReport(
+            host="host\x1b[2J",
+            pid=7,
+            started_at=0.0,
+            revision="abcdef",
+            routes={BILLING: RouteState(in_flight=3, connected=False)},
+            reload=ReloadReport(number=2, added=("a/b",), kept=4, seconds=0.01),
+            rejected=(DiagnosticReport("routes.yaml", 3, 5, "R101", "unknown option"),),
+        )
+    )
+    report("w1", value)
+    report("w2", b"of another version")
     text = run("status").out
     assert r"host\x1b[2J:7" in text
     assert "abcdef (differs from the file)" in text
     assert "0 of 1" in text
     assert "2: 1 added, 4 kept" in text
     assert "routes.yaml:3:5: error[R101]: unknown option" in text
-    assert run("status", "--json").json["workers"] == {"w1": {**state, "number": 0, "path": None}, "w2": None}
+    assert run("status", "--json").json["workers"] == {"w1": msgspec.json.decode(value), "w2": None}
 
 
 def test_here_exits_0_only_if_all_workers_of_this_host_are_connected(run: Run) -> None:
-    def announce(number: int, host: str, *, connected: bool) -> None:
-        seat = {BILLING: {"in_hand": 0, "connected": connected}}
-        state = {
-            "host": host,
-            "pid": number,
-            "started_at": 0.0,
-            "revision": "",
-            "number": number,
-            "routes": seat,
-        }
-        on_backend(lambda backend: backend.announce(f"w{number}", msgspec.json.encode(state), 60))
-
-    announce(1, "elsewhere", connected=True)
+    here = socket.gethostname()
+    report("w1", encoded(1, "elsewhere", connected=True))
     done = run("status", "--here")
     assert (done.code, done.out) == (1, "")
-    assert done.err == f"no worker is running on {socket.gethostname()}\n"
-    announce(2, socket.gethostname(), connected=True)
+    assert done.err == f"no worker is running on {here}\n"
+    report("w2", encoded(2, here, connected=True))
     assert run("status", "--here").code == 0
-    announce(3, socket.gethostname(), connected=False)
+    report("w3", encoded(3, here, connected=False))
     done = run("status", "--here")
     assert done.code == 1
-    assert done.err.startswith("1 of 2 workers on ")
-    assert f"{socket.gethostname()}:3 [3] " in run("status").out
+    assert done.err == f"1 of 2 workers on {here} cannot reach the backend\n"
+    assert f"{here}:3 [3] " in run("status").out
 
 
 def test_backend_option_needs_no_routes_file(run: Run, shop: Path) -> None:

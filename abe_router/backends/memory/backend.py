@@ -148,15 +148,6 @@ class MemoryBackend(Backend):
     async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
         return self._key_value.delete(bucket, name, expected)
 
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        if state:
-            await self.put("announcements", worker, state, ttl=ttl)
-        else:
-            await self.delete("announcements", worker)
-
-    async def announcements(self) -> Mapping[str, bytes]:
-        return {worker: entry.value for worker, entry in (await self.entries("announcements")).items()}
-
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         tokens, self._used_until[name] = grant(self._used_until.get(name, 0.0), self._clock(), rate, wanted)
         return tokens

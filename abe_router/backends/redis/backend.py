@@ -159,15 +159,6 @@ class RedisBackend(Backend):
     async def delete(self, bucket: str, name: str, *, expected: int | None = None) -> bool:
         return await (await self._key_value()).delete(bucket, name, expected=expected)
 
-    async def announce(self, worker: str, state: bytes, ttl: float) -> None:
-        if state:
-            await self.put("workers", worker, state, ttl=ttl)
-        else:
-            await self.delete("workers", worker)
-
-    async def announcements(self) -> Mapping[str, bytes]:
-        return {name: entry.value for name, entry in (await self.entries("workers")).items()}
-
     async def take_tokens(self, name: str, rate: float, wanted: int) -> TokenGrant:
         node = await self._opened()
         return await node.registry.take_tokens(name, rate, wanted)

@@ -1,8 +1,8 @@
 """The contract of a backend, in promises.
 
-A backend keeps a log of messages for each key. For each subscription it keeps which of them are handed out and
-not settled. It promises at-least-once delivery: a message that `append` accepted stays until every subscription
-has settled it.
+A backend keeps a log of messages for each key. For each subscription it keeps which of them are handed out
+and not settled. It promises at-least-once delivery: a message that `append` accepted stays until every
+subscription has settled it.
 
 The name of a subscription is a key or pattern and a group. Handles of the same name, in any number of
 processes, share its messages. Every other subscription gets its own copy.

@@ -18,7 +18,7 @@ SubscriptionName = tuple[str, str]
 class HealthCheck(StrEnum):
     """The codes of the checks; `docs/doctor.md` explains each. A code never changes its meaning.
 
-    D1 is for any backend, D2 for SQLite, D3 for Redis. The codes of another provider begin with its own letter.
+    D1 is for any backend, D2 for SQLite, D3 for Redis. Codes of other providers begin with another letter.
     """
 
     NOT_DURABLE = "D101"
@@ -74,8 +74,8 @@ class HealthResult(msgspec.Struct, frozen=True):
     """The result of one check.
 
     `message` says what was found and is complete by itself. `meaning` says what follows for the promise, and
-    `hint` how to mend it, as a command or a setting. An error breaks the promise, a warning weakens it, `info`
-    is worth knowing, and `ok` is sound. `message` has no credentials and no payload.
+    `hint` how to mend it, as a command or a setting. An error breaks the promise, a warning weakens it,
+    `info` is worth knowing, and `ok` is sound. `message` has no credentials and no payload.
     """
 
     code: str

@@ -1,6 +1,6 @@
-"""The memory backend with bugs: ways to lose, double or strand messages that somebody has shipped.
+"""The memory backend with bugs by which real providers have lost, doubled or blocked messages.
 
-A bug is a handle, or a backend, that differs from a sound one in nothing but the bug.
+A bug is a handle or a backend that differs from a sound one in the bug alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from abe_router.backends.memory import MemoryBackend
 
 
 class Handle(Subscription):
-    """A handle of the memory backend, in between, where a bug can be put."""
+    """Passes every call on to a handle of the memory backend; a subclass adds a bug."""
 
     def __init__(self, real, backend):
         self.real, self.backend = real, backend
@@ -43,7 +43,7 @@ class Handle(Subscription):
 
 
 def latest(delivery):
-    """Return the delivery as if it were the latest hand-out of its message."""
+    """Return the delivery with the receipt of the last delivery of its message."""
     entry, _ = delivery.receipt
     return msgspec.structs.replace(delivery, receipt=(entry, entry.claim))
 
@@ -98,20 +98,20 @@ class SettlesForAnyone(Handle):
 
 
 class SettlesForTheSameOwner(Handle):
-    """Compares the owner, but not which hand-out it was."""
+    """Compares the holder, but not the delivery."""
 
     async def settle(self, settlements):
         return await self.real.settle([(latest(delivery), outcome) for delivery, outcome in settlements])
 
 
-class HeartbeatStealsBack(Handle):
+class ExtensionTakesBack(Handle):
     async def extend(self, deliveries):
         for delivery in deliveries:
             delivery.receipt[0].holder = self.real
         return await super().extend([latest(delivery) for delivery in deliveries])
 
 
-class HeartbeatRevives(Handle):
+class ExtensionRevives(Handle):
     async def extend(self, deliveries):
         for delivery in deliveries:
             entry, _ = delivery.receipt
@@ -156,7 +156,7 @@ class FetchesAhead(Handle):
         return given
 
 
-class WritesTheLetterAndThenAcks(Handle):
+class WritesTheDeadLetterAndThenAcks(Handle):
     async def settle(self, settlements):
         refused = []
         for delivery, outcome in settlements:
@@ -173,7 +173,7 @@ class WritesTheLetterAndThenAcks(Handle):
         return refused
 
 
-class AcksAndThenWritesTheLetter(Handle):
+class AcksAndThenWritesTheDeadLetter(Handle):
     async def settle(self, settlements):
         refused = []
         for delivery, outcome in settlements:
@@ -183,12 +183,12 @@ class AcksAndThenWritesTheLetter(Handle):
             if isinstance(outcome, Dead) and not lost:
                 await asyncio.sleep(0)
                 id = str(next(self.queue._dead_letter_ids))
-                letter = msgspec.structs.replace(outcome.dead_letter, id=id)
-                self.queue._dead[id] = (letter, delivery.receipt[0])
+                dead_letter = msgspec.structs.replace(outcome.dead_letter, id=id)
+                self.queue._dead[id] = (dead_letter, delivery.receipt[0])
         return refused
 
 
-class StrandsWhatACancelledFetchBrought(Handle):
+class LosesWhatACancelledFetchBrought(Handle):
     async def fetch(self, limit, wait):
         fetched = await super().fetch(limit, wait)
         try:
@@ -265,22 +265,24 @@ class CountsWhatIsReleased(Handle):
 
 class ReplaysForEveryone(Sound):
     async def replay(self, pattern, group, ids):
-        letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
+        dead_letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
         await self.purge(pattern, group, ids)
-        await self.append([letter.message for letter in letters])
-        return len(letters)
+        await self.append([dead_letter.message for dead_letter in dead_letters])
+        return len(dead_letters)
 
 
 class ReplaysInTwoSteps(Sound):
     async def replay(self, pattern, group, ids):
-        letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
+        dead_letters = [each for each in await self.dead_letters(pattern, group) if each.id in ids]
         await asyncio.sleep(0)
         entries = self._queues[pattern, group]
-        for letter in letters:
-            entries.add(entries._dead[letter.id][1].logged if letter.id in entries._dead else self._last)
+        for dead_letter in dead_letters:
+            entries.add(
+                entries._dead[dead_letter.id][1].logged if dead_letter.id in entries._dead else self._last
+            )
             self._last = entries._ready[-1].logged
         await self.purge(pattern, group, ids)
-        return len(letters)
+        return len(dead_letters)
 
 
 class ForgetsInterruptions(Handle):
@@ -306,7 +308,7 @@ class ReturnsToTheEnd(Handle):
         return refused
 
 
-class UsesLettersIdsAgain(Sound):
+class UsesDeadLetterIdsAgain(Sound):
     async def purge(self, pattern, group, ids):
         self._queues[pattern, group]._dead_letter_ids = count(1)
         return await super().purge(pattern, group, ids)

@@ -1,4 +1,4 @@
-"""The memory backend with bugs in how it remembers ids; see `bugs`."""
+"""The memory backend with bugs in de-duplication; see `bugs`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class KeepsBeforeItRemembers(Sound):
         return self._dedupe._until.get((message.key, message.id), 0.0) > self._clock()
 
 
-class LooksAndThenKeeps(KeepsBeforeItRemembers):
+class ComparesAndThenKeeps(KeepsBeforeItRemembers):
     async def append_once(self, windowed):
         passed_over = [message for message, _ in windowed if self.knows(message)]
         await asyncio.sleep(0)
@@ -84,7 +84,7 @@ class LengthensTheWindow(Sound):
         return passed_over
 
 
-class TellsNoKeysApart(Sound):
+class ComparesIdsOfAllKeys(Sound):
     async def append_once(self, windowed):
         alike = [(msgspec.structs.replace(message, key=""), window) for message, window in windowed]
         fresh = [self._dedupe.add(*each) for each in alike]
@@ -107,7 +107,7 @@ class FoldsIds(Sound):
         return [m for (m, _), (other, _) in zip(windowed, folded, strict=True) if id(other) in gone]
 
 
-class LooksAmongWhatIsKept(Sound):
+class ComparesWithKeptMessagesAlone(Sound):
     async def append_once(self, windowed):
         there = {(kept.message.key, kept.message.id) for kept in self._log._kept.values()}
         fresh = [(m, window) for m, window in windowed if (m.key, m.id) not in there]
@@ -126,7 +126,7 @@ class RemembersWhatIsNotEmitted(Handle):
         return await super().settle(settlements)
 
 
-class EmitsWithoutLooking(Handle):
+class EmitsDuplicates(Handle):
     async def settle(self, settlements):
         return await super().settle(
             [(d, Acked(o.outputs) if isinstance(o, Acked) else o) for d, o in settlements]

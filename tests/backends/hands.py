@@ -1,4 +1,4 @@
-"""What the tests of one provider do with a handle, and with what it hands out."""
+"""What the tests of single providers do with handles and deliveries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
 
 
 def died(delivery: Delivery) -> Dead:
-    """Return the outcome of one that failed for good."""
+    """Return the outcome of a delivery that ends as a dead letter."""
     message, reason = delivery.message, Reason("failed", "ValueError", "no stock")
     return Dead(DeadLetter(f"{message.key}/billing", message, reason, 1, delivery.deliveries, 1.0, 2.0))
 
 
 async def take(handle: Subscription, count: int) -> list[Delivery]:
-    """Return so many deliveries, however many fetches that takes."""
+    """Fetch until `count` deliveries have come."""
     came: list[Delivery] = []
     async with asyncio.timeout(10):
         while len(came) < count:
@@ -29,5 +29,5 @@ async def take(handle: Subscription, count: int) -> list[Delivery]:
 
 
 async def ack(handle: Subscription, deliveries: Sequence[Delivery]) -> None:
-    """Settle them for good; all must still be held."""
+    """Ack the deliveries; fail when one is refused."""
     assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])

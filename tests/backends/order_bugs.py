@@ -1,4 +1,4 @@
-"""The memory backend with bugs in how it gives out and takes over the place; see `bugs`."""
+"""The memory backend with bugs in the ownership of subscriptions; see `bugs`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .bugs import Sound
 
 
 class Exclusive(ExclusiveMemorySubscription):
-    """No bug: an exclusive handle where one can be put."""
+    """No bug: an exclusive handle; a subclass adds one."""
 
 
 def exclusively(bug):
-    """Make a bug of a handle the bug of a backend."""
+    """Return a backend whose exclusive handles have the bug."""
 
     async def subscribe_exclusive(self, pattern, group, *, start=0.0, lease=30.0):
         queue = self._queue(pattern, group, start)
@@ -26,7 +26,7 @@ def exclusively(bug):
 
 
 @exclusively
-class HandsOutWithoutThePlace(Exclusive):
+class DeliversWithoutOwnership(Exclusive):
     async def fetch(self, limit, wait):
         await asyncio.sleep(0)
         return self._queue.take_in_order(limit, self, self._lease) or await super().fetch(limit, wait)
@@ -43,7 +43,7 @@ class TakesOverOnlyWhatItFetches(Exclusive):
 
 
 @exclusively
-class TakesOverWhatOthersHave(Exclusive):
+class TakesOverLeasesOfOthers(Exclusive):
     async def fetch(self, limit, wait):
         if self._queue.owner[0] is None:
             for entry in self._queue._leased.values():
@@ -75,14 +75,14 @@ class BeginsWithWhatIsNew(Exclusive):
 
 
 @exclusively
-class NeverLeaves(Exclusive):
+class NeverReleasesOwnership(Exclusive):
     async def close(self):
         self._handles.discard(self)
         self.interrupt()
 
 
 @exclusively
-class NeverLosesThePlace(Exclusive):
+class OwnershipNeverEnds(Exclusive):
     async def fetch(self, limit, wait):
         fetched = await super().fetch(limit, wait)
         if self._queue.owner[0] is self:
@@ -91,7 +91,7 @@ class NeverLosesThePlace(Exclusive):
 
 
 @exclusively
-class LosesThePlaceWhileItWaits(Exclusive):
+class LosesOwnershipWhileItWaits(Exclusive):
     async def fetch(self, limit, wait):
         fetched = await super().fetch(limit, 0.0)
         while not fetched and wait > 0:
@@ -109,7 +109,7 @@ class PutsBackWhatIsPostponed(Exclusive):
 
 
 @exclusively
-class TakesAgainWhatItHas(Exclusive):
+class FetchesAgainWhatItHolds(Exclusive):
     async def fetch(self, limit, wait):
         self._queue._recover()
         return await super().fetch(limit, wait)

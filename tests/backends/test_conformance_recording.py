@@ -1,4 +1,4 @@
-"""The conformance suite against the recording backend: a fake that passes it does not drift."""
+"""The conformance suite against the recording backend, so that it behaves like a real one."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from abe_router.testing import RecordingBackend
 class TestRecording(BackendConformance):
     lease, pause = 0.06, 0.01
 
-    def make_backend(self, store):
+    def make_backend(self, prefix):
         return RecordingBackend()

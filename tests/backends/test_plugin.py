@@ -1,4 +1,4 @@
-"""`pytest --abe-backend URL`, as somebody who wrote a provider runs it: in a folder of theirs."""
+"""`pytest --abe-backend URL`, run in a folder of its own, as the author of a provider runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def pytest_in(folder, *arguments):
     return run.returncode, run.stdout + run.stderr
 
 
-def test_a_url_is_all_it_takes(tmp_path):
+def test_suite_runs_for_a_url(tmp_path):
     (tmp_path / "test_own.py").write_text("def test_own():\n    raise AssertionError('not asked for')\n")
     url = f"sqlite:///{tmp_path}/log.db"
     code, output = pytest_in(tmp_path, "--abe-backend", url, "-k", "settling_twice")
@@ -22,7 +22,7 @@ def test_a_url_is_all_it_takes(tmp_path):
     assert "not asked for" not in output
 
 
-def test_a_provider_that_fails_is_told_the_values(tmp_path):
+def test_failing_assertion_shows_its_values(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         "from abe_router.backends.memory import MemoryBackend\n"
         "from abe_router.conformance import BackendConformance\n"
@@ -30,7 +30,7 @@ def test_a_provider_that_fails_is_told_the_values(tmp_path):
         "    async def purge(self, pattern, group, ids):\n"
         "        return 7\n"
         "class TestMine(BackendConformance):\n"
-        "    def make_backend(self, store):\n"
+        "    def make_backend(self, prefix):\n"
         "        return Mine()\n"
     )
     code, output = pytest_in(tmp_path, "-k", "test_purged_dead_letters_are_gone")
@@ -38,13 +38,13 @@ def test_a_provider_that_fails_is_told_the_values(tmp_path):
     assert "assert 7 == 4" in output
 
 
-def test_without_the_option_only_their_own_tests_run(tmp_path):
+def test_without_the_option_only_own_tests_run(tmp_path):
     (tmp_path / "test_own.py").write_text("def test_own():\n    pass\n")
     code, output = pytest_in(tmp_path)
     assert (code, "1 passed" in output) == (0, True), output
 
 
-def test_the_plugin_imports_next_to_nothing():
+def test_plugin_imports_neither_backends_nor_the_suite():
     heavy = [
         "abe_router.backend",
         "abe_router.backends",

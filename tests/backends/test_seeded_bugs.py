@@ -1,4 +1,4 @@
-"""The suite sees every bug that was put into a provider, and nothing where there is none."""
+"""The suite finds every seeded bug, and passes on the provider without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abe_router.conformance import BackendConformance
 
 from . import bugs, closing_bugs, dedupe_bugs, key_value_bugs, order_bugs, view_bugs
 
-#: Each bug, and a test that must fail on it.
+#: Each bug, and a test of the suite that must fail on it.
 BUGS = [
     (bugs.AcksBeforeTheHandler, "test_messages_of_a_dead_worker_come_back_without_traffic"),
     (bugs.AcksBeforeTheHandler, "test_reopening_finds_everything_again"),
@@ -20,17 +20,17 @@ BUGS = [
     (bugs.SettlesForAnyone, "test_stale_dead_letter_is_refused"),
     (bugs.SettlesForAnyone, "test_stale_release_is_refused"),
     (bugs.SettlesForTheSameOwner, "test_handle_is_fenced_from_its_own_earlier_deliveries"),
-    (bugs.HeartbeatStealsBack, "test_stale_extension_takes_nothing_back"),
-    (bugs.HeartbeatRevives, "test_extension_does_not_revive_settled_messages"),
+    (bugs.ExtensionTakesBack, "test_stale_extension_takes_nothing_back"),
+    (bugs.ExtensionRevives, "test_extension_does_not_revive_settled_messages"),
     (bugs.GroupsBeginAtTheEnd, "test_new_subscription_gets_what_was_published_before_it"),
     (bugs.GroupsBeginAtTheEnd, "test_late_group_gets_what_another_has_not_settled"),
     (bugs.TrimsByLength, "test_unsettled_messages_are_never_trimmed"),
     (bugs.PublishesAgainWhenTheReplyIsLost, "test_many_publishers_and_many_handles_deliver_once"),
     (bugs.IgnoresTheLimit, "test_fetch_takes_no_more_than_its_limit"),
     (bugs.FetchesAhead, "test_fetch_takes_no_more_than_its_limit"),
-    (bugs.WritesTheLetterAndThenAcks, "test_cancelled_dead_letter_is_in_one_state"),
-    (bugs.AcksAndThenWritesTheLetter, "test_cancelled_dead_letter_is_in_one_state"),
-    (bugs.StrandsWhatACancelledFetchBrought, "test_cancelled_fetch_loses_nothing"),
+    (bugs.WritesTheDeadLetterAndThenAcks, "test_cancelled_dead_letter_is_in_one_state"),
+    (bugs.AcksAndThenWritesTheDeadLetter, "test_cancelled_dead_letter_is_in_one_state"),
+    (bugs.LosesWhatACancelledFetchBrought, "test_cancelled_fetch_loses_nothing"),
     (bugs.CountsAttemptsInTheWorker, "test_crash_keeps_the_attempt"),
     (bugs.CountsAttemptsInTheWorker, "test_attempts_and_the_first_failure_are_kept"),
     (bugs.PublishesRetriesForEveryone, "test_other_groups_see_nothing_of_a_retry"),
@@ -41,32 +41,32 @@ BUGS = [
     (bugs.ReplaysInTwoSteps, "test_concurrent_replays_move_a_dead_letter_once"),
     (bugs.ForgetsInterruptions, "test_interrupting_before_a_fetch_counts_for_one_fetch"),
     (bugs.ReturnsToTheEnd, "test_returned_messages_come_before_new_ones"),
-    (bugs.UsesLettersIdsAgain, "test_id_of_a_dead_letter_is_never_used_again"),
+    (bugs.UsesDeadLetterIdsAgain, "test_id_of_a_dead_letter_is_never_used_again"),
     (dedupe_bugs.RemembersBeforeItKeeps, "test_cancelled_append_once_can_be_repeated"),
     (dedupe_bugs.KeepsBeforeItRemembers, "test_cancelled_append_once_can_be_repeated"),
     (dedupe_bugs.KeepsBeforeItRemembers, "test_one_of_several_publishers_at_the_same_time_is_kept"),
-    (dedupe_bugs.LooksAndThenKeeps, "test_one_of_several_publishers_at_the_same_time_is_kept"),
+    (dedupe_bugs.ComparesAndThenKeeps, "test_one_of_several_publishers_at_the_same_time_is_kept"),
     (dedupe_bugs.ForgetsTheOldestIds, "test_many_ids_are_all_remembered"),
     (dedupe_bugs.ForgetsAllIdsTogether, "test_each_id_has_its_own_window"),
     (dedupe_bugs.LengthensTheWindow, "test_duplicates_do_not_lengthen_the_window"),
-    (dedupe_bugs.TellsNoKeysApart, "test_same_id_under_another_key_is_no_duplicate"),
+    (dedupe_bugs.ComparesIdsOfAllKeys, "test_same_id_under_another_key_is_no_duplicate"),
     (dedupe_bugs.RemembersWithoutAWindow, "test_message_without_a_window_is_not_compared_or_remembered"),
     (dedupe_bugs.FoldsIds, "test_ids_may_be_any_text"),
-    (dedupe_bugs.LooksAmongWhatIsKept, "test_ids_of_settled_messages_are_remembered"),
+    (dedupe_bugs.ComparesWithKeptMessagesAlone, "test_ids_of_settled_messages_are_remembered"),
     (dedupe_bugs.RemembersWhatIsNotEmitted, "test_lost_lease_leaves_no_id_behind"),
-    (dedupe_bugs.EmitsWithoutLooking, "test_duplicate_output_is_passed_over"),
-    (order_bugs.HandsOutWithoutThePlace, "test_only_one_handle_is_the_owner"),
-    (order_bugs.HandsOutWithoutThePlace, "test_former_owner_gets_and_changes_nothing"),
+    (dedupe_bugs.EmitsDuplicates, "test_duplicate_output_is_passed_over"),
+    (order_bugs.DeliversWithoutOwnership, "test_only_one_handle_is_the_owner"),
+    (order_bugs.DeliversWithoutOwnership, "test_former_owner_gets_and_changes_nothing"),
     (order_bugs.TakesOverOnlyWhatItFetches, "test_former_owner_gets_and_changes_nothing"),
-    (order_bugs.TakesOverWhatOthersHave, "test_ownership_waits_for_leases_of_other_handles"),
+    (order_bugs.TakesOverLeasesOfOthers, "test_ownership_waits_for_leases_of_other_handles"),
     (order_bugs.LeavesWhatIsDelayed, "test_new_owner_gets_what_waits_for_its_next_attempt"),
     (order_bugs.LeavesWhatIsDelayed, "test_returned_messages_come_first_and_in_order"),
     (order_bugs.BeginsWithWhatIsNew, "test_returned_messages_come_first_and_in_order"),
-    (order_bugs.NeverLeaves, "test_closing_releases_the_ownership_at_once"),
-    (order_bugs.NeverLosesThePlace, "test_ownership_of_a_dead_handle_ends_with_its_lease"),
-    (order_bugs.LosesThePlaceWhileItWaits, "test_waiting_and_extending_keep_the_ownership"),
+    (order_bugs.NeverReleasesOwnership, "test_closing_releases_the_ownership_at_once"),
+    (order_bugs.OwnershipNeverEnds, "test_ownership_of_a_dead_handle_ends_with_its_lease"),
+    (order_bugs.LosesOwnershipWhileItWaits, "test_waiting_and_extending_keep_the_ownership"),
     (order_bugs.PutsBackWhatIsPostponed, "test_postponed_delivery_stays_in_flight"),
-    (order_bugs.TakesAgainWhatItHas, "test_owner_without_competitors_keeps_what_it_holds"),
+    (order_bugs.FetchesAgainWhatItHolds, "test_owner_without_competitors_keeps_what_it_holds"),
     (closing_bugs.ReturnsNothingOnceClosed, "test_closing_a_handle_ends_its_fetch"),
     (closing_bugs.ReturnsNothingOnceClosed, "test_fetch_on_a_closed_handle_raises"),
     (closing_bugs.RaisesOnlyBeforeItWaits, "test_closing_a_handle_ends_its_fetch"),
@@ -119,7 +119,7 @@ BUGS = [
     (key_value_bugs.KeepsEachBucketAsOneValue, "test_put_costs_the_same_with_ten_thousand_entries"),
     (key_value_bugs.KeepsWhatHasExpired, "test_expired_and_replaced_entries_leave_nothing_in_this_process"),
 ]
-#: Part of the names of tests that take longer where there is no bug.
+#: Parts of the names of tests that take longer than the others.
 LONGER = ("costs_the_same", "leave_nothing", "one_of_several", "ttl")
 
 

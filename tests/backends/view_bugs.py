@@ -20,8 +20,8 @@ class Oldest(Sound):
     async def status(self):
         found = []
         for status in await super().status():
-            entries = self.among(self._queues[status.pattern, status.group])
-            oldest = min((entry.logged.accepted_at for entry in entries), default=None)
+            queue = self._queues[status.pattern, status.group]
+            oldest = min((queue._accepted_at(entry) for entry in self.among(queue)), default=None)
             found.append(msgspec.structs.replace(status, oldest_at=oldest))
         return found
 

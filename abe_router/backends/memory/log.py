@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -23,15 +22,14 @@ TRIM_BATCH = 10_000
 class LoggedMessage:
     """A message in the log.
 
-    `since` is when it was accepted by the clock of the backend, `accepted_at` the same in seconds since the
-    epoch. `unsettled` is the number of subscriptions that have yet to settle it.
+    `since` is when it was accepted, by the clock of the backend. `unsettled` is the number of subscriptions
+    that have yet to settle it.
     """
 
-    __slots__ = ("accepted_at", "message", "seq", "since", "unsettled")
+    __slots__ = ("message", "seq", "since", "unsettled")
 
     def __init__(self, seq: int, message: Message, since: float) -> None:
-        self.seq, self.message, self.since = seq, message, since
-        self.accepted_at, self.unsettled = time.time(), 0
+        self.seq, self.message, self.since, self.unsettled = seq, message, since, 0
 
 
 class MessageLog:

@@ -90,6 +90,7 @@ class SubscriptionQueue:
         self._dead: dict[str, tuple[DeadLetter, QueueEntry]] = {}
         self._dead_letter_ids = count(1)
         self._first_end = float("inf")  # no lease ends before this time
+        self._last_oldest = (0, 0.0)  # number and acceptance time of the entry that was the oldest last
         #: The exclusive handle that owns the queue, and until when.
         self.owner: tuple[Subscription | None, float] = (None, 0.0)
         #: Makes the queue again, from a start time on, once its subscription was dropped.
@@ -289,7 +290,15 @@ class SubscriptionQueue:
         while order and order[0] not in self._returned:
             heapq.heappop(order)
         first = [self._returned[order[0]]] if self._returned else []
-        return min((e.logged.accepted_at for e in (*first, *islice(self._ready, 1))), default=None)
+        oldest = min((*first, *islice(self._ready, 1)), key=lambda entry: entry.seq, default=None)
+        return None if oldest is None else self._accepted_at(oldest)
+
+    def _accepted_at(self, entry: QueueEntry) -> float:
+        """Return when a message was accepted, in seconds since the epoch; the same for repeated calls."""
+        if self._last_oldest[0] != entry.seq:
+            # Computed only here, so that appending does not read a second clock.
+            self._last_oldest = entry.seq, time.time() - (self._clock() - entry.logged.since)
+        return self._last_oldest[1]
 
     def _remove_dead(self, ids: Sequence[str]) -> list[QueueEntry]:
         return [self._dead.pop(id)[1] for id in ids if id in self._dead]

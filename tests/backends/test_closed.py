@@ -1,4 +1,4 @@
-"""A backend that is closed while somebody consumes from it: nobody spins, and nobody is stopped."""
+"""A backend that is closed under a consumer: the consumer neither spins nor ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def backend(each_backend):
 
 
 @pytest.mark.parametrize("consume", [consume_in_a_loop, handle, handle_in_order])
-async def test_who_consumes_from_it_leaves_the_loop_to_others(backend, consume, monkeypatch):
+async def test_consumer_of_a_closed_backend_does_not_spin(backend, consume, monkeypatch):
     subscribed, fetches = asyncio.Event(), Counter()
 
     def counted(subscribe):
@@ -44,7 +44,7 @@ async def test_who_consumes_from_it_leaves_the_loop_to_others(backend, consume, 
             async def count_and_fetch(*args):
                 fetches[backend.url] += 1
                 if fetches[backend.url] > 100:
-                    raise RuntimeError("it spins")
+                    raise RuntimeError("the consumer spins")
                 subscribed.set()
                 return await fetch(*args)
 

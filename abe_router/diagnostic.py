@@ -1,7 +1,7 @@
-"""A fault in a file, kept as data: what, where, and how to mend it.
+"""A fault in a file, kept as data: what is wrong, where, and how to fix it.
 
 The shape follows the rustc guide: the message stands on its own, the label may be shorter because it
-points, and only the hint says how to mend it. Rendering is elsewhere in this file, so that `check`, a
+points, and only the hint says how to fix it. Rendering is elsewhere in this file, so that `check`, a
 rejected reload and the JSON forms all show the same fault.
 """
 
@@ -19,9 +19,9 @@ from abe_router.text import counted
 
 
 class Severity(StrEnum):
-    """How bad it is: an error refuses the file, a warning does not.
+    """How severe a fault is: an error refuses the file, a warning does not.
 
-    What is found in other things than files may also be fit to know, or sound.
+    A health check also reports what is good to know, and what is well.
     """
 
     ERROR = "error"
@@ -77,7 +77,7 @@ def _cells(text: str) -> int:
 
 
 def _printable(text: str) -> str:
-    """Return the text with a harmless character for each that moves the cursor or colours the screen."""
+    """Return the text with each character replaced that moves the cursor or colours the screen."""
     return "".join(" " if c == "\t" else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -103,7 +103,7 @@ def _excerpt(line: str, column: int, width: int) -> tuple[str, int, int]:
 def render_text(diagnostic: Diagnostic, source: str | None, *, color: bool = False) -> str:
     """Render one fault in the style of rustc; `source` is the text of the file, None if unreadable.
 
-    Colour is an addition: every part says without it what it is.
+    Colour only adds: the text says the same without it.
     """
     d = diagnostic
     blue, tint, reset = (_BLUE, _TINTS[d.severity], _RESET) if color else ("", "", "")
@@ -129,7 +129,7 @@ def render_headline(severity: Severity, code: str, message: str, *, color: bool 
 
 
 def render_hint(hint: str, *, color: bool = False) -> str:
-    """Render the line that says how to mend it."""
+    """Render the line that says how to fix a fault."""
     blue, reset = (_BLUE, _RESET) if color else ("", "")
     return f"{blue}hint{reset}: {_printable(hint)}"
 
@@ -157,7 +157,7 @@ def _escaped(text: str) -> str:
 
 def _text_of(path: Path) -> str | None:
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             return None
         with path.open("rb") as file:
             return file.read(MAX_READ).decode("utf-8-sig", "replace")
@@ -166,7 +166,7 @@ def _text_of(path: Path) -> str | None:
 
 
 def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str:
-    """Render many faults as text, reading each source file once, and close with a count."""
+    """Render many faults as text, with a count at the end. Each source file is read once."""
     sources: dict[Path, str | None] = {}
     found: Sequence[Diagnostic] = sorted(diagnostics)
     blocks = []

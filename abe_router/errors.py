@@ -35,11 +35,11 @@ from abe_router.diagnostic import Diagnostic
 
 
 class AbeRouterError(Exception):
-    """Base of every error this package raises; its text is one sentence for a person."""
+    """Base of every error that this package raises. Its text is one sentence."""
 
 
 class ConfigError(AbeRouterError):
-    """Raised when a routes file has at least one error; carries every fault found."""
+    """Raised when a routes file has at least one error. It carries every fault that was found."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
@@ -53,8 +53,8 @@ class SchemaFault:
     """One fault for which a document is not a usable JSON Schema.
 
     `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`.
-    `pointer` is a JSON pointer into the document; where there is none to point into, as with a syntax
-    error, `line` and `column` count from 1. `path` is None for a schema written in the routes file.
+    `pointer` is a JSON pointer into the document. A syntax error has a `line` and a `column` instead, which
+    count from 1. `path` is None for a schema that is written in the routes file.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class SchemaFault:
 
 
 class SchemaInvalid(AbeRouterError):
-    """Raised when a document is not a usable JSON Schema; carries every fault found, at least one."""
+    """Raised when a document is not a usable JSON Schema. It carries every fault, at least one."""
 
     def __init__(self, name: str, faults: Sequence[SchemaFault]) -> None:
         self.name, self.faults = name, tuple(faults)
@@ -87,7 +87,7 @@ class HandlerError(AbeRouterError):
 
 
 class PublishError(AbeRouterError):
-    """Base of the reasons for which a message is refused before it reaches the backend."""
+    """Base of the errors that refuse a message before it reaches the backend."""
 
 
 class NoRoute(PublishError):
@@ -99,7 +99,7 @@ class KeyInvalid(PublishError):
 
 
 class IdInvalid(PublishError):
-    """Raised when a message has no id where the routes file says that it has one, or one that cannot be."""
+    """Raised when a message has no valid id where the routes file says that it has one."""
 
     def __init__(self, key: str, message: str) -> None:
         self.key = key
@@ -132,7 +132,7 @@ class Violation:
 
 
 class PayloadInvalid(PublishError):
-    """Raised when a payload breaks its schema; carries every violation."""
+    """Raised when a payload breaks its schema. It carries the violations."""
 
     def __init__(self, key: str, violations: Sequence[Violation]) -> None:
         self.key, self.violations = key, tuple(violations)
@@ -140,17 +140,17 @@ class PayloadInvalid(PublishError):
 
 
 class BatchMismatch(AbeRouterError):
-    """Raised when a batch handler answers for another number of messages than it got."""
+    """Raised when a batch handler returns results for another number of messages than it got."""
 
 
 class TooManyHops(AbeRouterError):
-    """Raised when a message came through too many handlers that emit: routes form a circle."""
+    """Raised when a message came through too many handlers that emit: the routes form a cycle."""
 
 
 class PayloadUnfit(AbeRouterError):
-    """Raised when a payload is not what its handler's annotation says.
+    """Raised when a payload does not fit its handler's annotation.
 
-    `pointer` is a JSON pointer to the first fault, `keyword` the one of JSON Schema that says the same.
+    `pointer` is a JSON pointer to the first fault, `keyword` the keyword of JSON Schema that means the same.
     """
 
     def __init__(self, message: str, pointer: str = "", keyword: str = "") -> None:
@@ -163,13 +163,13 @@ class PayloadMalformed(AbeRouterError):
 
 
 class SubscriptionClosed(AbeRouterError):
-    """Raised by `Subscription.fetch` once the handle, or its backend, is closed: it never delivers again."""
+    """Raised by `Subscription.fetch` once the handle or its backend is closed. It never delivers again."""
 
 
 class BackendError(AbeRouterError):
-    """Base of what goes wrong with a backend.
+    """Base of the errors of a backend.
 
-    `settled` are the deliveries that a `settle` which raised it had carried out before, as far as is known.
+    `settled` are the deliveries that `settle` had settled before it raised, as far as that is known.
     """
 
     settled: Collection[Any] = ()
@@ -180,19 +180,19 @@ class UnknownProvider(BackendError):
 
 
 class BackendUnavailable(BackendError):
-    """Raised when the server or file cannot be reached; the operation may be tried again."""
+    """Raised when the server or file cannot be reached. The operation may be tried again."""
 
 
 class Reject(Exception):
-    """Raise it in a handler to dead-letter the message at once: another attempt cannot help."""
+    """Raise it in a handler to dead-letter the message at once, when another attempt cannot help."""
 
 
 class Retry(Exception):
     """Raise it in a handler to ask for another attempt.
 
-    `after` is a delay, in seconds or as a timedelta, none when negative; None leaves it to the route's retry
-    policy. Attempts are counted, so the policy's limit still ends it. Raise TypeError or ValueError when it
-    is no delay.
+    `after` is the delay, in seconds or as a timedelta. A negative one means no delay, and None leaves it to
+    the retry policy of the route. The attempt counts, so the limit of the policy still applies. Raise
+    TypeError or ValueError when `after` is not a delay.
     """
 
     def __init__(self, message: str = "", *, after: float | timedelta | None = None) -> None:
@@ -201,7 +201,7 @@ class Retry(Exception):
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error, which may be anyone's, and say so when it cannot be made."""
+    """Return the text of an error, or a text that says that its `__str__` raises."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001  its own code may raise anything

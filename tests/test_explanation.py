@@ -1,4 +1,4 @@
-"""What an explanation finds: the places that are wrong, whatever their names, within its budget."""
+"""Explanations: they find what is wrong, whatever the names of members are, within a budget."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Draw:
 @pytest.mark.parametrize("draft", range(len(DRAFTS)))
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None)
-def test_what_is_invalid_is_explained_at_places_that_exist(draft, seed):
+def test_violations_point_at_places_that_exist(draft, seed):
     draw = Draw(seed, draft)
     schema, value = inline(draw.document()), draw.value()
     with patch.multiple(explanation, MAX_SEARCH=10.0, MAX_DESCRIPTION=10.0):
@@ -220,7 +220,7 @@ def test_a_pattern_masks_the_names_that_the_check_matches_it_with(pattern, name)
     assert all(SECRET not in str(violation) for violation in violations)
 
 
-def test_a_value_that_is_not_described_is_told_by_its_type(monkeypatch):
+def test_a_failed_explanation_names_only_the_type(monkeypatch):
     def fail(*_):
         raise RecursionError
 
@@ -233,7 +233,7 @@ def test_a_value_that_is_not_described_is_told_by_its_type(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, KeyError, jsonschema_rs.ValidationError])
-def test_what_was_found_before_a_failure_is_told(monkeypatch, error):
+def test_a_failure_keeps_what_was_found_before(monkeypatch, error):
     def fail(*_):
         raise error("broken")
 

@@ -1,6 +1,6 @@
 """Every fault as it is shown: each `diagnostics/CODE*.yaml` gives the text in the `.txt` beside it.
 
-Written anew with `ABE_ROUTER_REWRITE=1`, and then to be read before they are committed.
+`ABE_ROUTER_REWRITE=1` rewrites the texts. Read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def rendered(path):
 
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda path: path.stem)
-def test_a_faulty_file_is_told_as_the_golden_text_has_it(pair):
+def test_a_faulty_file_renders_as_its_golden_text(pair):
     golden = pair.with_suffix(".txt")
     text = rendered(Path(pair.name))
     if os.environ.get("ABE_ROUTER_REWRITE"):
@@ -56,12 +56,12 @@ def test_a_faulty_file_is_told_as_the_golden_text_has_it(pair):
 
 
 @pytest.mark.parametrize("code", Code)
-def test_every_code_has_a_golden_text_that_shows_it(code):
+def test_every_code_has_a_golden_text(code):
     assert f"[{code}]" in (HERE / f"{code}.txt").read_text()
 
 
 @pytest.mark.parametrize("code", Code)
-def test_the_index_shows_every_code_as_the_golden_text_does(code):
+def test_the_index_shows_the_golden_text_of_every_code(code):
     golden = (HERE / f"{code}.txt").read_text().rstrip("\n")
     index = INDEX.read_text()
     section = re.search(rf"^### {code}: .+?(?=^##|\Z)", index, re.MULTILINE | re.DOTALL)
@@ -74,6 +74,6 @@ def test_the_index_shows_every_code_as_the_golden_text_does(code):
         assert block[1] == golden
 
 
-def test_the_index_knows_no_code_that_the_source_does_not():
+def test_the_index_lists_exactly_the_codes_of_the_source():
     told = re.findall(r"^### ([RW]\d{3}):", INDEX.read_text(), re.MULTILINE)
     assert told == sorted(Code)

@@ -69,12 +69,12 @@ def test_a_schema_is_loaded_by_its_path_in_the_folder(folder):
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_each_draft_is_told_by_its_schema_keyword(folder, draft):
+def test_the_schema_keyword_selects_the_draft(folder, draft):
     write(folder, "a.json", {"$schema": draft, "type": "integer", "minimum": 2})
     assert folder.load("a.json").is_valid(2)
 
 
-def test_drafts_are_really_told_apart():
+def test_drafts_differ_in_what_they_accept():
     exclusive = {"minimum": 2, "exclusiveMinimum": True}
     assert not inline({"$schema": D4, **exclusive}).is_valid(2)
     with pytest.raises(SchemaInvalid):
@@ -135,7 +135,7 @@ def test_no_reference_leaves_the_folder(folder, reference):
     assert fault_of(folder, reference.replace("file://", "").replace("%2e", ".")).kind == "outside"
 
 
-def test_outside_says_nothing_of_what_is_there(folder):
+def test_a_fault_outside_the_folder_reveals_nothing_about_the_file(folder):
     there, gone = fault_of(folder, "../../../../../../../etc/hostname"), fault_of(folder, "../../gone.json")
     assert there.kind == gone.kind == "outside"
 
@@ -143,7 +143,7 @@ def test_outside_says_nothing_of_what_is_there(folder):
 @pytest.mark.parametrize(
     "reference", ["http://127.0.0.1:1/a.json", "https://example.com/a.json", "file://host/a.json", "urn:x:a"]
 )
-def test_nothing_is_fetched(folder, reference):
+def test_no_reference_is_fetched_from_the_network(folder, reference):
     write(folder, "a.json", {"$ref": reference})
     fault = fault_of(folder, "a.json")
     assert fault.kind == "reference"
@@ -159,7 +159,7 @@ def test_links_within_the_folder_are_followed_as_in_a_mounted_config_map(folder)
     assert not folder.load("a.json").is_valid(1)
 
 
-def test_every_bad_reference_is_told_at_its_place(folder):
+def test_each_bad_reference_is_reported_at_its_place(folder):
     references = {"a": "gone.json", "b": "#/$defs/gone", "c": "../x.json", "d": "https://e.x/y"}
     write(folder, "a.json", {"properties": {k: {"$ref": r} for k, r in references.items()}})
     with pytest.raises(SchemaInvalid) as caught:
@@ -182,7 +182,7 @@ def test_a_reference_below_an_id_is_relative_to_it(folder):
     assert not folder.load("a.json").is_valid({"x": [1]})
 
 
-def test_what_is_data_is_no_reference(folder):
+def test_references_in_data_are_ignored(folder):
     data = {"$ref": "../gone.json"}
     write(folder, "a.json", {"enum": [data], "const": data, "default": data, "examples": [data]})
     assert folder.load("a.json").is_valid(data)
@@ -190,7 +190,7 @@ def test_what_is_data_is_no_reference(folder):
     assert not folder.load("b.json").is_valid({"$ref": 1})
 
 
-def test_a_fault_of_a_file_referred_to_is_told_of_that_file(folder):
+def test_a_fault_in_a_referenced_file_names_that_file(folder):
     write(folder, "a.json", {"$ref": "b.json"})
     write(folder, "b.json", {"properties": {"x": {"type": "nul"}}})
     fault = fault_of(folder, "a.json")
@@ -201,7 +201,7 @@ def test_a_fault_of_a_file_referred_to_is_told_of_that_file(folder):
     assert (fault.kind, fault.path, fault.line, fault.column) == ("syntax", folder.root / "b.json", 2, 3)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_schema(folder):
+def test_a_byte_order_mark_is_ignored(folder):
     write(folder, "plain.json", {"type": "object"})
     (folder.root / "marked.json").write_bytes(b'\xef\xbb\xbf{"type": "object"}')
     assert folder.load("marked.json") == folder.load("plain.json")
@@ -211,7 +211,7 @@ def test_a_byte_order_mark_is_no_part_of_a_schema(folder):
 
 
 @pytest.mark.parametrize("text", [b'{"a": "\xe9"}', '{"a": 1}'.encode("utf-16")])
-def test_a_schema_that_is_no_utf_8_is_told_as_what_it_is(folder, text):
+def test_a_schema_that_is_not_utf_8_is_refused(folder, text):
     (folder.root / "odd.json").write_bytes(text)
     fault = fault_of(folder, "odd.json")
     assert (fault.kind, fault.message) == ("syntax", "schema `odd.json` is not UTF-8")
@@ -224,7 +224,7 @@ def test_a_schema_that_is_no_utf_8_is_told_as_what_it_is(folder, text):
         ('{"allOf": [{}, {"title": "{:", "a": 1, "\\u0061": 2}]}', "a", 40),
     ],
 )
-def test_a_key_that_is_given_twice_is_a_fault_at_the_second(folder, text, name, column):
+def test_a_duplicate_key_is_a_fault_at_its_second_place(folder, text, name, column):
     write(folder, "twice.json", text)
     fault = fault_of(folder, "twice.json")
     assert (fault.message, fault.line) == (f"schema `twice.json` gives key `{name}` twice", 1)
@@ -254,7 +254,7 @@ def test_objects_beside_and_in_each_other_may_have_the_same_keys(folder):
     ],
 )
 @pytest.mark.parametrize("draft", DRAFTS[1:])
-def test_what_is_not_a_schema_is_told_with_pointers(draft, document, pointers):
+def test_what_is_not_a_schema_is_reported_with_pointers(draft, document, pointers):
     if isinstance(document, dict):
         document = {"$schema": draft, **document}
     with pytest.raises(SchemaInvalid) as caught:
@@ -283,7 +283,7 @@ def test_an_unknown_draft_is_refused_with_the_one_meant(folder):
     assert fault_of(folder, "b.json").kind == "dialect"
 
 
-def test_files_that_are_no_files_are_refused(folder):
+def test_pipes_folders_and_large_files_are_refused(folder):
     os.mkfifo(folder.root / "pipe.json")
     (folder.root / "folder.json").mkdir()
     write(folder, "large.json", '{"description": "%s"}' % ("x" * 1024 * 1024))
@@ -296,7 +296,7 @@ def test_files_that_are_no_files_are_refused(folder):
 # --- values, and what a reload compiles
 
 
-def test_the_same_content_is_the_same_value_however_it_is_laid_out(folder):
+def test_layout_does_not_change_the_value_of_a_schema(folder):
     write(folder, "a.json", {"type": "object", "required": ["x"]})
     write(folder, "b.json", '{"required":\n["x"], "type": "object"}')
     a, b = folder.load("a.json"), folder.load("b.json")
@@ -305,7 +305,7 @@ def test_the_same_content_is_the_same_value_however_it_is_laid_out(folder):
     assert inline({"type": "null"}) != inline({"type": "null"}, formats=False)
 
 
-def test_an_edit_recompiles_what_it_concerns_and_nothing_else(folder):
+def test_an_edit_recompiles_only_the_schemas_that_use_the_file(folder):
     write(folder, "common.json", {"type": "string"})
     write(folder, "uses.json", {"items": {"$ref": "common.json"}})
     write(folder, "other.json", {"type": "null"})
@@ -328,7 +328,7 @@ def test_a_layout_edit_keeps_the_compiled_schema(folder):
     assert folder.load("a.json") is before
 
 
-def test_a_file_that_takes_over_an_id_is_seen(folder):
+def test_another_file_with_the_same_id_recompiles_the_schema(folder):
     write(folder, "a.json", {"$ref": "https://e.x/b"})
     write(folder, "one.json", {"$id": "https://e.x/b", "type": "null"})
     before = folder.load("a.json")
@@ -360,7 +360,7 @@ def test_a_folder_whose_name_is_not_utf8_is_read_like_any_other(tmp_path):
     assert fault_of(folder, "gone.json").kind == "missing"
 
 
-def test_files_that_were_looked_for_are_known_so_that_they_can_be_watched(folder):
+def test_files_that_were_looked_for_are_listed(folder):
     write(folder, "a.json", {"$ref": "gone.json"})
     fault_of(folder, "a.json")
     assert folder.files == {folder.root / "a.json", folder.root / "gone.json"}
@@ -463,7 +463,7 @@ def test_a_violation_reads_as_a_sentence(document, value, expected):
     assert str(only(document, value)) == expected
 
 
-def test_every_violation_is_told_with_its_pointer():
+def test_each_violation_has_its_pointer():
     schema = inline(
         {
             "properties": {"a/b": {"items": {"type": "integer"}}, "c": {"type": "null"}},
@@ -506,18 +506,18 @@ def test_long_strings_are_cut_and_containers_counted():
     assert only({"type": "null"}, {str(n): n for n in range(2000)}).found == "object with 2,000 members"
 
 
-def test_violations_without_end_are_cut():
+def test_at_most_1000_violations_are_returned():
     assert len(inline({"items": {"type": "null"}}).violations([1] * 5000)) == 1000
 
 
-def test_a_pattern_that_gives_up_says_so_and_keeps_its_keyword():
+def test_a_pattern_that_backtracks_too_much_is_named_as_the_cause():
     violation = only({"pattern": "^(a|aa)+(?=x)$"}, "a" * 60)
     assert violation.keyword == "pattern"
     assert "schema's fault" in violation.found
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_one_setting_says_for_all_drafts_whether_formats_are_asserted(draft):
+def test_formats_are_asserted_in_all_drafts_or_none(draft):
     document = {"$schema": draft, "format": "email"}
     assert not inline(document).is_valid("x")
     assert inline(document, formats=False).is_valid("x")
@@ -553,12 +553,12 @@ def test_one_setting_says_for_all_drafts_whether_formats_are_asserted(draft):
         },
     ],
 )
-def test_a_sensitive_value_is_told_by_nothing(document):
+def test_a_sensitive_value_appears_nowhere(document):
     for violation in inline(document).violations({"a": SECRET, "b": {"a": SECRET}}):
         assert SECRET not in f"{violation}{violation.schema_pointer}"
 
 
-def test_what_lies_in_a_sensitive_value_is_not_told_even_by_its_path():
+def test_a_path_within_a_sensitive_value_is_masked():
     document = {"properties": {"cards": {"x-sensitive": True, "additionalProperties": {"type": "integer"}}}}
     violation = only(document, {"cards": {SECRET: "x"}})
     assert violation.pointer == "/cards"
@@ -567,7 +567,7 @@ def test_what_lies_in_a_sensitive_value_is_not_told_even_by_its_path():
     assert SECRET not in str(only(names, {"cards": {SECRET: 1}}))
 
 
-def test_constants_that_a_sensitive_value_is_compared_with_are_not_told():
+def test_constants_for_a_sensitive_value_are_masked():
     for keyword, value in (("const", SECRET), ("enum", [SECRET, "b"])):
         violation = only({"items": {"x-sensitive": True, keyword: value}}, ["x"])
         assert SECRET not in str(violation)
@@ -582,7 +582,7 @@ def test_an_unexpected_property_that_is_sensitive_by_another_branch_is_masked():
     assert only(document, {"pin": SECRET}).found == "(masked)"
 
 
-def test_what_is_beside_a_sensitive_value_is_told():
+def test_values_beside_a_sensitive_value_are_shown():
     document = {"properties": {"a": {"x-sensitive": True}, "b": {"type": "null"}}}
     assert only(document, {"a": SECRET, "b": "plain"}).found == '"plain"'
 
@@ -671,7 +671,7 @@ def test_both_engines_agree_on_what_is_valid(document, value):
 
 
 @given(schemas, values)
-def test_no_violation_tells_a_secret_at_a_place_that_is_sensitive_everywhere(document, value):
+def test_no_violation_shows_a_secret_when_the_root_is_sensitive(document, value):
     everywhere = {"allOf": [document], "x-sensitive": True}
     for violation in inline(everywhere).violations(value):
         assert violation.pointer == ""
@@ -679,7 +679,7 @@ def test_no_violation_tells_a_secret_at_a_place_that_is_sensitive_everywhere(doc
 
 
 @given(schemas, values)
-def test_no_secret_is_told_where_its_own_place_is_sensitive(document, value):
+def test_no_violation_shows_a_secret_whose_place_is_sensitive(document, value):
     document = {"allOf": [document], "$dynamicAnchor": "any", **_masking_secrets("any")}
     for violation in inline(document).violations(value):
         assert f'"{SECRET}"' not in violation.found

@@ -1,4 +1,4 @@
-"""The ids by which a message is known again when it is published again."""
+"""Deduplication: the id of a message, and how long it is remembered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from abe_router.errors import IdInvalid
 from abe_router.messages.pointer import find
 
-#: Longest id, in characters: backends remember each of them for a while.
+#: Longest id, in characters. A backend remembers each id for a while.
 MAX_ID = 255
 #: The name of a header that may hold ids, as a regular expression.
 HEADER_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
@@ -27,9 +27,9 @@ def is_header(text: str) -> bool:
 class Deduplication:
     """Where the ids of messages come from, and how long they are remembered.
 
-    `source` is a JSON pointer into the payload, or the name of a header; without one an id is what the
-    publisher says it is. A message is not kept when one of its key and id was accepted less than `window`
-    seconds ago; 0 remembers nothing.
+    `source` is a JSON pointer into the payload, or the name of a header. Without a source the publisher sets
+    the id. A message is a duplicate when one with its key and id was accepted less than `window` seconds ago.
+    A window of 0 remembers nothing.
     """
 
     window: float = 0.0
@@ -37,16 +37,16 @@ class Deduplication:
 
     @staticmethod
     def combined(each: Iterable[Deduplication]) -> Deduplication | None:
-        """Return what several say together: the longest window, and the one source that they may name."""
+        """Return the combination of several: the longest window, and the one source that they may name."""
         parts = tuple(each)
         if not parts:
             return None
         return Deduplication(max(p.window for p in parts), next((p.source for p in parts if p.source), ""))
 
     def id(self, key: str, payload: Any, headers: Mapping[str, str], given: str | None = None) -> str | None:
-        """Return the id of a message, None when nobody says one.
+        """Return the id of a message, None when neither a source nor the publisher sets one.
 
-        Raise IdInvalid when the source has none, when it cannot be an id, or when another one is `given`.
+        Raise IdInvalid when the source has no id, when its value cannot be an id, or when `given` differs.
         """
         if not self.source:
             return None if given is None else _fit(key, given, "the id given")
@@ -61,9 +61,9 @@ class Deduplication:
         return id
 
     def window_of(self, given: str | None) -> float:
-        """Return for how long an id is remembered, when `given` is what the publisher said of it.
+        """Return how long an id is remembered, in seconds; `given` is the id that the publisher set.
 
-        One that is made up for a message will not come again, and so is not remembered.
+        A generated id never comes again, so it is not remembered.
         """
         return self.window if self.source or given is not None else 0.0
 
@@ -72,7 +72,7 @@ class Deduplication:
 
 
 def _fit(key: str, value: Any, where: str) -> str:
-    """Return a value as an id, the same one for 7 and 7.0, which to JSON are one number."""
+    """Return a value as an id. 7 and 7.0 give the same id, for in JSON they are one number."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,7 +1,7 @@
 """A message: an id, a routing key, a JSON payload, headers and a time.
 
-The payload travels as the bytes it was encoded to, once, by the publisher; whoever wants the value
-decodes it. Encoding comes before validation, so what is checked is what is sent.
+The publisher encodes the payload once, and it travels as those bytes. Each reader decodes it. Encoding comes
+before validation, so the check sees what is sent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from abe_router.messages.pattern import check_key
 
 #: Largest payload, in bytes of JSON.
 MAX_BYTES = 1024 * 1024
-#: Deepest nesting of a payload. Far below the recursion limits of every parser and validator involved.
+#: Deepest nesting of a payload, far below the recursion limits of every parser and validator involved.
 MAX_DEPTH = 128
 #: Deeper nesting takes more bytes than this: a bracket before each level, and one behind it.
 _SURELY_FLAT = 2 * MAX_DEPTH
@@ -35,20 +35,20 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.Decoder().decode
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
-#: In MessagePack, a float whose exponent is all ones: NaN and the infinities (IEEE 754). Part of a number
-#: may look so too.
+#: In MessagePack, a float whose exponent is all ones: NaN and the infinities (IEEE 754). A part of another
+#: number may look the same.
 _LIKE_NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
-#: What a decimal that is no number is written with: NaN, sNaN, Infinity. As integers they are found at once.
+#: First bytes of NaN and Infinity, as msgspec writes Decimals. `in` finds an integer in bytes fastest.
 _N, _I = ord("N"), ord("I")
 _WITHOUT_FORM = "NaN and infinity have no JSON form"
 _NON_FINITE = f"payload is not JSON: {_WITHOUT_FORM}"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message; frozen, compared by value.
+    """One message. It is frozen and compared by value.
 
     `published_at` is in seconds since the epoch, UTC. `attempt` counts from 1 when a handler sees it and
-    is 0 before delivery. `body` is the payload as UTF-8 JSON.
+    is 0 before the delivery. `body` is the payload as UTF-8 JSON.
     """
 
     id: str
@@ -60,25 +60,25 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def payload(self) -> Any:
-        """The payload, decoded anew at each access, so that no reader can alter what another sees."""
+        """The payload. Each access decodes it again, so no reader can change what another sees."""
         return decode(self.body)
 
 
 class Duplicate(Message, frozen=True, gc=False):
-    """A message that was published and not kept, for one of its key and id was accepted not long ago."""
+    """A message that was published and not kept: one with its key and id was accepted within the window."""
 
     @classmethod
     def of(cls, message: Message) -> Duplicate:
-        """Return the message as what it turned out to be."""
+        """Return a message as a duplicate."""
         return cls(message.id, message.key, message.body, message.headers, message.published_at)
 
 
 def new_message(
     key: str, body: bytes, *, headers: Mapping[str, str] | None = None, id: str | None = None
 ) -> Message:
-    """Make a message that was published now.
+    """Make a message with the present time.
 
-    Raise KeyInvalid when the key is malformed, IdInvalid when an id is given that is none, and
+    Raise KeyInvalid when the key is malformed, IdInvalid when the given id is malformed, and
     PayloadUnencodable when the headers are not text.
     """
     return Message(
@@ -113,7 +113,7 @@ def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _is_text(text: str) -> bool:
-    """Say whether it can be written as UTF-8, which lone surrogates cannot."""
+    """Say whether a text can be encoded as UTF-8. Lone surrogates cannot."""
     if text.isascii():
         return True
     try:
@@ -132,11 +132,11 @@ def encode(payload: Any) -> bytes:
 
 
 def encode_and_read(payload: Any) -> tuple[bytes, Any]:
-    """Return the payload as JSON and the value that this reads, or raise PayloadUnencodable."""
+    """Return the payload as JSON and the value that the JSON decodes to, or raise PayloadUnencodable."""
     body = _encoded(payload)
     try:
         return body, _decode(body)
-    except msgspec.DecodeError:  # what msgspec writes is JSON, but for decimals that are no number
+    except msgspec.DecodeError:  # msgspec writes JSON, except for decimals that are not numbers
         raise PayloadUnencodable(_NON_FINITE) from None
 
 
@@ -145,8 +145,8 @@ def _encoded(payload: Any) -> bytes:
         body = _encode(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadUnencodable(f"payload is not JSON: {error}") from None
-    # msgspec writes floats that are no number as null, which would lose them without a word. Most bodies hold
-    # no null; `find` takes two thirds as long as `in`.
+    # msgspec writes NaN and infinity as null, which would lose them silently. Most bodies hold no null.
+    # `find` takes two thirds as long as `in`.
     if body.find(b"null") >= 0 and _has_non_finite(payload):
         raise PayloadUnencodable(_NON_FINITE)
     if len(body) > _SURELY_FLAT and (fault := _limits(body)):
@@ -157,7 +157,7 @@ def _encoded(payload: Any) -> bytes:
 def decode(body: bytes) -> Any:
     """Return the value of a JSON body, or raise PayloadMalformed.
 
-    Integers stay exact however large; of duplicate object keys the last one counts.
+    Integers stay exact. Of duplicate object keys the last one counts.
     """
     if len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadMalformed(fault)
@@ -168,7 +168,7 @@ def decode(body: bytes) -> Any:
 
 
 def _why(body: bytes, error: Exception) -> str:
-    """Return what is wrong with a body that the parser refused, where its own words do not say it."""
+    """Return why the parser refused a body, more precisely than its own message where possible."""
     said = str(error)
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
@@ -182,7 +182,7 @@ def _why(body: bytes, error: Exception) -> str:
         return place if "truncated" in said else said
     except (ValueError, RecursionError):
         return said
-    # What the second parser takes all the same has the form of JSON and no value that others would read.
+    # The second parser accepts the body: it has the form of JSON, and a value that other readers refuse.
     if constants:
         return _WITHOUT_FORM
     if "out of range" in said:
@@ -201,7 +201,7 @@ def _limits(body: bytes) -> str:
 def _deeper_than(body: bytes, limit: int) -> bool:
     """Say whether the brackets of a JSON text nest deeper than `limit`.
 
-    Each pass removes the innermost pairs, so the passes count the depth; every pass is one C call.
+    Each pass removes the innermost pairs, so the number of passes is the depth. A pass is one C call.
     """
     brackets = _STRING.sub(b"", body).translate(_AS_BRACES, _NOT_BRACKETS)
     for _ in range(limit):
@@ -209,13 +209,13 @@ def _deeper_than(body: bytes, limit: int) -> bool:
             return False
         shorter = brackets.replace(b"{}", b"")
         if len(shorter) == len(brackets):
-            return False  # unbalanced: the parser will say so
+            return False  # unbalanced: the parser reports it
         brackets = shorter
     return bool(brackets)
 
 
 def _has_non_finite(payload: Any) -> bool:
-    """Say whether NaN or an infinity is anywhere in the payload, most often without walking through it."""
+    """Say whether NaN or infinity is anywhere in the payload, mostly without a walk through it."""
     try:
         packed = _pack(payload)
     except (TypeError, ValueError, OverflowError):  # integers beyond 64 bits
@@ -237,7 +237,7 @@ def _finds_non_finite(payload: Any) -> bool:
 
 
 class _Ids:
-    """Ids that are unique per process start, in the order they were made: time, process, counter."""
+    """Makes ids that are unique across processes and ordered within one: time, process, counter."""
 
     def __init__(self) -> None:
         self.renew()
@@ -247,7 +247,7 @@ class _Ids:
         self._count = count(1)
 
     def make(self) -> str:
-        """Return a new one."""
+        """Return a new id."""
         return f"{self._prefix}{next(self._count)}"
 
 

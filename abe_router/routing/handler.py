@@ -1,6 +1,6 @@
 """A handler: the user's function, found by its path.
 
-Importing runs the user's code: a routes file is code, and is trusted as code is.
+An import runs the user's code: a routes file is code, and is trusted like code.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Handler:
 
 
 def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
-    """Make a handler of a function; raise HandlerError when it cannot be called with a payload."""
+    """Return a function as a handler; raise HandlerError when it cannot be called with a payload."""
     name = path or f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', '?')}"
     if not callable(function):
         raise HandlerError("callable", f"`{name}` is {type(function).__name__}, not a function")
@@ -60,8 +60,8 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
     except HandlerError:
         raise
     except BaseException as error:  # such as wrappers in a circle
-        _end_if_told_to(error)
-        raise HandlerError("callable", f"`{name}` cannot be a handler: {_told(error)}") from error
+        _raise_if_interrupt(error)
+        raise HandlerError("callable", f"`{name}` cannot be a handler: {_summary(error)}") from error
 
 
 def _handler(function: Callable[..., Any], name: str) -> Handler:
@@ -138,9 +138,9 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
                 "attribute", f"module `{module_name}` has no function `{attribute}`", hint=hint
             ) from None
         except BaseException as error:
-            _end_if_told_to(error)
+            _raise_if_interrupt(error)
             raise HandlerError(
-                "attribute", f"`{attribute}` of module `{module_name}` raises {_told(error)}"
+                "attribute", f"`{attribute}` of module `{module_name}` raises {_summary(error)}"
             ) from error
     return handler_from(found, path)
 
@@ -228,20 +228,22 @@ def _import(module_name: str, path: str) -> Any:
             "module", f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
         ) from None
     except BaseException as error:
-        _end_if_told_to(error)
+        _raise_if_interrupt(error)
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
         place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-        raise HandlerError("module", f"handler `{path}` cannot be imported: {_told(error)}{place}") from error
+        raise HandlerError(
+            "module", f"handler `{path}` cannot be imported: {_summary(error)}{place}"
+        ) from error
 
 
-def _end_if_told_to(error: BaseException) -> None:
-    """Raise the error again if it is Ctrl-C, which comes to the main thread alone."""
+def _raise_if_interrupt(error: BaseException) -> None:
+    """Raise the error again if it is Ctrl-C in the main thread."""
     if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         raise error
 
 
-def _told(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     """Return the kind of an error and the first line of its text."""
     line = text_of(error).partition("\n")[0]
     return f"{type(error).__name__}: {line}"
@@ -251,7 +253,7 @@ def _told(error: BaseException) -> str:
 def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
     """Raise HandlerError when a module that was imported from `file` would now be found in other code.
 
-    A process has one module of a name: without a word, a second routes file would get the code of the first.
+    A process has one module of a name. A second routes file would silently get the code of the first.
     """
     found = _file_of(name, import_path)
     if found is None or found == file or not (file.endswith(".py") and found.endswith(".py")):

@@ -7,6 +7,7 @@ So an explanation may be incomplete, and it says when it is. It never raises.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Lock
 from time import thread_time
 from typing import Any
 
@@ -52,11 +53,13 @@ class Explainer:
         self._documents, self._base, self._folder = documents, base, folder
         self._verdicts = Verdicts(registry, formats=formats, size=size)
         self._parts: tuple[SchemaIndex, Sensitivity, bool] | None = None
+        self._lock = Lock()  # threads share a schema, and with it what is compiled for its explanations
 
     def explain(self, value: Any) -> tuple[Violation, ...]:
         """Return what is wrong with a value that the compiled check refuses: at least one violation."""
         try:
-            return self._explain(value)
+            with self._lock:
+                return self._explain(value)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # noqa: BLE001  a message without a reason is worse than any of them

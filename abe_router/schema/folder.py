@@ -1,7 +1,7 @@
-"""The folder of schemas: checks and compiles them, and keeps what it compiled.
+"""The folder of schemas: checks them, compiles them, and keeps the compiled ones.
 
-Every document that a `$ref` needs is read from the folder before the compiler, which is kept offline,
-sees any of them. Each document is of the draft that its own `$schema` names.
+Every document that a `$ref` needs is read from the folder first. The compiler works offline. Each document
+is of the draft that its own `$schema` names.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _Compiled = tuple[Schema, Mapping[str, Document]]
 
 
 class SchemaFolder:
-    """Loads schemas from one folder, compiling each once for as long as nothing it is made of changes.
+    """Loads schemas from one folder, and compiles each again only when a document of it changes.
 
-    `formats` says whether `format` is asserted, for all drafts alike.
+    `formats` says whether `format` is asserted, in all drafts.
     """
 
     def __init__(self, root: Path, *, formats: bool = True) -> None:
@@ -46,11 +46,11 @@ class SchemaFolder:
 
     @property
     def files(self) -> frozenset[Path]:
-        """Every file that was looked at since the last refresh, found or not."""
+        """Every file that was looked for since the last refresh, found or not."""
         return self._library.files
 
     def refresh(self) -> None:
-        """Read every file anew from here on; what was not asked for since the last time is forgotten."""
+        """Read every file again from now on, and forget what was not loaded since the last refresh."""
         self._library.refresh()
         self._older, self._compiled = self._compiled, {}
 
@@ -166,7 +166,7 @@ class _Reference:
         return unquote(join_uri(self.base, unquote(self.text.partition("#")[0])))
 
     def fault(self, reason: SchemaFault) -> SchemaFault:
-        """Return the fault that what it refers to cannot be had."""
+        """Return the fault of a reference whose target is missing."""
         kind = "outside" if reason.kind == "outside" else "reference"
         why = "leaves the folder of schemas" if kind == "outside" else f"cannot be followed: {reason.message}"
         message = f"`{self.keyword}` to `{self.text}` {why}"
@@ -187,9 +187,9 @@ def _references(documents: Mapping[str, Document]) -> Iterator[_Reference]:
 
 
 def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFault]) -> list[SchemaFault]:
-    """Return the faults of the documents that could not be had, each at the references that asked for it.
+    """Return the faults of missing documents, each at the references to it.
 
-    A file that can be read but not used says itself where its fault is.
+    A file that can be read but not used has its fault at its own place.
     """
     found = [reason for reason in reasons.values() if reason.path is not None]
     unplaced = {unquote(uri): reason for uri, reason in reasons.items() if reason.path is None}
@@ -207,7 +207,7 @@ def _unresolved(
     registry: jsonschema_rs.Registry,
     missing: Collection[str] = (),
 ) -> Iterator[SchemaFault]:
-    """Yield a fault for each reference that leads nowhere within a document that is not itself missing."""
+    """Yield a fault for each reference that leads nowhere within a document that exists."""
     absent = {unquote(uri) for uri in missing}
     by_target = {unquote(uri): document for uri, document in documents.items()}
     for reference in _references(documents):

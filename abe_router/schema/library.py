@@ -1,4 +1,4 @@
-"""The documents of a folder, found by URI and read once; nothing outside it is ever opened."""
+"""The documents of a folder, found by URI and read once. No file outside the folder is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_FILES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed schema document; `canonical` is its JSON however the file is laid out."""
+    """A parsed schema document. `canonical` is its JSON, whatever the layout of the file."""
 
     path: Path | None
     canonical: bytes = field(repr=False)
@@ -42,7 +42,7 @@ class Document:
 class Library:
     """Finds documents under `root` by URI: a file's own, or the `$id` it gives itself.
 
-    Links are followed only as far as they stay within the folder's real place.
+    A link is followed only if it leads to a file within the folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -54,11 +54,11 @@ class Library:
 
     @property
     def files(self) -> frozenset[Path]:
-        """Every file that was looked at since the last refresh, found or not."""
+        """Every file that was looked for since the last refresh, found or not."""
         return frozenset(path for path in self._read if path.is_relative_to(self.root))
 
     def refresh(self) -> None:
-        """Read every file anew from here on; the parse of an unchanged one is kept."""
+        """Read every file again from now on. The document of an unchanged file is kept."""
         self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}
         self._read, self._identified = {}, None
 
@@ -165,7 +165,7 @@ def _parse(source: Source, path: Path, shown: str) -> Document | SchemaFault:
         message = str(error).replace("payload", f"schema `{shown}`", 1)
     try:
         json.loads(text)
-    except json.JSONDecodeError as error:  # the second parser knows the place; the first has the say
+    except json.JSONDecodeError as error:  # the second parser gives the position, the first decides
         message = f"schema `{shown}` is not JSON: {error.msg[0].lower()}{error.msg[1:]}"
         return fault(message, text[: error.pos])
     except (ValueError, RecursionError):

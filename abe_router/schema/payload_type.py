@@ -1,7 +1,7 @@
 """The type that a handler's payload is annotated with, and how a payload becomes one of it.
 
-Dataclasses, typed dictionaries and msgspec's Structs are made by msgspec, pydantic's models by pydantic.
-What is annotated otherwise, or by what cannot be resolved, gets its payload as it was decoded.
+msgspec converts to dataclasses, typed dictionaries and its own Structs, pydantic to its models. A handler
+with another annotation, or one that cannot be resolved, gets the payload as it was decoded.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _EMPTY = inspect.Parameter.empty
 #: How msgspec names the place of a fault, at the end of its text.
 _PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
-#: What pydantic calls that which sees a value before its type does: what it accepts cannot be known.
+#: How pydantic names validators that see a value before its type does. What they accept is unknown.
 _BEFORE = ("function-before", "function-wrap", "function-plain", "coerce_numbers_to_str': True")
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadType:
-    """What a handler wants its payload to be.
+    """The type that a handler wants its payload to have.
 
-    `convert` makes one of a decoded payload, or raises PayloadUnfit. `each` does the same with the items of
+    `convert` converts a decoded payload, or raises PayloadUnfit. `each` does the same with the items of
     an annotated list, for batches; it is None where no list is annotated. `schema` is the type as JSON
     Schema, of the item where there is a list; None where it would not tell everything that is accepted.
     """
@@ -55,7 +55,7 @@ def payload_type_of(function: Callable[..., Any]) -> PayloadType | None:
 
 
 def _annotation(function: Any) -> Any:
-    """Return the resolved annotation of the first parameter; wrappers that take `*args` are seen through."""
+    """Return the resolved annotation of the first parameter, also through wrappers that take `*args`."""
     while True:
         first = next(iter(inspect.signature(function, follow_wrapped=False).parameters.values()), None)
         inner = getattr(function, "__wrapped__", None)
@@ -161,7 +161,7 @@ def _by_pydantic(annotation: Any) -> Callable[[Any], Any]:
         try:
             return validate(payload)
         except pydantic.ValidationError as error:
-            # Its own text has the values, which belong in no log.
+            # Its own text quotes values, and they must not reach a log.
             faults = error.errors(include_url=False, include_context=False, include_input=False)
             places = [join(fault["loc"]) for fault in faults]
             told = [

@@ -71,6 +71,10 @@ class Verdicts:
         error = next(iter(validator.iter_errors(text)), None) if validator is not None else None
         return None if error is None else isinstance(error.kind, _GIVES_UP)
 
+    def has(self, where: Subschema) -> bool:
+        """Say whether a subschema is compiled by now."""
+        return where in self._subschemas
+
     def every(self, where: Subschema, values: list[Any]) -> bool | None:
         """Say whether each value satisfies a subschema, None when the engine cannot be asked about it."""
         if isinstance(where.schema, bool):

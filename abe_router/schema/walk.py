@@ -10,6 +10,7 @@ A walk has a budget. It raises `Exhausted` at the deadline, and what it found be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from time import thread_time
@@ -31,6 +32,14 @@ MAX_COMPARED = 20
 _MANY, _LARGE_PIECE, _SMALL_PIECE = 16, 1024, 32
 #: Steps between two looks at the clock, each of which takes about as long as a step.
 _STEPS_PER_LOOK = 16
+
+
+#: Steps of a walk that is cheaper than to compile a check.
+_SHORT = 300
+
+
+class _Long(Exception):
+    """Raised when a walk that judges takes too many steps."""
 
 
 class Exhausted(Exception):
@@ -74,6 +83,7 @@ class Walk:
         self.suspect: Mismatch | None = None
         self._deadline, self._dynamic = deadline, dynamic
         self._steps = self._nested = 0
+        self._limit = math.inf
         self._open: set[Key] = set()
         self._valid: dict[Key, bool] = {}
         self._compared: dict[Key, list[list[Mismatch]]] = {}
@@ -106,6 +116,8 @@ class Walk:
     def tick(self) -> None:
         """Count a step, and raise Exhausted when the deadline has passed."""
         self._steps += 1
+        if self._steps >= self._limit:
+            raise _Long
         if self._steps % _STEPS_PER_LOOK == 0:
             self.look()
 
@@ -131,19 +143,34 @@ class Walk:
         """Say whether a value satisfies a subschema."""
         if isinstance(visit.where.schema, bool):
             return visit.where.schema
-        if not self._dynamic and (isinstance(visit.value, dict | list) or self._nested >= _DEEP):
-            self.look()
-            verdict = self.verdicts.every(visit.where, [visit.value])
-            if verdict is not None:
-                return verdict
         key = _key(visit)
         if key not in self._valid:
-            opened, self._open = self._open, set()
-            try:
-                self._valid[key] = not self._first(visit, 1)
-            finally:
-                self._open = opened
+            if self._dynamic:
+                self._valid[key] = self._walked(visit, math.inf)
+            else:
+                self._valid[key] = self._judged(visit)
         return self._valid[key]
+
+    def _judged(self, visit: Visit) -> bool:
+        """Judge by a short walk, and by the compiled check when it gets long: compiling costs much more."""
+        if self._nested < _DEEP and not self.verdicts.has(visit.where):
+            try:
+                return self._walked(visit, self._steps + _SHORT)
+            except _Long:
+                if self._steps >= self._limit:
+                    raise
+        self.look()
+        verdict = self.verdicts.every(visit.where, [visit.value])
+        return self._walked(visit, math.inf) if verdict is None else verdict
+
+    def _walked(self, visit: Visit, limit: float) -> bool:
+        """Judge by a walk; raise _Long when it takes more steps than the limit."""
+        opened, self._open = self._open, set()
+        outer, self._limit = self._limit, min(limit, self._limit)
+        try:
+            return not self._first(visit, 1)
+        finally:
+            self._open, self._limit = opened, outer
 
     def _first(self, visit: Visit, most: int) -> list[Mismatch]:
         """Return the first mismatches of a visit, found aside."""

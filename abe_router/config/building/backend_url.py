@@ -1,4 +1,4 @@
-"""The backend that the file names: its URL, made absolute, and whether a provider takes it."""
+"""The backend of the file: its absolute URL, and whether a provider accepts it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from abe_router.errors import BackendError
 from abe_router.text import suggestion
 
 _SQLITE = "sqlite:///"
-#: What is said in the file of a backend that it does not name.
+#: The label of a fault of a backend that the file does not name.
 _NOT_HERE = "not named here, but by ABE_ROUTER_BACKEND or the program that reads this"
 
 

@@ -1,4 +1,4 @@
-"""Reads a routes file, again and again, into tables of routes."""
+"""Loads a routes file as a route table, as often as it changes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Loader:
     def load(self) -> RouteTable:
         """Read the file and all it names; return the table, or raise ConfigError with every fault.
 
-        What a file with faults had imported is imported anew by the next load.
+        The next load imports again what a faulty file had imported.
         """
         handlers, modules = dict(self._handlers), set(sys.modules)
         try:
@@ -100,8 +100,8 @@ class Loader:
     def salvage(self) -> RouteTable | None:
         """Return a table without routes that names the file's backend and prefix, whatever its faults.
 
-        With it a running system can be looked at while an edit of its file is faulty. None when the file
-        is not even readable as YAML.
+        Commands that look at a running system use it while an edit of its file is faulty. None when the file
+        is not readable as YAML.
         """
         faults = Faults(self._path)
         source = self._read(faults)

@@ -1,4 +1,4 @@
-"""The schemas that the file names, and where their faults are shown."""
+"""Loads the schemas that the file names, and reports their faults at the right place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CODES = {
 
 
 class Schemas:
-    """Loads schemas for places of the routes file; what is wrong becomes faults, and the schema None."""
+    """Loads schemas for places of the routes file. A schema with faults is None, and the faults are added."""
 
     def __init__(self, folder: SchemaFolder, root: Node, faults: Faults) -> None:
         self._folder, self._root, self._faults = folder, root, faults
@@ -46,10 +46,10 @@ class Schemas:
             return make()
         except SchemaInvalid as error:
             for fault in error.faults:
-                self._tell(fault, place)
+                self._report(fault, place)
             return None
 
-    def _tell(self, fault: SchemaFault, place: list[str | int]) -> None:
+    def _report(self, fault: SchemaFault, place: list[str | int]) -> None:
         code, path = _CODES[fault.kind], fault.path
         if path is not None:
             span = Span(fault.line, fault.column) if fault.line else _span_in(path, fault.pointer)

@@ -1,4 +1,4 @@
-"""The table of routes, put together of what the file says; what cannot be is told, and the rest goes on."""
+"""Builds the route table from the model of the file. A fault in one entry does not stop the others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TableBuilder:
         self._default_when = None if when is None else schemas.inline(when, ["defaults", "when"])
 
     def bindings(self) -> tuple[SchemaBinding, ...]:
-        """Return the contract of each entry that has a schema."""
+        """Return the schema binding of each entry that has a schema."""
         found = []
         for key, entry in self._file.routes.items():
             if entry is not None and entry.schema_ is not None:
@@ -58,9 +58,9 @@ class TableBuilder:
         return tuple(found)
 
     def deduplications(self) -> dict[str, Deduplication]:
-        """Return by which ids messages are known again, for each entry that says so.
+        """Return the deduplication of each entry that asks for one.
 
-        A message has one id, so entries that may match the same key cannot take it from two places.
+        A message has one id, so entries that match the same key cannot take it from two places.
         """
         found: dict[str, Deduplication] = {}
         for key, entry in self._file.routes.items():

@@ -1,4 +1,4 @@
-"""The cases of `tests`, checked against the routes beside them: a misspelt one must not pass."""
+"""Builds the cases of `tests`, and checks that their keys and routes exist in the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Steps = tuple[str | int, ...]
 
 
 class Cases:
-    """Makes the cases of a file; what names a key or a route that the file does not have is a fault."""
+    """Builds the cases of a file. A key or a route that the file does not have is a fault."""
 
     def __init__(self, file: File, routes: Sequence[Route], root: Node, faults: Faults) -> None:
         self._file, self._root, self._faults = file, root, faults

@@ -1,4 +1,4 @@
-"""Where a document does not fit the language, told in the words of the file."""
+"""Reports where a document does not fit the language, in the words of the file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WANTED = {
     "string_type": "text",
     "too_short": "at least one",
 }
-#: What pydantic calls the bounds of a number, and how a person does.
+#: How pydantic names the bounds of a number, and how a message does.
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -78,8 +78,8 @@ _MISSING = {
 def read_model(root: Node, faults: Faults) -> File | None:
     """Return the file as its model, or None when nothing can be made of it; add what does not fit.
 
-    What is wrong is taken out, and the rest is read again without it, so that one bad option does not hide
-    what is wrong elsewhere.
+    A faulty part is removed and the rest is read again, so that one bad option does not hide the faults of
+    others.
     """
     _respell_routes(root, faults)
     value, first = root.value, True
@@ -91,7 +91,7 @@ def read_model(root: Node, faults: Faults) -> File | None:
             first, taken, lost = False, False, False
             for detail in error.errors(include_url=False, include_context=True):
                 path = tuple(step for step in _existing(root, detail["loc"]))
-                _tell(detail, path, root, faults)
+                _report(detail, path, root, faults)
                 lost |= path in {(), ("routes",)}
                 taken |= bool(path) and _take_out(value, path)
             if lost or not taken:
@@ -99,12 +99,12 @@ def read_model(root: Node, faults: Faults) -> File | None:
 
 
 def _respell_routes(root: Node, faults: Faults) -> None:
-    """Read a misspelt `routes` as what was meant, so that what is below it is checked as well."""
+    """Read a misspelt `routes` as `routes`, so that its content is checked as well."""
     if not isinstance(root.value, dict) or "routes" in root.value:
         return
     for name in root.value:
         if _similar(name, File) == "routes":
-            _tell_unknown((name,), root.names[name], faults)
+            _report_unknown((name,), root.names[name], faults)
             root.value = {"routes" if key == name else key: value for key, value in root.value.items()}
             root.names["routes"], root.parts["routes"] = root.names[name], root.parts[name]
             return
@@ -132,14 +132,14 @@ def _take_out(value: Any, path: Steps) -> bool:
     return True
 
 
-def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None:
+def _report(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None:
     """Add the fault of one of pydantic's errors; `path` is as much of its place as is in the file."""
     kind, context = detail["type"], detail.get("ctx", {})
     node, span, name = root.at(path), root.span_at(path), _name(path)
     if kind == "extra_forbidden":
-        _tell_unknown(path, root.name_at(path), faults)
+        _report_unknown(path, root.name_at(path), faults)
     elif kind == "missing":
-        _tell_missing(str(detail["loc"][-1]), path, span, faults)
+        _report_missing(str(detail["loc"][-1]), path, span, faults)
     elif kind == "literal_error":
         options = re.findall(r"'([^']+)'", context.get("expected", ""))
         hint = did_you_mean(str(node.value), options) or f"write {_either(options)}"
@@ -154,7 +154,7 @@ def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None
         hint = "letters, digits and `_.:/@=+~-`, at most 64"
         faults.add(Code.VALUE, f"{name} {_unfit(node)}", span, hint=hint)
     elif path == ("routes",) and node.value is None:
-        _tell_missing("routes", path, span, faults)
+        _report_missing("routes", path, span, faults)
     else:
         wanted = _WANTED.get(kind, detail["msg"])
         if not path:
@@ -171,7 +171,7 @@ def _tell(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None
         faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
 
 
-def _tell_unknown(path: Steps, span: Span, faults: Faults) -> None:
+def _report_unknown(path: Steps, span: Span, faults: Faults) -> None:
     option, here = str(path[-1]), _model_at(path[:-1])
     close = _similar(option, here)
     homes = [where for model, where in _HOMES.items() if option in _options(model)]
@@ -188,7 +188,7 @@ def _tell_unknown(path: Steps, span: Span, faults: Faults) -> None:
     faults.add(Code.UNKNOWN_OPTION, f"unknown option `{option}`", span, hint=hint)
 
 
-def _tell_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
+def _report_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
     if option == "routes":
         hint = "write `routes:` with a key and its consumers below it; `routes: {}` to have none"
         faults.add(Code.NO_ROUTES, "the file has no `routes`", span, hint=hint)

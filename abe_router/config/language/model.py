@@ -1,4 +1,4 @@
-"""The language of the routes file, once: what is read, what editors complete, what the reference lists."""
+"""The language of the routes file. Reading, editor completion and the reference all follow this model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The place of a JSON pointer (RFC 6901), in the text of a JSON file or below a node of the routes file."""
+"""The position of a JSON pointer, in the text of a JSON file or below a node of the routes file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 
 def suggest_pointer(text: str) -> str:
-    """Return the pointer that was probably meant by text that is none, or nothing."""
+    """Return the pointer that a malformed one probably means, empty if there is none."""
     pointer = "/" + text.strip("$./").replace(".", "/")
     return pointer if pointer != "/" and is_pointer(pointer) else ""
 

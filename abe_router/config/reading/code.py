@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """What is wrong. A code keeps its meaning for good; one that is dropped is not given out again."""
+    """The kind of a fault. A code keeps its meaning for good, and a dropped code is not used again."""
 
     UNREADABLE = "R001"
     TOO_LARGE = "R002"

@@ -1,8 +1,7 @@
-"""Puts the events of the YAML parser together to values that know their places, within limits.
+"""Composes the events of the YAML parser into values with positions, within limits.
 
-One event after the other and without recursion: nothing is built that the limits forbid, so neither a bomb
-of aliases nor nesting without end (which crashes the C composer of PyYAML) costs more than the events read
-so far.
+It takes one event after the other, without recursion, and builds nothing that the limits forbid. So neither
+an alias bomb nor endless nesting (which crashes the C composer of PyYAML) costs more than the events read.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
 
 
 class Refused(Exception):
-    """Raised when a limit is passed: a fault was added, and the rest is not read."""
+    """Raised at a limit, after its fault was added. The rest is not read."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A container that is being read; of a mapping, `name` is the key whose value comes next or came last."""
+    """A container that is being read. In a mapping, `name` is the key whose value comes next or came last."""
 
     node: Node
     anchor: str | None
@@ -190,7 +189,7 @@ class Composer:
             span = node.span.part(error.offset + quotes, error.width) if exact else node.span
             self._faults.add(Code.VARIABLE, str(error), span, hint=error.hint)
         except Ambiguous as error:
-            # What a variable holds may be a secret: it is not shown.
+            # The value of a variable may be a secret, so it is not shown.
             own = node.value == node.text
             message = str(error) if own else f"`{node.text}` holds what readers of YAML disagree about"
             hint = error.hint if own else f'quote it: `"{node.text}"`'

@@ -1,4 +1,4 @@
-"""Places in a file, and the faults found at them."""
+"""Spans of a file, and the faults that were found at them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 class Faults:
-    """Collects what is wrong: of one place the first error alone, and one warning of each code."""
+    """Collects faults: the first error of each place, and one warning of each code."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class Faults:
     ) -> None:
         """Add a fault of the routes file, or of the file at `path`.
 
-        What an error has already been told of is passed over: the second is mostly the first once more.
+        A fault at the place of an earlier error is dropped: it mostly repeats that error.
         """
         where = path or self._path
         warns = code.startswith("W")

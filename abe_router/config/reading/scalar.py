@@ -1,7 +1,7 @@
-"""What a plain scalar means: the core schema of YAML 1.2 (10.3.2), without what YAML 1.1 reads otherwise.
+"""The value of a plain scalar: the core schema of YAML 1.2 (10.3.2), without what YAML 1.1 reads differently.
 
-Between the two versions `on`, `012` and `12:30` change their meaning, and readers of both are about. Such
-scalars are refused rather than guessed at; quotes make any of them a string.
+`on`, `012` and `12:30` have another meaning in YAML 1.1, and readers of both versions are in use. Such
+scalars are refused, not guessed. Quotes make each of them a string.
 """
 
 from __future__ import annotations

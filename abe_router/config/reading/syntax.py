@@ -1,4 +1,4 @@
-"""What a YAML syntax error says: the parser's words, the place, and the usual reason."""
+"""Reports a YAML syntax error: the parser's message, the position, and the usual reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     if line >= len(lines) or (line and not lines[line].strip()):
-        # The end of the file is no place to look at: the end of what was written is.
+        # At the end of the file, point at the last line that has text.
         line = max((n for n, content in enumerate(lines[: line + 1]) if content.strip()), default=0)
         column = max(0, len(lines[line].rstrip()) - 1)
     context = ""
@@ -27,7 +27,7 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
         context = f"{error.context}, begun on line {error.context_mark.line + 1}"
     problem = error.problem or "the file is not YAML"
     if "nesting depth" in problem:
-        # Newer parsers have a limit of their own, which brackets reach before the first of them is told.
+        # Newer parsers have a limit of their own. Brackets reach it before the first event.
         faults.add(Code.TOO_LARGE, TOO_DEEP, Span(line + 1, column + 1))
         return
     faults.add(

@@ -94,7 +94,8 @@ class _Link:
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, requests: bool
     ) -> None:
-        while data := await reader.read(self._proxy.piece):
+        # After a reset, the reader still has buffered bytes; the other side no longer takes them.
+        while (data := await reader.read(self._proxy.piece)) and not writer.is_closing():
             if self._proxy.delay:
                 await asyncio.sleep(self._proxy.delay)
             if self.carries_requests if requests else self.carries_replies:

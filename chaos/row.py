@@ -70,6 +70,8 @@ def _wrong(row: Row, stage: Stage) -> list[str]:
         wrong.append(f"it took {took:.1f} s to recover, of {limit:g} s")
     if (crashed := stage.crew.crashed()) and not row.fault.exits:
         wrong.append(f"{len(crashed)} workers ended of themselves; see {crashed[0].log}")
+    if not row.faults and row.fault.name != "none":
+        wrong.append("no fault was injected")
     if not row.finding.accepted:
         wrong.append("nothing was accepted")
     return wrong

@@ -124,11 +124,15 @@ class Stage:
         return time.monotonic() >= self._over
 
     async def moments(self, least: float, most: float) -> AsyncIterator[int]:
-        """Yield at random moments, so many seconds apart, until the time is over; count them."""
-        while not self.is_over:
+        """Yield at random moments, `least` to `most` seconds apart, until the time is over.
+
+        While nothing could be injected, go on beyond that time.
+        """
+        number = 0
+        while not (self.is_over and self.count):
             await asyncio.sleep(self.rng.uniform(least, most))
-            self.count += 1
-            yield self.count
+            number += 1
+            yield number
 
     async def last(self) -> None:
         """Wait until the time is over."""

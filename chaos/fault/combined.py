@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from chaos.fault import network, process, redis, sqlite
-from chaos.fault.fault import REDIS, SQLITE, Blow, Fault
+from chaos.fault.fault import REDIS, SQLITE, Fault, Injection
 from chaos.fault.reload import Editor, edit
 from chaos.plan import BLOCKING, EXITING, FAILING
 from chaos.stage import Setup, Stage
 
 #: What may happen to either, and what to one of them.
-_PROCESSES: tuple[Blow, ...] = (process.kill, process.term, process.freeze, process.kill_producer)
-_BLOWS: dict[str, tuple[Blow, ...]] = {
+_PROCESSES: tuple[Injection, ...] = (process.kill, process.term, process.freeze, process.kill_producer)
+_INJECTIONS: dict[str, tuple[Injection, ...]] = {
     SQLITE: (*_PROCESSES, sqlite.lock),
     REDIS: (*_PROCESSES, redis.crash, network.cut, network.swallow, network.mute),
 }
 
 
-def everything(backend: str) -> Blow:
+def everything(backend: str) -> Callable[[Stage], Awaitable[None]]:
     """Return what deals blows in random order, two at a time, while the file is edited."""
 
     async def strike(stage: Stage) -> None:
         async for _ in stage.moments(0.2, 0.6):
-            await stage.rng.choice(_BLOWS[backend])(stage)
+            stage.count += await stage.rng.choice(_INJECTIONS[backend])(stage)
 
     async def run(stage: Stage) -> None:
         editor = Editor(stage)
@@ -31,7 +32,7 @@ def everything(backend: str) -> Blow:
             for _ in range(2):
                 striking.create_task(strike(stage))
             async for _ in stage.moments(0.3, 1.0):
-                await edit(stage, editor)
+                stage.count += await edit(stage, editor)
         await editor.last(stage.scene)
 
     return run

@@ -9,8 +9,8 @@ from chaos.stage import Setup, Stage
 
 SQLITE, REDIS = "sqlite", "redis"
 
-#: Something that is done once, and over when it returns.
-Blow = Callable[[Stage], Awaitable[None]]
+#: Does one thing to a running router, and returns when it is over: whether it was possible at that moment.
+Injection = Callable[[Stage], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,14 @@ class Fault:
     lacks: Callable[[], str] = str
 
 
-def repeated(blow: Blow, least: float, most: float) -> Blow:
-    """Return what deals a blow at random moments, so many seconds apart, while the stage's time lasts."""
+def repeated(inject: Injection, least: float, most: float) -> Callable[[Stage], Awaitable[None]]:
+    """Return a function that injects at random moments, `least` to `most` seconds apart.
+
+    It returns when the time of the stage is over and at least one injection was possible.
+    """
 
     async def run(stage: Stage) -> None:
         async for _ in stage.moments(least, most):
-            await blow(stage)
+            stage.count += await inject(stage)
 
     return run

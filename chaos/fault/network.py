@@ -17,7 +17,7 @@ CLOSED, MUTED = (0.1, 0.6), (0.02, 0.2)
 DELAY, PIECE = 0.03, 1024
 
 
-async def cut(stage: Stage) -> None:
+async def cut(stage: Stage) -> bool:
     """Reset all connections, and sometimes let nobody in for a while."""
     proxy = _proxy(stage)
     with stage.afflicting():
@@ -26,22 +26,25 @@ async def cut(stage: Stage) -> None:
         if not proxy.open:
             await asyncio.sleep(stage.rng.uniform(*CLOSED))
             proxy.open = True
+    return True
 
 
-async def swallow(stage: Stage) -> None:
+async def swallow(stage: Stage) -> bool:
     """Let all connections carry nothing any more, and look alive."""
     with stage.afflicting():
         _proxy(stage).swallow()
         await asyncio.sleep(NOTICED)
+    return True
 
 
-async def mute(stage: Stage) -> None:
+async def mute(stage: Stage) -> bool:
     """Let through what is asked, and not what is answered; then cut."""
     proxy = _proxy(stage)
     with stage.afflicting():
         proxy.mute()
         await asyncio.sleep(stage.rng.uniform(*MUTED))
         proxy.cut()
+    return True
 
 
 async def delay(stage: Stage) -> None:

@@ -39,26 +39,31 @@ async def cancel(stage: Stage) -> None:
     stage.count = sum(line["event"] == "cancelled" for line in told)
 
 
-async def kill(stage: Stage) -> None:
+async def kill(stage: Stage) -> bool:
     """Kill a worker."""
-    if victim := stage.crew.pick():
+    victim = stage.crew.pick()
+    if victim:
         victim.kill()
+    return victim is not None
 
 
-async def term(stage: Stage) -> None:
+async def term(stage: Stage) -> bool:
     """Ask a worker to end, as a deploy does."""
-    if victim := stage.crew.pick():
+    victim = stage.crew.pick()
+    if victim:
         code, seconds = await victim.terminate()
         stage.drained(code, seconds)
         stage.recoveries.append(seconds)
+    return victim is not None
 
 
-async def freeze(stage: Stage) -> None:
+async def freeze(stage: Stage) -> bool:
     """Stop a worker in the middle of its work for longer than its lease, and let it go on.
 
     On SQLite it may hold the file's lock meanwhile, and then the leases of all others run out too.
     """
-    if victim := stage.crew.pick():
+    victim = stage.crew.pick()
+    if victim:
         seconds = stage.setup.lease * stage.rng.uniform(*FROZEN)
         for _ in range(TRIES):
             began = time.time()
@@ -75,30 +80,39 @@ async def freeze(stage: Stage) -> None:
         if held:
             stage.afflictions.append(Affliction(began, time.time()))
         victim.thaw()
+    return victim is not None
 
 
-async def kill_producer(stage: Stage) -> None:
+async def kill_producer(stage: Stage) -> bool:
     """Kill the producer, and start another."""
     await stage.produce()
+    return True
 
 
-async def kill_child(stage: Stage) -> None:
+async def kill_child(stage: Stage) -> bool:
     """Kill a worker of a supervisor, unless it is the last one."""
     (family,) = stage.crew.running
-    if isinstance(family, Supervisor) and len(children := family.children) > 1:
-        victim = stage.rng.choice(children)
+    assert isinstance(family, Supervisor)
+    children = family.children
+    if len(children) < 2:
+        return False
+    victim = stage.rng.choice(children)
+    with stage.afflicting(victim):
+        family.kill_child(victim)
+    return True
+
+
+async def kill_family(stage: Stage) -> bool:
+    """Kill a supervisor and, mostly, its workers with it; workers that remain must drain and exit."""
+    family = stage.crew.pick()
+    if not isinstance(family, Supervisor):
+        return False
+    children = family.children if stage.rng.random() < WHOLE else ()
+    family.kill()
+    for victim in children:
         with stage.afflicting(victim):
             family.kill_child(victim)
-
-
-async def kill_family(stage: Stage) -> None:
-    """Kill a supervisor and, mostly, its workers with it; those that are left must end in good order."""
-    if isinstance(family := stage.crew.pick(), Supervisor):
-        children = family.children if stage.rng.random() < WHOLE else ()
-        family.kill()
-        for victim in children:
-            with stage.afflicting(victim):
-                family.kill_child(victim)
+    return True
 
 
 THREE = Setup(workers=3)

@@ -33,7 +33,7 @@ TRIMMED_TO = 5
 BEHIND = 0.3
 
 
-async def crash(stage: Stage) -> None:
+async def crash(stage: Stage) -> bool:
     """Kill the server, and start it again on what it kept."""
     store = redis_of(stage)
     always = stage.setup.redis.get("appendfsync") != "everysec"
@@ -43,6 +43,7 @@ async def crash(stage: Stage) -> None:
             store.kill()
             await asyncio.sleep(stage.rng.uniform(*AWAY))
             await store.start()
+    return True
 
 
 async def empty(stage: Stage) -> None:
@@ -76,7 +77,7 @@ async def _restarted(stage: Stage) -> Affliction:
     return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
-async def fill(stage: Stage) -> None:
+async def fill(stage: Stage) -> bool:
     """Leave the server no memory for a while: what is refused is told, and acks go on."""
     store = redis_of(stage)
     before, began = stage.unaccepted(), time.time()
@@ -96,6 +97,7 @@ async def fill(stage: Stage) -> None:
         stage.complaints.append("the memory was never short")
     if not any(word.at > began + BACKLOG for worker in stage.crew.running for word in worker.told()):
         stage.complaints.append("nothing was acked while memory was short")
+    return True
 
 
 async def fail_over(stage: Stage) -> None:

@@ -86,20 +86,21 @@ class Editor:
         _link(self._path, Path("..data") / self._path.name)
 
 
-async def edit(stage: Stage, editor: Editor) -> None:
+async def edit(stage: Stage, editor: Editor) -> bool:
     """Edit the file, well or badly."""
     if stage.rng.random() < 0.4:
         await editor.write(stage.rng.choice(FAULTY).format(text=stage.scene.text))
     else:
         guests = tuple(name for name in ("guest", "visitor") if stage.rng.random() < 0.5)
         await editor.write(replace(stage.scene, concurrency=stage.rng.choice((3, 4, 5)), guests=guests).text)
+    return True
 
 
 async def storm(stage: Stage) -> None:
     """Edit the file many times a second."""
     editor = Editor(stage)
     async for _ in stage.moments(0.0, 0.2):
-        await edit(stage, editor)
+        stage.count += await edit(stage, editor)
     await editor.last(stage.scene)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 
 from chaos.disk import unmountable
 from chaos.fault.fault import SQLITE, Fault, repeated
@@ -17,7 +17,7 @@ FULL, LOCKED = (0.5, 2.5), (0.1, 0.4)
 LOG = 64 << 20
 
 
-async def fill(stage: Stage) -> None:
+async def fill(stage: Stage) -> bool:
     """Fill the disk for a while: what is refused is told, and what was accepted is intact."""
     assert stage.disk is not None
     before = stage.unaccepted()
@@ -32,14 +32,19 @@ async def fill(stage: Stage) -> None:
         (verdict,) = reader.execute("PRAGMA integrity_check").fetchone()
     if verdict != "ok":
         stage.complaints.append(f"the file is damaged: {verdict}")
+    return True
 
 
-async def lock(stage: Stage) -> None:
+async def lock(stage: Stage) -> bool:
     """Lock the file, as another program may."""
-    with closing(_connect(stage)) as writer, suppress(sqlite3.OperationalError):  # others may hold the lock
-        writer.execute("BEGIN EXCLUSIVE")
+    with closing(_connect(stage)) as writer:
+        try:
+            writer.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:  # a worker holds the lock
+            return False
         await asyncio.sleep(stage.setup.lease * stage.rng.uniform(*LOCKED))
         writer.execute("ROLLBACK")
+    return True
 
 
 async def read_for_long(stage: Stage) -> None:

@@ -1,7 +1,7 @@
-"""Runs commands of `abe-router` in processes that are forked from one which has imported it.
+"""Runs commands of `abe-router` in processes that are forked from a process with all imports done.
 
-Each row asks for `status` and `dead list`, and such a command spends most of its time on imports. The
-processor is what limits how many rows play at a time.
+Each row runs `status` and `dead list`. Such a command spends most of its time on imports, and processor time
+limits how many rows run at the same time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 _FORKED = multiprocessing.get_context("forkserver")
-# A module that does not exist is no error, only slower.
+# A module that does not exist is ignored, which is only slower.
 _FORKED.set_forkserver_preload(
     [
         "abe_router.__main__",
@@ -29,7 +29,7 @@ _FORKED.set_forkserver_preload(
 
 
 class Ended(NamedTuple):
-    """How a command ended and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

@@ -13,12 +13,12 @@ import msgspec
 from abe_router import BackendError, Router
 from chaos import plan
 from chaos.ledger import ACCEPTED, ASKED, Ledger
-from chaos.scene import KEY, STEP
+from chaos.routes_file import KEY, STEP
 
-#: How long a lane waits between two steps, and before it publishes one again, in seconds.
-PACE, AGAIN = 0.1, 0.05
+#: How long a ordering_key waits between two steps, and before it publishes one again, in seconds.
+STEP_INTERVAL, STEP_RETRY = 0.1, 0.05
 #: How many publishes may be under way.
-_MOST = 50
+_MAX_CONCURRENT = 50
 
 
 class Producer:
@@ -26,7 +26,7 @@ class Producer:
 
     A publish that fails is not repeated: nobody knows whether it was kept, and the next number goes on.
     Steps are repeated until they are accepted, for their key keeps each id once; `steps` has the first of
-    each lane.
+    each ordering_key.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Producer:
     ) -> None:
         self._router, self._ledger, self._steps = router, ledger, steps
         self._seed, self._next, self._mix = seed, first, mix
-        self._under_way = asyncio.Semaphore(_MOST)
+        self._under_way = asyncio.Semaphore(_MAX_CONCURRENT)
         self.ending = asyncio.Event()
 
     async def run(self, rate: float, burst: int) -> None:
@@ -43,7 +43,7 @@ class Producer:
         began, count = loop.time(), -burst
         async with asyncio.TaskGroup() as publishing:
             for first in self._steps:
-                publishing.create_task(self._walk(first))
+                publishing.create_task(self._publish_steps(first))
             while not self.ending.is_set():
                 await self._under_way.acquire()
                 publishing.create_task(self._publish(self._next))
@@ -62,16 +62,16 @@ class Producer:
         finally:
             self._under_way.release()
 
-    async def _walk(self, number: int) -> None:
-        """Publish the steps of a lane, one after the other."""
+    async def _publish_steps(self, number: int) -> None:
+        """Publish the steps of a ordering_key, one after the other."""
         while not self.ending.is_set():
             self._ledger.note(ASKED, number, str(number))
             while not (accepted := await self._publish_step(number)) and not self.ending.is_set():
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(STEP_RETRY)
             if accepted:
                 self._ledger.note(ACCEPTED, number, str(number))
-            number += plan.LANES
-            await asyncio.sleep(PACE)
+            number += plan.ORDERING_KEYS
+            await asyncio.sleep(STEP_INTERVAL)
 
     async def _publish_step(self, number: int) -> bool:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from chaos.worker import Worker
 
 #: What a supervisor says of a worker: its number, its pid, and that it runs or how it ended.
-_SAID = re.compile(r"worker (?P<number>\d+) \(pid (?P<pid>\d+)\) (?P<what>runs|ended|was killed)")
+_WORKER_EVENT = re.compile(r"worker (?P<number>\d+) \(pid (?P<pid>\d+)\) (?P<what>runs|ended|was killed)")
 
 
 class Supervisor(Worker):
@@ -23,7 +23,7 @@ class Supervisor(Worker):
     def children(self) -> Sequence[int]:
         """The pids of the workers that run, as far as it has told."""
         found: dict[str, int] = {}
-        for said in filter(None, map(_said, self.lines("(pid "))):
+        for said in filter(None, map(_worker_event, self.lines("(pid "))):
             if said["what"] == "runs":
                 found[said["number"]] = int(said["pid"])
             else:
@@ -40,7 +40,7 @@ class Supervisor(Worker):
         spans = self._spans()
         place = defaultdict[str, int](int)
         for line in self.lines():
-            if (said := _said(line)) and said["what"] != "runs":
+            if (said := _worker_event(line)) and said["what"] != "runs":
                 place[said["number"]] += 1
             elif number := str(line.get("worker", "")):
                 yield spans[number][place[number]], line
@@ -49,11 +49,11 @@ class Supervisor(Worker):
         """Return, by number, the pids of the workers that had it, one after the other; 0 for untold."""
         spans = defaultdict[str, dict[int, int]](lambda: defaultdict(int))
         place = defaultdict[str, int](int)
-        for said in filter(None, map(_said, self.lines("(pid "))):
+        for said in filter(None, map(_worker_event, self.lines("(pid "))):
             spans[said["number"]][place[said["number"]]] = int(said["pid"])
             place[said["number"]] += said["what"] != "runs"
         return spans
 
 
-def _said(line: Mapping[str, Any]) -> re.Match[str] | None:
-    return None if "worker" in line else _SAID.match(line.get("message", ""))
+def _worker_event(line: Mapping[str, Any]) -> re.Match[str] | None:
+    return None if "worker" in line else _WORKER_EVENT.match(line.get("message", ""))

@@ -14,17 +14,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from chaos.checker import DIED, HANDLED, Affliction, Told
+from chaos.checker import DEAD_LETTERED, HANDLED, InjectedFault, LogEntry
 from chaos.process import Process
 
 #: How long a worker may take to say that it runs, in seconds.
 PATIENCE = 60.0
 #: Until a worker that could not start is replaced, in seconds.
-REST = 0.2
+RESTART_DELAY = 0.2
 #: How workers end that were asked to: all in hand is done, or what was not in time is handed back.
 DRAINED = 0, 1
 #: Events that say that an outcome is kept.
-_OUTCOMES = {HANDLED, DIED, "retried", "skipped"}
+_OUTCOMES = {HANDLED, DEAD_LETTERED, "retried", "skipped"}
 
 
 class Worker(Process):
@@ -37,13 +37,13 @@ class Worker(Process):
                 if about in line and line.startswith("{") and line.endswith("}\n"):
                     yield json.loads(line)
 
-    def told(self) -> Iterator[Told]:
+    def told(self) -> Iterator[LogEntry]:
         """Go through the outcomes it told."""
         for pid, line in self._by_pid():
             if line["event"] in _OUTCOMES:
                 attempt = line.get("attempt") or line.get("attempts") or 0
                 group = line["route"].rpartition("/")[2]
-                yield Told(line["event"], line["message_id"], group, attempt, pid, _moment(line["ts"]))
+                yield LogEntry(line["event"], line["message_id"], group, attempt, pid, _timestamp(line["ts"]))
 
     def _by_pid(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Go through its log, with who wrote each line."""
@@ -54,9 +54,9 @@ class Worker(Process):
         # Not the last line: an edit does not wait for what the one before it still drains.
         reloads = [line for line in self.lines() if line["event"] == "reloaded"]
         last = max(reloads, key=lambda line: line["number"], default=None)
-        return (_moment(last["ts"]), last["revision"]) if last else (0.0, "")
+        return (_timestamp(last["ts"]), last["revision"]) if last else (0.0, "")
 
-    def complaints(self, since: float) -> list[str]:
+    def violations(self, since: float) -> list[str]:
         """Return its warnings and errors since then, but those of single messages."""
         since -= 0.001  # the log cuts its times to milliseconds
         return [
@@ -64,7 +64,7 @@ class Worker(Process):
             for line in self.lines()
             if line["level"] in ("warning", "error")
             and "message_id" not in line
-            and _moment(line["ts"]) >= since
+            and _timestamp(line["ts"]) >= since
         ]
 
     @property
@@ -75,7 +75,7 @@ class Worker(Process):
     @property
     def up_at(self) -> float:
         """When it began to run its routes, in seconds since the epoch; 0 for not yet."""
-        reloads = (_moment(line["ts"]) for line in self.lines("reloaded") if line["event"] == "reloaded")
+        reloads = (_timestamp(line["ts"]) for line in self.lines("reloaded") if line["event"] == "reloaded")
         return next(reloads, 0.0)
 
     async def up(self) -> None:
@@ -87,7 +87,7 @@ class Worker(Process):
             await asyncio.sleep(0.02)
 
 
-class Crew:
+class WorkerGroup:
     """So many workers at any time; `make` makes one, not yet started."""
 
     def __init__(self, size: int, make: Callable[[int], Worker], rng: random.Random) -> None:
@@ -129,18 +129,18 @@ class Crew:
         """Return those that ended and nobody wanted them to."""
         return [worker for worker in self.all if worker.ended_at and not worker.is_awaited]
 
-    def deaths(self, signs: Mapping[int, float]) -> list[Affliction]:
+    def worker_deaths(self, signs: Mapping[int, float]) -> list[InjectedFault]:
         """Return when which of them died; to drain is not to die.
 
         `signs` are the last of life, by pid: who is not killed by us died some time after that.
         """
         return [
-            Affliction(worker.killed_at or signs.get(worker.pid, 0.0), worker.ended_at, worker.pid)
+            InjectedFault(worker.killed_at or signs.get(worker.pid, 0.0), worker.ended_at, worker.pid)
             for worker in self.all
             if worker.ended_at and (worker.killed_at or worker.code not in DRAINED)
         ]
 
-    def staffed(self, at: float) -> float:
+    def worker_from(self, at: float) -> float:
         """Return when, from then on, one of them ran its routes; times are in seconds since the epoch."""
         spans = [(one.up_at, one.ended_at or math.inf) for one in self.all if one.is_up]
         return min((max(at, begin) for begin, end in spans if end > at), default=at)
@@ -153,7 +153,7 @@ class Crew:
             self.all.append(worker)
             await worker.wait()
             if not worker.is_up:  # the file was faulty, or the backend away: as a supervisor, wait a little
-                await asyncio.sleep(REST)
+                await asyncio.sleep(RESTART_DELAY)
 
 
 def argv(program: Path | None, routes: Path, *options: str) -> list[str]:
@@ -163,5 +163,5 @@ def argv(program: Path | None, routes: Path, *options: str) -> list[str]:
     return [sys.executable, *start, *words, *options]
 
 
-def _moment(text: str) -> float:
+def _timestamp(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()

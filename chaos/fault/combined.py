@@ -9,7 +9,7 @@ from chaos.fault import network, process, redis, sqlite
 from chaos.fault.fault import REDIS, SQLITE, Fault, Injection
 from chaos.fault.reload import Editor, edit
 from chaos.plan import BLOCKING, EXITING, FAILING
-from chaos.stage import Setup, Stage
+from chaos.testbed import Setup, Testbed
 
 #: What may happen to either, and what to one of them.
 _PROCESSES: tuple[Injection, ...] = (process.kill, process.term, process.freeze, process.kill_producer)
@@ -19,21 +19,21 @@ _INJECTIONS: dict[str, tuple[Injection, ...]] = {
 }
 
 
-def everything(backend: str) -> Callable[[Stage], Awaitable[None]]:
+def everything(backend: str) -> Callable[[Testbed], Awaitable[None]]:
     """Return what deals blows in random order, two at a time, while the file is edited."""
 
-    async def strike(stage: Stage) -> None:
-        async for _ in stage.moments(0.2, 0.6):
-            stage.count += await stage.rng.choice(_INJECTIONS[backend])(stage)
+    async def strike(testbed: Testbed) -> None:
+        async for _ in testbed.moments(0.2, 0.6):
+            testbed.count += await testbed.rng.choice(_INJECTIONS[backend])(testbed)
 
-    async def run(stage: Stage) -> None:
-        editor = Editor(stage)
+    async def run(testbed: Testbed) -> None:
+        editor = Editor(testbed)
         async with asyncio.TaskGroup() as striking:
             for _ in range(2):
-                striking.create_task(strike(stage))
-            async for _ in stage.moments(0.3, 1.0):
-                stage.count += await edit(stage, editor)
-        await editor.last(stage.scene)
+                striking.create_task(strike(testbed))
+            async for _ in testbed.moments(0.3, 1.0):
+                testbed.count += await edit(testbed, editor)
+        await editor.last(testbed.routes_file)
 
     return run
 

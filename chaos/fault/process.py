@@ -7,118 +7,118 @@ import time
 from pathlib import Path
 
 import chaos
-from chaos.checker import Affliction
+from chaos.checker import InjectedFault
 from chaos.fault.fault import Fault, repeated
-from chaos.stage import LONG, Setup, Stage
-from chaos.store import SQLiteStore
+from chaos.storage import SQLiteStorage
 from chaos.supervisor import Supervisor
+from chaos.testbed import LONG, Setup, Testbed
 
 #: How long a worker is frozen, in leases: it comes back while others are at its work, or done.
 FROZEN = 1.05, 1.6
 #: How often a worker is looked at until it is found at work.
 TRIES = 50
-#: How long a file is locked by someone who stands still, and not just by many in turn, in seconds.
-HELD = 0.3
+#: How long a file is locked by someone who stands still, and not just by many in spec, in seconds.
+LOCK_CHECK = 0.3
 #: How long after it goes on a worker may take to note that it had begun before it was frozen, in seconds.
-NOTED = 0.25
+RECORD_DELAY = 0.25
 #: How often the workers of a supervisor die with it.
-WHOLE = 0.7
+WITH_WORKERS = 0.7
 #: What consumes in place of `abe-router serve` where calls are cancelled.
 CANCELLER = Path(chaos.__file__).with_name("canceller.py")
 
 
-async def none(stage: Stage) -> None:
+async def none(testbed: Testbed) -> None:
     """Do nothing."""
-    await stage.last()
+    await testbed.last()
 
 
-async def cancel(stage: Stage) -> None:
+async def cancel(testbed: Testbed) -> None:
     """Let the workers cancel their own calls."""
-    await stage.last()
-    told = (line for one in stage.crew.all for line in one.lines("cancelled"))
-    stage.count = sum(line["event"] == "cancelled" for line in told)
+    await testbed.last()
+    told = (line for one in testbed.workers.all for line in one.lines("cancelled"))
+    testbed.count = sum(line["event"] == "cancelled" for line in told)
 
 
-async def kill(stage: Stage) -> bool:
+async def kill(testbed: Testbed) -> bool:
     """Kill a worker."""
-    victim = stage.crew.pick()
+    victim = testbed.workers.pick()
     if victim:
         victim.kill()
     return victim is not None
 
 
-async def term(stage: Stage) -> bool:
+async def term(testbed: Testbed) -> bool:
     """Ask a worker to end, as a deploy does."""
-    victim = stage.crew.pick()
+    victim = testbed.workers.pick()
     if victim:
         code, seconds = await victim.terminate()
-        stage.drained(code, seconds)
-        stage.recoveries.append(seconds)
+        testbed.drained(code, seconds)
+        testbed.recoveries.append(seconds)
     return victim is not None
 
 
-async def freeze(stage: Stage) -> bool:
+async def freeze(testbed: Testbed) -> bool:
     """Stop a worker in the middle of its work for longer than its lease, and let it go on.
 
     On SQLite it may hold the file's lock meanwhile, and then the leases of all others run out too.
     """
-    victim = stage.crew.pick()
+    victim = testbed.workers.pick()
     if victim:
-        seconds = stage.setup.lease * stage.rng.uniform(*FROZEN)
+        seconds = testbed.setup.lease * testbed.rng.uniform(*FROZEN)
         for _ in range(TRIES):
             began = time.time()
             victim.freeze()
-            if stage.is_at_work(victim.pid):
+            if testbed.is_at_work(victim.pid):
                 break
             victim.thaw()
             await asyncio.sleep(0.01)
         victim.freeze()
-        store = stage.store
-        held = isinstance(store, SQLiteStore) and await asyncio.to_thread(store.is_locked, HELD)
+        storage = testbed.storage
+        held = isinstance(storage, SQLiteStorage) and await asyncio.to_thread(storage.is_locked, LOCK_CHECK)
         await asyncio.sleep(max(0.0, began + seconds - time.time()))
-        stage.afflictions.append(Affliction(began, time.time() + NOTED, victim.pid))
+        testbed.injected.append(InjectedFault(began, time.time() + RECORD_DELAY, victim.pid))
         if held:
-            stage.afflictions.append(Affliction(began, time.time()))
+            testbed.injected.append(InjectedFault(began, time.time()))
         victim.thaw()
     return victim is not None
 
 
-async def kill_producer(stage: Stage) -> bool:
+async def kill_producer(testbed: Testbed) -> bool:
     """Kill the producer, and start another."""
-    await stage.produce()
+    await testbed.produce()
     return True
 
 
-async def kill_child(stage: Stage) -> bool:
+async def kill_child(testbed: Testbed) -> bool:
     """Kill a worker of a supervisor, unless it is the last one."""
-    (family,) = stage.crew.running
+    (family,) = testbed.workers.running
     assert isinstance(family, Supervisor)
     children = family.children
     if len(children) < 2:
         return False
-    victim = stage.rng.choice(children)
-    with stage.afflicting(victim):
+    victim = testbed.rng.choice(children)
+    with testbed.injecting(victim):
         family.kill_child(victim)
     return True
 
 
-async def kill_family(stage: Stage) -> bool:
+async def kill_family(testbed: Testbed) -> bool:
     """Kill a supervisor and, mostly, its workers with it; workers that remain must drain and exit."""
-    family = stage.crew.pick()
+    family = testbed.workers.pick()
     if not isinstance(family, Supervisor):
         return False
-    children = family.children if stage.rng.random() < WHOLE else ()
+    children = family.children if testbed.rng.random() < WITH_WORKERS else ()
     family.kill()
     for victim in children:
-        with stage.afflicting(victim):
+        with testbed.injecting(victim):
             family.kill_child(victim)
     return True
 
 
-THREE = Setup(workers=3)
+THREE_WORKERS = Setup(workers=3)
 FAULTS = (
     Fault("none", "nothing", none, setup=Setup(lease=LONG)),
-    Fault("kill", "workers killed", repeated(kill, 0.3, 0.7), setup=THREE, doubles=True),
+    Fault("kill", "workers killed", repeated(kill, 0.3, 0.7), setup=THREE_WORKERS, doubles=True),
     Fault("term", "workers asked to end", repeated(term, 0.1, 0.3), setup=Setup(lease=LONG, workers=3)),
     Fault(
         "freeze",

@@ -23,7 +23,7 @@ PATIENCE = 10.0
 ANSWER_TIMEOUT = 1.0
 
 
-class SQLiteStore:
+class SQLiteStorage:
     """A file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class SQLiteStore:
         """Nothing: there is no server."""
 
 
-class RedisStore:
+class RedisStorage:
     """A server of our own on a free port, that writes every command to disk before it answers.
 
     `options` are those of redis.conf, on top of that.
@@ -131,4 +131,4 @@ class RedisStore:
             return False
 
 
-Store = SQLiteStore | RedisStore
+Storage = SQLiteStorage | RedisStorage

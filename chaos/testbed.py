@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from chaos import command, plan, worker
-from chaos.checker import DIED, Affliction, Finding, check
+from chaos.checker import DEAD_LETTERED, InjectedFault, Verdict, check
 from chaos.disk import Disk
 from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, read
 from chaos.process import Process
 from chaos.proxy import Proxy
-from chaos.scene import DRAIN, MAX_DELIVERIES, TIMEOUT, Scene
-from chaos.store import RedisStore, SQLiteStore, Store
+from chaos.routes_file import DRAIN, MAX_DELIVERIES, TIMEOUT, RoutesFile
+from chaos.storage import RedisStorage, SQLiteStorage, Storage
 from chaos.supervisor import Supervisor
-from chaos.worker import PATIENCE, Crew, Worker
+from chaos.worker import PATIENCE, Worker, WorkerGroup
 
 #: What recovery may take beyond the lease, in seconds.
 MARGIN = 2.0
@@ -35,12 +35,12 @@ BURST, RATE = 100, 100.0
 #: How many processes may want each core until all that is measured in seconds takes longer.
 LOAD = 4
 #: Longest time, in seconds, without a sign of progress while something is left to do.
-STANDSTILL = 4.0
+STALL_LIMIT = 4.0
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a stage is set; `lease` is in seconds, `redis` are options of redis.conf.
+    """How a testbed is set; `lease` is in seconds, `redis` are options of redis.conf.
 
     `mix` is what handlers do. A `proxied` server is reached through a proxy. `program` runs in place of
     `abe-router serve`; with `children` each of the `workers` is a supervisor with so many. Unless `ordered`
@@ -59,26 +59,28 @@ class Setup:
     ordered: bool = True
 
 
-class Stage:
+class Testbed:
     """One run; a context manager. `seconds` is how long faults go on, `folder` is empty."""
 
     def __init__(self, setup: Setup, backend: str, *, seed: int, seconds: float, folder: Path) -> None:
         self.setup, self.folder, self._seed, self._seconds = setup, folder, seed, seconds
         self.rng = random.Random(f"{seed}/{backend}")
-        self.store: Store = (
-            SQLiteStore(folder / "data") if backend == "sqlite" else RedisStore(folder / "data", setup.redis)
+        self.storage: Storage = (
+            SQLiteStorage(folder / "data")
+            if backend == "sqlite"
+            else RedisStorage(folder / "data", setup.redis)
         )
         self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"
         # Of their own, since a producer reads them when it begins, and edits may be faulty at that moment.
         self._published = folder / "published.yaml"
-        self.crew = Crew(setup.workers, self._worker, self.rng)
+        self.workers = WorkerGroup(setup.workers, self._worker, self.rng)
         self.proxy: Proxy | None = None
         self.disk: Disk | None = None
         self.producers: list[Process] = []
         #: What was done otherwise than by killing workers.
-        self.afflictions: list[Affliction] = []
+        self.injected: list[InjectedFault] = []
         #: How often something was done, how long each took to be right again, in seconds, and what was wrong.
-        self.count, self.recoveries, self.complaints = 0, list[float](), list[str]()
+        self.count, self.recoveries, self.violations = 0, list[float](), list[str]()
         self._over = 0.0
         self._changing_producers = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -89,18 +91,18 @@ class Stage:
         async with AsyncExitStack() as stack:
             if self.setup.small_disk:
                 self.disk = stack.enter_context(Disk(data))
-            stack.push_async_callback(self.store.stop)
-            await self.store.start()
-            self.scene = Scene(self.store.url, self.setup.lease, self.setup.max_deliveries)
+            stack.push_async_callback(self.storage.stop)
+            await self.storage.start()
+            self.routes_file = RoutesFile(self.storage.url, self.setup.lease, self.setup.max_deliveries)
             if self.setup.proxied:
-                assert isinstance(self.store, RedisStore)
-                self.proxy = await stack.enter_async_context(Proxy(self.store.port))
-                self.scene = replace(self.scene, backend=self.store.url_at(self.proxy.port))
+                assert isinstance(self.storage, RedisStorage)
+                self.proxy = await stack.enter_async_context(Proxy(self.storage.port))
+                self.routes_file = replace(self.routes_file, backend=self.storage.url_at(self.proxy.port))
             stack.push_async_callback(self._end)
-            self.routes.write_text(self.scene.text)
-            self._published.write_text(self.scene.text)
+            self.routes.write_text(self.routes_file.text)
+            self._published.write_text(self.routes_file.text)
             self.ledger.touch()
-            await asyncio.gather(self.produce(), self.crew.start())
+            await asyncio.gather(self.produce(), self.workers.start())
             self._over = time.monotonic() + self._seconds
             self._stack = stack.pop_all()
         return self
@@ -111,7 +113,7 @@ class Stage:
     @property
     def waits(self) -> float:
         """How long a message may wait, or be in hand, before it is settled, in seconds."""
-        return self.setup.lease + MARGIN * busyness()
+        return self.setup.lease + MARGIN * load_factor()
 
     @property
     def longest_block(self) -> float:
@@ -173,17 +175,17 @@ class Stage:
                 await asyncio.sleep(0.02)
         raise RuntimeError(f"no producer starts; see {self.producers[-1].log}")
 
-    def adopt(self, store: Store) -> None:
+    def move_to(self, storage: Storage) -> None:
         """Go on with another backend, and stop it at the end."""
-        self._stack.push_async_callback(store.stop)
-        self.store = store
+        self._stack.push_async_callback(storage.stop)
+        self.storage = storage
 
-    def _all_afflictions(self) -> list[Affliction]:
+    def _all_injected(self) -> list[InjectedFault]:
         """Return all that was done, by whomever."""
         lasts, entries = self.longest_block, self.entries()
-        blocked = [Affliction(e.at, e.at + lasts, e.pid) for e in entries if e.kind == BLOCKED]
-        deaths = self.crew.deaths({entry.pid: entry.at for entry in entries})
-        return [*deaths, *blocked, *self.afflictions]
+        blocked = [InjectedFault(e.at, e.at + lasts, e.pid) for e in entries if e.kind == BLOCKED]
+        worker_deaths = self.workers.worker_deaths({entry.pid: entry.at for entry in entries})
+        return [*worker_deaths, *blocked, *self.injected]
 
     def is_at_work(self, pid: int) -> bool:
         """Say whether a worker has begun something that it has not ended."""
@@ -195,23 +197,23 @@ class Stage:
         """Return the ledger so far."""
         return read(self.ledger)
 
-    def misdeeds(self) -> int:
+    def count_actions(self) -> int:
         """Return of how many messages, so far, the handlers do more than work."""
-        deeds = (plan.payload(self._seed, number, self.setup.mix)["do"] for number in self._asked())
-        return sum(deed != "work" for deed in deeds)
+        actions = (plan.payload(self._seed, number, self.setup.mix)["do"] for number in self._asked())
+        return sum(action != "work" for action in actions)
 
     def _asked(self) -> set[int]:
         """Return the numbers of the messages that were asked for, without the steps."""
         return {e.number for e in self.entries() if e.kind == ASKED and e.number < plan.STEPS}
 
     def _next_steps(self) -> list[int]:
-        """Return the next step of each lane: the last one, if nobody knows whether it was accepted."""
-        following = {lane: plan.STEPS + lane for lane in range(plan.LANES)}
+        """Return the next step of each ordering key, or the last one if its acceptance is unknown."""
+        following = {ordering_key: plan.STEPS + ordering_key for ordering_key in range(plan.ORDERING_KEYS)}
         for entry in self.entries():
             if entry.number >= plan.STEPS and entry.kind in (ASKED, ACCEPTED):
-                step = entry.number + (plan.LANES if entry.kind == ACCEPTED else 0)
-                lane = plan.lane(entry.number)
-                following[lane] = max(following[lane], step)
+                step = entry.number + (plan.ORDERING_KEYS if entry.kind == ACCEPTED else 0)
+                ordering_key = plan.ordering_key(entry.number)
+                following[ordering_key] = max(following[ordering_key], step)
         return list(following.values()) if self.setup.ordered else []
 
     def unaccepted(self) -> int:
@@ -220,41 +222,41 @@ class Stage:
         return kinds.count(ASKED) - kinds.count(ACCEPTED)
 
     @contextmanager
-    def afflicting(
+    def injecting(
         self, pid: int | None = None, *, loses: float = math.inf, undoes: float = math.inf
     ) -> Iterator[None]:
-        """Note that what is done meanwhile afflicts a worker, or all of them, as in Affliction."""
+        """Note that what is done meanwhile afflicts a worker, or all of them, as in InjectedFault."""
         begin = time.time()
         try:
             yield
         finally:
-            self.afflictions.append(Affliction(begin, time.time(), pid, loses, undoes))
+            self.injected.append(InjectedFault(begin, time.time(), pid, loses, undoes))
 
-    async def finish(self) -> Finding:
+    async def finish(self) -> Verdict:
         """End the producer, wait until all that was accepted is done, drain the workers, and judge."""
         code, _ = await self.producers[-1].terminate()
         if code:
-            self.complaints.append(f"the producer ended with {code}; see {self.producers[-1].log}")
-        await self._until(lambda: not self._finding().lost)
-        self.crew.stop_replacing()
+            self.violations.append(f"the producer ended with {code}; see {self.producers[-1].log}")
+        await self._until(lambda: not self._verdict().lost)
+        self.workers.stop_replacing()
         _, letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
-        for late in (one for one in self.crew.running if not one.is_up):
+        for late in (one for one in self.workers.running if not one.is_up):
             await late.end()
-        for code, seconds in await asyncio.gather(*(one.terminate() for one in self.crew.running)):
+        for code, seconds in await asyncio.gather(*(one.terminate() for one in self.workers.running)):
             self.drained(code, seconds)
         dead = {(letter["message_id"], _group(letter["route"])) for letter in letters}
-        return self._finding(dead, await self._numbers(letters))
+        return self._verdict(dead, await self._numbers(letters))
 
     def drained(self, code: int, seconds: float) -> None:
         """Note how a worker ended that was asked to."""
         if code and not (code in plan.EXITED and plan.EXITING.keys() & self.setup.mix.keys()):
-            self.complaints.append(f"a worker that was asked to end did so with {code}")
-        if seconds > DRAIN + busyness() + self.longest_block:
-            self.complaints.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")
+            self.violations.append(f"a worker that was asked to end did so with {code}")
+        if seconds > DRAIN + load_factor() + self.longest_block:
+            self.violations.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")
 
     async def ask(self, *words: str) -> Any:
         """Return what a command of `abe-router` prints as JSON."""
-        given = ("--json", "--backend", self.store.url, "-c", str(self.routes))
+        given = ("--json", "--backend", self.storage.url, "-c", str(self.routes))
         ended = await command.run([*words, *given])
         if ended.code:
             raise RuntimeError(f"abe-router {' '.join(words)}: {ended.err}")
@@ -270,24 +272,26 @@ class Stage:
                 numbers[letter["message_id"]] = shown["payload"]["n"]
         return numbers
 
-    def _finding(
+    def _verdict(
         self, dead: set[tuple[str, str]] | None = None, numbers: Mapping[str, int] | None = None
-    ) -> Finding:
+    ) -> Verdict:
         """Judge; without a list of the dead, by what the workers told of them."""
         entries = self.entries()
-        told = [word for one in self.crew.all for word in one.told()]
+        told = [word for one in self.workers.all for word in one.told()]
         if dead is None:
-            dead = {(word.message, word.group) for word in told if word.outcome == DIED}
+            dead = {(word.message, word.group) for word in told if word.kind == DEAD_LETTERED}
         asked = self._asked()
-        doomed = {number for number in asked if plan.is_doomed(self._seed, number, self.setup.mix)}
+        expected_dead = {
+            number for number in asked if plan.becomes_dead_letter(self._seed, number, self.setup.mix)
+        }
         return check(
             entries,
             told,
             dead=dead,
-            doomed=doomed,
-            afflictions=self._all_afflictions(),
+            expected_dead=expected_dead,
+            injected=self._all_injected(),
             numbers=numbers,
-            staffed=self.crew.staffed,
+            worker_from=self.workers.worker_from,
         )
 
     async def _until(self, done: Callable[[], bool]) -> None:
@@ -297,7 +301,7 @@ class Stage:
             await asyncio.sleep(0.2)
             if (now := self.ledger.stat().st_size) != size:
                 size, moved_at = now, time.monotonic()
-            if time.monotonic() - moved_at > self.setup.lease + STANDSTILL * busyness():
+            if time.monotonic() - moved_at > self.setup.lease + STALL_LIMIT * load_factor():
                 return
 
     async def _settled(self) -> None:
@@ -305,7 +309,7 @@ class Stage:
         until = time.monotonic() + self.waits
         while left := await self._left():
             if time.monotonic() > until:
-                self.complaints += left
+                self.violations += left
                 return
             await asyncio.sleep(0.2)
 
@@ -330,12 +334,12 @@ class Stage:
         return kind(worker.argv(self.setup.program, self.routes, *options), environment, log)
 
     async def _end(self) -> None:
-        (self.folder / "afflictions").write_text("".join(f"{one}\n" for one in self._all_afflictions()))
-        await self.crew.close()
+        (self.folder / "injected").write_text("".join(f"{one}\n" for one in self._all_injected()))
+        await self.workers.close()
         await asyncio.gather(*(producer.end() for producer in self.producers))
 
 
-def busyness() -> float:
+def load_factor() -> float:
     """Return how many times longer things may take since the machine has more to do than this run."""
     return max(1.0, os.getloadavg()[0] / (LOAD * (os.cpu_count() or 1)))
 

@@ -15,20 +15,21 @@ MAX_DELIVERIES = 100
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A routes file; `lease` is in seconds, `guests` are groups that nobody counts."""
+class RoutesFile:
+    """A routes file; `lease` is in seconds, `extra_groups` are groups that nobody counts."""
 
     backend: str
     lease: float
     max_deliveries: int = MAX_DELIVERIES
     concurrency: int = 4
-    guests: tuple[str, ...] = ()
+    extra_groups: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """The file."""
-        guests = "".join(
-            f"      {name}: {{handler: 'chaos.handler:look_on', start: latest}}\n" for name in self.guests
+        extra_groups = "".join(
+            f"      {name}: {{handler: 'chaos.handler:ignore', start: latest}}\n"
+            for name in self.extra_groups
         )
         return _TEXT.format(
             backend=self.backend,
@@ -38,7 +39,7 @@ class Scene:
             attempts=ATTEMPTS,
             max_deliveries=self.max_deliveries,
             concurrency=self.concurrency,
-            guests=guests,
+            extra_groups=extra_groups,
             key=KEY,
             step=STEP,
             done=DONE,
@@ -59,11 +60,11 @@ routes:
     consumers:
       loop: {{handler: 'chaos.handler:work', emit: {done}}}
       thread: chaos.handler:work_in_thread
-{guests}  {step}:
+{extra_groups}  {step}:
     id: /n
     dedupe: 1h
     consumers:
-      ordered: {{handler: 'chaos.handler:step', order_by: /lane}}
+      ordered: {{handler: 'chaos.handler:step', order_by: /ordering_key}}
   {done}:
     consumers:
       follow: chaos.handler:follow

@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     faults = {fault.name: fault.about for fault in FAULTS}
     width = max(map(len, faults))
-    words = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="python -m chaos",
         description="Inject faults into a running abe-router, and count lost and duplicated messages.",
         epilog="\n".join(
@@ -122,9 +122,9 @@ def parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="run only these faults")
-    words.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="run only on these backends")
-    words.add_argument(
+    result.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="run only these faults")
+    result.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="run only on these backends")
+    result.add_argument(
         "--seed",
         type=int,
         default=random.randrange(1_000_000),
@@ -132,16 +132,16 @@ def parser() -> argparse.ArgumentParser:
         help="seed of all random choices, as explained below; by default a random one",
     )
     about = f"{LONG[0]:g} seconds and {LONG[1]} seeds for each fault: half an hour in all"
-    words.add_argument("--long", action="store_true", help=about)
-    words.add_argument("--seconds", type=float, metavar="S", help="time for faults in each row")
-    words.add_argument("--seeds", type=int, metavar="N", help="number of seeds, counted from --seed")
-    words.add_argument(
+    result.add_argument("--long", action="store_true", help=about)
+    result.add_argument("--seconds", type=float, metavar="S", help="time for faults in each row")
+    result.add_argument("--seeds", type=int, metavar="N", help="number of seeds, counted from --seed")
+    result.add_argument(
         "--rows", type=int, default=2, metavar="N", help="number of rows that run at the same time"
     )
-    words.add_argument(
+    result.add_argument(
         "--program", type=Path, metavar="FILE", help="run this program as the worker instead of abe-router"
     )
-    return words
+    return result
 
 
 if __name__ == "__main__":

@@ -36,14 +36,14 @@ class Ended(NamedTuple):
     err: str
 
 
-async def run(words: Sequence[str]) -> Ended:
+async def run(arguments: Sequence[str]) -> Ended:
     """Run `abe-router` with arguments in a process of its own."""
-    return await asyncio.to_thread(_run, words)
+    return await asyncio.to_thread(_run, arguments)
 
 
-def _run(words: Sequence[str]) -> Ended:
+def _run(arguments: Sequence[str]) -> Ended:
     receiver, sender = _FORKED.Pipe(duplex=False)
-    process = _FORKED.Process(target=_send, args=(words, sender), daemon=True)
+    process = _FORKED.Process(target=_send, args=(arguments, sender), daemon=True)
     process.start()
     sender.close()
     try:
@@ -56,14 +56,14 @@ def _run(words: Sequence[str]) -> Ended:
         receiver.close()
 
 
-def _send(words: Sequence[str], sender: Connection) -> None:
+def _send(arguments: Sequence[str], sender: Connection) -> None:
     from abe_router.__main__ import main
 
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            main(list(words))
+            main(list(arguments))
         except SystemExit as end:
             code = int(end.code or 0)
     sender.send((code, out.getvalue(), err.getvalue()))

@@ -22,8 +22,8 @@ class Disk:
         self._folder, self._filler = folder, folder / "filler"
 
     def __enter__(self) -> Self:
-        words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(self._folder)]
-        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        arguments = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(self._folder)]
+        done = subprocess.run(arguments, check=False, capture_output=True, text=True)
         if done.returncode:
             raise PermissionError(errno.EPERM, done.stderr.strip())
         return self

@@ -85,7 +85,7 @@ def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
         f"{sum(row.faults for row in rows):,}",
         lost,
         f"{sum(verdict.duplicates for verdict in verdicts):,}",
-        f"{sum(verdict.bound for verdict in verdicts):,}" if rows[0].fault.doubles else "0",
+        f"{sum(verdict.bound for verdict in verdicts):,}" if rows[0].fault.duplicates else "0",
         f"{recovery:.1f} s" if (recovery := max(row.recovery for row in rows)) else "",
         "BROKEN" if any(row.wrong for row in rows) else "held",
     )

@@ -1,22 +1,22 @@
-"""The routes under test, as a file."""
+"""The routes file of the router under test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The keys of what is published, of the steps, and of what is emitted.
+#: The keys of published messages, of steps, and of emitted messages.
 KEY, STEP, DONE = "chaos.work", "chaos.step", "chaos.done"
-#: How long handlers may take, and a worker to end, in seconds.
+#: Timeout of handlers and drain time, in seconds.
 TIMEOUT, DRAIN = 1.0, 5.0
-#: How often handlers are tried: as often as they fail, and as time may run out while a worker stands still.
+#: Attempts per message: planned failures, plus timeouts that happen because a worker is frozen.
 ATTEMPTS = 8
-#: How often a message is handed out at most: far more often than workers die.
+#: Limit of deliveries, far above the number of deaths of workers.
 MAX_DELIVERIES = 100
 
 
 @dataclass(frozen=True)
 class RoutesFile:
-    """A routes file; `lease` is in seconds, `extra_groups` are groups that nobody counts."""
+    """A routes file; `lease` is in seconds. Messages of `extra_groups` are not counted."""
 
     backend: str
     lease: float
@@ -26,7 +26,7 @@ class RoutesFile:
 
     @property
     def text(self) -> str:
-        """The file."""
+        """The content of the file."""
         extra_groups = "".join(
             f"      {name}: {{handler: 'chaos.handler:ignore', start: latest}}\n"
             for name in self.extra_groups

@@ -63,7 +63,7 @@ async def run_row(
 def _wrong(row: Row, testbed: Testbed) -> list[str]:
     """Return the violations of the promise."""
     wrong = [*row.verdict.violations, *testbed.violations]
-    if row.verdict.duplicates and not row.fault.doubles:
+    if row.verdict.duplicates and not row.fault.duplicates:
         wrong.append(f"{row.verdict.duplicates} handled twice, although no worker died")
     if (dead := row.verdict.wrongly_dead_lettered) and not row.fault.spills:
         wrong.append(f"{len(dead)} dead letters without a reason: {sample_of(dead)}")

@@ -1,4 +1,4 @@
-"""Where a fault plays: a backend, workers, a producer, and what becomes known of them."""
+"""The environment in which a fault runs: a backend, workers, a producer, and their records."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from chaos.storage import RedisStorage, SQLiteStorage, Storage
 from chaos.supervisor import Supervisor
 from chaos.worker import PATIENCE, Worker, WorkerGroup
 
-#: What recovery may take beyond the lease, in seconds.
+#: Time that recovery may take beyond the lease, in seconds.
 MARGIN = 2.0
-#: A lease long enough that none runs out where nothing holds a worker up for so long, in seconds.
+#: A lease that no worker loses unless it stops for this long, in seconds.
 LONG = 6.0
-#: Messages published at once at the beginning, and then a second.
+#: Messages published at once at the start, and the rate per second after that.
 BURST, RATE = 100, 100.0
-#: How many processes may want each core until all that is measured in seconds takes longer.
+#: Load per core up to which the time limits hold; above it they grow.
 LOAD = 4
-#: Longest time, in seconds, without a sign of progress while something is left to do.
+#: Longest time without progress while work is left, in seconds.
 STALL_LIMIT = 4.0
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a testbed is set; `lease` is in seconds, `redis` are options of redis.conf.
+    """Options of a testbed; `lease` is in seconds, `redis` are options of redis.conf.
 
-    `mix` is what handlers do. A `proxied` server is reached through a proxy. `program` runs in place of
-    `abe-router serve`; with `children` each of the `workers` is a supervisor with so many. Unless `ordered`
-    no steps are published, for what consumes keeps no order.
+    `mix` says what handlers do. With `proxied`, the server is behind a proxy. `program` replaces
+    `abe-router serve`. With `children`, each of the `workers` is a supervisor with that many workers. Without
+    `ordered`, no steps are published.
     """
 
     lease: float = 2.0
@@ -60,7 +60,7 @@ class Setup:
 
 
 class Testbed:
-    """One run; a context manager. `seconds` is how long faults go on, `folder` is empty."""
+    """One run; a context manager. `seconds` is the time for faults, `folder` is empty."""
 
     def __init__(self, setup: Setup, backend: str, *, seed: int, seconds: float, folder: Path) -> None:
         self.setup, self.folder, self._seed, self._seconds = setup, folder, seed, seconds
@@ -71,15 +71,15 @@ class Testbed:
             else RedisStorage(folder / "data", setup.redis)
         )
         self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"
-        # Of their own, since a producer reads them when it begins, and edits may be faulty at that moment.
+        # Producers read a file of their own, because an edit may be invalid when a producer starts.
         self._published = folder / "published.yaml"
         self.workers = WorkerGroup(setup.workers, self._worker, self.rng)
         self.proxy: Proxy | None = None
         self.disk: Disk | None = None
         self.producers: list[Process] = []
-        #: What was done otherwise than by killing workers.
+        #: The injected faults, except the deaths of workers.
         self.injected: list[InjectedFault] = []
-        #: How often something was done, how long each took to be right again, in seconds, and what was wrong.
+        #: Number of injections, time that each recovery took in seconds, and violations of the promise.
         self.count, self.recoveries, self.violations = 0, list[float](), list[str]()
         self._over = 0.0
         self._changing_producers = asyncio.Lock()
@@ -112,12 +112,12 @@ class Testbed:
 
     @property
     def waits(self) -> float:
-        """How long a message may wait, or be in hand, before it is settled, in seconds."""
+        """Longest time that a message may wait or be in flight, in seconds."""
         return self.setup.lease + MARGIN * load_factor()
 
     @property
     def longest_block(self) -> float:
-        """How long a handler may block the event loop of its worker, in seconds."""
+        """Longest time for which a handler blocks the event loop, in seconds."""
         return plan.BLOCKS * self.setup.lease if "block" in self.setup.mix else 0.0
 
     @property
@@ -137,14 +137,14 @@ class Testbed:
             yield number
 
     async def last(self) -> None:
-        """Wait until the time is over."""
+        """Wait until the time for faults is over."""
         await asyncio.sleep(max(0.0, self._over - time.monotonic()))
 
     async def produce(self) -> None:
-        """Kill the producer if there is one, and start one that goes on after the last number that was used.
+        """Kill the producer if one runs, and start one that continues after the last number.
 
-        Return when it has begun. One that cannot, as the backend cannot be reached, is followed by another;
-        raise RuntimeError when none can for long.
+        Return when it has published. A producer that cannot reach the backend is replaced; raise RuntimeError
+        if none can for a long time.
         """
         async with self._changing_producers:
             if self.producers:
@@ -155,7 +155,7 @@ class Testbed:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             first = max(self._asked(), default=-1) + 1
-            words: list[Any] = [
+            arguments: list[Any] = [
                 sys.executable,
                 "-m",
                 "chaos.producer",
@@ -163,10 +163,10 @@ class Testbed:
                 "--routes",
                 self._published,
             ]
-            words += ["--seed", self._seed, "--first", first, "--mix", json.dumps(dict(self.setup.mix))]
-            words += ["--steps", *self._next_steps()]
-            words += ["--rate", RATE, "--burst", 0 if self.producers else BURST]
-            producer = Process([str(word) for word in words], {}, self.folder / "producer.log")
+            arguments += ["--seed", self._seed, "--first", first, "--mix", json.dumps(dict(self.setup.mix))]
+            arguments += ["--steps", *self._next_steps()]
+            arguments += ["--rate", RATE, "--burst", 0 if self.producers else BURST]
+            producer = Process([str(argument) for argument in arguments], {}, self.folder / "producer.log")
             await producer.start()
             self.producers.append(producer)
             while producer.is_running:
@@ -176,19 +176,19 @@ class Testbed:
         raise RuntimeError(f"no producer starts; see {self.producers[-1].log}")
 
     def move_to(self, storage: Storage) -> None:
-        """Go on with another backend, and stop it at the end."""
+        """Use another backend from now on, and stop it at the end."""
         self._stack.push_async_callback(storage.stop)
         self.storage = storage
 
     def _all_injected(self) -> list[InjectedFault]:
-        """Return all that was done, by whomever."""
+        """Return all faults: deaths of workers, blocked loops and injections."""
         lasts, entries = self.longest_block, self.entries()
         blocked = [InjectedFault(e.at, e.at + lasts, e.pid) for e in entries if e.kind == BLOCKED]
         worker_deaths = self.workers.worker_deaths({entry.pid: entry.at for entry in entries})
         return [*worker_deaths, *blocked, *self.injected]
 
     def is_at_work(self, pid: int) -> bool:
-        """Say whether a worker has begun something that it has not ended."""
+        """Return whether a worker has started an attempt that has not ended."""
         own = [entry for entry in self.entries() if entry.pid == pid]
         begun = {entry[1:5] for entry in own if entry.kind == STARTED}
         return bool(begun - {entry[1:5] for entry in own if entry.kind == ENDED})
@@ -198,12 +198,12 @@ class Testbed:
         return read(self.ledger)
 
     def count_actions(self) -> int:
-        """Return of how many messages, so far, the handlers do more than work."""
+        """Return the number of messages so far whose handlers do more than work."""
         actions = (plan.payload(self._seed, number, self.setup.mix)["do"] for number in self._asked())
         return sum(action != "work" for action in actions)
 
     def _asked(self) -> set[int]:
-        """Return the numbers of the messages that were asked for, without the steps."""
+        """Return the numbers of the messages published so far, without the steps."""
         return {e.number for e in self.entries() if e.kind == ASKED and e.number < plan.STEPS}
 
     def _next_steps(self) -> list[int]:
@@ -217,7 +217,7 @@ class Testbed:
         return list(following.values()) if self.setup.ordered else []
 
     def unaccepted(self) -> int:
-        """Return how many messages were asked for and not accepted, or not yet."""
+        """Return how many messages were published and are not accepted so far."""
         kinds = [entry.kind for entry in self.entries()]
         return kinds.count(ASKED) - kinds.count(ACCEPTED)
 
@@ -225,7 +225,7 @@ class Testbed:
     def injecting(
         self, pid: int | None = None, *, loses: float = math.inf, undoes: float = math.inf
     ) -> Iterator[None]:
-        """Note that what is done meanwhile afflicts a worker, or all of them, as in InjectedFault."""
+        """Record a fault that lasts as long as the context; see InjectedFault."""
         begin = time.time()
         try:
             yield
@@ -233,60 +233,60 @@ class Testbed:
             self.injected.append(InjectedFault(begin, time.time(), pid, loses, undoes))
 
     async def finish(self) -> Verdict:
-        """End the producer, wait until all that was accepted is done, drain the workers, and judge."""
+        """Stop the producer, wait until all messages are handled, drain the workers, and check the run."""
         code, _ = await self.producers[-1].terminate()
         if code:
             self.violations.append(f"the producer ended with {code}; see {self.producers[-1].log}")
         await self._until(lambda: not self._verdict().lost)
         self.workers.stop_replacing()
-        _, letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
+        _, dead_letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
         for late in (one for one in self.workers.running if not one.is_up):
             await late.end()
         for code, seconds in await asyncio.gather(*(one.terminate() for one in self.workers.running)):
-            self.drained(code, seconds)
-        dead = {(letter["message_id"], _group(letter["route"])) for letter in letters}
-        return self._verdict(dead, await self._numbers(letters))
+            self.check_exit(code, seconds)
+        dead = {(dead_letter["message_id"], _group(dead_letter["route"])) for dead_letter in dead_letters}
+        return self._verdict(dead, await self._numbers(dead_letters))
 
-    def drained(self, code: int, seconds: float) -> None:
-        """Note how a worker ended that was asked to."""
+    def check_exit(self, code: int, seconds: float) -> None:
+        """Check how a worker ended after SIGTERM."""
         if code and not (code in plan.EXITED and plan.EXITING.keys() & self.setup.mix.keys()):
-            self.violations.append(f"a worker that was asked to end did so with {code}")
+            self.violations.append(f"a worker ended with {code} after SIGTERM")
         if seconds > DRAIN + load_factor() + self.longest_block:
-            self.violations.append(f"a worker took {seconds:.1f} s to end, of {DRAIN:g} s")
+            self.violations.append(f"a worker took {seconds:.1f} s to end, the drain time is {DRAIN:g} s")
 
-    async def ask(self, *words: str) -> Any:
-        """Return what a command of `abe-router` prints as JSON."""
+    async def ask(self, *arguments: str) -> Any:
+        """Run a command of `abe-router`; return its JSON output."""
         given = ("--json", "--backend", self.storage.url, "-c", str(self.routes))
-        ended = await command.run([*words, *given])
+        ended = await command.run([*arguments, *given])
         if ended.code:
-            raise RuntimeError(f"abe-router {' '.join(words)}: {ended.err}")
+            raise RuntimeError(f"abe-router {' '.join(arguments)}: {ended.err}")
         return json.loads(ended.out)
 
-    async def _numbers(self, letters: Sequence[Mapping[str, str]]) -> dict[str, int]:
-        """Return the numbers of the dead that nobody published under them: their payloads say."""
+    async def _numbers(self, dead_letters: Sequence[Mapping[str, str]]) -> dict[str, int]:
+        """Return the numbers of the dead dead_letters without a ledger entry, read from their payloads."""
         known = {entry.message for entry in self.entries()}
         numbers = {}
-        for letter in letters:
-            if letter["message_id"] not in known:
-                shown = await self.ask("dead", "show", letter["route"], letter["id"])
-                numbers[letter["message_id"]] = shown["payload"]["n"]
+        for dead_letter in dead_letters:
+            if dead_letter["message_id"] not in known:
+                shown = await self.ask("dead", "show", dead_letter["route"], dead_letter["id"])
+                numbers[dead_letter["message_id"]] = shown["payload"]["n"]
         return numbers
 
     def _verdict(
         self, dead: set[tuple[str, str]] | None = None, numbers: Mapping[str, int] | None = None
     ) -> Verdict:
-        """Judge; without a list of the dead, by what the workers told of them."""
+        """Check the run so far; without `dead`, use the dead dead_letters that the workers logged."""
         entries = self.entries()
-        told = [word for one in self.workers.all for word in one.told()]
+        outcomes = [outcome for one in self.workers.all for outcome in one.outcomes()]
         if dead is None:
-            dead = {(word.message, word.group) for word in told if word.kind == DEAD_LETTERED}
+            dead = {(one.message, one.group) for one in outcomes if one.kind == DEAD_LETTERED}
         asked = self._asked()
         expected_dead = {
             number for number in asked if plan.becomes_dead_letter(self._seed, number, self.setup.mix)
         }
         return check(
             entries,
-            told,
+            outcomes,
             dead=dead,
             expected_dead=expected_dead,
             injected=self._all_injected(),
@@ -295,9 +295,9 @@ class Testbed:
         )
 
     async def _until(self, done: Callable[[], bool]) -> None:
-        """Wait until something is so, or nothing moves any more."""
+        """Wait until `done` returns True, or until there is no progress."""
         size, moved_at = 0, time.monotonic()
-        while not await asyncio.to_thread(done):  # others play at the same time
+        while not await asyncio.to_thread(done):  # other rows run at the same time
             await asyncio.sleep(0.2)
             if (now := self.ledger.stat().st_size) != size:
                 size, moved_at = now, time.monotonic()
@@ -305,7 +305,7 @@ class Testbed:
                 return
 
     async def _settled(self) -> None:
-        """Wait until the backend has nothing left to do; complain of what is left after a lease and more."""
+        """Wait until the backend has no work left; record what is left after the limit as violations."""
         until = time.monotonic() + self.waits
         while left := await self._left():
             if time.monotonic() > until:
@@ -314,7 +314,7 @@ class Testbed:
             await asyncio.sleep(0.2)
 
     async def _left(self) -> list[str]:
-        """Return what the backend still has to do, in words."""
+        """Return the work that the backend has left, as text."""
         found = []
         for row in (await self.ask("status"))["routes"]:
             count = sum(row[name] or 0 for name in ("ready", "in_flight", "delayed"))
@@ -340,7 +340,7 @@ class Testbed:
 
 
 def load_factor() -> float:
-    """Return how many times longer things may take since the machine has more to do than this run."""
+    """Return the factor by which time limits grow, because the machine is busy with other work."""
     return max(1.0, os.getloadavg()[0] / (LOAD * (os.cpu_count() or 1)))
 
 

@@ -1,4 +1,4 @@
-"""Everything at once."""
+"""Many faults at the same time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chaos.fault.reload import Editor, edit
 from chaos.plan import BLOCKING, EXITING, FAILING
 from chaos.testbed import Setup, Testbed
 
-#: What may happen to either, and what to one of them.
+#: The injections of both backends, and those of each backend.
 _PROCESSES: tuple[Injection, ...] = (process.kill, process.term, process.freeze, process.kill_producer)
 _INJECTIONS: dict[str, tuple[Injection, ...]] = {
     SQLITE: (*_PROCESSES, sqlite.lock),
@@ -20,7 +20,7 @@ _INJECTIONS: dict[str, tuple[Injection, ...]] = {
 
 
 def everything(backend: str) -> Callable[[Testbed], Awaitable[None]]:
-    """Return what deals blows in random order, two at a time, while the file is edited."""
+    """Return a function that runs two random injections at a time while it edits the file."""
 
     async def strike(testbed: Testbed) -> None:
         async for _ in testbed.moments(0.2, 0.6):
@@ -46,7 +46,7 @@ FAULTS = (
         everything(SQLITE),
         (SQLITE,),
         Setup(mix=_MIX, workers=3),
-        doubles=True,
+        duplicates=True,
         exits=True,
     ),
     Fault(
@@ -55,7 +55,7 @@ FAULTS = (
         everything(REDIS),
         (REDIS,),
         Setup(mix=_MIX, workers=3, proxied=True),
-        doubles=True,
+        duplicates=True,
         exits=True,
     ),
 )

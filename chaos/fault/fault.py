@@ -1,4 +1,4 @@
-"""A way to break things, as a value."""
+"""A fault: what is injected, and what the row allows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from chaos.testbed import Setup, Testbed
 
 SQLITE, REDIS = "sqlite", "redis"
 
-#: Does one thing to a running router, and returns when it is over: whether it was possible at that moment.
+#: Injects one fault and returns when it is over; returns whether that was possible at that moment.
 Injection = Callable[[Testbed], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done, to which backends, and what is expected of it.
+    """One row of the table for each backend.
 
-    `run` returns when the time of the testbed is over and everything is as it should be again. `doubles`
-    says whether what was in hand may run twice; without it nothing may. With `exits` workers end of
-    themselves, and `spills` says that they may do so with the same other messages in hand so often that
-    these end among the dead letters too. `missing` says what it takes and is not there on this machine.
+    Args:
+        name: Its short name.
+        about: Its text in the table.
+        run: Injects it, and returns when the time of the testbed is over and everything works again.
+        backends: The backends that have a row.
+        setup: The setup of the testbed.
+        duplicates: Whether attempts in flight may run twice.
+        exits: Whether workers end by themselves.
+        spills: Whether messages in flight beside a message that kills may become dead letters too.
+        missing: Returns what this machine lacks for the row, or an empty string.
+
     """
 
     name: str
@@ -28,7 +35,7 @@ class Fault:
     run: Callable[[Testbed], Awaitable[None]]
     backends: tuple[str, ...] = (SQLITE, REDIS)
     setup: Setup = field(default_factory=Setup)
-    doubles: bool = False
+    duplicates: bool = False
     exits: bool = False
     spills: bool = False
     missing: Callable[[], str] = str

@@ -1,4 +1,4 @@
-"""What handlers do to the router: the messages tell them."""
+"""Faults of handlers; each message says what its handler does."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from chaos.testbed import LONG, Setup, Testbed
 
 
 async def handlers_act(testbed: Testbed) -> None:
-    """Let the messages have their way."""
+    """Wait while the handlers do what the messages say."""
     await testbed.last()
     testbed.count = testbed.count_actions()
 
 
 FAULTS = (
     Fault("raise", "handlers raise, reject, hang", handlers_act, setup=Setup(lease=LONG, mix=FAILING)),
-    Fault("block", "handlers block the loop", handlers_act, setup=Setup(mix=BLOCKING), doubles=True),
+    Fault("block", "handlers block the loop", handlers_act, setup=Setup(mix=BLOCKING), duplicates=True),
     Fault(
         "exit",
         "handlers end the process",
         handlers_act,
         setup=Setup(lease=1.0, mix=EXITING, workers=3),
-        doubles=True,
+        duplicates=True,
         exits=True,
     ),
     Fault(
@@ -29,7 +29,7 @@ FAULTS = (
         "messages that always kill",
         handlers_act,
         setup=Setup(lease=1.0, max_deliveries=6, mix=POISONOUS, workers=3),
-        doubles=True,
+        duplicates=True,
         exits=True,
         spills=True,
     ),

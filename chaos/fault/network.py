@@ -1,4 +1,4 @@
-"""What happens between the router and Redis; all of it is over before a lease is."""
+"""Faults of the network between the router and Redis; each is shorter than a lease."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from chaos.proxy import Proxy
 from chaos.storage import ANSWER_TIMEOUT
 from chaos.testbed import LONG, Setup, Testbed
 
-#: Until when a dead connection has been noticed and replaced, in seconds.
+#: Time until a dead connection is detected and replaced, in seconds.
 DETECTION_TIME = 1.5 * ANSWER_TIMEOUT + 0.5
-#: How long nobody is let in, and how long replies are lost, in seconds.
+#: Time without new connections, and time without replies, in seconds.
 CLOSED_TIME, MUTE_TIME = (0.1, 0.6), (0.02, 0.2)
-#: How long each piece takes, in seconds, and its greatest size in bytes, on a bad line.
+#: Delay of each piece, in seconds, and its largest size in bytes, on a slow connection.
 DELAY, PIECE = 0.03, 1024
 
 
 async def cut(testbed: Testbed) -> bool:
-    """Reset all connections, and sometimes let nobody in for a while."""
+    """Reset all connections, and sometimes accept no new ones for a while."""
     proxy = _proxy(testbed)
     with testbed.injecting():
         proxy.open = testbed.rng.random() < 0.5
@@ -30,7 +30,7 @@ async def cut(testbed: Testbed) -> bool:
 
 
 async def swallow(testbed: Testbed) -> bool:
-    """Let all connections carry nothing any more, and look alive."""
+    """Drop all bytes of all connections, and keep the connections open."""
     with testbed.injecting():
         _proxy(testbed).swallow()
         await asyncio.sleep(DETECTION_TIME)
@@ -38,7 +38,7 @@ async def swallow(testbed: Testbed) -> bool:
 
 
 async def mute(testbed: Testbed) -> bool:
-    """Let through what is asked, and not what is answered; then cut."""
+    """Forward requests and drop replies, then cut."""
     proxy = _proxy(testbed)
     with testbed.injecting():
         proxy.mute()
@@ -48,7 +48,7 @@ async def mute(testbed: Testbed) -> bool:
 
 
 async def delay(testbed: Testbed) -> None:
-    """Carry everything late, and in pieces."""
+    """Delay everything, and split it into small pieces."""
     proxy = _proxy(testbed)
     proxy.delay, proxy.piece = DELAY, PIECE
     testbed.count += 1

@@ -1,4 +1,4 @@
-"""What happens to processes."""
+"""Faults of processes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from chaos.storage import SQLiteStorage
 from chaos.supervisor import Supervisor
 from chaos.testbed import LONG, Setup, Testbed
 
-#: How long a worker is frozen, in leases: it comes back while others are at its work, or done.
+#: Time for which a worker is frozen, in leases.
 FROZEN = 1.05, 1.6
-#: How often a worker is looked at until it is found at work.
+#: How often a worker is checked until it is in the middle of its work.
 TRIES = 50
-#: How long a file is locked by someone who stands still, and not just by many in spec, in seconds.
+#: Time after which a locked file counts as held by a frozen process, in seconds.
 LOCK_CHECK = 0.3
-#: How long after it goes on a worker may take to note that it had begun before it was frozen, in seconds.
+#: Time in which a resumed worker may record a start from before the freeze, in seconds.
 RECORD_DELAY = 0.25
-#: How often the workers of a supervisor die with it.
+#: Probability that the workers of a supervisor are killed with it.
 WITH_WORKERS = 0.7
-#: What consumes in place of `abe-router serve` where calls are cancelled.
+#: Replaces `abe-router serve` where calls are cancelled.
 CANCELLER = Path(chaos.__file__).with_name("canceller.py")
 
 
 async def none(testbed: Testbed) -> None:
-    """Do nothing."""
+    """Inject nothing."""
     await testbed.last()
 
 
 async def cancel(testbed: Testbed) -> None:
     """Let the workers cancel their own calls."""
     await testbed.last()
-    told = (line for one in testbed.workers.all for line in one.lines("cancelled"))
-    testbed.count = sum(line["event"] == "cancelled" for line in told)
+    cancelled = (line for one in testbed.workers.all for line in one.lines("cancelled"))
+    testbed.count = sum(line["event"] == "cancelled" for line in cancelled)
 
 
 async def kill(testbed: Testbed) -> bool:
@@ -48,19 +48,19 @@ async def kill(testbed: Testbed) -> bool:
 
 
 async def term(testbed: Testbed) -> bool:
-    """Ask a worker to end, as a deploy does."""
+    """Send SIGTERM to a worker, as a deploy does."""
     victim = testbed.workers.pick()
     if victim:
         code, seconds = await victim.terminate()
-        testbed.drained(code, seconds)
+        testbed.check_exit(code, seconds)
         testbed.recoveries.append(seconds)
     return victim is not None
 
 
 async def freeze(testbed: Testbed) -> bool:
-    """Stop a worker in the middle of its work for longer than its lease, and let it go on.
+    """Freeze a worker in the middle of its work for longer than its lease, then resume it.
 
-    On SQLite it may hold the file's lock meanwhile, and then the leases of all others run out too.
+    On SQLite it may hold the lock of the file meanwhile. The leases of all other workers then expire too.
     """
     victim = testbed.workers.pick()
     if victim:
@@ -118,28 +118,28 @@ async def kill_family(testbed: Testbed) -> bool:
 THREE_WORKERS = Setup(workers=3)
 FAULTS = (
     Fault("none", "nothing", none, setup=Setup(lease=LONG)),
-    Fault("kill", "workers killed", repeated(kill, 0.3, 0.7), setup=THREE_WORKERS, doubles=True),
+    Fault("kill", "workers killed", repeated(kill, 0.3, 0.7), setup=THREE_WORKERS, duplicates=True),
     Fault("term", "workers asked to end", repeated(term, 0.1, 0.3), setup=Setup(lease=LONG, workers=3)),
     Fault(
         "freeze",
         "workers frozen beyond the lease",
         repeated(freeze, 0.05, 0.3),
         setup=Setup(lease=1.0, workers=3),
-        doubles=True,
+        duplicates=True,
     ),
     Fault(
         "child",
         "workers of a supervisor killed",
         repeated(kill_child, 0.3, 0.7),
         setup=Setup(workers=1, children=3),
-        doubles=True,
+        duplicates=True,
     ),
     Fault(
         "family",
         "supervisor and workers killed",
         repeated(kill_family, 0.4, 0.8),
         setup=Setup(workers=2, children=2),
-        doubles=True,
+        duplicates=True,
     ),
     Fault(
         "cancel",

@@ -1,4 +1,4 @@
-"""What happens to the routes file."""
+"""Faults of the routes file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from chaos.fault.fault import Fault
 from chaos.routes_file import RoutesFile
 from chaos.testbed import LONG, Setup, Testbed, load_factor
 
-#: How long workers may take to follow the last edit, in seconds.
+#: Longest time until workers run the last edit, in seconds.
 RELOAD_LIMIT = 3.0
-#: What a file may hold that changes nothing; the routes in force stand in for `{text}`.
+#: Files with errors, which must change nothing; `{text}` stands for the valid file.
 FAULTY = (
     "",
     "routes: [",
@@ -25,45 +25,45 @@ FAULTY = (
 
 
 class Editor:
-    """Changes the routes file in every way in which files are changed."""
+    """Changes the routes file in every way in which programs change files."""
 
     def __init__(self, testbed: Testbed) -> None:
-        self._stage, self._path, self._rng = testbed, testbed.routes, testbed.rng
+        self._testbed, self._path, self._rng = testbed, testbed.routes, testbed.rng
         self._number = 0
 
     async def write(self, text: str) -> None:
-        """Write it, in one of the ways."""
+        """Write the file in a random way."""
         self._number += 1
         ways = [self._replace, self._truncate, self._in_halves, self._recreate, self._swap]
         await self._rng.choice(ways)(text)
 
     async def last(self, routes_file: RoutesFile) -> None:
-        """Write a file that all must follow, and wait until they do."""
-        edited_at, limit = time.time(), RELOAD_LIMIT * load_factor() + self._stage.longest_block
+        """Write a valid file, and wait until all workers run it."""
+        edited_at, limit = time.time(), RELOAD_LIMIT * load_factor() + self._testbed.longest_block
         await self._replace(routes_file.text)
-        revision = (await self._stage.ask("status"))["revision"]
+        revision = (await self._testbed.ask("status"))["revision"]
         while any(found != revision for _, found in self._last_reloads()):
             if time.time() > edited_at + limit:
-                self._stage.violations.append(f"the last edit is not in force after {limit:g} s")
+                self._testbed.violations.append(f"the last edit is not in force after {limit:g} s")
                 return
             await asyncio.sleep(0.1)
-        self._stage.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))
+        self._testbed.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))
 
     def _last_reloads(self) -> list[tuple[float, str]]:
-        return [worker.last_reload() for worker in self._stage.workers.running if worker.is_up]
+        return [worker.last_reload() for worker in self._testbed.workers.running if worker.is_up]
 
     async def _replace(self, text: str) -> None:
-        """Atomically, as most editors do."""
+        """Replace the file atomically, as most editors do."""
         new = self._path.with_name("new")
         new.write_text(text)
         new.replace(self._path)
 
     async def _truncate(self, text: str) -> None:
-        """In place: empty for a moment."""
+        """Write in place: the file is empty for a moment."""
         self._path.write_text(text)
 
     async def _in_halves(self, text: str) -> None:
-        """In place, so slowly that the half is seen."""
+        """Write in place, with a delay in the middle."""
         with self._path.open("w") as file:
             file.write(text[: len(text) // 2])
             file.flush()
@@ -71,13 +71,13 @@ class Editor:
             file.write(text[len(text) // 2 :])
 
     async def _recreate(self, text: str) -> None:
-        """Delete it, and after a while write it anew."""
+        """Delete the file, and write it again after a while."""
         self._path.unlink()
         await asyncio.sleep(self._rng.uniform(0.0, 0.3))
         self._path.write_text(text)
 
     async def _swap(self, text: str) -> None:
-        """As Kubernetes mounts it: a link through a link to a folder, and the second one is replaced."""
+        """Swap a symbolic link to a folder, as Kubernetes does."""
         folder = self._path.parent
         version = folder / f"..version-{self._number}"
         version.mkdir()
@@ -87,7 +87,7 @@ class Editor:
 
 
 async def edit(testbed: Testbed, editor: Editor) -> bool:
-    """Edit the file, well or badly."""
+    """Write a valid or an invalid file."""
     if testbed.rng.random() < 0.4:
         await editor.write(testbed.rng.choice(FAULTY).format(text=testbed.routes_file.text))
     else:
@@ -101,7 +101,7 @@ async def edit(testbed: Testbed, editor: Editor) -> bool:
 
 
 async def storm(testbed: Testbed) -> None:
-    """Edit the file many times a second."""
+    """Edit the file many times per second."""
     editor = Editor(testbed)
     async for _ in testbed.moments(0.0, 0.2):
         testbed.count += await edit(testbed, editor)

@@ -1,4 +1,4 @@
-"""What happens to a SQLite file."""
+"""Faults of a SQLite file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from chaos.fault.fault import SQLITE, Fault, repeated
 from chaos.storage import SQLiteStorage
 from chaos.testbed import LONG, Setup, Testbed
 
-#: How long the disk stays full, in seconds, and how long another program keeps the file locked, in leases.
+#: Time for which the disk is full, in seconds, and for which another program locks the file, in leases.
 FULL, LOCKED = (0.5, 2.5), (0.1, 0.4)
-#: How large the write-ahead log may be once nobody reads any more, in bytes.
+#: Largest write-ahead log after the last reader has closed, in bytes.
 LOG = 64 << 20
 
 
 async def fill(testbed: Testbed) -> bool:
-    """Fill the disk for a while: what is refused is told, and what was accepted is intact."""
+    """Fill the disk for a while: publishing is refused, and accepted messages stay intact."""
     assert testbed.disk is not None
     before = testbed.unaccepted()
     with testbed.injecting():
@@ -27,7 +27,7 @@ async def fill(testbed: Testbed) -> bool:
         refused = testbed.unaccepted() - before
         testbed.disk.free()
     if refused <= 0:
-        testbed.violations.append("the disk was never full")
+        testbed.violations.append("the full disk refused nothing")
     with closing(_connect(testbed)) as reader:
         (verdict,) = reader.execute("PRAGMA integrity_check").fetchone()
     if verdict != "ok":
@@ -71,7 +71,7 @@ FAULTS = (
         repeated(fill, 0.2, 0.5),
         (SQLITE,),
         Setup(small_disk=True),
-        doubles=True,
+        duplicates=True,
         missing=mount_error,
     ),
     Fault("reader", "a long reader, locks", read_for_long, (SQLITE,), Setup(lease=LONG)),

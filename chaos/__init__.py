@@ -1,1 +1,1 @@
-"""Breaks abe-router in every way we know, and counts what is lost and doubled: `python -m chaos --help`."""
+"""Injects faults into a running abe-router and counts lost and duplicated messages: `python -m chaos -h`."""

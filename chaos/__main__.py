@@ -17,23 +17,22 @@ from typing import NamedTuple
 from chaos import report
 from chaos.fault import FAULTS, Fault
 from chaos.fault.fault import REDIS, SQLITE
-from chaos.row import Row, play
-from chaos.store import RedisStore
+from chaos.row import Row, run_row
+from chaos.storage import RedisStorage
 
-#: How long faults go on in a row, in seconds, and how many seeds there are: short and long.
+#: Time for faults in each row, in seconds, and number of seeds, in the short and in the long form.
 SHORT, LONG = (2.0, 1), (20.0, 3)
 
 _REPLAY = """\
-What a seed brings back: the messages and what their handlers do, which workers are picked, what is done, how
-the file is edited, and how long everything lasts. What it does not: how far each process was at that moment,
-which is for the operating system to say; where two things are done at once, their order; ports and paths.
-A row that broke prints the command that plays it again, and keeps its folder: the ledger, the logs, the
-afflictions and the backend's own files.
+A seed repeats the messages and what their handlers do, which workers are picked, the injections, the edits,
+and all durations. It does not repeat how far each process had come at that moment, the order of two
+concurrent actions, or ports and paths. A row that broke prints the command that repeats it, and keeps its
+folder: the ledger, the logs, the injected faults, and the files of the backend.
 """
 
 
-class Turn(NamedTuple):
-    """A row to be played."""
+class RowSpec(NamedTuple):
+    """A row that will run."""
 
     fault: Fault
     backend: str
@@ -41,65 +40,65 @@ class Turn(NamedTuple):
 
 
 def main() -> None:
-    """Break things and print the table; exit with 1 if the promise was broken."""
+    """Run the rows and print the table; exit with 1 if the promise was broken."""
     given = parser().parse_args()
     seconds, seeds = LONG if given.long else SHORT
     seconds, seeds = given.seconds or seconds, given.seeds or seeds
-    turns = [
-        Turn(fault, backend, given.seed + number)
+    specs = [
+        RowSpec(fault, backend, given.seed + number)
         for fault in FAULTS
         if not given.fault or fault.name in given.fault
         for backend in fault.backends
         if not given.backend or backend in given.backend
         for number in range(seeds)
     ]
-    lacking = _lacking(turns, must=bool(given.backend) or bool(os.environ.get("CI")))
-    turns = [turn for turn in turns if (turn.fault.name, turn.backend) not in lacking]
+    missing = _missing(specs, must=bool(given.backend) or bool(os.environ.get("CI")))
+    specs = [spec for spec in specs if (spec.fault.name, spec.backend) not in missing]
     print(_about(given.seed, seeds, seconds), file=sys.stderr)
     began = time.monotonic()
-    rows = asyncio.run(_play(turns, seconds, given.program, given.rows))
+    rows = asyncio.run(_run_all(specs, seconds, given.program, given.rows))
     if rows:
         print(report.table(rows))
-    for (name, backend), why in lacking.items():
-        print(f"{name} on {backend}: not played, {why}")
-    if remarks := report.remarks(rows):
-        print(remarks)
+    for (name, backend), why in missing.items():
+        print(f"{name} on {backend}: not run, {why}")
+    if notes := report.notes(rows):
+        print(notes)
     load, seconds_taken = os.getloadavg()[0], time.monotonic() - began
     print(f"{len(rows)} rows in {seconds_taken:.0f} s, with a load of {load:.1f}", file=sys.stderr)
-    if wrong := report.complaints(rows, seconds):
+    if wrong := report.violations(rows, seconds):
         print(wrong, file=sys.stderr)
         raise SystemExit(1)
 
 
-def _lacking(turns: Sequence[Turn], *, must: bool) -> dict[tuple[str, str], str]:
-    """Return which rows cannot be played here, and why; exit when that is Redis, and it `must` be there."""
+def _missing(specs: Sequence[RowSpec], *, must: bool) -> dict[tuple[str, str], str]:
+    """Return the rows that cannot run here, and why; exit if Redis is missing and `must` is true."""
     found: dict[tuple[str, str], str] = {}
-    no_redis = not RedisStore.installed()
-    if no_redis and must and any(turn.backend == REDIS for turn in turns):
-        raise SystemExit("redis-server is not installed; `--backend sqlite` does without it")
-    for fault, backend, _ in turns:
-        if why := "redis-server is not installed" if no_redis and backend == REDIS else fault.lacks():
+    no_redis = not RedisStorage.installed()
+    if no_redis and must and any(spec.backend == REDIS for spec in specs):
+        raise SystemExit("redis-server is not installed; use `--backend sqlite`")
+    for fault, backend, _ in specs:
+        if why := "redis-server is not installed" if no_redis and backend == REDIS else fault.missing():
             found[fault.name, backend] = why
     return found
 
 
-async def _play(turns: Sequence[Turn], seconds: float, program: Path | None, at_once: int) -> list[Row]:
-    """Play the rows, so many at a time."""
-    places = asyncio.Semaphore(at_once)
+async def _run_all(specs: Sequence[RowSpec], seconds: float, program: Path | None, at_once: int) -> list[Row]:
+    """Run the rows, `at_once` at a time."""
+    slots = asyncio.Semaphore(at_once)
     done = 0
 
-    async def play_turn(turn: Turn) -> Row:
+    async def run_spec(spec: RowSpec) -> Row:
         nonlocal done
-        async with places:
-            row = await play(turn.fault, turn.backend, seed=turn.seed, seconds=seconds, program=program)
+        async with slots:
+            row = await run_row(spec.fault, spec.backend, seed=spec.seed, seconds=seconds, program=program)
         done += 1
         if sys.stderr.isatty():
-            state = f"{done} of {len(turns)}: {turn.fault.name} on {turn.backend}"
+            state = f"{done} of {len(specs)}: {spec.fault.name} on {spec.backend}"
             print(f"\r\033[K{state}", end="", file=sys.stderr)
         return row
 
     try:
-        return await asyncio.gather(*map(play_turn, turns))
+        return await asyncio.gather(*map(run_spec, specs))
     finally:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
@@ -112,35 +111,37 @@ def _about(seed: int, seeds: int, seconds: float) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the command line."""
+    """Return the parser of the command line."""
     faults = {fault.name: fault.about for fault in FAULTS}
     width = max(map(len, faults))
-    words = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="python -m chaos",
-        description="Break abe-router in every way we know, and count what is lost and doubled.",
+        description="Inject faults into a running abe-router, and count lost and duplicated messages.",
         epilog="\n".join(
             ["faults:", *(f"  {n:<{width}}  {about}" for n, about in faults.items()), "", _REPLAY]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="only some of the faults")
-    words.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="only one of the backends")
-    words.add_argument(
+    result.add_argument("--fault", nargs="+", choices=faults, metavar="NAME", help="run only these faults")
+    result.add_argument("--backend", nargs="+", choices=[SQLITE, REDIS], help="run only on these backends")
+    result.add_argument(
         "--seed",
         type=int,
         default=random.randrange(1_000_000),
         metavar="N",
-        help="what everything is drawn from, as said below; by default another each time",
+        help="seed of all random choices, as explained below; by default a random one",
     )
     about = f"{LONG[0]:g} seconds and {LONG[1]} seeds for each fault: half an hour in all"
-    words.add_argument("--long", action="store_true", help=about)
-    words.add_argument("--seconds", type=float, metavar="S", help="how long each fault goes on")
-    words.add_argument("--seeds", type=int, metavar="N", help="how many seeds, from --seed on")
-    words.add_argument("--rows", type=int, default=2, metavar="N", help="how many rows at a time")
-    words.add_argument(
-        "--program", type=Path, metavar="FILE", help="run this as worker, in place of abe-router"
+    result.add_argument("--long", action="store_true", help=about)
+    result.add_argument("--seconds", type=float, metavar="S", help="time for faults in each row")
+    result.add_argument("--seeds", type=int, metavar="N", help="number of seeds, counted from --seed")
+    result.add_argument(
+        "--rows", type=int, default=2, metavar="N", help="number of rows that run at the same time"
     )
-    return words
+    result.add_argument(
+        "--program", type=Path, metavar="FILE", help="run this program as the worker instead of abe-router"
+    )
+    return result
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""A worker that cancels its own calls at random moments, on the bare contract of a backend.
+"""A worker that cancels its own calls at random moments, directly on the contract of a backend.
 
-It takes the place of `abe-router serve`: the same arguments, the same handlers, and it tells its outcomes
-in the same words.
+It replaces `abe-router serve`: it has the same arguments and handlers, and logs outcomes in the same format.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from abe_router.routing.route import Route
 
 T = TypeVar("T")
 
-#: How often a call is cancelled, and after how many seconds at most.
+#: Share of calls that are cancelled, and the longest time before that, in seconds.
 CANCELLED, AFTER = 0.5, 0.01
-#: How many messages are asked for at once, and for how long, in seconds.
+#: Limit and wait, in seconds, of each fetch.
 LIMIT, WAIT = 8, 0.5
 
 
 class Canceller:
-    """Consumes one route until it is stopping."""
+    """Consumes one route until `stopping` is set."""
 
     def __init__(self, backend: Backend, route: Route) -> None:
         self._backend, self._route = backend, route
         self._rng = random.Random(f"{os.environ['CHAOS_SEED']}/{route.name}")
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Fetch, handle, settle; each call may be cancelled, and is made again then."""
+        """Fetch, handle and settle; a cancelled call is repeated."""
         route = self._route
         subscription = await self._backend.subscribe(route.key, route.group, lease=route.lease)
         while not stopping.is_set():
@@ -60,10 +59,10 @@ class Canceller:
         await self._until_done(partial(subscription.extend, [delivery]))
         settle = partial(subscription.settle, [(delivery, Acked(outputs))])
         if not await self._until_done(settle):
-            tell("handled", route=self._route.name, message_id=message.id, attempt=message.attempt)
+            log("handled", route=self._route.name, message_id=message.id, attempt=message.attempt)
 
     async def _until_done(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what a call returns, making it again whenever it was cancelled before it had."""
+        """Return the result of a call; repeat the call as often as it is cancelled before it returns."""
         while True:
             calling = asyncio.ensure_future(call())
             if self._rng.random() < CANCELLED:
@@ -72,11 +71,11 @@ class Canceller:
             await asyncio.wait([calling])
             if not calling.cancelled():
                 return calling.result()
-            tell("cancelled")
+            log("cancelled")
 
 
-def tell(event: str, **values: Any) -> None:
-    """Write a line as the log of a worker has it."""
+def log(event: str, **values: Any) -> None:
+    """Write a line in the format of a worker's log."""
     moment = datetime.now(UTC).isoformat()
     print(json.dumps({"ts": moment, "level": "debug", "event": event, **values}), file=sys.stderr, flush=True)
 
@@ -89,7 +88,7 @@ async def main(routes: Path) -> None:
     async with make_backend(table.backend, prefix=table.prefix) as backend, asyncio.TaskGroup() as running:
         for route in table.routes:
             running.create_task(Canceller(backend, route).run(stopping))
-        tell("reloaded")
+        log("reloaded")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Judges a run by what was noted, without asking the backend what it believes.
+"""Compares the records of a run with the promise, without asking the backend.
 
-What is known: the ledger, that is what was accepted and which handlers began and ended; what each worker
-told in its log once an outcome was kept; the dead letters; and when which worker, or the backend, was
-afflicted. A message is in hand of a worker from when its handler began until its outcome was told, or until
-it was begun anew. What was in hand of an afflicted worker, and whose outcome it never told, may run again;
-nothing else may.
+The records are: the ledger of accepted messages and of handler calls; the log of each worker, which has an
+entry for each stored outcome; the dead letters; and the faults that were injected. An attempt is in flight
+from the start of its handler until its outcome is logged, or until the handler starts again. An attempt that
+was in flight on a worker when a fault hit that worker may run again. No other attempt may.
 """
 
 from __future__ import annotations
@@ -17,32 +16,32 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
-from chaos.plan import LANES, STEPS
+from chaos.plan import ORDERING_KEYS, STEPS
 
-#: The groups that get what is published, and the one that gets what the first of them emits.
+#: The groups that get published messages, and the group that gets what the first of them emits.
 GROUPS, EMITTER, FOLLOWER = ("loop", "thread"), "loop", "follow"
-#: The group that gets steps, in the order of their lanes.
+#: The group that handles the steps of each ordering key in order.
 ORDERED = "ordered"
-#: The number of a message that nobody published or began.
-NOBODY = -1
-#: Outcomes after which a message never comes again.
-HANDLED, DIED = "handled", "dead_lettered"
-#: How many handlers of a group a worker runs at once, at most.
+#: The number of a message that the ledger does not contain.
+UNPUBLISHED = -1
+#: Outcomes after which a message is not delivered again.
+HANDLED, DEAD_LETTERED = "handled", "dead_lettered"
+#: Highest number of handlers of one group that a worker runs at the same time.
 CONCURRENCY = 5
-#: How exact the times of outcomes are, in seconds: logs cut them to milliseconds.
-EXACT = 0.001
-#: How long after a group is gone its workers may still begin what they had of it, and tell what it had kept,
-#: in seconds.
-BELATED = 1.0
+#: Precision of the times of outcomes, in seconds: logs round down to milliseconds.
+LOG_PRECISION = 0.001
+#: Time after the loss of a group in which workers may still start its messages and log its outcomes, in
+#: seconds.
+GROUP_GRACE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Affliction:
-    """Something was done to a worker, to all, or to what the backend remembers; times as in the ledger.
+class InjectedFault:
+    """A fault that hit one worker, all workers (`pid` is None) or the data; times are as in the ledger.
 
-    What was accepted from `loses` to the end may be lost, and so may what was `taken`: numbers of messages.
-    What was settled from `undoes` to the end may come again, and so may what is `replayed`: message ids, each
-    with a group.
+    Messages accepted between `loses` and `end` may be lost, and so may the messages whose numbers are in
+    `taken`. Messages settled between `undoes` and `end` may be delivered again, and so may those in
+    `replayed`, which are pairs of message id and group.
     """
 
     begin: float
@@ -54,14 +53,14 @@ class Affliction:
     replayed: frozenset[tuple[str, str]] = frozenset()
 
     def replays(self, message: str, group: str) -> float:
-        """Return until when what a group does with a message may be for nothing, for it comes again."""
-        return self.end + BELATED if (message, group) in self.replayed else -math.inf
+        """Return the time until which a settled message of a group may be delivered again."""
+        return self.end + GROUP_GRACE if (message, group) in self.replayed else -math.inf
 
 
-class Told(NamedTuple):
-    """A worker's word that an outcome is kept."""
+class LogEntry(NamedTuple):
+    """An entry in the log of a worker: an outcome was stored."""
 
-    outcome: str
+    kind: str
     message: str
     group: str
     attempt: int
@@ -70,100 +69,106 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is true of a run. Pairs are of a number and a group."""
+class Verdict:
+    """The result of a check. Pairs consist of a message number and a group."""
 
     accepted: int = 0
-    #: Accepted, neither handled nor among the dead letters; those that a backend may have lost are apart.
+    #: Accepted, but neither handled nor a dead letter. `forgotten` counts the losses that a fault allows.
     lost: Sequence[tuple[int, str]] = ()
     forgotten: int = 0
-    #: How often a handler ran again for the same attempt, and how often it was permitted to: how much was
-    #: in hand of the afflicted, and never told to be settled.
+    #: How often a handler started again for the same attempt, and how often that was allowed: the attempts
+    #: that were in flight when a fault hit, without a logged outcome.
     duplicates: int = 0
     bound: int = 0
-    #: Those of them that nothing permits.
+    #: The duplicates that no fault explains.
     unexplained: Sequence[tuple[int, str]] = ()
-    #: Steps that began before the one before them in their lane was done with.
-    disordered: Sequence[tuple[int, str]] = ()
+    #: Steps that started before the previous step of their ordering key was handled.
+    out_of_order: Sequence[tuple[int, str]] = ()
     #: Emitted more than once by one message.
-    doubled: Sequence[tuple[int, str]] = ()
-    #: Settled for good more than once, and settled by a worker after another had begun with the same
-    #: attempt: a settle that should have been refused was not.
+    emitted_twice: Sequence[tuple[int, str]] = ()
+    #: Settled finally more than once; and settled by a worker after another worker had started the same
+    #: attempt, which the backend should have refused.
     settled_twice: Sequence[tuple[int, str]] = ()
     settled_late: Sequence[tuple[int, str]] = ()
-    #: Among the dead letters, though nothing was wrong with them; and not there, though they should be.
-    wrongly_dead: Sequence[tuple[int, str]] = ()
-    #: Handled, and never asked for.
+    #: Dead letters without a reason, and messages that should be dead letters but were handled.
+    wrongly_dead_lettered: Sequence[tuple[int, str]] = ()
+    #: Handled, but never published.
     unknown: Sequence[tuple[int, str]] = ()
-    #: How long, in seconds, after the last affliction, and with a worker there, until the last of what had
-    #: been in hand was in hand anew, or settled.
+    #: Time, in seconds, from the last fault until the last affected attempt started again or was settled.
     recovery: float = 0.0
 
     @property
-    def faults(self) -> list[str]:
-        """What of it breaks the promise, in words; who may die along with others is not its matter."""
+    def violations(self) -> list[str]:
+        """The violations as text, without `wrongly_dead_lettered`, which some faults allow."""
         kinds = {
             "lost": self.lost,
-            "doubled without a reason": self.unexplained,
-            "out of order": self.disordered,
-            "emitted twice": self.doubled,
+            "duplicated without a fault": self.unexplained,
+            "out of order": self.out_of_order,
+            "emitted twice": self.emitted_twice,
             "settled twice": self.settled_twice,
-            "settled by who had lost the lease": self.settled_late,
+            "settled after the lease was lost": self.settled_late,
             "handled but never published": self.unknown,
         }
-        return [f"{len(them)} {what}: {some(them)}" for what, them in kinds.items() if them]
+        return [f"{len(them)} {what}: {sample_of(them)}" for what, them in kinds.items() if them]
 
 
 def check(
     entries: Iterable[Entry],
-    told: Iterable[Told],
+    log: Iterable[LogEntry],
     *,
     dead: Collection[tuple[str, str]] = (),
-    doomed: Collection[int] = (),
-    afflictions: Sequence[Affliction] = (),
+    expected_dead: Collection[int] = (),
+    injected: Sequence[InjectedFault] = (),
     numbers: Mapping[str, int] | None = None,
-    staffed: Callable[[float], float] = float,
-) -> Finding:
-    """Judge a run; `dead` are message ids with their group, `doomed` the numbers that must end there.
+    worker_from: Callable[[float], float] = float,
+) -> Verdict:
+    """Check a run.
 
-    `numbers` are those of messages, by id, that may have died before anybody began with them. `staffed`
-    says when, from some time on, there was a worker, for without one nothing recovers.
+    Args:
+        entries: The ledger.
+        log: The outcomes that the workers logged.
+        dead: Message id and group of each dead letter.
+        expected_dead: Numbers of the messages that must become dead letters.
+        injected: The faults, in any order.
+        numbers: Message numbers by id, for dead letters without a ledger entry.
+        worker_from: Returns the first moment, from a given time on, at which a worker ran.
+
     """
-    run = _Run(told, dead, afflictions, staffed, numbers=dict(numbers or {}))
+    run = _Run(log, dead, injected, worker_from, numbers=dict(numbers or {}))
     for entry in sorted(entries, key=lambda entry: entry.at):
         run.see(entry)
-    run.put_right()
-    return run.finding(frozenset(doomed))
+    run.correct_late_starts()
+    return run.verdict(frozenset(expected_dead))
 
 
-#: A message, a group, an attempt.
-_Place = tuple[str, str, int]
+#: A message id, a group, the number of the attempt.
+_Attempt = tuple[str, str, int]
 
 
 @dataclass
 class _Run:
-    """The entries of a run, by what they are about."""
+    """The records of a run, indexed."""
 
-    told: Iterable[Told]
+    log: Iterable[LogEntry]
     dead: Collection[tuple[str, str]]
-    afflictions: Sequence[Affliction]
-    staffed: Callable[[float], float]
+    injected: Sequence[InjectedFault]
+    worker_from: Callable[[float], float]
     asked: dict[int, float] = field(default_factory=dict)
     accepted: dict[int, float] = field(default_factory=dict)
     ended: set[tuple[int, str]] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
-    starts: Mapping[_Place, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    starts: Mapping[_Attempt, list[Entry]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         self._ended_at: dict[tuple[object, ...], float] = {}
         self._began_at: dict[int, float] = {}
-        self._kept = defaultdict[_Place, list[Told]](list)
-        self._as_noted: dict[_Place, list[Entry]] = {}
-        for word in sorted(self.told, key=lambda word: word.at):
-            self._kept[word.message, word.group, word.attempt].append(word)
+        self._stored = defaultdict[_Attempt, list[LogEntry]](list)
+        self._as_recorded: dict[_Attempt, list[Entry]] = {}
+        for outcome in sorted(self.log, key=lambda outcome: outcome.at):
+            self._stored[outcome.message, outcome.group, outcome.attempt].append(outcome)
 
     def see(self, entry: Entry) -> None:
-        """Take in an entry; they come in the order of time."""
+        """Add an entry; entries must be sorted by time."""
         self.numbers.setdefault(entry.message, entry.number)
         if entry.kind == ASKED:
             self.asked[entry.number] = entry.at
@@ -177,14 +182,15 @@ class _Run:
             self.ended.add((entry.number, entry.group))
             self._ended_at.setdefault(entry[2:6], entry.at)
 
-    def put_right(self) -> None:
-        """Put what a worker noted late, as it was stopped, to when that was: one for each free place at most.
+    def correct_late_starts(self) -> None:
+        """Move starts that a frozen worker recorded late to the time of the freeze, one for each free slot.
 
-        Who is stopped when a handler has been called, and has not yet noted that it began, notes so later on.
-        Or it begins something as soon as it goes on: which of the two it was cannot be known, so nobody is
-        accused of what follows from one of them alone.
+        A worker may be frozen after it called a handler and before that handler recorded its start. The
+        ledger then has the start after the freeze. The same entry appears when the handler really starts
+        after the freeze. The ledger does not distinguish the two, so a violation counts only if it follows
+        from both.
         """
-        for a in self.afflictions:
+        for a in self.injected:
             if a.pid is None or a.begin == a.end:
                 continue
             own = [start for starts in self.starts.values() for start in starts if start.pid == a.pid]
@@ -193,166 +199,172 @@ class _Run:
                 running = sum(self._ended_at.get(start[2:6], math.inf) > a.begin for start in before)
                 late = [start for start in own if start.group == group and a.begin < start.at <= a.end]
                 for start in late[: max(0, CONCURRENCY - running)]:
-                    place = start.message, group, start.attempt
-                    starts = self.starts[place]
-                    self._as_noted.setdefault(place, list(starts))
+                    attempt = start.message, group, start.attempt
+                    starts = self.starts[attempt]
+                    self._as_recorded.setdefault(attempt, list(starts))
                     starts[starts.index(start)] = start._replace(at=a.begin)
                     starts.sort(key=lambda start: start.at)
 
-    def finding(self, doomed: frozenset[int]) -> Finding:
-        """Judge."""
-        dead = {(self.numbers.get(message, NOBODY), group) for message, group in self.dead}
+    def verdict(self, expected_dead: frozenset[int]) -> Verdict:
+        """Return the result."""
+        dead = {(self.numbers.get(message, UNPUBLISHED), group) for message, group in self.dead}
         missing = [pair for pair in self._expected(dead) if pair not in self.ended and pair not in dead]
         excused = {number for number, at in self.accepted.items() if self._may_be_lost(number, at)}
-        duplicates, bound, unexplained, recovery = self._repeated()
+        duplicates, bound, unexplained, recovery = self._duplicates()
         seen = {(self.numbers[message], group) for message, group, _ in self.starts}
-        return Finding(
+        return Verdict(
             accepted=len(self.accepted),
             lost=[pair for pair in missing if pair[0] not in excused],
             forgotten=sum(pair[0] in excused for pair in missing),
             duplicates=duplicates,
             bound=bound,
             unexplained=unexplained,
-            disordered=self._disordered(),
-            doubled=self._doubled(),
+            out_of_order=self._out_of_order(),
+            emitted_twice=self._emitted_twice(),
             settled_twice=self._settled_twice(),
             settled_late=self._settled_late(),
-            wrongly_dead=sorted(
-                {pair for pair in dead if pair[0] not in doomed or pair[1] == FOLLOWER}
-                | {pair for pair in seen & self.ended if pair[0] in doomed and pair[1] in GROUPS}
+            wrongly_dead_lettered=sorted(
+                {pair for pair in dead if pair[0] not in expected_dead or pair[1] == FOLLOWER}
+                | {pair for pair in seen & self.ended if pair[0] in expected_dead and pair[1] in GROUPS}
             ),
             unknown=[pair for pair in seen if pair[0] not in self.asked],
             recovery=recovery,
         )
 
     def _may_be_lost(self, number: int, accepted_at: float) -> bool:
-        """Say whether it was taken, or kept, some time after it was asked for, while that was forgotten."""
+        """Return whether a fault may have removed the message, or the memory that it was accepted."""
         asked_at = self.asked.get(number, accepted_at)
-        return any(
-            number in a.taken or (a.loses <= accepted_at and asked_at <= a.end) for a in self.afflictions
-        )
+        return any(number in a.taken or (a.loses <= accepted_at and asked_at <= a.end) for a in self.injected)
 
     def _may_come_again(self, message: str, group: str, settled_at: float) -> bool:
-        """Say whether the backend may have forgotten that a message was settled."""
+        """Return whether the backend may have forgotten that a message was settled."""
         return any(
-            a.undoes - EXACT <= settled_at <= a.end or settled_at <= a.replays(message, group)
-            for a in self.afflictions
+            a.undoes - LOG_PRECISION <= settled_at <= a.end or settled_at <= a.replays(message, group)
+            for a in self.injected
         )
 
     def _expected(self, dead: Collection[tuple[int, str]]) -> Iterable[tuple[int, str]]:
-        """Yield what must have happened: every group handles what was accepted, and what was emitted."""
+        """Yield the pairs that must be handled: accepted messages in each group, and emitted messages."""
         for number in self.accepted:
             for group in GROUPS if number < STEPS else (ORDERED,):
                 yield number, group
             if (number, EMITTER) in self.ended and (number, EMITTER) not in dead:
                 yield number, FOLLOWER
 
-    def _disordered(self) -> list[tuple[int, str]]:
-        """Return the steps that began too early."""
+    def _out_of_order(self) -> list[tuple[int, str]]:
+        """Return the steps that started too early."""
         done = dict[int, float]()
-        for place, starts in self.starts.items():
+        for attempt, starts in self.starts.items():
             for start, following in zip_longest(starts, starts[1:]):
-                word = self._word(place, start, following)
+                outcome = self._outcome(attempt, start, following)
                 ended = self._ended_at.get(start[2:6], math.inf)
-                if place[1] == ORDERED and word and word.outcome == HANDLED:
+                if attempt[1] == ORDERED and outcome and outcome.kind == HANDLED:
                     done[start.number] = min(done.get(start.number, math.inf), ended)
-        early = [n for n, at in self._began_at.items() if at < done.get(n - LANES, 0.0)]
-        return [(number, ORDERED) for number in sorted(early) if number - LANES in self.accepted]
+        early = [n for n, at in self._began_at.items() if at < done.get(n - ORDERING_KEYS, 0.0)]
+        return [(number, ORDERED) for number in sorted(early) if number - ORDERING_KEYS in self.accepted]
 
-    def _doubled(self) -> list[tuple[int, str]]:
-        """Return the messages of which the follower got several."""
+    def _emitted_twice(self) -> list[tuple[int, str]]:
+        """Return the messages whose output the follower received more than once."""
         copies = defaultdict[int, set[str]](set)
         for message, group, _ in self.starts:
             if group == FOLLOWER:
                 copies[self.numbers[message]].add(message)
         several = {number for number, messages in copies.items() if len(messages) > 1}
-        for (message, group, _), words in self._kept.items():
-            if group == EMITTER and self._may_come_again(message, group, words[0].at):
-                several.discard(self.numbers.get(message, NOBODY))
+        for (message, group, _), logged in self._stored.items():
+            if group == EMITTER and self._may_come_again(message, group, logged[0].at):
+                several.discard(self.numbers.get(message, UNPUBLISHED))
         return [(number, FOLLOWER) for number in sorted(several)]
 
     def _settled_twice(self) -> list[tuple[int, str]]:
-        """Return what was settled for good several times."""
-        final = defaultdict[tuple[str, str], list[Told]](list)
-        for (message, group, _), words in self._kept.items():
-            final[message, group] += [word for word in words if word.outcome in (HANDLED, DIED)]
+        """Return the messages that were settled finally more than once."""
+        final = defaultdict[tuple[str, str], list[LogEntry]](list)
+        for (message, group, _), logged in self._stored.items():
+            final[message, group] += [
+                outcome for outcome in logged if outcome.kind in (HANDLED, DEAD_LETTERED)
+            ]
         return [
-            (self.numbers.get(message, NOBODY), group)
-            for (message, group), words in final.items()
-            if len(words) > 1 and not self._may_come_again(message, group, min(word.at for word in words))
+            (self.numbers.get(message, UNPUBLISHED), group)
+            for (message, group), logged in final.items()
+            if len(logged) > 1
+            and not self._may_come_again(message, group, min(outcome.at for outcome in logged))
         ]
 
     def _settled_late(self) -> list[tuple[int, str]]:
-        """Return what a worker settled that had begun with it, and then another had."""
+        """Return the messages that a worker settled after another worker had started them."""
         late = []
-        for place, starts in self.starts.items():
-            for word in self._kept.get(place, ()):
-                is_late = all(_is_late(word, each) for each in (starts, self._as_noted.get(place, starts)))
-                if is_late and not self._may_come_again(*place[:2], word.at):
-                    late.append((starts[0].number, place[1]))
+        for attempt, starts in self.starts.items():
+            for outcome in self._stored.get(attempt, ()):
+                is_late = all(
+                    _is_late(outcome, each) for each in (starts, self._as_recorded.get(attempt, starts))
+                )
+                if is_late and not self._may_come_again(*attempt[:2], outcome.at):
+                    late.append((starts[0].number, attempt[1]))
         return late
 
-    def _repeated(self) -> tuple[int, int, list[tuple[int, str]], float]:
-        """Return the extra starts, how many are permitted, those that are not, and the longest recovery."""
+    def _duplicates(self) -> tuple[int, int, list[tuple[int, str]], float]:
+        """Return the number of duplicates, the bound, the unexplained ones, and the longest recovery."""
         duplicates, bound, recovery = 0, 0, 0.0
-        last = self.staffed(max((affliction.end for affliction in self.afflictions), default=0.0))
+        last = self.worker_from(max((fault.end for fault in self.injected), default=0.0))
         unexplained = list[tuple[int, str]]()
-        for place, starts in self.starts.items():
+        for attempt, starts in self.starts.items():
             duplicates += len(starts) - 1
-            judged = [self._repeats(place, each) for each in (starts, self._as_noted.get(place, starts))]
-            permitted, accused, ends = min(judged, key=lambda judgement: len(judgement[1]))
-            bound += permitted
-            unexplained += accused
+            checks = [
+                self._repeats(attempt, each) for each in (starts, self._as_recorded.get(attempt, starts))
+            ]
+            allowed, unexplained_here, ends = min(checks, key=lambda found: len(found[1]))
+            bound += allowed
+            unexplained += unexplained_here
             recovery = max([recovery, *(end - last for end in ends)])
         return duplicates, bound, unexplained, recovery
 
     def _repeats(
-        self, place: _Place, starts: Sequence[Entry]
+        self, attempt: _Attempt, starts: Sequence[Entry]
     ) -> tuple[int, list[tuple[int, str]], list[float]]:
-        """Return of the starts of one place how many may be followed by another, and which were and may not.
+        """Check the starts of one attempt.
 
-        And when those that were struck were in hand anew, or settled.
+        Return how many of them may be followed by another start, the duplicates that no fault explains, and
+        when each affected start was started again or settled.
         """
-        permitted, unexplained, ends = 0, [], []
+        allowed, unexplained, ends = 0, [], []
         for start, following in zip_longest(starts, starts[1:]):
-            word = self._word(place, start, following)
-            until = min(following.at if following else math.inf, word.at if word else math.inf)
-            struck = self._struck(start, until)
-            may_follow = self._may_come_again(*place[:2], word.at) if word else struck
-            permitted += may_follow
+            outcome = self._outcome(attempt, start, following)
+            until = min(following.at if following else math.inf, outcome.at if outcome else math.inf)
+            was_hit = self._was_hit(start, until)
+            may_follow = self._may_come_again(*attempt[:2], outcome.at) if outcome else was_hit
+            allowed += may_follow
             if following and not may_follow:
-                unexplained.append((start.number, place[1]))
-            if struck and until < math.inf:
+                unexplained.append((start.number, attempt[1]))
+            if was_hit and until < math.inf:
                 ends.append(until)
-        return permitted, unexplained, ends
+        return allowed, unexplained, ends
 
-    def _word(self, place: _Place, start: Entry, following: Entry | None) -> Told | None:
-        """Return the word by which a start was settled, before it was begun anew."""
-        # Of a word of the very moment in which its worker began anew, it is the new one that it tells of.
-        exact = EXACT if following and following.pid == start.pid else 0.0
-        before = following.at - exact if following else math.inf
-        for word in self._kept.get(place, ()):
-            if word.pid == start.pid and start.at - EXACT <= word.at <= before:
-                return word
+    def _outcome(self, attempt: _Attempt, start: Entry, following: Entry | None) -> LogEntry | None:
+        """Return the log entry that settled a start, before the attempt started again."""
+        # An entry with the time of the next start on the same worker belongs to that next start.
+        precision = LOG_PRECISION if following and following.pid == start.pid else 0.0
+        before = following.at - precision if following else math.inf
+        for outcome in self._stored.get(attempt, ()):
+            if outcome.pid == start.pid and start.at - LOG_PRECISION <= outcome.at <= before:
+                return outcome
         return None
 
-    def _struck(self, start: Entry, until: float) -> bool:
-        """Say whether the worker that began it, or the backend, was afflicted while it was in hand."""
+    def _was_hit(self, start: Entry, until: float) -> bool:
+        """Return whether a fault hit its worker, or the backend, while the attempt was in flight."""
         return any(
             start.at <= max(a.end, a.replays(start.message, start.group))
             and until >= a.begin
             and a.pid in (None, start.pid)
-            for a in self.afflictions
+            for a in self.injected
         )
 
 
-def _is_late(word: Told, starts: Sequence[Entry]) -> bool:
-    """Say whether a word comes from a worker that had begun, but not as the last one before the word."""
-    before = [start.pid for start in starts if start.at <= word.at]
-    return word.pid in before and before[-1] != word.pid
+def _is_late(outcome: LogEntry, starts: Sequence[Entry]) -> bool:
+    """Return whether the worker of an entry had started the attempt, and another worker started it later."""
+    before = [start.pid for start in starts if start.at <= outcome.at]
+    return outcome.pid in before and before[-1] != outcome.pid
 
 
-def some(pairs: Sequence[tuple[int, str]]) -> str:
-    """Return the first few pairs, as text."""
+def sample_of(pairs: Sequence[tuple[int, str]]) -> str:
+    """Return the first pairs as text."""
     shown = ", ".join(f"{number}/{group}" for number, group in list(pairs)[:5])
     return shown + (", ..." if len(pairs) > 5 else "")

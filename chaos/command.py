@@ -1,7 +1,7 @@
-"""Runs commands of `abe-router` in processes that are forked from one which has imported it.
+"""Runs commands of `abe-router` in processes that are forked from a process with all imports done.
 
-Each row asks for `status` and `dead list`, and such a command spends most of its time on imports. The
-processor is what limits how many rows play at a time.
+Each row runs `status` and `dead list`. Such a command spends most of its time on imports, and processor time
+limits how many rows run at the same time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 _FORKED = multiprocessing.get_context("forkserver")
-# A module that does not exist is no error, only slower.
+# A module that does not exist is ignored, which is only slower.
 _FORKED.set_forkserver_preload(
     [
         "abe_router.__main__",
@@ -29,21 +29,21 @@ _FORKED.set_forkserver_preload(
 
 
 class Ended(NamedTuple):
-    """How a command ended and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-async def run(words: Sequence[str]) -> Ended:
+async def run(arguments: Sequence[str]) -> Ended:
     """Run `abe-router` with arguments in a process of its own."""
-    return await asyncio.to_thread(_run, words)
+    return await asyncio.to_thread(_run, arguments)
 
 
-def _run(words: Sequence[str]) -> Ended:
+def _run(arguments: Sequence[str]) -> Ended:
     receiver, sender = _FORKED.Pipe(duplex=False)
-    process = _FORKED.Process(target=_send, args=(words, sender), daemon=True)
+    process = _FORKED.Process(target=_send, args=(arguments, sender), daemon=True)
     process.start()
     sender.close()
     try:
@@ -56,14 +56,14 @@ def _run(words: Sequence[str]) -> Ended:
         receiver.close()
 
 
-def _send(words: Sequence[str], sender: Connection) -> None:
+def _send(arguments: Sequence[str], sender: Connection) -> None:
     from abe_router.__main__ import main
 
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            main(list(words))
+            main(list(arguments))
         except SystemExit as end:
             code = int(end.code or 0)
     sender.send((code, out.getvalue(), err.getvalue()))

@@ -1,4 +1,4 @@
-"""A disk that fills up."""
+"""A small disk that can be filled."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-#: How much fits on it, in bytes.
+#: Its size, in bytes.
 SIZE = 24 << 20
 _BLOCK = b"\0" * 65536
 
 
 class Disk:
-    """A small file system on `folder`; a context manager. Raise OSError where nothing can be mounted."""
+    """A small file system on `folder`; a context manager. Raises OSError without permission to mount."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._ballast = folder, folder / "ballast"
+        self._folder, self._filler = folder, folder / "filler"
 
     def __enter__(self) -> Self:
-        words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(self._folder)]
-        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        arguments = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(self._folder)]
+        done = subprocess.run(arguments, check=False, capture_output=True, text=True)
         if done.returncode:
             raise PermissionError(errno.EPERM, done.stderr.strip())
         return self
@@ -31,33 +31,33 @@ class Disk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Lazily: a worker that was killed a moment ago may not have let go of its files yet.
+        # A worker that was just killed may still have files open.
         subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
 
     def fill(self) -> None:
-        """Let nobody write anything more to it, but where something was written before."""
-        with self._ballast.open("wb", buffering=0) as ballast:
+        """Fill it, so that no file can grow."""
+        with self._filler.open("wb", buffering=0) as filler:
             size = len(_BLOCK)
             while size:
                 try:
-                    ballast.write(_BLOCK[:size])
+                    filler.write(_BLOCK[:size])
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
                     size //= 2
 
     def free(self) -> None:
-        """Let everybody write again."""
-        self._ballast.unlink()
+        """Free the space again."""
+        self._filler.unlink()
 
 
-def unmountable() -> str:
-    """Return why there can be no such disk here, nothing if there can."""
+def mount_error() -> str:
+    """Return why such a disk cannot be mounted here, or an empty string."""
     if os.name != "posix":
-        return "it takes a POSIX system"
+        return "it needs a POSIX system"
     with tempfile.TemporaryDirectory() as folder:
         try:
             with Disk(Path(folder)):
                 return ""
         except OSError:
-            return "it takes the right to mount a file system"
+            return "it needs permission to mount a file system"

@@ -1,4 +1,4 @@
-"""What happened, one line for each fact, written by whoever saw it and changed by nobody."""
+"""The ledger of a run: one line for each fact, appended by the process that observed it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-#: A producer is about to publish a message, and the backend has accepted it.
+#: A producer is about to publish a message; the backend has accepted it.
 ASKED, ACCEPTED = "A", "P"
-#: A handler began, and came to its end.
+#: A handler has started; a handler has ended.
 STARTED, ENDED = "S", "E"
-#: A handler is about to stop the event loop of its worker.
+#: A handler is about to block the event loop of its worker.
 BLOCKED = "B"
 
 
@@ -29,19 +29,19 @@ class Entry(NamedTuple):
 
 
 class Ledger:
-    """A file that many processes append to; each line is one write, so no two ever mix."""
+    """A file that many processes append to; each line is one write, so lines do not mix."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def note(self, kind: str, number: int, message: str, group: str = "-", attempt: int = 0) -> None:
-        """Append a line; it is there for everybody when this returns."""
+        """Append a line; all processes see it when this returns."""
         line = f"{kind} {number} {message} {group} {attempt} {os.getpid()} {time.time():.6f}\n"
         os.write(self._fd, line.encode())
 
 
 def read(path: Path) -> list[Entry]:
-    """Return what the ledger holds so far."""
+    """Return all entries so far."""
     return list(_entries(path))
 
 

@@ -1,4 +1,4 @@
-"""A process under test: started, stopped, paused and killed, with its output in a file."""
+"""A process under test, which can be started, stopped, frozen and killed; its output goes to a file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-#: The folder in which everything is run, so that `chaos` and `abe_router` are found.
+#: The working folder of all processes, so that they can import `chaos` and `abe_router`.
 ROOT = Path(__file__).resolve().parent.parent
-#: How long a process may take to end when it is asked to, in seconds.
+#: Longest time that a process may take to exit after SIGTERM, in seconds.
 PATIENCE = 20.0
 _PR_SET_PDEATHSIG = 1
 
 
 class Process:
-    """A program with everything that is done to it; what it says goes to `log`."""
+    """A program that the harness controls; its output goes to `log`."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self._argv, self._environment = argv, environment
         self.log = log
-        #: When it was killed, stopped and found to have ended, in seconds since the epoch; 0 for not yet.
+        #: When it was killed, and when it was found to have ended, in seconds since the epoch; 0 before that.
         self.killed_at = self.ended_at = 0.0
-        #: Whether its end is somebody's will, and its exit code once it has ended, below zero for a signal.
+        #: Whether the harness ended it; its exit code after its end, negative for a signal.
         self.is_awaited, self.code = False, 0
-        #: Whether it stands still.
+        #: Whether it is stopped by SIGSTOP.
         self.is_frozen = False
 
     async def start(self) -> None:
-        """Start it."""
+        """Start the process."""
         with self.log.open("ab") as out:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
@@ -52,29 +52,29 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it has not ended yet."""
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Wait for its end; return its exit code."""
+        """Wait until it ends; return its exit code."""
         self.code = await self._process.wait()
         self.ended_at = self.ended_at or time.time()
         return self.code
 
     def kill(self) -> None:
-        """End it without a warning."""
+        """Kill it with SIGKILL."""
         self.is_awaited, self.killed_at = True, time.time()
         self.signal(signal.SIGKILL)
 
     async def terminate(self) -> tuple[int, float]:
-        """Ask it to end, and wait until it has; return its exit code and how many seconds it took.
+        """Send SIGTERM and wait until it ends; return its exit code and how many seconds it took.
 
-        One that does not end in time is killed.
+        A process that does not end in time is killed.
         """
         self.is_awaited = True
         began = time.monotonic()
@@ -87,26 +87,26 @@ class Process:
         return await self.wait(), time.monotonic() - began
 
     def freeze(self) -> None:
-        """Stop it where it is."""
+        """Stop it with SIGSTOP."""
         self.is_frozen = True
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it with SIGCONT."""
         self.is_frozen = False
         self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal if it still runs."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
     async def end(self) -> None:
-        """Kill it and wait until it is gone."""
+        """Kill it and wait until it has ended."""
         self.kill()
         await self.wait()
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies: a killed harness leaves nothing behind."""
+    """Let the kernel kill this process when its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Publishes numbered messages at a steady pace until it is asked to end: a process of its own."""
+"""A process that publishes numbered messages at a steady rate until SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import msgspec
 from abe_router import BackendError, Router
 from chaos import plan
 from chaos.ledger import ACCEPTED, ASKED, Ledger
-from chaos.scene import KEY, STEP
+from chaos.routes_file import KEY, STEP
 
-#: How long a lane waits between two steps, and before it publishes one again, in seconds.
-PACE, AGAIN = 0.1, 0.05
-#: How many publishes may be under way.
-_MOST = 50
+#: Time between two steps of an ordering key, and before a step is published again, in seconds.
+STEP_INTERVAL, STEP_RETRY = 0.1, 0.05
+#: Highest number of concurrent publish calls.
+_MAX_CONCURRENT = 50
 
 
 class Producer:
-    """Publishes message after message from `first` on; each is noted before, and once it is accepted.
+    """Publishes messages numbered from `first` on; records each one before the call and after its acceptance.
 
-    A publish that fails is not repeated: nobody knows whether it was kept, and the next number goes on.
+    A failed publish is not repeated, because its outcome is unknown. The next number follows.
     Steps are repeated until they are accepted, for their key keeps each id once; `steps` has the first of
-    each lane.
+    each ordering key.
     """
 
     def __init__(
@@ -34,18 +34,18 @@ class Producer:
     ) -> None:
         self._router, self._ledger, self._steps = router, ledger, steps
         self._seed, self._next, self._mix = seed, first, mix
-        self._under_way = asyncio.Semaphore(_MOST)
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
         self.ending = asyncio.Event()
 
     async def run(self, rate: float, burst: int) -> None:
-        """Publish so many at once and then so many a second, until it is ending."""
+        """Publish `burst` messages at once and then `rate` per second, until `ending` is set."""
         loop = asyncio.get_running_loop()
         began, count = loop.time(), -burst
         async with asyncio.TaskGroup() as publishing:
             for first in self._steps:
-                publishing.create_task(self._walk(first))
+                publishing.create_task(self._publish_steps(first))
             while not self.ending.is_set():
-                await self._under_way.acquire()
+                await self._slots.acquire()
                 publishing.create_task(self._publish(self._next))
                 self._next, count = self._next + 1, count + 1
                 if (wait := began + max(0, count) / rate - loop.time()) > 0:
@@ -60,18 +60,18 @@ class Producer:
         except BackendError:
             await asyncio.sleep(0.1)
         finally:
-            self._under_way.release()
+            self._slots.release()
 
-    async def _walk(self, number: int) -> None:
-        """Publish the steps of a lane, one after the other."""
+    async def _publish_steps(self, number: int) -> None:
+        """Publish the steps of an ordering key, one after another."""
         while not self.ending.is_set():
             self._ledger.note(ASKED, number, str(number))
             while not (accepted := await self._publish_step(number)) and not self.ending.is_set():
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(STEP_RETRY)
             if accepted:
                 self._ledger.note(ACCEPTED, number, str(number))
-            number += plan.LANES
-            await asyncio.sleep(PACE)
+            number += plan.ORDERING_KEYS
+            await asyncio.sleep(STEP_INTERVAL)
 
     async def _publish_step(self, number: int) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""A network that misbehaves: a TCP proxy on this machine."""
+"""A TCP proxy on this machine that injects network faults."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Self
 
 
 class Proxy:
-    """Carries connections to `target`, a port of this machine, as well or as badly as it is told to."""
+    """Forwards connections to `target`, a port of this machine."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
-        #: How long each piece takes in either direction, in seconds, and its greatest size in bytes.
+        #: Delay of each piece in either direction, in seconds, and the largest piece in bytes.
         self.delay, self.piece = 0.0, 65536
-        #: Whether anyone new is let in.
+        #: Whether new connections are accepted.
         self.open = True
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
@@ -32,17 +32,17 @@ class Proxy:
         await asyncio.gather(*(link.ended for link in tuple(self._links)), return_exceptions=True)
 
     def cut(self) -> None:
-        """Reset every connection."""
+        """Reset all connections."""
         for link in tuple(self._links):
             link.cut()
 
     def swallow(self) -> None:
-        """Let every connection of now stay open and carry nothing any more, as a dead firewall does."""
+        """Keep all current connections open, but drop their bytes in both directions."""
         for link in self._links:
             link.carries_requests = link.carries_replies = False
 
     def mute(self) -> None:
-        """Let requests of the connections of now through, and their replies no more."""
+        """Forward the requests of all current connections, but drop their replies."""
         for link in self._links:
             link.carries_replies = False
 
@@ -80,13 +80,13 @@ class _Link:
             writer.transport.abort()
 
     async def run(self) -> None:
-        """Carry until either side ends."""
+        """Forward until either side ends."""
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._carry(self._near[0], self._far[1], requests=True))
                 both.create_task(self._carry(self._far[0], self._near[1], requests=False))
         except* OSError:
-            pass  # a side that was reset
+            pass  # one side was reset
         finally:
             self.cut()
             self.ended.set_result(None)
@@ -94,7 +94,8 @@ class _Link:
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, requests: bool
     ) -> None:
-        while data := await reader.read(self._proxy.piece):
+        # After a reset, the reader still has buffered bytes; the other side no longer takes them.
+        while (data := await reader.read(self._proxy.piece)) and not writer.is_closing():
             if self._proxy.delay:
                 await asyncio.sleep(self._proxy.delay)
             if self.carries_requests if requests else self.carries_replies:

@@ -1,4 +1,4 @@
-"""The table, and what went wrong below it."""
+"""The table, the notes below it, and the violations."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LEFT = {"fault", "backend", "verdict"}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as text, several seeds of a fault as one.
+    """Return the rows as text; the seeds of one fault are added up.
 
-    What a backend forgot, and may forget, is in brackets beside what was lost.
+    Losses that the fault allows are in brackets.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -40,52 +40,52 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def remarks(rows: Sequence[Row]) -> str:
-    """Return what is no fault, and worth knowing."""
-    told = []
+def notes(rows: Sequence[Row]) -> str:
+    """Return facts that violate nothing."""
+    lines = []
     for row in rows:
-        if row.finding.forgotten:
-            told.append(
-                f"{row.fault.about}, {row.backend}: the backend forgot {row.finding.forgotten:,} handlings"
+        if row.verdict.forgotten:
+            lines.append(
+                f"{row.fault.about}, {row.backend}: the backend forgot {row.verdict.forgotten:,} handlings"
             )
-        if row.finding.wrongly_dead and row.fault.spills:
-            count = len(row.finding.wrongly_dead)
-            told.append(
-                f"{row.fault.about}, {row.backend}: {count:,} others ended among the dead letters with them"
+        if row.verdict.wrongly_dead_lettered and row.fault.spills:
+            count = len(row.verdict.wrongly_dead_lettered)
+            lines.append(
+                f"{row.fault.about}, {row.backend}: {count:,} other messages became dead letters with them"
             )
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
-def complaints(rows: Sequence[Row], seconds: float) -> str:
-    """Return what broke the promise, row by row, each with the command that plays it again.
+def violations(rows: Sequence[Row], seconds: float) -> str:
+    """Return the violations of each row, with the command that repeats it.
 
-    `seconds` is how long the faults went on.
+    `seconds` is the time for faults in each row.
     """
-    told = []
+    lines = []
     for row in rows:
         if row.wrong:
-            told.append(f"{row.fault.name} on {row.backend}, kept in {row.folder}")
-            told += [f"  {line}" for text in row.wrong for line in text.splitlines()]
+            lines.append(f"{row.fault.name} on {row.backend}, kept in {row.folder}")
+            lines += [f"  {line}" for text in row.wrong for line in text.splitlines()]
             again = (
                 f"--fault {row.fault.name} --backend {row.backend} --seed {row.seed} --seconds {seconds:g}"
             )
-            told.append(f"  again: python -m chaos {again}")
-    return "\n".join(told)
+            lines.append(f"  again: python -m chaos {again}")
+    return "\n".join(lines)
 
 
 def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
-    findings = [row.finding for row in rows]
-    lost = f"{sum(len(finding.lost) for finding in findings):,}"
-    if forgotten := sum(finding.forgotten for finding in findings):
+    verdicts = [row.verdict for row in rows]
+    lost = f"{sum(len(verdict.lost) for verdict in verdicts):,}"
+    if forgotten := sum(verdict.forgotten for verdict in verdicts):
         lost += f" ({forgotten:,})"
     return (
         rows[0].fault.about,
         rows[0].backend,
-        f"{sum(finding.accepted for finding in findings):,}",
+        f"{sum(verdict.accepted for verdict in verdicts):,}",
         f"{sum(row.faults for row in rows):,}",
         lost,
-        f"{sum(finding.duplicates for finding in findings):,}",
-        f"{sum(finding.bound for finding in findings):,}" if rows[0].fault.doubles else "0",
+        f"{sum(verdict.duplicates for verdict in verdicts):,}",
+        f"{sum(verdict.bound for verdict in verdicts):,}" if rows[0].fault.duplicates else "0",
         f"{recovery:.1f} s" if (recovery := max(row.recovery for row in rows)) else "",
         "BROKEN" if any(row.wrong for row in rows) else "held",
     )

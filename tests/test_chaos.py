@@ -25,9 +25,9 @@ BUGS = {
     "never reclaims": ("kill", [r"stuck in chaos\."]),
     "settles for anyone": (
         "freeze",
-        ["settled twice: |settled by who had lost the lease: |doubled without a reason: "],
+        ["settled twice: |settled after the lease was lost: |duplicated without a fault: "],
     ),
-    "does all twice": ("none", ["doubled without a reason: ", "emitted twice: ", "settled twice: "]),
+    "does all twice": ("none", ["duplicated without a fault: ", "emitted twice: ", "settled twice: "]),
 }
 SOUND = "no bug"
 
@@ -53,14 +53,14 @@ def chaos(tmp_path, fault, *options, bug=""):
 def played(tmp_path_factory):
     """Play a row with each bug, and one with none, all at once: most of the time they wait."""
 
-    def play(bug, folder):
+    def run_row(bug, folder):
         fault, _ = BUGS.get(bug, ("none", []))
         return chaos(folder, fault, "--seconds", "1", "--program", str(PROGRAM), bug=bug), folder
 
     bugs = (*BUGS, SOUND)
     folders = [tmp_path_factory.mktemp("chaos") for _ in bugs]
     with ThreadPoolExecutor(len(bugs)) as at_once:
-        return dict(zip(bugs, at_once.map(play, bugs, folders), strict=True))
+        return dict(zip(bugs, at_once.map(run_row, bugs, folders), strict=True))
 
 
 @pytest.mark.parametrize("bug", BUGS)

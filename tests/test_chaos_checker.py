@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chaos.checker import DIED, FOLLOWER, GROUPS, HANDLED, ORDERED, Affliction, Told, check
+from chaos.checker import DEAD_LETTERED, FOLLOWER, GROUPS, HANDLED, ORDERED, InjectedFault, LogEntry, check
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
-from chaos.plan import LANES, STEPS
+from chaos.plan import ORDERING_KEYS, STEPS
 
 #: The workers.
 ANN, BOB = 11, 12
@@ -41,15 +41,15 @@ class Ledger:
 
     def tell(self, number, group, pid, outcome=HANDLED):
         self.at += 1.0
-        self.told.append(Told(outcome, self._id(number, group), group, 1, pid, self.at))
+        self.told.append(LogEntry(outcome, self._id(number, group), group, 1, pid, self.at))
 
     def handle(self, number, group, pid):
         self.start(number, group, pid)
         self.end(number, group, pid)
         self.tell(number, group, pid)
 
-    def finding(self, *afflictions, **given):
-        return check(self.entries, self.told, afflictions=afflictions, **given)
+    def verdict(self, *injected, **given):
+        return check(self.entries, self.told, injected=injected, **given)
 
     def _id(self, number, group):
         return f"m{number}" if group in GROUPS else f"emitted-{number}"
@@ -59,31 +59,31 @@ def test_a_run_without_faults_has_none():
     ledger = Ledger()
     for number in range(3):
         ledger.publish(number)
-    finding = ledger.finding()
-    assert (finding.accepted, finding.duplicates, finding.bound, finding.faults) == (3, 0, 0, [])
+    verdict = ledger.verdict()
+    assert (verdict.accepted, verdict.duplicates, verdict.bound, verdict.violations) == (3, 0, 0, [])
 
 
 def test_what_a_group_never_handled_is_lost():
     ledger = Ledger()
     ledger.publish(1)
     ledger.publish(2, without=["thread"])
-    finding = ledger.finding()
-    assert finding.lost == [(2, "thread")]
-    assert finding.faults == ["1 lost: 2/thread"]
+    verdict = ledger.verdict()
+    assert verdict.lost == [(2, "thread")]
+    assert verdict.violations == ["1 lost: 2/thread"]
 
 
 def test_what_was_emitted_and_never_handled_is_lost():
     ledger = Ledger()
     ledger.publish(1, without=[FOLLOWER])
-    assert ledger.finding().lost == [(1, FOLLOWER)]
+    assert ledger.verdict().lost == [(1, FOLLOWER)]
 
 
 def test_what_is_among_the_dead_letters_is_not_lost_but_must_be_doomed():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
     dead = [("m1", "thread")]
-    assert not ledger.finding(dead=dead, doomed=[1]).lost
-    assert ledger.finding(dead=dead).wrongly_dead == [(1, "thread")]
+    assert not ledger.verdict(dead=dead, expected_dead=[1]).lost
+    assert ledger.verdict(dead=dead).wrongly_dead_lettered == [(1, "thread")]
 
 
 def test_what_was_accepted_while_a_backend_forgets_is_counted_apart():
@@ -91,15 +91,15 @@ def test_what_was_accepted_while_a_backend_forgets_is_counted_apart():
     ledger.publish(1, without=["thread"])
     begin = ledger.at + 1.5  # the second one is asked for before, and accepted after
     ledger.publish(2, without=["thread"])
-    finding = ledger.finding(Affliction(begin, ledger.at, loses=begin))
-    assert (finding.lost, finding.forgotten) == ([(1, "thread")], 1)
+    verdict = ledger.verdict(InjectedFault(begin, ledger.at, loses=begin))
+    assert (verdict.lost, verdict.forgotten) == ([(1, "thread")], 1)
 
 
 def test_what_was_taken_is_counted_apart_however_long_it_had_waited_and_nothing_else():
     ledger = Ledger()
     ledger.publish(1, without=["loop"])
     ledger.publish(2, without=["loop"])
-    taken = ledger.finding(Affliction(ledger.at, ledger.at, taken=frozenset([1])))
+    taken = ledger.verdict(InjectedFault(ledger.at, ledger.at, taken=frozenset([1])))
     assert (taken.lost, taken.forgotten) == ([(2, "loop")], 1)
 
 
@@ -107,21 +107,21 @@ def test_a_second_start_that_nothing_explains_is_a_fault():
     ledger = Ledger()
     ledger.publish(1)
     ledger.handle(1, "thread", BOB)
-    finding = ledger.finding()
-    assert (finding.duplicates, finding.bound, finding.unexplained) == (1, 0, [(1, "thread")])
+    verdict = ledger.verdict()
+    assert (verdict.duplicates, verdict.bound, verdict.unexplained) == (1, 0, [(1, "thread")])
 
 
 def test_what_a_killed_worker_had_in_hand_may_run_again_once():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
     ledger.start(1, "thread", ANN)
-    killed = Affliction(ledger.at + 0.5, ledger.at + 0.5, ANN)
+    killed = InjectedFault(ledger.at + 0.5, ledger.at + 0.5, ANN)
     ledger.handle(1, "thread", BOB)
-    finding = ledger.finding(killed)
-    assert (finding.duplicates, finding.bound, finding.faults) == (1, 1, [])
-    assert finding.recovery == 0.5
+    verdict = ledger.verdict(killed)
+    assert (verdict.duplicates, verdict.bound, verdict.violations) == (1, 1, [])
+    assert verdict.recovery == 0.5
     ledger.handle(1, "thread", ANN)
-    assert ledger.finding(killed).unexplained == [(1, "thread")]
+    assert ledger.verdict(killed).unexplained == [(1, "thread")]
 
 
 def test_what_another_worker_had_in_hand_and_what_was_settled_before_the_kill_may_not():
@@ -129,11 +129,11 @@ def test_what_another_worker_had_in_hand_and_what_was_settled_before_the_kill_ma
     ledger.publish(1, without=["thread"])
     ledger.start(1, "thread", ANN)
     ledger.publish(2)
-    killed = Affliction(ledger.at, ledger.at, BOB)
+    killed = InjectedFault(ledger.at, ledger.at, BOB)
     ledger.handle(1, "thread", BOB)
     ledger.handle(2, "thread", BOB)
-    finding = ledger.finding(killed, Affliction(ledger.at, ledger.at, ANN))
-    assert finding.unexplained == [(1, "thread"), (2, "thread")]
+    verdict = ledger.verdict(killed, InjectedFault(ledger.at, ledger.at, ANN))
+    assert verdict.unexplained == [(1, "thread"), (2, "thread")]
 
 
 def test_what_is_told_in_the_moment_of_the_second_start_is_told_of_that():
@@ -142,8 +142,8 @@ def test_what_is_told_in_the_moment_of_the_second_start_is_told_of_that():
     began = ledger.start(1, "loop", ANN)
     ledger.end(1, "loop", ANN)
     again = ledger.start(1, "loop", ANN)
-    ledger.told.append(Told(HANDLED, "m1", "loop", 1, ANN, again - 0.0004))  # as logs cut it
-    assert not ledger.finding(Affliction(began, began)).faults
+    ledger.told.append(LogEntry(HANDLED, "m1", "loop", 1, ANN, again - 0.0004))  # as logs cut it
+    assert not ledger.verdict(InjectedFault(began, began)).violations
 
 
 def test_a_kill_after_the_second_start_does_not_explain_it():
@@ -151,7 +151,7 @@ def test_a_kill_after_the_second_start_does_not_explain_it():
     ledger.publish(1, without=["thread"])
     ledger.start(1, "thread", ANN)
     ledger.handle(1, "thread", BOB)
-    assert ledger.finding(Affliction(ledger.at, ledger.at, ANN)).unexplained == [(1, "thread")]
+    assert ledger.verdict(InjectedFault(ledger.at, ledger.at, ANN)).unexplained == [(1, "thread")]
 
 
 def test_a_late_settle_that_changed_something_is_a_fault():
@@ -159,25 +159,25 @@ def test_a_late_settle_that_changed_something_is_a_fault():
     ledger.publish(1, without=["thread"])
     stopped = ledger.start(1, "thread", ANN)
     ledger.start(1, "thread", BOB)
-    frozen = Affliction(stopped, ledger.at, ANN)
+    frozen = InjectedFault(stopped, ledger.at, ANN)
     ledger.tell(1, "thread", ANN)
     ledger.end(1, "thread", BOB)
-    finding = ledger.finding(frozen)
-    assert finding.settled_late == [(1, "thread")]
+    verdict = ledger.verdict(frozen)
+    assert verdict.settled_late == [(1, "thread")]
     ledger.tell(1, "thread", BOB)
-    assert ledger.finding(frozen).settled_twice == [(1, "thread")]
+    assert ledger.verdict(frozen).settled_twice == [(1, "thread")]
 
 
 def test_handled_and_dead_at_once_is_a_fault():
     ledger = Ledger()
     ledger.publish(1)
-    ledger.tell(1, "thread", ANN, DIED)
-    assert ledger.finding().settled_twice == [(1, "thread")]
+    ledger.tell(1, "thread", ANN, DEAD_LETTERED)
+    assert ledger.verdict().settled_twice == [(1, "thread")]
 
 
 def test_a_step_that_began_before_the_one_before_it_was_done_is_a_fault():
     ledger = Ledger()
-    first, second, third = (STEPS + lane * LANES for lane in range(3))
+    first, second, third = (STEPS + ordering_key * ORDERING_KEYS for ordering_key in range(3))
     for number in (first, second, third):
         ledger.ask(number)
     ledger.start(first, ORDERED, ANN)
@@ -187,46 +187,46 @@ def test_a_step_that_began_before_the_one_before_it_was_done_is_a_fault():
     ledger.handle(second, ORDERED, ANN)
     ledger.end(third, ORDERED, BOB)
     ledger.tell(third, ORDERED, BOB)
-    finding = ledger.finding()
-    assert finding.faults == ["1 out of order: 1000008/ordered"]
+    verdict = ledger.verdict()
+    assert verdict.violations == ["1 out of order: 1000008/ordered"]
 
 
 def test_a_second_copy_of_what_was_emitted_is_a_fault():
     ledger = Ledger()
     ledger.publish(1)
     ledger.start(1, FOLLOWER, BOB, "another")
-    assert ledger.finding().doubled == [(1, FOLLOWER)]
+    assert ledger.verdict().emitted_twice == [(1, FOLLOWER)]
 
 
 def test_what_nobody_published_is_a_fault():
     ledger = Ledger()
     ledger.start(7, "thread", ANN)
-    assert ledger.finding().unknown == [(7, "thread")]
+    assert ledger.verdict().unknown == [(7, "thread")]
 
 
 def test_what_a_group_replays_may_come_again_to_that_group_alone():
     ledger = Ledger()
     ledger.publish(1)
-    replayed = Affliction(ledger.at, ledger.at, replayed=frozenset([("m1", "thread")]))
+    replayed = InjectedFault(ledger.at, ledger.at, replayed=frozenset([("m1", "thread")]))
     ledger.handle(1, "thread", BOB)
-    assert not ledger.finding(replayed).faults
+    assert not ledger.verdict(replayed).violations
     ledger.handle(1, "loop", BOB)
-    assert ledger.finding(replayed).unexplained == [(1, "loop")]
+    assert ledger.verdict(replayed).unexplained == [(1, "loop")]
 
 
 def test_what_a_worker_had_of_a_group_that_is_gone_may_be_begun_and_told_a_little_later():
     begun, told = Ledger(), Ledger()
     begun.publish(1, without=["thread"])
-    gone = Affliction(begun.at, begun.at + 0.5, replayed=frozenset([("m1", "thread")]))
+    gone = InjectedFault(begun.at, begun.at + 0.5, replayed=frozenset([("m1", "thread")]))
     begun.start(1, "thread", ANN)
     begun.handle(1, "thread", BOB)
-    assert not begun.finding(gone).faults
+    assert not begun.verdict(gone).violations
     told.publish(1, without=["thread"])
     told.start(1, "thread", ANN)
-    gone = Affliction(told.at + 0.5, told.at + 0.6, replayed=frozenset([("m1", "thread")]))
+    gone = InjectedFault(told.at + 0.5, told.at + 0.6, replayed=frozenset([("m1", "thread")]))
     told.tell(1, "thread", ANN)
     told.handle(1, "thread", BOB)
-    assert not told.finding(gone).faults
+    assert not told.verdict(gone).violations
 
 
 def test_what_a_worker_noted_late_since_it_was_stopped_counts_as_begun_before_but_not_more_than_it_can_run():
@@ -238,8 +238,8 @@ def test_what_a_worker_noted_late_since_it_was_stopped_counts_as_begun_before_bu
         ledger.handle(number, "thread", BOB)
     for number in range(6):
         ledger.start(number, "thread", ANN)
-    finding = ledger.finding(Affliction(begin, ledger.at, ANN))
-    assert (finding.duplicates, finding.bound, finding.unexplained) == (6, 6, [(5, "thread")])
+    verdict = ledger.verdict(InjectedFault(begin, ledger.at, ANN))
+    assert (verdict.duplicates, verdict.bound, verdict.unexplained) == (6, 6, [(5, "thread")])
 
 
 def test_who_goes_on_and_begins_anew_what_another_had_begun_meanwhile_is_not_taken_for_one_who_settles_late():
@@ -247,12 +247,14 @@ def test_who_goes_on_and_begins_anew_what_another_had_begun_meanwhile_is_not_tak
     ledger.publish(1, without=["thread"])
     begin = ledger.at
     ledger.start(1, "thread", BOB)
-    killed = Affliction(ledger.at, ledger.at, BOB)
+    killed = InjectedFault(ledger.at, ledger.at, BOB)
     ledger.start(1, "thread", ANN)
     ledger.end(1, "thread", ANN)
-    frozen = Affliction(begin, ledger.at, ANN)  # with the time that she may take to note what she had begun
+    frozen = InjectedFault(
+        begin, ledger.at, ANN
+    )  # with the time that she may take to note what she had begun
     ledger.tell(1, "thread", ANN)
-    assert not ledger.finding(killed, frozen).faults
+    assert not ledger.verdict(killed, frozen).violations
 
 
 def test_who_goes_on_and_begins_what_another_lost_meanwhile_is_not_taken_for_one_who_doubled_it():
@@ -260,6 +262,6 @@ def test_who_goes_on_and_begins_what_another_lost_meanwhile_is_not_taken_for_one
     ledger.publish(1, without=["thread"])
     ledger.start(1, "thread", BOB)
     begin = ledger.at + 0.5
-    killed = Affliction(begin + 0.5, begin + 0.5, BOB)
+    killed = InjectedFault(begin + 0.5, begin + 0.5, BOB)
     ledger.handle(1, "thread", ANN)
-    assert not ledger.finding(killed, Affliction(begin, ledger.at, ANN)).faults
+    assert not ledger.verdict(killed, InjectedFault(begin, ledger.at, ANN)).violations

@@ -1,4 +1,4 @@
-"""Every way to break things, in the order of the table."""
+"""All faults, in the order of the table."""
 
 from chaos.fault import combined, handler, network, process, redis, reload, sqlite
 from chaos.fault.fault import Fault

@@ -1,38 +1,39 @@
-"""Everything at once."""
+"""Many faults at the same time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from chaos.fault import network, process, redis, sqlite
-from chaos.fault.fault import REDIS, SQLITE, Blow, Fault
+from chaos.fault.fault import REDIS, SQLITE, Fault, Injection
 from chaos.fault.reload import Editor, edit
 from chaos.plan import BLOCKING, EXITING, FAILING
-from chaos.stage import Setup, Stage
+from chaos.testbed import Setup, Testbed
 
-#: What may happen to either, and what to one of them.
-_PROCESSES: tuple[Blow, ...] = (process.kill, process.term, process.freeze, process.kill_producer)
-_BLOWS: dict[str, tuple[Blow, ...]] = {
+#: The injections of both backends, and those of each backend.
+_PROCESSES: tuple[Injection, ...] = (process.kill, process.term, process.freeze, process.kill_producer)
+_INJECTIONS: dict[str, tuple[Injection, ...]] = {
     SQLITE: (*_PROCESSES, sqlite.lock),
     REDIS: (*_PROCESSES, redis.crash, network.cut, network.swallow, network.mute),
 }
 
 
-def everything(backend: str) -> Blow:
-    """Return what deals blows in random order, two at a time, while the file is edited."""
+def everything(backend: str) -> Callable[[Testbed], Awaitable[None]]:
+    """Return a function that runs two random injections at a time while it edits the file."""
 
-    async def strike(stage: Stage) -> None:
-        async for _ in stage.moments(0.2, 0.6):
-            await stage.rng.choice(_BLOWS[backend])(stage)
+    async def strike(testbed: Testbed) -> None:
+        async for _ in testbed.moments(0.2, 0.6):
+            testbed.count += await testbed.rng.choice(_INJECTIONS[backend])(testbed)
 
-    async def run(stage: Stage) -> None:
-        editor = Editor(stage)
+    async def run(testbed: Testbed) -> None:
+        editor = Editor(testbed)
         async with asyncio.TaskGroup() as striking:
             for _ in range(2):
-                striking.create_task(strike(stage))
-            async for _ in stage.moments(0.3, 1.0):
-                await edit(stage, editor)
-        await editor.last(stage.scene)
+                striking.create_task(strike(testbed))
+            async for _ in testbed.moments(0.3, 1.0):
+                testbed.count += await edit(testbed, editor)
+        await editor.last(testbed.routes_file)
 
     return run
 
@@ -45,7 +46,7 @@ FAULTS = (
         everything(SQLITE),
         (SQLITE,),
         Setup(mix=_MIX, workers=3),
-        doubles=True,
+        duplicates=True,
         exits=True,
     ),
     Fault(
@@ -54,7 +55,7 @@ FAULTS = (
         everything(REDIS),
         (REDIS,),
         Setup(mix=_MIX, workers=3, proxied=True),
-        doubles=True,
+        duplicates=True,
         exits=True,
     ),
 )

@@ -1,44 +1,54 @@
-"""A way to break things, as a value."""
+"""A fault: what is injected, and what the row allows."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from chaos.stage import Setup, Stage
+from chaos.testbed import Setup, Testbed
 
 SQLITE, REDIS = "sqlite", "redis"
 
-#: Something that is done once, and over when it returns.
-Blow = Callable[[Stage], Awaitable[None]]
+#: Injects one fault and returns when it is over; returns whether that was possible at that moment.
+Injection = Callable[[Testbed], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done, to which backends, and what is expected of it.
+    """One row of the table for each backend.
 
-    `run` returns when the time of the stage is over and everything is as it should be again. `doubles`
-    says whether what was in hand may run twice; without it nothing may. With `exits` workers end of
-    themselves, and `spills` says that they may do so with the same other messages in hand so often that
-    these end among the dead letters too. `lacks` says what it takes and is not there on this machine.
+    Args:
+        name: Its short name.
+        about: Its text in the table.
+        run: Injects it, and returns when the time of the testbed is over and everything works again.
+        backends: The backends that have a row.
+        setup: The setup of the testbed.
+        duplicates: Whether attempts in flight may run twice.
+        exits: Whether workers end by themselves.
+        spills: Whether messages in flight beside a message that kills may become dead letters too.
+        missing: Returns what this machine lacks for the row, or an empty string.
+
     """
 
     name: str
     about: str
-    run: Callable[[Stage], Awaitable[None]]
+    run: Callable[[Testbed], Awaitable[None]]
     backends: tuple[str, ...] = (SQLITE, REDIS)
     setup: Setup = field(default_factory=Setup)
-    doubles: bool = False
+    duplicates: bool = False
     exits: bool = False
     spills: bool = False
-    lacks: Callable[[], str] = str
+    missing: Callable[[], str] = str
 
 
-def repeated(blow: Blow, least: float, most: float) -> Blow:
-    """Return what deals a blow at random moments, so many seconds apart, while the stage's time lasts."""
+def repeated(inject: Injection, least: float, most: float) -> Callable[[Testbed], Awaitable[None]]:
+    """Return a function that injects at random moments, `least` to `most` seconds apart.
 
-    async def run(stage: Stage) -> None:
-        async for _ in stage.moments(least, most):
-            await blow(stage)
+    It returns when the time of the testbed is over and at least one injection was possible.
+    """
+
+    async def run(testbed: Testbed) -> None:
+        async for _ in testbed.moments(least, most):
+            testbed.count += await inject(testbed)
 
     return run

@@ -1,35 +1,35 @@
-"""What handlers do to the router: the messages tell them."""
+"""Faults of handlers; each message says what its handler does."""
 
 from __future__ import annotations
 
 from chaos.fault.fault import Fault
 from chaos.plan import BLOCKING, EXITING, FAILING, POISONOUS
-from chaos.stage import LONG, Setup, Stage
+from chaos.testbed import LONG, Setup, Testbed
 
 
-async def misbehave(stage: Stage) -> None:
-    """Let the messages have their way."""
-    await stage.last()
-    stage.count = stage.misdeeds()
+async def handlers_act(testbed: Testbed) -> None:
+    """Wait while the handlers do what the messages say."""
+    await testbed.last()
+    testbed.count = testbed.count_actions()
 
 
 FAULTS = (
-    Fault("raise", "handlers raise, reject, hang", misbehave, setup=Setup(lease=LONG, mix=FAILING)),
-    Fault("block", "handlers block the loop", misbehave, setup=Setup(mix=BLOCKING), doubles=True),
+    Fault("raise", "handlers raise, reject, hang", handlers_act, setup=Setup(lease=LONG, mix=FAILING)),
+    Fault("block", "handlers block the loop", handlers_act, setup=Setup(mix=BLOCKING), duplicates=True),
     Fault(
         "exit",
         "handlers end the process",
-        misbehave,
+        handlers_act,
         setup=Setup(lease=1.0, mix=EXITING, workers=3),
-        doubles=True,
+        duplicates=True,
         exits=True,
     ),
     Fault(
         "poison",
         "messages that always kill",
-        misbehave,
+        handlers_act,
         setup=Setup(lease=1.0, max_deliveries=6, mix=POISONOUS, workers=3),
-        doubles=True,
+        duplicates=True,
         exits=True,
         spills=True,
     ),

@@ -1,4 +1,4 @@
-"""What happens between the router and Redis; all of it is over before a lease is."""
+"""Faults of the network between the router and Redis; each is shorter than a lease."""
 
 from __future__ import annotations
 
@@ -6,56 +6,59 @@ import asyncio
 
 from chaos.fault.fault import REDIS, Fault, repeated
 from chaos.proxy import Proxy
-from chaos.stage import LONG, Setup, Stage
-from chaos.store import ANSWER_TIMEOUT
+from chaos.storage import ANSWER_TIMEOUT
+from chaos.testbed import LONG, Setup, Testbed
 
-#: Until when a dead connection has been noticed and replaced, in seconds.
-NOTICED = 1.5 * ANSWER_TIMEOUT + 0.5
-#: How long nobody is let in, and how long replies are lost, in seconds.
-CLOSED, MUTED = (0.1, 0.6), (0.02, 0.2)
-#: How long each piece takes, in seconds, and its greatest size in bytes, on a bad line.
+#: Time until a dead connection is detected and replaced, in seconds.
+DETECTION_TIME = 1.5 * ANSWER_TIMEOUT + 0.5
+#: Time without new connections, and time without replies, in seconds.
+CLOSED_TIME, MUTE_TIME = (0.1, 0.6), (0.02, 0.2)
+#: Delay of each piece, in seconds, and its largest size in bytes, on a slow connection.
 DELAY, PIECE = 0.03, 1024
 
 
-async def cut(stage: Stage) -> None:
-    """Reset all connections, and sometimes let nobody in for a while."""
-    proxy = _proxy(stage)
-    with stage.afflicting():
-        proxy.open = stage.rng.random() < 0.5
+async def cut(testbed: Testbed) -> bool:
+    """Reset all connections, and sometimes accept no new ones for a while."""
+    proxy = _proxy(testbed)
+    with testbed.injecting():
+        proxy.open = testbed.rng.random() < 0.5
         proxy.cut()
         if not proxy.open:
-            await asyncio.sleep(stage.rng.uniform(*CLOSED))
+            await asyncio.sleep(testbed.rng.uniform(*CLOSED_TIME))
             proxy.open = True
+    return True
 
 
-async def swallow(stage: Stage) -> None:
-    """Let all connections carry nothing any more, and look alive."""
-    with stage.afflicting():
-        _proxy(stage).swallow()
-        await asyncio.sleep(NOTICED)
+async def swallow(testbed: Testbed) -> bool:
+    """Drop all bytes of all connections, and keep the connections open."""
+    with testbed.injecting():
+        _proxy(testbed).swallow()
+        await asyncio.sleep(DETECTION_TIME)
+    return True
 
 
-async def mute(stage: Stage) -> None:
-    """Let through what is asked, and not what is answered; then cut."""
-    proxy = _proxy(stage)
-    with stage.afflicting():
+async def mute(testbed: Testbed) -> bool:
+    """Forward requests and drop replies, then cut."""
+    proxy = _proxy(testbed)
+    with testbed.injecting():
         proxy.mute()
-        await asyncio.sleep(stage.rng.uniform(*MUTED))
+        await asyncio.sleep(testbed.rng.uniform(*MUTE_TIME))
         proxy.cut()
+    return True
 
 
-async def delay(stage: Stage) -> None:
-    """Carry everything late, and in pieces."""
-    proxy = _proxy(stage)
+async def delay(testbed: Testbed) -> None:
+    """Delay everything, and split it into small pieces."""
+    proxy = _proxy(testbed)
     proxy.delay, proxy.piece = DELAY, PIECE
-    stage.count += 1
-    await stage.last()
+    testbed.count += 1
+    await testbed.last()
     proxy.delay = 0.0
 
 
-def _proxy(stage: Stage) -> Proxy:
-    assert stage.proxy is not None
-    return stage.proxy
+def _proxy(testbed: Testbed) -> Proxy:
+    assert testbed.proxy is not None
+    return testbed.proxy
 
 
 PROXIED = Setup(lease=LONG, proxied=True)

@@ -1,4 +1,4 @@
-"""What happens to processes."""
+"""Faults of processes."""
 
 from __future__ import annotations
 
@@ -7,125 +7,139 @@ import time
 from pathlib import Path
 
 import chaos
-from chaos.checker import Affliction
+from chaos.checker import InjectedFault
 from chaos.fault.fault import Fault, repeated
-from chaos.stage import LONG, Setup, Stage
-from chaos.store import SQLiteStore
+from chaos.storage import SQLiteStorage
 from chaos.supervisor import Supervisor
+from chaos.testbed import LONG, Setup, Testbed
 
-#: How long a worker is frozen, in leases: it comes back while others are at its work, or done.
+#: Time for which a worker is frozen, in leases.
 FROZEN = 1.05, 1.6
-#: How often a worker is looked at until it is found at work.
+#: How often a worker is checked until it is in the middle of its work.
 TRIES = 50
-#: How long a file is locked by someone who stands still, and not just by many in turn, in seconds.
-HELD = 0.3
-#: How long after it goes on a worker may take to note that it had begun before it was frozen, in seconds.
-NOTED = 0.25
-#: How often the workers of a supervisor die with it.
-WHOLE = 0.7
-#: What consumes in place of `abe-router serve` where calls are cancelled.
+#: Time after which a locked file counts as held by a frozen process, in seconds.
+LOCK_CHECK = 0.3
+#: Time in which a resumed worker may record a start from before the freeze, in seconds.
+RECORD_DELAY = 0.25
+#: Probability that the workers of a supervisor are killed with it.
+WITH_WORKERS = 0.7
+#: Replaces `abe-router serve` where calls are cancelled.
 CANCELLER = Path(chaos.__file__).with_name("canceller.py")
 
 
-async def none(stage: Stage) -> None:
-    """Do nothing."""
-    await stage.last()
+async def none(testbed: Testbed) -> None:
+    """Inject nothing."""
+    await testbed.last()
 
 
-async def cancel(stage: Stage) -> None:
+async def cancel(testbed: Testbed) -> None:
     """Let the workers cancel their own calls."""
-    await stage.last()
-    told = (line for one in stage.crew.all for line in one.lines("cancelled"))
-    stage.count = sum(line["event"] == "cancelled" for line in told)
+    await testbed.last()
+    cancelled = (line for one in testbed.workers.all for line in one.lines("cancelled"))
+    testbed.count = sum(line["event"] == "cancelled" for line in cancelled)
 
 
-async def kill(stage: Stage) -> None:
+async def kill(testbed: Testbed) -> bool:
     """Kill a worker."""
-    if victim := stage.crew.pick():
+    victim = testbed.workers.pick()
+    if victim:
         victim.kill()
+    return victim is not None
 
 
-async def term(stage: Stage) -> None:
-    """Ask a worker to end, as a deploy does."""
-    if victim := stage.crew.pick():
+async def term(testbed: Testbed) -> bool:
+    """Send SIGTERM to a worker, as a deploy does."""
+    victim = testbed.workers.pick()
+    if victim:
         code, seconds = await victim.terminate()
-        stage.drained(code, seconds)
-        stage.recoveries.append(seconds)
+        testbed.check_exit(code, seconds)
+        testbed.recoveries.append(seconds)
+    return victim is not None
 
 
-async def freeze(stage: Stage) -> None:
-    """Stop a worker in the middle of its work for longer than its lease, and let it go on.
+async def freeze(testbed: Testbed) -> bool:
+    """Freeze a worker in the middle of its work for longer than its lease, then resume it.
 
-    On SQLite it may hold the file's lock meanwhile, and then the leases of all others run out too.
+    On SQLite it may hold the lock of the file meanwhile. The leases of all other workers then expire too.
     """
-    if victim := stage.crew.pick():
-        seconds = stage.setup.lease * stage.rng.uniform(*FROZEN)
+    victim = testbed.workers.pick()
+    if victim:
+        seconds = testbed.setup.lease * testbed.rng.uniform(*FROZEN)
         for _ in range(TRIES):
             began = time.time()
             victim.freeze()
-            if stage.is_at_work(victim.pid):
+            if testbed.is_at_work(victim.pid):
                 break
             victim.thaw()
             await asyncio.sleep(0.01)
         victim.freeze()
-        store = stage.store
-        held = isinstance(store, SQLiteStore) and await asyncio.to_thread(store.is_locked, HELD)
+        storage = testbed.storage
+        held = isinstance(storage, SQLiteStorage) and await asyncio.to_thread(storage.is_locked, LOCK_CHECK)
         await asyncio.sleep(max(0.0, began + seconds - time.time()))
-        stage.afflictions.append(Affliction(began, time.time() + NOTED, victim.pid))
+        testbed.injected.append(InjectedFault(began, time.time() + RECORD_DELAY, victim.pid))
         if held:
-            stage.afflictions.append(Affliction(began, time.time()))
+            testbed.injected.append(InjectedFault(began, time.time()))
         victim.thaw()
+    return victim is not None
 
 
-async def kill_producer(stage: Stage) -> None:
+async def kill_producer(testbed: Testbed) -> bool:
     """Kill the producer, and start another."""
-    await stage.produce()
+    await testbed.produce()
+    return True
 
 
-async def kill_child(stage: Stage) -> None:
+async def kill_child(testbed: Testbed) -> bool:
     """Kill a worker of a supervisor, unless it is the last one."""
-    (family,) = stage.crew.running
-    if isinstance(family, Supervisor) and len(children := family.children) > 1:
-        victim = stage.rng.choice(children)
-        with stage.afflicting(victim):
+    (family,) = testbed.workers.running
+    assert isinstance(family, Supervisor)
+    children = family.children
+    if len(children) < 2:
+        return False
+    victim = testbed.rng.choice(children)
+    with testbed.injecting(victim):
+        family.kill_child(victim)
+    return True
+
+
+async def kill_family(testbed: Testbed) -> bool:
+    """Kill a supervisor and, mostly, its workers with it; workers that remain must drain and exit."""
+    family = testbed.workers.pick()
+    if not isinstance(family, Supervisor):
+        return False
+    children = family.children if testbed.rng.random() < WITH_WORKERS else ()
+    family.kill()
+    for victim in children:
+        with testbed.injecting(victim):
             family.kill_child(victim)
+    return True
 
 
-async def kill_family(stage: Stage) -> None:
-    """Kill a supervisor and, mostly, its workers with it; those that are left must end in good order."""
-    if isinstance(family := stage.crew.pick(), Supervisor):
-        children = family.children if stage.rng.random() < WHOLE else ()
-        family.kill()
-        for victim in children:
-            with stage.afflicting(victim):
-                family.kill_child(victim)
-
-
-THREE = Setup(workers=3)
+THREE_WORKERS = Setup(workers=3)
 FAULTS = (
     Fault("none", "nothing", none, setup=Setup(lease=LONG)),
-    Fault("kill", "workers killed", repeated(kill, 0.3, 0.7), setup=THREE, doubles=True),
+    Fault("kill", "workers killed", repeated(kill, 0.3, 0.7), setup=THREE_WORKERS, duplicates=True),
     Fault("term", "workers asked to end", repeated(term, 0.1, 0.3), setup=Setup(lease=LONG, workers=3)),
     Fault(
         "freeze",
         "workers frozen beyond the lease",
         repeated(freeze, 0.05, 0.3),
         setup=Setup(lease=1.0, workers=3),
-        doubles=True,
+        duplicates=True,
     ),
     Fault(
         "child",
         "workers of a supervisor killed",
         repeated(kill_child, 0.3, 0.7),
         setup=Setup(workers=1, children=3),
-        doubles=True,
+        duplicates=True,
     ),
     Fault(
         "family",
         "supervisor and workers killed",
         repeated(kill_family, 0.4, 0.8),
         setup=Setup(workers=2, children=2),
-        doubles=True,
+        duplicates=True,
     ),
     Fault(
         "cancel",

@@ -1,4 +1,4 @@
-"""What happens to Redis."""
+"""Faults of Redis."""
 
 from __future__ import annotations
 
@@ -8,183 +8,187 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from chaos.checker import Affliction
+from chaos.checker import InjectedFault
 from chaos.fault.fault import REDIS, Fault, repeated
-from chaos.scene import DONE, KEY, STEP
-from chaos.stage import LONG, Setup, Stage
-from chaos.store import RedisStore
+from chaos.routes_file import DONE, KEY, STEP
+from chaos.storage import RedisStorage
+from chaos.testbed import LONG, Setup, Testbed
 
-#: How long the server stays away, in seconds: shorter and longer than a lease.
+#: Downtime of the server, in seconds: shorter and longer than a lease.
 AWAY = 0.1, 2.5
-#: How old may be, in seconds, what a server that syncs every second has not written yet: while a sync takes
-#: long, it puts off to write.
+#: Age, in seconds, of the oldest data that a server with `appendfsync everysec` may not have written: it
+#: delays writes while a sync takes long.
 UNSYNCED = 2.0
-#: How long a worker may take to make again what was lost, in seconds: it pauses longer each time.
-RESTORED = 3.0
-#: Most warnings and errors of a worker in that time, but for those about single messages; more is a hot loop.
-LOUD = 10
-#: How far below what it uses the server's memory is limited, in bytes, and for how long, in seconds.
-MISSING, STARVED = 64 * 1024, 0.8
-#: For how long workers stand still so that messages wait for them, in seconds.
+#: Time in which a worker recovers what the server lost, in seconds; its backoff grows.
+RECOVERY_TIME = 3.0
+#: Most warnings and errors of a worker in that time, except those about single messages.
+MAX_WARNINGS = 10
+#: How far the memory limit is set below the used memory, in bytes, and for how long, in seconds.
+SHORTFALL, SHORTAGE = 64 * 1024, 0.8
+#: Time for which workers are frozen so that messages wait, in seconds.
 BACKLOG = 0.3
-#: How many messages a stranger leaves in the stream.
+#: Number of messages that remain in a trimmed stream.
 TRIMMED_TO = 5
-#: How long a replica lags behind when it is promoted, in seconds.
-BEHIND = 0.3
+#: Lag of a replica when it is promoted, in seconds.
+REPLICA_LAG = 0.3
 
 
-async def crash(stage: Stage) -> None:
-    """Kill the server, and start it again on what it kept."""
-    store = redis_of(stage)
-    always = stage.setup.redis.get("appendfsync") != "everysec"
-    async with store.down:
+async def crash(testbed: Testbed) -> bool:
+    """Kill the server, and start it again on its data."""
+    storage = redis_of(testbed)
+    always = testbed.setup.redis.get("appendfsync") != "everysec"
+    async with storage.down:
         unsynced = math.inf if always else time.time() - UNSYNCED
-        with stage.afflicting(loses=unsynced, undoes=unsynced):
-            store.kill()
-            await asyncio.sleep(stage.rng.uniform(*AWAY))
-            await store.start()
+        with testbed.injecting(loses=unsynced, undoes=unsynced):
+            storage.kill()
+            await asyncio.sleep(testbed.rng.uniform(*AWAY))
+            await storage.start()
+    return True
 
 
-async def empty(stage: Stage) -> None:
-    """Empty the server, delete a stream, destroy a group, start the server with nothing."""
+async def empty(testbed: Testbed) -> None:
+    """Empty the server, delete a stream, destroy a group, and restart the server without data."""
     commands = ("FLUSHALL",), ("DEL", KEY), ("XGROUP", "DESTROY", KEY, "loop")
-    blows = {command[0]: partial(_emptied, stage, command) for command in commands}
-    for name, blow in {**blows, "a restart": partial(_restarted, stage)}.items():
-        if not await _forget(stage, blow):
-            stage.complaints.append(f"nobody told of the loss by {name}")
-    await stage.last()
+    blows = {command[0]: partial(_emptied, testbed, command) for command in commands}
+    for name, blow in {**blows, "a restart": partial(_restarted, testbed)}.items():
+        if not await _forget(testbed, blow):
+            testbed.violations.append(f"no worker logged the loss by {name}")
+    await testbed.last()
 
 
-async def _emptied(stage: Stage, command: Sequence[str]) -> Affliction:
-    """Carry out a command; who destroys a group takes nothing out of the stream, so all of it comes again."""
-    store, begin = redis_of(stage), time.time()
+async def _emptied(testbed: Testbed, command: Sequence[str]) -> InjectedFault:
+    """Run a command. XGROUP DESTROY removes no message, so all messages of the stream are delivered again."""
+    storage, begin = redis_of(testbed), time.time()
     keys = (KEY,) if KEY in command else (KEY, STEP, DONE)
-    held = store.messages(*keys)
-    store.ask(*command)
+    held = storage.messages(*keys)
+    storage.ask(*command)
     if command[0] == "XGROUP":
-        replayed = frozenset((message, "loop") for message in store.messages(KEY))
-        return Affliction(begin, time.time(), replayed=replayed)
-    return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
+        replayed = frozenset((message, "loop") for message in storage.messages(KEY))
+        return InjectedFault(begin, time.time(), replayed=replayed)
+    return InjectedFault(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
-async def _restarted(stage: Stage) -> Affliction:
-    store, begin = redis_of(stage), time.time()
-    held = store.messages(KEY, STEP, DONE)
-    store.kill()
-    store.wipe()
-    await store.start()
-    return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
+async def _restarted(testbed: Testbed) -> InjectedFault:
+    storage, begin = redis_of(testbed), time.time()
+    held = storage.messages(KEY, STEP, DONE)
+    storage.kill()
+    storage.wipe()
+    await storage.start()
+    return InjectedFault(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
-async def fill(stage: Stage) -> None:
-    """Leave the server no memory for a while: what is refused is told, and acks go on."""
-    store = redis_of(stage)
-    before, began = stage.unaccepted(), time.time()
-    with stage.afflicting():
-        # Something must wait to be acked when nothing more is accepted.
-        for worker in stage.crew.running:
+async def fill(testbed: Testbed) -> bool:
+    """Limit the memory of the server for a while: publishing is refused, acks still work."""
+    storage = redis_of(testbed)
+    before, began = testbed.unaccepted(), time.time()
+    with testbed.injecting():
+        # Messages must wait for their ack while nothing more is accepted.
+        for worker in testbed.workers.running:
             worker.freeze()
         await asyncio.sleep(BACKLOG)
-        used = int(store.client.info("memory")["used_memory"])
-        store.ask("CONFIG", "SET", "maxmemory", used - MISSING)
-        for worker in stage.crew.running:
+        used = int(storage.client.info("memory")["used_memory"])
+        storage.ask("CONFIG", "SET", "maxmemory", used - SHORTFALL)
+        for worker in testbed.workers.running:
             worker.thaw()
-        await asyncio.sleep(STARVED)
-        refused = stage.unaccepted() - before
-        store.ask("CONFIG", "SET", "maxmemory", 0)
+        await asyncio.sleep(SHORTAGE)
+        refused = testbed.unaccepted() - before
+        storage.ask("CONFIG", "SET", "maxmemory", 0)
     if refused <= 0:
-        stage.complaints.append("the memory was never short")
-    if not any(word.at > began + BACKLOG for worker in stage.crew.running for word in worker.told()):
-        stage.complaints.append("nothing was acked while memory was short")
+        testbed.violations.append("the memory limit refused nothing")
+    if not any(one.at > began + BACKLOG for worker in testbed.workers.running for one in worker.outcomes()):
+        testbed.violations.append("nothing was acked while memory was short")
+    return True
 
 
-async def fail_over(stage: Stage) -> None:
-    """Promote a replica that lags behind, and have everybody go there."""
-    stage.count += 1
-    assert stage.proxy is not None
-    old = redis_of(stage)
-    folder = stage.folder / f"replica-{stage.count}"
+async def fail_over(testbed: Testbed) -> None:
+    """Promote a lagging replica, and redirect all connections to it."""
+    testbed.count += 1
+    assert testbed.proxy is not None
+    old = redis_of(testbed)
+    folder = testbed.folder / f"replica-{testbed.count}"
     folder.mkdir()
-    new = RedisStore(folder, stage.setup.redis)
+    new = RedisStorage(folder, testbed.setup.redis)
     await new.start()
     new.ask("REPLICAOF", "127.0.0.1", old.port)
     while new.client.info("replication")["master_link_status"] != "up":
         await asyncio.sleep(0.05)
-    await asyncio.sleep(BEHIND)
-    # What comes before this on the old one is known to the new one.
+    await asyncio.sleep(REPLICA_LAG)
+    # The replica has everything that the old server accepted before this moment.
     begin = time.time()
     old.ask("SET", "chaos", 1)
     assert old.ask("WAIT", 1, 1000)
-    with stage.afflicting(loses=begin, undoes=begin):
+    with testbed.injecting(loses=begin, undoes=begin):
         new.ask("REPLICAOF", "NO", "ONE")
-        await asyncio.sleep(BEHIND)
+        await asyncio.sleep(REPLICA_LAG)
         old.kill()
-        stage.proxy.target = new.port
-        stage.proxy.cut()
-        stage.adopt(new)
-        # What was decided on the old server may still be told of.
-        await asyncio.sleep(BEHIND)
+        testbed.proxy.target = new.port
+        testbed.proxy.cut()
+        testbed.move_to(new)
+        # Outcomes that the old server stored may still be logged.
+        await asyncio.sleep(REPLICA_LAG)
 
 
-async def trim(stage: Stage) -> None:
-    """Have a stranger trim the stream while messages wait in it.
+async def trim(testbed: Testbed) -> None:
+    """Trim the stream while messages wait in it, as another program might.
 
-    Nobody tells of that: what was trimmed before it was handed out leaves no trace.
+    No worker logs that: messages that were never delivered leave no trace.
     """
-    await _forget(stage, partial(_trimmed, stage))
-    await stage.last()
+    await _forget(testbed, partial(_trimmed, testbed))
+    await testbed.last()
 
 
-async def _trimmed(stage: Stage) -> Affliction:
-    begin, workers = time.time(), stage.crew.running
+async def _trimmed(testbed: Testbed) -> InjectedFault:
+    begin, workers = time.time(), testbed.workers.running
     for worker in workers:
         worker.freeze()
     await asyncio.sleep(BACKLOG)
-    held = redis_of(stage).messages(KEY)
-    redis_of(stage).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
+    held = redis_of(testbed).messages(KEY)
+    redis_of(testbed).ask("XTRIM", KEY, "MAXLEN", TRIMMED_TO)
     for worker in workers:
         worker.thaw()
-    return Affliction(begin, time.time(), loses=begin, taken=frozenset(held.values()))
+    return InjectedFault(begin, time.time(), loses=begin, taken=frozenset(held.values()))
 
 
-async def _forget(stage: Stage, how: Callable[[], Awaitable[Affliction]]) -> bool:
-    """Have the server forget something, from which workers must recover without much noise.
+async def _forget(testbed: Testbed, how: Callable[[], Awaitable[InjectedFault]]) -> bool:
+    """Make the server lose data; workers must recover with few log lines.
 
-    Say whether one told of it.
+    Return whether a worker logged the loss.
     """
-    stage.count += 1
-    await asyncio.sleep(stage.rng.uniform(0.3, 0.6))
+    testbed.count += 1
+    await asyncio.sleep(testbed.rng.uniform(0.3, 0.6))
     began = time.time()
-    stage.afflictions.append(await how())
-    await asyncio.sleep(RESTORED)
-    told = [worker.complaints(since=began) for worker in stage.crew.running]
-    stage.complaints += [
-        f"{len(each)} complaints in {RESTORED:g} s: {each[0]}" for each in told if len(each) > LOUD
+    testbed.injected.append(await how())
+    await asyncio.sleep(RECOVERY_TIME)
+    warnings = [worker.warnings(since=began) for worker in testbed.workers.running]
+    testbed.violations += [
+        f"{len(each)} warnings in {RECOVERY_TIME:g} s: {each[0]}"
+        for each in warnings
+        if len(each) > MAX_WARNINGS
     ]
-    return any(told)
+    return any(warnings)
 
 
-def redis_of(stage: Stage) -> RedisStore:
-    """Return the server of a stage."""
-    assert isinstance(stage.store, RedisStore)
-    return stage.store
+def redis_of(testbed: Testbed) -> RedisStorage:
+    """Return the server of a testbed."""
+    assert isinstance(testbed.storage, RedisStorage)
+    return testbed.storage
 
 
-# An ack of an ordered route that a failover takes back leaves its message in hand until the process ends.
+# When a failover undoes an ack of an ordered route, the message stays in flight until the process ends.
 UNORDERED = Setup(proxied=True, ordered=False)
 EVERYSEC = Setup(redis={"appendfsync": "everysec"})
 FAULTS = (
-    Fault("crash", "Redis killed, fsync always", repeated(crash, 0.3, 0.8), (REDIS,), doubles=True),
+    Fault("crash", "Redis killed, fsync always", repeated(crash, 0.3, 0.8), (REDIS,), duplicates=True),
     Fault(
         "everysec",
         "Redis killed, fsync everysec",
         repeated(crash, 0.3, 0.8),
         (REDIS,),
         EVERYSEC,
-        doubles=True,
+        duplicates=True,
     ),
     Fault("memory", "Redis out of memory", repeated(fill, 0.2, 0.4), (REDIS,), Setup(lease=LONG)),
-    Fault("empty", "Redis emptied", empty, (REDIS,), doubles=True),
-    Fault("trim", "a stream trimmed by a stranger", trim, (REDIS,), doubles=True),
-    Fault("failover", "a replica promoted", fail_over, (REDIS,), UNORDERED, doubles=True),
+    Fault("empty", "Redis emptied", empty, (REDIS,), duplicates=True),
+    Fault("trim", "a stream trimmed by another program", trim, (REDIS,), duplicates=True),
+    Fault("failover", "a replica promoted", fail_over, (REDIS,), UNORDERED, duplicates=True),
 )

@@ -1,4 +1,4 @@
-"""What happens to the routes file."""
+"""Faults of the routes file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from chaos.fault.fault import Fault
-from chaos.scene import Scene
-from chaos.stage import LONG, Setup, Stage, busyness
+from chaos.routes_file import RoutesFile
+from chaos.testbed import LONG, Setup, Testbed, load_factor
 
-#: How long workers may take to follow the last edit, in seconds.
-FOLLOWED = 3.0
-#: What a file may hold that changes nothing; the routes in force stand in for `{text}`.
+#: Longest time until workers run the last edit, in seconds.
+RELOAD_LIMIT = 3.0
+#: Files with errors, which must change nothing; `{text}` stands for the valid file.
 FAULTY = (
     "",
     "routes: [",
@@ -25,45 +25,45 @@ FAULTY = (
 
 
 class Editor:
-    """Changes the routes file in every way in which files are changed."""
+    """Changes the routes file in every way in which programs change files."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage, self._path, self._rng = stage, stage.routes, stage.rng
+    def __init__(self, testbed: Testbed) -> None:
+        self._testbed, self._path, self._rng = testbed, testbed.routes, testbed.rng
         self._number = 0
 
     async def write(self, text: str) -> None:
-        """Write it, in one of the ways."""
+        """Write the file in a random way."""
         self._number += 1
         ways = [self._replace, self._truncate, self._in_halves, self._recreate, self._swap]
         await self._rng.choice(ways)(text)
 
-    async def last(self, scene: Scene) -> None:
-        """Write a file that all must follow, and wait until they do."""
-        edited_at, limit = time.time(), FOLLOWED * busyness() + self._stage.longest_block
-        await self._replace(scene.text)
-        revision = (await self._stage.ask("status"))["revision"]
+    async def last(self, routes_file: RoutesFile) -> None:
+        """Write a valid file, and wait until all workers run it."""
+        edited_at, limit = time.time(), RELOAD_LIMIT * load_factor() + self._testbed.longest_block
+        await self._replace(routes_file.text)
+        revision = (await self._testbed.ask("status"))["revision"]
         while any(found != revision for _, found in self._last_reloads()):
             if time.time() > edited_at + limit:
-                self._stage.complaints.append(f"the last edit is not in force after {limit:g} s")
+                self._testbed.violations.append(f"the last edit is not in force after {limit:g} s")
                 return
             await asyncio.sleep(0.1)
-        self._stage.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))
+        self._testbed.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))
 
     def _last_reloads(self) -> list[tuple[float, str]]:
-        return [worker.last_reload() for worker in self._stage.crew.running if worker.is_up]
+        return [worker.last_reload() for worker in self._testbed.workers.running if worker.is_up]
 
     async def _replace(self, text: str) -> None:
-        """Atomically, as most editors do."""
+        """Replace the file atomically, as most editors do."""
         new = self._path.with_name("new")
         new.write_text(text)
         new.replace(self._path)
 
     async def _truncate(self, text: str) -> None:
-        """In place: empty for a moment."""
+        """Write in place: the file is empty for a moment."""
         self._path.write_text(text)
 
     async def _in_halves(self, text: str) -> None:
-        """In place, so slowly that the half is seen."""
+        """Write in place, with a delay in the middle."""
         with self._path.open("w") as file:
             file.write(text[: len(text) // 2])
             file.flush()
@@ -71,13 +71,13 @@ class Editor:
             file.write(text[len(text) // 2 :])
 
     async def _recreate(self, text: str) -> None:
-        """Delete it, and after a while write it anew."""
+        """Delete the file, and write it again after a while."""
         self._path.unlink()
         await asyncio.sleep(self._rng.uniform(0.0, 0.3))
         self._path.write_text(text)
 
     async def _swap(self, text: str) -> None:
-        """As Kubernetes mounts it: a link through a link to a folder, and the second one is replaced."""
+        """Swap a symbolic link to a folder, as Kubernetes does."""
         folder = self._path.parent
         version = folder / f"..version-{self._number}"
         version.mkdir()
@@ -86,21 +86,26 @@ class Editor:
         _link(self._path, Path("..data") / self._path.name)
 
 
-async def edit(stage: Stage, editor: Editor) -> None:
-    """Edit the file, well or badly."""
-    if stage.rng.random() < 0.4:
-        await editor.write(stage.rng.choice(FAULTY).format(text=stage.scene.text))
+async def edit(testbed: Testbed, editor: Editor) -> bool:
+    """Write a valid or an invalid file."""
+    if testbed.rng.random() < 0.4:
+        await editor.write(testbed.rng.choice(FAULTY).format(text=testbed.routes_file.text))
     else:
-        guests = tuple(name for name in ("guest", "visitor") if stage.rng.random() < 0.5)
-        await editor.write(replace(stage.scene, concurrency=stage.rng.choice((3, 4, 5)), guests=guests).text)
+        extra_groups = tuple(name for name in ("guest", "visitor") if testbed.rng.random() < 0.5)
+        await editor.write(
+            replace(
+                testbed.routes_file, concurrency=testbed.rng.choice((3, 4, 5)), extra_groups=extra_groups
+            ).text
+        )
+    return True
 
 
-async def storm(stage: Stage) -> None:
-    """Edit the file many times a second."""
-    editor = Editor(stage)
-    async for _ in stage.moments(0.0, 0.2):
-        await edit(stage, editor)
-    await editor.last(stage.scene)
+async def storm(testbed: Testbed) -> None:
+    """Edit the file many times per second."""
+    editor = Editor(testbed)
+    async for _ in testbed.moments(0.0, 0.2):
+        testbed.count += await edit(testbed, editor)
+    await editor.last(testbed.routes_file)
 
 
 def _link(path: Path, target: Path) -> None:

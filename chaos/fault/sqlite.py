@@ -1,62 +1,67 @@
-"""What happens to a SQLite file."""
+"""Faults of a SQLite file."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 
-from chaos.disk import unmountable
+from chaos.disk import mount_error
 from chaos.fault.fault import SQLITE, Fault, repeated
-from chaos.stage import LONG, Setup, Stage
-from chaos.store import SQLiteStore
+from chaos.storage import SQLiteStorage
+from chaos.testbed import LONG, Setup, Testbed
 
-#: How long the disk stays full, in seconds, and how long another program keeps the file locked, in leases.
+#: Time for which the disk is full, in seconds, and for which another program locks the file, in leases.
 FULL, LOCKED = (0.5, 2.5), (0.1, 0.4)
-#: How large the write-ahead log may be once nobody reads any more, in bytes.
+#: Largest write-ahead log after the last reader has closed, in bytes.
 LOG = 64 << 20
 
 
-async def fill(stage: Stage) -> None:
-    """Fill the disk for a while: what is refused is told, and what was accepted is intact."""
-    assert stage.disk is not None
-    before = stage.unaccepted()
-    with stage.afflicting():
-        stage.disk.fill()
-        await asyncio.sleep(stage.rng.uniform(*FULL))
-        refused = stage.unaccepted() - before
-        stage.disk.free()
+async def fill(testbed: Testbed) -> bool:
+    """Fill the disk for a while: publishing is refused, and accepted messages stay intact."""
+    assert testbed.disk is not None
+    before = testbed.unaccepted()
+    with testbed.injecting():
+        testbed.disk.fill()
+        await asyncio.sleep(testbed.rng.uniform(*FULL))
+        refused = testbed.unaccepted() - before
+        testbed.disk.free()
     if refused <= 0:
-        stage.complaints.append("the disk was never full")
-    with closing(_connect(stage)) as reader:
+        testbed.violations.append("the full disk refused nothing")
+    with closing(_connect(testbed)) as reader:
         (verdict,) = reader.execute("PRAGMA integrity_check").fetchone()
     if verdict != "ok":
-        stage.complaints.append(f"the file is damaged: {verdict}")
+        testbed.violations.append(f"the file is damaged: {verdict}")
+    return True
 
 
-async def lock(stage: Stage) -> None:
+async def lock(testbed: Testbed) -> bool:
     """Lock the file, as another program may."""
-    with closing(_connect(stage)) as writer, suppress(sqlite3.OperationalError):  # others may hold the lock
-        writer.execute("BEGIN EXCLUSIVE")
-        await asyncio.sleep(stage.setup.lease * stage.rng.uniform(*LOCKED))
+    with closing(_connect(testbed)) as writer:
+        try:
+            writer.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:  # a worker holds the lock
+            return False
+        await asyncio.sleep(testbed.setup.lease * testbed.rng.uniform(*LOCKED))
         writer.execute("ROLLBACK")
+    return True
 
 
-async def read_for_long(stage: Stage) -> None:
+async def read_for_long(testbed: Testbed) -> None:
     """Keep a reader open all the time, and lock the file now and then."""
-    with closing(_connect(stage)) as reader:
+    with closing(_connect(testbed)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM messages").fetchone()
-        await repeated(lock, 0.3, 0.6)(stage)
-    assert isinstance(stage.store, SQLiteStore)
-    log = stage.store.path.with_name(f"{stage.store.path.name}-wal")
+        await repeated(lock, 0.3, 0.6)(testbed)
+    assert isinstance(testbed.storage, SQLiteStorage)
+    log = testbed.storage.path.with_name(f"{testbed.storage.path.name}-wal")
     if (size := log.stat().st_size) > LOG:
-        stage.complaints.append(f"the write-ahead log has {size:,} bytes")
+        testbed.violations.append(f"the write-ahead log has {size:,} bytes")
 
 
-def _connect(stage: Stage) -> sqlite3.Connection:
-    assert isinstance(stage.store, SQLiteStore)
-    return sqlite3.connect(stage.store.path, timeout=0.1, isolation_level=None)
+def _connect(testbed: Testbed) -> sqlite3.Connection:
+    assert isinstance(testbed.storage, SQLiteStorage)
+    return sqlite3.connect(testbed.storage.path, timeout=0.1, isolation_level=None)
 
 
 FAULTS = (
@@ -66,8 +71,8 @@ FAULTS = (
         repeated(fill, 0.2, 0.5),
         (SQLITE,),
         Setup(small_disk=True),
-        doubles=True,
-        lacks=unmountable,
+        duplicates=True,
+        missing=mount_error,
     ),
     Fault("reader", "a long reader, locks", read_for_long, (SQLITE,), Setup(lease=LONG)),
 )

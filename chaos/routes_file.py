@@ -1,34 +1,35 @@
-"""The routes under test, as a file."""
+"""The routes file of the router under test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The keys of what is published, of the steps, and of what is emitted.
+#: The keys of published messages, of steps, and of emitted messages.
 KEY, STEP, DONE = "chaos.work", "chaos.step", "chaos.done"
-#: How long handlers may take, and a worker to end, in seconds.
+#: Timeout of handlers and drain time, in seconds.
 TIMEOUT, DRAIN = 1.0, 5.0
-#: How often handlers are tried: as often as they fail, and as time may run out while a worker stands still.
+#: Attempts per message: planned failures, plus timeouts that happen because a worker is frozen.
 ATTEMPTS = 8
-#: How often a message is handed out at most: far more often than workers die.
+#: Limit of deliveries, far above the number of deaths of workers.
 MAX_DELIVERIES = 100
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A routes file; `lease` is in seconds, `guests` are groups that nobody counts."""
+class RoutesFile:
+    """A routes file; `lease` is in seconds. Messages of `extra_groups` are not counted."""
 
     backend: str
     lease: float
     max_deliveries: int = MAX_DELIVERIES
     concurrency: int = 4
-    guests: tuple[str, ...] = ()
+    extra_groups: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """The file."""
-        guests = "".join(
-            f"      {name}: {{handler: 'chaos.handler:look_on', start: latest}}\n" for name in self.guests
+        """The content of the file."""
+        extra_groups = "".join(
+            f"      {name}: {{handler: 'chaos.handler:ignore', start: latest}}\n"
+            for name in self.extra_groups
         )
         return _TEXT.format(
             backend=self.backend,
@@ -38,7 +39,7 @@ class Scene:
             attempts=ATTEMPTS,
             max_deliveries=self.max_deliveries,
             concurrency=self.concurrency,
-            guests=guests,
+            extra_groups=extra_groups,
             key=KEY,
             step=STEP,
             done=DONE,
@@ -59,11 +60,11 @@ routes:
     consumers:
       loop: {{handler: 'chaos.handler:work', emit: {done}}}
       thread: chaos.handler:work_in_thread
-{guests}  {step}:
+{extra_groups}  {step}:
     id: /n
     dedupe: 1h
     consumers:
-      ordered: {{handler: 'chaos.handler:step', order_by: /lane}}
+      ordered: {{handler: 'chaos.handler:step', order_by: /ordering_key}}
   {done}:
     consumers:
       follow: chaos.handler:follow

@@ -1,4 +1,4 @@
-"""What the router under test keeps its messages in, with its switch and its plug."""
+"""The storage of the router under test: a SQLite file, or a Redis server that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import redis
 
 from abe_router.testing.redis_server import free_port
 
-#: How long a server may take to answer after its start, in seconds.
+#: Longest time until a started server answers, in seconds.
 PATIENCE = 10.0
-#: How long a worker waits for an answer before it counts the connection as dead, in seconds.
+#: Time without an answer after which a worker considers a connection dead, in seconds.
 ANSWER_TIMEOUT = 1.0
 
 
-class SQLiteStore:
-    """A file in `folder`."""
+class SQLiteStorage:
+    """A SQLite file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "messages.db"
         self.url = f"sqlite:///{self.path}"
 
     async def start(self) -> None:
-        """Nothing: whoever comes first makes the file."""
+        """Do nothing: the first process creates the file."""
 
     def is_locked(self, patience: float) -> bool:
-        """Say whether somebody keeps the file locked for so many seconds."""
+        """Return whether another process holds the lock of the file for `patience` seconds."""
         try:
             with closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
@@ -44,13 +44,13 @@ class SQLiteStore:
         return False
 
     async def stop(self) -> None:
-        """Nothing: there is no server."""
+        """Do nothing: there is no server."""
 
 
-class RedisStore:
-    """A server of our own on a free port, that writes every command to disk before it answers.
+class RedisStorage:
+    """A Redis server on a free port, which syncs every command to disk before it answers.
 
-    `options` are those of redis.conf, on top of that.
+    `options` override the settings of redis.conf.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
@@ -68,27 +68,27 @@ class RedisStore:
             **options,
         }
         self._process: subprocess.Popen[bytes] | None = None
-        #: Whoever has the server down has it up again before somebody else does the same.
+        #: Held while the server is down, so that only one fault at a time stops it.
         self.down = asyncio.Lock()
-        #: A connection to the server that no fault touches.
+        #: A connection to the server that bypasses the proxy.
         self.client = redis.Redis(port=self.port, socket_timeout=PATIENCE)
 
     @staticmethod
     def installed() -> bool:
-        """Say whether there is a `redis-server`."""
+        """Return whether `redis-server` is installed."""
         return shutil.which("redis-server") is not None
 
     @property
     def url(self) -> str:
-        """The address of the server."""
+        """The URL of the server."""
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """Return the address of the server as seen through another port of this machine."""
+        """Return the URL of the server behind another port of this machine."""
         return f"redis://127.0.0.1:{port}/0?socket_timeout={ANSWER_TIMEOUT:g}"
 
     async def start(self) -> None:
-        """Start the server on what it kept; return when it answers."""
+        """Start the server on its data; return when it answers."""
         program = shutil.which("redis-server")
         assert program, "redis-server is not installed"
         arguments = [part for name, value in self._options.items() for part in (f"--{name}", value)]
@@ -100,35 +100,35 @@ class RedisStore:
             await asyncio.sleep(0.02)
 
     def kill(self) -> None:
-        """End the server without a warning."""
+        """Kill the server."""
         if self._process:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def wipe(self) -> None:
-        """Remove what a server that was killed had kept."""
+        """Delete the data of a killed server."""
         shutil.rmtree(self._folder / "appendonlydir")
 
     async def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self.client.close()
         self.kill()
 
     def ask(self, *command: Any) -> Any:
-        """Return the server's answer to a command."""
+        """Return the server's reply to a command."""
         return self.client.execute_command(*command)  # type: ignore[no-untyped-call]  # it has no types
 
     def messages(self, *keys: str) -> dict[str, int]:
-        """Return the ids of the messages in the streams of some keys, each with its number."""
+        """Return the numbers of the messages in the streams of these keys, by message id."""
         entries: list[Any] = [entry for key in keys for entry in cast("Any", self.client.xrange(key))]
         return {fields[b"id"].decode(): json.loads(fields[b"data"])["n"] for _, fields in entries}
 
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
-        except redis.ConnectionError:  # also while it reads its files
+        except redis.ConnectionError:  # the server is down, or still loads its files
             return False
 
 
-Store = SQLiteStore | RedisStore
+Storage = SQLiteStorage | RedisStorage

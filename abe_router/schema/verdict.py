@@ -18,7 +18,7 @@ from abe_router.schema.index import Subschema
 MAX_KEYWORDS, MAX_SUBSCHEMAS = 4096, 32
 #: A compiled subschema holds everything that it reaches. With larger schemas fewer are kept: this many bytes
 #: of documents in all.
-MAX_KEPT = 512 * 1024
+MAX_KEPT = 2 * 1024 * 1024
 
 #: In draft 4 the flag beside a bound that excludes the bound itself.
 EXCLUSIVE = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}

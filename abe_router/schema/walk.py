@@ -104,7 +104,7 @@ class Walk:
                     known.discard(keys.pop())
                 elif isinstance(step, Mismatch):
                     yield step
-                elif (key := _key(step)) not in known:
+                elif (key := _key(step)) not in known and not self._passes(step):
                     if len(visits) >= MAX_OPEN:
                         raise Exhausted
                     visits.append(self._visit(step))
@@ -112,6 +112,15 @@ class Walk:
                     known.add(key)
         finally:
             known.difference_update(keys)
+
+    def _passes(self, visit: Visit) -> bool:
+        """Say whether a large value is valid, which spares the walk through it."""
+        if self._dynamic or not isinstance(visit.value, dict | list):
+            return False
+        if len(visit.value) < _MANY or not isinstance(visit.where.schema, dict):
+            return False
+        self.look()
+        return self.verdicts.every(visit.where, [visit.value]) is True
 
     def tick(self) -> None:
         """Count a step, and raise Exhausted when the deadline has passed."""

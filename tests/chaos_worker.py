@@ -1,4 +1,4 @@
-"""`abe-router serve` on SQLite with a fault put in on purpose, which `BUG` names in the environment."""
+"""`abe-router serve` on SQLite with a bug, which the environment variable `BUG` selects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m chaos` passes a sound router, and names the fault of one that is not."""
+"""Tests of `python -m chaos`: it accepts a correct router, and reports the violation of a faulty one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from chaos.fault import FAULTS
 pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).with_name("chaos_worker.py")
-#: Bugs, the fault that brings each to light, and what must be said of it, as patterns. What a killed worker
-#: had is of one stream or another, as it happens; and who settles late is before or after the one who has the
-#: lease, or tells that an outcome was kept which the other then reaches again.
+#: Maps a bug to the fault that reveals it and to patterns of the reported violations. Which violation a late
+#: settle causes depends on whether it comes before or after the settle of the owner.
 BUGS = {
     "acks before the handler": ("kill", ["lost: "]),
     "never reclaims": ("kill", [r"stuck in chaos\."]),
@@ -29,7 +28,7 @@ BUGS = {
     ),
     "does all twice": ("none", ["duplicated without a fault: ", "emitted twice: ", "settled twice: "]),
 }
-SOUND = "no bug"
+NO_BUG = "no bug"
 
 
 def chaos(tmp_path, fault, *options, bug=""):
@@ -50,22 +49,22 @@ def chaos(tmp_path, fault, *options, bug=""):
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory):
-    """Play a row with each bug, and one with none, all at once: most of the time they wait."""
+def results(tmp_path_factory):
+    """Run a row with each bug and one without, all at the same time: most of the time they wait."""
 
     def run_row(bug, folder):
         fault, _ = BUGS.get(bug, ("none", []))
         return chaos(folder, fault, "--seconds", "1", "--program", str(PROGRAM), bug=bug), folder
 
-    bugs = (*BUGS, SOUND)
+    bugs = (*BUGS, NO_BUG)
     folders = [tmp_path_factory.mktemp("chaos") for _ in bugs]
     with ThreadPoolExecutor(len(bugs)) as at_once:
         return dict(zip(bugs, at_once.map(run_row, bugs, folders), strict=True))
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_worker_with_a_fault_is_found_out(played, bug):
-    (done, _), (fault, words) = played[bug], BUGS[bug]
+def test_worker_with_a_bug_breaks_the_row(results, bug):
+    (done, _), (fault, words) = results[bug], BUGS[bug]
     assert done.returncode == 1
     assert "BROKEN" in done.stdout
     for word in words:
@@ -73,7 +72,7 @@ def test_a_worker_with_a_fault_is_found_out(played, bug):
     assert f"again: python -m chaos --fault {fault} --backend sqlite --seed 1 --seconds 1" in done.stderr
 
 
-def test_the_page_names_every_fault_and_its_commands_are_understood():
+def test_chaos_page_lists_every_fault_and_its_commands_parse():
     page = (ROOT / "docs" / "chaos.md").read_text()
     rows = re.findall(r"^\| (`.+?) \|", page.partition("## The faults")[2], re.MULTILINE)
     assert {fault.name for fault in FAULTS} == set(re.findall(r"`(.+?)`", " ".join(rows)))
@@ -84,7 +83,7 @@ def test_the_page_names_every_fault_and_its_commands_are_understood():
 
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
-def test_without_a_redis_server_its_rows_are_left_out_but_not_in_continuous_integration(tmp_path, ci, code):
+def test_redis_rows_without_a_server_are_skipped_but_fail_in_ci(tmp_path, ci, code):
     environment = {**os.environ, "PATH": str(tmp_path), "CI": ci}
     command = [sys.executable, "-m", "chaos", "--fault", "crash"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -92,7 +91,7 @@ def test_without_a_redis_server_its_rows_are_left_out_but_not_in_continuous_inte
     assert "redis-server is not installed" in (done.stderr if code else done.stdout)
 
 
-def test_a_sound_router_holds_and_leaves_nothing_behind(played):
-    done, folder = played[SOUND]
+def test_router_without_a_bug_holds_and_leaves_no_files(results):
+    done, folder = results[NO_BUG]
     assert (done.returncode, list(folder.iterdir())) == (0, [])
     assert done.stdout.splitlines()[1].split()[-1] == "held"

@@ -1,4 +1,4 @@
-"""The checker of the chaos runs sees every fault, in ledgers made by hand."""
+"""Tests of the checker of the chaos harness, with hand-written ledgers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from chaos.checker import DEAD_LETTERED, FOLLOWER, GROUPS, HANDLED, ORDERED, Inj
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
 from chaos.plan import ORDERING_KEYS, STEPS
 
-#: The workers.
-ANN, BOB = 11, 12
+#: The pids of two workers.
+FIRST, SECOND = 11, 12
 
 
 class Ledger:
-    """What happened, a second apart; every group handles what is published but those that are left out."""
+    """Records one event per second; every group handles a published message, except those in `without`."""
 
     def __init__(self):
         self.at = 1000.0
-        self.entries, self.told = [], []
+        self.entries, self.log = [], []
 
     def _note(self, kind, number, message, group="-", pid=0):
         self.at += 1.0
@@ -23,11 +23,11 @@ class Ledger:
         return self.at
 
     def publish(self, number, *, without=()):
-        """Publish a message and handle it in full."""
+        """Publish a message and handle it in all other groups."""
         self.ask(number)
         for group in (*GROUPS, FOLLOWER):
             if group not in without:
-                self.handle(number, group, ANN)
+                self.handle(number, group, FIRST)
 
     def ask(self, number):
         self._note(ASKED, number, f"m{number}")
@@ -39,23 +39,23 @@ class Ledger:
     def end(self, number, group, pid):
         return self._note(ENDED, number, self._id(number, group), group, pid)
 
-    def tell(self, number, group, pid, outcome=HANDLED):
+    def settle(self, number, group, pid, outcome=HANDLED):
         self.at += 1.0
-        self.told.append(LogEntry(outcome, self._id(number, group), group, 1, pid, self.at))
+        self.log.append(LogEntry(outcome, self._id(number, group), group, 1, pid, self.at))
 
     def handle(self, number, group, pid):
         self.start(number, group, pid)
         self.end(number, group, pid)
-        self.tell(number, group, pid)
+        self.settle(number, group, pid)
 
     def verdict(self, *injected, **given):
-        return check(self.entries, self.told, injected=injected, **given)
+        return check(self.entries, self.log, injected=injected, **given)
 
     def _id(self, number, group):
         return f"m{number}" if group in GROUPS else f"emitted-{number}"
 
 
-def test_a_run_without_faults_has_none():
+def test_run_without_faults_has_no_violations():
     ledger = Ledger()
     for number in range(3):
         ledger.publish(number)
@@ -63,7 +63,7 @@ def test_a_run_without_faults_has_none():
     assert (verdict.accepted, verdict.duplicates, verdict.bound, verdict.violations) == (3, 0, 0, [])
 
 
-def test_what_a_group_never_handled_is_lost():
+def test_message_that_a_group_never_handled_is_lost():
     ledger = Ledger()
     ledger.publish(1)
     ledger.publish(2, without=["thread"])
@@ -72,13 +72,13 @@ def test_what_a_group_never_handled_is_lost():
     assert verdict.violations == ["1 lost: 2/thread"]
 
 
-def test_what_was_emitted_and_never_handled_is_lost():
+def test_emitted_message_that_was_never_handled_is_lost():
     ledger = Ledger()
     ledger.publish(1, without=[FOLLOWER])
     assert ledger.verdict().lost == [(1, FOLLOWER)]
 
 
-def test_what_is_among_the_dead_letters_is_not_lost_but_must_be_doomed():
+def test_dead_letter_is_not_lost_but_must_be_expected():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
     dead = [("m1", "thread")]
@@ -86,16 +86,16 @@ def test_what_is_among_the_dead_letters_is_not_lost_but_must_be_doomed():
     assert ledger.verdict(dead=dead).wrongly_dead_lettered == [(1, "thread")]
 
 
-def test_what_was_accepted_while_a_backend_forgets_is_counted_apart():
+def test_loss_of_a_message_accepted_during_a_data_loss_is_allowed():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
-    begin = ledger.at + 1.5  # the second one is asked for before, and accepted after
+    begin = ledger.at + 1.5  # the second message is published before it and accepted after it
     ledger.publish(2, without=["thread"])
     verdict = ledger.verdict(InjectedFault(begin, ledger.at, loses=begin))
     assert (verdict.lost, verdict.forgotten) == ([(1, "thread")], 1)
 
 
-def test_what_was_taken_is_counted_apart_however_long_it_had_waited_and_nothing_else():
+def test_loss_of_a_removed_message_is_allowed_and_no_other_loss():
     ledger = Ledger()
     ledger.publish(1, without=["loop"])
     ledger.publish(2, without=["loop"])
@@ -103,165 +103,163 @@ def test_what_was_taken_is_counted_apart_however_long_it_had_waited_and_nothing_
     assert (taken.lost, taken.forgotten) == ([(2, "loop")], 1)
 
 
-def test_a_second_start_that_nothing_explains_is_a_fault():
+def test_second_start_without_a_fault_is_a_violation():
     ledger = Ledger()
     ledger.publish(1)
-    ledger.handle(1, "thread", BOB)
+    ledger.handle(1, "thread", SECOND)
     verdict = ledger.verdict()
     assert (verdict.duplicates, verdict.bound, verdict.unexplained) == (1, 0, [(1, "thread")])
 
 
-def test_what_a_killed_worker_had_in_hand_may_run_again_once():
+def test_attempt_in_flight_on_a_killed_worker_may_run_again_once():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
-    ledger.start(1, "thread", ANN)
-    killed = InjectedFault(ledger.at + 0.5, ledger.at + 0.5, ANN)
-    ledger.handle(1, "thread", BOB)
+    ledger.start(1, "thread", FIRST)
+    killed = InjectedFault(ledger.at + 0.5, ledger.at + 0.5, FIRST)
+    ledger.handle(1, "thread", SECOND)
     verdict = ledger.verdict(killed)
     assert (verdict.duplicates, verdict.bound, verdict.violations) == (1, 1, [])
     assert verdict.recovery == 0.5
-    ledger.handle(1, "thread", ANN)
+    ledger.handle(1, "thread", FIRST)
     assert ledger.verdict(killed).unexplained == [(1, "thread")]
 
 
-def test_what_another_worker_had_in_hand_and_what_was_settled_before_the_kill_may_not():
+def test_kill_allows_no_duplicate_of_other_workers_or_of_settled_messages():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
-    ledger.start(1, "thread", ANN)
+    ledger.start(1, "thread", FIRST)
     ledger.publish(2)
-    killed = InjectedFault(ledger.at, ledger.at, BOB)
-    ledger.handle(1, "thread", BOB)
-    ledger.handle(2, "thread", BOB)
-    verdict = ledger.verdict(killed, InjectedFault(ledger.at, ledger.at, ANN))
+    killed = InjectedFault(ledger.at, ledger.at, SECOND)
+    ledger.handle(1, "thread", SECOND)
+    ledger.handle(2, "thread", SECOND)
+    verdict = ledger.verdict(killed, InjectedFault(ledger.at, ledger.at, FIRST))
     assert verdict.unexplained == [(1, "thread"), (2, "thread")]
 
 
-def test_what_is_told_in_the_moment_of_the_second_start_is_told_of_that():
+def test_outcome_logged_at_the_time_of_the_second_start_belongs_to_it():
     ledger = Ledger()
     ledger.publish(1, without=["loop"])
-    began = ledger.start(1, "loop", ANN)
-    ledger.end(1, "loop", ANN)
-    again = ledger.start(1, "loop", ANN)
-    ledger.told.append(LogEntry(HANDLED, "m1", "loop", 1, ANN, again - 0.0004))  # as logs cut it
+    began = ledger.start(1, "loop", FIRST)
+    ledger.end(1, "loop", FIRST)
+    again = ledger.start(1, "loop", FIRST)
+    ledger.log.append(LogEntry(HANDLED, "m1", "loop", 1, FIRST, again - 0.0004))  # logs round down
     assert not ledger.verdict(InjectedFault(began, began)).violations
 
 
-def test_a_kill_after_the_second_start_does_not_explain_it():
+def test_kill_after_the_second_start_does_not_explain_it():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
-    ledger.start(1, "thread", ANN)
-    ledger.handle(1, "thread", BOB)
-    assert ledger.verdict(InjectedFault(ledger.at, ledger.at, ANN)).unexplained == [(1, "thread")]
+    ledger.start(1, "thread", FIRST)
+    ledger.handle(1, "thread", SECOND)
+    assert ledger.verdict(InjectedFault(ledger.at, ledger.at, FIRST)).unexplained == [(1, "thread")]
 
 
-def test_a_late_settle_that_changed_something_is_a_fault():
+def test_settle_after_a_lost_lease_is_a_violation():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
-    stopped = ledger.start(1, "thread", ANN)
-    ledger.start(1, "thread", BOB)
-    frozen = InjectedFault(stopped, ledger.at, ANN)
-    ledger.tell(1, "thread", ANN)
-    ledger.end(1, "thread", BOB)
+    stopped = ledger.start(1, "thread", FIRST)
+    ledger.start(1, "thread", SECOND)
+    frozen = InjectedFault(stopped, ledger.at, FIRST)
+    ledger.settle(1, "thread", FIRST)
+    ledger.end(1, "thread", SECOND)
     verdict = ledger.verdict(frozen)
     assert verdict.settled_late == [(1, "thread")]
-    ledger.tell(1, "thread", BOB)
+    ledger.settle(1, "thread", SECOND)
     assert ledger.verdict(frozen).settled_twice == [(1, "thread")]
 
 
-def test_handled_and_dead_at_once_is_a_fault():
+def test_handled_message_that_is_dead_lettered_too_is_a_violation():
     ledger = Ledger()
     ledger.publish(1)
-    ledger.tell(1, "thread", ANN, DEAD_LETTERED)
+    ledger.settle(1, "thread", FIRST, DEAD_LETTERED)
     assert ledger.verdict().settled_twice == [(1, "thread")]
 
 
-def test_a_step_that_began_before_the_one_before_it_was_done_is_a_fault():
+def test_step_that_starts_before_the_previous_one_was_handled_is_a_violation():
     ledger = Ledger()
     first, second, third = (STEPS + ordering_key * ORDERING_KEYS for ordering_key in range(3))
     for number in (first, second, third):
         ledger.ask(number)
-    ledger.start(first, ORDERED, ANN)
-    ledger.start(third, ORDERED, BOB)
-    ledger.end(first, ORDERED, ANN)
-    ledger.tell(first, ORDERED, ANN)
-    ledger.handle(second, ORDERED, ANN)
-    ledger.end(third, ORDERED, BOB)
-    ledger.tell(third, ORDERED, BOB)
+    ledger.start(first, ORDERED, FIRST)
+    ledger.start(third, ORDERED, SECOND)
+    ledger.end(first, ORDERED, FIRST)
+    ledger.settle(first, ORDERED, FIRST)
+    ledger.handle(second, ORDERED, FIRST)
+    ledger.end(third, ORDERED, SECOND)
+    ledger.settle(third, ORDERED, SECOND)
     verdict = ledger.verdict()
     assert verdict.violations == ["1 out of order: 1000008/ordered"]
 
 
-def test_a_second_copy_of_what_was_emitted_is_a_fault():
+def test_second_copy_of_an_emitted_message_is_a_violation():
     ledger = Ledger()
     ledger.publish(1)
-    ledger.start(1, FOLLOWER, BOB, "another")
+    ledger.start(1, FOLLOWER, SECOND, "another")
     assert ledger.verdict().emitted_twice == [(1, FOLLOWER)]
 
 
-def test_what_nobody_published_is_a_fault():
+def test_handled_message_that_was_never_published_is_a_violation():
     ledger = Ledger()
-    ledger.start(7, "thread", ANN)
+    ledger.start(7, "thread", FIRST)
     assert ledger.verdict().unknown == [(7, "thread")]
 
 
-def test_what_a_group_replays_may_come_again_to_that_group_alone():
+def test_replay_of_a_group_allows_duplicates_in_that_group_only():
     ledger = Ledger()
     ledger.publish(1)
     replayed = InjectedFault(ledger.at, ledger.at, replayed=frozenset([("m1", "thread")]))
-    ledger.handle(1, "thread", BOB)
+    ledger.handle(1, "thread", SECOND)
     assert not ledger.verdict(replayed).violations
-    ledger.handle(1, "loop", BOB)
+    ledger.handle(1, "loop", SECOND)
     assert ledger.verdict(replayed).unexplained == [(1, "loop")]
 
 
-def test_what_a_worker_had_of_a_group_that_is_gone_may_be_begun_and_told_a_little_later():
-    begun, told = Ledger(), Ledger()
-    begun.publish(1, without=["thread"])
-    gone = InjectedFault(begun.at, begun.at + 0.5, replayed=frozenset([("m1", "thread")]))
-    begun.start(1, "thread", ANN)
-    begun.handle(1, "thread", BOB)
-    assert not begun.verdict(gone).violations
-    told.publish(1, without=["thread"])
-    told.start(1, "thread", ANN)
-    gone = InjectedFault(told.at + 0.5, told.at + 0.6, replayed=frozenset([("m1", "thread")]))
-    told.tell(1, "thread", ANN)
-    told.handle(1, "thread", BOB)
-    assert not told.verdict(gone).violations
+def test_messages_of_a_destroyed_group_may_start_and_settle_a_little_later():
+    started, settled = Ledger(), Ledger()
+    started.publish(1, without=["thread"])
+    gone = InjectedFault(started.at, started.at + 0.5, replayed=frozenset([("m1", "thread")]))
+    started.start(1, "thread", FIRST)
+    started.handle(1, "thread", SECOND)
+    assert not started.verdict(gone).violations
+    settled.publish(1, without=["thread"])
+    settled.start(1, "thread", FIRST)
+    gone = InjectedFault(settled.at + 0.5, settled.at + 0.6, replayed=frozenset([("m1", "thread")]))
+    settled.settle(1, "thread", FIRST)
+    settled.handle(1, "thread", SECOND)
+    assert not settled.verdict(gone).violations
 
 
-def test_what_a_worker_noted_late_since_it_was_stopped_counts_as_begun_before_but_not_more_than_it_can_run():
+def test_start_recorded_after_a_freeze_counts_as_before_it_up_to_the_concurrency():
     ledger = Ledger()
     for number in range(6):
         ledger.publish(number, without=["thread"])
     begin = ledger.at
     for number in range(6):
-        ledger.handle(number, "thread", BOB)
+        ledger.handle(number, "thread", SECOND)
     for number in range(6):
-        ledger.start(number, "thread", ANN)
-    verdict = ledger.verdict(InjectedFault(begin, ledger.at, ANN))
+        ledger.start(number, "thread", FIRST)
+    verdict = ledger.verdict(InjectedFault(begin, ledger.at, FIRST))
     assert (verdict.duplicates, verdict.bound, verdict.unexplained) == (6, 6, [(5, "thread")])
 
 
-def test_who_goes_on_and_begins_anew_what_another_had_begun_meanwhile_is_not_taken_for_one_who_settles_late():
+def test_resumed_worker_that_starts_a_message_of_a_killed_worker_does_not_settle_late():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
     begin = ledger.at
-    ledger.start(1, "thread", BOB)
-    killed = InjectedFault(ledger.at, ledger.at, BOB)
-    ledger.start(1, "thread", ANN)
-    ledger.end(1, "thread", ANN)
-    frozen = InjectedFault(
-        begin, ledger.at, ANN
-    )  # with the time that she may take to note what she had begun
-    ledger.tell(1, "thread", ANN)
+    ledger.start(1, "thread", SECOND)
+    killed = InjectedFault(ledger.at, ledger.at, SECOND)
+    ledger.start(1, "thread", FIRST)
+    ledger.end(1, "thread", FIRST)
+    frozen = InjectedFault(begin, ledger.at, FIRST)  # includes the time in which a start may be recorded late
+    ledger.settle(1, "thread", FIRST)
     assert not ledger.verdict(killed, frozen).violations
 
 
-def test_who_goes_on_and_begins_what_another_lost_meanwhile_is_not_taken_for_one_who_doubled_it():
+def test_resumed_worker_that_starts_a_message_of_a_killed_worker_makes_no_duplicate():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])
-    ledger.start(1, "thread", BOB)
+    ledger.start(1, "thread", SECOND)
     begin = ledger.at + 0.5
-    killed = InjectedFault(begin + 0.5, begin + 0.5, BOB)
-    ledger.handle(1, "thread", ANN)
-    assert not ledger.verdict(killed, InjectedFault(begin, ledger.at, ANN)).violations
+    killed = InjectedFault(begin + 0.5, begin + 0.5, SECOND)
+    ledger.handle(1, "thread", FIRST)
+    assert not ledger.verdict(killed, InjectedFault(begin, ledger.at, FIRST)).violations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted((ROOT / "abe_router").rglob("*.py"))
+SOURCES = sorted(path for room in ("abe_router", "chaos", "bench") for path in (ROOT / room).rglob("*.py"))
 #: A file of more lines is about more than one noun.
 LONGEST = 400
 #: Words that say nothing; CONTRIBUTING.md lists them too.

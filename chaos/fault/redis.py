@@ -49,9 +49,9 @@ async def crash(testbed: Testbed) -> bool:
 async def empty(testbed: Testbed) -> None:
     """Empty the server, delete a stream, destroy a group, and restart the server without data."""
     commands = ("FLUSHALL",), ("DEL", KEY), ("XGROUP", "DESTROY", KEY, "loop")
-    blows = {command[0]: partial(_emptied, testbed, command) for command in commands}
-    for name, blow in {**blows, "a restart": partial(_restarted, testbed)}.items():
-        if not await _forget(testbed, blow):
+    losses = {command[0]: partial(_emptied, testbed, command) for command in commands}
+    for name, lose in {**losses, "a restart": partial(_restarted, testbed)}.items():
+        if not await _forget(testbed, lose):
             testbed.violations.append(f"no worker logged the loss by {name}")
     await testbed.last()
 

@@ -147,3 +147,19 @@ async def test_no_id_is_remembered_by_a_server_without_memory(tmp_path):
             assert await client.zrange(f"abe-router:{{{KEY}}}:ids", 0, -1) == [b"a"]
             assert ids_of(await backend.append_once(windowed("a", "b", "c"))) == ["a"]
             assert await client.xlen(KEY) == 3
+
+
+async def test_calls_with_and_without_windows_share_a_batch(redis_backend, redis_client, ids, prefix):
+    plain = [new_message(KEY, b"1", id="a")]
+    calls = [
+        redis_backend.append(plain),
+        redis_backend.append_once(windowed("a")),
+        redis_backend.append(plain),
+        redis_backend.append_once([*windowed("b"), *windowed("a", window=5.0), *windowed("c", window=0.0)]),
+        redis_backend.append_once(windowed("a", "b", "c")),
+    ]
+    _, first, _, second, third = await asyncio.gather(*calls)
+    assert [ids_of(found) for found in (first, second, third)] == [[], ["a"], ["a", "b"]]
+    entries = await redis_client.xrange(prefix + KEY)
+    assert [fields[b"id"] for _, fields in entries] == [b"a", b"a", b"a", b"b", b"c", b"c"]
+    assert await redis_client.zcard(ids) == 3

@@ -35,9 +35,9 @@ _as_text = msgspec.json.Encoder().encode  # exact, as `repr` is, in an eighth of
 
 #: A future with the positions of the duplicates, None for messages without windows.
 _Done = asyncio.Future[Sequence[int] | None]
-#: The messages of one append, or a part of them; their windows in seconds, None without any; and their
+#: The messages of one append, or a part of them; their windows in milliseconds, None without any; and their
 #: future.
-_Call = tuple[Sequence[Message], Sequence[float] | None, _Done]
+_Call = tuple[Sequence[Message], Sequence[int] | None, _Done]
 
 
 class Appender:
@@ -63,15 +63,18 @@ class Appender:
         # Most of many callers have one message, and a coroutine more would slow them down.
         if len(messages) != 1:
             return self._append_all(messages)
+        done: asyncio.Future[Any] = self._loop.create_future()
         message = messages[0]
         if message.headers or not message.id.isascii():
             try:
                 _require_text(messages)
             except PayloadUnencodable as error:
-                done: asyncio.Future[None] = self._loop.create_future()
                 done.set_exception(error)
                 return done
-        return self._enqueue(messages, None)  # type: ignore[return-value]  # None without windows
+        self._queue.append((messages, None, done))
+        if not self._scheduled:
+            self._schedule()
+        return done
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> list[Message]:
         """Append each message unless its id is remembered; return the duplicates.
@@ -80,7 +83,7 @@ class Appender:
         ids of appended messages are remembered.
         """
         messages = [message for message, _ in windowed]
-        duplicates = await self._in_parts(messages, [window for _, window in windowed])
+        duplicates = await self._in_parts(messages, [math.ceil(window * 1000) for _, window in windowed])
         return [messages[position] for position in duplicates]
 
     def prepare(self, keys: Iterable[str]) -> list[str]:
@@ -96,7 +99,7 @@ class Appender:
     async def _append_all(self, messages: Sequence[Message]) -> None:
         await self._in_parts(messages, None)
 
-    async def _in_parts(self, messages: Sequence[Message], windows: Sequence[float] | None) -> list[int]:
+    async def _in_parts(self, messages: Sequence[Message], windows: Sequence[int] | None) -> list[int]:
         _require_text(messages)
         duplicates: list[int] = []
         # Parts go one after the other, so no message is kept before an earlier one.
@@ -106,7 +109,7 @@ class Appender:
             duplicates += [first + position for position in found or ()]
         return duplicates
 
-    def _enqueue(self, messages: Sequence[Message], windows: Sequence[float] | None) -> _Done:
+    def _enqueue(self, messages: Sequence[Message], windows: Sequence[int] | None) -> _Done:
         done: _Done = self._loop.create_future()
         self._queue.append((messages, windows, done))
         if not self._scheduled:
@@ -143,7 +146,8 @@ class Appender:
         calls: list[_Call] = []
         keys: dict[str, int] = {}
         args: list[Arg] = []
-        count = size = in_force = 0
+        count = size = window = 0
+        windowed = False
         queue, current = self._queue, ""
         try:
             while queue and count < GATHERED and size < BATCH_BYTES:
@@ -155,10 +159,16 @@ class Appender:
                 if done.done():  # its caller was cancelled
                     continue
                 calls.append(call)
-                for position, message in enumerate(messages):
-                    window = math.ceil(windows[position] * 1000) if windows else 0
-                    if window != in_force:
-                        in_force = window
+                count += len(messages)
+                each = iter(windows) if windows else None
+                if each:
+                    windowed = True
+                elif window:
+                    window = 0
+                    args += ("", "", 0)
+                for message in messages:
+                    if each and (wanted := next(each)) != window:
+                        window = wanted
                         args += ("", "", window)
                     body, headers = message.body, message.headers
                     if message.key != current or headers:
@@ -166,17 +176,16 @@ class Appender:
                         args += ("", keys.setdefault(current, len(keys) + 1), pack_headers(headers))
                     size += len(body)
                     args += (message.id or new_id(), body, _as_text(message.published_at))
-                count += len(messages)
             if calls:
-                self._send(calls, keys, args)
+                self._send(calls, keys, args, windowed=windowed)
         except Exception as error:  # noqa: BLE001  the callers would wait for ever
             _fail(calls, _as_backend_error(error))
         self._schedule()
 
-    def _send(self, calls: list[_Call], keys: Iterable[str], args: Sequence[Arg]) -> None:
+    def _send(self, calls: list[_Call], keys: Iterable[str], args: Sequence[Arg], *, windowed: bool) -> None:
         streams = self.prepare(keys)
-        ids = map(self._names.ids, keys) if any(windows for _, windows, _ in calls) else ()
-        reply = self._connection.run(APPEND, (*streams, *ids), args)
+        names = [*streams, *map(self._names.ids, keys)] if windowed else streams
+        reply = self._connection.run(APPEND, names, args)
         self._flights += 1
         reply.add_done_callback(lambda reply: self._landed(calls, reply))
         self.notify(streams)
@@ -186,16 +195,15 @@ class Appender:
         if error := reply.exception():
             _fail(calls, error)
         else:
-            count, why, duplicates = reply.result()
-            if why:
-                calls = self._stop(calls, count, why)
+            count, *rest = reply.result()
+            if rest and rest[0]:
+                calls = self._stop(calls, count, rest[0])
+            duplicates: Sequence[int] = rest[1] if rest else ()
             first = 0
             for messages, windows, done in calls:
-                last = first + len(messages)
                 if not done.done():
-                    found = duplicates[bisect_left(duplicates, first) : bisect_left(duplicates, last)]
-                    done.set_result([position - first for position in found] if windows else None)
-                first = last
+                    done.set_result(_among(duplicates, first, len(messages)) if windows else None)
+                first += len(messages)
         self._schedule()
 
     def _stop(self, calls: list[_Call], count: int, why: bytes) -> list[_Call]:
@@ -210,6 +218,12 @@ class Appender:
                 self._queue.extendleft(reversed(calls[position + 1 :]))
                 return calls[:position]
         return calls
+
+
+def _among(duplicates: Sequence[int], first: int, count: int) -> Sequence[int]:
+    """Return which of so many messages, beginning at the first, are duplicates."""
+    found = duplicates[bisect_left(duplicates, first) : bisect_left(duplicates, first + count)]
+    return [position - first for position in found]
 
 
 def _require_text(messages: Iterable[Message]) -> None:

@@ -1,10 +1,10 @@
--- Acquires the ownership of a stream if it is free, or renews it, and hands out: first the entries that
--- were delivered before and are not with their handler, due or not, and then new ones. Returns in how many
+-- Acquires the ownership of a stream if it is free, or renews it, and hands out: first the entries that were
+-- delivered before and are not with their handler, due or not, and then new ones. Returns in how many
 -- milliseconds to ask again, and the last entry of `released`. For the owner these follow: {id, fields,
--- delivery count, failures, milliseconds to wait} of each entry that comes again, the new entries, the ids
--- of those that the stream no longer has, and up to where the group was delivered. KEYS: stream, failures,
--- delayed, owner, released. ARGV: group, consumer, lease in milliseconds, limit; then, if replies may have
--- been lost, how many ids are held, and these ids.
+-- delivery count, failures, milliseconds to wait} of each entry that comes again, the new entries, the ids of
+-- those that the stream no longer has, and up to where the group was delivered.
+-- KEYS: stream, failures, delayed, owner, released. ARGV: group, consumer, lease in milliseconds, limit; then,
+-- if replies may have been lost, how many ids are held, and these ids.
 local RETRY = 250
 local group, me, lease, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local time, gone = now(), {}

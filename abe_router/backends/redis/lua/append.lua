@@ -1,8 +1,9 @@
--- Appends messages in order. Returns how many were dealt with, the error that stopped it or an empty text,
--- and the positions of the duplicates, whose ids are remembered. KEYS: streams, then, if ids are to be
--- remembered, the ids of each. ARGV: for each message its id, body and time. An empty id is followed by the
--- number of the stream for the messages after it, and by the headers of the next message, empty for none;
--- or by nothing and for how many milliseconds the ids of the messages after it are remembered.
+-- Appends messages in order. Returns how many were dealt with; and if there is an error or a duplicate, also
+-- the error that stopped it, else an empty text, and the positions of the duplicates, whose ids are remembered.
+-- KEYS: streams, then, if ids are to be remembered, the ids of each. ARGV: for each message its id, body and
+-- time. An empty id is followed by the number of the stream for the messages after it, and by the headers of
+-- the next message, empty for none; or by nothing, and for how many milliseconds the ids of the messages after
+-- it are remembered.
 local number, stream, headers, window, done, at = 1, KEYS[1], '', 0, 0, nil
 local duplicates, remembered = {}, {}
 local streams = #KEYS / 2
@@ -42,4 +43,5 @@ for i = 1, #ARGV, 3 do
   end
 end
 for ids, count in pairs(remembered) do forget(ids, at, count + 250) end
+if why == '' and #duplicates == 0 then return {done} end
 return {done, why, duplicates}

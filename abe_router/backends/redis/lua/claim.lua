@@ -1,7 +1,7 @@
 -- Claims entries that were handed back, entries held longer than the lease, and entries due for another
--- attempt. Returns what `take` returns, and in how many milliseconds there may be more, -1 for not within
--- the horizon. KEYS: stream, failures, delayed. ARGV: group, consumer, lease and horizon in milliseconds,
--- limit.
+-- attempt. Returns what `take` returns, and in how many milliseconds there may be more, -1 for not within the
+-- horizon.
+-- KEYS: stream, failures, delayed. ARGV: group, consumer, lease and horizon in milliseconds, limit.
 local group, lease, limit, wanted = ARGV[1], ARGV[3], tonumber(ARGV[5]), {}
 local orphans, time = 0, now()
 for _, owner in ipairs(redis.call('XPENDING', KEYS[1], group)[4] or {}) do

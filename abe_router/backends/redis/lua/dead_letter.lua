@@ -1,5 +1,6 @@
--- Moves entries to the dead letters; an entry is its id, the dead letter, and the body, id, time and
--- headers of the message. Returns the ids of those not held. KEYS: stream, failures, delayed, dead.
+-- Moves entries to the dead letters; an entry is its id, the dead letter, and the body, id, time and headers of
+-- the message. Returns the ids of those not held.
+-- KEYS: stream, failures, delayed, dead.
 local held, at, refused = fence(held_now(), 6)
 for i, id in ipairs(held) do
   local a = at[i]

@@ -1,6 +1,6 @@
--- Returns for each subscription to a stream in how many milliseconds `claim` will find something: 0 is now,
--- -1 not within the horizon, -2 that the group is gone. KEYS: stream and delayed of each. ARGV: the horizon
--- in milliseconds, then group and lease of each.
+-- Returns for each subscription to a stream in how many milliseconds `claim` will find something: 0 is now, -1
+-- not within the horizon, -2 that the group is gone.
+-- KEYS: stream and delayed of each. ARGV: the horizon in milliseconds, then group and lease of each.
 local time, answers = now(), {}
 for k = 1, #KEYS, 2 do
   local group, lease, wait = ARGV[k + 1], ARGV[k + 2], -1

@@ -1,9 +1,9 @@
--- Settles entries for good and appends their outputs. An entry is its id, how many outputs come before its
--- own, and how many are its own. After all entries come the outputs: of each the number of its stream, for
--- how many milliseconds its id is remembered, the id, the body, the time and the headers. Last is the
--- number of entries. Returns the ids of those not held. KEYS: stream, failures, delayed, streams of the
--- outputs, their ids. Outputs are written before the ack: if the server runs out of memory between the two,
--- they are written again and not lost.
+-- Settles entries for good and appends their outputs. An entry is its id, how many outputs come before its own,
+-- and how many are its own. After all entries come the outputs: of each the number of its stream, for how many
+-- milliseconds its id is remembered, the id, the body, the time and the headers. Last is the number of entries.
+-- Returns the ids of those not held.
+-- KEYS: stream, failures, delayed, streams of the outputs, their ids. Outputs are written before the ack: if
+-- the server runs out of memory between the two, they are written again and not lost.
 local last = FIRST + ARGV[#ARGV] * 3 - 1
 local held, at, refused = fence(held_now(), 3, last)
 local time, streams, remembering = now(), (#KEYS - 3) / 2, {}

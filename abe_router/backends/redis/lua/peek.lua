@@ -1,6 +1,7 @@
--- Looks at the entries of a group that are not settled, and changes nothing. Returns {id, fields, consumer
--- or nothing if unread, delivery count, 1 if it is delayed} of each, in their order. KEYS: stream, delayed.
--- ARGV: group, where it begins when it does not exist yet, the id after which to begin, limit.
+-- Looks at the entries of a group that are not settled, and changes nothing. Returns {id, fields, consumer or
+-- nothing if unread, delivery count, 1 if it is delayed} of each, in their order.
+-- KEYS: stream, delayed. ARGV: group, where it begins when it does not exist yet, the id after which to begin,
+-- limit.
 local group, last, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local found, exists = {}, false
 

@@ -1,6 +1,6 @@
 -- Deletes consumers that hold nothing: those idle for long enough, or the one that closes. A consumer that
--- holds entries stays, because Redis would delete its pending entries with it. Returns how many were
--- deleted. KEYS: stream. ARGV: group, milliseconds, the consumer that closes or nothing.
+-- holds entries stays, because Redis would delete its pending entries with it. Returns how many were deleted.
+-- KEYS: stream. ARGV: group, milliseconds, the consumer that closes or nothing.
 local reaped = 0
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local consumer = {}

@@ -1,5 +1,6 @@
--- Hands entries back as if they had never been delivered; an entry is its id. An entry that an exclusive
--- handle got before it was due stays delayed. Returns the ids of those not held. KEYS: stream, delayed.
+-- Hands entries back as if they had never been delivered; an entry is its id. An entry that an exclusive handle
+-- got before it was due stays delayed. Returns the ids of those not held.
+-- KEYS: stream, delayed.
 local held, _, refused = fence(held_now(), 1)
 local time, back, early = now(), {}, {}
 for _, id in ipairs(held) do

@@ -1,5 +1,6 @@
 -- Appends dead letters for their own group again; other groups skip an entry that names another group in
--- `only`. Returns how many. KEYS: dead, stream. ARGV: group, ids.
+-- `only`. Returns how many.
+-- KEYS: dead, stream. ARGV: group, ids.
 local count = 0
 for i = 2, #ARGV do
   local dead = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]

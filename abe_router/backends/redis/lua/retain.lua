@@ -1,6 +1,6 @@
--- Records what a caller wants kept, and returns what all callers want: patterns, each followed by
--- milliseconds. KEYS: retention, a hash of `MILLISECONDS PATTERN` to the time until which it counts. ARGV:
--- for how long this record counts, then patterns, each followed by milliseconds.
+-- Records what a caller wants kept, and returns what all callers want: patterns, each followed by milliseconds.
+-- KEYS: retention, a hash of `MILLISECONDS PATTERN` to the time until which it counts. ARGV: for how long this
+-- record counts, then patterns, each followed by milliseconds.
 local time = now()
 for i = 2, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i + 1] .. ' ' .. ARGV[i], string.format('%d', time + ARGV[1]))

@@ -1,8 +1,8 @@
--- Removes from the beginning of a stream the entries that all its groups have settled and that are old
--- enough. A call removes about `limit` entries at most, because the server does nothing else meanwhile.
--- Returns how many. Every group that exists on the stream counts. Nothing is removed unless each of the
--- given groups exists. KEYS: stream. ARGV: how old an entry has to be in milliseconds, the limit, the
--- groups that read the stream.
+-- Removes from the beginning of a stream the entries that all its groups have settled and that are old enough.
+-- A call removes about `limit` entries at most, because the server does nothing else meanwhile. Returns how
+-- many. Every group that exists on the stream counts. Nothing is removed unless each of the given groups
+-- exists.
+-- KEYS: stream. ARGV: how old an entry has to be in milliseconds, the limit, the groups that read the stream.
 local FIRST = 3
 if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
 

@@ -234,7 +234,11 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:
         await self._node.connection.open()
         refused = set(await self._settlement.postpone(failed))
-        return [None if each in refused else _next_attempt(each, seconds) for each, seconds in failed]
+        now = time.time()
+        return [
+            None if each in refused else each.next_attempt(receipt=each.receipt, failed_at=now, wait=seconds)
+            for each, seconds in failed
+        ]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         await self._node.connection.open()
@@ -297,14 +301,3 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
 def _mark_seen(done: asyncio.Task[list[Delivery]]) -> None:
     if not done.cancelled():
         done.exception()
-
-
-def _next_attempt(delivery: Delivery, wait: float) -> Delivery:
-    message = delivery.message
-    return Delivery(
-        msgspec.structs.replace(message, attempt=message.attempt + 1),
-        delivery.deliveries + 1,
-        delivery.receipt,
-        delivery.failed_at or time.time(),
-        wait,
-    )

@@ -24,12 +24,12 @@ from bench.server import Server
 from bench.suite import MEASUREMENTS, Measurement, Scale
 from bench.table import Table
 
-#: A turn is quiet when others use no more of the processors.
+#: A run is quiet when other programs use at most this share of the processors.
 QUIET = 0.05
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     arguments = _parse()
     scale = (suite.LONG if arguments.long else suite.SHORT).times(arguments.sample)
     contenders = [
@@ -59,10 +59,10 @@ def measure(
     repeats: int | None,
     patience: int,
 ) -> tuple[Values, list[float]]:
-    """Run everything: of each measurement, each repeat has every contender in turn, in random order.
+    """Run all measurements: each repeat runs every contender once, in random order.
 
-    So whatever else the machine does meets all of them alike. Return the values, and of each turn the
-    part of the processors that others used meanwhile.
+    Other load on the machine therefore affects all contenders equally. Return the values, and for each run
+    the share of the processors that other programs used.
     """
     values, noise = Values(), []
     for measurement in measurements:
@@ -70,21 +70,21 @@ def measure(
             order = list(measurement.contenders(contenders))
             random.shuffle(order)
             for one in order:
-                _say(f"{measurement.name} {repeat + 1}: {one.title}")
-                found, heard = _turn(measurement, one, server, scale, patience)
-                noise.append(heard)
+                _show_progress(f"{measurement.name} {repeat + 1}: {one.title}")
+                found, share = _run_once(measurement, one, server, scale, patience)
+                noise.append(share)
                 for name, value in found.items():
                     values.add(name, one.name, value)
-    _say("")
+    _show_progress("")
     return values, noise
 
 
-def _turn(
+def _run_once(
     measurement: Measurement, contender: Contender, server: Server, scale: Scale, patience: int
 ) -> tuple[Mapping[str, float], float]:
-    """Measure once, or up to `patience` times more while it is noisy; return the quietest and its noise.
+    """Measure once, and up to `patience` times more while it is noisy; return the quietest run and its noise.
 
-    A contender that fails is told on stderr, and its values are NaN.
+    A contender that fails is reported on stderr, and its values are NaN.
     """
     best: tuple[Mapping[str, float], float] | None = None
     for _ in range(1 + patience):
@@ -93,17 +93,17 @@ def _turn(
             found = measurement.run(contender, server, scale)
         except (RuntimeError, OSError) as error:
             print(f"{contender.title} failed at {measurement.name}: {error}", file=sys.stderr)
-            return {metric.name: math.nan for metric in measurement.metrics}, noise.heard()
-        heard = noise.heard()
-        if best is None or heard < best[1]:
-            best = found, heard
-        if heard <= QUIET:
+            return {metric.name: math.nan for metric in measurement.metrics}, noise.share()
+        share = noise.share()
+        if best is None or share < best[1]:
+            best = found, share
+        if share <= QUIET:
             break
     assert best is not None
     return best
 
 
-def _say(text: str) -> None:
+def _show_progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
@@ -115,7 +115,7 @@ def _about(server: Server, took: float, noise: Sequence[float]) -> dict[str, str
         "with": f"Python {platform.python_version()}, Redis {server.version}",
         "payloads": f"{payloads('order').size} bytes, and {payloads('event').size:,} bytes",
         "took": f"{took:.0f} s",
-        "noise": f"others used {usual:.0%} of the processors during the usual turn, {most:.0%} at most",
+        "noise": f"others used {usual:.0%} of the processors in the median run, {most:.0%} in the worst",
     }
 
 
@@ -127,17 +127,17 @@ def _parse() -> argparse.Namespace:
     names = [c.name for c in contender.LONG]
     rows = [m.name for m in MEASUREMENTS]
     parser.add_argument("--long", action="store_true", help="all peers, larger samples; half an hour")
-    parser.add_argument("--json", action="store_true", help="print JSON, with every single value")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all values")
     parser.add_argument("--sample", type=float, default=1.0, metavar="F", help="samples F times as large")
     parser.add_argument(
-        "--patience", type=int, default=0, metavar="N", help="repeat a noisy turn up to N times more"
+        "--patience", type=int, default=0, metavar="N", help="repeat a noisy run up to N times"
     )
-    parser.add_argument("--repeats", type=int, metavar="N", help="how often each thing is measured")
+    parser.add_argument("--repeats", type=int, metavar="N", help="number of repeats of each measurement")
     parser.add_argument(
-        "--rows", nargs="+", choices=rows, metavar="ROW", help=f"only some: {', '.join(rows)}"
+        "--rows", nargs="+", choices=rows, metavar="ROW", help=f"run only these: {', '.join(rows)}"
     )
     parser.add_argument(
-        "--contenders", nargs="+", choices=names, metavar="NAME", help=f"only some: {', '.join(names)}"
+        "--contenders", nargs="+", choices=names, metavar="NAME", help=f"run only these: {', '.join(names)}"
     )
     return parser.parse_args()
 

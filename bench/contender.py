@@ -1,10 +1,10 @@
-"""Who takes part: what it is, where it keeps messages, and how much of a backlog it is given."""
+"""The contenders: their programs, their storage, and the size of their backlogs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: The backlog of those who are fast.
+#: The backlog of fast contenders.
 BACKLOG = 100_000
 
 
@@ -12,16 +12,16 @@ BACKLOG = 100_000
 class Contender:
     """One column of the table.
 
-    `module` is run in the environment of `pins`, or in this one. `keeps` is where messages are kept.
-    `backlog` is how many messages it drains: enough for a second or two, for a rate does not depend on it.
-    `uvloop` is False for those who are measured without it.
+    `module` runs in the environment of `pins`, or in this environment. `storage` is where its messages are.
+    `backlog` is the number of messages that it drains: enough for a second or two. `uvloop` is False for a
+    contender that is measured without it.
     """
 
     name: str
     title: str
     module: str
     backlog: int
-    keeps: str = "redis"
+    storage: str = "redis"
     pins: str = ""
     uvloop: bool = True
 
@@ -33,8 +33,8 @@ class Contender:
 
 LOOP = Contender("loop", "hand-written loop", "loop", BACKLOG)
 REDIS = Contender("redis", "abe-router on Redis", "abe", BACKLOG)
-SQLITE = Contender("sqlite", "abe-router on SQLite", "abe", BACKLOG, keeps="sqlite")
-MEMORY = Contender("memory", "abe-router in memory", "abe", BACKLOG, keeps="memory")
+SQLITE = Contender("sqlite", "abe-router on SQLite", "abe", BACKLOG, storage="sqlite")
+MEMORY = Contender("memory", "abe-router in memory", "abe", BACKLOG, storage="memory")
 FASTSTREAM = Contender("faststream", "FastStream", "faststream", 6_000, pins="faststream")
 
 SHORT = (LOOP, REDIS, SQLITE, MEMORY, FASTSTREAM)

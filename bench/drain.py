@@ -1,4 +1,4 @@
-"""Draining a backlog: how many a second, at what cost, with how much memory."""
+"""Measures how fast a backlog is drained, and the processor time and memory that it takes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bench.payload import Kind
 from bench.process import cpu_of
 from bench.server import Server
 from bench.spec import Handling
-from bench.stage import staged
+from bench.testbed import testbed_for
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How it went: messages a second, and for each message the processor time of the workers and of Redis.
+    """The result: messages per second, and for each message the processor time of the workers and of Redis.
 
     `cpu` and `redis_cpu` are in seconds, `memory` in bytes, and `first` is the time in seconds from the
     start of the process to its first message, or to the first of each route.
@@ -39,18 +39,18 @@ def drain(
     workers: int = 1,
     routes: int = 1,
 ) -> Drained:
-    """Drain `count` messages; time runs from the moment all workers may begin to the last handler's call."""
-    with staged(contender, server) as stage:
-        spec = stage.spec(
+    """Drain `count` messages; measure from the opened gates to the last call of the handler."""
+    with testbed_for(contender, server) as testbed:
+        spec = testbed.spec(
             count=count, handling=handling, concurrency=concurrency, payload=payload, routes=routes
         )
-        with stage.workers(spec, workers) as processes:
+        with testbed.workers(spec, workers) as processes:
             first = time.monotonic() - processes[0].began
-            before = 0 if stage.in_memory else stage.hold(spec, processes)
+            before = 0 if testbed.in_memory else testbed.hold(spec, processes)
             cpu, redis_cpu = sum(p.cpu() for p in processes), cpu_of(server.pid)
             began = time.monotonic()
-            stage.tallies.open_gates()
-            stage.wait(lambda: stage.tallies.total() >= before + count, processes)
+            testbed.tallies.open_gates()
+            testbed.wait(lambda: testbed.tallies.total() >= before + count, processes)
             took = time.monotonic() - began
             cpu, redis_cpu = sum(p.cpu() for p in processes) - cpu, cpu_of(server.pid) - redis_cpu
             memory = sum(p.peak_memory() for p in processes)

@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, outside of the project, made once for a list of pinned packages."""
+"""Virtual environments of the peers, outside the project, each made once from a list of pinned packages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PINS = Path(__file__).parent / "pins"
 
 
 def python_of(name: str) -> str:
-    """Return the interpreter in which contender `name` runs: its own if it has pins, else this one.
+    """Return the interpreter of contender `name`: that of its environment if it has pins, otherwise this one.
 
     Environments are kept under `$XDG_CACHE_HOME/abe-router-bench`, by default in `~/.cache`; one is made
-    when it is missing or its pins have changed. Raise SystemExit when the packages cannot be had.
+    when it is missing or its pins have changed. Raise SystemExit if the installation fails.
     """
     pins = _PINS / f"{name}.txt"
     if not pins.exists():

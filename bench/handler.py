@@ -1,4 +1,4 @@
-"""The handlers: coroutines for those who run them, plain functions for those who run threads."""
+"""The handlers: coroutines, and plain functions for contenders that run threads."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from bench.spec import Spec
 from bench.tally import Tally
 
-#: How long the sleeping handler sleeps, in seconds.
-NAP = 0.001
-#: How long the working handler works, in seconds of processor time.
+#: Sleep of the sleeping handler, in seconds.
+SLEEP = 0.001
+#: Processor time of the working handler, in seconds.
 WORK = 50e-6
 
 _tally = Tally(Spec.received().path)
@@ -22,7 +22,7 @@ async def noop(payload: Any) -> None:
 
 
 async def sleep(payload: Any) -> None:
-    await asyncio.sleep(NAP)
+    await asyncio.sleep(SLEEP)
     _tally.count()
 
 
@@ -37,8 +37,8 @@ async def stamp(payload: Any) -> None:
     _tally.stamp(payload["sent"])
 
 
-async def stamp_anew(payload: Any) -> None:
-    """What a changed route calls."""
+async def stamp_edited(payload: Any) -> None:
+    """The handler of the edited route."""
     _tally.stamp(-payload["sent"])
 
 
@@ -47,7 +47,7 @@ def noop_in_thread(payload: Any) -> None:
 
 
 def sleep_in_thread(payload: Any) -> None:
-    time.sleep(NAP)
+    time.sleep(SLEEP)
     _tally.count_locked()
 
 

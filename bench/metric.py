@@ -1,4 +1,4 @@
-"""What is measured, as rows of the table, and the values found for them."""
+"""The rows of the table, and their values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row: `unit` as printed, and whether a larger number is a better one."""
+    """One row: its unit, and whether a larger number is better."""
 
     name: str
     title: str
@@ -21,7 +21,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times another's value one is: the median over repeats, the least and the most."""
+    """The ratio of two values: its median over the repeats, its minimum and its maximum."""
 
     median: float
     least: float
@@ -29,16 +29,16 @@ class Ratio:
 
 
 class Values:
-    """What was measured: of each metric and contender a value for each repeat, in the order of repeats.
+    """The values of each metric and contender, one for each repeat, in order.
 
-    It is NaN where the contender has nothing to measure, or failed.
+    A value is NaN where the contender cannot do it, or failed.
     """
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def add(self, metric: str, contender: str, value: float) -> None:
-        """Note a value."""
+        """Add a value."""
         self._values[metric, contender].append(value)
 
     def of(self, metric: str, contender: str) -> Sequence[float]:
@@ -46,14 +46,14 @@ class Values:
         return self._values.get((metric, contender), ())
 
     def median(self, metric: str, contender: str) -> float | None:
-        """Return the median, or None when there is no value."""
+        """Return the median, or None without values."""
         values = [value for value in self.of(metric, contender) if not math.isnan(value)]
         return statistics.median(values) if values else None
 
     def ratio(self, metric: str, contender: str, to: str, to_metric: str = "") -> Ratio | None:
-        """Return how many times another's value it is, or None when either has no value.
+        """Return the ratio of the values of two contenders, or None if either has none.
 
-        Each repeat is compared with the same repeat of the other, since both then met the same noise.
+        Each repeat is compared with the same repeat of the other contender, which ran under the same noise.
         """
         pairs = zip(self.of(metric, contender), self.of(to_metric or metric, to), strict=False)
         found = [mine / other for mine, other in pairs if other and not math.isnan(mine / other)]

@@ -1,4 +1,4 @@
-"""What is sent: small orders, and real GitHub events or synthetic ones of about 10 KB, with their schema."""
+"""Payloads with their schemas: small orders, and GitHub events or synthetic events of about 10 KB."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import jsonschema_rs
 
 Kind = Literal["order", "event"]
 
-#: Size aimed at for an event, in bytes of JSON.
+#: Target size of an event, in bytes of JSON.
 EVENT_SIZE = 10_000
-#: How many different orders there are.
+#: Number of different orders.
 ORDERS = 200
 
 _MONEY = {"type": "number", "minimum": 0}
@@ -48,14 +48,14 @@ _ORDER_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Payloads:
-    """Payloads of one kind, all valid, and the schema they satisfy."""
+    """Valid payloads of one kind, and their schema."""
 
     values: tuple[dict[str, Any], ...]
     schema: dict[str, Any]
 
     @cached_property
     def is_valid(self) -> Callable[[Any], bool]:
-        """The compiled check, which everyone who is measured uses, so that none is slowed by it."""
+        """The compiled check, which all contenders use."""
         return jsonschema_rs.validator_for(self.schema, offline=True, validate_formats=True).is_valid
 
     def check(self, value: Any) -> None:
@@ -65,15 +65,15 @@ class Payloads:
 
     @property
     def size(self) -> int:
-        """The mean length in bytes of JSON."""
+        """The mean size in bytes of JSON."""
         return sum(len(_compact(value)) for value in self.values) // len(self.values)
 
 
 def payloads(kind: Kind) -> Payloads:
-    """Return the payloads of a kind, the same ones in every process.
+    """Return the payloads of a kind, the same in every process.
 
-    Events are those of the folder that the environment variable ABE_ROUTER_CORPUS names, with
-    `payloads.ndjson` and `schemas/KEY.json` in it, and synthetic where it names none.
+    Events come from the folder in the environment variable ABE_ROUTER_CORPUS, which contains
+    `payloads.ndjson` and `schemas/KEY.json`. Without the variable they are synthetic.
     """
     if kind == "order":
         return Payloads(tuple(map(_order, range(ORDERS))), _ORDER_SCHEMA)
@@ -93,20 +93,20 @@ def _order(number: int) -> dict[str, Any]:
 
 
 def _synthetic() -> Payloads:
-    """Orders with as many lines, described at length, as make up the size."""
+    """Orders with enough lines and text to reach the size."""
     schema = copy.deepcopy(_ORDER_SCHEMA)
     schema["properties"]["lines"]["items"]["properties"]["about"] = {"type": "string", "maxLength": 200}
     values = []
     for number in range(20):
         value = _order(number)
-        line = {"sku": "A-100", "quantity": 3, "about": "left at the door if nobody opens; " * 3}
+        line = {"sku": "A-100", "quantity": 3, "about": "leave the parcel at the front door " * 3}
         value["lines"] = [line] * (EVENT_SIZE // len(_compact(line)))
         values.append(value)
     return Payloads(tuple(values), schema)
 
 
 def _corpus(folder: Path) -> Payloads:
-    """Return the valid payloads of the schema under which they come closest to the size."""
+    """Return the valid payloads of the schema whose mean size is closest to EVENT_SIZE."""
     lines = [json.loads(line) for line in (folder / "payloads.ndjson").read_text().splitlines()]
     found = []
     for path in sorted((folder / "schemas").glob("*.json")):

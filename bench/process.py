@@ -1,4 +1,4 @@
-"""A process and its children: what they cost, and their end."""
+"""A process with its children: its cost and its end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-#: The folder in which everything is run, so that `bench` and `abe_router` are found.
+#: The working folder of all processes, so that they can import `bench` and `abe_router`.
 ROOT = Path(__file__).resolve().parent.parent
-#: How long a process may take to end when asked to, in seconds.
+#: Longest time that a process may take to exit after SIGTERM, in seconds.
 PATIENCE = 5.0
 
 
 class Process:
-    """A program with everything it starts, in a process group of its own; a context manager.
+    """A program and its children, in a session of their own; a context manager.
 
-    Its output goes to `log`, for people who look into why something failed.
+    Its output goes to `log`, which shows why a run failed.
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -47,12 +47,12 @@ class Process:
         self.end()
 
     def wait(self) -> None:
-        """Wait for its own end; raise RuntimeError when it failed."""
+        """Wait until it ends by itself; raise RuntimeError if it failed."""
         if self._popen.wait():
             self.check()
 
     def end(self) -> None:
-        """End it, by force if need be, with all that it started."""
+        """Stop it and its children, with SIGKILL if necessary."""
         self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(PATIENCE)
@@ -60,7 +60,7 @@ class Process:
         self._popen.wait()
 
     def check(self) -> None:
-        """Raise RuntimeError, with the end of the output, when it has ended."""
+        """Raise RuntimeError, with the end of its output, if it has ended."""
         if self._popen.poll() is not None:
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-12:])
             raise RuntimeError(f"{' '.join(self._argv)} ended with {self._popen.returncode}:\n{tail}")
@@ -70,7 +70,7 @@ class Process:
         return sum(map(cpu_of, self._pids()))
 
     def peak_memory(self) -> int:
-        """Return the most memory ever resident, in bytes; shared pages count once for each process."""
+        """Return the peak of resident memory, in bytes; shared pages count once for each process."""
         return sum(_status(pid, "VmHWM") for pid in self._pids()) * 1024
 
     def _pids(self) -> list[int]:
@@ -90,9 +90,9 @@ class Process:
 
 
 def cpu_of(pid: int) -> float:
-    """Return the processor time a process has used, in seconds; 0 when there is none."""
-    # The number of a process's clock is how Linux makes it: clock_getcpuclockid(3), which Python has not got.
-    # It counts nanoseconds, where /proc counts in hundredths, of which a drain takes a few dozen.
+    """Return the processor time that a process has used, in seconds; 0 if it does not exist."""
+    # Linux derives the clock id from the pid, as in clock_getcpuclockid(3), which Python does not offer.
+    # This clock has nanoseconds. /proc has hundredths of a second, which is too coarse for a drain.
     try:
         return time.clock_gettime(~pid << 3 | 2)
     except OSError:

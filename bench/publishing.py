@@ -1,4 +1,4 @@
-"""Publishing: one message after the other, from many callers at once, and as a batch."""
+"""Measures publishing: one message after another, many concurrent callers, and batches."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from bench.contender import Contender
 from bench.payload import Kind
 from bench.server import Server
-from bench.stage import staged
+from bench.testbed import testbed_for
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Messages a second; NaN where a contender has no such way."""
+    """Messages per second; NaN if a contender has no such API."""
 
     one: float
     many: float
@@ -21,7 +21,7 @@ class Published:
 
 
 def publish(contender: Contender, server: Server, seconds: float, *, payload: Kind = "order") -> Published:
-    """Send for so many seconds in each way, each message checked and encoded."""
-    with staged(contender, server) as stage:
-        rates = stage.run("publish", stage.spec(seconds=seconds, payload=payload))
+    """Publish for `seconds` in each way; each message is checked and encoded."""
+    with testbed_for(contender, server) as testbed:
+        rates = testbed.run("publish", testbed.spec(seconds=seconds, payload=payload))
     return Published(rates["one"], rates["many"], rates.get("batch", math.nan))

@@ -1,4 +1,4 @@
-"""Many routes: what it costs to have them idle, and what an edit of one does to the others."""
+"""Measures many routes: the cost of idle routes, and the effect of an edit of one route on the others."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from itertools import pairwise
 from bench.contender import REDIS, Contender
 from bench.contenders.abe import routes_file
 from bench.server import Server
-from bench.stage import staged
 from bench.tally import Stamp
+from bench.testbed import testbed_for
 
-#: How many routes are idle.
+#: Number of idle routes.
 ROUTES = 1_000
-#: How many of them have traffic while one is changed, that one included, and how much together, a second.
+#: Number of routes with traffic during the edit, with the edited one, and their total rate per second.
 BUSY, RATE = 11, 1_100
-#: How long there is traffic, and when the file is saved meanwhile, in seconds.
+#: Duration of the traffic, and time of the edit, in seconds.
 _TRAFFIC, _SAVE_AT = 5.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """One process with 1,000 idle routes: processor time as a part of a core, connections, bytes at the peak.
+    """One process with 1,000 idle routes: its share of a core, its connections, its peak memory in bytes.
 
-    `ready` is the time in seconds from its start until each route had handled a message.
+    `ready` is the time in seconds from its start until each route has handled a message.
     """
 
     cpu: float
@@ -36,11 +36,10 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """An edit of one route among 1,000, in seconds.
+    """An edit of one route among 1,000; times are in seconds.
 
-    `live` is from the save to the first message in the changed route's new handler. `gap` is the longest
-    time during which another route with traffic handled nothing, from the save on, and `gap_before` the
-    longest in as much time before it.
+    `live` is the time from the save to the first call of the new handler. `gap` is the longest time without a
+    handled message on another route with traffic after the save, and `gap_before` the longest before it.
     """
 
     live: float
@@ -49,8 +48,11 @@ class Reload:
 
 
 def idle(contender: Contender, server: Server, seconds: float) -> Idle:
-    """Have 1,000 routes handle one message each, and watch them do nothing for so many seconds."""
-    with staged(contender, server) as stage, stage.workers(stage.spec(routes=ROUTES)) as (process,):
+    """Let 1,000 routes handle one message each, then measure them for `seconds` while they are idle."""
+    with (
+        testbed_for(contender, server) as testbed,
+        testbed.workers(testbed.spec(routes=ROUTES)) as (process,),
+    ):
         ready = time.monotonic() - process.began
         time.sleep(1.0)
         cpu, began = process.cpu(), time.monotonic()
@@ -61,22 +63,22 @@ def idle(contender: Contender, server: Server, seconds: float) -> Idle:
 
 def reload(server: Server) -> Reload:
     """Change the handler of one of 1,000 routes while it and ten others have traffic."""
-    with staged(REDIS, server) as stage:
-        spec = stage.spec(routes=ROUTES, handling="stamp")
-        with stage.workers(spec) as processes:
-            traffic = stage.spec(routes=BUSY, rate=RATE, seconds=_TRAFFIC)
-            with stage.start("pace", traffic) as pacing:
-                stage.wait(lambda: stage.tallies.total() > ROUTES, [*processes, pacing])
+    with testbed_for(REDIS, server) as testbed:
+        spec = testbed.spec(routes=ROUTES, handling="stamp")
+        with testbed.workers(spec) as processes:
+            traffic = testbed.spec(routes=BUSY, rate=RATE, seconds=_TRAFFIC)
+            with testbed.start("pace", traffic) as publisher:
+                testbed.wait(lambda: testbed.tallies.total() > ROUTES, [*processes, publisher])
                 time.sleep(_SAVE_AT)
-                routes_file(spec, {spec.keys[0]: "bench.handler:stamp_anew"})
+                routes_file(spec, {spec.keys[0]: "bench.handler:stamp_edited"})
                 saved = time.monotonic()
-                pacing.wait()
-            stage.wait(lambda: stage.tallies.total() >= ROUTES + int(RATE * _TRAFFIC), processes)
-            return _reload(list(stage.tallies.stamps()), saved)
+                publisher.wait()
+            testbed.wait(lambda: testbed.tallies.total() >= ROUTES + int(RATE * _TRAFFIC), processes)
+            return _reload(list(testbed.tallies.stamps()), saved)
 
 
 def _reload(stamps: list[Stamp], saved: float) -> Reload:
-    live = min(stamp.handled for stamp in stamps if stamp.anew) - saved
+    live = min(stamp.handled for stamp in stamps if stamp.edited) - saved
     others = [[s.handled for s in stamps if s.key == key] for key in range(1, BUSY)]
     return Reload(
         live=live,

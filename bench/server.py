@@ -1,4 +1,4 @@
-"""A Redis server of our own, that writes nothing to disk."""
+"""The Redis server of the benchmark, without persistence."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import redis
 class Server:
     """A redis-server on a unix socket in `folder`; a context manager.
 
-    Persistence is off: what is compared is the work of the clients, and a disk would only blur it.
+    Persistence is off: the benchmark compares clients, and a disk adds noise.
     """
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("redis-server")
         if program is None:
-            raise SystemExit("redis-server is not installed, and nothing is measured without it")
+            raise SystemExit("redis-server is not installed; the benchmark needs it")
         self._program, self._folder = program, folder
         self.socket = folder / "redis.sock"
         self.client = redis.Redis(unix_socket_path=str(self.socket))
@@ -54,19 +54,19 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The address, as redis-py and those on top of it understand it."""
+        """The URL for redis-py and for libraries that use it."""
         return f"unix://{self.socket}?db=0"
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """Its process id."""
         return self._process.pid
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all data and scripts."""
         self.client.flushall()
         self.client.script_flush()
 
     def connections(self) -> int:
-        """Return how many clients are connected, without this one."""
+        """Return the number of connected clients, without this one."""
         return int(self.client.info("clients")["connected_clients"]) - 1

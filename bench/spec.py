@@ -1,4 +1,4 @@
-"""What one process of a measurement is to do, handed to it in its environment."""
+"""The work of one process of a measurement, passed in its environment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bench.payload import Kind, Payloads, payloads
 
 _VARIABLE = "ABE_ROUTER_BENCH"
 
-#: What the handler does: nothing, sleep for 1 ms, work for 50 microseconds, or write down when it was called.
+#: What the handler does: nothing, sleep for 1 ms, work for 50 microseconds, or record when it was called.
 Handling = Literal["noop", "sleep", "work", "stamp"]
 
-#: The group, in every contender that knows groups.
+#: The group, for contenders with consumer groups.
 GROUP = "bench"
 
 
@@ -23,9 +23,9 @@ GROUP = "bench"
 class Spec:
     """The work of one process.
 
-    `folder` is for its files and `url` is where messages are kept. `concurrency` is how many handlers may
-    run at once. `count` messages are put in place by a `fill`; `rate` a second are sent by a `pace`, and
-    it and a `publish` last for `seconds`. `routes` keys share the messages.
+    `folder` holds its files, and `url` is the backend. At most `concurrency` handlers run at the same time.
+    A `fill` publishes `count` messages. A `pace` publishes `rate` messages per second. Both
+    `pace` and `publish` last for `seconds`. The messages are spread over `routes` keys.
     """
 
     folder: str
@@ -55,10 +55,10 @@ class Spec:
         return Path(self.folder)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables in which another process finds it."""
+        """Return the environment variables that pass it to a process."""
         return {_VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def received(cls) -> Self:
-        """Return the one that this process was given."""
+        """Return the specification of this process."""
         return cls(**json.loads(os.environ[_VARIABLE]))

@@ -1,4 +1,4 @@
-"""How long our commands take from the shell to their effect."""
+"""Measures the time that commands take."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bench.contender import REDIS
 from bench.contenders.abe import routes_file
 from bench.process import Process
 from bench.server import Server
-from bench.stage import Stage, staged
+from bench.testbed import Testbed, testbed_for
 
-#: Routes of the file that is served.
+#: Number of routes in the served file.
 ROUTES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """In seconds: an interpreter that does nothing, `--help`, one `publish`, and a `serve` of 100 routes.
+    """Times in seconds: an empty program, `--help`, one `publish`, and a `serve` of 100 routes.
 
-    `serve` ends when each route has handled a message that was waiting for it.
+    `serve` ends when each route has handled one waiting message.
     """
 
     python: float
@@ -33,20 +33,20 @@ class Startup:
 
 def startup(server: Server) -> Startup:
     """Run each command once."""
-    with staged(REDIS, server) as stage:
-        spec = stage.spec(routes=ROUTES)
+    with testbed_for(REDIS, server) as testbed:
+        spec = testbed.spec(routes=ROUTES)
         path, payload = str(routes_file(spec)), json.dumps(spec.payloads.values[0])
-        python = _run(stage, ["-c", "pass"])
-        help_ = _run(stage, ["-m", "abe_router", "--help"])
-        publish = _run(stage, ["-m", "abe_router", "publish", "-c", path, spec.keys[0], payload])
+        python = _run(testbed, ["-c", "pass"])
+        help_ = _run(testbed, ["-m", "abe_router", "--help"])
+        publish = _run(testbed, ["-m", "abe_router", "publish", "-c", path, spec.keys[0], payload])
         server.clear()
-        with stage.workers(spec) as (process,):
+        with testbed.workers(spec) as (process,):
             serve = time.monotonic() - process.began
     return Startup(python, help_, publish, serve)
 
 
-def _run(stage: Stage, arguments: Sequence[str]) -> float:
-    log = stage.folder / "output.log"
-    with Process([sys.executable, *arguments], stage.spec().environment(), log) as process:
+def _run(testbed: Testbed, arguments: Sequence[str]) -> float:
+    log = testbed.folder / "output.log"
+    with Process([sys.executable, *arguments], testbed.spec().environment(), log) as process:
         process.wait()
         return time.monotonic() - process.began

@@ -1,4 +1,4 @@
-"""What is measured, of whom, and how often: the rows of the table and the runs that fill them."""
+"""The measurements: which rows each one fills, with which contenders, and how often."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.routes import idle, reload
 from bench.server import Server
 from bench.startup import startup
 
-#: Handlers that sleep, at once.
+#: Concurrency of sleeping handlers.
 SLEEPERS = 100
 
 Found = Mapping[str, float]
@@ -22,10 +22,9 @@ Found = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done: `seconds` of sending, of a steady rate and of watching what is idle.
+    """The amount of work: `seconds` of publishing, `steady` of a steady rate, `watch` of idle routes.
 
-    `part` of each backlog is drained. `repeats` is how often all is done, None as often as each
-    measurement says.
+    `part` of each backlog is drained. `repeats` overrides the repeats of the measurements unless it is None.
     """
 
     seconds: float
@@ -35,7 +34,7 @@ class Scale:
     repeats: int | None = None
 
     def times(self, factor: float) -> Scale:
-        """Return one that takes so many times as large samples."""
+        """Return a scale with samples that are `factor` times as large."""
         return replace(
             self,
             seconds=self.seconds * factor,
@@ -51,23 +50,22 @@ LONG = Scale(seconds=1.5, steady=5.0, watch=20.0, repeats=5)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A run of one contender that gives some values, by the names of `metrics`.
+    """A run of one contender, which returns a value for each of the `metrics`.
 
-    `leaves_out` are contenders that cannot take part, `only` the ones that do. It is done `repeats` times
-    in the short form.
+    `excluded` contenders do not take part; with `only`, no others do. The short form runs it `repeats` times.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     run: Callable[[Contender, Server, Scale], Found]
-    leaves_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     repeats: int = 3
 
     def contenders(self, all_: Sequence[Contender]) -> Iterator[Contender]:
-        """Return who takes part."""
+        """Return the contenders that take part."""
         for contender in all_:
-            if contender.name not in self.leaves_out and (not self.only or contender.name in self.only):
+            if contender.name not in self.excluded and (not self.only or contender.name in self.only):
                 yield contender
 
 
@@ -101,10 +99,10 @@ def _two(contender: Contender, server: Server, scale: Scale) -> Found:
     return {"two": drain(contender, server, _share(contender.backlog, scale), workers=2).rate}
 
 
-def _room(contender: Contender, server: Server, scale: Scale) -> Found:
+def _scaling(contender: Contender, server: Server, scale: Scale) -> Found:
     count = _share(BACKLOG // 5, scale)
     one, two = (drain(contender, server, count, handling="work", workers=n).rate for n in (1, 2))
-    return {"room": two / one}
+    return {"scaling": two / one}
 
 
 def _big(contender: Contender, server: Server, scale: Scale) -> Found:
@@ -116,7 +114,7 @@ def _big(contender: Contender, server: Server, scale: Scale) -> Found:
 
 
 def _shared(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = contender.backlog  # whole, or each of the hundred has so little that beginning is all of it
+    count = contender.backlog  # all of it: a hundredth of a smaller backlog would only measure the start
     one, hundred = drain(contender, server, count), drain(contender, server, count, routes=100)
     return {"shared.time": one.rate / hundred.rate, "shared.cpu": hundred.cpu / one.cpu}
 
@@ -167,7 +165,7 @@ MEASUREMENTS = (
             _per_second("publish.batch", "publish, batches of 500"),
         ),
         _publish,
-        leaves_out=("faststream-batch",),
+        excluded=("faststream-batch",),
     ),
     Measurement(
         "drain",
@@ -184,7 +182,7 @@ MEASUREMENTS = (
         "sleep",
         (_per_second("sleep", f"drain, handler sleeps 1 ms, {SLEEPERS} at once"),),
         _sleep,
-        leaves_out=("usual", "faststream-guide", "faststream-batch"),
+        excluded=("usual", "faststream-guide", "faststream-batch"),
         repeats=2,
     ),
     Measurement(
@@ -200,7 +198,7 @@ MEASUREMENTS = (
         "two",
         (_per_second("two", "drain, two worker processes"),),
         _two,
-        leaves_out=("memory", "usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
+        excluded=("memory", "usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
         repeats=1,
     ),
     Measurement(
@@ -210,13 +208,13 @@ MEASUREMENTS = (
             _per_second("big.drain", "10 KB: drain"),
         ),
         _big,
-        leaves_out=("usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
+        excluded=("usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
         repeats=1,
     ),
     Measurement(
-        "room",
-        (Metric("room", "two workers for one: speed, handler works for 50 us", "x", more_is_better=True),),
-        _room,
+        "scaling",
+        (Metric("scaling", "two workers for one: speed, handler works for 50 us", "x", more_is_better=True),),
+        _scaling,
         only=("redis", "sqlite"),
         repeats=2,
     ),

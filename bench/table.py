@@ -1,4 +1,4 @@
-"""The result, as text and as JSON."""
+"""The result as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.target import TARGETS
 
 
 class Table:
-    """What was measured of whom; `about` tells where and with what."""
+    """The table of all values; `about` describes the run."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Table:
     ) -> None:
         self._values, self._contenders, self._about = values, contenders, about
         measured = [m for m in metrics if any(values.median(m.name, c.name) is not None for c in contenders)]
-        # What is measured of us alone is no comparison, and has a list of its own.
+        # Metrics that only abe-router has are no comparison; they form a list of their own.
         self._shared = [m for m in measured if values.median(m.name, LOOP.name) is not None]
         self._ours = [m for m in measured if m not in self._shared]
 
@@ -43,7 +43,7 @@ class Table:
         return "\n\n".join(blocks)
 
     def as_json(self) -> Any:
-        """Return every value, the ratios and the targets, as JSON data."""
+        """Return all values, the ratios and the targets as JSON data."""
         values = self._values
         metrics = [*self._shared, *self._ours]
         return {

@@ -1,8 +1,8 @@
-"""Counts of handled messages in shared memory: a handler adds to them for next to nothing.
+"""Counts of handled messages in shared memory, which cost a handler almost nothing.
 
-Each worker process has a file of its own in the folder. In it is a gate too, shut at first: while it is,
-the next handler's call waits, and the whole process with it. So a backlog can be put in place under a worker
-that is up, and all workers start together.
+Each worker process has a file in the folder. The file contains a gate, which is shut at first. While it is
+shut, the next call of a handler waits and blocks its process. This allows the benchmark to publish a backlog
+to running workers, and to start all workers at the same time.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Longest list of stamps of a process, each two numbers of 8 bytes.
+#: Highest number of stamps of a process; each has two numbers of 8 bytes.
 STAMPS = 200_000
-#: Where, in numbers of 8 bytes: the count, whether the gate is open, whether someone waits at it, stamps.
+#: Positions, in numbers of 8 bytes: the count, whether the gate is open, whether a call waits, the stamps.
 _COUNT, _OPEN, _WAITING, _STAMPS = range(4)
 _SIZE = 8 * (_STAMPS + 2 * STAMPS)
 _KEYS = 1000
 
 
 def sent_now(key: int) -> int:
-    """Return what a payload carries: the monotonic clock in ns, its last three digits a key's number."""
+    """Return the value that a payload carries: the monotonic clock in ns, ending in the key's number."""
     return time.monotonic_ns() // _KEYS * _KEYS + key
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a message was handled and when it was sent, in seconds by the monotonic clock.
+    """The time at which a message was handled, and at which it was sent, in seconds of the monotonic clock.
 
-    `key` is the number of its key. `anew` says that it met the handler of a changed route.
+    `key` is the number of its key. `edited` is True in the handler of the edited route.
     """
 
     handled: float
     sent: float
     key: int
-    anew: bool
+    edited: bool
 
 
 class Tally:
-    """The side of a worker process: count, and stamp if need be.
+    """The counter of a worker process.
 
-    Counting is for one thread, or under a lock.
+    One thread may count at a time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Tally:
         os.register_at_fork(after_in_child=self._open)
 
     def count(self) -> None:
-        """Count one message, when the gate is open."""
+        """Count one message, after the gate has opened."""
         cells = self._cells
         if not cells[_OPEN]:
             self._wait()
@@ -66,7 +66,7 @@ class Tally:
             self.count()
 
     def stamp(self, sent: int) -> None:
-        """Count one message and write down when it was sent, negative for a changed route, and the time."""
+        """Count one message; record its send time (negative for the edited route) and the current time."""
         cells = self._cells
         if not cells[_OPEN]:
             self._wait()
@@ -88,32 +88,32 @@ class Tally:
 
 
 class Tallies:
-    """The side of the one who measures: all worker processes together."""
+    """The counters of all worker processes, for the process that measures."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._maps: dict[str, memoryview] = {}
 
     def waiting(self) -> int:
-        """Return how many processes wait at their gate."""
+        """Return the number of processes that wait at their gate."""
         return sum(cells[_WAITING] for cells in self._cells())
 
     def open_gates(self) -> None:
-        """Let all go on that are there."""
+        """Open the gates of all processes."""
         for cells in self._cells():
             cells[_OPEN] = 1
 
     def shut_gates(self) -> None:
-        """Have the next message of each process wait."""
+        """Shut the gates: the next call of each process waits."""
         for cells in self._cells():
             cells[_OPEN] = 0
 
     def total(self) -> int:
-        """Return how many messages were handled."""
+        """Return the number of handled messages."""
         return sum(cells[_COUNT] for cells in self._cells())
 
     def stamps(self) -> Iterator[Stamp]:
-        """Yield the stamps of all processes, but for messages that were never stamped by their sender."""
+        """Yield the stamps of all processes, without messages that have no send time."""
         for cells in self._cells():
             for at in range(_STAMPS, _STAMPS + 2 * min(cells[_COUNT], STAMPS), 2):
                 handled, sent = cells[at], cells[at + 1]

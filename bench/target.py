@@ -1,4 +1,4 @@
-"""What is aimed at, as bounds on ratios and numbers."""
+"""Targets: bounds on ratios and values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bench.metric import Values
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on what `contender` reaches in `metric`: at least or at most `bound`.
+    """A bound on the value of `contender` in `metric`.
 
-    With `to` it is a bound on the ratio to that contender, in `to_metric` or the same one.
+    With `to`, it is a bound on the ratio to that contender in `to_metric`, by default the same metric.
     """
 
     title: str
@@ -23,14 +23,14 @@ class Target:
     at_most: bool = False
 
     def reached(self, values: Values) -> float | None:
-        """Return the median reached, or None when it was not measured."""
+        """Return the median, or None if it was not measured."""
         if not self.to:
             return values.median(self.metric, self.contender)
         ratio = values.ratio(self.metric, self.contender, self.to, self.to_metric)
         return ratio.median if ratio else None
 
     def is_met(self, reached: float) -> bool:
-        """Say whether a median keeps the bound."""
+        """Return whether a value meets the bound."""
         return reached <= self.bound if self.at_most else reached >= self.bound
 
 
@@ -49,7 +49,7 @@ TARGETS = (
     Target("1,000 idle routes: connections", 10, "idle.connections", at_most=True),
     Target("1,000 idle routes: peak memory, MB", 150, "idle.memory", at_most=True),
     Target("edit of 1 in 1,000: save to effect, ms", 500, "reload.live", at_most=True),
-    Target("two workers / one, handler works for 50 us", 1.6, "room"),
+    Target("two workers / one, handler works for 50 us", 1.6, "scaling"),
     Target("two workers / one, handler does nothing", 1.6, "two", to="redis", to_metric="drain"),
     Target("--help, ms", 200, "start.help", at_most=True),
     Target("publish of one message, ms", 400, "start.publish", at_most=True),

@@ -1,6 +1,6 @@
-"""The programs under measurement: each module is run in its own process, in its own environment.
+"""The measured programs; each module runs in a process and an environment of its own.
 
 `python -m bench.contenders.NAME ROLE`, with a Spec in the environment, does one of four things: `work`
-consumes until it is ended, `publish` sends as fast as it can in each way it knows and prints the rates as
-JSON, `fill` puts a number of messages in place, and `pace` sends at a steady rate.
+consumes until it is stopped, `publish` publishes as fast as possible in each way that it has and prints the
+rates as JSON, `fill` publishes a number of messages, and `pace` publishes at a steady rate.
 """

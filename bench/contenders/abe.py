@@ -1,6 +1,6 @@
-"""abe-router: `abe-router serve` on a file of routes, and publishing through the same table.
+"""abe-router: `abe-router serve` on a routes file, and publishing with the same route table.
 
-On `memory://` sender and router are one process, so a `work` fills or paces as well.
+On `memory://`, publisher and router share a process, so `work` also publishes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.spec import GROUP, Spec
 
 
 class AbePublisher(role.Publisher):
-    """`publish` for one and for many at once, `append` of prepared messages for a batch."""
+    """`publish` for one message and for many callers, `append` of prepared messages for a batch."""
 
     def __init__(self, table: RouteTable, backend: Backend) -> None:
         self._table, self._backend = table, backend
@@ -52,7 +52,7 @@ async def connect(spec: Spec) -> AsyncIterator[AbePublisher]:
 
 def work(spec: Spec) -> None:
     if spec.url.startswith("memory:"):
-        role.run(_work_alone(spec), spec)
+        role.run(_work_in_memory(spec), spec)
         return
     if not spec.uvloop:
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
@@ -62,7 +62,7 @@ def work(spec: Spec) -> None:
 
 
 def routes_file(spec: Spec, handlers: dict[str, str] | None = None) -> Path:
-    """Write the file of routes and its schema; `handlers` are those of keys that have another one."""
+    """Write the routes file and its schema; `handlers` overrides the handlers of some keys."""
     path = spec.path / "routes.yaml"
     (spec.path / "payload.json").write_text(json.dumps(spec.payloads.schema))
     lines = [f"backend: {json.dumps(spec.url)}", "schemas: .", "routes:"]
@@ -87,13 +87,13 @@ def _table(spec: Spec, *, routed: bool = False) -> RouteTable:
     return RouteTable(routes=routes, keys=spec.keys, bindings=bindings, backend=spec.url)
 
 
-async def _work_alone(spec: Spec) -> None:
+async def _work_in_memory(spec: Spec) -> None:
     table, backend = _table(spec, routed=True), make_backend(spec.url)
     publisher = AbePublisher(table, backend)
     await role.fill(publisher, spec)
     await Reconciler(backend, Events()).apply(table)
     if spec.rate:
-        await asyncio.sleep(0.1)  # the first message stops everything until the gate is open
+        await asyncio.sleep(0.1)  # the first message blocks the process until the gate opens
         await role.pace(publisher, spec)
     await asyncio.Event().wait()
 

@@ -1,6 +1,6 @@
-"""celery on Redis: acks late, so that a crash loses nothing, and keeps no results."""
+"""celery on Redis: late acks, so that a crash loses nothing, and no results."""
 
-# It runs where these packages are, which is not where types are checked.
+# Its packages are not installed in the environment in which mypy runs.
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def handle(payload: dict[str, Any]) -> None:
 
 
 class CeleryPublisher(Publisher):
-    """`apply_async`, which is all it has."""
+    """`apply_async`, its only way to publish."""
 
     async def one(self, key: str, payload: Any) -> None:
         _check(payload)

@@ -1,6 +1,6 @@
-"""dramatiq on Redis: one process, threads, plain functions, which it runs faster than coroutines."""
+"""dramatiq on Redis: one process with threads and plain functions, which are faster than its coroutines."""
 
-# It runs where these packages are, which is not where types are checked.
+# Its packages are not installed in the environment in which mypy runs.
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def handle(payload: dict[str, Any]) -> None:
 
 
 class DramatiqPublisher(Publisher):
-    """`send`, which is all it has; threads do not make it faster."""
+    """`send`, its only way to publish; threads do not make it faster."""
 
     async def one(self, key: str, payload: Any) -> None:
         _check(payload)
@@ -47,7 +47,7 @@ async def connect(spec: Spec) -> AsyncIterator[DramatiqPublisher]:
 
 def work(spec: Spec) -> None:
     threads = spec.concurrency if spec.handling == "sleep" else 4
-    os.environ["dramatiq_queue_prefetch"] = "500"  # noqa: SIM112  this is how it is spelled
+    os.environ["dramatiq_queue_prefetch"] = "500"  # noqa: SIM112  dramatiq spells it so
     options = ["--processes", "1", "--threads", str(threads), "--skip-logging"]
     os.execv(sys.executable, [sys.executable, "-m", "dramatiq", __spec__.name, *options])
 

@@ -1,10 +1,10 @@
-"""FastStream on Redis streams, without the argument parsing by pydantic that it does by default.
+"""FastStream on Redis streams, without argument parsing by pydantic, which is its default.
 
-It reads 500 at a time instead of everything there is, and a second subscriber claims what a crashed
-consumer left behind, without which nothing is delivered at least once.
+It reads at most 500 entries at a time. A second subscriber claims the messages of crashed consumers, which
+at-least-once delivery needs.
 """
 
-# It runs where these packages are, which is not where types are checked.
+# Its packages are not installed in the environment in which mypy runs.
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def make_broker(spec: Spec) -> RedisBroker:
 
 
 class FastStreamPublisher(Publisher):
-    """`publish` for one and for many at once, and its Redis pipeline for a batch."""
+    """`publish` for one message and for many callers, and its Redis pipeline for a batch."""
 
-    callers = 50  # more are slower, for each needs a connection of its own
+    callers = 50  # more are slower, because each needs a connection
 
     def __init__(self, broker: RedisBroker, client: Redis, spec: Spec) -> None:
         self._broker, self._client, self._check = broker, client, spec.payloads.check
@@ -55,7 +55,7 @@ async def connect(spec: Spec) -> AsyncIterator[FastStreamPublisher]:
 
 
 def make_groups(spec: Spec) -> None:
-    """Make the groups at the beginning of the streams: FastStream would make them at their end."""
+    """Create the groups at the beginning of the streams; FastStream creates them at the end."""
     with redis.Redis.from_url(spec.url) as client:
         for key in spec.keys:
             with suppress(ResponseError):
@@ -73,7 +73,7 @@ def work(spec: Spec) -> None:
         check(payload)
         await handler(payload)
 
-    # Several at once cost more than they bring where the handler never waits.
+    # More workers only help when the handler waits.
     workers = {"max_workers": spec.concurrency} if spec.handling == "sleep" else {}
     for key in spec.keys:
         name = {"group": GROUP, "consumer": str(os.getpid())}

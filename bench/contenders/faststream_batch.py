@@ -1,6 +1,6 @@
 """FastStream with `batch=True`: the handler gets up to 500 messages as one list, acked or failed as one."""
 
-# It runs where these packages are, which is not where types are checked.
+# Its packages are not installed in the environment in which mypy runs.
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations

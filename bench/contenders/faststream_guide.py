@@ -1,9 +1,9 @@
-"""FastStream as its guide has it: payloads are pydantic models, checked where they are made and received.
+"""FastStream as in its guide: payloads are pydantic models, checked by the publisher and the consumer.
 
-Everything else is left as it is by default, but for what makes it deliver at least once.
+All other settings are defaults, except those that at-least-once delivery needs.
 """
 
-# It runs where these packages are, which is not where types are checked.
+# Its packages are not installed in the environment in which mypy runs.
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Order(BaseModel):
 class GuidePublisher(Publisher):
     """`publish` of a model."""
 
-    callers = 50  # more are slower, for each needs a connection of its own
+    callers = 50  # more are slower, because each needs a connection
 
     def __init__(self, broker: RedisBroker) -> None:
         self._broker = broker

@@ -1,4 +1,4 @@
-"""What every contender does in the same way, once it can send one message and many."""
+"""The roles of all contenders, on top of their ways to publish."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from bench.spec import Spec
 from bench.tally import sent_now
 
-#: How many callers publish at once, and how many messages make a batch.
-CALLERS = WAVE = 500
-#: How many messages a caller sends between looks at the clock.
-LOOK = 10
+#: Number of concurrent callers, and number of messages in a batch.
+CALLERS = BATCH = 500
+#: Number of messages that a caller publishes between checks of the clock.
+CHECK_INTERVAL = 10
 
 Item = tuple[str, Any]  # a key and a payload
 SendAll = Callable[[Sequence[Item]], Awaitable[None]]
 
 
 class Publisher:
-    """One contender's ways to send; each payload is checked and encoded for each message anew.
+    """The ways in which a contender publishes; each payload is checked and encoded for each message.
 
-    `callers` is how many callers at once suit it best.
+    `callers` is the number of concurrent callers with the best result.
     """
 
-    #: Send what one caller has at hand in one go, and wait until it is kept; None where there is no such way.
+    #: Publish many messages of one caller in one call, and wait for the acceptance; None without such an API.
     batch: SendAll | None = None
-    #: The same with less knowledge of the server; None where callers send one by one.
+    #: The same without knowledge of the server; None if callers publish one by one.
     pipeline: SendAll | None = None
     callers = CALLERS
 
     async def one(self, key: str, payload: Any) -> None:
-        """Send one message and wait until it is kept."""
+        """Publish one message and wait for its acceptance."""
         raise NotImplementedError
 
 
@@ -44,7 +44,7 @@ Connect = Callable[[Spec], AbstractAsyncContextManager[Publisher]]
 
 
 def main(connect: Connect, work: Callable[[Spec], None]) -> None:
-    """Do what the command line names."""
+    """Run the role that the command line names."""
     spec, role = Spec.received(), sys.argv[1]
     if role == "work":
         work(spec)
@@ -54,7 +54,7 @@ def main(connect: Connect, work: Callable[[Spec], None]) -> None:
 
 
 def run(main: Awaitable[None], spec: Spec) -> None:
-    """Run a coroutine, on uvloop where it is installed and wanted."""
+    """Run a coroutine, on uvloop if it is installed and `spec` allows it."""
     with asyncio.Runner(loop_factory=_loop_factory(spec)) as runner:
         runner.run(main)  # type: ignore[arg-type]
 
@@ -77,20 +77,20 @@ async def _connected(
 
 
 async def _publish(publisher: Publisher, spec: Spec) -> None:
-    """Send for a time in each way, and print how many a second."""
-    items = list(islice(zip(cycle(spec.keys), cycle(spec.payloads.values)), WAVE))
+    """Publish for a time in each way, and print the rates per second."""
+    items = list(islice(zip(cycle(spec.keys), cycle(spec.payloads.values)), BATCH))
     rates = {"one": await _by_callers(publisher, items, 1, spec.seconds)}
     if publisher.pipeline is not None:
-        rates["many"] = await _in_waves(publisher.pipeline, items, spec.seconds)
+        rates["many"] = await _in_batches(publisher.pipeline, items, spec.seconds)
     else:
         rates["many"] = await _by_callers(publisher, items, publisher.callers, spec.seconds)
     if publisher.batch is not None:
-        rates["batch"] = await _in_waves(publisher.batch, items, spec.seconds)
+        rates["batch"] = await _in_batches(publisher.batch, items, spec.seconds)
     print(json.dumps(rates))
 
 
 async def _by_callers(publisher: Publisher, items: Sequence[Item], count: int, seconds: float) -> float:
-    """Have so many callers send one message after the other."""
+    """Run `count` callers that each publish one message after another."""
     sent, began = 0, time.perf_counter()
     until = began + seconds
 
@@ -98,16 +98,16 @@ async def _by_callers(publisher: Publisher, items: Sequence[Item], count: int, s
         nonlocal sent
         mine = islice(cycle(items), number, None)
         while time.perf_counter() < until:
-            for key, payload in islice(mine, LOOK):
+            for key, payload in islice(mine, CHECK_INTERVAL):
                 await publisher.one(key, payload)
-            sent += LOOK
+            sent += CHECK_INTERVAL
 
     await asyncio.gather(*map(call, range(count)))
     return sent / (time.perf_counter() - began)
 
 
-async def _in_waves(send: SendAll, items: Sequence[Item], seconds: float) -> float:
-    """Have one caller send all items at once, again and again."""
+async def _in_batches(send: SendAll, items: Sequence[Item], seconds: float) -> float:
+    """Publish all items in one call, again and again."""
     sent, began = 0, time.perf_counter()
     while (took := time.perf_counter() - began) < seconds:
         await send(items)
@@ -116,19 +116,19 @@ async def _in_waves(send: SendAll, items: Sequence[Item], seconds: float) -> flo
 
 
 async def fill(publisher: Publisher, spec: Spec) -> None:
-    """Put the messages in place, as fast as can be."""
+    """Publish the messages as fast as possible."""
     items = islice(zip(cycle(spec.keys), cycle(spec.payloads.values)), spec.count)
-    while wave := list(islice(items, WAVE)):
+    while batch := list(islice(items, BATCH)):
         if publisher.batch is not None:
-            await publisher.batch(wave)
+            await publisher.batch(batch)
             continue
-        for first in range(0, len(wave), publisher.callers):
-            part = wave[first : first + publisher.callers]
+        for first in range(0, len(batch), publisher.callers):
+            part = batch[first : first + publisher.callers]
             await asyncio.gather(*(publisher.one(key, payload) for key, payload in part))
 
 
 async def pace(publisher: Publisher, spec: Spec) -> None:
-    """Send at the rate; each payload says when it was about to be sent, and under which key."""
+    """Publish at the rate; each payload carries its send time and the number of its key."""
     loop = asyncio.get_running_loop()
     pairs = zip(cycle(spec.keys), cycle(spec.payloads.values))
     began = loop.time()

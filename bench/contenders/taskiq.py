@@ -1,6 +1,6 @@
 """taskiq on Redis streams, acked after the handler ran, without parsing of parameters by pydantic."""
 
-# It runs where these packages are, which is not where types are checked.
+# Its packages are not installed in the environment in which mypy runs.
 # mypy: disable-error-code="import-not-found, untyped-decorator"
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ async def handle(payload: dict[str, Any]) -> None:
 
 
 class TaskiqPublisher(Publisher):
-    """`kiq` for one and for many at once; it has nothing for a batch."""
+    """`kiq` for one message and for many callers; it has no batches."""
 
-    callers = 20  # more are slower, for each needs a connection of its own
+    callers = 20  # more are slower, because each needs a connection
 
     def __init__(self, send: AsyncTaskiqDecoratedTask[Any, Any]) -> None:
         self._send = send
@@ -53,7 +53,7 @@ class TaskiqPublisher(Publisher):
 
 @asynccontextmanager
 async def connect(spec: Spec) -> AsyncIterator[TaskiqPublisher]:
-    # Under the name by which the worker, for which this module is not the main one, knows it.
+    # The worker imports this module under this name; here it is `__main__`.
     send = broker.register_task(handle.original_func, task_name="bench.contenders.taskiq:handle")
     await broker.startup()
     yield TaskiqPublisher(send)

@@ -1,4 +1,4 @@
-"""The loop by hand as it is usually written: ten at a time, acked one by one, checked with jsonschema."""
+"""A typical hand-written loop: reads ten messages, acks each one, checks with jsonschema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.spec import GROUP, Spec
 
 
 class UsualPublisher(Publisher):
-    """One awaited XADD a message."""
+    """One awaited XADD per message."""
 
     callers = 20  # more are slower
 
@@ -44,7 +44,7 @@ async def _consume(spec: Spec) -> None:
     validator = jsonschema.validators.validator_for(schema)(schema)
     (key,) = spec.keys
     async with Redis.from_url(spec.url, socket_timeout=None) as client:
-        with suppress(ResponseError):  # another worker made it
+        with suppress(ResponseError):  # another worker has created it
             await client.xgroup_create(key, GROUP, id="0", mkstream=True)
         while True:
             reply: Any = await client.xreadgroup(GROUP, name, {key: ">"}, count=10, block=2000)

@@ -1,4 +1,4 @@
-"""Where contenders perform: a clean server, a clean folder, and their processes."""
+"""The environment of a run: an empty server, an empty folder, and the processes of a contender."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bench.server import Server
 from bench.spec import Spec
 from bench.tally import Tallies
 
-#: How long anything is waited for, in seconds.
+#: Longest wait for anything, in seconds.
 PATIENCE = 60.0
-#: How often it is looked, in seconds.
+#: Interval of checks, in seconds.
 _LOOK = 0.002
 
 
-class Stage:
-    """One contender's turn; nothing of an earlier turn is left. A context manager makes one: `staged`."""
+class Testbed:
+    """The environment of one run of a contender. The context manager `testbed_for` makes one."""
 
     def __init__(self, contender: Contender, server: Server, folder: Path) -> None:
         self.contender, self.server, self.folder = contender, server, folder
@@ -34,13 +34,13 @@ class Stage:
         self._log = folder / "output.log"
 
     def spec(self, **options: Any) -> Spec:
-        """Return the work for a process of it."""
+        """Return the specification for a process of the contender."""
         urls = {
             "redis": self.server.url,
             "sqlite": f"sqlite:///{self.folder}/bench.db",
             "memory": "memory://",
         }
-        url = urls[self.contender.keeps]
+        url = urls[self.contender.storage]
         return Spec(str(self.folder), url, uvloop=self.contender.uvloop, **options)
 
     def start(self, role: str, spec: Spec) -> Process:
@@ -49,7 +49,7 @@ class Stage:
         return Process([self._python, "-m", module, role], spec.environment(), self._log)
 
     def run(self, role: str, spec: Spec) -> Mapping[str, float]:
-        """Run a process to its end and return the last JSON object that it printed, or an empty one."""
+        """Run a process to its end; return the last JSON object that it printed, or an empty one."""
         with self.start(role, spec) as process:
             process.wait()
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.startswith("{")]
@@ -57,7 +57,7 @@ class Stage:
 
     @contextmanager
     def workers(self, spec: Spec, count: int = 1) -> Iterator[list[Process]]:
-        """Start workers and wait until every route has handled a message; their gates are open then."""
+        """Start workers and wait until every route has handled a message; their gates are then open."""
         warm = spec if self.in_memory else replace(spec, count=spec.routes)
         if not self.in_memory:
             self.run("fill", warm)
@@ -73,7 +73,7 @@ class Stage:
                 process.end()
 
     def hold(self, spec: Spec, processes: list[Process]) -> int:
-        """Shut the gates, put the messages of `spec` in place, and wait until every process has one.
+        """Shut the gates, publish the messages of `spec`, and wait until every process has one.
 
         Return how many were handled before.
         """
@@ -85,15 +85,15 @@ class Stage:
 
     @property
     def in_memory(self) -> bool:
-        """Whether sender and worker are one process, which puts messages in place before it begins."""
-        return self.contender.keeps == "memory"
+        """Whether publisher and worker share a process, which publishes before it consumes."""
+        return self.contender.storage == "memory"
 
     def _handled(self, count: int) -> bool:
-        self.tallies.open_gates()  # of processes that came since
+        self.tallies.open_gates()  # processes may have started since
         return self.tallies.total() >= count
 
     def wait(self, done: Callable[[], bool], processes: list[Process]) -> None:
-        """Wait until it is so; raise RuntimeError when a process ends before, or when it takes too long."""
+        """Wait until `done` returns True; raise RuntimeError if a process ends before, or after a timeout."""
         deadline = time.monotonic() + PATIENCE
         while not done():
             time.sleep(_LOOK)
@@ -103,13 +103,13 @@ class Stage:
                 raise RuntimeError(f"{self.contender.title}: nothing in {PATIENCE:g} s\n{self.output()}")
 
     def output(self) -> str:
-        """Return the end of what its processes wrote."""
+        """Return the end of the output of its processes."""
         return self._log.read_text(errors="replace")[-2000:]
 
 
 @contextmanager
-def staged(contender: Contender, server: Server) -> Iterator[Stage]:
-    """Yield a clean stage."""
+def testbed_for(contender: Contender, server: Server) -> Iterator[Testbed]:
+    """Yield an empty testbed."""
     server.clear()
     with tempfile.TemporaryDirectory(prefix="abe-router-bench-") as folder:
-        yield Stage(contender, server, Path(folder))
+        yield Testbed(contender, server, Path(folder))

@@ -41,6 +41,8 @@ def main() -> None:
     repeats = arguments.repeats or scale.repeats
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="abe-router-bench-") as folder, Server(Path(folder)) as server:
+        # Programs start from bytecode, as they do after an installation.
+        os.environ.update(PYTHONPYCACHEPREFIX=f"{folder}/bytecode", PYTHONDONTWRITEBYTECODE="")
         values, noise = measure(measurements, contenders, server, scale, repeats, arguments.patience)
         about = _about(server, time.monotonic() - began, noise)
     table = Table(values, [metric for m in measurements for metric in m.metrics], contenders, about)

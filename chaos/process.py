@@ -38,12 +38,7 @@ class Process:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
                 cwd=ROOT,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(ROOT),
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    **self._environment,
-                },
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Self
 ROOT = Path(__file__).resolve().parent.parent
 #: Longest time that a process may take to exit after SIGTERM, in seconds.
 PATIENCE = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 class Process:
@@ -36,6 +38,7 @@ class Process:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
     def __enter__(self) -> Self:
@@ -87,6 +90,11 @@ class Process:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._popen.pid, number)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent dies, so that a killed benchmark leaves none."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def cpu_of(pid: int) -> float:

@@ -11,6 +11,8 @@ from typing import Self
 
 import redis
 
+from bench.process import die_with_parent
+
 
 class Server:
     """A redis-server on a unix socket in `folder`; a context manager.
@@ -34,6 +36,7 @@ class Server:
                 *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
             ],
             stdout=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
         )
         for _ in range(500):
             try:

@@ -35,10 +35,10 @@ def measure() -> Any:
 
 
 def slow(ratios: Any) -> list[str]:
-    reached = {(row, who): ratios[row][who] for row, who in [*AT_LEAST, *AT_MOST]}
-    below = [place for place, bound in AT_LEAST.items() if reached[place] < bound]
-    above = [place for place, bound in AT_MOST.items() if reached[place] > bound]
-    return [f"{row} of {who}: {reached[row, who]:.2f}" for row, who in below + above]
+    reached = {(row, name): ratios[row][name] for row, name in [*AT_LEAST, *AT_MOST]}
+    below = [cell for cell, bound in AT_LEAST.items() if reached[cell] < bound]
+    above = [cell for cell, bound in AT_MOST.items() if reached[cell] > bound]
+    return [f"{row} of {name}: {reached[row, name]:.2f}" for row, name in below + above]
 
 
 @pytest.mark.skipif(

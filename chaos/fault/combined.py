@@ -24,7 +24,8 @@ def everything(backend: str) -> Callable[[Testbed], Awaitable[None]]:
 
     async def strike(testbed: Testbed) -> None:
         async for _ in testbed.moments(0.2, 0.6):
-            testbed.count += await testbed.rng.choice(_INJECTIONS[backend])(testbed)
+            if await testbed.rng.choice(_INJECTIONS[backend])(testbed):
+                testbed.count += 1
 
     async def run(testbed: Testbed) -> None:
         editor = Editor(testbed)
@@ -32,7 +33,8 @@ def everything(backend: str) -> Callable[[Testbed], Awaitable[None]]:
             for _ in range(2):
                 striking.create_task(strike(testbed))
             async for _ in testbed.moments(0.3, 1.0):
-                testbed.count += await edit(testbed, editor)
+                if await edit(testbed, editor):
+                    testbed.count += 1
         await editor.last(testbed.routes_file)
 
     return run

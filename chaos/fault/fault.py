@@ -49,6 +49,7 @@ def repeated(inject: Injection, least: float, most: float) -> Callable[[Testbed]
 
     async def run(testbed: Testbed) -> None:
         async for _ in testbed.moments(least, most):
-            testbed.count += await inject(testbed)
+            if await inject(testbed):
+                testbed.count += 1
 
     return run

@@ -339,7 +339,9 @@ class Machine(ViewMachine):
             assert counts.dead == len(dead)
             assert counts.name == f"{counts.pattern}/{counts.group}"
             if self.world.dates and not any(each.replayed for each in known):
-                surely = min((each.logged.at for each in known if each.place == "ready"), default=math.inf)
+                # A failed message that was handed back may still be counted as delayed.
+                fresh = (each for each in known if each.place == "ready" and each.attempt == 1)
+                surely = min((each.logged.at for each in fresh), default=math.inf)
                 at_most = min((each.logged.at for each in known if each.is_available(now)), default=math.inf)
                 oldest = math.inf if counts.oldest_at is None else counts.oldest_at
                 assert at_most - 0.001 <= oldest <= surely + 0.001

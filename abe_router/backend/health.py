@@ -45,6 +45,7 @@ class HealthCheck(StrEnum):
     PERMISSIONS = "D207"
     DAMAGED = "D208"
     LOG_GROWN = "D209"
+    SECOND_NAME = "D210"
 
     REFUSED = "D301"
     UNSEEN = "D302"

@@ -177,18 +177,6 @@ class TestFile:
         for each in backends:
             await each.close()
 
-    async def test_removed_file_is_created_again(self, path, backend, caplog, monkeypatch):
-        monkeypatch.setattr(file, "_CHECK_INTERVAL", 0.0)
-        handle = await backend.subscribe(KEY, "g")
-        waiting = asyncio.create_task(handle.fetch(1, 20.0))
-        for each in path.parent.iterdir():
-            each.unlink()
-        await backend.publish(KEY, 1)
-        assert bodies(await waiting) == [b"1"]
-        assert "was removed or replaced while it was open" in caplog.text
-        async with SQLiteBackend(path) as other:
-            assert [s.in_flight for s in await other.status()] == [1]
-
     async def test_prefixes_in_one_file_are_separate(self, path, backend):
         other = SQLiteBackend(path, prefix="a.")
         await other.publish("b.c", 1)

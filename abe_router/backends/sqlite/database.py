@@ -14,10 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from abe_router.backends.sqlite.file import File
+from abe_router.backends.sqlite.file import File, FileState
 from abe_router.backends.sqlite.keys import Keys
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.text import counted
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -80,31 +81,29 @@ class Checkpoint:
         self._threshold = CHECKPOINT_BYTES
         self._check_at = 0.0
 
-    def run(self, connection: sqlite3.Connection) -> None:
-        """Copy and empty the log if it is large enough; after an error, a later call tries again."""
+    def run(self, connection: sqlite3.Connection, *, at_once: bool = False) -> None:
+        """Copy and empty the log if it is large enough or `at_once`.
+
+        After an error, a later call tries again.
+        """
         now = time.monotonic()
         if now < self._check_at:
             return
         self._check_at = now + _CHECKPOINT_INTERVAL
         with suppress(OSError, sqlite3.Error):
-            size = self._wal.stat().st_size
-            if size < self._threshold:
+            size = 0 if at_once else self._wal.stat().st_size
+            if size < self._threshold and not at_once:
                 return
             # A long read transaction prevents the checkpoint: trying again at once would stop all writers.
             self._threshold = size + CHECKPOINT_BYTES
-            connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
-            try:
-                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                connection.execute("PRAGMA busy_timeout = 0")
-            if not busy:
+            if checkpoint(connection):
                 self._threshold = CHECKPOINT_BYTES
 
 
 class Database:
     """One connection to the file: opened on first use, and again after an error that broke it."""
 
-    #: Connections to files that were removed or replaced while they were open; see `_abandon`.
+    #: Connections to files that were removed or replaced while they were open; see `close`.
     _abandoned: ClassVar[list[sqlite3.Connection]] = []
 
     def __init__(self, file: File, prefix: str) -> None:
@@ -120,7 +119,15 @@ class Database:
         self.counted: dict[int, BacklogCount] = {}
         self._file = file
         self._checkpoint = Checkpoint(file.wal)
+        #: Rises when the content of the file was replaced, so that what is known of it no longer holds.
+        self.generation = 0
+        #: The highest number of a message that this connection has committed or seen.
+        self.last_appended = 0
+        #: The same of the open transaction.
+        self.appended = 0
         self._connection: sqlite3.Connection | None = None
+        self._schema_version = 0
+        self._has_lost_log = False
         self._lock_deadline = math.inf
 
     @property
@@ -176,14 +183,15 @@ class Database:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        self.open()
+        self._begin(begin)
         connection = self.connection
         self.changes.clear()
-        connection.execute(begin)
+        self.appended = 0
         try:
             self.keys.refresh(connection)
             yield
             connection.execute("COMMIT")
+            self.last_appended = max(self.last_appended, self.appended)
         except BaseException:
             self.keys.clear()
             self.changes.clear()
@@ -197,25 +205,53 @@ class Database:
         Raise BackendError or sqlite3.Error when that fails.
         """
         if self._connection is not None:
-            if not self._file.is_gone():
+            state = self._file.state()
+            if state is FileState.INTACT:
                 return
-            _log.warning("`%s` was removed or replaced while it was open: opened again", self.path)
-            self._abandon()
+            if state is FileState.MISSING:
+                raise BackendUnavailable(self._file.missing())
+            self._leave(self._connection)
         self.keys.clear()
         self.scanned.clear()
         self.counted.clear()
         self._connection = self._file.connect()
+        self._checkpoint = Checkpoint(self._file.wal)
+        self._schema_version = self._read_schema_version()
 
     def close(self) -> None:
-        """Close the connection, if it is open; committed data stays."""
+        """Close the connection, if it is open; committed data stays.
+
+        SQLite deletes the write-ahead log by its name, so closing the connection to a file that was replaced
+        could delete the log of the file that is there now. Such a connection stays open until the process
+        ends.
+        """
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if self._file.is_replaced():
+            with suppress(sqlite3.Error):
+                checkpoint(connection)
+            self._abandoned.append(connection)
+        else:
             connection.close()
 
     def checkpoint(self) -> None:
-        """Checkpoint the write-ahead log if it has grown."""
-        if self._connection is not None:
-            self._checkpoint.run(self._connection)
+        """Checkpoint the write-ahead log if it has grown, and at once if it was removed.
+
+        The processes that had a removed log open go on sharing it. Other processes do not see it, and it is
+        lost with the last process, so its commits must not stay in it.
+        """
+        if self._connection is None:
+            return
+        is_lost = self._file.log_is_lost
+        if is_lost and not self._has_lost_log:
+            _log.error(
+                "the write-ahead log of `%s` was removed while it was in use: other processes cannot open "
+                "the file now; stop all processes that use it, then start them again",
+                self.path,
+            )
+        self._has_lost_log = is_lost
+        self._checkpoint.run(self._connection, at_once=is_lost)
 
     def as_backend_error(self, error: sqlite3.Error) -> BackendError:
         """Return what an error means; close the connection when it is no longer usable."""
@@ -231,15 +267,75 @@ class Database:
             return BackendUnavailable(f"cannot use `{self.path}`: {error}")
         return BackendError(f"cannot use `{self.path}`: {error}")
 
-    def _abandon(self) -> None:
-        """Stop using a file that is no longer at its path, and keep its connection open.
+    def _begin(self, begin: str) -> None:
+        """Begin a transaction; open the file anew when its content was replaced since the last one.
 
-        SQLite deletes the write-ahead log by its name, so closing the connection could delete the log of the
-        file that is there now. The connection stays open until the process ends.
+        A restore in place (`.restore`, SQLite's backup API) changes the version of the schema. What is cached
+        of the file, such as the numbers of keys, does not hold for the new content.
         """
-        if self._connection is not None:
-            self._abandoned.append(self._connection)
-            self._connection = None
+        self.open()
+        self.connection.execute(begin)
+        if self._read_schema_version() == self._schema_version:
+            return
+        self.connection.execute("ROLLBACK")
+        self.close()
+        self.open()
+        self.generation += 1
+        last, self.last_appended = self.last_appended, self._last_seq()
+        if (lost := last - self.last_appended) > 0:
+            _log.error(
+                "`%s` was restored to an earlier state: it lacks at least %s accepted since then; what was "
+                "handled since then may be handled again",
+                self.path,
+                counted(lost, "message"),
+            )
+        else:
+            _log.warning("`%s` was restored, vacuumed or altered by another program: read anew", self.path)
+        self.connection.execute(begin)
+
+    def _last_seq(self) -> int:
+        """Return the highest number that a message was ever given, also if the message is deleted."""
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _read_schema_version(self) -> int:
+        (version,) = self.execute("PRAGMA schema_version").fetchone()
+        return int(version)
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Stop using a file that is no longer at its path, and keep its connection open; see `close`.
+
+        What the log holds is copied into the old file first, which may still have another name. Raise
+        sqlite3.Error when another process holds the lock of the old file.
+        """
+        with suppress(sqlite3.Error):
+            checkpoint(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (held,) = connection.execute("SELECT count(*) FROM messages").fetchone()
+            kept = self._file.set_log_aside()
+        finally:
+            connection.execute("ROLLBACK")
+        _log.error(
+            "`%s` was removed or replaced while it was open: opened again; the old file held %s%s",
+            self.path,
+            counted(held, "message"),
+            f", and its last commits are in `{kept}`" if kept else "",
+        )
+        self._abandoned.append(connection)
+        self._connection = None
+        self.generation += 1
+        self.last_appended = 0
+
+
+def checkpoint(connection: sqlite3.Connection) -> bool:
+    """Copy the whole write-ahead log into the file and empty it; return False when others are in the way."""
+    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
+    try:
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0")
+    return not busy
 
 
 def is_busy(error: Exception) -> bool:

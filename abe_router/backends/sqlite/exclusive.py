@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from abe_router.backend import Delivery, ExclusiveSubscription
+from abe_router.backend import Delivery, ExclusiveSubscription, Outcome
 from abe_router.backends.sqlite import lease, ownership
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.operations import Fetch
@@ -27,6 +27,7 @@ class ExclusiveFetch(Fetch):
         self,
         request: AcquireRequest,
         deadline: float,
+        generation: int,
         *,
         eager: bool,
         future: asyncio.Future[Sequence[Delivery]],
@@ -36,9 +37,14 @@ class ExclusiveFetch(Fetch):
             request.spec, request.limit, request.lease, deadline, eager=eager, future=future, release=release
         )
         self._request = request
+        self._generation = generation
 
     def can_claim(self, database: Database) -> bool:
         """Return whether a claim would change anything. Write nothing."""
+        if database.generation != self._generation:
+            # The file was replaced: the handle has to say what it holds, in a new fetch.
+            self.try_at = self.deadline = time.monotonic()
+            return False
         self.sid, seconds = ownership.acquirable(database, self._request)
         self._try_in(seconds)
         return seconds <= 0
@@ -73,13 +79,24 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         #: The claims of fetches whose result did not reach the handle, in order.
         self._unconfirmed: dict[int, None] = {}
         self._was_interrupted = False
+        #: The messages that were delivered and are not settled.
+        self._held: set[int] = set()
+        #: The generation of the file in which the handle knows all of its claims, and that of the last fetch.
+        self._generation = self._asked_in = thread.generation
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         self._was_interrupted = False
         found = await super().fetch(limit, wait)
         if not self._was_interrupted:
             self._unconfirmed.clear()
+            self._generation = self._asked_in
+        self._held.update(delivery.receipt.seq for delivery in found)
         return found
+
+    async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+        refused = await super().settle(settlements)
+        self._held.difference_update(delivery.receipt.seq for delivery, _ in settlements)
+        return refused
 
     def interrupt(self) -> None:
         self._was_interrupted = self._fetch is not None
@@ -116,14 +133,22 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         return ownership.claim_number(self._owner, next(self._count))
 
     def _new_fetch(self, limit: int, wait: float) -> Fetch:
+        self._asked_in = self._thread.generation
         request = AcquireRequest(
-            self._spec, self._owner, self._next_claim(), limit, self._lease, tuple(self._unconfirmed)
+            self._spec,
+            self._owner,
+            self._next_claim(),
+            limit,
+            self._lease,
+            tuple(self._unconfirmed),
+            None if self._asked_in == self._generation else tuple(self._held),
         )
         # Until its result is here. If it never comes, the next fetch takes back what was claimed.
         self._unconfirmed[request.claim] = None
         return ExclusiveFetch(
             request,
             time.monotonic() + wait,
+            self._asked_in,
             eager=self._eager,
             future=asyncio.get_running_loop().create_future(),
             release=self._release,

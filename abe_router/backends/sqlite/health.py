@@ -20,7 +20,15 @@ from abe_router.backend import (
 )
 from abe_router.backends.sqlite import registry, schema
 from abe_router.backends.sqlite.database import Database
-from abe_router.backends.sqlite.file import MOUNTS, File, file_system, is_network, is_volatile
+from abe_router.backends.sqlite.file import (
+    MOUNTS,
+    ONE_NAME,
+    File,
+    file_system,
+    identity,
+    is_network,
+    is_volatile,
+)
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import matches
@@ -49,13 +57,13 @@ class _ReadOnlyFile(File):
     @property
     def is_idle(self) -> bool:
         """Whether no process writes it now: a writer has a log or a journal beside it."""
-        return not self.wal.exists() and not self.path.with_name(f"{self.path.name}-journal").exists()
+        return not self.wal.exists() and not self._beside("-journal").exists()
 
     def connect(self) -> sqlite3.Connection:
         # Reading would create the files of the log, unless SQLite is told that the file does not change.
-        address = f"file:{quote(str(self.path))}?mode=ro{'&immutable=1' if self.is_idle else ''}"
+        address = f"file:{quote(os.fsencode(self._target))}?mode=ro{'&immutable=1' if self.is_idle else ''}"
         connection = sqlite3.connect(address, uri=True, timeout=1, isolation_level=None)
-        self._identity = self._on_disk()
+        self._identity = identity(self._target)
         return connection
 
 
@@ -72,15 +80,17 @@ class FileHealth:
         mounts: Path = MOUNTS,
     ) -> None:
         self._path, self._prefix, self._served, self._mounts = path, prefix, served, mounts
-        self._file = _ReadOnlyFile(path, synchronous)
+        self._file = _ReadOnlyFile(path, synchronous, mounts)
         self._synchronous = synchronous
 
     def check(self) -> list[HealthResult]:
         """Return the results. It may take seconds, so it must not run in the event loop."""
         found = [*check_version(sqlite3.sqlite_version_info), *self._durability(), *self._location()]
-        if not self._path.is_file():
-            return [*self._absence(), *found]
+        found += self._names()
         try:
+            if not self._path.is_file():
+                return [*self._absence(), *found]
+            self._file.refuse_unsafe_log()
             return [*found, *self._access(), *self._wal_size(), *self._content()]
         except BackendError as error:
             message = f"the file cannot be used: {error}"
@@ -97,6 +107,7 @@ class FileHealth:
         elif not os.access(parent, os.W_OK | os.X_OK):
             yield _unusable(f"folder `{parent}` cannot be written", "give the router's user write permission")
         else:
+            self._file.refuse_unsafe_log()
             yield HealthResult(
                 HealthCheck.FILE, _INFO, f"`{self._path}` is not there yet", "the first use makes it"
             )
@@ -139,6 +150,16 @@ class FileHealth:
                 f"{free >> 20:,} MiB are left on the disk",
                 "on a full disk nothing can be published, and acks may fail too",
                 "free some space",
+            )
+
+    def _names(self) -> Iterator[HealthResult]:
+        if alias := self._file.alias():
+            yield HealthResult(
+                HealthCheck.SECOND_NAME,
+                _ERROR,
+                f"the file may have a second name: {alias}",
+                "messages that are accepted under one name are lost for the other",
+                ONE_NAME,
             )
 
     def _access(self) -> Iterator[HealthResult]:

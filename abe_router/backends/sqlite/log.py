@@ -75,7 +75,7 @@ def append(database: Database, messages: Sequence[EncodedMessage]) -> None:
             key_ids.add(key_id)
             values.append(key_id)
             values += rest
-        database.execute(_INSERT[size], values)
+        database.appended = database.execute(_INSERT[size], values).lastrowid or 0
         begin += size
 
 

@@ -179,13 +179,14 @@ class Notifier:
         database = self._database
         database.open()
         version = self._data_version()
-        is_same = database.connection is self._connection
-        if is_same and version == self._version:
+        if database.connection is self._connection and version == self._version:
             return None
         changes = Changes()
-        with database.reading():
+        with database.reading():  # it may open the file anew
+            is_same = database.connection is self._connection
             key_ids = log.keys_since(database, self._end) if is_same else None
             end = log.end(database)
+        database.last_appended = max(database.last_appended, end)
         if key_ids is None:
             changes.everything = True
         else:

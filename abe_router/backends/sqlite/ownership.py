@@ -6,6 +6,7 @@ The lower part counts the fetches of the handle.
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,10 @@ _TAKE_BACK = """
     UPDATE deliveries SET claim = NULL, due_at = coalesce(retry_at, 0), deliveries = deliveries - 1
     WHERE sid = ? AND claim = ?"""
 
+_TAKE_BACK_UNKNOWN = """
+    UPDATE deliveries SET claim = NULL, due_at = coalesce(retry_at, 0)
+    WHERE sid = ? AND claim >> 22 = ? AND seq NOT IN (SELECT value FROM json_each(?))"""
+
 
 def new_owner() -> int:
     """Return a random number for a handle, which no other handle has."""
@@ -55,7 +60,9 @@ def claim_number(owner: int, count: int) -> int:
 class AcquireRequest(NamedTuple):
     """A fetch of an exclusive handle: at most `limit` deliveries for `lease` seconds, under a claim.
 
-    `unconfirmed` are the claims of earlier fetches whose result did not reach the handle.
+    `unconfirmed` are the claims of earlier fetches whose result did not reach the handle. `held` are the
+    messages that the handle has, after the content of the file was replaced, and otherwise None. The new
+    content may lease other messages to the handle, which it settled long ago; those are taken back.
     """
 
     spec: SubscriptionSpec
@@ -64,6 +71,7 @@ class AcquireRequest(NamedTuple):
     limit: int
     lease: float
     unconfirmed: Sequence[int]
+    held: Sequence[int] | None = None
 
 
 def acquirable(database: Database, request: AcquireRequest) -> tuple[int, float]:
@@ -79,7 +87,7 @@ def acquirable(database: Database, request: AcquireRequest) -> tuple[int, float]
     if owner != request.owner:
         return sid, _free_in(database, sid, owner, expires_at, now)
     renew_in = expires_at - now - request.lease * 2 / 3
-    if renew_in <= 0 or request.unconfirmed:
+    if renew_in <= 0 or request.unconfirmed or request.held is not None:
         return sid, 0.0
     again = database.execute(_AGAIN, (sid, now, owner, 1))
     seq = backlog.first(database, request.spec.pattern, max(cursor, database.scanned.get(sid, 0)))
@@ -100,6 +108,8 @@ def acquire(database: Database, request: AcquireRequest) -> tuple[Claim, float]:
             return Claim(sid, number, until, 0), seconds
         database.execute(_TAKE_OVER, (sid,))
     database.execute_many(_TAKE_BACK, [(sid, claim) for claim in request.unconfirmed])
+    if request.held is not None:
+        database.execute(_TAKE_BACK_UNKNOWN, (sid, request.owner, json.dumps(request.held)))
     database.execute(
         "INSERT OR REPLACE INTO owners (sid, owner, expires_at) VALUES (?, ?, ?)", (sid, request.owner, until)
     )

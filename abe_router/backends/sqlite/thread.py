@@ -78,6 +78,11 @@ class DatabaseThread:
         """Whether it takes requests: it was not stopped, and this process started it."""
         return self._stopped is None and self.pid == os.getpid()
 
+    @property
+    def generation(self) -> int:
+        """A number that rises when the content of the file was replaced."""
+        return self._database.generation
+
     def run(self, function: Callable[[Database], T], *, reads: bool = False) -> asyncio.Future[T]:
         """Call `function` with the file in a transaction; return the future of its result."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

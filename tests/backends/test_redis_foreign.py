@@ -11,7 +11,7 @@ from abe_router.backends.redis.entry import LATEST, read_count, read_time
 from abe_router.messages.message import new_message
 from abe_router.text import format_time
 
-from .hands import died, take
+from .hands import ack, died, take
 
 KEY, GROUP = "orders.created", "billing"
 ABSURD = ["nan", "inf", "-inf", "1e999", "1e300", "-1", "253402300800", "soon", "", b"\xff"]
@@ -84,7 +84,8 @@ async def test_a_damaged_dead_letter_hides_no_other_one(redis_backend, redis_cli
     damaged, whole = await redis_backend.dead_letters(KEY, GROUP)
     assert whole.message == delivery.message
     assert whole.reason.message == "no stock"
-    assert damaged.route and damaged.reason.kind
+    assert damaged.route
+    assert damaged.reason.kind
     for seconds in (damaged.first_failed_at, damaged.last_failed_at, damaged.message.published_at):
         assert format_time(seconds)
     assert await redis_backend.replay(KEY, GROUP, [damaged.id]) == 1
@@ -154,3 +155,49 @@ async def test_a_damaged_rate_grants_tokens_again(redis_backend, redis_client, p
         while not granted:
             granted = (await redis_backend.take_tokens("r", 1000.0, 1)).granted
             await asyncio.sleep(0.01)
+
+
+async def fill(redis_backend, redis_client, stream, entry_id, count):
+    """Publish and settle `count` messages behind an entry with that id, which another program added."""
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(stream, {"data": "1"}, id=entry_id)
+    await redis_backend.append([new_message(KEY, b"0") for _ in range(count)])
+    await ack(handle, await take(handle, count + 1))
+    return handle
+
+
+@pytest.mark.parametrize("entry_id", ["9999999999999-1", "9999999999999999-7", f"{2**64 - 2}-{2**64 - 1}"])
+@pytest.mark.parametrize("retain", [0.0, 1.0])
+async def test_an_id_from_the_future_holds_up_no_trim(
+    redis_backend, redis_client, prefix, stream, entry_id, retain
+):
+    handle = await fill(redis_backend, redis_client, stream, entry_id, 1000)
+    if retain:
+        assert await redis_backend.trim({KEY: 60.0}) == 1  # it has no time of its own; the others are young
+        await redis_client.delete(f"abe-router:{{{prefix}}}:retention")  # it would count for 60 s more
+        await asyncio.sleep(retain + 0.1)
+    young = [new_message(KEY, b"%d" % n) for n in range(20)]
+    await redis_backend.append(young)
+    await ack(handle, await take(handle, 15))
+    while await redis_backend.trim({KEY: retain}):
+        pass
+    left = await redis_client.xlen(stream)
+    assert left == (20 if retain else 5)
+    await ack(handle, await take(handle, 5))
+    await asyncio.sleep(retain)
+    assert await redis_backend.trim({}) == left
+
+
+async def test_a_clock_that_was_ahead_holds_up_no_trim(redis_backend, redis_client, stream):
+    """The ids of an hour, years ahead, and then those that the server counts on from the last one."""
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    first = 2_500_000_000_000
+    for n in range(300):
+        at = str(1000 + n)
+        await redis_client.xadd(stream, {"data": "1", "id": "x", "at": at}, id=f"{first + n * 10}-*")
+    await redis_backend.append([new_message(KEY, b"0") for _ in range(50)])
+    await ack(handle, await take(handle, 350))
+    assert await redis_backend.trim({KEY: 60.0}) >= 200
+    while await redis_backend.trim({KEY: 60.0}):
+        pass
+    assert await redis_client.xlen(stream) == 50

@@ -63,6 +63,7 @@ class HealthCheck(StrEnum):
     OPEN_TO_ALL = "D351"
     CLOCK = "D360"
     TRIMMED = "D370"
+    AHEAD = "D371"
 
 
 #: Messages under unread keys from which on the result is a warning.

@@ -268,6 +268,16 @@ class TestContent:
         found = (await weak(redis_server.url, prefix=prefix))["D370"].message
         assert "3 that it was never given and 1 that were in flight" in found
 
+    async def test_ids_from_the_future_are_found(self, backend, redis_server, redis_client, prefix):
+        await backend.subscribe(KEY, GROUP)
+        await backend.publish(KEY, 1)
+        assert "D371" not in await weak(redis_server.url, prefix=prefix)
+        await redis_client.xadd(f"{prefix}{KEY}", {"data": "1"}, id="9999999999999-1")
+        result = (await weak(redis_server.url, prefix=prefix))["D371"]
+        assert f"the last id of `{KEY}` is from the future: 9999999999999-1, which is 2286" in result.message
+        await redis_client.xadd(f"{prefix}{KEY}", {"data": "1"}, id=f"{2**64 - 1}-{2**64 - 1}")
+        assert "9999-12-31" in (await weak(redis_server.url, prefix=prefix))["D371"].message
+
     async def test_our_own_trimming_is_not_reported(self, backend, redis_server, prefix):
         handle = await backend.subscribe(KEY, GROUP)
         for n in range(10):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from abe_router.backend import ACKED, RELEASED, Delayed
-from abe_router.backends.redis import RedisBackend, discovery, reaper
+from abe_router.backends.redis import RedisBackend, discovery, reaper, registration
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -222,6 +222,38 @@ class TestServerLoss:
             assert not await admin.status()
             again = await admin.subscribe(KEY, GROUP)
             assert len(await take(again, 1)) == 1
+
+    async def test_a_lost_registration_is_made_again(
+        self, redis_backend, redis_client, prefix, monkeypatch, caplog
+    ):
+        """Otherwise nothing is trimmed, and no command shows the subscription, until the next restart."""
+        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        wild = await redis_backend.subscribe("orders.#", GROUP)
+        await publish(redis_backend, 3)
+        (dead, *rest) = await take(handle, 3)
+        assert not await handle.settle([(dead, died(dead)), *((each, ACKED) for each in rest)])
+        await ack(wild, await take(wild, 3))
+        base = f"abe-router:{{{prefix}}}"
+        assert await redis_client.delete(f"{base}:subscriptions", f"{base}:keys") == 2
+        async with asyncio.timeout(5):
+            while len(await redis_backend.status()) < 2:
+                await asyncio.sleep(0.01)
+        assert [(s.pattern, s.dead) for s in await redis_backend.status()] == [("orders.#", 0), (KEY, 1)]
+        assert len(await redis_backend.dead_letters(KEY, GROUP)) == 1
+        assert await redis_backend.trim({}) == 3
+        assert caplog.text.count("lost the registration") == 1
+
+    async def test_a_dropped_subscription_is_not_registered_again(
+        self, redis_server, redis_backend, prefix, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        await redis_backend.subscribe(KEY, GROUP)
+        async with RedisBackend.from_url(redis_server.url, prefix=prefix) as admin:
+            assert await admin.drop(KEY, GROUP)
+            await asyncio.sleep(0.3)
+            assert not await admin.status()
+        assert "lost the registration" not in caplog.text
 
     async def test_lost_scripts_are_sent_again(self, redis_backend, redis_client):
         handle = await redis_backend.subscribe(KEY, GROUP)

@@ -1,25 +1,29 @@
 """The dead letters of a subscription, in one stream for each key.
 
 An id is `KEY:MILLISECONDS-NUMBER`, so it names the stream as well.
+
+Other programs can write to these streams, and can name any time in a message. So a dead letter is read field
+by field: what cannot be read takes a default, and no dead letter hides another one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from abe_router.backend import DeadLetter
+from abe_router.backend import DeadLetter, Reason
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.entry import order
+from abe_router.backends.redis.entry import LATEST, accepted_at, order, read_message
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.scripts import REPLAY
 
 #: Ids of one call.
 _CHUNK = 100
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}")
-_decode = msgspec.json.Decoder(DeadLetter).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class DeadLetters:
@@ -40,7 +44,8 @@ class DeadLetters:
             sent.append((key, self._connection.send("XRANGE", stream, first, "+", "COUNT", limit)))
         found = [(key, *row) for key, rows in sent for row in await rows]
         found.sort(key=lambda row: (order(row[1]), row[0]))
-        return [_dead_letter(*row) for row in found[:limit]]
+        name = self._group
+        return [_dead_letter(key, name, entry_id, fields) for key, entry_id, fields in found[:limit]]
 
     async def replay(self, ids: Sequence[str]) -> int:
         """Deliver dead letters to their group again; return how many there were."""
@@ -73,8 +78,49 @@ def _parse(dead_letter_id: str) -> tuple[str, str] | None:
     return (key, entry_id) if _ENTRY.fullmatch(entry_id) else None
 
 
-def _dead_letter(key: str, entry_id: bytes, fields: Sequence[bytes]) -> DeadLetter:
+def _dead_letter(key: str, group: str, entry_id: bytes, fields: Sequence[bytes]) -> DeadLetter:
     values = dict(zip(fields[::2], fields[1::2], strict=True))
-    dead_letter = _decode(values[b"dead_letter"])
-    message = msgspec.structs.replace(dead_letter.message, body=values[b"data"])
-    return msgspec.structs.replace(dead_letter, message=message, id=f"{key}:{entry_id.decode()}")
+    try:
+        record = _decode(values.get(b"dead_letter", b""))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        record = {"reason": {"message": f"the record of this dead letter cannot be read: {error}"}}
+    message, _ = read_message(entry_id, fields, key)
+    noted = _mapping(record, "message")
+    if b"headers" not in values and isinstance(headers := noted.get("headers"), dict):
+        message = msgspec.structs.replace(message, headers={k: _text(v) for k, v in headers.items()})
+    accepted = accepted_at(entry_id)
+    return DeadLetter(
+        route=_text(record.get("route")) or group,
+        message=msgspec.structs.replace(message, attempt=_number(noted, "attempt")),
+        reason=_reason(_mapping(record, "reason")),
+        attempts=_number(record, "attempts"),
+        deliveries=_number(record, "deliveries"),
+        first_failed_at=_seconds(record, "first_failed_at", accepted),
+        last_failed_at=_seconds(record, "last_failed_at", accepted),
+        revision=_text(record.get("revision")),
+        id=f"{key}:{entry_id.decode()}",
+    )
+
+
+def _reason(record: Mapping[str, Any]) -> Reason:
+    texts = {name: _text(record.get(name)) for name in Reason.__struct_fields__}
+    return Reason(**{**texts, "kind": texts["kind"] or "malformed"})
+
+
+def _mapping(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(record: Mapping[str, Any], name: str) -> int:
+    value = record.get(name)
+    return value if isinstance(value, int) and 0 <= value < 2**63 else 0
+
+
+def _seconds(record: Mapping[str, Any], name: str, default: float) -> float:
+    value = record.get(name)
+    return value if isinstance(value, (int, float)) and 0 <= value <= LATEST else default

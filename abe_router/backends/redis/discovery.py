@@ -117,15 +117,15 @@ class Discovery:
         await asyncio.shield(self._scanning)
 
     async def _scan(self) -> None:
-        """Scan the database, and record the streams that are not recorded."""
+        """Scan the database, and record its streams."""
         began = self._loop.time()
         try:
             await self._connection.open()
             await self._read_news()
             async for keys in self._registry.streams():
-                if unknown := [key for key in keys if key not in self.known]:
-                    await self._registry.add_keys(unknown)
-                    self.learn(unknown)
+                if keys:  # the known ones too, because the server may have lost the set
+                    await self._registry.add_keys(keys)
+                    self.learn(keys)
             self._scanned_at = self._loop.time()
             self._pause = max(INTERVAL, _SCAN_FACTOR * (self._scanned_at - began))
         finally:

@@ -19,6 +19,9 @@ from abe_router.messages.message import Message
 Fields = Sequence[bytes]
 Entry = tuple[bytes, Fields]
 
+#: The last second that the calendar has, in seconds since the epoch.
+LATEST = 253402300799.0
+
 _headers = msgspec.json.Decoder(dict[str, str])
 
 
@@ -44,8 +47,11 @@ def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list
         if len(fields) == 6 and fields[2] == b"id" and fields[4] == b"at" and fields[0] == b"data":
             # A fast path for the common case; the code below would read the entry alike.
             try:
-                message = Message(str(fields[3], "utf-8"), key, fields[1], {}, float(fields[5]), 1)
+                at = float(fields[5])
+                message = Message(str(fields[3], "utf-8"), key, fields[1], {}, at, 1)
             except ValueError:
+                at = 0.0
+            if not 0.0 < at <= LATEST:
                 message = _message(entry_id, _values(fields), key, 1)
         else:
             values = _values(fields)
@@ -70,9 +76,9 @@ def taken_deliveries(taken: Sequence[Any], key: str, group: str) -> tuple[list[D
         if values.get(b"only", own) != own:
             others.append(entry_id)
             continue
-        failed, _, since = (failures or b"0:").partition(b":")
-        message = _message(entry_id, values, key, int(failed) + 1)
-        found.append(Delivery(message, count, entry_id, int(since) / 1000 if since else None))
+        failed, since = _failures(failures)
+        message = _message(entry_id, values, key, failed + 1)
+        found.append(Delivery(message, count, entry_id, since))
     return found, others
 
 
@@ -90,8 +96,11 @@ def read_message(entry_id: bytes, fields: Fields, key: str) -> tuple[Message, st
 
 
 def accepted_at(entry_id: bytes) -> float:
-    """Return when the server accepted an entry, in seconds since the epoch."""
-    return order(entry_id)[0] / 1000
+    """Return when the server accepted an entry, in seconds since the epoch.
+
+    Another program may have chosen the id, so a time beyond the calendar becomes its last second.
+    """
+    return min(order(entry_id)[0] / 1000, LATEST)
 
 
 def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: int) -> Message:
@@ -100,17 +109,35 @@ def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: 
         key=key,
         body=values.get(b"data", b""),
         headers=unpack_headers(values.get(b"headers", b"")),
-        published_at=_time(values.get(b"at", b"")) or accepted_at(entry_id),
+        published_at=read_time(values.get(b"at", b"")) or accepted_at(entry_id),
         attempt=attempt,
     )
 
 
-def _time(field: bytes) -> float:
-    """Return the time of a field, 0 when it is none."""
+def read_time(field: bytes | str) -> float:
+    """Return a time in seconds since the epoch that another program may have written.
+
+    It is 0 for text that is no number, and for a number that the calendar does not have: NaN, infinity, a
+    time before 1970 or after the year 9999.
+    """
     try:
-        return float(field)
+        seconds = float(field)
     except ValueError:
         return 0.0
+    return seconds if 0.0 < seconds <= LATEST else 0.0
+
+
+def read_count(field: bytes) -> int | None:
+    """Return a count or a number of milliseconds, None for anything else that another program wrote there."""
+    # Python refuses very long numbers, and Redis has none of more than 20 digits.
+    return int(field) if len(field) <= 20 and field.isdigit() else None
+
+
+def _failures(field: bytes | None) -> tuple[int, float | None]:
+    """Return how often an entry failed, and since when, from a field `COUNT:MILLISECONDS`."""
+    count, _, since = (field or b"0:").partition(b":")
+    millis = read_count(since)
+    return read_count(count) or 0, None if millis is None else min(millis / 1000, LATEST)
 
 
 def _values(fields: Fields) -> dict[bytes, bytes]:

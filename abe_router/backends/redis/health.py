@@ -20,7 +20,7 @@ from abe_router.backends.redis import scripts
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.credentials import Credentials
-from abe_router.backends.redis.entry import order
+from abe_router.backends.redis.entry import accepted_at, order
 from abe_router.backends.redis.names import Names, escape_glob, group_name
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry
@@ -29,9 +29,12 @@ from abe_router.backends.redis.server import ask, check
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.pattern import matches
+from abe_router.text import format_time
 
 #: Streams asked for at a time, and pending entries counted of a group.
 _CHUNK, _PENDING = 50, 1000
+#: By how many seconds an id may be ahead of the server's clock: NTP sets clocks back by less.
+_AHEAD = 60
 _UNSEEN = HealthResult(
     HealthCheck.UNSEEN,
     Severity.INFO,
@@ -185,14 +188,15 @@ class Health:
         return [
             *orphaned_subscriptions(statuses, self._served),
             *unread_keys(counts),
-            *await self._trimmed(keys, subscriptions),
+            *await self._streams(keys, subscriptions),
         ]
 
-    async def _trimmed(
+    async def _streams(
         self, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]
     ) -> list[HealthResult]:
-        """Return a result for each group of ours that lost messages to a deletion by another program."""
+        """Return results for streams that other programs trimmed, or whose ids are from the future."""
         found: list[HealthResult] = []
+        now = int((await self._connection.send("TIME"))[0])
         for chunk in _chunks(keys):
             asked = [
                 (
@@ -210,9 +214,10 @@ class Health:
                     if error.code == "NOPERM":
                         return [*found, _UNSEEN]
                     continue  # it is recorded and does not exist
+                found += _ahead(key, self._names.stream(key), stream["last-generated-id"], now)
                 ours = {group_name(p, g): f"{p}/{g}" for p, g in subscriptions if matches(p, key)}
                 for group in groups:
-                    if name := ours.get(group["name"].decode()):
+                    if name := ours.get(group["name"].decode("utf-8", "replace")):
                         found += await self._missing(key, name, stream, group)
         return found
 
@@ -242,6 +247,20 @@ class Health:
                 "find the program that runs XTRIM, XDEL or XADD with MAXLEN, and use `retain` for history",
             )
         ]
+
+
+def _ahead(key: str, stream: str, last: bytes, now: int) -> Iterator[HealthResult]:
+    """Yield a result if the last id of a stream is from the future; `now` is the server's time."""
+    if order(last)[0] / 1000 <= now + _AHEAD:
+        return
+    when = format_time(accepted_at(last))
+    yield HealthResult(
+        HealthCheck.AHEAD,
+        Severity.WARNING,
+        f"the last id of `{key}` is from the future: {last.decode()}, which is {when}",
+        "the server counts on from that id, so ids no longer say when a message was accepted",
+        f"find the program that runs XADD with an id of its own; when all is handled, DEL {stream} resets it",
+    )
 
 
 def _undelivered(stream: Mapping[str, Any], group: Mapping[str, Any]) -> int:

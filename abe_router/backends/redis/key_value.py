@@ -60,4 +60,7 @@ def _pack(text: str) -> bytes:
 
 
 def _unpack(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # another program wrote it
+        return name.decode("utf-8", "backslashreplace")

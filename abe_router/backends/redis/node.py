@@ -16,6 +16,7 @@ from abe_router.backends.redis.discovery import Discovery, KeyListener
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
 from abe_router.backends.redis.reaper import Reaper
+from abe_router.backends.redis.registration import Registrations
 from abe_router.backends.redis.registry import Registry
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import is_wild
@@ -50,6 +51,7 @@ class Node:
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)
         self.registry = Registry(self.connection, names)
+        self.registrations = Registrations(self.connection, names, self.registry)
         self.discovery = Discovery(self.connection, names, self.registry, self.notifier)
         self.appender = Appender(self.connection, names, self.discovery, self.notifier)
         self._handles: set[Handle] = set()
@@ -64,6 +66,7 @@ class Node:
         await self.connection.open()
         self._run(self.notifier.run)
         self._run(self.reaper.run)
+        self._run(self.registrations.run)
         now = start == math.inf
         millis, new = await self.registry.register(pattern, group, None if now else math.ceil(start * 1000))
         if is_wild(pattern):
@@ -71,6 +74,7 @@ class Node:
             await self.discovery.refresh()
         else:
             self.registry.add_keys([pattern])
+        self.registrations.add(pattern, group, millis)
         return millis, new and now
 
     def keys(self, pattern: str) -> Sequence[str]:
@@ -86,6 +90,8 @@ class Node:
         """Forget a handle."""
         self._handles.discard(handle)
         self.discovery.listeners.discard(handle)
+        if not any((h.pattern, h.group) == (handle.pattern, handle.group) for h in self._handles):
+            self.registrations.remove(handle.pattern, handle.group)
 
     async def allow_group(self, pattern: str, group: str, start: int, key: str) -> None:
         """Make sure that a lost group may be created again; raise BackendError if it was dropped."""

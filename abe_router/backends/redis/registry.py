@@ -10,7 +10,7 @@ from typing import Any
 from abe_router.backend import RETAIN_TTL, SubscriptionStatus, retention
 from abe_router.backend.rate import BURST, TokenGrant
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.entry import accepted_at
+from abe_router.backends.redis.entry import accepted_at, read_count
 from abe_router.backends.redis.names import Names, group_name, position_before, subscription_name
 from abe_router.backends.redis.protocol import Arg
 from abe_router.backends.redis.scripts import (
@@ -46,8 +46,9 @@ class Registry:
         return [key for key in keys if matches(pattern, key)] if is_wild(pattern) else [pattern]
 
     async def keys(self) -> list[str]:
-        """Return the recorded keys."""
-        return [key.decode() for key in await self._connection.send("SMEMBERS", self._names.keys)]
+        """Return the recorded keys; what another program wrote there and is no text is left out."""
+        found = await self._connection.send("SMEMBERS", self._names.keys)
+        return [key for name in found if (key := _text(name)) is not None]
 
     async def streams(self) -> AsyncIterator[list[str]]:
         """Yield, in batches, the keys of the streams that exist, whatever program made them."""
@@ -69,20 +70,24 @@ class Registry:
         keys = (self._names.subscriptions, self._names.dropped)
         args = (subscription_name(pattern, group), "" if start is None else start)
         known, new = await self._connection.run(REGISTER, keys, args)
-        return int(known), bool(new)
+        return read_count(known) or 0, bool(new)
 
     async def subscriptions(self) -> list[tuple[str, str, int]]:
         """Return pattern, group and start of each subscription, sorted."""
         fields = await self._connection.send("HGETALL", self._names.subscriptions)
-        flat = [field.decode() for field in fields]
-        named = ((name.rpartition("/"), start) for name, start in zip(flat[::2], flat[1::2], strict=True))
-        return sorted((pattern, group, int(start)) for (pattern, _, group), start in named)
+        found = []
+        for field, value in zip(fields[::2], fields[1::2], strict=True):
+            pattern, slash, group = (_text(field) or "").rpartition("/")
+            start = read_count(value)
+            if slash and start is not None:  # else another program wrote it
+                found.append((pattern, group, start))
+        return sorted(found)
 
     async def start(self, pattern: str, group: str) -> int | None:
         """Return where a subscription starts, in milliseconds since the epoch, None if it is unknown."""
         name = subscription_name(pattern, group)
         start = await self._connection.send("HGET", self._names.subscriptions, name)
-        return None if start is None else int(start)
+        return None if start is None else read_count(start)
 
     async def remove(self, pattern: str, group: str) -> bool:
         """Mark a subscription as dropped, so that no handle recreates it; return whether it was recorded."""
@@ -104,8 +109,9 @@ class Registry:
         found = await self._connection.run(RETAIN, (self._names.retention,), args)
         longest: dict[str, float] = {}
         for pattern, millis in zip(found[::2], found[1::2], strict=True):
-            name = pattern.decode()
-            longest[name] = max(int(millis) / 1000, longest.get(name, 0.0))
+            name, kept = _text(pattern), read_count(millis)
+            if name is not None and kept is not None:
+                longest[name] = max(kept / 1000, longest.get(name, 0.0))
         return longest
 
     async def trim(self, wanted: Mapping[str, float]) -> int:
@@ -177,6 +183,14 @@ class Registry:
             count, first = await self._connection.run(COUNT_AFTER, (self._names.stream(key),), (first,))
             total += count
         return total
+
+
+def _text(name: bytes) -> str | None:
+    """Return a name as text, None if it is none."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 class _Readers:

@@ -50,6 +50,7 @@ RELEASE_OWNERSHIP = _load("ownership", "release_ownership")
 # Register, count and remove.
 ADD_KEYS = _load("add_keys")
 REGISTER = _load("now", "register")
+RESTORE = _load("restore")
 COUNT = _load("count")
 COUNT_AFTER = _load("count_after")
 REAP = _load("reap")

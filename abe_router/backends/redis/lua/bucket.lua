@@ -5,6 +5,7 @@
 local function read(stored, time)
   if not stored then return 0 end
   local revision, till, at = string.match(stored, '^(%d+):(%d+):()')
+  if not revision then return 0 end -- another program wrote it
   if tonumber(till) > 0 and tonumber(till) <= time then return 0 end
   return tonumber(revision), string.sub(stored, at)
 end

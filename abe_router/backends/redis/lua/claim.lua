@@ -23,7 +23,9 @@ end
 if #wanted < limit then
   local due = redis.call('ZRANGE', KEYS[3], '-inf', time, 'BYSCORE', 'LIMIT', 0, limit - #wanted)
   for _, id in ipairs(due) do
-    local entry = redis.call('XPENDING', KEYS[1], group, id, id, 1, ':delayed')[1]
+    -- Another program may have written a name that is no id.
+    local entry = string.match(id, '^%d+%-%d+$') and
+      redis.pcall('XPENDING', KEYS[1], group, id, id, 1, ':delayed')[1]
     if entry then wanted[#wanted + 1] = {id, entry[4] + 1} end
     redis.call('ZREM', KEYS[3], id)
   end

@@ -1,14 +1,20 @@
 -- Appends dead letters for their own group again; other groups skip an entry that names another group in
--- `only`. Returns how many.
+-- `only`. Returns how many. A field that another program left out is left out again.
 -- KEYS: dead, stream. ARGV: group, ids.
 local count = 0
 for i = 2, #ARGV do
   local dead = redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i])[1]
   if dead then
-    local fields = {}
-    for f = 1, #dead[2], 2 do fields[dead[2][f]] = dead[2][f + 1] end
-    redis.call('XADD', KEYS[2], '*', 'data', fields.data, 'id', fields.id, 'at', fields.at,
-      'headers', fields.headers, 'only', ARGV[1])
+    local again, few = {'only', ARGV[1]}, #dead[2] < 4000 -- Lua limits the arguments of a call
+    for f = 1, #dead[2], 2 do
+      local name = dead[2][f]
+      local ours = name == 'data' or name == 'id' or name == 'at' or name == 'headers'
+      if ours or few and name ~= 'dead_letter' and name ~= 'only' then
+        again[#again + 1] = name
+        again[#again + 1] = dead[2][f + 1]
+      end
+    end
+    redis.call('XADD', KEYS[2], '*', unpack(again))
     redis.call('XDEL', KEYS[1], ARGV[i])
     count = count + 1
   end

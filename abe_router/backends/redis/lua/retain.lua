@@ -7,8 +7,8 @@ for i = 2, #ARGV, 2 do
 end
 local all, wanted = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
-  if tonumber(all[i + 1]) > time then
-    local millis, pattern = string.match(all[i], '^(%d+) (.*)$')
+  local millis, pattern = string.match(all[i], '^(%d+) (.*)$')
+  if pattern and (tonumber(all[i + 1]) or 0) > time then
     wanted[#wanted + 1] = pattern
     wanted[#wanted + 1] = millis
   else

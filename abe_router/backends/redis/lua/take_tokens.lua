@@ -4,7 +4,8 @@
 local time = redis.call('TIME')
 local at = time[1] + time[2] / 1000000
 local rate, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local before = tonumber(redis.call('GET', KEYS[1]) or 0)
+local before = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
+if before ~= before then before = 0 end -- another program wrote NaN
 -- No more is owed than a full burst, whatever an earlier, lower rate or a clock set back has left behind.
 local used_until = math.min(math.max(before, at), at + burst / rate)
 local left = burst - (used_until - at) * rate

@@ -5,16 +5,19 @@
 -- KEYS: stream. ARGV: how old an entry has to be in milliseconds, the limit, the groups that read the stream.
 local FIRST = 3
 if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
+local retain, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 
--- An id as a pair. Its second part stays text, because it may exceed what a number holds.
+-- An id as a pair of texts, because both parts may exceed what a number holds.
 local function parts(id)
   local millis, number = string.match(id, '^(%d+)-(%d+)$')
-  return {tonumber(millis), number}
+  return {millis, number}
 end
 local function before(a, b)
-  if a[1] ~= b[1] then return a[1] < b[1] end
-  if #a[2] ~= #b[2] then return #a[2] < #b[2] end
-  return a[2] < b[2]
+  for i = 1, 2 do
+    if #a[i] ~= #b[i] then return #a[i] < #b[i] end
+    if a[i] ~= b[i] then return a[i] < b[i] end
+  end
+  return false
 end
 
 local there, first = {}, nil
@@ -33,11 +36,77 @@ for i = FIRST, #ARGV do
   if not there[ARGV[i]] then return 0 end
 end
 
-local old = {now() - ARGV[1] + 1, '0'}
-if not first or before(old, first) then first = old end
-if first[1] <= 0 then return 0 end
-local id = string.format('%d', first[1]) .. '-' .. first[2]
-local removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', id, 'LIMIT', ARGV[2])
--- The rest is less than a node of the stream.
-if removed == 0 then removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', id) end
+-- Once a program has chosen an id from the future, or the clock was set back, the server counts on from that
+-- id. The ids behind it say nothing about the age of their entries, but our messages have their own time.
+local function seconds(entry)
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'at' then
+      local at = tonumber(entry[2][i + 1])
+      return at and at == at and at or 0
+    end
+  end
+  return 0
+end
+
+local function entry_at(millis, number)
+  return redis.call('XRANGE', KEYS[1], millis .. '-' .. number, '+', 'COUNT', 1)[1]
+end
+
+-- Returns the first entry from `entry` on that is too young, none if none is. It bisects, so a few entries of
+-- other programs, which have no time, may count as the ones around them.
+local function first_young(entry, last, old)
+  if seconds(entry) >= old then return entry end
+  if seconds(last) < old then return nil end
+  -- First among the milliseconds, then among the entries of one millisecond. Larger numbers are not exact.
+  local low, high = tonumber(parts(entry[1])[1]), tonumber(parts(last[1])[1])
+  while high - low > 1 and high < 9e15 do
+    local middle = math.floor((low + high) / 2)
+    local found = entry_at(string.format('%d', middle), '0')
+    if found and seconds(found) < old then
+      entry, low = found, middle
+    else
+      high = middle
+    end
+  end
+  local millis = parts(entry[1])[1]
+  low = tonumber(parts(entry[1])[2])
+  high = low + limit
+  while high - low > 1 and high < 9e15 do
+    local middle = math.floor((low + high) / 2)
+    local found = entry_at(millis, string.format('%d', middle))
+    if found and seconds(found) < old then
+      entry, low = found, middle
+    else
+      high = middle
+    end
+  end
+  return redis.call('XRANGE', KEYS[1], '(' .. entry[1], '+', 'COUNT', 1)[1]
+end
+
+local time, bound = now(), nil
+if retain > 0 then
+  bound = {string.format('%d', math.max(0, time - retain + 1)), '0'}
+  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  local present = {string.format('%d', time + 1), '0'}
+  if not before(parts(last[1]), present) then
+    -- What is not from the future comes first, and has to be old enough before the rest can go.
+    local oldest = redis.call('XRANGE', KEYS[1], bound[1] .. '-0', '+', 'COUNT', 1)[1]
+    if oldest and not before(parts(oldest[1]), present) then
+      local young = first_young(oldest, last, (time - retain) / 1000)
+      bound = young and parts(young[1])
+    end
+  end
+end
+if not bound or first and before(first, bound) then bound = first end
+local removed
+if bound then
+  if bound[1] == '0' and bound[2] == '0' then return 0 end
+  local id = bound[1] .. '-' .. bound[2]
+  removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', id, 'LIMIT', limit)
+  -- The rest is less than a node of the stream.
+  if removed == 0 then removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', id) end
+else
+  removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', 0, 'LIMIT', limit)
+  if removed == 0 then removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', 0) end
+end
 return removed

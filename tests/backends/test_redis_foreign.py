@@ -1,0 +1,203 @@
+"""Values that other programs wrote where the Redis provider reads numbers and names."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from abe_router.backend import Delayed
+from abe_router.backends.redis.entry import LATEST, read_count, read_time
+from abe_router.messages.message import new_message
+from abe_router.text import format_time
+
+from .hands import ack, died, take
+
+KEY, GROUP = "orders.created", "billing"
+ABSURD = ["nan", "inf", "-inf", "1e999", "1e300", "-1", "253402300800", "soon", "", b"\xff"]
+
+
+@pytest.fixture
+def stream(prefix):
+    return f"{prefix}{KEY}"
+
+
+@pytest.fixture
+def dead(prefix):
+    return f"abe-router:{{{prefix}{KEY}}}:dead:{GROUP}"
+
+
+@pytest.mark.parametrize("at", ABSURD)
+def test_a_time_beyond_the_calendar_is_none(at):
+    assert read_time(at) == 0.0
+
+
+def test_the_last_second_of_the_calendar_can_be_shown():
+    assert read_time(str(LATEST)) == LATEST
+    assert format_time(LATEST).startswith("9999-12-31")
+
+
+@pytest.mark.parametrize("field", [b"", b"-1", b"1.5", b"nan", b"9" * 5000, "¹".encode()])
+def test_what_is_no_count_is_none(field):
+    assert read_count(field) is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"id": "x"}, {"headers": "[1]"}])
+@pytest.mark.parametrize("at", ABSURD)
+async def test_an_absurd_time_hides_no_dead_letter(redis_backend, redis_client, stream, at, fields):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    honest = new_message(KEY, b"0")
+    await redis_backend.append([honest])
+    await redis_client.xadd(stream, {"data": "1", "at": at, **fields})
+    came = await take(handle, 2)
+    assert not await handle.settle([(delivery, died(delivery)) for delivery in came])
+    first, second = await redis_backend.dead_letters(KEY, GROUP)
+    assert first.message == came[0].message
+    assert 0 < second.message.published_at <= LATEST
+    assert await redis_backend.replay(KEY, GROUP, [second.id]) == 1
+    (again,) = await take(handle, 1)
+    assert 0 < again.message.published_at <= LATEST
+    assert await redis_backend.purge(KEY, GROUP, [first.id]) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x": "1"},
+        {"dead_letter": "{}"},
+        {"dead_letter": "no json", "data": "1", "id": "x", "at": "1", "headers": ""},
+        {"dead_letter": b"\xff", "data": b"\xff", "id": b"\xff", "at": "nan"},
+        {"dead_letter": "[" * 100_000, "data": "1"},
+        {"dead_letter": '{"a":' * 100_000, "data": "1"},
+        {"dead_letter": '{"route":1,"message":[],"reason":{"kind":2},"attempts":"x","deliveries":-1}'},
+        {"dead_letter": '{"first_failed_at":1e300,"last_failed_at":null,"message":{"headers":{"a":1}}}'},
+        {"dead_letter": "{}", **{f"f{n}": "" for n in range(5000)}},
+    ],
+)
+async def test_a_damaged_dead_letter_hides_no_other_one(redis_backend, redis_client, dead, fields):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(dead, fields)
+    honest = new_message(KEY, b"0", headers={"trace": "a"})
+    await redis_backend.append([honest])
+    (delivery,) = await take(handle, 1)
+    assert not await handle.settle([(delivery, died(delivery))])
+    damaged, whole = await redis_backend.dead_letters(KEY, GROUP)
+    assert whole.message == delivery.message
+    assert whole.reason.message == "no stock"
+    assert damaged.route
+    assert damaged.reason.kind
+    for seconds in (damaged.first_failed_at, damaged.last_failed_at, damaged.message.published_at):
+        assert format_time(seconds)
+    assert await redis_backend.replay(KEY, GROUP, [damaged.id]) == 1
+    (again,) = await take(handle, 1)
+    assert again.message.body == damaged.message.body
+    assert await redis_backend.purge(KEY, GROUP, [whole.id]) == 1
+
+
+@pytest.mark.parametrize("failures", [b"x", b"nan:nan", b"1e999:inf", b"9" * 5000 + b":1", b"3:" + b"9" * 20])
+async def test_a_damaged_count_of_failures_delivers_the_message(
+    redis_backend, redis_client, prefix, failures
+):
+    handle = await redis_backend.subscribe(KEY, GROUP, lease=0.2)
+    await redis_backend.append([new_message(KEY, b"0")])
+    (delivery,) = await take(handle, 1)
+    assert not await handle.settle([(delivery, Delayed(0.1))])
+    name = f"abe-router:{{{prefix}{KEY}}}:failures:{GROUP}"
+    await redis_client.hset(name, delivery.receipt.decode(), failures)
+    (again,) = await take(handle, 1)
+    assert again.message.attempt >= 1
+    assert format_time(again.failed_at or 0.0)
+    assert not await handle.settle([(again, Delayed(0.1))])
+    assert len(await take(handle, 1)) == 1
+
+
+async def test_a_foreign_name_among_the_retries_holds_up_no_other(redis_backend, redis_client, prefix):
+    handle = await redis_backend.subscribe(KEY, GROUP, lease=0.2)
+    await redis_backend.append([new_message(KEY, b"0")])
+    (delivery,) = await take(handle, 1)
+    assert not await handle.settle([(delivery, Delayed(0.1))])
+    name = f"abe-router:{{{prefix}{KEY}}}:delayed:{GROUP}"
+    scores = {"no id": 0, "99999999999999999999999-1": 1, b"\xff": float("-inf"), "0-1": float("inf")}
+    await redis_client.zadd(name, scores)
+    assert [each.message.attempt for each in await take(handle, 1)] == [2]
+
+
+async def test_foreign_names_in_the_registry_hide_no_subscription(redis_backend, redis_client, prefix):
+    await redis_backend.subscribe(KEY, GROUP)
+    await redis_backend.append([new_message(KEY, b"0")])
+    base = f"abe-router:{{{prefix}}}"
+    bad = {b"\xff/g": "1", "a/g": "soon", "b/g": "9" * 5000, "c/g": "-1", "no slash": "1"}
+    await redis_client.hset(f"{base}:subscriptions", mapping=bad)
+    await redis_client.sadd(f"{base}:keys", b"\xff")
+    await redis_client.hset(
+        f"{base}:retention", mapping={"x": "1", "1 #": "soon", f"{'9' * 400} #": "9" * 20}
+    )
+    assert [(s.pattern, s.ready) for s in await redis_backend.status()] == [(KEY, 1)]
+    assert await redis_backend.trim({}) == 0
+    assert await redis_backend.check_health(None)
+    await redis_backend.subscribe("a", "g")
+    assert [s.pattern for s in await redis_backend.status()] == ["a", KEY]
+
+
+async def test_foreign_values_in_a_bucket_hide_no_entry(redis_backend, redis_client, prefix):
+    await redis_backend.put("workers", "honest", b"1")
+    name = f"abe-router:{{{prefix}}}:bucket:workers"
+    await redis_client.hset(name, mapping={"bad": "x", b"\xff": "1:0:y", "inf": "nan:0:z"})
+    assert (await redis_backend.entries("workers"))["honest"].value == b"1"
+    assert await redis_backend.get("workers", "bad") is None
+
+
+@pytest.mark.parametrize("state", ["soon", "nan", "inf", "-inf", "1e999"])
+async def test_a_damaged_rate_grants_tokens_again(redis_backend, redis_client, prefix, state):
+    await redis_client.set(f"abe-router:{{{prefix}}}:rate:r", state)
+    granted = 0
+    async with asyncio.timeout(5):
+        while not granted:
+            granted = (await redis_backend.take_tokens("r", 1000.0, 1)).granted
+            await asyncio.sleep(0.01)
+
+
+async def fill(redis_backend, redis_client, stream, entry_id, count):
+    """Publish and settle `count` messages behind an entry with that id, which another program added."""
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(stream, {"data": "1"}, id=entry_id)
+    await redis_backend.append([new_message(KEY, b"0") for _ in range(count)])
+    await ack(handle, await take(handle, count + 1))
+    return handle
+
+
+@pytest.mark.parametrize("entry_id", ["9999999999999-1", "9999999999999999-7", f"{2**64 - 2}-{2**64 - 1}"])
+@pytest.mark.parametrize("retain", [0.0, 1.0])
+async def test_an_id_from_the_future_holds_up_no_trim(
+    redis_backend, redis_client, prefix, stream, entry_id, retain
+):
+    handle = await fill(redis_backend, redis_client, stream, entry_id, 1000)
+    if retain:
+        assert await redis_backend.trim({KEY: 60.0}) == 1  # it has no time of its own; the others are young
+        await redis_client.delete(f"abe-router:{{{prefix}}}:retention")  # it would count for 60 s more
+        await asyncio.sleep(retain + 0.1)
+    young = [new_message(KEY, b"%d" % n) for n in range(20)]
+    await redis_backend.append(young)
+    await ack(handle, await take(handle, 15))
+    while await redis_backend.trim({KEY: retain}):
+        pass
+    left = await redis_client.xlen(stream)
+    assert left == (20 if retain else 5)
+    await ack(handle, await take(handle, 5))
+    await asyncio.sleep(retain)
+    assert await redis_backend.trim({}) == left
+
+
+async def test_a_clock_that_was_ahead_holds_up_no_trim(redis_backend, redis_client, stream):
+    """The ids of an hour, years ahead, and then those that the server counts on from the last one."""
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    first = 2_500_000_000_000
+    for n in range(300):
+        at = str(1000 + n)
+        await redis_client.xadd(stream, {"data": "1", "id": "x", "at": at}, id=f"{first + n * 10}-*")
+    await redis_backend.append([new_message(KEY, b"0") for _ in range(50)])
+    await ack(handle, await take(handle, 350))
+    assert await redis_backend.trim({KEY: 60.0}) >= 200
+    while await redis_backend.trim({KEY: 60.0}):
+        pass
+    assert await redis_client.xlen(stream) == 50

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Around, Consumer
+from abe_router.consumer import Around, Consumer, Recovery
 from abe_router.observe.events import Events, Reloaded
 from abe_router.routing.handler import THREADS
 from abe_router.routing.route import Route
@@ -32,6 +32,7 @@ class Reconciler:
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
         self._threads = Threads(THREADS)
+        self._recovery = Recovery()
         self._number = 0
         self._retention = RetentionLoop(backend)
         #: Whether `stop` was called, after which nothing is started.
@@ -120,6 +121,7 @@ class Reconciler:
             revision=revision,
             threads=self._threads,
             around=self._around,
+            recovery=self._recovery,
         )
 
 

@@ -37,6 +37,52 @@ def test_an_idle_thread_is_reused():
     threads.shutdown()
 
 
+def test_thread_of_an_abandoned_call_is_replaced_and_ends_when_the_call_returns():
+    threads, go, began = Threads(1), threading.Event(), threading.Semaphore(0)
+    hanging = [threads.submit(lambda: (began.release(), go.wait(5), threading.current_thread()))]
+    for _ in range(3):
+        assert began.acquire(timeout=5)
+        assert not hanging[-1].cancel()
+        assert not hanging[-1].cancel()
+        hanging.append(threads.submit(lambda: (began.release(), go.wait(5), threading.current_thread())))
+    assert began.acquire(timeout=5)
+    assert (threads._made, threads._abandoned) == (4, 3)
+    go.set()
+    ended = [future.result(5)[2] for future in hanging[:3]]
+    for thread in ended:
+        thread.join(5)
+    assert sum(thread.is_alive() for thread in ended) <= 1
+    assert (threads._made, threads._abandoned) == (1, 0)
+    assert threads.submit(int).result(5) == 0
+    threads.shutdown()
+
+
+def test_calls_wait_when_too_many_never_returned(monkeypatch, caplog):
+    monkeypatch.setattr("abe_router.runtime.threads.MAX_ABANDONED", 2)
+    threads, go, began = Threads(1, "orders.created/billing"), threading.Event(), threading.Semaphore(0)
+    for _ in range(3):
+        future = threads.submit(lambda: (began.release(), go.wait(5)))
+        assert began.acquire(timeout=5)
+        future.cancel()
+    waiting = threads.submit(int)
+    assert not waiting.running()
+    assert "orders.created/billing: 3 calls never returned: further ones wait" in caplog.text
+    go.set()
+    assert waiting.result(5) == 0
+    threads.shutdown()
+
+
+def test_call_that_waits_gets_a_thread_when_another_call_is_abandoned():
+    threads, go, began = Threads(1), threading.Event(), threading.Event()
+    hanging = threads.submit(lambda: (began.set(), go.wait(5)))
+    assert began.wait(5)
+    waiting = threads.submit(int)
+    hanging.cancel()
+    assert waiting.result(5) == 0
+    go.set()
+    threads.shutdown()
+
+
 async def test_stop_iteration_becomes_an_error_that_asyncio_accepts():
     threads, loop = Threads(1), asyncio.get_running_loop()
     with pytest.raises(RuntimeError, match="it raised StopIteration") as caught:

@@ -107,7 +107,7 @@ class AsyncLoopConsumer:
         plain = handler_from(handler)
         wrapped = replace(plain, call=self._enter, is_async=True, wants_message=True)
         route, events = self._route(wrapped), Events([log_listener(logging.INFO)])
-        threads = Threads(route.concurrency)
+        threads = Threads(route.concurrency, route.name)
         self._called = as_async(plain, threads), plain.wants_message
         consumer = self._consumer = Consumer(route, self._source, events, revision="", threads=threads)
         running = self._running = asyncio.create_task(consumer.run())

@@ -4,6 +4,7 @@
 """
 
 from abe_router.consumer.attempt import Around, as_async
+from abe_router.consumer.backend_calls import Recovery
 from abe_router.consumer.consumer import Consumer
 
-__all__ = ["Around", "Consumer", "as_async"]
+__all__ = ["Around", "Consumer", "Recovery", "as_async"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +18,8 @@ from abe_router.consumer.filter import Filter
 from abe_router.errors import BatchMismatch
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
+
+_log = logging.getLogger(__name__)
 
 #: Makes a context manager in which the handler is called for these deliveries: one, or those of a batch.
 Around = Callable[[Sequence[Delivery]], AbstractAsyncContextManager[None]]
@@ -31,7 +35,9 @@ class Slot:
     __slots__ = ("_deadline", "_running", "cancelled", "task", "timed_out")
 
     def __init__(self, running: dict[object, Sequence[Delivery]]) -> None:
-        self._running, self._deadline = running, inf
+        self._running = running
+        # In a list of its own for each call, so that a thread that comes late cannot set that of the next.
+        self._deadline = [inf]
         #: Whether the pool cancelled it because the time was up, or for good.
         self.timed_out = self.cancelled = False
         self.task: asyncio.Task[None] | None = None
@@ -39,12 +45,17 @@ class Slot:
     def begin(self, deliveries: Sequence[Delivery], deadline: float) -> None:
         """Note what is handled from now on, and until when it may be, by the loop's clock."""
         self._running[self] = deliveries
-        self._deadline, self.timed_out = deadline, False
+        self._deadline[0], self.timed_out = deadline, False
+
+    def wait_for_thread(self) -> list[float]:
+        """Let the handler wait for a thread; return the list in which that thread sets the deadline."""
+        self._deadline = [inf]
+        return self._deadline
 
     def end(self) -> None:
         """Note that it is handled no longer."""
         self._running[self] = ()
-        self._deadline = inf
+        self._deadline[0] = inf
         if not self.cancelled and self.task is not None:
             # A request to cancel that is left over would look like another cancellation next time. A handler
             # that swallowed the one of its timeout, and returned, did its work.
@@ -53,9 +64,17 @@ class Slot:
 
     def expire(self, now: float) -> None:
         """Cancel the handler if its time is up."""
-        if now >= self._deadline and not self.timed_out and self.task is not None:
+        if now >= self._deadline[0] and not self.timed_out and self.task is not None:
             self.timed_out = True
             self.task.cancel()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its task is the one that runs now."""
+        try:
+            return asyncio.current_task() is self.task
+        except RuntimeError:  # no loop runs
+            return False
 
     def cancel(self) -> Sequence[Delivery]:
         """Cancel the slot for good; return what it was running, or nothing if it was cancelled before."""
@@ -69,10 +88,11 @@ class Slot:
 class Attempts:
     """Checks a delivery, calls the handler, and returns what the attempt comes to.
 
-    `threads` runs plain handlers. `around` makes a context manager for each call of the handler. It is
-    entered in the task of the handler, so that context variables it sets are seen by the handler, by a plain
-    one in its thread too. It runs within the `timeout`. What it raises, before or after, is a failure of
-    the handler; what it suppresses is a success without an answer.
+    `threads` runs plain handlers; the `timeout` of a call begins when its thread makes it. `around` makes a
+    context manager for each call of the handler. It is entered in the task of the handler, so that context
+    variables it sets are seen by the handler, by a plain one in its thread too. It runs within the `timeout`.
+    What it raises, before or after, is a failure of the handler; what it suppresses is a success without an
+    answer.
     """
 
     def __init__(
@@ -80,7 +100,8 @@ class Attempts:
     ) -> None:
         self._route, self._policy, self._around = route, policy, around
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
-        self._call = as_async(route.handler, threads)
+        self._handler, self._is_plain = route.handler.call, not route.handler.is_async
+        self._threads, self._reported_thread = threads, False
 
     async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
         """Try a delivery in the task of `slot`; `now` is the loop's time.
@@ -93,10 +114,12 @@ class Attempts:
         arguments = (checked[0], delivery.message) if self._route.handler.wants_message else checked
         slot.begin((delivery,), now + self._route.timeout)
         try:
-            if self._around is None:
-                answer = await self._call(*arguments)
+            if self._around is not None:
+                answer = await self._call_around(self._around, slot, (delivery,), arguments)
+            elif self._is_plain:
+                answer = await self._call_in_thread(slot, arguments)
             else:
-                answer = await self._call_around(self._around, (delivery,), arguments)
+                answer = await self._handler(*arguments)
         except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
             return self._policy.failed(delivery, self._failure(slot, error))
         finally:
@@ -124,10 +147,12 @@ class Attempts:
         answers: Sequence[Any] = [None] * len(passed)
         slot.begin(deliveries, now + self._route.timeout)
         try:
-            if self._around is None:
-                answer = await self._call(*arguments)
+            if self._around is not None:
+                answer = await self._call_around(self._around, slot, batch, arguments)
+            elif self._is_plain:
+                answer = await self._call_in_thread(slot, arguments)
             else:
-                answer = await self._call_around(self._around, batch, arguments)
+                answer = await self._handler(*arguments)
         except BaseException as error:  # noqa: BLE001  as in `run`
             answers = [self._failure(slot, error)] * len(passed)
         else:
@@ -146,14 +171,36 @@ class Attempts:
                 dispositions[index] = self._policy.handled(deliveries[index], answer, seconds)
         return dispositions
 
-    async def _call_around(self, around: Around, deliveries: Sequence[Delivery], arguments: Any) -> Any:
+    def escaped(self, slot: Slot, delivery: Delivery, error: GeneratorExit) -> Disposition:
+        """Decide on a GeneratorExit that what the handler awaits was thrown, which closed `run` itself."""
+        return self._policy.failed(delivery, self._failure(slot, error))
+
+    async def _call_around(
+        self, around: Around, slot: Slot, deliveries: Sequence[Delivery], arguments: Any
+    ) -> Any:
         async with around(deliveries):
-            return await self._call(*arguments)
+            if self._is_plain:
+                return await self._call_in_thread(slot, arguments)
+            return await self._handler(*arguments)
+
+    async def _call_in_thread(self, slot: Slot, arguments: Any) -> Any:
+        """Call a plain handler; its time begins when a thread makes the call, however long it is queued."""
+        handler, deadline, limit = self._handler, slot.wait_for_thread(), self._route.timeout
+        loop, run = asyncio.get_running_loop(), copy_context().run
+        queued, queued_at = loop.time(), time.monotonic()
+
+        def call() -> Any:
+            deadline[0] = queued + (time.monotonic() - queued_at) + limit
+            return run(handler, *arguments)
+
+        return await _finished(await loop.run_in_executor(self._threads, call))
 
     def _failure(self, slot: Slot, error: BaseException) -> BaseException | Reason:
         """Return the failure that `error` means; raise it when it is not the handler's."""
-        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        if isinstance(error, KeyboardInterrupt):
             raise error
+        if isinstance(error, GeneratorExit) and not slot.is_current:
+            raise error  # the loop was closed, and with it this coroutine
         if not isinstance(error, asyncio.CancelledError):
             return error
         if slot.cancelled:
@@ -167,6 +214,15 @@ class Attempts:
         text = f"the handler ran longer than {route.timeout:g} s"
         if not route.handler.is_async:
             text += "; its thread cannot be stopped and may still be running"
+            if not self._reported_thread:
+                self._reported_thread = True
+                _log.warning(
+                    "%s: a call of `%s` runs longer than %g s; its thread cannot be stopped and is replaced"
+                    " (logged once)",
+                    route.name,
+                    route.handler.path,
+                    route.timeout,
+                )
         return Reason("timeout", "TimeoutError", text)
 
 
@@ -177,8 +233,13 @@ def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any
 
     async def call_in_thread(*arguments: Any) -> Any:
         run = copy_context().run
-        result = await asyncio.get_running_loop().run_in_executor(threads, run, handler.call, *arguments)
-        # A plain function may return a coroutine.
-        return await result if asyncio.iscoroutine(result) else result
+        return await _finished(
+            await asyncio.get_running_loop().run_in_executor(threads, run, handler.call, *arguments)
+        )
 
     return call_in_thread
+
+
+async def _finished(result: Any) -> Any:
+    """Return a result; a plain function may return a coroutine."""
+    return await result if asyncio.iscoroutine(result) else result

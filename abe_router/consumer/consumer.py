@@ -13,6 +13,7 @@ from typing import Any
 from abe_router.backend import Backend, Features, Subscription
 from abe_router.backoff import Backoff, LogThrottle, wait_for_event
 from abe_router.consumer.attempt import Around, Attempts
+from abe_router.consumer.backend_calls import BackendCalls, Recovery
 from abe_router.consumer.disposition import DispositionPolicy
 from abe_router.consumer.fetcher import Fetcher, Prefetch
 from abe_router.consumer.in_flight import InFlight
@@ -21,7 +22,7 @@ from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.pool import WorkerPool
 from abe_router.consumer.settler import Settler
-from abe_router.consumer.shutdown import SHUTDOWN_GRACE, BackendCalls, Shutdown
+from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
 from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Events
 from abe_router.routing.route import Route
@@ -33,7 +34,8 @@ class Consumer:
     """Runs one route until it is stopped.
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
-    makes a context manager for each call of the handler; see `Attempts`.
+    makes a context manager for each call of the handler; see `Attempts`. `recovery` is shared by the
+    consumers of a process.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -49,6 +51,7 @@ class Consumer:
         revision: str,
         threads: Executor,
         around: Around | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
@@ -59,7 +62,7 @@ class Consumer:
         self._in_flight = InFlight(route.lease, OrderingKeys(route.order_by or "") if ordered else None)
         self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
         self._shutdown = Shutdown(route.drain)
-        self._calls = BackendCalls(route.name, events, self._shutdown)
+        self._calls = BackendCalls(route.name, events, self._shutdown, recovery or Recovery())
         #: Set once it has its subscription, or has seen that the backend cannot be reached, or has ended.
         self.started = self._calls.tried
         #: How many handlers were still running when the drain time was over.
@@ -140,11 +143,20 @@ class Consumer:
         In either case what is in flight is settled or handed back before.
         """
         route, in_flight, shutdown = self.route, self._in_flight, self._shutdown
-        lease_keeper = LeaseKeeper(route, subscription, in_flight, self._events)
-        settler = Settler(route, subscription, in_flight, self._policy, self._events)
+        recovery = self._calls.recovery
+        lease_keeper = LeaseKeeper(route, subscription, in_flight, self._events, recovery)
+        settler = Settler(route, subscription, in_flight, self._policy, self._events, recovery, shutdown)
         pool = WorkerPool(route, self._attempts, in_flight, lease_keeper, settler, shutdown)
         fetcher = Fetcher(
-            route, subscription, self._backend, self._calls, in_flight, pool, self._prefetch, shutdown
+            route,
+            subscription,
+            self._backend,
+            self._calls,
+            in_flight,
+            lease_keeper,
+            pool,
+            self._prefetch,
+            shutdown,
         )
         closed: SubscriptionClosed | None = None
         try:
@@ -170,6 +182,8 @@ class Consumer:
                     self._released += pool.stop()
                     self.abandoned += pool.abandon()
                     settler.finish()
+                    while closed is not None and not (settling.done() or shutdown.requested.is_set()):
+                        await asyncio.wait({settling}, timeout=0.1)
                     await asyncio.wait({settling}, timeout=SHUTDOWN_GRACE + 1)
                     for task in (settling, *running):
                         task.cancel()

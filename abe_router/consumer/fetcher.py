@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
-from abe_router.backend import Backend, Subscription
+from abe_router.backend import Backend, Delivery, Subscription
 from abe_router.backoff import wait_for_event
+from abe_router.consumer.backend_calls import BackendCalls
 from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.pool import WorkerPool
-from abe_router.consumer.shutdown import BackendCalls, Shutdown
+from abe_router.consumer.shutdown import Shutdown
 from abe_router.routing.route import Route
 
 #: Most deliveries asked for at once.
@@ -44,7 +47,7 @@ FETCH_WAIT = 5.0
 #
 # Invariants: one fetch at a time. A fetch under way is interrupted, and cancelled only if the consumer is:
 # what a cancelled fetch has leased is out of reach until the leases end. What was fetched is in flight before
-# the fetcher awaits anything.
+# the fetcher awaits anything. No fetch begins while a lease of what is in flight may have run out.
 
 
 class Prefetch:
@@ -87,12 +90,14 @@ class Fetcher:
         backend: Backend,
         calls: BackendCalls,
         in_flight: InFlight,
+        lease_keeper: LeaseKeeper,
         pool: WorkerPool,
         prefetch: Prefetch,
         shutdown: Shutdown,
     ) -> None:
         self._route, self._subscription, self._backend = route, subscription, backend
         self._calls, self._in_flight, self._pool = calls, in_flight, pool
+        self._lease_keeper = lease_keeper
         self._prefetch, self._stop = prefetch, shutdown.requested
 
     async def run(self) -> None:
@@ -108,7 +113,7 @@ class Fetcher:
             prefetch.asking(asked_at)
             in_flight.low_water = prefetch.low_water
             limit = min(max(1, self._room()), MAX_FETCH)
-            deliveries = await self._calls.repeat(partial(self._subscription.fetch, limit, FETCH_WAIT))
+            deliveries = await self._calls.repeat(partial(self._fetch, limit))
             prefetch.fetched(clock(), full=deliveries is not None and len(deliveries) == limit)
             if not deliveries:
                 # A provider whose fetch returns without waiting must not keep the loop from everything else.
@@ -125,6 +130,14 @@ class Fetcher:
                 in_flight.withheld.extend(deliveries)
                 await self._pace(rate)
             del deliveries  # or an idle route keeps the last ones, settled by now, in memory
+
+    async def _fetch(self, limit: int) -> Sequence[Delivery]:
+        """Fetch once no lease may have run out: the fetch would take again what is in flight here."""
+        leases, clock = self._in_flight.leases, asyncio.get_running_loop().time
+        while clock() > leases.overdue_at and not self._stop.is_set():
+            if (error := await self._lease_keeper.renew()) is not None:
+                raise error
+        return await self._subscription.fetch(limit, FETCH_WAIT)
 
     def _room(self) -> int:
         """Return how many more deliveries to hold: for the free slots, and ahead of them."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from abe_router.backend import Subscription
+from abe_router.consumer.backend_calls import Recovery
 from abe_router.consumer.in_flight import InFlight
 from abe_router.errors import BackendError
 from abe_router.observe.events import Events, LeaseLost
@@ -22,9 +23,17 @@ class LeaseKeeper:
     A delivery whose lease was lost before it was started is dropped, with an event.
     """
 
-    def __init__(self, route: Route, subscription: Subscription, in_flight: InFlight, events: Events) -> None:
+    def __init__(
+        self,
+        route: Route,
+        subscription: Subscription,
+        in_flight: InFlight,
+        events: Events,
+        recovery: Recovery,
+    ) -> None:
         self._route, self._subscription = route, subscription
-        self._in_flight, self._events = in_flight, events
+        self._in_flight, self._events, self._recovery = in_flight, events, recovery
+        self._failed = False
         self._renewing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -39,24 +48,31 @@ class LeaseKeeper:
             if in_flight.leases.is_due(loop.time()):
                 await self.renew()
 
-    async def renew(self) -> None:
-        """Extend every lease, if it is due; after an error, return after a short wait."""
+    async def renew(self) -> BackendError | None:
+        """Extend every lease, if it is due; after an error, return it after a short wait."""
         in_flight, leases = self._in_flight, self._in_flight.leases
         clock = asyncio.get_running_loop().time
         async with self._renewing:
             now = clock()
             if not leases.is_due(now):  # another slot has just renewed them
-                return
+                return None
             held = in_flight.deliveries()
             leases.start_renewal()
             try:
                 lost = set(await self._subscription.extend(held)) if held else set()
             except BackendError as error:
                 _log.warning("%s: leases not extended: %s", self._route.name, error)
-                await asyncio.sleep(_RETRY_DELAY)
-                return
+                self._failed = True
+                # A waiting fetch could take what is in flight again, once its lease has ended.
+                self._subscription.interrupt()
+                await self._recovery.wait(_RETRY_DELAY)
+                return error
+            if self._failed:
+                self._failed = False
+                self._recovery.report()
             # A delivery that came in flight during the renewal is not part of it.
             leases.finish_renewal(now)
         for delivery in in_flight.drop(lost) if lost else ():
             message = delivery.message
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
+        return None

@@ -126,7 +126,11 @@ class WorkerPool:
                 delivery = buffer.popleft()
                 if buffer:
                     self._wake_next()
-                settle(delivery, await attempt(slot, delivery, now))
+                try:
+                    disposition = await attempt(slot, delivery, now)
+                except GeneratorExit as error:
+                    disposition = self._attempts.escaped(slot, delivery, error)
+                settle(delivery, disposition)
                 if len(buffer) <= in_flight.low_water:
                     report_capacity()
             if self._stopping:
@@ -143,7 +147,10 @@ class WorkerPool:
             if not deliveries:
                 continue
             self._wake_next()
-            dispositions = await self._attempts.run_batch(slot, deliveries, loop.time())
+            try:
+                dispositions = await self._attempts.run_batch(slot, deliveries, loop.time())
+            except GeneratorExit as error:
+                dispositions = [self._attempts.escaped(slot, delivery, error) for delivery in deliveries]
             for delivery, disposition in zip(deliveries, dispositions, strict=True):
                 self._settler.add(delivery, disposition)
             if len(buffer) <= self._in_flight.low_water:

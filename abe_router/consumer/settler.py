@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 
 from abe_router.backend import RELEASED, Acked, Delivery, Subscription
 from abe_router.backoff import Backoff, LogThrottle
+from abe_router.consumer.backend_calls import Recovery
 from abe_router.consumer.disposition import Disposition, DispositionPolicy
 from abe_router.consumer.in_flight import InFlight, Settlement
-from abe_router.consumer.shutdown import SHUTDOWN_GRACE
+from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.observe.events import Event, Events, LeaseLost
 from abe_router.routing.route import Route
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 #: How long an outage lasts before the settler logs it too, in seconds; the fetcher reports most at once.
 REPORT_AFTER = 5.0
+#: Longest wait between two tries, as a part of the lease: another process may take over what is not settled.
+LONGEST_WAIT = 0.1
 
 _RELEASED = Disposition(RELEASED)
 
@@ -26,8 +29,9 @@ _RELEASED = Disposition(RELEASED)
 class Settler:
     """Settles what was tried or is handed back; `run` ends after `finish`, once nothing is left.
 
-    While the backend is unavailable it tries again as long as the leases are kept. `policy` decides on a
-    handled message whose outputs the backend refuses for good.
+    While the backend is unavailable it tries again, however long that lasts: an outcome is carried out also
+    after its lease, unless another handle took the delivery. It gives up only when the consumer stops, after
+    SHUTDOWN_GRACE. `policy` decides on a handled message whose outputs the backend refuses for good.
     """
 
     def __init__(
@@ -37,9 +41,12 @@ class Settler:
         in_flight: InFlight,
         policy: DispositionPolicy,
         events: Events,
+        recovery: Recovery,
+        shutdown: Shutdown,
     ) -> None:
         self._route, self._subscription, self._in_flight = route, subscription, in_flight
         self._policy, self._events = policy, events
+        self._recovery, self._shutdown = recovery, shutdown
         #: The events of outcomes that are not sent; most have none.
         self._unreported: list[tuple[Delivery, Event]] = []
         self._added = asyncio.Event()
@@ -62,7 +69,7 @@ class Settler:
         return len(deliveries)
 
     def finish(self) -> None:
-        """Let `run` end once nothing is left, and give up sooner while the backend is unavailable."""
+        """Let `run` end once nothing is left."""
         self._finishing = True
         self._added.set()
 
@@ -102,29 +109,32 @@ class Settler:
         `failures` collects what the handled messages come to whose outputs were refused for good.
         """
         clock = asyncio.get_running_loop().time
-        backoff, throttle, began_at = Backoff(), LogThrottle(), clock()
+        backoff = Backoff(longest=min(1.0, self._route.lease * LONGEST_WAIT))
+        throttle, began_at, unavailable = LogThrottle(), clock(), False
         refused: list[Delivery] = []
         left, whole = batch, True
         while True:
             try:
                 if whole:
-                    return await self._subscription.settle(left)
+                    refused += await self._subscription.settle(left)
+                    left = ()
                 while left:
                     refused += await self._settle_one(left[0], failures)
                     left = left[1:]
+                if unavailable:
+                    self._recovery.report()
                 return refused
             except BackendUnavailable as error:
-                left = _without(left, error.settled)
-                # A server that is out of memory renews leases and stores no outputs. To give up while the
-                # lease is kept would make the handler repeat, over and over, what it has done.
-                leased_until = max(began_at, self._in_flight.leases.began_at) + self._route.lease
-                if clock() > (began_at + SHUTDOWN_GRACE if self._finishing else leased_until):
+                unavailable, left = True, _without(left, error.settled)
+                lasted = clock() - began_at
+                if self._finishing and min(lasted, self._shutdown.seconds) > SHUTDOWN_GRACE:
                     _log.error("%s: %d settlements given up: %s", self._route.name, len(left), error)
                     return [*refused, *(delivery for delivery, _ in left)]
-                lasted = clock() - began_at
                 if lasted > REPORT_AFTER and throttle.is_due(lasted):
                     _log.warning("%s: %d outcomes not stored yet: %s", self._route.name, len(left), error)
-                await asyncio.sleep(backoff.next())
+                # A waiting fetch could take what is not settled again, once its lease has ended.
+                self._subscription.interrupt()
+                await self._recovery.wait(backoff.next())
             except Exception as error:  # noqa: BLE001  one settlement is at fault, so each is settled alone
                 settled = error.settled if isinstance(error, BackendError) else ()
                 left, whole = _without(left, settled), False

@@ -25,9 +25,6 @@ from abe_router.errors import HandlerError, text_of
 from abe_router.schema.payload_type import PayloadType, payload_type_of
 from abe_router.text import did_you_mean, suggestion
 
-#: Threads that run the sync handlers of all routes together.
-THREADS = 32
-
 
 @dataclass(frozen=True, slots=True)
 class Handler:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Around, Consumer
+from abe_router.consumer import Around, Consumer, Recovery
 from abe_router.observe.events import Events, Reloaded
-from abe_router.routing.handler import THREADS
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.retention import RetentionLoop
@@ -31,7 +30,7 @@ class Reconciler:
         self._backend, self._events, self._around = backend, events, around
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
-        self._threads = Threads(THREADS)
+        self._recovery = Recovery()
         self._number = 0
         self._retention = RetentionLoop(backend)
         #: Whether `stop` was called, after which nothing is started.
@@ -109,17 +108,17 @@ class Reconciler:
             await reconciler.settled()
         await self._retention.stop()
         self._routes.clear()
-        self._threads.shutdown(cancel_futures=True)
         return sum(reconciler.abandoned for reconciler in routes)
 
-    def _make_consumer(self, route: Route, revision: str) -> Consumer:
+    def _make_consumer(self, route: Route, revision: str, threads: Threads) -> Consumer:
         return Consumer(
             route,
             self._backend,
             self._events,
             revision=revision,
-            threads=self._threads,
+            threads=threads,
             around=self._around,
+            recovery=self._recovery,
         )
 
 
@@ -137,7 +136,7 @@ class _RouteReconciler:
     nothing is desired and nothing runs.
     """
 
-    def __init__(self, make_consumer: Callable[[Route, str], Consumer]) -> None:
+    def __init__(self, make_consumer: Callable[[Route, str, Threads], Consumer]) -> None:
         self._make_consumer = make_consumer
         self._desired: tuple[Route, str] | None = None
         self._changed, self._settled = asyncio.Event(), asyncio.Event()
@@ -171,7 +170,9 @@ class _RouteReconciler:
         while self._desired is not None:
             desired = self._desired
             self._changed.clear()
-            self.consumer = self._make_consumer(*desired)
+            # Threads of its own: a handler that hangs takes none from another route.
+            threads = Threads(desired[0].concurrency, desired[0].name)
+            self.consumer = self._make_consumer(*desired, threads)
             began = time.monotonic()
             running = asyncio.create_task(self.consumer.run())
             await self.consumer.started.wait()
@@ -187,4 +188,5 @@ class _RouteReconciler:
             finally:
                 self.abandoned = self.consumer.abandoned
                 self.consumer = None
+                threads.shutdown(cancel_futures=True)
         self._settled.set()

@@ -15,7 +15,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.consumer import as_async
 from abe_router.messages.message import Message
 from abe_router.observe.events import Event
-from abe_router.routing.handler import THREADS, Handler, handler_from
+from abe_router.routing.handler import Handler, handler_from
 from abe_router.routing.policies import Batch, GiveUp, RetryPolicy, TryAgain
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
@@ -67,7 +67,7 @@ class TestRouter:
         substitutes = {name: handler_from(function) for name, function in (handlers or {}).items()}
         if unknown := substitutes.keys() - table.by_name.keys():
             raise KeyError(f"no route {min(unknown)}; there are: {', '.join(table.by_name)}")
-        self._threads = Threads(THREADS)
+        self._threads: list[Threads] = []
         self._calls: dict[str, list[Call]] = {name: [] for name in table.by_name}
         self.table: RouteTable = replace(
             table, routes=tuple(self._prepared(route, substitutes) for route in table.routes)
@@ -124,13 +124,16 @@ class TestRouter:
 
     async def __aexit__(self, *_: object) -> None:
         await self._application.stop(0.0)
-        self._threads.shutdown()
+        for threads in self._threads:
+            threads.shutdown()
 
     def _prepared(self, route: Route, substitutes: Mapping[str, Handler]) -> Route:
         handler = substitutes.get(route.name, route.handler)
+        threads = Threads(route.concurrency, route.name)
+        self._threads.append(threads)
         recording = replace(
             handler,
-            call=_recording(handler, self._calls[route.name], self._threads),
+            call=_recording(handler, self._calls[route.name], threads),
             is_async=True,
             wants_message=True,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from abe_router.backend import ACKED, Delivery
 from abe_router.backends.memory import MemoryBackend
+from abe_router.consumer import Recovery
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.messages.message import new_message
@@ -59,7 +60,7 @@ async def test_delivery_that_arrives_during_a_renewal_does_not_count_as_renewed(
     now = asyncio.get_running_loop().time
     in_flight = InFlight(lease=10.0)
     in_flight.buffer.append(Delivery(new_message("orders.created", b"1"), 1, None))
-    keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events())
+    keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events(), Recovery())
     in_flight.track(now() - 9.0)
     renewing = asyncio.create_task(keeper.renew())
     await extending.wait()

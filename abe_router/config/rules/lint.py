@@ -18,13 +18,14 @@ from abe_router.config.rules.finding import Finding, Options
 from abe_router.config.rules.ids import id_findings
 from abe_router.messages.pattern import is_wild, matches, overlaps
 from abe_router.routing.contract import SchemaBinding
-from abe_router.routing.handler import THREADS
 from abe_router.routing.policies import MAX_HOPS
 from abe_router.routing.route import Route
 from abe_router.text import format_duration, suggestion
 
 #: Most contradictions reported for one handler.
 MOST_CONTRADICTIONS = 5
+#: Most threads that one route may take without a warning.
+MANY_THREADS = 100
 
 
 class Lint:
@@ -93,10 +94,10 @@ class Lint:
 
     def _threads(self, route: Route) -> Iterator[Finding]:
         span = self._options.given(route, "concurrency")
-        if span is not None and not route.handler.is_async and route.concurrency > THREADS:
+        if span is not None and not route.handler.is_async and route.concurrency > MANY_THREADS:
             path, asked = route.handler.path, route.concurrency
-            message = f"`{path}` is not async: at most {THREADS} calls of it run at once, not {asked}"
-            hint = f"make it `async def`, or lower the concurrency to {THREADS}"
+            message = f"`{path}` is not async: its calls take up to {asked} threads of each worker"
+            hint = f"make it `async def`, or lower the concurrency to {MANY_THREADS}"
             yield Finding(Code.TOO_MANY_THREADS, span, message, hint)
 
     def _drain(self, route: Route) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from abe_router.backend import Delivery, Reason
 from abe_router.consumer.disposition import HANDLED, Disposition, DispositionPolicy
 from abe_router.consumer.filter import Filter
 from abe_router.errors import BatchMismatch
+from abe_router.fork import calls_handlers, contain_forks, end_forked_child
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
 
@@ -82,6 +83,7 @@ class Attempts:
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
         self._call = as_async(route.handler, threads)
 
+    @calls_handlers
     async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
         """Try a delivery in the task of `slot`; `now` is the loop's time.
 
@@ -105,6 +107,7 @@ class Attempts:
             return HANDLED
         return self._policy.handled(delivery, answer, asyncio.get_running_loop().time() - now)
 
+    @calls_handlers
     async def run_batch(self, slot: Slot, deliveries: Sequence[Delivery], now: float) -> list[Disposition]:
         """Try deliveries together; return a disposition for each, in their order. Raise as `run` does.
 
@@ -148,10 +151,15 @@ class Attempts:
 
     async def _call_around(self, around: Around, deliveries: Sequence[Delivery], arguments: Any) -> Any:
         async with around(deliveries):
-            return await self._call(*arguments)
+            try:
+                return await self._call(*arguments)
+            except BaseException as error:
+                end_forked_child(error)  # before the context manager is left
+                raise
 
     def _failure(self, slot: Slot, error: BaseException) -> BaseException | Reason:
         """Return the failure that `error` means; raise it when it is not the handler's."""
+        end_forked_child(error)
         if isinstance(error, KeyboardInterrupt | GeneratorExit):
             raise error
         if not isinstance(error, asyncio.CancelledError):
@@ -174,10 +182,11 @@ def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any
     """Return the handler as an async function; a plain one runs in a thread, with the caller's context."""
     if handler.is_async:
         return handler.call
+    call = contain_forks(handler.call)
 
     async def call_in_thread(*arguments: Any) -> Any:
         run = copy_context().run
-        result = await asyncio.get_running_loop().run_in_executor(threads, run, handler.call, *arguments)
+        result = await asyncio.get_running_loop().run_in_executor(threads, run, call, *arguments)
         # A plain function may return a coroutine.
         return await result if asyncio.iscoroutine(result) else result
 

@@ -29,13 +29,14 @@ def test_a_message_keeps_names_that_are_not_utf8():
 STUCK = """
 import asyncio, sys, time
 from abe_router.process.channel import ControlChannel
+from abe_router.process.deadline import StopDeadline
 
 async def main(channel):
-    channel.on_command(print)
+    channel.on_command(print, begin=StopDeadline(lambda: 0.1, lambda: None).begin)
     print("blocked", flush=True)
     time.sleep(60)
 
-asyncio.run(main(ControlChannel(1, int(sys.argv[1]), reaction_time=0.1)))
+asyncio.run(main(ControlChannel(1, int(sys.argv[1]))))
 """
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from abe_router.process.signals import GRACE
 
 pytestmark = pytest.mark.timeout(60)
 HANDLERS = """\
-import asyncio, time
+import asyncio, threading, time
 
 async def block(payload):
     print("begun", flush=True)
@@ -29,10 +30,24 @@ async def swallow(payload):
             await asyncio.sleep(50)
         except asyncio.CancelledError:
             pass
+
+async def pooled(payload):
+    await asyncio.to_thread(block_thread)
+
+async def threaded(payload):
+    threading.Thread(target=block_thread).start()
+
+def block_thread(payload=None):
+    print("begun", flush=True)
+    time.sleep(50)
 """
-ROUTES = (
-    "backend: sqlite:///{folder}/shop.db\nroutes:\n  a.b: {{consumers: {{g: 'stuck_handlers:{name}'}}}}\n"
-)
+ROUTES = """\
+backend: sqlite:///{folder}/shop.db
+routes:
+  a.b: {{consumers: {{g: {{handler: "stuck_handlers:{name}", timeout: {timeout}}}}}}}
+"""
+#: What a loaded machine may add, in seconds.
+SLACK = 0.5
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -47,11 +62,11 @@ def environment(request, tmp_path):
 
 @contextmanager
 def busy(
-    folder: Path, name: str, environment: dict[str, str], *options: str
+    folder: Path, name: str, environment: dict[str, str], *options: str, timeout: str = "30s"
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a router whose handler has started and does not end."""
     (folder / "stuck_handlers.py").write_text(HANDLERS)
-    (folder / "routes.yaml").write_text(ROUTES.format(folder=folder, name=name))
+    (folder / "routes.yaml").write_text(ROUTES.format(folder=folder, name=name, timeout=timeout))
     program = [sys.executable, "-m", "abe_router"]
     subprocess.run([*program, "publish", "a.b", "1"], cwd=folder, check=True, capture_output=True)
     serve = [*program, "serve", *options]
@@ -80,3 +95,18 @@ def test_a_handler_that_ignores_its_cancellation_does_not_outlast_the_drain_time
     with busy(tmp_path, "swallow", environment, "--drain", "0.2") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "timeout", "code"),
+    [("block", "30s", 1), ("block_thread", "30s", 1), ("pooled", "100ms", 0), ("threaded", "30s", 0)],
+)
+def test_a_signal_ends_the_process_within_its_drain_time_and_a_second(
+    tmp_path, environment, name, timeout, code
+):
+    with busy(tmp_path, name, environment, "--drain", "0.5", timeout=timeout) as process:
+        time.sleep(0.5)  # so that a timeout is over, and its outcome is stored
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == code
+        assert time.monotonic() - began < 0.5 + 1 + SLACK

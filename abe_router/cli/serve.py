@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 import click
 
 from abe_router.cli.access import require_backend
-from abe_router.cli.errors import CONFIG, OK, USAGE, CommandError
+from abe_router.cli.errors import BUG, CONFIG, USAGE, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import (
     allow_handlers_option,
@@ -109,6 +108,7 @@ def command(
 
     channel = ControlChannel(*as_worker) if as_worker else None
     from abe_router.config.building.loader import Loader
+    from abe_router.process.deadline import exit_within
     from abe_router.process.worker import Worker
 
     loader = Loader(routes, allow_handlers=allow_handlers, backend=backend, trust_writable=trust_writable)
@@ -135,11 +135,14 @@ def command(
         hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"
         raise CommandError("the backend cannot be shared by several workers", hint=hint, code=USAGE)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(worker.run())
-        if code != OK:  # handlers that were given up can block a clean exit, even closing the loop
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(code)
+        # Threads that hang would hold up the end of the loop and of the interpreter.
+        try:
+            code = runner.run(worker.run())
+        except BaseException:
+            exit_within(BUG, 5.0)  # enough to report the error
+            raise
+        exit_within(code)
+        sys.stdout.flush()
     return code
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from abe_router.backend import Delivery, Reason
 from abe_router.consumer.disposition import HANDLED, Disposition, DispositionPolicy
 from abe_router.consumer.filter import Filter
+from abe_router.consumer.fork import calls_handlers, contain_forks, end_forked_child
 from abe_router.errors import BatchMismatch
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
@@ -100,9 +101,11 @@ class Attempts:
     ) -> None:
         self._route, self._policy, self._around = route, policy, around
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
-        self._handler, self._is_plain = route.handler.call, not route.handler.is_async
+        self._is_plain = not route.handler.is_async
+        self._handler = contain_forks(route.handler.call) if self._is_plain else route.handler.call
         self._threads, self._reported_thread = threads, False
 
+    @calls_handlers
     async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
         """Try a delivery in the task of `slot`; `now` is the loop's time.
 
@@ -128,6 +131,7 @@ class Attempts:
             return HANDLED
         return self._policy.handled(delivery, answer, asyncio.get_running_loop().time() - now)
 
+    @calls_handlers
     async def run_batch(self, slot: Slot, deliveries: Sequence[Delivery], now: float) -> list[Disposition]:
         """Try deliveries together; return a disposition for each, in their order. Raise as `run` does.
 
@@ -179,9 +183,13 @@ class Attempts:
         self, around: Around, slot: Slot, deliveries: Sequence[Delivery], arguments: Any
     ) -> Any:
         async with around(deliveries):
-            if self._is_plain:
-                return await self._call_in_thread(slot, arguments)
-            return await self._handler(*arguments)
+            try:
+                if self._is_plain:
+                    return await self._call_in_thread(slot, arguments)
+                return await self._handler(*arguments)
+            except BaseException as error:
+                end_forked_child(error)  # before the context manager is left
+                raise
 
     async def _call_in_thread(self, slot: Slot, arguments: Any) -> Any:
         """Call a plain handler; its time begins when a thread makes the call, however long it is queued."""
@@ -197,6 +205,7 @@ class Attempts:
 
     def _failure(self, slot: Slot, error: BaseException) -> BaseException | Reason:
         """Return the failure that `error` means; raise it when it is not the handler's."""
+        end_forked_child(error)
         if isinstance(error, KeyboardInterrupt):
             raise error
         if isinstance(error, GeneratorExit) and not slot.is_current:
@@ -230,11 +239,12 @@ def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any
     """Return the handler as an async function; a plain one runs in a thread, with the caller's context."""
     if handler.is_async:
         return handler.call
+    call = contain_forks(handler.call)
 
     async def call_in_thread(*arguments: Any) -> Any:
         run = copy_context().run
         return await _finished(
-            await asyncio.get_running_loop().run_in_executor(threads, run, handler.call, *arguments)
+            await asyncio.get_running_loop().run_in_executor(threads, run, call, *arguments)
         )
 
     return call_in_thread

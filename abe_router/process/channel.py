@@ -24,14 +24,22 @@ from abe_router.observe.events import Event, Reloaded, ReloadRejected, RestartNe
 STOP, FORCE = b"stop\n", b"force\n"
 #: Events that the supervisor logs once for all of its workers.
 FORWARDED = (ReloadRejected, RestartNeeded)
-#: How long a worker may take to react to the end of its supervisor, in seconds. After that it is stuck.
-REACTION_TIME = 60.0
 
 
 class Running(msgspec.Struct, frozen=True, tag=True):
-    """All routes have started; `code` is the set of files that define their handlers."""
+    """All routes have started; `code` is the set of files that define their handlers.
+
+    `drain` is the longest drain time of the routes, in seconds.
+    """
 
     code: frozenset[Path]
+    drain: float = 30.0
+
+
+class Storing(msgspec.Struct, frozen=True, tag=True):
+    """The drain time is over, and the worker still stores outcomes, for `seconds` at most."""
+
+    seconds: float
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
@@ -51,7 +59,7 @@ class Outdated(msgspec.Struct, frozen=True, tag=True):
     path: Path
 
 
-WorkerMessage = Running | Accepted | Rejected | Outdated
+WorkerMessage = Running | Storing | Accepted | Rejected | Outdated
 
 
 def encode_message(message: WorkerMessage) -> bytes:
@@ -70,25 +78,27 @@ def decode_message(line: bytes) -> WorkerMessage:
 class ControlChannel:
     """The worker's end of the channel; `fd` is the socket that the supervisor left open for worker `number`.
 
-    A thread reads commands, because a handler may block the event loop. If the event loop has not reacted
-    `reaction_time` seconds after the end of the supervisor, the thread ends the process. Before `on_command`
-    was called, nothing runs that could be drained, so that any command ends the process at once.
+    A thread reads commands, because a handler may block the event loop. The end of the supervisor is a
+    command to stop. Before `on_command` was called, nothing runs that could be drained, so that any command
+    ends the process at once.
     """
 
-    def __init__(self, number: int, fd: int, *, reaction_time: float = REACTION_TIME) -> None:
+    def __init__(self, number: int, fd: int) -> None:
         #: The worker's number under its supervisor, from 1.
         self.number = number
-        self._reaction_time = reaction_time
         os.set_inheritable(fd, False)
         self._socket = socket.socket(fileno=fd)
-        self._lock, self._reacted = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         threading.Thread(target=self._read, name="control-channel", daemon=True).start()
 
-    def on_command(self, stop: Callable[[bool], None]) -> None:
-        """From now on, call `stop` in the running event loop for each command; True means at once."""
+    def on_command(self, stop: Callable[[bool], None], *, begin: Callable[[], None]) -> None:
+        """From now on, call `stop` in the running event loop for each command; True means at once.
+
+        `begin` is called before that, in the thread, although the event loop may be blocked.
+        """
         with self._lock:
-            self._loop, self._stop = asyncio.get_running_loop(), stop
+            self._loop, self._stop, self._begin = asyncio.get_running_loop(), stop, begin
 
     def send(self, message: WorkerMessage) -> None:
         """Send a message to the supervisor, if it still runs."""
@@ -111,16 +121,11 @@ class ControlChannel:
                 self._carry_out(at_once=command == FORCE)
         # The supervisor has ended.
         self._carry_out(at_once=False)
-        if not self._reacted.wait(self._reaction_time):
-            os._exit(1)
 
     def _carry_out(self, *, at_once: bool) -> None:
         with self._lock:
             if self._loop is None:
                 os._exit(0)
+            self._begin()
             with suppress(RuntimeError):  # the loop is closed, since the process is about to end
-                self._loop.call_soon_threadsafe(self._react, at_once)
-
-    def _react(self, at_once: bool) -> None:
-        self._reacted.set()
-        self._stop(at_once)
+                self._loop.call_soon_threadsafe(self._stop, at_once)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
+
+from abe_router.process.deadline import exit_within
 
 #: How long the process may take to exit after a second signal, in seconds, before it is ended.
 GRACE = 1.0
@@ -17,13 +17,16 @@ GRACE = 1.0
 class Signals:
     """While entered, the first signal calls `stop`, and each later one `force` with its number, in the loop.
 
-    A handler that blocks the loop or ignores its cancellation cannot delay a forced exit: after GRACE the
-    process ends with 128 plus the signal's number, as a shell reports it. Without `force`, later signals are
-    ignored, since the supervisor ends the process. Python handles signals in the main thread only.
+    The first signal also calls `begin`, at once, although the loop may be blocked. A handler that blocks the
+    loop or ignores its cancellation cannot delay a forced exit: after GRACE the process ends with 128 plus
+    the signal's number, as a shell reports it. Without `force`, later signals are ignored, since the
+    supervisor ends the process. Python handles signals in the main thread only.
     """
 
-    def __init__(self, stop: Callable[[], None], force: Callable[[int], None] | None) -> None:
-        self._stop, self._force = stop, force
+    def __init__(
+        self, stop: Callable[[], None], force: Callable[[int], None] | None, *, begin: Callable[[], None]
+    ) -> None:
+        self._stop, self._force, self._begin = stop, force, begin
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._before: dict[int, Any] = {}
@@ -41,9 +44,8 @@ class Signals:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if not self._stopping:
             self._stopping = True
+            self._begin()
             self._loop.call_soon_threadsafe(self._stop)
         elif self._force is not None:
             self._loop.call_soon_threadsafe(self._force, number)
-            end = threading.Timer(GRACE, os._exit, (128 + number,))
-            end.daemon = True
-            end.start()
+            exit_within(128 + number, GRACE)

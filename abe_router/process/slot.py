@@ -15,7 +15,7 @@ from typing import Self
 
 from abe_router.backoff import Backoff, wait_for_event
 from abe_router.diagnostic import Diagnostic
-from abe_router.process.channel import STOP, Rejected, Running, WorkerMessage, decode_message
+from abe_router.process.channel import STOP, Rejected, Running, Storing, WorkerMessage, decode_message
 from abe_router.text import format_duration
 
 _log = logging.getLogger("abe_router")
@@ -26,6 +26,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 STABLE_AFTER = 60.0
 #: How long a worker with new code may take until its routes run, in seconds.
 START_TIME = 60.0
+#: How long a worker may take to end after its drain time, in seconds. After that it is killed.
+END_TIME = 1.0
 #: Longest message of a worker, in bytes; it holds the diagnostics of a file in which everything is wrong.
 MAX_MESSAGE = 64 * 1024 * 1024
 
@@ -55,6 +57,9 @@ class WorkerProcess:
         #: Set once it has reported so, or has ended.
         self.settled = asyncio.Event()
         self._life: asyncio.Task[int] | None = None
+        #: The longest drain time of its routes, as far as it has reported it.
+        self._drain = 30.0
+        self._killing: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(
@@ -101,6 +106,12 @@ class WorkerProcess:
         if not self.has_ended:
             self._channel.write(command)
 
+    def stop(self) -> None:
+        """Tell it to drain and exit; kill it when it outlives its drain time and a second."""
+        self.send(STOP)
+        if self._killing is None:
+            self._kill_in(self._drain + END_TIME)
+
     def kill(self) -> None:
         """Kill it."""
         with suppress(ProcessLookupError):
@@ -108,6 +119,16 @@ class WorkerProcess:
 
     def __str__(self) -> str:
         return f"worker {self.number} (pid {self.pid})"
+
+    def _kill_in(self, seconds: float) -> None:
+        if self._killing is not None:
+            self._killing.cancel()
+        self._killing = asyncio.get_running_loop().call_later(seconds, self._kill_late)
+
+    def _kill_late(self) -> None:
+        if not self.has_ended and self._process.returncode is None:
+            _log.error("%s did not end within its drain time: it is killed", self)
+            self.kill()
 
     async def _live(
         self, reader: asyncio.StreamReader, on_message: Callable[[WorkerProcess, WorkerMessage], None]
@@ -118,6 +139,8 @@ class WorkerProcess:
         await asyncio.wait({reading}, timeout=1.0)
         reading.cancel()
         self._channel.close()
+        if self._killing is not None:
+            self._killing.cancel()
         self.settled.set()
         return code
 
@@ -129,8 +152,10 @@ class WorkerProcess:
                 message = decode_message(line)
                 on_message(self, message)
                 if isinstance(message, Running):
-                    self.code, self.has_run = message.code, True
+                    self.code, self._drain, self.has_run = message.code, message.drain, True
                     self.settled.set()
+                elif isinstance(message, Storing) and self._killing is not None:
+                    self._kill_in(message.seconds + END_TIME)
                 elif isinstance(message, Rejected):
                     self.diagnostics = message.diagnostics
 
@@ -218,7 +243,7 @@ class WorkerSlot:
             self._worker = new
             self._backoff.reset()
         if old is not None:
-            old.send(STOP)
+            old.stop()
             await old.ended()
         return True
 

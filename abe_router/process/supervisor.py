@@ -17,7 +17,7 @@ from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
-from abe_router.process.channel import FORCE, STOP, Accepted, Outdated, Rejected, Running, WorkerMessage
+from abe_router.process.channel import FORCE, Accepted, Outdated, Rejected, Running, WorkerMessage
 from abe_router.process.slot import CommandLine, WorkerProcess, WorkerSlot
 
 _log = logging.getLogger("abe_router")
@@ -92,26 +92,24 @@ class Supervisor:
         worker = await WorkerProcess.start(number, self._command_line, self._on_message)
         self._workers = {worker, *(other for other in self._workers if not other.has_ended)}
         if self._stopping.is_set():
-            worker.send(STOP)
+            worker.stop()
         return worker
 
     def _on_signal(self, number: int) -> None:
         self._signals.append(number)
         self._stopping.set()
         if len(self._signals) == 1:
-            self._send_all(STOP)
+            for worker in self._workers:
+                worker.stop()
         elif self._forcing is None:
             self._forcing = asyncio.create_task(self._force())
 
     async def _force(self) -> None:
-        self._send_all(FORCE)
+        for worker in self._workers:
+            worker.send(FORCE)
         await asyncio.sleep(SHUTDOWN_GRACE)
         for worker in self._workers:
             worker.kill()
-
-    def _send_all(self, command: bytes) -> None:
-        for worker in self._workers:
-            worker.send(command)
 
     def _on_message(self, worker: WorkerProcess, message: WorkerMessage) -> None:
         """Log once what all workers report about the routes file."""

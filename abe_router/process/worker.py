@@ -15,7 +15,8 @@ from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import sources
 from abe_router.errors import BackendError
 from abe_router.observe.events import Reloaded, ReloadRejected, RestartNeeded, Subscribed
-from abe_router.process.channel import ControlChannel, Running
+from abe_router.process.channel import ControlChannel, Running, Storing
+from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
 from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
@@ -70,12 +71,13 @@ class Worker:
         0 if all running handlers finished, 1 if the drain time ended first, 128 plus the signal's number if a
         second signal forced the exit. Raise BackendError if the backend cannot be opened.
         """
+        deadline = StopDeadline(self._longest_drain, self._report_storing)
         if self._channel is not None:
-            self._channel.on_command(self._on_command)
+            self._channel.on_command(self._on_command, begin=deadline.begin)
         # A signal to the whole process group reaches the supervisor too, which sends a command. That command
         # must not count as a second signal.
         force = self._force if self._channel is None else None
-        with Signals(self._stopping.set, force):
+        with Signals(self._stopping.set, force, begin=deadline.begin):
             return await self._run()
 
     async def _run(self) -> int:
@@ -100,6 +102,16 @@ class Worker:
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned else 0
+
+    def _longest_drain(self) -> float:
+        """Return how long running handlers may take to end after a stop, in seconds."""
+        if self._drain is not None:
+            return self._drain
+        return max((route.drain for route in self._application.table.routes), default=0.0)
+
+    def _report_storing(self) -> None:
+        if self._channel is not None:
+            self._channel.send(Storing(STORE_TIME))
 
     def _on_command(self, at_once: bool) -> None:
         if at_once:
@@ -127,12 +139,12 @@ class Worker:
                 return
 
     async def _report_code(self, channel: ControlChannel) -> None:
-        """Report to the supervisor that all routes run, and which files define their handlers."""
-        code: frozenset[Path] | None = None
+        """Report to the supervisor that all routes run, with the files of their handlers."""
+        last: Running | None = None
         while True:
-            if code != (now := self._code()):
-                code = now
-                channel.send(Running(code))
+            if last != (now := Running(self._code(), self._longest_drain())):
+                last = now
+                channel.send(now)
             await asyncio.sleep(CODE_EVERY)
 
     def _code(self) -> frozenset[Path]:

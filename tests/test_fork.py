@@ -1,0 +1,138 @@
+"""A process that a handler forks ends where it would leave the handler, and touches nothing of its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+
+from abe_router.testing import RedisServer
+
+pytestmark = pytest.mark.timeout(60)
+MESSAGES = 60
+HANDLERS = """\
+import asyncio, os, sys, threading, time
+
+PARENT, handled, codes = os.getpid(), [], []
+
+def note(text):
+    os.write(1, f"{text} {os.getpid() == PARENT}\\n".encode())
+
+def fork(end):
+    pid = os.fork()
+    if pid == 0:
+        if end == "exit":
+            sys.exit(3)
+        if end == "text":
+            sys.exit("no more")
+        if end == "error":
+            raise ValueError("of the child")
+        return True
+    threading.Thread(target=lambda: note(f"code {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")).start()
+    return False
+
+async def on_loop(payload):
+    note(f"begin {payload['n']}")
+    if payload["end"] and fork(payload["end"]) and payload["end"] == "await":
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.001)
+    note(f"end {payload['n']}")
+
+def in_thread(payload):
+    note(f"begin {payload['n']}")
+    if payload["end"] and fork(payload["end"]):
+        return False
+    time.sleep(0.001)
+    note(f"end {payload['n']}")
+    return True
+
+def batch(payloads):
+    all(in_thread(payload) for payload in payloads)
+
+async def pooled(payload):
+    await asyncio.to_thread(in_thread, payload)
+"""
+PROGRAM = f"""\
+import asyncio, json, sys
+from abe_router import Router
+
+async def main():
+    async with Router.from_file("routes.yaml", watch=False) as router:
+        for n in range({MESSAGES}):
+            await router.publish("a.b", {{"n": n, "end": sys.argv[1] if n == 5 else None}})
+        await asyncio.sleep(0.4)
+
+def run():
+    if sys.argv[2] == "uvloop":
+        import uvloop
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
+
+run()
+"""
+ROUTES = """\
+backend: {url}
+prefix: "{name}:"
+routes:
+  a.b: {{consumers: {{g: {{handler: "forking:{name}", concurrency: 3, retry: {{attempts: 1}}{more}}}}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+def run(folder: Path, url: str, name: str, end: str, loop: str = "asyncio") -> Counter[str]:
+    """Run a router of which one message forks; return what the handlers printed."""
+    (folder / "forking.py").write_text(HANDLERS)
+    more = ", batch: {size: 4, wait: 1ms}" if name == "batch" else ""
+    (folder / "routes.yaml").write_text(ROUTES.format(url=url, name=name, more=more))
+    command = [sys.executable, "-c", PROGRAM, end, loop]
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            # The pipes close only when no copy of the process is left.
+            printed, errors = process.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    return Counter(printed.splitlines())
+
+
+@pytest.mark.parametrize("name", ["on_loop", "in_thread"])
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "redis"])
+def test_a_forked_child_that_calls_sys_exit_handles_nothing(tmp_path, request, backend, name):
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db"}
+    url = urls.get(backend) or request.getfixturevalue("redis_url")
+    printed = run(tmp_path, url, name, "exit")
+    expected = [f"{what} {n} True" for n in range(MESSAGES) for what in ("begin", "end")]
+    assert printed == Counter([*expected, "code 3 True"])
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("name", ["on_loop", "in_thread", "batch", "pooled"])
+@pytest.mark.parametrize(
+    ("end", "code"), [("exit", 3), ("text", 1), ("error", 1), ("await", 1), ("return", 0)]
+)
+def test_a_forked_child_ends_where_it_leaves_the_handler(tmp_path, name, end, code, loop):
+    if end == "await" and name != "on_loop":
+        pytest.skip("only an async handler awaits")
+    if end == "return" and name == "on_loop":
+        pytest.skip("it awaits before it returns")
+    printed = run(tmp_path, "memory://", name, end, loop)
+    expected = [f"{what} {n} True" for n in range(MESSAGES) for what in ("begin", "end")]
+    assert printed - Counter(["end 5 False"]) == Counter([*expected, f"code {code} True"])

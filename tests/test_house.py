@@ -18,7 +18,7 @@ NOT_USED = {"manager", "helper", "processor", "util", "common"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_has_at_most_400_lines(path):
+def test_every_file_has_at_most_400_lines(path):
     assert len(path.read_text().splitlines()) <= LONGEST
 
 
@@ -33,18 +33,18 @@ def test_names_of_modules_classes_and_functions_use_no_banned_word(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_import_hides_under_type_checking(path):
+def test_no_module_imports_under_type_checking(path):
     assert "if TYPE_CHECKING" not in path.read_text()
 
 
-def test_the_layers_in_the_architecture_are_those_that_are_held():
+def test_architecture_lists_the_layers_of_the_import_contract():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     shown = "\n".join(layers).replace(" | ", " · ")
     assert f"```\n{shown}\n```" in (ROOT / "ARCHITECTURE.md").read_text()
 
 
-def test_every_page_that_a_page_links_to_is_there():
+def test_every_linked_page_exists():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md that no linter knows."""
+"""The rules of CONTRIBUTING.md that no linter checks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(path for room in ("abe_router", "chaos", "bench") for path in (ROOT / room).rglob("*.py"))
-#: A file of more lines is about more than one noun.
+SOURCES = sorted(path for folder in ("abe_router", "chaos", "bench") for path in (ROOT / folder).rglob("*.py"))
+#: The most lines of a file.
 LONGEST = 400
 #: Words that say nothing; CONTRIBUTING.md lists them too.
 NOT_USED = {"manager", "helper", "processor", "util", "common"}
+#: The modules of distributions with another name.
+MODULES = {"pyyaml": "yaml"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -35,6 +37,15 @@ def test_names_of_modules_classes_and_functions_use_no_banned_word(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_imports_under_type_checking(path):
     assert "if TYPE_CHECKING" not in path.read_text()
+
+
+def test_every_runtime_dependency_has_an_import_contract():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    required = {re.match(r"[\w-]+", text)[0] for text in project["project"]["dependencies"]}
+    modules = {MODULES.get(name, name.replace("-", "_")) for name in required}
+    contracts = project["tool"]["importlinter"]["contracts"]
+    limited = {module for contract in contracts for module in contract.get("forbidden_modules", [])}
+    assert modules - limited == {"msgspec"}
 
 
 def test_architecture_lists_the_layers_of_the_import_contract():

@@ -8,7 +8,7 @@ import pytest
 
 from abe_router.backend import Features
 from abe_router.config.building.loader import Loader
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults
@@ -87,7 +87,7 @@ def findings(tmp_path, entry, schema, *, features=None):
     routes = {"routes": {"orders.created": entry}}
     root = read_document(json.dumps(routes).encode(), {}, Faults(tmp_path / "routes.yaml"))
     options = {root.span_at(["routes", "orders.created", option]): option for option in entry}
-    found = id_findings(File.model_validate(routes), bindings, features, root)
+    found = id_findings(FileModel.model_validate(routes), bindings, features, root)
     return [(finding.code, options[finding.span], finding.message) for finding in found]
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(path for folder in ("abe_router", "chaos", "bench") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("abe_router", "chaos", "bench") for path in (ROOT / folder).rglob("*.py")
+)
 #: The most lines of a file.
 LONGEST = 400
 #: Words that say nothing; CONTRIBUTING.md lists them too.

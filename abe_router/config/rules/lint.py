@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from abe_router.backend import Features
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import Node
@@ -34,7 +34,7 @@ class Lint:
     """
 
     def __init__(
-        self, file: File, routes: Sequence[Route], bindings: Sequence[SchemaBinding], root: Node
+        self, file: FileModel, routes: Sequence[Route], bindings: Sequence[SchemaBinding], root: Node
     ) -> None:
         self._file, self._routes, self._bindings = file, routes, bindings
         self._root, self._options = root, Options(root)

@@ -19,7 +19,7 @@ from abe_router.config.language.model import DEFAULT_BACKEND, FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import interpolate
 from abe_router.config.rules.lint import Lint
 from abe_router.errors import ConfigError
@@ -133,7 +133,7 @@ class Loader:
             return source
         return None
 
-    def _assemble(self, file: FileModel, root: Node, source: Source, faults: Faults) -> RouteTable:
+    def _assemble(self, file: FileModel, root: YamlNode, source: Source, faults: Faults) -> RouteTable:
         url, features = self._find_backend(file, root, faults)
         if self._imports:
             with suppress(FileNotFoundError):  # the current folder was removed
@@ -164,7 +164,7 @@ class Loader:
             warnings=faults.all(),
         )
 
-    def _find_backend(self, file: FileModel, root: Node, faults: Faults) -> tuple[str, Features | None]:
+    def _find_backend(self, file: FileModel, root: YamlNode, faults: Faults) -> tuple[str, Features | None]:
         url, node = self._backend, None
         if url is None and "backend" in file.model_fields_set:
             url, node = file.backend, root.get(["backend"])

@@ -9,7 +9,7 @@ from abe_router.config.building.schemas import Schemas
 from abe_router.config.language.model import ConsumerModel, FileModel, OptionsModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
@@ -36,7 +36,12 @@ class TableBuilder:
     """Makes bindings and routes of the model of a file. `find` returns the handler of a path."""
 
     def __init__(
-        self, file: FileModel, root: Node, schemas: Schemas, find: Callable[[str], Handler], faults: Faults
+        self,
+        file: FileModel,
+        root: YamlNode,
+        schemas: Schemas,
+        find: Callable[[str], Handler],
+        faults: Faults,
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
@@ -178,7 +183,7 @@ class TableBuilder:
 _PLAIN = tuple(name for name in OptionsModel.model_fields if name not in {"batch", "retry", "when"})
 
 
-def _side(kind: str, node: Node, path: str) -> Span:
+def _side(kind: str, node: YamlNode, path: str) -> Span:
     """Return the part of a handler path that a fault is about, where the file has it as it is."""
     module, colon, function = path.partition(":")
     if node.text != path or not node.plain or not colon:

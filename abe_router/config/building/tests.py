@@ -8,9 +8,9 @@ from abe_router.config.language import tests_model
 from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.messages.pattern import is_key, is_wild, matches
-from abe_router.routing.case import Case, Expectation, OutcomeKind, PayloadMatcher, Position, Publication
+from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, PayloadMatcher, Publication
 from abe_router.routing.route import Route
 from abe_router.text import did_you_mean
 
@@ -20,7 +20,7 @@ Steps = tuple[str | int, ...]
 class Cases:
     """Builds the cases of a file. A key or a route that the file does not have is a fault."""
 
-    def __init__(self, file: FileModel, routes: Sequence[Route], root: Node, faults: Faults) -> None:
+    def __init__(self, file: FileModel, routes: Sequence[Route], root: YamlNode, faults: Faults) -> None:
         self._file, self._root, self._faults = file, root, faults
         entries = file.routes.items()
         self._routes = [f"{key}/{g}" for key, entry in entries if entry for g in entry.consumers or ()]
@@ -35,7 +35,7 @@ class Cases:
         span = self._root.name_at(place)
         return Case(
             name=name,
-            position=Position(span.line, span.column),
+            position=FilePosition(span.line, span.column),
             publish=tuple(self._publications(said, place)),
             expect=tuple(self._expectations(said, place)),
         )
@@ -66,7 +66,7 @@ class Cases:
                     self._check(name, self._routes, "no route `{}`", (*where, "route"))
                 yield Expectation(
                     what=what,
-                    position=Position(span.line, span.column),
+                    position=FilePosition(span.line, span.column),
                     name=name,
                     payload=self._matcher(each, where),
                     kind=getattr(each, "kind", None),

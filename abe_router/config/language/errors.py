@@ -21,7 +21,7 @@ from abe_router.config.language.model import (
 )
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.text import did_you_mean, suggestion
 
 Steps = tuple[str | int, ...]
@@ -82,7 +82,7 @@ _MISSING = {
 }
 
 
-def read_model(root: Node, faults: Faults) -> FileModel | None:
+def read_model(root: YamlNode, faults: Faults) -> FileModel | None:
     """Return the file as its model, or None when nothing can be made of it; add what does not fit.
 
     A faulty part is removed and the rest is read again, so that one bad option does not hide the faults of
@@ -105,7 +105,7 @@ def read_model(root: Node, faults: Faults) -> FileModel | None:
                 return None
 
 
-def _respell_routes(root: Node, faults: Faults) -> None:
+def _respell_routes(root: YamlNode, faults: Faults) -> None:
     """Read a misspelt `routes` as `routes`, so that its content is checked as well."""
     if not isinstance(root.value, dict) or "routes" in root.value:
         return
@@ -117,8 +117,8 @@ def _respell_routes(root: Node, faults: Faults) -> None:
             return
 
 
-def _existing(root: Node, location: Steps) -> Iterator[str | int]:
-    node: Node | None = root
+def _existing(root: YamlNode, location: Steps) -> Iterator[str | int]:
+    node: YamlNode | None = root
     for step in location:
         if isinstance(step, int) and node is not None and not isinstance(node.value, list):
             continue  # one value, where a list of them may stand
@@ -139,7 +139,7 @@ def _take_out(value: Any, path: Steps) -> bool:
     return True
 
 
-def _report(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None:
+def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -> None:
     """Add the fault of one of pydantic's errors; `path` is as much of its place as is in the file."""
     kind, context = detail["type"], detail.get("ctx", {})
     node, span, name = root.at(path), root.span_at(path), _name(path)
@@ -238,7 +238,7 @@ def _name(path: Steps) -> str:
             return f"`{next(step for step in reversed(path) if isinstance(step, str))}`"
 
 
-def _shown(node: Node) -> str:
+def _shown(node: YamlNode) -> str:
     """Describe what was found as the file has it: the value behind a variable may be a secret."""
     match node.value:
         case dict():
@@ -252,7 +252,7 @@ def _shown(node: Node) -> str:
     return f"`{node.text}`" if node.plain else f'`"{node.text}"`'
 
 
-def _unfit(node: Node) -> str:
+def _unfit(node: YamlNode) -> str:
     """Say what is wrong with a prefix: a character of it, or its length."""
     odd = re.search(r"[^A-Za-z0-9_.:/@=+~-]", node.value)
     if odd is None:
@@ -262,7 +262,7 @@ def _unfit(node: Node) -> str:
     return f"has {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which no backend takes"
 
 
-def _quoted(kind: str, node: Node) -> bool:
+def _quoted(kind: str, node: YamlNode) -> bool:
     """Say whether quotes alone make a value wrong."""
     number = kind in {"int_type", "float_type"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
     return not node.plain and bool(number or (kind == "bool_type" and node.text in {"true", "false"}))

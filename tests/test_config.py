@@ -37,8 +37,8 @@ routes:
 ONE = "backend: memory://\nroutes: {k: {consumers: {g: {handler: 'MODULE:charge', OPTIONS}}}}"
 
 
-class Place:
-    """A folder with a routes file, schemas and a module of handlers, whose name no other test has."""
+class Project:
+    """A folder with a routes file, schemas and a module of handlers with a unique name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.routes = folder, folder / "routes.yaml"
@@ -72,35 +72,35 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Place:
+def project(tmp_path, monkeypatch) -> Project:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
-    return Place(tmp_path)
+    return Project(tmp_path)
 
 
-# --- what a file becomes
+# --- valid files
 
 
-def test_a_file_becomes_a_table_of_routes(place):
-    table = place.loader().load()
+def test_file_loads_as_a_route_table(project):
+    table = project.loader().load()
     assert [route.name for route in table.routes] == ["orders.created/billing", "orders.created/audit"]
     billing, audit = table.routes
     assert (billing.concurrency, audit.concurrency) == (10, 2)
     assert (billing.handler.is_async, audit.handler.is_async) == (True, False)
     assert [c.schema.name for c in billing.bindings] == ["order.json"]
     assert table.keys == ("orders.created",)
-    assert table.sources == {place.routes, place.folder / "schemas" / "order.json"}
+    assert table.sources == {project.routes, project.folder / "schemas" / "order.json"}
     assert table.warnings == ()
 
 
-def test_options_that_are_not_given_have_the_defaults_of_a_route(place):
-    route = place.consumer("")
+def test_omitted_options_have_the_defaults_of_a_route(project):
+    route = project.consumer("")
     plain = Route(key="k", group="g", handler=route.handler)
     assert route == plain
 
 
-def test_every_option_arrives(place):
-    route = place.consumer(
+def test_route_has_every_option_of_the_file(project):
+    route = project.consumer(
         "concurrency: 3, timeout: 5m, lease: 1.5s, drain: 1h, max_deliveries: 9, dead_letter: false,"
         " when: {type: object}, on_invalid: drop, start: latest, paused: true,"
         " retry: {attempts: 2, initial: 250ms, factor: 1.5, max: 2s, jitter: false}"
@@ -118,7 +118,7 @@ def test_every_option_arrives(place):
     assert route.retry == RetryPolicy(2, 0.25, 1.5, 2.0, jitter=False)
 
 
-def test_defaults_are_inherited_option_by_option_and_of_retry_member_by_member(place):
+def test_defaults_are_merged_per_option_and_per_member_of_retry(project):
     text = """
 backend: memory://
 defaults: {concurrency: 3, when: {type: object}, retry: {attempts: 7, max: 9s}}
@@ -128,19 +128,19 @@ routes:
       a: MODULE:charge
       b: {handler: "MODULE:charge", concurrency: 4, when: true, retry: {attempts: 1}}
 """
-    a, b = place.load(text).routes
+    a, b = project.load(text).routes
     assert (a.concurrency, a.retry.attempts, a.retry.max) == (3, 7, 9.0)
     assert (b.concurrency, b.retry.attempts, b.retry.max) == (4, 1, 9.0)
     assert [route.when and route.when.is_valid([]) for route in (a, b)] == [False, True]
 
 
-def test_a_start_is_a_time_with_its_offset(place):
-    assert place.consumer("start: '1970-01-02T00:00:00Z'").start == 86_400
-    assert place.consumer("start: '1970-01-02T01:00:00+01:00'").start == 86_400
-    assert place.consumer("start: earliest").start == 0
+def test_start_accepts_a_timestamp_with_an_offset(project):
+    assert project.consumer("start: '1970-01-02T00:00:00Z'").start == 86_400
+    assert project.consumer("start: '1970-01-02T01:00:00+01:00'").start == 86_400
+    assert project.consumer("start: earliest").start == 0
 
 
-def test_a_route_has_the_contract_of_every_entry_that_it_meets(place):
+def test_route_has_the_schemas_of_all_entries_that_overlap_its_key(project):
     text = """
 backend: memory://
 routes:
@@ -151,8 +151,8 @@ routes:
   "#.b": {consumers: {i: "MODULE:charge"}}
 """
     for name in ("other.json", "any.json"):
-        place.schema(name, {"title": name})
-    table = place.load(text)
+        project.schema(name, {"title": name})
+    table = project.load(text)
     met = {route.key: [c.schema.name for c in route.bindings] for route in table.routes}
     assert met == {
         "a.b": ["order.json", "any.json"],
@@ -163,24 +163,24 @@ routes:
     assert [s.name for s in table.contract("a.b").schemas] == ["order.json", "any.json"]
 
 
-def test_relative_paths_are_those_of_the_file(place, tmp_path_factory, monkeypatch):
+def test_relative_paths_are_resolved_from_the_folder_of_the_file(project, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    table = place.load(ROUTES.replace("memory://", "sqlite:///data%20of/shop.db?synchronous=normal"))
-    assert table.backend == f"sqlite:///{place.folder}/data%20of/shop.db?synchronous=normal"
-    assert place.load(ROUTES, backend="sqlite:////abs/olute.db").backend == "sqlite:////abs/olute.db"
-    monkeypatch.chdir(place.folder.parent)
-    assert Loader(Path(place.folder.name, "routes.yaml"), env={}).load().routes
+    table = project.load(ROUTES.replace("memory://", "sqlite:///data%20of/shop.db?synchronous=normal"))
+    assert table.backend == f"sqlite:///{project.folder}/data%20of/shop.db?synchronous=normal"
+    assert project.load(ROUTES, backend="sqlite:////abs/olute.db").backend == "sqlite:////abs/olute.db"
+    monkeypatch.chdir(project.folder.parent)
+    assert Loader(Path(project.folder.name, "routes.yaml"), env={}).load().routes
 
 
-def test_the_backend_is_that_of_the_option_then_the_file_then_the_environment_then_sqlite(place):
-    assert place.load(ROUTES, backend="sqlite:////x.db").backend == "sqlite:////x.db"
+def test_backend_is_taken_from_option_file_environment_or_sqlite_in_this_order(project):
+    assert project.load(ROUTES, backend="sqlite:////x.db").backend == "sqlite:////x.db"
     silent = ROUTES.replace("backend: memory://\n", "")
-    assert place.load(ROUTES, env={"ABE_ROUTER_BACKEND": "sqlite:////x.db"}).backend == "memory://"
-    assert place.load(silent, env={"ABE_ROUTER_BACKEND": "memory://"}).backend == "memory://"
-    assert place.load(silent).backend == f"sqlite:///{place.folder}/.abe-router.db"
+    assert project.load(ROUTES, env={"ABE_ROUTER_BACKEND": "sqlite:////x.db"}).backend == "memory://"
+    assert project.load(silent, env={"ABE_ROUTER_BACKEND": "memory://"}).backend == "memory://"
+    assert project.load(silent).backend == f"sqlite:///{project.folder}/.abe-router.db"
 
 
-def test_variables_are_replaced_in_values_and_give_them_their_type(place):
+def test_variable_value_is_parsed_as_a_scalar(project):
     env = {"N": "7", "WORD": "drop", "EMPTY": "", "LIST": "[1, 2]\nroutes: {}"}
     text = """
 backend: memory://
@@ -196,13 +196,13 @@ routes:
         drain: ${GONE:-1h}
         when: {const: "${LIST} $${N} $N"}
 """
-    (route,) = place.load(text, env=env).routes
+    (route,) = project.load(text, env=env).routes
     assert (route.concurrency, route.max_deliveries, route.on_invalid) == (7, 8, "drop")
     assert (route.timeout, route.drain) == (420.0, 3600.0)
     assert route.when.is_valid("[1, 2]\nroutes: {} ${N} $N")
 
 
-def test_what_a_variable_holds_is_never_shown(place):
+def test_diagnostics_never_show_the_value_of_a_variable(project):
     secret = "hunter2"
     text = """
 backend: ${URL}
@@ -210,10 +210,10 @@ formats: ${URL}
 routes:
   k: {consumers: {g: {handler: "MODULE:charge", timeout: "${URL}", start: "${URL}", on_invalid: "${URL}"}}}
 """
-    place.write(text)
+    project.write(text)
     for url in (f"redsi://:{secret}@host/0", f"redis://:{secret}@host:{secret}/0", f"sqlite://{secret}@host"):
         with pytest.raises(ConfigError) as caught:
-            place.loader(env={"URL": url}).load()
+            project.loader(env={"URL": url}).load()
         assert len(caught.value.diagnostics) == 5
         assert secret not in repr(caught.value.diagnostics)
 
@@ -230,23 +230,23 @@ routes:
         ("-.5", -0.5),
     ],
 )
-def test_scalars_are_those_of_yaml_1_2(place, text, value):
-    route = place.consumer(f"when: {{const: {text}}}")
+def test_scalars_follow_yaml_1_2(project, text, value):
+    route = project.consumer(f"when: {{const: {text}}}")
     assert route.when.document == {"const": value}
 
 
-def test_aliases_stand_for_what_they_name(place):
+def test_alias_is_replaced_by_its_anchor(project):
     text = """
 backend: memory://
 defaults: {when: &large {properties: {total: {minimum: 100}}}}
 routes:
   k: {consumers: {g: {handler: "MODULE:charge", when: *large}}}
 """
-    assert place.load(text).routes[0].when.document == {"properties": {"total": {"minimum": 100}}}
+    assert project.load(text).routes[0].when.document == {"properties": {"total": {"minimum": 100}}}
 
 
-def test_an_empty_mapping_of_routes_is_a_table_of_none(place):
-    table = place.load("backend: memory://\nroutes: {}\n")
+def test_empty_routes_load_with_a_warning(project):
+    table = project.load("backend: memory://\nroutes: {}\n")
     assert table.routes == ()
     assert [fault.code for fault in table.warnings] == [Code.NOTHING_ROUTED]
 
@@ -254,8 +254,8 @@ def test_an_empty_mapping_of_routes_is_a_table_of_none(place):
 # --- loading again
 
 
-def test_the_same_file_gives_the_same_table_and_the_same_compiled_parts(place):
-    loader = place.loader()
+def test_loading_an_unchanged_file_reuses_schemas_and_handlers(project):
+    loader = project.loader()
     one, two = loader.load(), loader.load()
     assert one.revision == two.revision
     assert not any((two.diff(one).added, two.diff(one).removed, two.diff(one).changed))
@@ -263,40 +263,40 @@ def test_the_same_file_gives_the_same_table_and_the_same_compiled_parts(place):
     assert one.routes[0].handler is two.routes[0].handler
 
 
-def test_a_schema_edit_alone_changes_the_routes_that_use_it(place):
+def test_schema_edit_changes_only_the_routes_that_use_it(project):
     text = ROUTES + '  users.created: {schema: user.json, consumers: {g: "MODULE:charge"}}\n'
-    place.schema("user.json", {"$ref": "common.json"})
-    place.schema("common.json", {"type": "object"})
-    place.write(text)
-    loader = place.loader()
+    project.schema("user.json", {"$ref": "common.json"})
+    project.schema("common.json", {"type": "object"})
+    project.write(text)
+    loader = project.loader()
     one = loader.load()
-    place.schema("common.json", {"type": "array"})
+    project.schema("common.json", {"type": "array"})
     two = loader.load()
     assert one.revision != two.revision
     assert [new.name for _, new in one.diff(two).changed] == ["users.created/g"]
-    place.schema("common.json", "no schema")
+    project.schema("common.json", "no schema")
     with pytest.raises(ConfigError):
         loader.load()
-    place.schema("common.json", {"type": "object"})
+    project.schema("common.json", {"type": "object"})
     assert loader.load().revision == one.revision
 
 
-def test_the_files_to_watch_include_those_that_are_not_there_yet(place):
-    place.write(ROUTES.replace("order.json", "gone.json"))
-    loader = place.loader()
+def test_watched_files_include_missing_ones(project):
+    project.write(ROUTES.replace("order.json", "gone.json"))
+    loader = project.loader()
     with pytest.raises(ConfigError):
         loader.load()
-    assert loader.files == {place.routes, place.folder / "schemas" / "gone.json"}
-    place.routes.unlink()
+    assert loader.files == {project.routes, project.folder / "schemas" / "gone.json"}
+    project.routes.unlink()
     with pytest.raises(ConfigError):
         loader.load()
-    assert place.routes in loader.files
+    assert project.routes in loader.files
 
 
-# --- what is refused
+# --- faults
 
 
-def test_every_fault_is_told_at_once(place):
+def test_all_faults_of_a_file_are_reported_at_once(project):
     text = """
 backend: redsi://host
 schemas: [1]
@@ -311,84 +311,87 @@ routes:
       h: {handler: "MODULE:gone", concurrency: 0}
       i: {when: {type: strin}, handler: "MODULE:charge"}
 """
-    codes = place.codes(text)
+    codes = project.codes(text)
     assert codes == ["R401", "R102", "R101", "R103", "R101", "R105", "R201", "R302", "R303", "R104", "R203"]
 
 
 @pytest.mark.parametrize(
     "word", ["yes", "No", "ON", "off", "010", "0o17", "0x1F", "1_000", "12:30", ".inf", "1e999"]
 )
-def test_what_readers_of_yaml_disagree_about_is_refused_as_value_and_as_key(place, word):
-    assert place.codes(ONE.replace("OPTIONS", f"when: {{const: {word}}}")) == ["R007"]
-    assert place.codes(ONE.replace("OPTIONS", f"when: {{{word}: 1}}")) == ["R007"]
-    assert place.consumer(f"when: {{const: '{word}', '{word}': 1}}").when.document == {"const": word, word: 1}
+def test_ambiguous_scalar_is_refused_as_value_and_as_key(project, word):
+    assert project.codes(ONE.replace("OPTIONS", f"when: {{const: {word}}}")) == ["R007"]
+    assert project.codes(ONE.replace("OPTIONS", f"when: {{{word}: 1}}")) == ["R007"]
+    assert project.consumer(f"when: {{const: '{word}', '{word}': 1}}").when.document == {
+        "const": word,
+        word: 1,
+    }
 
 
-def test_a_file_without_routes_is_told_what_else_is_wrong_with_it(place):
-    assert place.codes("backend: memory://\nunroutet: allow\ntests: 3") == ["R010", "R101", "R102"]
+def test_file_without_routes_reports_its_other_faults(project):
+    assert project.codes("backend: memory://\nunroutet: allow\ntests: 3") == ["R010", "R101", "R102"]
 
 
 @pytest.mark.parametrize("name", ["route", "Routes", "ROUTES", "routs", "router"])
-def test_what_is_below_a_misspelt_routes_is_checked_as_well(place, name):
+def test_content_of_a_misspelt_routes_option_is_checked(project, name):
     text = f"{name}: {{orders.created: {{consumers: {{billing: nowhere}}}}}}"
-    place.write(text)
+    project.write(text)
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
+        project.loader().load()
     misspelt, handler = caught.value.diagnostics
     assert (misspelt.message, misspelt.hint) == (f"unknown option `{name}`", "did you mean `routes`?")
     assert (handler.code, handler.column) == ("R301", text.index("nowhere") + 1)
 
 
-def test_a_number_without_end_is_not_to_be_quoted_where_a_number_stands(place):
-    place.write("defaults: {retry: {factor: .inf}}\nroutes: {}")
+def test_infinity_is_refused_with_a_hint_to_quote_text(project):
+    project.write("defaults: {retry: {factor: .inf}}\nroutes: {}")
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
+        project.loader().load()
     assert caught.value.diagnostics[0].hint == "quote it if it is text"
 
 
-def test_a_prefix_that_is_too_long_is_told_its_length(place):
-    place.write(f"prefix: {'a' * 65}\nroutes: {{}}")
+def test_error_for_a_long_prefix_shows_its_length(project):
+    project.write(f"prefix: {'a' * 65}\nroutes: {{}}")
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
+        project.loader().load()
     assert caught.value.diagnostics[0].message == "`prefix` is longer than 64 characters: 65"
 
 
-def test_a_file_that_everybody_may_write_is_refused_unless_trusted(place):
-    place.routes.chmod(0o666)
-    assert place.codes(ROUTES) == ["R004"]
-    assert place.loader(trust_writable=True).load().routes
+def test_world_writable_file_is_refused_unless_trusted(project):
+    project.routes.chmod(0o666)
+    assert project.codes(ROUTES) == ["R004"]
+    assert project.loader(trust_writable=True).load().routes
 
 
-def test_handlers_are_limited_to_those_allowed(place):
-    assert place.codes(ROUTES, allow_handlers=["shop.*"]) == ["R306", "R306"]
-    assert place.codes(ROUTES, allow_handlers=["shop.*"], import_handlers=False) == ["R306", "R306"]
-    assert place.loader(allow_handlers=["shop.*", f"{place.module}:*"]).load().routes
+def test_handler_that_is_not_allowed_is_refused(project):
+    assert project.codes(ROUTES, allow_handlers=["shop.*"]) == ["R306", "R306"]
+    assert project.codes(ROUTES, allow_handlers=["shop.*"], import_handlers=False) == ["R306", "R306"]
+    assert project.loader(allow_handlers=["shop.*", f"{project.module}:*"]).load().routes
 
 
-def test_without_import_no_code_of_the_users_runs(place):
-    (place.folder / "explodes.py").write_text("raise SystemExit('it ran')\n")
+def test_loading_without_imports_runs_no_handler_module(project):
+    (project.folder / "explodes.py").write_text("raise SystemExit('it ran')\n")
     text = ROUTES.replace("MODULE:charge", "explodes:charge")
-    table = place.load(text, import_handlers=False)
+    table = project.load(text, import_handlers=False)
     with pytest.raises(HandlerError, match="was not imported"):
         table.routes[0].handler.call({})
-    assert place.codes(text) == ["R302"]
-    assert place.codes(text.replace("explodes:charge", "not a path"), import_handlers=False) == ["R301"]
+    assert project.codes(text) == ["R302"]
+    assert project.codes(text.replace("explodes:charge", "not a path"), import_handlers=False) == ["R301"]
 
 
 @pytest.mark.parametrize(
     "make", [Path.mkdir, os.mkfifo, lambda path: path.write_bytes(b"#" * 1024 * 1024 + b"\n")]
 )
-def test_what_is_no_file_of_a_reasonable_size_is_refused_without_waiting(place, make):
-    place.routes.unlink()
-    make(place.routes)
+def test_folder_pipe_or_large_file_is_refused_without_waiting(project, make):
+    project.routes.unlink()
+    make(project.routes)
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
+        project.loader().load()
     assert caught.value.diagnostics[0].code in {"R001", "R002"}
 
 
 @pytest.mark.parametrize("levels", [65, 1000, 100_000])
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
-def test_nesting_without_end_is_a_fault_and_no_crash(place, opening, levels):
+def test_deep_nesting_is_a_fault_and_does_not_crash(project, opening, levels):
     script = f"""
 import sys
 from pathlib import Path
@@ -402,52 +405,53 @@ except ConfigError as error:
 """
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     assert (
-        subprocess.run([sys.executable, "-c", script], cwd=place.folder, env=env, check=False).returncode == 0
+        subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=env, check=False).returncode
+        == 0
     )
 
 
-def test_indented_nesting_is_limited_too(place):
-    assert place.codes("".join(f"{' ' * level}a:\n" for level in range(1000))) == ["R002"]
+def test_deep_indented_nesting_is_refused(project):
+    assert project.codes("".join(f"{' ' * level}a:\n" for level in range(1000))) == ["R002"]
 
 
-def test_a_bomb_of_aliases_is_a_fault(place):
+def test_exponential_or_numerous_aliases_are_refused(project):
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
     )
-    assert place.codes(bomb) == ["R002"]
-    assert place.codes("a: &a x\nb: [" + "*a, " * 1001 + "]\n") == ["R002"]
+    assert project.codes(bomb) == ["R002"]
+    assert project.codes("a: &a x\nb: [" + "*a, " * 1001 + "]\n") == ["R002"]
 
 
-def test_aliases_cannot_nest_what_the_limit_of_levels_forbids(place):
+def test_aliases_do_not_bypass_the_nesting_limit(project):
     ladder = "a0: &a0 {not: {}}\n" + "".join(
         f"a{n}: &a{n} {'{not: ' * 20}*a{n - 1}{'}' * 20}\n" for n in range(1, 900)
     )
-    assert place.codes(ladder) == ["R002"]
-    place.write(ladder)
+    assert project.codes(ladder) == ["R002"]
+    project.write(ladder)
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
-    assert caught.value.diagnostics[0].line == 5  # 2 and three times 20 levels stand
+        project.loader().load()
+    assert caught.value.diagnostics[0].line == 5  # 2 and three times 20 levels are allowed
 
 
-def test_a_duplicate_is_told_with_the_line_of_the_first(place):
-    place.write("routes: {}\nbackend: memory://\nroutes: {}\n")
+def test_error_for_a_duplicate_key_names_the_line_of_the_first(project):
+    project.write("routes: {}\nbackend: memory://\nroutes: {}\n")
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
+        project.loader().load()
     (fault,) = (fault for fault in caught.value.diagnostics if fault.code == "R008")
     assert (fault.line, fault.column, fault.width, fault.label) == (3, 1, 6, "first on line 1")
 
 
-def test_columns_count_characters_whatever_their_width(place):
-    place.write('backend: memory://\nroutes: {"k": {schema: "日本/gone.json", consumers: {"é": 3}}}\n')
+def test_columns_count_characters_not_their_width(project):
+    project.write('backend: memory://\nroutes: {"k": {schema: "日本/gone.json", consumers: {"é": 3}}}\n')
     with pytest.raises(ConfigError) as caught:
-        place.loader().load()
+        project.loader().load()
     assert [(f.code, f.column, f.width) for f in caught.value.diagnostics] == [
         ("R201", 24, 14),
         ("R102", 57, 1),
     ]
 
 
-# --- no input ends in anything but a table or a fault with its place
+# --- fuzzing: every input loads or has faults with valid positions
 
 SEED = ROUTES.replace("MODULE", "shop").replace("{{", "{").replace("}}", "}").encode() + (
     b"defaults: {retry: {attempts: 3, max: 30s}, when: &w {type: object}}\n"
@@ -478,7 +482,7 @@ def mutated(changes: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def outcome(path: Path) -> None:
-    """Load, and accept a table, or faults that lie in the file."""
+    """Load the file, and accept a table or faults with positions within the file."""
     try:
         Loader(path, import_handlers=False, env={}).load()
     except ConfigError as error:
@@ -492,16 +496,16 @@ def outcome(path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(edits)
-def test_a_mutated_file_is_a_table_or_faults_with_places(place, changes):
-    place.routes.write_bytes(mutated(changes))
-    outcome(place.routes)
+def test_mutated_file_loads_or_has_faults_with_valid_positions(project, changes):
+    project.routes.write_bytes(mutated(changes))
+    outcome(project.routes)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_table_or_faults_with_places(place, data):
-    place.routes.write_bytes(data)
-    outcome(place.routes)
+def test_any_bytes_load_or_have_faults_with_valid_positions(project, data):
+    project.routes.write_bytes(data)
+    outcome(project.routes)
 
 
 json_values = st.recursive(
@@ -526,16 +530,16 @@ json_values = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(json_values)
-def test_any_json_as_schema_is_a_table_or_faults_with_places(place, document):
-    place.write("backend: memory://\nroutes: {k: {schema: any.json}}\n")
-    place.schema("any.json", document)
-    outcome(place.routes)
+def test_any_json_schema_loads_or_has_faults_with_valid_positions(project, document):
+    project.write("backend: memory://\nroutes: {k: {schema: any.json}}\n")
+    project.schema("any.json", document)
+    outcome(project.routes)
 
 
 # --- the JSON Schema for editors
 
 
-def test_the_json_schema_is_one_and_takes_what_the_loader_takes(place):
+def test_editor_schema_is_valid_and_accepts_a_valid_file(project):
     schema = json_schema()
     jsonschema_rs.meta.validate(schema)
     editor = jsonschema_rs.validator_for(schema)
@@ -560,32 +564,32 @@ def test_the_json_schema_is_one_and_takes_what_the_loader_takes(place):
         {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "on_invalid": "dead-letter"}}}}},
     ],
 )
-def test_the_json_schema_refuses_what_the_loader_refuses(place, document):
+def test_editor_schema_and_loader_refuse_the_same_file(project, document):
     assert not jsonschema_rs.validator_for(json_schema()).is_valid(document)
-    place.routes.write_text(json.dumps(document))
+    project.routes.write_text(json.dumps(document))
     with pytest.raises(ConfigError):
-        place.loader(import_handlers=False).load()
+        project.loader(import_handlers=False).load()
 
 
-# --- how long it takes
+# --- loading time
 
 
 @pytest.mark.alone
-def test_a_thousand_routes_load_in_time_and_an_edit_of_one_in_less(place):
+def test_thousand_routes_load_and_reload_in_bounded_time(project):
     for number in range(100):
-        place.schema(f"s{number}.json", {"properties": {"n": {"minimum": number, "format": "date"}}})
+        project.schema(f"s{number}.json", {"properties": {"n": {"minimum": number, "format": "date"}}})
     entries = [
         f"  k{n}.{'*' if n % 50 == 0 else 'created'}:\n    schema: s{n % 100}.json\n    consumers:\n"
         f"      billing: MODULE:charge\n      audit:\n        handler: MODULE:record\n"
         f"        concurrency: 2\n        when: {{properties: {{n: {{minimum: {n}}}}}}}\n"
         for n in range(500)
     ]
-    place.write("backend: memory://\nroutes:\n" + "".join(entries))
-    loader = place.loader()
+    project.write("backend: memory://\nroutes:\n" + "".join(entries))
+    loader = project.loader()
     began = time.perf_counter()
     one = loader.load()
     first = time.perf_counter() - began
-    place.routes.write_text(place.routes.read_text().replace("concurrency: 2", "concurrency: 3", 1))
+    project.routes.write_text(project.routes.read_text().replace("concurrency: 2", "concurrency: 3", 1))
     began = time.perf_counter()
     two = loader.load()
     again = time.perf_counter() - began
@@ -599,47 +603,47 @@ def test_a_thousand_routes_load_in_time_and_an_edit_of_one_in_less(place):
 TWO_HANDLERS = """\
 routes:
   orders.created:
-    consumers: {billing: "mended_handlers:charge", audit: "mended_audit:record"}
+    consumers: {billing: "edited_handlers:charge", audit: "edited_audit:record"}
 """
 
 
 @pytest.fixture
-def mended(tmp_path, monkeypatch):
+def edited(tmp_path, monkeypatch):
     """Yield a folder whose routes file names two handlers, and a loader of it."""
     monkeypatch.setattr(sys, "path", sys.path[:])
     (tmp_path / "routes.yaml").write_text(TWO_HANDLERS)
-    (tmp_path / "mended_handlers.py").write_text("def charge(order): return 'first'\n")
+    (tmp_path / "edited_handlers.py").write_text("def charge(order): return 'first'\n")
     yield tmp_path, Loader(tmp_path / "routes.yaml")
-    for module in ("mended_handlers", "mended_audit", "mended_lib"):
+    for module in ("edited_handlers", "edited_audit", "edited_lib"):
         sys.modules.pop(module, None)
 
 
-def test_nothing_that_a_rejected_file_imported_is_kept(mended):
-    folder, loader = mended
-    (folder / "mended_lib.py").write_text("other = 1\n")
-    (folder / "mended_audit.py").write_text("from mended_lib import name\ndef record(order): return name\n")
+def test_modules_imported_for_a_rejected_file_are_imported_again(edited):
+    folder, loader = edited
+    (folder / "edited_lib.py").write_text("other = 1\n")
+    (folder / "edited_audit.py").write_text("from edited_lib import name\ndef record(order): return name\n")
     with pytest.raises(ConfigError, match="cannot import name 'name'"):
         loader.load()
-    (folder / "mended_lib.py").write_text("name = 'mended'\n")
-    (folder / "mended_handlers.py").write_text("def charge(order): return 'second, and longer'\n")
+    (folder / "edited_lib.py").write_text("name = 'edited'\n")
+    (folder / "edited_handlers.py").write_text("def charge(order): return 'second, and longer'\n")
     billing, audit = loader.load().routes
-    assert (billing.handler.call({}), audit.handler.call({})) == ("second, and longer", "mended")
+    assert (billing.handler.call({}), audit.handler.call({})) == ("second, and longer", "edited")
 
 
-def test_a_function_that_was_missing_is_found_once_it_is_written(mended):
-    folder, loader = mended
-    (folder / "mended_audit.py").write_text("def recrd(order): ...\n")
+def test_missing_function_is_found_after_it_is_added(edited):
+    folder, loader = edited
+    (folder / "edited_audit.py").write_text("def recrd(order): ...\n")
     with pytest.raises(ConfigError, match="has no function `record`"):
         loader.load()
-    (folder / "mended_audit.py").write_text("def record(order): return 'there it is'\n")
-    assert loader.load().routes[1].handler.call({}) == "there it is"
+    (folder / "edited_audit.py").write_text("def record(order): return 'found'\n")
+    assert loader.load().routes[1].handler.call({}) == "found"
 
 
-def test_a_function_added_to_a_module_that_runs_takes_a_restart_and_the_hint_says_so(mended):
-    folder, loader = mended
-    (folder / "mended_audit.py").write_text("def record(order): ...\n")
+def test_function_added_to_a_running_module_gets_a_hint_to_restart(edited):
+    folder, loader = edited
+    (folder / "edited_audit.py").write_text("def record(order): ...\n")
     loader.load()
-    with (folder / "mended_audit.py").open("a") as module:
+    with (folder / "edited_audit.py").open("a") as module:
         module.write("async def refund(order): ...\n")
     (folder / "routes.yaml").write_text(TWO_HANDLERS.replace(":record", ":refund"))
     with pytest.raises(ConfigError) as caught:
@@ -647,4 +651,4 @@ def test_a_function_added_to_a_module_that_runs_takes_a_restart_and_the_hint_say
     (fault,) = caught.value.diagnostics
     assert "restart" in fault.hint
     assert "--reload-handlers" in fault.hint
-    assert "mended_audit" in sys.modules
+    assert "edited_audit" in sys.modules

@@ -1,4 +1,4 @@
-"""Batches and rates, from the file to the route."""
+"""The options `batch` and `rate` of a consumer."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def route_of(tmp_path, options, defaults="{}"):
     ("text", "rate"),
     [("100/s", 100), ("90/m", 1.5), ("5000/h", 5000 / 3600), ("0.5/s", 0.5), ("1/h", 1 / 3600)],
 )
-def test_a_rate_is_in_messages_a_second(text, rate):
+def test_rate_is_parsed_as_messages_per_second(text, rate):
     assert parse_rate(text) == pytest.approx(rate)
     assert parse_rate(format_rate(rate)) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("text", ["100/s", "90/m", "5000/h", "1/h"])
-def test_a_rate_is_shown_as_it_is_written(text):
+def test_rate_is_formatted_as_it_was_written(text):
     assert format_rate(parse_rate(text)) == text
 
 
@@ -50,10 +50,10 @@ def test_a_rate_is_shown_as_it_is_written(text):
         ("batch: null", "{batch: {size: 7}}", None),
     ],
 )
-def test_a_batch_takes_from_the_defaults_what_it_does_not_say(tmp_path, options, defaults, batch):
+def test_omitted_batch_options_come_from_the_defaults(tmp_path, options, defaults, batch):
     assert route_of(tmp_path, options, defaults).batch == batch
 
 
-def test_a_rate_of_the_defaults_can_be_lifted(tmp_path):
+def test_null_rate_removes_the_rate_of_the_defaults(tmp_path):
     assert route_of(tmp_path, "paused: false", "{rate: 30/m}").rate == 0.5
     assert route_of(tmp_path, "rate: null", "{rate: 30/m}").rate is None

@@ -1,4 +1,4 @@
-"""`id` and `dedupe` of a routes file, as the table has them."""
+"""The options `id` and `dedupe` of a key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from abe_router.backend import Features
 from abe_router.config.building.loader import Loader
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults
@@ -25,7 +25,7 @@ def load(folder, text):
     return Loader(path, import_handlers=False, env={}).load()
 
 
-def test_entries_that_match_a_key_say_together_what_its_ids_are(tmp_path):
+def test_overlapping_entries_combine_their_deduplication(tmp_path):
     table = load(
         tmp_path,
         """
@@ -43,19 +43,19 @@ routes:
     assert table.warnings == ()
 
 
-def test_a_table_without_any_knows_no_message_again(tmp_path):
+def test_table_without_ids_deduplicates_nothing(tmp_path):
     table = load(tmp_path, "routes: {orders.created: {}}")
     assert table.contract("orders.created").deduplication is None
     assert table.contract("orders.created").window("7") == 0.0
 
 
-def test_entries_that_overlap_cannot_take_the_id_from_two_places(tmp_path):
+def test_overlapping_entries_with_two_id_sources_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"taken from `/id` here, and from `/order_id` by `orders.created`"):
         load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.created': {id: /id}}")
     load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.paid': {id: /id}, 'orders.#': {}}")
 
 
-def test_what_a_route_emits_takes_its_id_as_its_key_says(tmp_path):
+def test_emitted_message_has_the_deduplication_of_its_key(tmp_path):
     table = load(
         tmp_path,
         """
@@ -71,13 +71,13 @@ routes:
 
 
 @pytest.mark.parametrize("window", ["0s", "10", "-1m"])
-def test_a_window_is_a_duration_above_zero(tmp_path, window):
+def test_window_that_is_not_a_positive_duration_is_refused(tmp_path, window):
     with pytest.raises(ConfigError, match="`dedupe` expects a duration"):
         load(tmp_path, f"routes: {{orders.created: {{dedupe: {window}}}}}")
 
 
 @pytest.mark.parametrize("source", ["$.order_id", "", "a header", "/a~2", "order/id"])
-def test_what_is_neither_pointer_nor_header_is_refused(tmp_path, source):
+def test_id_source_that_is_neither_pointer_nor_header_is_refused(tmp_path, source):
     with pytest.raises(ConfigError, match="`id` expects a JSON pointer or the name of a header"):
         load(tmp_path, f"routes: {{orders.created: {{id: {json.dumps(source)}}}}}")
 
@@ -87,7 +87,7 @@ def findings(tmp_path, entry, schema, *, features=None):
     routes = {"routes": {"orders.created": entry}}
     root = read_document(json.dumps(routes).encode(), {}, Faults(tmp_path / "routes.yaml"))
     options = {root.span_at(["routes", "orders.created", option]): option for option in entry}
-    found = id_findings(File.model_validate(routes), bindings, features, root)
+    found = id_findings(FileModel.model_validate(routes), bindings, features, root)
     return [(finding.code, options[finding.span], finding.message) for finding in found]
 
 
@@ -108,7 +108,7 @@ def findings(tmp_path, entry, schema, *, features=None):
         ("id", {"properties": {"id": {"type": "string"}}}, "has a member of that name"),
     ],
 )
-def test_a_place_where_no_message_has_an_id_is_warned_about(tmp_path, source, schema, why):
+def test_id_source_that_no_valid_message_has_is_a_warning(tmp_path, source, schema, why):
     ((code, option, message),) = findings(tmp_path, {"id": source}, schema)
     assert (code, option) == (Code.ID_NOWHERE, "id")
     assert why in message
@@ -124,11 +124,11 @@ def test_a_place_where_no_message_has_an_id_is_warned_about(tmp_path, source, sc
         True,
     ],
 )
-def test_a_place_that_may_have_one_is_not(tmp_path, schema):
+def test_id_source_that_a_valid_message_may_have_is_no_warning(tmp_path, schema):
     assert findings(tmp_path, {"id": "/id"}, schema) == []
 
 
-def test_a_backend_that_remembers_no_ids_is_warned_about(tmp_path):
+def test_dedupe_on_a_backend_without_it_is_a_warning(tmp_path):
     found = findings(tmp_path, {"dedupe": "1m"}, True, features=Features(dedupe=False))
     assert found == [(Code.BACKEND_CANNOT, "dedupe", "`dedupe` has no effect: the backend remembers no ids")]
     assert findings(tmp_path, {"id": "/id"}, True, features=Features(dedupe=False)) == []

@@ -1,4 +1,4 @@
-"""`order_by` of a routes file, as the table has it."""
+"""The option `order_by` of a consumer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def table(folder):
     return Loader(path, import_handlers=False, env={}).load()
 
 
-def test_a_consumer_inherits_the_order_and_can_do_without(tmp_path):
+def test_consumer_inherits_or_disables_order_by(tmp_path):
     assert [route.order_by for route in table(tmp_path).routes] == ["/customer/id", "/account", None]
 
 
-def test_what_keeps_no_order_is_warned_about(tmp_path):
+def test_order_by_on_a_backend_without_order_is_a_warning(tmp_path):
     ordered, _, unordered = table(tmp_path).routes
     assert ("order_by", "keeps no order") in _in_vain(ordered, Features(order=False))
     assert not [*_in_vain(unordered, Features(order=False))]

@@ -1,4 +1,4 @@
-"""Where the id of a message comes from, and what can be one."""
+"""The source of the id of a message, and its valid values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OF_HEADER = Deduplication(600.0, "Idempotency-Key")
         ('"é ☃\\n"'.encode(), "é ☃\n"),
     ],
 )
-def test_text_and_integers_are_ids(json, id):
+def test_text_or_an_integer_is_an_id(json, id):
     assert OF_PAYLOAD.id("orders.created", {"order": {"id": decode(json)}}, {}) == id
 
 
@@ -43,37 +43,37 @@ def test_text_and_integers_are_ids(json, id):
         ("x" * (MAX_ID + 1), "256 characters, over 255"),
     ],
 )
-def test_what_cannot_be_an_id_is_refused_with_its_place(value, why):
+def test_error_for_an_invalid_id_names_the_key_and_the_pointer(value, why):
     with pytest.raises(IdInvalid, match=rf"`orders.created` .* value at /order/id .*{why}") as caught:
         OF_PAYLOAD.id("orders.created", {"order": {"id": value}}, {})
     assert caught.value.key == "orders.created"
     assert isinstance(caught.value, PublishError)
 
 
-def test_a_payload_or_headers_without_the_id_are_refused():
+def test_message_without_its_id_is_refused():
     with pytest.raises(IdInvalid, match="value at /order/id is to be its id, and is not there"):
         OF_PAYLOAD.id("orders.created", {"order": {}}, {"Idempotency-Key": "A-7"})
     with pytest.raises(IdInvalid, match="header `Idempotency-Key` is to be its id, and is not there"):
         OF_HEADER.id("orders.created", {"order": {"id": "A-7"}}, {})
 
 
-def test_a_header_may_hold_the_id():
+def test_id_is_read_from_a_header():
     assert OF_HEADER.id("orders.created", {}, {"Idempotency-Key": "A-7"}) == "A-7"
 
 
-def test_an_id_given_as_well_has_to_be_the_same():
+def test_explicit_id_that_differs_from_the_payload_is_refused():
     assert OF_PAYLOAD.id("orders.created", {"order": {"id": 7}}, {}, "7") == "7"
     with pytest.raises(IdInvalid, match="value at /order/id is its id, and the one given, `8`, is another"):
         OF_PAYLOAD.id("orders.created", {"order": {"id": 7}}, {}, "8")
 
 
-def test_the_refusal_does_not_show_the_payload():
+def test_error_for_an_invalid_id_does_not_show_the_payload():
     with pytest.raises(IdInvalid) as caught:
         OF_PAYLOAD.id("orders.created", {"order": {"id": "secret" * 100}}, {}, "8")
     assert "secret" not in str(caught.value)
 
 
-def test_without_a_source_the_publisher_says_the_id_or_there_is_none_to_remember():
+def test_without_a_source_only_an_explicit_id_is_deduplicated():
     given_alone = Deduplication(600.0)
     assert given_alone.id("orders.created", {}, {}) is None
     assert given_alone.id("orders.created", {}, {}, "A-7") == "A-7"
@@ -83,14 +83,14 @@ def test_without_a_source_the_publisher_says_the_id_or_there_is_none_to_remember
         given_alone.id("orders.created", {}, {}, "")
 
 
-def test_what_several_say_is_the_longest_window_and_the_one_source():
+def test_combined_rules_have_the_longest_window_and_the_only_source():
     assert Deduplication.combined([]) is None
     both = Deduplication.combined([Deduplication(60.0), Deduplication(0.0, "/id"), Deduplication(5.0)])
     assert both == Deduplication(60.0, "/id")
 
 
 @given(st.integers() | st.text(min_size=1, max_size=MAX_ID))
-def test_what_is_an_id_is_the_same_one_after_it_travelled(value):
+def test_id_is_the_same_after_encoding_and_decoding(value):
     rule = Deduplication(1.0, "/id")
     before = rule.id("a", {"id": value}, {})
     assert rule.id("a", decode(encode({"id": value})), {}) == before == str(value)

@@ -21,7 +21,7 @@ def fault(line=1, column=1, width=1, **more):
 
 
 def carets(text):
-    """Return the source line as shown, and what is below it."""
+    """Return the rendered source line and the line below it."""
     _, _, _, source, below, *_ = text.splitlines()
     return source, below
 
@@ -45,7 +45,7 @@ def test_the_gutter_is_as_wide_as_the_line_number():
     assert text.splitlines()[1:4] == ["   --> routes.yaml:120:1", "    |", "120 | x"]
 
 
-def test_without_its_source_a_fault_still_tells_its_place():
+def test_fault_without_its_source_shows_its_position():
     assert render_text(fault(7, 2), None) == "error[R101]: unknown option `consumer`\n --> routes.yaml:7:2\n"
     assert render_text(fault(7, 2), "one line") == render_text(fault(7, 2), None)
 
@@ -57,7 +57,7 @@ def test_carets_stand_below_wide_and_combining_characters_and_tabs():
     assert carets(render_text(fault(1, 2, 1), "\tx")) == ("1 |  x", "  |  ^")
 
 
-def test_a_long_line_is_cut_around_the_fault():
+def test_long_line_is_shortened_around_the_fault():
     source, below = carets(render_text(fault(1, 501, 3), "a" * 500 + "XYZ" + "b" * 500))
     assert len(source) < 140
     start = below.index("^")
@@ -65,7 +65,7 @@ def test_a_long_line_is_cut_around_the_fault():
     assert source[4] == source[-1] == "…"
 
 
-def test_carets_do_not_outrun_what_is_shown_of_a_long_line():
+def test_carets_end_with_the_shortened_line():
     source, below = carets(render_text(fault(1, 1, 5000), "a" * 5000))
     assert len(below) <= len(source)
 
@@ -74,19 +74,19 @@ def test_carets_do_not_outrun_what_is_shown_of_a_long_line():
     "line",
     ["backend: redis://user:pass@host/0", "url: a://user:p@ss@host", "  - x://:pass@h y://user:pass@h"],
 )
-def test_what_is_shown_of_a_line_has_no_credentials_and_as_many_characters(line):
+def test_credentials_in_a_line_are_masked_without_changing_its_length(line):
     source, _ = carets(render_text(fault(), line))
     assert "pass" not in source
     assert "p@ss" not in source
     assert len(source) == len("1 | " + line)
 
 
-def test_what_a_file_holds_cannot_control_the_terminal():
+def test_control_characters_of_a_file_are_escaped():
     text = render_text(fault(message="bad \x1b[31m", hint="\x07", label="\x9b"), "a\x1b[2Jb\u202e")
     assert text.replace("\n", "").isprintable()
 
 
-def test_color_is_an_addition():
+def test_color_only_adds_escape_codes():
     plain = render_text(fault(hint="h", label="l"), "x")
     colored = render_text(fault(hint="h", label="l"), "x", color=True)
     assert "\033" not in plain
@@ -96,7 +96,7 @@ def test_color_is_an_addition():
     assert colored == plain
 
 
-def test_all_faults_are_sorted_by_file_and_place_and_counted(tmp_path):
+def test_faults_are_sorted_by_position_and_counted(tmp_path):
     path = tmp_path / "routes.yaml"
     path.write_text("one\ntwo\n")
     warning = fault(2, 1, path=path, severity=Severity.WARNING, code="W101", message="later")
@@ -107,19 +107,19 @@ def test_all_faults_are_sorted_by_file_and_place_and_counted(tmp_path):
     assert render_all([]) == ""
 
 
-def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
+def test_pipe_instead_of_a_file_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert "-->" in render_all([fault(path=tmp_path / "pipe")])
 
 
-def test_the_form_for_github_is_one_line_that_nothing_breaks_out_of():
+def test_github_annotation_is_one_escaped_line():
     text = render_github(fault(3, 5, 8, message="100%\n::error::", hint="h", path=Path("a:b,c%.yaml")))
     assert text == (
         "::error file=a%3Ab%2Cc%25.yaml,line=3,col=5,endColumn=13,title=R101::100%25%0A::error::. hint: h"
     )
 
 
-def test_as_json_a_fault_is_plain_values():
+def test_fault_as_json_has_plain_values():
     assert fault(3, 5, 8, hint="h").to_json() == {
         "path": "routes.yaml",
         "line": 3,
@@ -133,7 +133,7 @@ def test_as_json_a_fault_is_plain_values():
     }
 
 
-def test_of_one_the_noun_is_in_the_singular():
+def test_count_of_one_has_a_singular_noun():
     assert [counted(n, "route") for n in (0, 1, 2, 1200)] == [
         "0 routes",
         "1 route",

@@ -1,4 +1,4 @@
-"""Explanations: they find what is wrong, whatever the names of members are, within a budget."""
+"""Explanations find every violation under any member name, within a budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DRAFTS = (
     "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 )
-#: Names that an engine may take for an index, or lose in a pointer.
+#: Names that a validator may confuse with an index, or escape wrongly in a pointer.
 ODD = ("", "0", "1", "007", "+1", "+0", "-1", "a/b", "~", "~1", "a", "é")
 SECRET = "hunter2-4711"
 #: The budget of an explanation: seconds of processor time, and bytes of Python's memory.
@@ -40,7 +40,7 @@ def inline(document: object) -> Schema:
 
 
 def resolve(payload: object, pointer: str) -> object:
-    """Return what a pointer leads to, by the container that it finds and by nothing else."""
+    """Return the value of a pointer, by the type of each container alone."""
     for step in parse(pointer):
         payload = payload[int(step)] if isinstance(payload, list) else payload[step]
     return payload
@@ -70,7 +70,7 @@ class Draw:
         return {name: self.value(depth - 1) for name in self._random.sample(ODD, self._random.randrange(5))}
 
     def document(self) -> dict[str, object]:
-        """Return a schema with definitions that it may refer to."""
+        """Return a schema with definitions and references to them."""
         identifier = "$id" if self._draft else "id"
         anchor = {"$anchor": "x"} if self._draft >= 3 else {identifier: "#x"}
         definitions = {
@@ -121,7 +121,7 @@ class Draw:
     def _one(self, *choices: object) -> object:
         return self._random.choice(choices)
 
-    #: Each keyword: the first draft that knows it, as an index of DRAFTS, and what its value is drawn with.
+    #: Each keyword: the first draft that has it, as an index of DRAFTS, and a function that draws its value.
     _KEYWORDS: ClassVar = {
         "type": (0, lambda self, _: self._random.choice([*TYPES, ["string", "object"], ["array", "null"]])),
         "enum": (0, lambda self, _: [self.value(1) for _ in range(2)] + ["enum"]),
@@ -166,7 +166,7 @@ class Draw:
 @pytest.mark.parametrize("draft", range(len(DRAFTS)))
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None)
-def test_violations_point_at_places_that_exist(draft, seed):
+def test_pointer_of_every_violation_exists_in_the_payload(draft, seed):
     draw = Draw(seed, draft)
     schema, value = inline(draw.document()), draw.value()
     with patch.multiple(explanation, MAX_SEARCH=10.0, MAX_DESCRIPTION=10.0):
@@ -181,7 +181,7 @@ def test_violations_point_at_places_that_exist(draft, seed):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_the_pointer_of_an_odd_name_is_true(name):
+def test_pointer_of_an_unusual_name_is_exact(name):
     schema = inline({"additionalProperties": {"items": {"additionalProperties": {"type": "integer"}}}})
     value = {"other": [{}], name: [{"x": 1}, {name: "wrong", "y": 2}]}
     (violation,) = schema.violations(value)
@@ -201,7 +201,7 @@ def test_the_pointer_of_an_odd_name_is_true(name):
         {"propertyNames": {"x-sensitive": True}, "additionalProperties": {"type": "null"}},
     ],
 )
-def test_a_secret_under_an_odd_name_is_masked(name, secret):
+def test_secret_under_an_unusual_name_is_masked(name, secret):
     violations = inline({"properties": {name: secret}}).violations({name: {SECRET: SECRET}})
     assert violations
     for violation in violations:
@@ -212,7 +212,7 @@ def test_a_secret_under_an_odd_name_is_masked(name, secret):
 
 
 @pytest.mark.parametrize(("pattern", "name"), [("^\\W", "é"), ("^\\D+$", "٣"), ("^(a+)+$", "a" * 40)])
-def test_a_pattern_masks_the_names_that_the_check_matches_it_with(pattern, name):
+def test_pattern_masks_the_names_that_the_check_matches(pattern, name):
     document = {"patternProperties": {pattern: {"type": "integer", "x-sensitive": True}}}
     started = thread_time()
     violations = inline(document).violations({name: SECRET})
@@ -220,7 +220,7 @@ def test_a_pattern_masks_the_names_that_the_check_matches_it_with(pattern, name)
     assert all(SECRET not in str(violation) for violation in violations)
 
 
-def test_a_failed_explanation_names_only_the_type(monkeypatch):
+def test_failed_explanation_shows_only_the_type(monkeypatch):
     def fail(*_):
         raise RecursionError
 
@@ -233,7 +233,7 @@ def test_a_failed_explanation_names_only_the_type(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, KeyError, jsonschema_rs.ValidationError])
-def test_a_failure_keeps_what_was_found_before(monkeypatch, error):
+def test_failed_explanation_keeps_the_violations_found_before(monkeypatch, error):
     def fail(*_):
         raise error("broken")
 
@@ -292,7 +292,7 @@ def tree(depth: int) -> object:
     return {"data": "x", "children": [tree(depth - 1), tree(depth - 1)] if depth else []}
 
 
-#: The worst that was found: a schema, and a payload within the limits of a message.
+#: The slowest known cases: a schema, and a payload within the limits of a message.
 WORST = {
     "every item of a large array": ({"items": {"type": "integer"}}, ["x"] * 200_000),
     "the last item of a large array": ({"items": {"type": "integer"}}, [1] * 400_000 + ["x"]),

@@ -1,4 +1,4 @@
-"""Every fault as it is shown: each `diagnostics/CODE*.yaml` gives the text in the `.txt` beside it.
+"""Each `diagnostics/CODE*.yaml` has the diagnostics in the `.txt` file of the same name.
 
 `ABE_ROUTER_REWRITE=1` rewrites the texts. Read the difference before you commit it.
 """
@@ -21,13 +21,13 @@ from abe_router.errors import ConfigError
 HERE = Path(__file__).parent / "diagnostics"
 INDEX = HERE.parent.parent / "docs" / "errors.md"
 PAIRS = sorted(HERE.glob("*.yaml"))
-#: Faults that a file cannot have within a repository.
+#: Faults that a file in a repository cannot have.
 PREPARED = {"R001": Path.unlink, "R004": lambda path: path.chmod(0o666)}
 
 
 @pytest.fixture
-def there(tmp_path, monkeypatch):
-    """Make a copy of the golden files the current folder, and leave the import path as it was."""
+def golden_folder(tmp_path, monkeypatch):
+    """Change to a copy of the golden files, and restore the import path."""
     shutil.copytree(HERE, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -45,7 +45,7 @@ def rendered(path):
     return render_all(found) + "\n"
 
 
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("golden_folder")
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda path: path.stem)
 def test_a_faulty_file_renders_as_its_golden_text(pair):
     golden = pair.with_suffix(".txt")
@@ -75,5 +75,5 @@ def test_the_index_shows_the_golden_text_of_every_code(code):
 
 
 def test_the_index_lists_exactly_the_codes_of_the_source():
-    told = re.findall(r"^### ([RW]\d{3}):", INDEX.read_text(), re.MULTILINE)
-    assert told == sorted(Code)
+    listed = re.findall(r"^### ([RW]\d{3}):", INDEX.read_text(), re.MULTILINE)
+    assert listed == sorted(Code)

@@ -72,7 +72,7 @@ def decorated(function):
         (print, False, False),
     ],
 )
-def test_it_is_known_how_a_function_is_called(function, is_async, wants_message):
+def test_signature_decides_whether_a_handler_is_async_and_gets_the_message(function, is_async, wants_message):
     handler = handler_from(function, "x:y")
     assert (handler.is_async, handler.wants_message) == (is_async, wants_message)
 
@@ -107,20 +107,20 @@ async def async_generator(payload):
         (Ledger, "callable"),
     ],
 )
-def test_what_cannot_be_called_with_a_payload_is_refused(thing, kind):
+def test_object_that_cannot_be_called_with_a_payload_is_refused(thing, kind):
     with pytest.raises(HandlerError) as caught:
         handler_from(thing, "x:y")
     assert caught.value.kind == kind
 
 
-def test_two_handlers_are_equal_when_their_paths_are():
+def test_handlers_with_the_same_path_are_equal():
     assert handler_from(plain, "a:b") == handler_from(sync, "a:b")
     assert handler_from(plain, "a:b") != handler_from(plain, "a:c")
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Make an import path of which the first folder is empty, and forget what is imported from it."""
+    """Put an empty folder first on the import path, and remove the modules imported from it."""
     before = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     put_first_on_import_path([tmp_path])
@@ -129,7 +129,7 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_a_path_is_imported(folder):
+def test_handler_path_is_imported_from_a_package(folder):
     (folder / "pkg_of_handlers").mkdir()
     (folder / "pkg_of_handlers" / "__init__.py").touch()
     module = folder / "pkg_of_handlers" / "mod.py"
@@ -157,24 +157,24 @@ def test_a_path_is_imported(folder):
     ],
 )
 @pytest.mark.parametrize("find", [import_handler, unimported_handler])
-def test_a_path_names_a_public_function_of_an_allowed_module(path, kind, find):
+def test_handler_path_that_is_malformed_private_or_not_allowed_is_refused(path, kind, find):
     with pytest.raises(HandlerError) as caught:
         find(path, ["mod", "mod.*"])
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("allow", [["shop"], ["shop*"], ["shop:f"], ["*:f"], ["x", "shop"]])
-def test_patterns_allow_a_module_or_a_whole_path(allow):
+def test_allow_pattern_matches_a_module_or_a_whole_path(allow):
     assert unimported_handler("shop:f", allow).path == "shop:f"
 
 
-def test_a_path_without_colon_is_told_with_one():
+def test_error_for_a_path_without_a_colon_suggests_one():
     with pytest.raises(HandlerError) as caught:
         import_handler("shop.orders.charge")
     assert caught.value.hint == "did you mean `shop.orders:charge`?"
 
 
-def test_a_handler_that_was_not_imported_cannot_be_called():
+def test_handler_that_was_not_imported_raises_when_called():
     with pytest.raises(HandlerError, match="was not imported"):
         unimported_handler("shop:f").call({})
 
@@ -191,20 +191,20 @@ def test_a_handler_that_was_not_imported_cannot_be_called():
         ("def __getattr__(name): 1 / 0", "attribute", "raises ZeroDivisionError"),
     ],
 )
-def test_what_is_wrong_with_a_module_is_told(folder, source, kind, says):
+def test_error_says_why_a_module_cannot_be_used(folder, source, kind, says):
     (folder / "broken_module.py").write_text(source)
     with pytest.raises(HandlerError, match=says) as caught:
         import_handler("broken_module:f")
     assert caught.value.kind == kind
 
 
-def test_the_place_of_an_error_within_a_module_is_told(folder):
+def test_import_error_shows_the_file_and_line_that_raised_it(folder):
     (folder / "raising_module.py").write_text("def g():\n    raise ValueError('no')\n\ng()\n")
     with pytest.raises(HandlerError, match=r"ValueError: no \(.*raising_module.py:2\)"):
         import_handler("raising_module:f")
 
 
-def test_similar_names_are_suggested(folder):
+def test_error_suggests_a_similar_package_module_or_function(folder):
     (folder / "shop_of_tests").mkdir()
     (folder / "shop_of_tests" / "orders.py").write_text("def charge(payload): ...\n")
     (folder / "shop_of_tests" / "__init__.py").touch()
@@ -220,14 +220,14 @@ def test_similar_names_are_suggested(folder):
     ]
 
 
-def test_a_name_in_another_case_is_suggested_however_short(folder):
+def test_error_suggests_a_one_letter_name_in_another_case(folder):
     (folder / "short_module.py").write_text("def f(payload): ...\n")
     with pytest.raises(HandlerError) as caught:
         import_handler("short_module:F")
     assert caught.value.hint == "did you mean `f`?"
 
 
-def test_a_module_that_was_mended_is_imported_at_the_next_try(folder):
+def test_module_that_failed_is_imported_again_after_its_fix(folder):
     module = folder / "mended_module.py"
     module.write_text("1 / 0")
     with pytest.raises(HandlerError):
@@ -236,13 +236,13 @@ def test_a_module_that_was_mended_is_imported_at_the_next_try(folder):
     assert import_handler("mended_module:f").call({})
 
 
-def test_folders_come_first_on_the_import_path_each_once(monkeypatch, tmp_path):
+def test_folders_are_put_first_on_the_import_path_without_duplicates(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", ["/x", str(tmp_path), "/y"])
     put_first_on_import_path([tmp_path / "a", tmp_path, tmp_path / "a"])
     assert sys.path == [str(tmp_path / "a"), str(tmp_path), "/x", "/y"]
 
 
-def test_code_below_a_folder_is_what_was_imported_from_there(monkeypatch, tmp_path):
+def test_code_below_a_folder_lists_imported_files_except_installed_ones(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "lib" / "site-packages").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "lib" / "site-packages")
@@ -256,7 +256,7 @@ def test_code_below_a_folder_is_what_was_imported_from_there(monkeypatch, tmp_pa
         del sys.modules[name]
 
 
-def test_an_error_without_a_text_is_told_by_its_kind(folder):
+def test_exception_whose_text_raises_is_named_by_its_class(folder):
     source = "class Mute(Exception):\n    def __str__(self): raise ValueError('no')\n"
     (folder / "mute_module.py").write_text(source + "raise Mute\n")
     with pytest.raises(HandlerError, match="Mute: its text cannot be made"):
@@ -275,13 +275,13 @@ def test_a_function_that_wraps_itself_is_refused():
     assert caught.value.kind == "callable"
 
 
-def test_a_missing_module_without_a_name_is_told(folder):
+def test_module_not_found_error_with_an_invalid_name_is_reported(folder):
     (folder / "nameless_module.py").write_text("raise ModuleNotFoundError(name=3)")
     with pytest.raises(HandlerError, match="cannot be imported"):
         import_handler("nameless_module:f")
 
 
-async def test_an_interrupt_ends_the_program_in_its_main_thread_alone(folder):
+async def test_keyboard_interrupt_during_an_import_propagates_only_in_the_main_thread(folder):
     (folder / "interrupting_module.py").write_text("raise KeyboardInterrupt")
     with pytest.raises(HandlerError, match="KeyboardInterrupt"):
         await asyncio.to_thread(import_handler, "interrupting_module:f")
@@ -304,8 +304,8 @@ def two_folders(folder):
 
 
 @pytest.mark.parametrize("name", ["twin_module.py", "twin_folder/orders.py"])
-def test_a_module_of_the_same_name_elsewhere_is_not_taken_for_it(two_folders, name):
-    """Also where the folder of the module is no package, and of no file itself."""
+def test_module_with_the_name_of_an_imported_one_from_another_folder_is_refused(two_folders, name):
+    """A namespace package, which has no file itself, is compared too."""
     module = name.removesuffix(".py").replace("/", ".")
     first = two_folders("a", name, "def f(payload): return 'a'\n")
     assert import_handler(f"{module}:f").call(None) == "a"
@@ -321,7 +321,7 @@ def test_a_module_of_the_same_name_elsewhere_is_not_taken_for_it(two_folders, na
     assert import_handler(f"{module}:f").call(None) == "a"
 
 
-def test_a_package_of_the_same_name_elsewhere_is_not_taken_for_it(two_folders):
+def test_package_with_the_name_of_an_imported_one_from_another_folder_is_refused(two_folders):
     for which in ("a", "b"):
         two_folders(which, "twin_package/__init__.py", "")
         two_folders(which, "twin_package/orders.py", f"def f(payload): return '{which}'\n")
@@ -331,8 +331,8 @@ def test_a_package_of_the_same_name_elsewhere_is_not_taken_for_it(two_folders):
         import_handler("twin_package.orders:f")
 
 
-def test_the_same_code_by_another_path_is_no_other_module(two_folders, folder):
-    """A link, and a copy as an installed package is one."""
+def test_copy_of_or_link_to_an_imported_module_is_accepted(two_folders, folder):
+    """An installed package may be a copy."""
     source = "def f(payload): return 'a'\n"
     module = two_folders("a", "copied_module.py", source)
     assert import_handler("copied_module:f").call(None) == "a"
@@ -344,7 +344,7 @@ def test_the_same_code_by_another_path_is_no_other_module(two_folders, folder):
     assert import_handler("copied_module:f").call(None) == "a"
 
 
-def test_a_module_that_a_program_made_itself_is_taken_as_it_is(two_folders, monkeypatch):
+def test_module_created_by_the_program_is_used_unchanged(two_folders, monkeypatch):
     made = ModuleType("made_module")
     made.f = plain
     monkeypatch.setitem(sys.modules, "made_module", made)
@@ -352,7 +352,7 @@ def test_a_module_that_a_program_made_itself_is_taken_as_it_is(two_folders, monk
     assert import_handler("made_module:f").call is plain
 
 
-def test_a_module_that_moved_is_no_second_one(two_folders):
+def test_module_whose_file_moved_is_not_imported_again(two_folders):
     first = two_folders("a", "moved_module.py", "def f(payload): return 'a'\n")
     import_handler("moved_module:f")
     first.unlink()
@@ -360,7 +360,7 @@ def test_a_module_that_moved_is_no_second_one(two_folders):
     assert import_handler("moved_module:f").call(None) == "a"
 
 
-def test_where_a_module_is_from_is_looked_up_once_for_all_its_functions(two_folders, monkeypatch):
+def test_module_file_is_looked_up_once_for_all_its_functions(two_folders, monkeypatch):
     source = "".join(f"def f{number}(payload): ...\n" for number in range(100))
     two_folders("a", "wide_module.py", source)
     looked, find = [], PathFinder.find_spec

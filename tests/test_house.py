@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md that no linter knows."""
+"""The rules of CONTRIBUTING.md that no linter checks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(path for room in ("abe_router", "chaos", "bench") for path in (ROOT / room).rglob("*.py"))
-#: A file of more lines is about more than one noun.
+SOURCES = sorted(
+    path for folder in ("abe_router", "chaos", "bench") for path in (ROOT / folder).rglob("*.py")
+)
+#: The most lines of a file.
 LONGEST = 400
 #: Words that say nothing; CONTRIBUTING.md lists them too.
 NOT_USED = {"manager", "helper", "processor", "util", "common"}
+#: The modules of distributions with another name.
+MODULES = {"pyyaml": "yaml"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_has_at_most_400_lines(path):
+def test_every_file_has_at_most_400_lines(path):
     assert len(path.read_text().splitlines()) <= LONGEST
 
 
@@ -33,18 +37,27 @@ def test_names_of_modules_classes_and_functions_use_no_banned_word(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_import_hides_under_type_checking(path):
+def test_no_module_imports_under_type_checking(path):
     assert "if TYPE_CHECKING" not in path.read_text()
 
 
-def test_the_layers_in_the_architecture_are_those_that_are_held():
+def test_every_runtime_dependency_has_an_import_contract():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    required = {re.match(r"[\w-]+", text)[0] for text in project["project"]["dependencies"]}
+    modules = {MODULES.get(name, name.replace("-", "_")) for name in required}
+    contracts = project["tool"]["importlinter"]["contracts"]
+    limited = {module for contract in contracts for module in contract.get("forbidden_modules", [])}
+    assert modules - limited == {"msgspec"}
+
+
+def test_architecture_lists_the_layers_of_the_import_contract():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     shown = "\n".join(layers).replace(" | ", " · ")
     assert f"```\n{shown}\n```" in (ROOT / "ARCHITECTURE.md").read_text()
 
 
-def test_every_page_that_a_page_links_to_is_there():
+def test_every_linked_page_exists():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

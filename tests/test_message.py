@@ -1,4 +1,4 @@
-"""What can be a payload, and that it travels unchanged."""
+"""Valid payloads, and their encoding without change."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def nested(depth: int) -> str:
 
 
 @given(json_values)
-def test_every_json_value_comes_back_as_it_was(value):
+def test_decoding_returns_the_encoded_value(value):
     assert decode(encode(value)) == value
 
 
 @pytest.mark.parametrize("value", [float("nan"), [1, float("inf")], {"a": (-float("inf"),), "b": None}])
-def test_nan_and_infinity_are_refused_rather_than_turned_into_null(value):
+def test_nan_and_infinity_are_refused(value):
     with pytest.raises(PayloadUnencodable, match="NaN"):
         encode(value)
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "sNaN12", "Infinity"])
-def test_a_decimal_that_is_no_number_is_refused_rather_than_written_as_it_is(value):
+def test_decimal_nan_and_infinity_are_refused(value):
     with pytest.raises(PayloadUnencodable, match="NaN"):
         encode({"price": Decimal(value)})
 
 
-async def test_a_decimal_that_is_no_number_is_refused_by_the_unchecked_publish_too():
+async def test_backend_publish_refuses_a_decimal_nan():
     backend = MemoryBackend()
     with pytest.raises(PayloadUnencodable, match="NaN"):
         await backend.publish("orders.created", Decimal("NaN"))
     assert await (await backend.subscribe("orders.created", "billing")).fetch(1, 0) == []
 
 
-def test_text_may_say_nan_and_infinity():
+def test_nan_and_infinity_as_text_are_accepted():
     assert encode({"NaN": "Infinity", "price": Decimal("1.10")}) == b'{"NaN":"Infinity","price":1.10}'
 
 
@@ -60,12 +60,12 @@ def test_none_is_a_payload():
 
 
 @pytest.mark.parametrize("value", [object(), {"a": print}, {(1, 2): 3}])
-def test_what_has_no_json_form_is_refused(value):
+def test_value_without_a_json_form_is_refused(value):
     with pytest.raises(PayloadUnencodable, match="not JSON"):
         encode(value)
 
 
-def test_a_value_that_contains_itself_is_refused():
+def test_value_that_contains_itself_is_refused():
     loop: list[object] = []
     loop.append(loop)
     with pytest.raises(PayloadUnencodable):
@@ -76,7 +76,7 @@ def test_integers_stay_exact_beyond_64_bits():
     assert decode(b"123456789012345678901234567890") == 123456789012345678901234567890
 
 
-def test_the_size_limit_holds_both_ways():
+def test_encode_and_decode_enforce_the_size_limit():
     with pytest.raises(PayloadUnencodable, match="over the limit"):
         encode("x" * MAX_BYTES)
     with pytest.raises(PayloadMalformed, match="over the limit"):
@@ -84,7 +84,7 @@ def test_the_size_limit_holds_both_ways():
     assert len(encode("x" * (MAX_BYTES - 2))) == MAX_BYTES
 
 
-def test_the_depth_limit_is_exact_and_looks_through_strings():
+def test_depth_limit_is_exact_and_ignores_brackets_in_strings():
     assert decode(nested(MAX_DEPTH).encode()) is not None
     with pytest.raises(PayloadMalformed, match="nested deeper"):
         decode(nested(MAX_DEPTH + 1).encode())
@@ -98,12 +98,12 @@ def test_very_deep_nesting_is_refused_without_recursion():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"nope", b'"\xff"', b"NaN", b"1e400", b"\xef\xbb\xbf1", b"1 2"])
-def test_what_is_not_json_is_refused(body):
+def test_invalid_json_is_refused(body):
     with pytest.raises(PayloadMalformed):
         decode(body)
 
 
-def test_ids_are_unique_also_across_a_fork():
+def test_ids_are_unique_across_a_fork():
     mine = {new_id() for _ in range(1000)}
     assert len(mine) == 1000
     reader, writer = os.pipe()
@@ -120,7 +120,7 @@ def test_ids_are_unique_also_across_a_fork():
     assert theirs.split("-")[1] != new_id().split("-")[1]
 
 
-def test_a_message_is_a_value():
+def test_message_is_immutable_and_compares_by_value():
     one = new_message("orders.created", b"1", id="x")
     assert one.payload == 1
     assert one == type(one)(one.id, one.key, one.body, one.headers, one.published_at)
@@ -128,7 +128,7 @@ def test_a_message_is_a_value():
         one.id = "y"  # type: ignore[misc]
 
 
-def test_a_number_whose_bytes_look_like_nan_is_none():
+def test_integer_whose_bytes_contain_the_nan_marker_is_encoded():
     value = {"number": 0xCB7FF00000000000, "nothing": None}
     assert decode(encode(value)) == value
 
@@ -149,7 +149,7 @@ def test_nan_is_found_beside_integers_beyond_64_bits():
         ({"headers": {"a": 7}}, PayloadUnencodable, "header 'a': names and values are text, not int"),
     ],
 )
-def test_an_id_or_headers_that_no_backend_can_keep_are_refused(given, error, words):
+def test_invalid_id_or_headers_are_refused(given, error, words):
     with pytest.raises(error, match=words):
         new_message("orders.created", b"1", **given)
     with pytest.raises(error, match=words):
@@ -157,7 +157,7 @@ def test_an_id_or_headers_that_no_backend_can_keep_are_refused(given, error, wor
 
 
 @pytest.mark.parametrize(("key", "words"), [("", "an empty text"), (None, "None"), ("a b", "`a b`")])
-def test_what_is_no_key_is_named(key, words):
+def test_error_for_an_invalid_key_shows_it(key, words):
     with pytest.raises(KeyInvalid, match=f"{words} is not a routing key"):
         new_message(key, b"1")
 
@@ -175,7 +175,7 @@ def test_what_is_no_key_is_named(key, words):
         (b'{"a": 1', "expecting ',' delimiter (character 8)"),
     ],
 )
-def test_what_is_no_json_is_told_in_words_that_say_what_it_is(body, why):
+def test_error_for_invalid_json_names_the_cause(body, why):
     with pytest.raises(PayloadMalformed) as refused:
         decode(body)
     assert str(refused.value) == f"payload is not JSON: {why}"

@@ -1,4 +1,4 @@
-"""Keys and patterns, checked against the definition and against each other."""
+"""Keys and patterns, compared with the definition of AMQP."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ patterns = st.lists(st.sampled_from("ab*#"), min_size=1, max_size=4).map(".".joi
 
 
 def by_definition(pattern: str, key: str) -> bool:
-    """Say what AMQP says, by way of a regular expression over words that each end in a dot."""
+    """Match as AMQP defines it, with a regular expression over words that each end in a dot."""
     parts = {"*": r"[^.]+\.", "#": r"([^.]+\.)*"}
     text = "".join(parts.get(word, re.escape(word) + r"\.") for word in pattern.split("."))
     return re.fullmatch(text, key + ".") is not None
 
 
 @given(patterns, words.map(".".join))
-def test_matching_is_what_amqp_defines(pattern, key):
+def test_matching_follows_amqp(pattern, key):
     assert matches(pattern, key) == by_definition(pattern, key)
 
 
@@ -34,7 +34,7 @@ KEYS = [".".join(p) for n in range(1, 6) for p in product("abc", repeat=n)]
 @given(patterns, patterns)
 def test_two_patterns_overlap_exactly_when_some_key_matches_both(left, right):
     some = any(by_definition(left, key) and by_definition(right, key) for key in KEYS)
-    # `#` alone also matches no words at all, which is no key: the only overlap that has no witness.
+    # `#` alone also matches no words at all, which is not a key: the only overlap without a common key.
     if overlaps(left, right) != some:
         assert set(left) | set(right) <= {"#", "."}
     assert overlaps(left, right) == overlaps(right, left)
@@ -56,7 +56,7 @@ def test_two_patterns_overlap_exactly_when_some_key_matches_both(left, right):
         ("a" * 256, False),
     ],
 )
-def test_a_key_is_dotted_words(text, good):
+def test_key_is_words_separated_by_dots(text, good):
     assert is_key(text) is good
 
 
@@ -65,7 +65,7 @@ def test_a_pattern_is_a_key_with_wildcards_for_whole_words():
     assert not is_pattern("orders.cre*")
 
 
-def test_a_group_has_no_slash_so_that_route_names_read_one_way_only():
+def test_group_with_a_slash_is_refused():
     assert is_group("billing-2")
     assert not is_group("a/b")
 

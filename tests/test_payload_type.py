@@ -1,4 +1,4 @@
-"""Handlers whose payload is annotated: what they get, and what `check` says where a schema contradicts."""
+"""Handlers with an annotated payload: the conversion, and the warnings of `check` about schemas."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class Refused(msgspec.Struct, tag=True):
     why: str
 
 
-class Unheard:
-    """No type that anything can be converted to."""
+class Unsupported:
+    """A type that no payload can be converted to."""
 
 
 @dataclasses.dataclass
 class Odd:
-    unheard: Unheard
+    unsupported: Unsupported
 
 
 @dataclasses.dataclass
@@ -119,11 +119,11 @@ def converted(annotation, payload):
         (Mixed, {"line": {"name": "pen"}}, Mixed(ModelLine(name="pen"))),
     ],
 )
-def test_a_payload_becomes_what_the_annotation_says(annotation, payload, made):
+def test_payload_is_converted_to_the_annotated_type(annotation, payload, made):
     assert converted(annotation, payload) == made
 
 
-def test_what_has_a_form_in_json_is_read_from_it():
+def test_timestamp_is_parsed_for_a_datetime():
     assert converted(Order, {"id": 7, "at": "2026-01-31T09:00:00Z"}).at.year == 2026
 
 
@@ -141,7 +141,7 @@ def test_what_has_a_form_in_json_is_read_from_it():
         None,
         T,
         Reading,
-        Unheard,
+        Unsupported,
         Odd,
         "Missing",
         "list[Missing]",
@@ -150,22 +150,22 @@ def test_what_has_a_form_in_json_is_read_from_it():
     ],
     ids=str,
 )
-def test_what_is_annotated_otherwise_is_left_as_it_is(annotation):
+def test_other_annotations_convert_nothing(annotation):
     assert payload_type_of(by(annotation)) is None
 
 
-def test_a_handler_without_annotation_has_nothing_to_convert():
+def test_handler_without_annotation_converts_nothing():
     assert handler_from(lambda payload: payload).payload_type is None
     assert handler_from(print).payload_type is None
 
 
-def test_another_parameter_that_cannot_be_resolved_does_not_matter():
+def test_unresolvable_annotation_of_another_parameter_is_ignored():
     def handle(order: Order, message: Missing) -> Missing: ...  # noqa: F821
 
     assert handler_from(handle).payload_type.name == "Order"
 
 
-def test_methods_callables_and_partials_are_seen_as_they_are_called():
+def test_payload_type_of_methods_callables_and_partials_is_found():
     class Desk:
         def charge(self, order: Order): ...
 
@@ -177,7 +177,7 @@ def test_methods_callables_and_partials_are_seen_as_they_are_called():
         assert handler_from(function).payload_type.name == "Order"
 
 
-def test_a_wrapper_is_seen_through_only_if_it_hands_on_what_it_gets():
+def test_payload_type_behind_a_wrapper_is_used_only_if_it_passes_its_arguments_on():
     def charge(order: Order): ...
 
     @functools.wraps(charge)
@@ -213,7 +213,7 @@ def test_a_wrapper_is_seen_through_only_if_it_hands_on_what_it_gets():
         (Mixed, {"line": {}}, "/name", "required", "Field required"),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_place_and_without_its_value(
+def test_error_for_an_unfit_payload_has_its_pointer_but_not_its_value(
     annotation, payload, pointer, keyword, text
 ):
     with pytest.raises(PayloadUnfit) as caught:
@@ -283,8 +283,8 @@ got = []
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """Return a function that writes a routes file with a handler of a type, and returns its path."""
+def write_routes(tmp_path, monkeypatch):
+    """Return a function that writes a routes file with an annotated handler and returns its path."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "typed_handlers", raising=False)
 
@@ -310,8 +310,8 @@ async def outcome(path, *payloads):
         return sys.modules["typed_handlers"].got, await router.dead("orders.created/billing")
 
 
-async def test_a_handler_gets_its_type_and_what_does_not_fit_dies_as_invalid(place):
-    got, (dead,) = await outcome(place("Order"), {"id": 7}, {"id": "x"})
+async def test_handler_gets_its_type_and_an_unfit_payload_is_dead_lettered_as_invalid(write_routes):
+    got, (dead,) = await outcome(write_routes("Order"), {"id": 7}, {"id": "x"})
     assert [order.id for order in got] == [7]
     reason = dead.reason
     assert (reason.kind, reason.error, reason.pointer, reason.keyword) == (
@@ -323,24 +323,24 @@ async def test_a_handler_gets_its_type_and_what_does_not_fit_dies_as_invalid(pla
     assert dead.attempts == 1
 
 
-async def test_of_a_batch_only_what_does_not_fit_dies(place):
-    path = place("list[Order]", options="batch: {size: 3}", body="got.extend(order)")
+async def test_unfit_payload_of_a_batch_is_dead_lettered_alone(write_routes):
+    path = write_routes("list[Order]", options="batch: {size: 3}", body="got.extend(order)")
     got, (dead,) = await outcome(path, {"id": 7}, {"id": "x"}, {"id": 8})
     assert [order.id for order in got] == [7, 8]
     assert dead.reason.pointer == "/id"
 
 
-async def test_what_does_not_fit_is_dropped_where_the_invalid_is(place):
-    got, dead = await outcome(place("Order", options="on_invalid: drop"), {"id": "x"})
+async def test_on_invalid_drop_drops_an_unfit_payload(write_routes):
+    got, dead = await outcome(write_routes("Order", options="on_invalid: drop"), {"id": "x"})
     assert (got, dead) == ([], [])
 
 
-async def test_what_the_type_raises_of_its_own_is_a_failed_attempt(place):
-    _, (dead,) = await outcome(place("Order", options="retry: {attempts: 3}"), {"id": 13})
+async def test_other_error_of_the_type_is_a_failed_attempt(write_routes):
+    _, (dead,) = await outcome(write_routes("Order", options="retry: {attempts: 3}"), {"id": 13})
     assert (dead.reason.kind, dead.reason.error, dead.attempts) == ("failed", "KeyError", 3)
 
 
-# --- what `check` says
+# --- warnings of `check`
 
 
 def warned(path):
@@ -355,7 +355,7 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
 
 
 @pytest.mark.parametrize(
-    ("annotation", "schema", "told"),
+    ("annotation", "schema", "expected"),
     [
         ("Order", an_object(["id"], id=TEXT), "at /id: it wants `integer`, the schema `string`"),
         ("Order", an_object(id=INT), "at /id: it is required, but not by the schema"),
@@ -380,8 +380,8 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
         ("Model", an_object(id=INT), "at /id: it is required, but not by the schema"),
     ],
 )
-def test_a_contradiction_is_warned_about(place, annotation, schema, told):
-    assert warned(place(annotation, schema)) == [told]
+def test_type_that_contradicts_the_schema_is_a_warning(write_routes, annotation, schema, expected):
+    assert warned(write_routes(annotation, schema)) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -420,26 +420,26 @@ def test_a_contradiction_is_warned_about(place, annotation, schema, told):
         ("list[Order]", {"type": "array", "items": an_object(id=TEXT)}),
     ],
 )
-def test_what_may_be_meant_is_not_warned_about(place, annotation, schema):
-    assert warned(place(annotation, schema)) == []
+def test_type_that_may_fit_the_schema_is_no_warning(write_routes, annotation, schema):
+    assert warned(write_routes(annotation, schema)) == []
 
 
-def test_a_filter_counts_for_what_reaches_the_handler(place):
-    assert warned(place("Order", an_object(id=INT), "when: {required: [id]}")) == []
+def test_filter_is_considered_when_type_and_schema_are_compared(write_routes):
+    assert warned(write_routes("Order", an_object(id=INT), "when: {required: [id]}")) == []
 
 
-def test_a_batch_is_compared_item_by_item(place):
-    path = place("list[Order]", an_object(id=INT), "batch: {size: 3}")
+def test_item_type_of_a_batch_is_compared_with_the_schema(write_routes):
+    path = write_routes("list[Order]", an_object(id=INT), "batch: {size: 3}")
     assert warned(path) == ["at /id: it is required, but not by the schema"]
 
 
-def test_one_payload_is_no_batch(place):
-    (warning,) = Loader(place("Order", an_object(["id"], id=INT), "batch: {size: 3}")).load().warnings
+def test_batch_route_with_the_type_of_one_payload_is_a_warning(write_routes):
+    (warning,) = Loader(write_routes("Order", an_object(["id"], id=INT), "batch: {size: 3}")).load().warnings
     assert warning.code == "W111"
 
 
-def test_nothing_is_concluded_for_a_pattern_from_one_of_its_keys(place):
-    path = place("Order", an_object(id=TEXT))
+def test_schema_of_one_key_gives_no_warning_for_a_pattern(write_routes):
+    path = write_routes("Order", an_object(id=TEXT))
     text = path.read_text().replace("    consumers", "  orders.*:\n    consumers")
     path.write_text(text)
     assert warned(path) == []

@@ -1,4 +1,4 @@
-"""Places in a payload, as RFC 6901 has them."""
+"""JSON pointers of RFC 6901."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from abe_router.messages.pointer import find, is_pointer
 
-#: The document of the RFC, section 5, and some more.
+#: The document of the RFC, section 5, with more members.
 DOCUMENT = {
     "foo": ["bar", "baz"],
     "": 0,
@@ -31,7 +31,7 @@ DOCUMENT = {
         ("/deep/er/0/x", None),
     ],
 )
-def test_what_is_there_is_found(pointer, value):
+def test_pointer_finds_its_value(pointer, value):
     assert is_pointer(pointer)
     assert find(DOCUMENT, pointer) == value
 
@@ -39,11 +39,11 @@ def test_what_is_there_is_found(pointer, value):
 @pytest.mark.parametrize(
     "pointer", ["/bar", "/foo/2", "/foo/01", "/foo/-", "/foo/bar", "/foo/0/x", "/deep/er/x"]
 )
-def test_what_is_not_there_is_a_lookup_error(pointer):
+def test_pointer_to_a_missing_value_raises_lookup_error(pointer):
     with pytest.raises(LookupError):
         find(DOCUMENT, pointer)
 
 
 @pytest.mark.parametrize("text", ["", "foo", "$.foo", "/a~b", "/a~2", "foo/bar"])
-def test_what_is_no_pointer(text):
+def test_invalid_text_is_not_a_pointer(text):
     assert not is_pointer(text)

@@ -21,12 +21,12 @@ def test_the_names_are_sorted_and_each_can_be_imported():
         assert name in dir(abe_router)
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         abe_router.Nothing  # noqa: B018
 
 
-def test_the_stub_says_the_same_as_the_module():
+def test_stub_matches_the_module():
     tree = ast.parse((ROOT / "abe_router/__init__.pyi").read_text())
     imported = {
         alias.name: node.module
@@ -56,17 +56,17 @@ def imported(statement: str) -> set[str]:
     return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
 
 
-def test_importing_the_package_imports_nothing_else():
+def test_importing_the_package_imports_no_submodule():
     modules = imported("import abe_router")
     assert [name for name in modules if name.startswith("abe_router.")] == []
     assert "asyncio" not in modules
 
 
-def test_the_errors_a_handler_raises_do_not_import_the_router():
+def test_importing_reject_does_not_import_the_router():
     assert imported("from abe_router import Reject").isdisjoint({"asyncio", "pydantic", "redis"})
 
 
-def test_the_api_and_what_users_write_type_checks():
+def test_public_api_type_checks():
     mypy = pytest.importorskip("mypy.api")
     out, err, code = mypy.run(
         ["--strict", "--config-file", str(ROOT / "pyproject.toml"), str(ROOT / "tests/typing/api.py")]

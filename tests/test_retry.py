@@ -1,4 +1,4 @@
-"""The retry policy decides, and its decisions are values."""
+"""Decisions of the retry policy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_delays_grow_by_the_factor_up_to_the_longest():
     assert [policy.delay(n) for n in range(1, 6)] == [1, 3, 9, 20, 20]
 
 
-def test_attempts_count_the_first_one():
+def test_attempts_include_the_first_one():
     assert RetryPolicy(attempts=1).decide(1) == GiveUp()
     assert RetryPolicy(attempts=2, jitter=False).decide(1) == TryAgain(0.2)
 
@@ -33,7 +33,7 @@ def test_a_handler_may_set_the_delay_but_not_the_limit():
 
 
 @given(policies, st.integers(1, 10_000))
-def test_no_delay_is_longer_than_the_longest_nor_negative(policy, attempt):
+def test_delay_is_never_negative_or_over_the_maximum(policy, attempt):
     decision = policy.decide(attempt)
     if attempt >= policy.attempts:
         assert decision == GiveUp()

@@ -1,4 +1,4 @@
-"""Tables match keys and differ by value."""
+"""Route tables: matching of keys, and differences by value."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from abe_router.schema import SchemaFolder
 
 
 async def first(payload):
-    """Handle nothing."""
+    """Do nothing."""
 
 
 async def second(payload):
-    """Handle nothing, elsewhere."""
+    """Do nothing, under another path."""
 
 
 def route(key="orders.created", group="billing", **options):
@@ -33,7 +33,7 @@ def test_a_key_matches_its_own_routes_and_those_on_patterns_in_the_order_of_the_
     assert table.match("orders.created") is table.match("orders.created")
 
 
-def test_a_key_must_satisfy_every_schema_whose_entry_matches_it_once(tmp_path):
+def test_contract_has_each_schema_of_matching_entries_once(tmp_path):
     schemas = SchemaFolder(tmp_path)
     order, event = schemas.inline({"type": "object"}, "a"), schemas.inline({"type": "array"}, "b")
     table = RouteTable(
@@ -54,7 +54,7 @@ def test_a_table_knows_the_keys_of_its_file():
     assert not table.contract("orders.paid").known
 
 
-def test_the_difference_is_by_value_and_by_identity_of_key_and_group():
+def test_diff_pairs_routes_by_key_and_group_and_compares_values():
     kept, gone, old = route(), route(group="gone"), route(group="audit")
     new, added = replace(old, concurrency=2), route(group="added")
     diff = RouteTable(routes=(kept, gone, old)).diff(RouteTable(routes=(added, replace(kept), new)))

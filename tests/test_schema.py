@@ -106,7 +106,7 @@ def test_references_by_id_are_found_among_the_files_of_the_folder(folder):
     assert not folder.load("old.json").is_valid({"sku": 1})
 
 
-def test_names_that_a_uri_would_quote_are_found(folder):
+def test_reference_to_a_percent_encoded_name_is_found(folder):
     write(folder, "a b%20ü#.json", {"$ref": "c%20d.json"})
     write(folder, "c d.json", {"type": "null"})
     assert folder.load("a b%20ü#.json").is_valid(None)
@@ -124,7 +124,7 @@ def test_names_that_a_uri_would_quote_are_found(folder):
         "linked/outside.json",
     ],
 )
-def test_no_reference_leaves_the_folder(folder, reference):
+def test_reference_outside_the_folder_is_refused(folder, reference):
     outside = folder.root.parent / "outside.json"
     outside.write_text("{}")
     (folder.root / "link.json").symlink_to(outside)
@@ -164,8 +164,8 @@ def test_each_bad_reference_is_reported_at_its_place(folder):
     write(folder, "a.json", {"properties": {k: {"$ref": r} for k, r in references.items()}})
     with pytest.raises(SchemaInvalid) as caught:
         folder.load("a.json")
-    told = {fault.pointer: fault.kind for fault in caught.value.faults}
-    assert told == {
+    found = {fault.pointer: fault.kind for fault in caught.value.faults}
+    assert found == {
         "/properties/a/$ref": "reference",
         "/properties/b/$ref": "reference",
         "/properties/c/$ref": "outside",
@@ -254,7 +254,7 @@ def test_objects_beside_and_in_each_other_may_have_the_same_keys(folder):
     ],
 )
 @pytest.mark.parametrize("draft", DRAFTS[1:])
-def test_what_is_not_a_schema_is_reported_with_pointers(draft, document, pointers):
+def test_invalid_schema_is_reported_with_pointers(draft, document, pointers):
     if isinstance(document, dict):
         document = {"$schema": draft, **document}
     with pytest.raises(SchemaInvalid) as caught:
@@ -265,7 +265,7 @@ def test_what_is_not_a_schema_is_reported_with_pointers(draft, document, pointer
 
 @pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("name", ["", "0", "007", "+1", "-1", "a"])
-def test_a_fault_below_an_odd_name_has_its_true_pointer(draft, name):
+def test_fault_below_an_unusual_name_has_an_exact_pointer(draft, name):
     with pytest.raises(SchemaInvalid) as caught:
         inline({"$schema": draft, "properties": {name: {"type": "nul"}, "b": {"pattern": "("}}})
     assert {fault.pointer for fault in caught.value.faults} == {
@@ -274,7 +274,7 @@ def test_a_fault_below_an_odd_name_has_its_true_pointer(draft, name):
     }
 
 
-def test_an_unknown_draft_is_refused_with_the_one_meant(folder):
+def test_error_for_an_unknown_draft_suggests_the_closest_one(folder):
     write(folder, "a.json", {"$schema": "https://json-schema.org/draft-07/schema"})
     fault = fault_of(folder, "a.json")
     assert (fault.kind, fault.pointer) == ("dialect", "/$schema")
@@ -341,7 +341,7 @@ def test_another_file_with_the_same_id_recompiles_the_schema(folder):
 
 
 @pytest.mark.parametrize("name", ["circle.json", "circle/x.json"])
-def test_links_in_a_circle_cannot_be_read(folder, name):
+def test_circular_links_are_refused(folder, name):
     (folder.root / "circle.json").symlink_to("circle.json")
     (folder.root / "circle").symlink_to("circle")
     fault = fault_of(folder, name)
@@ -360,7 +360,7 @@ def test_a_folder_whose_name_is_not_utf8_is_read_like_any_other(tmp_path):
     assert fault_of(folder, "gone.json").kind == "missing"
 
 
-def test_files_that_were_looked_for_are_listed(folder):
+def test_missing_files_are_listed_among_the_files_read(folder):
     write(folder, "a.json", {"$ref": "gone.json"})
     fault_of(folder, "a.json")
     assert folder.files == {folder.root / "a.json", folder.root / "gone.json"}
@@ -481,7 +481,7 @@ def test_each_violation_has_its_pointer():
     assert sum(v.keyword == "additionalProperties" for v in found) == 2
 
 
-def test_the_alternative_that_was_meant_is_the_one_explained():
+def test_violations_of_the_closest_alternative_are_explained():
     kinds = [
         {"properties": {"kind": {"const": "card"}, "number": {"type": "string"}}},
         {"properties": {"kind": {"const": "cash"}, "coins": {"type": "integer"}}},
@@ -493,7 +493,7 @@ def test_the_alternative_that_was_meant_is_the_one_explained():
     assert only(by_type, {}).keyword == "required"
 
 
-def test_the_place_in_the_schema_names_the_other_file(folder):
+def test_schema_pointer_names_the_referenced_file(folder):
     write(folder, "a.json", {"properties": {"x": {"$ref": "b.json#/$defs/x"}, "y": {"type": "null"}}})
     write(folder, "b.json", {"$defs": {"x": {"type": "null"}}})
     found = {v.pointer: v.schema_pointer for v in folder.load("a.json").violations({"x": 1, "y": 1})}
@@ -663,7 +663,7 @@ schemas = st.recursive(st.booleans() | keywords(st.booleans()), keywords, max_le
 
 
 @given(schemas, values)
-def test_both_engines_agree_on_what_is_valid(document, value):
+def test_jsonschema_and_jsonschema_rs_agree_on_random_documents(document, value):
     schema = inline(document)
     theirs = jsonschema.Draft202012Validator(document).is_valid(value)
     assert schema.is_valid(value) == theirs
@@ -679,7 +679,7 @@ def test_no_violation_shows_a_secret_when_the_root_is_sensitive(document, value)
 
 
 @given(schemas, values)
-def test_no_violation_shows_a_secret_whose_place_is_sensitive(document, value):
+def test_no_violation_shows_a_secret_below_a_sensitive_schema(document, value):
     document = {"allOf": [document], "$dynamicAnchor": "any", **_masking_secrets("any")}
     for violation in inline(document).violations(value):
         assert f'"{SECRET}"' not in violation.found
@@ -699,7 +699,7 @@ def _masking_secrets(anchor: str) -> dict[str, object]:
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="ABE_ROUTER_CORPUS names no folder")
-def test_both_engines_agree_on_the_corpus():
+def test_jsonschema_and_jsonschema_rs_agree_on_the_corpus():
     folder = SchemaFolder(CORPUS / "schemas", formats=False)
     theirs = {
         name: jsonschema.Draft7Validator(json.loads((CORPUS / "schemas" / name).read_text()))

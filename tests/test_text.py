@@ -1,4 +1,4 @@
-"""Durations, rates and the other texts that messages print."""
+"""Durations, rates and the other texts of messages."""
 
 from __future__ import annotations
 
@@ -79,18 +79,18 @@ def test_a_rate_has_the_smallest_unit_that_leaves_a_whole_number(rate, text):
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 s", "-1s", "1e3s", "5S", ".5s", "367d"])
-def test_what_is_not_a_duration_is_refused(text):
+def test_invalid_duration_is_refused(text):
     with pytest.raises(ValueError, match=re.escape(f"`{text}`")):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 /s", "0/s", "1e3/s", "5/d", "2000000/s"])
-def test_what_is_not_a_rate_is_refused(text):
+def test_invalid_rate_is_refused(text):
     with pytest.raises(ValueError, match=re.escape(f"`{text}`")):
         parse_rate(text)
 
 
-def test_a_suggestion_is_what_was_probably_meant():
+def test_suggestion_is_the_closest_valid_text():
     assert suggest_duration("5 Minutes") == "5m"
     assert suggest_duration("200 millis") == "200ms"
     assert suggest_duration("soon") == ""
@@ -101,12 +101,12 @@ def test_a_suggestion_is_what_was_probably_meant():
     assert did_you_mean("entirely different", ["concurrency"]) == ""
 
 
-def test_counts_and_times_read_as_text():
+def test_counts_and_times_are_formatted():
     assert [counted(n, "route") for n in (0, 1, 1200)] == ["0 routes", "1 route", "1,200 routes"]
     assert format_time(0) == "1970-01-01T00:00:00Z"
 
 
-def test_no_credential_and_no_control_character_is_printed():
+def test_credentials_and_control_characters_are_removed():
     assert mask_credentials("lost redis://me:p@ss@host/0 again") == "lost redis://***@host/0 again"
     assert redact_url("redis://me:pw@host/0?password=x") == "redis://***@host/0"
     assert printable("a\x1b[31m\u202eb") == "a\\x1b[31m\\u202eb"

@@ -1,4 +1,4 @@
-"""Watch gives signs that files may have changed."""
+"""Detection of changed files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from abe_router.files.watch import Watch, _folders, fingerprint
 
 
-async def test_a_busy_database_in_the_folder_hides_no_change(tmp_path):
-    """Only a periodic check finds an edit from before the watch, so that it must not wait for quiet time."""
+async def test_writes_of_a_database_in_the_folder_do_not_hide_a_change(tmp_path):
+    """Only a periodic check finds an edit made before the watch, so it must not wait for a quiet time."""
     watch = Watch(lambda: {tmp_path / "routes.yaml"})
 
     async def write():
@@ -43,7 +43,7 @@ def polling_messages(caplog):
 
 
 @pytest.mark.parametrize("name", ["a\0b.json", "d" * 300 + "/x.json", "circle.json", "circle/x.json"])
-def test_a_path_that_cannot_be_resolved_counts_as_missing_and_hides_no_other(tmp_path, name):
+def test_path_that_cannot_be_resolved_counts_as_missing(tmp_path, name):
     (tmp_path / "circle.json").symlink_to("circle.json")
     (tmp_path / "circle").symlink_to("circle")
     there = tmp_path / "routes.yaml"
@@ -54,7 +54,7 @@ def test_a_path_that_cannot_be_resolved_counts_as_missing_and_hides_no_other(tmp
     assert _folders([tmp_path / name, there]) == {tmp_path}
 
 
-def test_a_folder_without_permission_hides_no_other(tmp_path, monkeypatch):
+def test_folder_without_permission_does_not_hide_others(tmp_path, monkeypatch):
     is_dir = Path.is_dir
 
     def refuse(path):

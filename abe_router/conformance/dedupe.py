@@ -61,7 +61,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_message_without_a_window_is_not_compared_or_remembered(self, harness: Harness) -> None:
-        """Lost otherwise: messages whose ids are not meant to tell them apart."""
+        """Lost otherwise: messages whose ids are not meant to be unique."""
         handle = await harness.subscribe()
         assert await publish(harness.backend, named("aa"), 0.0) == []
         assert await publish(harness.backend, named("a")) == []

@@ -60,7 +60,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_absent_entry_is_none(self, harness: Harness) -> None:
-        """Lost otherwise: the first writer, who finds an error where nothing is yet."""
+        """Lost otherwise: the first writer, whose put fails although no entry exists."""
         backend = harness.backend
         assert await backend.get("never", "written") is None
         assert dict(await backend.entries("never")) == {}

@@ -1,4 +1,4 @@
-"""What a provider tells the suite about itself, and how each test is run."""
+"""The description of a provider for the suite, and the environment of each test."""
 
 from __future__ import annotations
 

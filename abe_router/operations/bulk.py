@@ -25,8 +25,8 @@ MAX_LINE = 2 * MAX_BYTES
 BATCH_SIZE = 500
 
 
-class Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    """A line that names its own key."""
+class LineContent(msgspec.Struct, forbid_unknown_fields=True):
+    """The message of a line: its key, payload, headers and id."""
 
     key: str
     payload: msgspec.Raw
@@ -34,7 +34,7 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
     id: str | None = None
 
 
-_decode = msgspec.json.Decoder(Envelope).decode
+_decode = msgspec.json.Decoder(LineContent).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class Line:
     number: int
     text: bytes | None
 
-    def envelope(self, key: str | None, headers: Mapping[str, str]) -> Envelope:
-        """Return what the line says to publish; raise PayloadMalformed when it says nothing usable.
+    def parse(self, key: str | None, headers: Mapping[str, str]) -> LineContent:
+        """Return the content of the line; raise PayloadMalformed if it is too long or malformed.
 
         With a `key` the whole line is a payload for it; without one the line has to name its key. `headers`
         are added to those of the line, which take precedence.
@@ -53,7 +53,7 @@ class Line:
         if self.text is None:
             raise PayloadMalformed(f"the line is longer than {MAX_LINE:,} bytes")
         if key is not None:
-            return Envelope(key, msgspec.Raw(self.text), dict(headers))
+            return LineContent(key, msgspec.Raw(self.text), dict(headers))
         try:
             found = _decode(self.text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -170,9 +170,9 @@ class BulkPublisher:
         for line in lines:
             key = self._key
             try:
-                envelope = line.envelope(self._key, self._headers)
-                key = envelope.key
-                messages.append(self._message(envelope))
+                content = line.parse(self._key, self._headers)
+                key = content.key
+                messages.append(self._message(content))
             except (PublishError, PayloadMalformed) as error:
                 rejected.append(RejectedLine(line.number, key, error))
         self._count(rejected=len(rejected))
@@ -199,16 +199,16 @@ class BulkPublisher:
             raise
         self._count(published=count - duplicates, duplicates=duplicates)
 
-    def _message(self, envelope: Envelope) -> tuple[Message, float]:
+    def _message(self, content: LineContent) -> tuple[Message, float]:
         message = prepare(
             self._table,
-            envelope.key,
-            bytes(envelope.payload),
-            headers=envelope.headers,
-            id=envelope.id,
+            content.key,
+            bytes(content.payload),
+            headers=content.headers,
+            id=content.id,
             allow_unrouted=self._allow_unrouted,
         )
-        return message, window(self._table, envelope.key, envelope.id)
+        return message, window(self._table, content.key, content.id)
 
     def _count(self, *, published: int = 0, duplicates: int = 0, rejected: int = 0, unknown: int = 0) -> None:
         self._result = BulkResult(

@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class FilePosition:
     """Where the routes file has it; line and column count from 1."""
 
     line: int
@@ -59,7 +59,7 @@ class Expectation:
     """
 
     what: OutcomeKind
-    position: Position
+    position: FilePosition
     name: str | None = None
     payload: PayloadMatcher | None = None
     kind: str | None = None
@@ -73,7 +73,7 @@ class Case:
     """One test: messages and their expected outcomes. Its name is unique in the file."""
 
     name: str
-    position: Position
+    position: FilePosition
     publish: tuple[Publication, ...]
     expect: tuple[Expectation, ...] = ()
 

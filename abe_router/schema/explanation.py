@@ -18,7 +18,7 @@ from abe_router.schema.index import SchemaIndex
 from abe_router.schema.keywords import rule_of
 from abe_router.schema.mismatch import Mismatch, Path, found
 from abe_router.schema.sensitive import Sensitivity
-from abe_router.schema.verdict import Verdicts
+from abe_router.schema.validators import Validators
 from abe_router.schema.walk import Exhausted, Visit, Walk
 
 #: Longest time to look for mismatches and then to describe them, in seconds of this thread's processor time.
@@ -51,7 +51,7 @@ class Explainer:
         size: int,
     ) -> None:
         self._documents, self._base, self._folder = documents, base, folder
-        self._verdicts = Verdicts(registry, formats=formats, size=size)
+        self._validators = Validators(registry, formats=formats, size=size)
         self._parts: tuple[SchemaIndex, Sensitivity, bool] | None = None
         self._lock = Lock()  # threads share a schema, and with it what is compiled for its explanations
 
@@ -68,7 +68,7 @@ class Explainer:
     def _explain(self, value: Any) -> tuple[Violation, ...]:
         deadline = thread_time() + MAX_SEARCH
         index, sensitivity, dynamic = self._prepared()
-        walk = Walk(index, self._verdicts, rule_of, deadline, dynamic=dynamic)
+        walk = Walk(index, self._validators, rule_of, deadline, dynamic=dynamic)
         mismatches: list[Mismatch] = []
         note = ""
         try:
@@ -110,7 +110,7 @@ class Explainer:
         if self._parts is None:
             index = SchemaIndex(self._documents, self._base)
             dynamic = any(schema.keys() & {"$dynamicRef", "$recursiveRef"} for schema in index.every())
-            self._parts = index, Sensitivity(index, self._verdicts), dynamic
+            self._parts = index, Sensitivity(index, self._validators), dynamic
         return self._parts
 
 

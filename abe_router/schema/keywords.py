@@ -17,7 +17,7 @@ from abe_router.schema.mismatch import (
     found,
     unquoted,
 )
-from abe_router.schema.verdict import EXCLUSIVE
+from abe_router.schema.validators import EXCLUSIVE
 from abe_router.schema.walk import Found, Rule, Visit, Walk
 from abe_router.text import counted
 
@@ -39,11 +39,11 @@ def _alone(walk: Walk, visit: Visit, keyword: str) -> Found:
         walk.look()
     argument, instead = schema[keyword], ""
     if keyword == "pattern" and isinstance(value, str):
-        gives_up = walk.verdicts.gives_up(visit.where, value)
+        gives_up = walk.validators.gives_up(visit.where, value)
         if gives_up is None:
             return
         instead = GIVES_UP if gives_up else ""
-    elif walk.verdicts.keyword(visit.where, keyword, value):
+    elif walk.validators.keyword(visit.where, keyword, value):
         return
     if visit.where.draft == 4 and schema.get(EXCLUSIVE.get(keyword, "")) is True:
         keyword = EXCLUSIVE[keyword]
@@ -69,7 +69,7 @@ def _reference(walk: Walk, visit: Visit, keyword: str) -> Found:
         if scope and target.base not in scope:  # the outermost resource of a base is the one that counts
             scope = (*scope, target.base)
         yield visit._replace(where=target, scope=scope)
-    elif not walk.verdicts.keyword(visit.where, keyword, visit.value):  # a meta-schema
+    elif not walk.validators.keyword(visit.where, keyword, visit.value):  # a meta-schema
         yield Mismatch(visit.path, keyword, visit.where, visit.value, f"a match of `{cut(reference)}`")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from abe_router.schema.index import DYNAMIC_ANCHORS, SchemaIndex, Subschema
 from abe_router.schema.mismatch import Path
-from abe_router.schema.verdict import Verdicts
+from abe_router.schema.validators import Validators
 
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SINGLE = ("not", "if", "then", "else")
@@ -23,8 +23,8 @@ class Sensitivity:
     without need does less harm than showing it.
     """
 
-    def __init__(self, index: SchemaIndex, verdicts: Verdicts) -> None:
-        self._index, self._verdicts = index, verdicts
+    def __init__(self, index: SchemaIndex, validators: Validators) -> None:
+        self._index, self._validators = index, validators
         self._any = any(schema.get("x-sensitive") is True for schema in index.every())
 
     def masked(self, path: Path, look: Callable[[], None]) -> Path | None:
@@ -108,7 +108,7 @@ class Sensitivity:
         if step in named:
             yield self._index.below(sub, "properties", step)
         for pattern in schema.get("patternProperties", {}):
-            if self._verdicts.pattern(pattern, sub.draft, step):
+            if self._validators.pattern(pattern, sub.draft, step):
                 yield self._index.below(sub, "patternProperties", pattern)
         if step not in named:
             for keyword in ("additionalProperties", "unevaluatedProperties"):

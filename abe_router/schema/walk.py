@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from abe_router.schema.index import SchemaIndex, Subschema
 from abe_router.schema.mismatch import Mismatch, Path
-from abe_router.schema.verdict import Verdicts
+from abe_router.schema.validators import Validators
 
 #: Most visits that are open at once. Values are nested less deeply; references without end are not.
 MAX_OPEN = 2000
@@ -73,13 +73,13 @@ class Walk:
     def __init__(
         self,
         index: SchemaIndex,
-        verdicts: Verdicts,
+        validators: Validators,
         rule_of: Callable[[str, int], Rule | None],
         deadline: float,
         *,
         dynamic: bool,
     ) -> None:
-        self.index, self.verdicts, self.rule_of = index, verdicts, rule_of
+        self.index, self.validators, self.rule_of = index, validators, rule_of
         self.suspect: Mismatch | None = None
         self._deadline, self._dynamic = deadline, dynamic
         self._steps = self._nested = 0
@@ -120,7 +120,7 @@ class Walk:
         if len(visit.value) < _MANY or not isinstance(visit.where.schema, dict):
             return False
         self.look()
-        return self.verdicts.every(visit.where, [visit.value]) is True
+        return self.validators.every(visit.where, [visit.value]) is True
 
     def tick(self) -> None:
         """Count a step, and raise Exhausted when the deadline has passed."""
@@ -162,15 +162,15 @@ class Walk:
 
     def _judged(self, visit: Visit) -> bool:
         """Judge by a short walk, and by the compiled check when it gets long: compiling costs much more."""
-        if self._nested < _DEEP and not self.verdicts.has(visit.where):
+        if self._nested < _DEEP and not self.validators.has(visit.where):
             try:
                 return self._walked(visit, self._steps + _SHORT)
             except _Long:
                 if self._steps >= self._limit:
                     raise
         self.look()
-        verdict = self.verdicts.every(visit.where, [visit.value])
-        return self._walked(visit, math.inf) if verdict is None else verdict
+        valid = self.validators.every(visit.where, [visit.value])
+        return self._walked(visit, math.inf) if valid is None else valid
 
     def _walked(self, visit: Visit, limit: float) -> bool:
         """Judge by a walk; raise _Long when it takes more steps than the limit."""
@@ -203,7 +203,7 @@ class Walk:
     def matches(self, visit: Visit, pattern: str, name: str) -> bool:
         """Say whether a pattern of the schema matches the name of a member."""
         self.look()
-        return self.verdicts.pattern(pattern, visit.where.draft, name)
+        return self.validators.pattern(pattern, visit.where.draft, name)
 
     def compare(self, visit: Visit, keyword: str) -> list[list[Mismatch]]:
         """Return some mismatches of each alternative that a keyword lists."""
@@ -233,7 +233,7 @@ class Walk:
         self.look()
         values = visit.value
         listed = values[steps.start : steps.stop] if isinstance(steps, range) else [values[s] for s in steps]
-        whole = self.verdicts.every(where, listed)
+        whole = self.validators.every(where, listed)
         if whole is None:
             yield from steps
         elif not whole and len(steps) > _SMALL_PIECE:
@@ -242,7 +242,7 @@ class Walk:
         elif not whole:
             for step in steps:
                 self.look()
-                if not self.verdicts.every(where, [visit.value[step]]):
+                if not self.validators.every(where, [visit.value[step]]):
                     part = Visit(where, visit.value[step], Path(visit.path, step), visit.scope)
                     self.suspects(part, "", f"a match of the schema under `{keyword}`")
                     yield step

@@ -13,7 +13,7 @@ from abe_router.backend import DeadLetter
 from abe_router.errors import PayloadInvalid, PublishError
 from abe_router.messages.message import Message, encode, new_message
 from abe_router.observe.events import DeadLettered, Handled, Skipped
-from abe_router.routing.case import Case, Expectation, OutcomeKind, Position, Publication, shown
+from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, Publication, shown
 from abe_router.routing.policies import CAUSE
 from abe_router.routing.table import RouteTable
 from abe_router.testing.router import TestRouter
@@ -32,7 +32,7 @@ _EXPECTED: dict[OutcomeKind, str] = {
 class Failure:
     """An expectation that is not met: its position in the file, a sentence, and the differences."""
 
-    position: Position
+    position: FilePosition
     message: str
     details: tuple[str, ...] = ()
 

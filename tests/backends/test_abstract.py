@@ -52,7 +52,7 @@ async def backend(queue):
     await backend.close()
 
 
-async def test_a_health_check_lists_what_such_a_provider_cannot_do(backend):
+async def test_health_check_lists_the_features_an_adapted_provider_lacks(backend):
     found = {result.code: result for result in await backend.check_health()}
     assert {"D101", "D103", "D104", "D105", "D106"} <= set(found)
     assert all(found[code].severity == "error" for code in ("D101", "D103", "D104", "D105", "D106"))
@@ -93,7 +93,7 @@ async def test_a_payload_that_is_not_an_object_travels_in_the_envelope(backend, 
     await subscription.close()
 
 
-async def test_a_member_of_that_name_that_is_not_an_envelope_is_payload(backend, queue):
+async def test_member_with_the_name_of_the_envelope_is_kept_as_payload(backend, queue):
     subscription = await backend.subscribe("a", "g")
     await queue.publish("a", {"_abe_router": "theirs"})
     (delivery,) = await subscription.fetch(1, 1)
@@ -197,7 +197,7 @@ async def test_the_error_of_a_failed_publish_names_the_provider(queue):
         await AbstractBackend(queue, "acme").publish("a", {})
 
 
-async def test_opening_it_logs_once_what_such_a_provider_cannot_do(backend, caplog):
+async def test_opening_an_adapted_provider_logs_its_missing_features_once(backend, caplog):
     await backend.open()
     await backend.open()
     assert caplog.text.count("at most once: no retries, no dead letters") == 1
@@ -226,7 +226,7 @@ async def test_a_failed_message_is_dropped_after_its_first_attempt(backend):
     assert (dropped.attempts, dropped.kept) == (1, False)
 
 
-async def test_a_table_of_several_routes_runs_on_such_a_provider(acme):
+async def test_table_of_several_routes_runs_on_an_adapted_provider(acme):
     backend = load_backend("acme")
     got, events = [], asyncio.Queue()
 

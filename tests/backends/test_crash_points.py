@@ -116,7 +116,7 @@ def points(process):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_crash_at_any_point_loses_and_doubles_nothing(kind, runs):
+def test_crash_at_any_point_loses_and_duplicates_nothing(kind, runs):
     found = points(runs[kind])
     assert not [point for point in found if point[1]]
     assert len(found) >= KINDS[kind][1]

@@ -68,7 +68,7 @@ def test_memory_as_fallback_is_a_warning_and_one_log_line(caplog):
     assert caplog.text.count("no backend is configured") == 1
 
 
-def test_memory_by_name_is_no_warning():
+def test_memory_selected_by_name_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_backend("memory")

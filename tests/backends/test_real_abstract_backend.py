@@ -1,4 +1,4 @@
-"""Together with the published abstract-backend and abe-redis: each finds and runs the other's providers."""
+"""Interoperation with the published packages abstract-backend and abe-redis, in both directions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def first(stream, count=1):
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_their_loader_finds_our_providers_which_have_their_protocol(environment, name):
+async def test_abstract_backend_loads_our_providers(environment, name):
     environment.setenv("QUEUE_BACKEND", name)
     backend = their_loader.load_backend()
     assert type(backend).__module__.startswith("abe_router.")
@@ -68,7 +68,7 @@ async def test_their_loader_finds_our_providers_which_have_their_protocol(enviro
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_their_consumer_runs_on_our_providers(environment, name):
+async def test_consumer_of_abstract_backend_runs_on_our_providers(environment, name):
     environment.setenv("QUEUE_BACKEND", name)
     backend = their_loader.load_backend()
     got, done = [], asyncio.Event()
@@ -76,7 +76,7 @@ async def test_their_consumer_runs_on_our_providers(environment, name):
     async def handle(payload):
         got.append(payload["n"])
         if len(got) % 2:
-            raise ValueError("their consumer logs this and continues")
+            raise ValueError("the consumer logs this and continues")
         done.set()
 
     consumer = TheirConsumer(backend, group="billing")
@@ -91,7 +91,7 @@ async def test_their_consumer_runs_on_our_providers(environment, name):
     assert got[-2:] == [1, 2]
 
 
-async def test_our_redis_reads_what_their_redis_published(environment, their_redis):
+async def test_our_redis_reads_messages_of_abe_redis(environment, their_redis):
     await their_redis.publish("orders.created", {"order_id": "A-123", "total": 42.0})
     await their_redis.close()
     async with load_backend("redis") as ours:
@@ -100,14 +100,14 @@ async def test_our_redis_reads_what_their_redis_published(environment, their_red
         ]
 
 
-async def test_their_redis_reads_what_our_redis_published(environment, their_redis):
+async def test_abe_redis_reads_messages_of_our_redis(environment, their_redis):
     async with load_backend("redis") as ours:
         await ours.publish("slack:events", {"text": "hello"})
     assert await first(their_redis.consume(group="workers")) == [{"text": "hello"}]
     await their_redis.close()
 
 
-async def test_our_consumer_runs_on_their_redis(environment, their_redis):
+async def test_our_consumer_runs_on_abe_redis(environment, their_redis):
     got = []
 
     async def handle(payload):
@@ -122,7 +122,7 @@ async def test_our_consumer_runs_on_their_redis(environment, their_redis):
     assert got == [{"text": "hello"}]
 
 
-async def test_our_consumer_runs_on_their_memory(their_memory):
+async def test_our_consumer_runs_on_the_memory_provider_of_abstract_backend(their_memory):
     got = []
 
     async def handle(payload):
@@ -139,7 +139,7 @@ async def test_our_consumer_runs_on_their_memory(their_memory):
     assert got == [0, 1, 2, 3]
 
 
-async def test_our_loader_finds_their_providers_in_the_group_that_they_register_in(their_memory):
+async def test_our_loader_finds_providers_registered_for_abstract_backend(their_memory):
     assert isinstance(their_memory, AbstractBackend)
     assert providers()["abstract+memory"].distribution == "abstract-backend"
     await their_memory.publish("orders.created", {"n": 1})
@@ -147,12 +147,10 @@ async def test_our_loader_finds_their_providers_in_the_group_that_they_register_
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_routes_file_runs_on_their_redis_through_the_adapter(
-    environment, their_redis, tmp_path, caplog
-):
+async def test_routes_file_runs_on_abe_redis_through_the_adapter(environment, their_redis, tmp_path, caplog):
     (tmp_path / "routes.yaml").write_text(
         "backend: abstract+redis://\n"
-        "prefix: 'slack:'\n"  # their provider reads no other streams
+        "prefix: 'slack:'\n"  # abe-redis reads no other streams
         "routes:\n"
         "  orders.created: {consumers: {billing: 'their_handlers:charge'}}\n"
         "  orders.deleted: {consumers: {billing: 'their_handlers:forget'}}\n"
@@ -174,4 +172,4 @@ async def test_a_routes_file_runs_on_their_redis_through_the_adapter(
     assert "at most once: no retries, no dead letters" in caplog.text
     (warning,) = router.table.warnings
     assert "cannot delay a retry, hands out a message at most once, keeps no dead letters" in warning.message
-    gc.collect()  # their provider opens a connection per early call and leaks one
+    gc.collect()  # abe-redis opens a connection per early call and leaks one

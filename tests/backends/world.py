@@ -30,7 +30,7 @@ class World:
     replays_copies = False
     #: Whether a trim leaves nothing that may go.
     trims_all = True
-    #: Whether hand-outs to one handle are told apart by more than how often the message was delivered.
+    #: Whether deliveries to one handle differ by more than the number of deliveries of the message.
     tells_apart = True
     #: Whether what was handed back comes before what is behind it; otherwise what is new and old take turns.
     keeps_place = True

@@ -91,7 +91,7 @@ def test_mistake_in_the_url_is_an_error_without_traceback(run: Run, url: str) ->
     assert "Traceback" not in done.out + done.err
 
 
-def test_colours_are_an_addition(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_only_adds_escape_codes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run("doctor", "--backend", "memory://").out
     monkeypatch.setenv("FORCE_COLOR", "1")
     colored = run("doctor", "--backend", "memory://").out

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.config.language.model import Entry, Options
+from abe_router.config.language.model import EntryModel, OptionsModel
 
 from .conftest import ROUTES, Run
 
@@ -83,7 +83,7 @@ def test_routes_json_has_every_option(run: Run) -> None:
     assert audit["route"] == "orders.created/audit"
     assert (audit["concurrency"], audit["start"], audit["schemas"]) == (2, "earliest", ["order.json"])
     assert audit["when"] == {"properties": {"total": {"minimum": 100}}}
-    options = {*Options.model_fields, *Entry.model_fields} - {"schema_", "consumers"}
+    options = {*OptionsModel.model_fields, *EntryModel.model_fields} - {"schema_", "consumers"}
     assert options <= audit.keys()
 
 

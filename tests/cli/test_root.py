@@ -48,7 +48,7 @@ def test_docs_page_shows_what_help_prints() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_listed_line_is_the_first_line_of_the_help(name: str) -> None:
+def test_command_list_shows_the_first_line_of_each_help(name: str) -> None:
     command = root.get_command(click.Context(root), name)
     assert command is not None
     assert command.help is not None

@@ -1,4 +1,4 @@
-"""The fenced blocks of a page, with their places."""
+"""The fenced blocks of a page, with their positions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it is, as editors understand it."""
+        """The path and line, in the form that editors parse."""
         return f"{self.page}:{self.line}"
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
-    """Return the blocks of a page in those languages, or in any, in order."""
+    """Return the blocks of a page in these languages, or in any language, in order."""
     found: list[Block] = []
     opened: re.Match[str] | None = None
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""docs/api.md: every public name is there, with the signature it has, and the examples run."""
+"""docs/api.md has every public name with its signature, and its examples run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITTEN = {"<factory>": "{}", repr(abe_router.RetryPolicy()): "RetryPolicy()"}
 HEADINGS = re.findall(r"^### `(([\w.]+).*)`$", PAGE.read_text(), re.MULTILINE)
 
 
-def test_every_public_name_has_a_section_and_no_other():
+def test_page_has_one_section_for_each_public_name():
     sections = {name.partition(".")[0] for _, name in HEADINGS}
     assert sections == {*abe_router.__all__, *testing.__all__}
 
@@ -30,7 +30,7 @@ def test_every_public_name_has_a_section_and_no_other():
     [(heading, name) for heading, name in HEADINGS if "(" in heading],
     ids=lambda text: text,
 )
-def test_a_signature_is_what_the_code_says(heading, name):
+def test_signature_on_the_page_matches_the_code(heading, name):
     found = abe_router if name.partition(".")[0] in abe_router.__all__ else testing
     for part in name.split("."):
         found = getattr(found, part)
@@ -44,7 +44,7 @@ def arguments(text):
 
 
 def arguments_of(function):
-    """Return the parameters of a function as a heading writes them."""
+    """Return the parameters of a function in the form of a heading."""
     written, starred = [], False
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:

@@ -1,4 +1,4 @@
-"""docs/deploy.md: what it shows is well-formed, and every command in it is one that we have."""
+"""docs/deploy.md: its files are well-formed, and its commands exist."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def pod() -> Any:
 
 
 @pytest.mark.parametrize("arguments", list(commands()), ids=shlex.join)
-def test_a_command_of_the_page_is_understood(arguments):
+def test_command_of_the_page_has_valid_arguments(arguments):
     context = root.make_context("abe-router", arguments)
     command = root.get_command(context, arguments[0])
     assert command is not None
     command.make_context(arguments[0], arguments[1:], parent=context)
 
 
-def test_whoever_stops_it_waits_longer_than_a_route_drains_by_default():
+def test_stop_timeouts_are_longer_than_the_default_drain():
     drain = Route.__dataclass_fields__["drain"].default
     assert int(unit()["Service"]["TimeoutStopSec"]) > drain
     assert int(yaml.safe_load(COMPOSE)["services"]["router"]["stop_grace_period"].rstrip("s")) > drain
     assert pod()["terminationGracePeriodSeconds"] > drain
 
 
-def test_every_variable_of_the_page_is_one_of_ours():
+def test_page_names_only_known_environment_variables():
     known = {"ABE_ROUTER_CONFIG"}
     for name in root.list_commands(click.Context(root)):
         command = root.get_command(click.Context(root), name)

@@ -1,4 +1,4 @@
-"""docs/faults.md: each row names what shows it, and what it names is there."""
+"""docs/faults.md: each row names a test, and each named test exists."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ROWS = [
 ]
 
 
-def names_there() -> set[str]:
-    """Return the names of all tests, those of the conformance suite too."""
+def names_of_tests() -> set[str]:
+    """Return the names of all tests, including the conformance suite."""
     files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("abe_router/conformance/*.py")]
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8"))))
     return {
@@ -26,15 +26,15 @@ def names_there() -> set[str]:
     }
 
 
-def test_every_test_that_the_page_names_is_there() -> None:
-    assert set(re.findall(r"`(test_\w+)`", PAGE)) - names_there() == set()
+def test_every_test_named_on_the_page_exists() -> None:
+    assert set(re.findall(r"`(test_\w+)`", PAGE)) - names_of_tests() == set()
 
 
-def test_every_row_of_the_chaos_harness_is_named_and_no_other() -> None:
+def test_page_names_exactly_the_faults_of_the_chaos_harness() -> None:
     assert set(re.findall(r"`chaos ([\w-]+)`", PAGE)) == {fault.name for fault in FAULTS}
 
 
-def test_every_row_names_what_shows_it_or_says_why_nothing_does() -> None:
+def test_every_row_names_a_test_or_gives_a_reason() -> None:
     for row in ROWS:
         shown = row.strip(" |").rpartition(" | ")[2]
         assert re.search(r"`(test_\w+|chaos [\w-]+)`|^Does not apply|^Not tested|threat|shown by", shown), row

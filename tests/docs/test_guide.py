@@ -1,4 +1,4 @@
-"""docs/guide.md, followed by the letter on every backend."""
+"""docs/guide.md works word for word on every backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", ["memory", "sqlite", "redis"])
-def test_the_guide_can_be_followed(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_steps_of_the_guide_work(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = {
         "memory": lambda: "memory://",
         "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",

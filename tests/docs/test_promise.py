@@ -1,4 +1,4 @@
-"""docs/promise.md: what it says to break is broken, as it stands, on SQLite and on Redis."""
+"""docs/promise.md: its fault commands run unchanged on SQLite and on Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "promise.md"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder for the commands, and end what they left running if one of them failed."""
+    """Yield a folder for the commands, and end their processes if one of them failed."""
     folder = tmp_path / "work"
     folder.mkdir()
     yield folder
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.skipif(not RedisServer.installed(), reason="redis-server is not installed")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("backend", ["sqlite", "redis"])
-def test_breaking_it_loses_nothing(folder: Path, tmp_path: Path, backend: str) -> None:
+def test_faults_of_the_page_lose_no_message(folder: Path, tmp_path: Path, backend: str) -> None:
     with ExitStack() as stack:
         url = "sqlite:///break.db"
         if backend == "redis":

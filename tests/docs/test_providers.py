@@ -1,4 +1,4 @@
-"""docs/providers.md: its provider passes the suite, and what it names is there."""
+"""docs/providers.md: its provider passes the suite, and the tests and settings it names exist."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "providers.md"
 TEXT = PAGE.read_text()
 
 
-def test_the_provider_can_be_written_and_passes(tmp_path):
+def test_provider_of_the_page_passes_the_suite(tmp_path):
     follow(PAGE, tmp_path)
 
 
-def test_every_test_of_the_checklist_is_in_the_suite():
+def test_checklist_names_only_tests_of_the_suite():
     named = set(re.findall(r"`(test_\w+)`", TEXT))
     assert named
     assert named <= set(dir(BackendConformance))

@@ -1,4 +1,4 @@
-"""The README, followed by the letter in a copy of the worked example."""
+"""The README works word for word in a copy of the worked example."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with the worked example, and no other configuration in sight."""
+    """Return a folder with the worked example and no other configuration."""
     for variable in ("ABE_ROUTER_BACKEND", "ABE_ROUTER_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
     for name in ("routes.yaml", "schemas", "examples"):
@@ -31,18 +31,18 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_its_commands_print_what_it_says(example: Path) -> None:
+def test_commands_of_the_example_print_what_its_readme_shows(example: Path) -> None:
     follow(README, example)
 
 
-def test_its_routes_files_are_sound(example: Path) -> None:
+def test_routes_files_of_the_example_have_no_faults(example: Path) -> None:
     for number, block in enumerate(blocks(README, "yaml")):
         file = example / f"{number}.yaml"
         file.write_text(block.text)
         assert Loader(file).load().warnings == (), block.place
 
 
-def test_its_python_is_that_of_a_handler_the_router_accepts(example: Path, monkeypatch) -> None:
+def test_handlers_of_the_example_can_be_imported(example: Path, monkeypatch) -> None:
     (block,) = blocks(README, "python")
     (example / "handlers_of_readme.py").write_text(block.text)
     file = example / "with_python.yaml"
@@ -50,7 +50,7 @@ def test_its_python_is_that_of_a_handler_the_router_accepts(example: Path, monke
     assert len(Loader(file).load().routes) == 1
 
 
-def test_the_sixty_seconds_add_a_consumer_to_a_running_router(example: Path) -> None:
+def test_readme_steps_add_a_consumer_to_a_running_router(example: Path) -> None:
     (added,) = blocks(README, "text")
     router = Path(sys.executable).with_name("abe-router")
     subprocess.run(
@@ -84,7 +84,7 @@ def test_the_sixty_seconds_add_a_consumer_to_a_running_router(example: Path) -> 
         assert serving.returncode == 0
 
 
-def test_the_demo_runs(example: Path) -> None:
+def test_demo_command_runs(example: Path) -> None:
     router = Path(sys.executable).with_name("abe-router")
     done = subprocess.run(
         ["/bin/sh", "examples/demo.sh", router], cwd=example, capture_output=True, text=True, timeout=60

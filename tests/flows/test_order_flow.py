@@ -111,7 +111,7 @@ async def test_refused_outcome_starts_nothing_more(running: Running):
         while len(consumer._in_flight.buffer) < 3:
             await asyncio.sleep(0)
     group = running.backend._queues["orders.created", "billing"]
-    group.owner = group.owner[0], 0.0  # as if a server had forgotten who has it
+    group.owner = group.owner[0], 0.0  # as after a server lost the owner
     other = await running.backend.subscribe_exclusive("orders.created", "billing")
     taken = await other.fetch(10, 5.0)
     assert len(taken) == 4
@@ -198,7 +198,7 @@ async def test_order_is_kept_through_an_outage_longer_than_the_lease():
     assert handled == [0, 1, 2]
 
 
-async def test_ack_during_a_renewal_is_no_loss(running: Running):
+async def test_ack_during_a_renewal_loses_no_lease(running: Running):
     keys = OrderingKeys("/customer/id")
     in_flight = InFlight(30.0, keys)
     await running.publish("orders.created", order("a", 0), order("b", 0))

@@ -161,7 +161,7 @@ async def test_memory_and_disk_do_not_grow(place):
         assert kept_after - kept < MOST_KEPT
 
 
-async def test_key_used_once_costs_little(place):
+async def test_key_used_once_uses_little_memory(place):
     count = 1_000
     async with soaking(place) as soak:
         await soak.round()

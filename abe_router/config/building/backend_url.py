@@ -11,7 +11,7 @@ from abe_router.backend import Features
 from abe_router.backends import find_provider, providers
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.errors import BackendError
 from abe_router.text import suggestion
 
@@ -30,7 +30,7 @@ def absolute(url: str, folder: Path) -> str:
     return f"{_SQLITE}{quote(os.fsencode(whole))}{question}{query}"
 
 
-def features_of(url: str, prefix: str, node: Node | None, faults: Faults) -> Features | None:
+def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) -> Features | None:
     """Return what the backend can do, or None, with a fault added, when there is no such backend.
 
     `node` is where the file names it, and None when it does not.

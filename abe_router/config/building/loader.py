@@ -15,11 +15,11 @@ from abe_router.config.building.schemas import Schemas
 from abe_router.config.building.table_builder import TableBuilder
 from abe_router.config.building.tests import Cases
 from abe_router.config.language.errors import read_model
-from abe_router.config.language.model import DEFAULT_BACKEND, File
+from abe_router.config.language.model import DEFAULT_BACKEND, FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import interpolate
 from abe_router.config.rules.lint import Lint
 from abe_router.errors import ConfigError
@@ -133,7 +133,7 @@ class Loader:
             return source
         return None
 
-    def _assemble(self, file: File, root: Node, source: Source, faults: Faults) -> RouteTable:
+    def _assemble(self, file: FileModel, root: YamlNode, source: Source, faults: Faults) -> RouteTable:
         url, features = self._find_backend(file, root, faults)
         if self._imports:
             with suppress(FileNotFoundError):  # the current folder was removed
@@ -164,7 +164,7 @@ class Loader:
             warnings=faults.all(),
         )
 
-    def _find_backend(self, file: File, root: Node, faults: Faults) -> tuple[str, Features | None]:
+    def _find_backend(self, file: FileModel, root: YamlNode, faults: Faults) -> tuple[str, Features | None]:
         url, node = self._backend, None
         if url is None and "backend" in file.model_fields_set:
             url, node = file.backend, root.get(["backend"])
@@ -176,7 +176,7 @@ class Loader:
             self._features[url, file.prefix] = features
         return url, features
 
-    def _folder_of(self, file: File) -> SchemaFolder:
+    def _folder_of(self, file: FileModel) -> SchemaFolder:
         wanted = (self._folder / file.schemas, file.formats)
         if self._schemas is None or self._schemas_of != wanted:
             self._schemas, self._schemas_of = SchemaFolder(wanted[0], formats=file.formats), wanted

@@ -10,7 +10,7 @@ from typing import Any
 from abe_router.config.language.pointer import below, locate
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.files.source import Source
 from abe_router.schema import Schema, SchemaFolder
@@ -29,7 +29,7 @@ _CODES = {
 class Schemas:
     """Loads schemas for places of the routes file. A schema with faults is None, and the faults are added."""
 
-    def __init__(self, folder: SchemaFolder, root: Node, faults: Faults) -> None:
+    def __init__(self, folder: SchemaFolder, root: YamlNode, faults: Faults) -> None:
         self._folder, self._root, self._faults = folder, root, faults
 
     def load(self, name: str, place: list[str | int]) -> Schema | None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from abe_router.config.building.schemas import Schemas
-from abe_router.config.language.model import Consumer, File, Options
+from abe_router.config.language.model import ConsumerModel, FileModel, OptionsModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
@@ -36,7 +36,12 @@ class TableBuilder:
     """Makes bindings and routes of the model of a file. `find` returns the handler of a path."""
 
     def __init__(
-        self, file: File, root: Node, schemas: Schemas, find: Callable[[str], Handler], faults: Faults
+        self,
+        file: FileModel,
+        root: YamlNode,
+        schemas: Schemas,
+        find: Callable[[str], Handler],
+        faults: Faults,
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
@@ -104,7 +109,7 @@ class TableBuilder:
         return False
 
     def _route(
-        self, key: str, group: str, consumer: Consumer, bindings: tuple[SchemaBinding, ...]
+        self, key: str, group: str, consumer: ConsumerModel, bindings: tuple[SchemaBinding, ...]
     ) -> Route | None:
         place: list[str | int] = ["routes", key, "consumers", group]
         if not is_group(group):
@@ -128,16 +133,16 @@ class TableBuilder:
             **{name: self._option(name, consumer) for name in _PLAIN},
         )
 
-    def _option(self, name: str, options: Options) -> Any:
+    def _option(self, name: str, options: OptionsModel) -> Any:
         return getattr(options if name in options.model_fields_set else self._defaults, name)
 
-    def _retry(self, consumer: Consumer) -> RetryPolicy:
+    def _retry(self, consumer: ConsumerModel) -> RetryPolicy:
         if "retry" not in consumer.model_fields_set:
             return self._default_retry
         own = consumer.retry.model_dump(exclude_unset=True)
         return RetryPolicy(**{**self._defaults.retry.model_dump(), **own})
 
-    def _batch(self, consumer: Consumer) -> Batch | None:
+    def _batch(self, consumer: ConsumerModel) -> Batch | None:
         batch, inherited = self._option("batch", consumer), self._defaults.batch
         if batch is None:
             return None
@@ -159,7 +164,7 @@ class TableBuilder:
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
         return Emit(key, MessageContract.of(key, self._bindings, self._deduplications))
 
-    def _when(self, consumer: Consumer, place: list[str | int]) -> Schema | None:
+    def _when(self, consumer: ConsumerModel, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:
             return self._default_when
         return self._schemas.inline(consumer.when, [*place, "when"])
@@ -175,10 +180,10 @@ class TableBuilder:
 
 
 #: The options that a route takes as they are.
-_PLAIN = tuple(name for name in Options.model_fields if name not in {"batch", "retry", "when"})
+_PLAIN = tuple(name for name in OptionsModel.model_fields if name not in {"batch", "retry", "when"})
 
 
-def _side(kind: str, node: Node, path: str) -> Span:
+def _side(kind: str, node: YamlNode, path: str) -> Span:
     """Return the part of a handler path that a fault is about, where the file has it as it is."""
     module, colon, function = path.partition(":")
     if node.text != path or not node.plain or not colon:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from abe_router.config.language import tests_model
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.messages.pattern import is_key, is_wild, matches
-from abe_router.routing.case import Case, Expectation, OutcomeKind, PayloadMatcher, Position, Publication
+from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, PayloadMatcher, Publication
 from abe_router.routing.route import Route
 from abe_router.text import did_you_mean
 
@@ -20,7 +20,7 @@ Steps = tuple[str | int, ...]
 class Cases:
     """Builds the cases of a file. A key or a route that the file does not have is a fault."""
 
-    def __init__(self, file: File, routes: Sequence[Route], root: Node, faults: Faults) -> None:
+    def __init__(self, file: FileModel, routes: Sequence[Route], root: YamlNode, faults: Faults) -> None:
         self._file, self._root, self._faults = file, root, faults
         entries = file.routes.items()
         self._routes = [f"{key}/{g}" for key, entry in entries if entry for g in entry.consumers or ()]
@@ -30,17 +30,17 @@ class Cases:
         """Return the cases, in the order of the file."""
         return tuple(self._case(name, said) for name, said in self._file.tests.items())
 
-    def _case(self, name: str, said: tests_model.Case) -> Case:
+    def _case(self, name: str, said: tests_model.CaseModel) -> Case:
         place: Steps = ("tests", name)
         span = self._root.name_at(place)
         return Case(
             name=name,
-            position=Position(span.line, span.column),
+            position=FilePosition(span.line, span.column),
             publish=tuple(self._publications(said, place)),
             expect=tuple(self._expectations(said, place)),
         )
 
-    def _publications(self, said: tests_model.Case, place: Steps) -> Iterator[Publication]:
+    def _publications(self, said: tests_model.CaseModel, place: Steps) -> Iterator[Publication]:
         for index, each in enumerate(said.publish):
             where = (*self._each((*place, "publish"), index), "key")
             if not is_key(each.key):
@@ -50,7 +50,7 @@ class Cases:
                 self._unknown(f"no route and no schema knows `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
 
-    def _expectations(self, said: tests_model.Case, place: Steps) -> Iterator[Expectation]:
+    def _expectations(self, said: tests_model.CaseModel, place: Steps) -> Iterator[Expectation]:
         published = {each.key for each in said.publish}
         whats: tuple[OutcomeKind, ...] = ("handled", "skipped", "dead", "emitted", "rejected", "nothing")
         for what in whats:
@@ -66,7 +66,7 @@ class Cases:
                     self._check(name, self._routes, "no route `{}`", (*where, "route"))
                 yield Expectation(
                     what=what,
-                    position=Position(span.line, span.column),
+                    position=FilePosition(span.line, span.column),
                     name=name,
                     payload=self._matcher(each, where),
                     kind=getattr(each, "kind", None),

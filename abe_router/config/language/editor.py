@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 
 _FILTER = {"type": ["object", "boolean"]}
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
@@ -12,7 +12,7 @@ _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the language, generated from its model."""
-    schema = _loosened(File.model_json_schema())
+    schema = _loosened(FileModel.model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$comment": "Generated: `abe-router schema` prints it.",

@@ -11,10 +11,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from abe_router.config.language import tests_model
-from abe_router.config.language.model import Batch, Consumer, Entry, File, Options, Retry
+from abe_router.config.language.model import (
+    BatchModel,
+    ConsumerModel,
+    EntryModel,
+    FileModel,
+    OptionsModel,
+    RetryModel,
+)
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.text import did_you_mean, suggestion
 
 Steps = tuple[str | int, ...]
@@ -45,25 +52,25 @@ _CUSTOM = {
     "timestamp": Code.TIMESTAMP,
 }
 _HOMES: dict[type[BaseModel], str] = {
-    Batch: "`batch`",
-    Consumer: "a consumer, or of `defaults`",
-    Entry: "a routing key",
-    File: "the file",
-    Retry: "`retry`",
-    tests_model.Case: "a case of `tests`",
-    tests_model.Publish: "`publish`",
-    tests_model.Dead: "`dead`",
-    tests_model.Emitted: "`emitted`",
+    BatchModel: "`batch`",
+    ConsumerModel: "a consumer, or of `defaults`",
+    EntryModel: "a routing key",
+    FileModel: "the file",
+    RetryModel: "`retry`",
+    tests_model.CaseModel: "a case of `tests`",
+    tests_model.PublishModel: "`publish`",
+    tests_model.DeadModel: "`dead`",
+    tests_model.EmittedModel: "`emitted`",
 }
 #: The options that are mappings themselves, and those of a case.
-_PARTS: dict[str | int, type[BaseModel]] = {"batch": Batch, "retry": Retry}
+_PARTS: dict[str | int, type[BaseModel]] = {"batch": BatchModel, "retry": RetryModel}
 _PARTS_OF_CASE: dict[str | int, type[BaseModel]] = {
-    "publish": tests_model.Publish,
-    "handled": tests_model.Got,
-    "skipped": tests_model.Got,
-    "dead": tests_model.Dead,
-    "emitted": tests_model.Emitted,
-    "rejected": tests_model.Rejected,
+    "publish": tests_model.PublishModel,
+    "handled": tests_model.GotModel,
+    "skipped": tests_model.GotModel,
+    "dead": tests_model.DeadModel,
+    "emitted": tests_model.EmittedModel,
+    "rejected": tests_model.RejectedModel,
 }
 #: What to write for an option that is missing.
 _MISSING = {
@@ -75,7 +82,7 @@ _MISSING = {
 }
 
 
-def read_model(root: Node, faults: Faults) -> File | None:
+def read_model(root: YamlNode, faults: Faults) -> FileModel | None:
     """Return the file as its model, or None when nothing can be made of it; add what does not fit.
 
     A faulty part is removed and the rest is read again, so that one bad option does not hide the faults of
@@ -85,7 +92,7 @@ def read_model(root: Node, faults: Faults) -> File | None:
     value, first = root.value, True
     while True:
         try:
-            return File.model_validate(value)
+            return FileModel.model_validate(value)
         except ValidationError as error:
             value = copy.deepcopy(value) if first else value
             first, taken, lost = False, False, False
@@ -98,20 +105,20 @@ def read_model(root: Node, faults: Faults) -> File | None:
                 return None
 
 
-def _respell_routes(root: Node, faults: Faults) -> None:
+def _respell_routes(root: YamlNode, faults: Faults) -> None:
     """Read a misspelt `routes` as `routes`, so that its content is checked as well."""
     if not isinstance(root.value, dict) or "routes" in root.value:
         return
     for name in root.value:
-        if _similar(name, File) == "routes":
+        if _similar(name, FileModel) == "routes":
             _report_unknown((name,), root.names[name], faults)
             root.value = {"routes" if key == name else key: value for key, value in root.value.items()}
             root.names["routes"], root.parts["routes"] = root.names[name], root.parts[name]
             return
 
 
-def _existing(root: Node, location: Steps) -> Iterator[str | int]:
-    node: Node | None = root
+def _existing(root: YamlNode, location: Steps) -> Iterator[str | int]:
+    node: YamlNode | None = root
     for step in location:
         if isinstance(step, int) and node is not None and not isinstance(node.value, list):
             continue  # one value, where a list of them may stand
@@ -132,7 +139,7 @@ def _take_out(value: Any, path: Steps) -> bool:
     return True
 
 
-def _report(detail: ErrorDetails, path: Steps, root: Node, faults: Faults) -> None:
+def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -> None:
     """Add the fault of one of pydantic's errors; `path` is as much of its place as is in the file."""
     kind, context = detail["type"], detail.get("ctx", {})
     node, span, name = root.at(path), root.span_at(path), _name(path)
@@ -175,7 +182,7 @@ def _report_unknown(path: Steps, span: Span, faults: Faults) -> None:
     option, here = str(path[-1]), _model_at(path[:-1])
     close = _similar(option, here)
     homes = [where for model, where in _HOMES.items() if option in _options(model)]
-    if here is File and "." in option:
+    if here is FileModel and "." in option:
         hint = "routing keys go under `routes`"
     elif close:
         hint = f"did you mean `{close}`?"
@@ -198,14 +205,14 @@ def _report_missing(option: str, path: Steps, span: Span, faults: Faults) -> Non
 
 def _model_at(path: Steps) -> type[BaseModel]:
     if path[:1] == ("tests",):
-        return _PARTS_OF_CASE[path[2]] if len(path) > 2 else tests_model.Case
+        return _PARTS_OF_CASE[path[2]] if len(path) > 2 else tests_model.CaseModel
     if path and path[-1] in _PARTS:
         return _PARTS[path[-1]]
     if path[:1] == ("defaults",):
-        return Options
+        return OptionsModel
     if len(path) < 3:
-        return Entry if path else File
-    return Consumer
+        return EntryModel if path else FileModel
+    return ConsumerModel
 
 
 def _similar(name: str, model: type[BaseModel]) -> str:
@@ -231,7 +238,7 @@ def _name(path: Steps) -> str:
             return f"`{next(step for step in reversed(path) if isinstance(step, str))}`"
 
 
-def _shown(node: Node) -> str:
+def _shown(node: YamlNode) -> str:
     """Describe what was found as the file has it: the value behind a variable may be a secret."""
     match node.value:
         case dict():
@@ -245,7 +252,7 @@ def _shown(node: Node) -> str:
     return f"`{node.text}`" if node.plain else f'`"{node.text}"`'
 
 
-def _unfit(node: Node) -> str:
+def _unfit(node: YamlNode) -> str:
     """Say what is wrong with a prefix: a character of it, or its length."""
     odd = re.search(r"[^A-Za-z0-9_.:/@=+~-]", node.value)
     if odd is None:
@@ -255,7 +262,7 @@ def _unfit(node: Node) -> str:
     return f"has {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which no backend takes"
 
 
-def _quoted(kind: str, node: Node) -> bool:
+def _quoted(kind: str, node: YamlNode) -> bool:
     """Say whether quotes alone make a value wrong."""
     number = kind in {"int_type", "float_type"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
     return not node.plain and bool(number or (kind == "bool_type" and node.text in {"true", "false"}))

@@ -7,9 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     WithJsonSchema,
@@ -18,7 +16,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from abe_router.config.language.pointer import suggest_pointer
-from abe_router.config.language.tests_model import Case
+from abe_router.config.language.tests_model import CaseModel, StrictModel
 from abe_router.messages.dedupe import HEADER_PATTERN, is_header
 from abe_router.messages.pointer import POINTER_PATTERN, is_pointer
 from abe_router.text import (
@@ -116,11 +114,7 @@ Start = Annotated[float, BeforeValidator(_start), WithJsonSchema(_START)]
 Filter = Annotated[Any, BeforeValidator(_json_schema), WithJsonSchema({"type": ["object", "boolean"]})]
 
 
-class _Mapping(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Retry(_Mapping):
+class RetryModel(StrictModel):
     """When a failed delivery is tried again."""
 
     attempts: int = Field(5, ge=1, le=1000, description="How often it is tried, the first time included.")
@@ -132,7 +126,7 @@ class Retry(_Mapping):
     )
 
 
-class Batch(_Mapping):
+class BatchModel(StrictModel):
     """How many messages a handler gets at once, and how long they may take to come together."""
 
     size: int = Field(100, ge=1, le=10_000, description="How many messages a handler gets at most.")
@@ -141,15 +135,15 @@ class Batch(_Mapping):
     )
 
 
-class Options(_Mapping):
+class OptionsModel(StrictModel):
     """What a consumer may say, and `defaults` for all of them."""
 
     concurrency: int = Field(10, ge=1, le=10_000, description="How many messages are handled at once.")
     timeout: PositiveDuration = Field(
         "30s", validate_default=True, description="How long a handler may take; then the attempt has failed."
     )
-    retry: Retry = Field(
-        default_factory=Retry, description="How often and when a failed delivery is tried again."
+    retry: RetryModel = Field(
+        default_factory=RetryModel, description="How often and when a failed delivery is tried again."
     )
     max_deliveries: int | None = Field(
         None,
@@ -180,7 +174,7 @@ class Options(_Mapping):
         description="Where a new group begins: the earliest message kept, the next to come, or a time.",
     )
     paused: bool = Field(False, description="Keep the subscription, but fetch nothing.")
-    batch: Batch | None = Field(
+    batch: BatchModel | None = Field(
         None, description="Hand over lists of messages; one at a time when absent or `null`."
     )
     rate: Rate | None = Field(
@@ -193,7 +187,7 @@ class Options(_Mapping):
     )
 
 
-class Consumer(Options):
+class ConsumerModel(OptionsModel):
     """One group's handler, with its options."""
 
     handler: str = Field(
@@ -220,7 +214,7 @@ class Consumer(Options):
         return {"anyOf": [{**long["properties"]["handler"], "description": said}, long]}
 
 
-class Entry(_Mapping):
+class EntryModel(StrictModel):
     """A routing key or pattern: its contract, and who consumes it."""
 
     schema_: str | None = Field(
@@ -228,7 +222,7 @@ class Entry(_Mapping):
         alias="schema",
         description="The JSON Schema of every message of the key: a file in the folder `schemas`.",
     )
-    consumers: dict[str, Consumer] | None = Field(
+    consumers: dict[str, ConsumerModel] | None = Field(
         None, description="The handler of each group; without any, the key is only published to."
     )
     id: IdSource | None = Field(
@@ -247,7 +241,7 @@ class Entry(_Mapping):
     )
 
 
-class File(_Mapping):
+class FileModel(StrictModel):
     """The routes file of abe-router."""
 
     backend: str = Field(
@@ -267,8 +261,8 @@ class File(_Mapping):
     unrouted: Literal["error", "allow"] = Field(
         "error", description="What publishing to a key is that nothing here mentions: `error` or `allow`."
     )
-    defaults: Options = Field(default_factory=Options, description="What every consumer inherits.")
-    routes: dict[str, Entry | None] = Field(description="Routing keys, and patterns of them.")
-    tests: dict[str, Case] = Field(
+    defaults: OptionsModel = Field(default_factory=OptionsModel, description="What every consumer inherits.")
+    routes: dict[str, EntryModel | None] = Field(description="Routing keys, and patterns of them.")
+    tests: dict[str, CaseModel] = Field(
         default_factory=dict, description="Cases by name, which `abe-router test` runs in memory."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from abe_router.config.reading.faults import Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.messages.pointer import is_pointer, parse
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
@@ -17,7 +17,7 @@ def suggest_pointer(text: str) -> str:
     return pointer if pointer != "/" and is_pointer(pointer) else ""
 
 
-def below(node: Node, pointer: str) -> list[str | int]:
+def below(node: YamlNode, pointer: str) -> list[str | int]:
     """Return the pointer as the path below a node, as far as it exists."""
     path: list[str | int] = []
     for step in parse(pointer):

@@ -52,11 +52,13 @@ _Text = Annotated[str | None, _GIVEN]
 _Kind = Literal["rejected", "failed", "timeout", "invalid", "malformed", "max_deliveries"]
 
 
-class _Mapping(BaseModel):
+class StrictModel(BaseModel):
+    """A mapping of the file: unknown members are refused, and no value is converted to another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class WithPayload(_Mapping):
+class WithPayload(StrictModel):
     """What may be said of a message."""
 
     payload: Any = Field(None, description="The payload, exactly.")
@@ -65,11 +67,11 @@ class WithPayload(_Mapping):
     )
 
 
-class _OfRoute(_Mapping):
+class _OfRoute(StrictModel):
     route: str = Field(description="The route, as `KEY/GROUP`.")
 
 
-class _Why(_Mapping):
+class _Why(StrictModel):
     at: Annotated[str | None, BeforeValidator(_place)] = Field(
         None, description="Where the payload is wrong, as a JSON pointer: `/total`."
     )
@@ -77,7 +79,7 @@ class _Why(_Mapping):
     error: _Text = Field(None, description="A part of the error's name and text.")
 
 
-class Publish(_Mapping):
+class PublishModel(StrictModel):
     """A message that a case publishes."""
 
     key: str = Field(description="The routing key.")
@@ -89,11 +91,11 @@ class Publish(_Mapping):
     )
 
 
-class Got(WithPayload, _OfRoute):
+class GotModel(WithPayload, _OfRoute):
     """A message that a route handled or skipped."""
 
 
-class Dead(_Why, WithPayload, _OfRoute):
+class DeadModel(_Why, WithPayload, _OfRoute):
     """A message that ended among the dead letters of a route."""
 
     kind: Annotated[_Kind | None, _GIVEN] = Field(
@@ -101,39 +103,39 @@ class Dead(_Why, WithPayload, _OfRoute):
     )
 
 
-class Emitted(WithPayload):
+class EmittedModel(WithPayload):
     """A message that a handler's return value became."""
 
     key: str = Field(description="The routing key.")
 
 
-class Rejected(_Why):
+class RejectedModel(_Why):
     """A message that is refused when it is published."""
 
     key: _Text = Field(None, description="The routing key; any when absent.")
 
 
-class Case(_Mapping):
+class CaseModel(StrictModel):
     """One test: what is published, and what is expected to come of it."""
 
-    publish: Annotated[tuple[Publish, ...], _OneOrMore(), Field(min_length=1)] = Field(
+    publish: Annotated[tuple[PublishModel, ...], _OneOrMore(), Field(min_length=1)] = Field(
         description="The message to publish, or a list of them."
     )
-    handled: Annotated[tuple[Got, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
+    handled: Annotated[tuple[GotModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple, description="What is handled: the route, or one or more mappings."
     )
-    dead: Annotated[tuple[Dead, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
+    dead: Annotated[tuple[DeadModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="What ends among the dead letters; any other dead letter fails the case.",
     )
-    emitted: Annotated[tuple[Emitted, ...], _OneOrMore("key"), Field(min_length=1)] = Field(
+    emitted: Annotated[tuple[EmittedModel, ...], _OneOrMore("key"), Field(min_length=1)] = Field(
         default_factory=tuple, description="What handlers emit."
     )
-    rejected: Annotated[tuple[Rejected, ...], _OneOrMore("at"), Field(min_length=1)] = Field(
+    rejected: Annotated[tuple[RejectedModel, ...], _OneOrMore("at"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="What is refused at once, and where it is wrong; any other refusal fails the case.",
     )
-    skipped: Annotated[tuple[Got, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
+    skipped: Annotated[tuple[GotModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="What is settled without its handler, for `when` or `on_invalid: drop`.",
     )

@@ -14,7 +14,7 @@ import yaml
 
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.scalar import Ambiguous, resolve
 from abe_router.config.reading.variable import VariableError, has_variables, interpolate
 
@@ -35,7 +35,7 @@ class Refused(Exception):
 class _Open:
     """A container that is being read. In a mapping, `name` is the key whose value comes next or came last."""
 
-    node: Node
+    node: YamlNode
     anchor: str | None
     name: str = ""
     wants_value: bool = False
@@ -53,9 +53,9 @@ class Composer:
         self._lines = text.splitlines()
         self._env, self._faults = env, faults
         self._open: list[_Open] = []
-        self._anchors: dict[str, Node] = {}
+        self._anchors: dict[str, YamlNode] = {}
         self._nodes = self._aliases = 0
-        self.root: Node | None = None
+        self.root: YamlNode | None = None
 
     def take(self, event: yaml.Event) -> None:
         """Take the next event; raise Refused when a limit is passed."""
@@ -90,7 +90,7 @@ class Composer:
         if len(self._open) >= MAX_DEPTH:
             self._refuse(Code.TOO_LARGE, TOO_DEEP, span)
         self._check_tag(event, span)
-        node = Node(value, span, depth=1)
+        node = YamlNode(value, span, depth=1)
         self._place(node)
         self._open.append(_Open(node, event.anchor))
 
@@ -120,7 +120,7 @@ class Composer:
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         span = self._span(event)
         self._check_tag(event, span)
-        node = Node(event.value, span, event.value, plain=not event.style)
+        node = YamlNode(event.value, span, event.value, plain=not event.style)
         if self._open and self._open[-1].wants_key:
             self._key(node)
             return
@@ -137,7 +137,7 @@ class Composer:
             )
             self._faults.add(Code.NOT_OF_THE_LANGUAGE, message, span, hint=hint)
 
-    def _key(self, node: Node) -> None:
+    def _key(self, node: YamlNode) -> None:
         """Take a scalar as the key of the mapping that is being read."""
         mapping, key = self._open[-1], node.text
         mapping.name, mapping.wants_value, mapping.passes_over = key, True, False
@@ -163,7 +163,7 @@ class Composer:
             )
         mapping.node.names.setdefault(key, node.span)
 
-    def _check_plain_key(self, node: Node) -> None:
+    def _check_plain_key(self, node: YamlNode) -> None:
         key = node.text
         try:
             kind = {bool: "a boolean", int: "a number", float: "a number", type(None): "null"}.get(
@@ -175,7 +175,7 @@ class Composer:
         if kind is not None:
             self._faults.add(Code.AMBIGUOUS, f"key `{key}` is {kind}", node.span, hint=f'quote it: `"{key}"`')
 
-    def _resolve(self, node: Node) -> None:
+    def _resolve(self, node: YamlNode) -> None:
         """Replace the variables in a scalar, and give a plain one its type."""
         try:
             if has_variables(node.text):
@@ -195,7 +195,7 @@ class Composer:
             hint = error.hint if own else f'quote it: `"{node.text}"`'
             self._faults.add(Code.AMBIGUOUS, message, node.span, hint=hint)
 
-    def _place(self, node: Node) -> None:
+    def _place(self, node: YamlNode) -> None:
         """Put a value where it belongs: as the root, an item or a member."""
         self._nodes += node.size
         if self._nodes > MAX_NODES:

@@ -10,14 +10,14 @@ import yaml
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.composer import Composer, Refused
 from abe_router.config.reading.faults import Faults, Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.syntax import commented_patterns, syntax_fault
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> Node | None:
+def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> YamlNode | None:
     """Return the one document in `data`, or None when it cannot be read; add what is wrong to `faults`.
 
     An empty file gives a node whose value is None.
@@ -35,7 +35,7 @@ def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> Node |
         return None
     except Refused:
         return None
-    return composer.root or Node(None, Span())
+    return composer.root or YamlNode(None, Span())
 
 
 def _events(text: str) -> Iterator[yaml.Event]:

@@ -10,7 +10,7 @@ from abe_router.config.reading.faults import Span
 
 
 @dataclass(slots=True)
-class Node:
+class YamlNode:
     """A value and its place.
 
     `text` is a scalar as the file has it, before variables were replaced: what messages may show. `span`
@@ -22,19 +22,19 @@ class Node:
     span: Span
     text: str = ""
     plain: bool = False
-    parts: dict[str | int, Node] = field(default_factory=dict)
+    parts: dict[str | int, YamlNode] = field(default_factory=dict)
     names: dict[str, Span] = field(default_factory=dict)
     size: int = 1
     depth: int = 0
 
-    def get(self, path: Sequence[str | int]) -> Node | None:
+    def get(self, path: Sequence[str | int]) -> YamlNode | None:
         """Return the node at a path, or None when there is none."""
-        node: Node | None = self
+        node: YamlNode | None = self
         for step in path:
             node = node.parts.get(step) if node is not None else None
         return node
 
-    def at(self, path: Sequence[str | int]) -> Node:
+    def at(self, path: Sequence[str | int]) -> YamlNode:
         """Return the node at a path, or the last one on the way to it."""
         node = self
         for step in path:

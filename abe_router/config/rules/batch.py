@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from abe_router.backend.rate import BURST
 from abe_router.config.reading.code import Code
-from abe_router.config.rules.finding import Finding, Options
+from abe_router.config.rules.finding import Finding, OptionSpans
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
 from abe_router.text import counted, format_duration, format_rate
@@ -18,7 +18,7 @@ MOST_IN_FLIGHT = 20_000
 _SINGLE = ("dict", "Dict", "Mapping", "TypedDict", "str", "int", "float", "bool")
 
 
-def batch_findings(route: Route, options: Options) -> Iterator[Finding]:
+def batch_findings(route: Route, options: OptionSpans) -> Iterator[Finding]:
     """Yield the findings about the batches of a route."""
     batch = route.batch
     if batch is None:

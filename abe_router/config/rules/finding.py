@@ -1,4 +1,4 @@
-"""A warning that a rule found, and the route that a rule looks at."""
+"""The findings of rules, and the positions of options that they point at."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.routing.route import Route
 
 
 class Finding(NamedTuple):
-    """Something that is allowed and most likely not meant, at a place in the file."""
+    """A warning about a position in the file: something allowed that is most likely a mistake."""
 
     code: Code
     span: Span
@@ -20,14 +20,14 @@ class Finding(NamedTuple):
     hint: str = ""
 
 
-class Options:
-    """Finds where the file gives the options of its routes. `root` is the root of the file."""
+class OptionSpans:
+    """Finds the positions of options in the file. `root` is the root of the file."""
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: YamlNode) -> None:
         self.root = root
 
     def group(self, route: Route) -> Span:
-        """Return the place of a route's name."""
+        """Return the position of a route's name."""
         return self.root.name_at(["routes", route.key, "consumers", route.group])
 
     def given(self, route: Route, *option: str) -> Span | None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from abe_router.backend import Features
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.config.rules.contradiction import forbids, properties_of, types_of
 from abe_router.config.rules.finding import Finding, either
 from abe_router.messages.pattern import is_wild, matches
@@ -24,7 +24,7 @@ _FIT = {"string", "integer", "number"}
 
 
 def id_findings(
-    file: File, bindings: Sequence[SchemaBinding], features: Features | None, root: Node
+    file: FileModel, bindings: Sequence[SchemaBinding], features: Features | None, root: YamlNode
 ) -> Iterator[Finding]:
     """Yield the findings about the ids of the entries. `features` are the backend's, None if unknown."""
     own = {binding.pattern: binding for binding in bindings}

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from abe_router.backend import Features
-from abe_router.config.language.model import File
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
-from abe_router.config.reading.node import Node
+from abe_router.config.reading.node import YamlNode
 from abe_router.config.rules.batch import batch_findings
 from abe_router.config.rules.contradiction import contradictions
-from abe_router.config.rules.finding import Finding, Options
+from abe_router.config.rules.finding import Finding, OptionSpans
 from abe_router.config.rules.ids import id_findings
 from abe_router.messages.pattern import is_wild, matches, overlaps
 from abe_router.routing.contract import SchemaBinding
@@ -35,10 +35,10 @@ class Lint:
     """
 
     def __init__(
-        self, file: File, routes: Sequence[Route], bindings: Sequence[SchemaBinding], root: Node
+        self, file: FileModel, routes: Sequence[Route], bindings: Sequence[SchemaBinding], root: YamlNode
     ) -> None:
         self._file, self._routes, self._bindings = file, routes, bindings
-        self._root, self._options = root, Options(root)
+        self._root, self._options = root, OptionSpans(root)
 
     def findings(self, features: Features | None) -> Iterator[Finding]:
         """Yield the warnings. `features` are those of the backend, None if they are unknown."""

@@ -1,4 +1,4 @@
-"""Verdicts of jsonschema-rs on parts of a schema.
+"""Validators of jsonschema-rs for parts of a schema.
 
 The compiled check of a whole schema says yes or no. An explanation asks the same engine about single keywords
 and single subschemas, so that it finds the mistakes that the check found, and no others.
@@ -32,7 +32,7 @@ _GIVES_UP = (
 )
 
 
-class Verdicts:
+class Validators:
     """Compiles keywords and subschemas of one schema when they are first asked for, and keeps some.
 
     `size` is the size of all its documents, in bytes.

@@ -50,7 +50,7 @@ def test_a_table_without_any_knows_no_message_again(tmp_path):
 
 
 def test_entries_that_overlap_cannot_take_the_id_from_two_places(tmp_path):
-    with pytest.raises(ConfigError, match=r"taken from `/id` here, and from `/order_id` by `orders.created`"):
+    with pytest.raises(ConfigError, match=r"comes from `/id` here, but from `/order_id` in `orders.created`"):
         load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.created': {id: /id}}")
     load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.paid': {id: /id}, 'orders.#': {}}")
 
@@ -94,7 +94,7 @@ def findings(tmp_path, entry, schema, *, features=None):
 @pytest.mark.parametrize(
     ("source", "schema", "why"),
     [
-        ("/id", {"properties": {"id": {"type": "boolean"}}}, "`boolean`, neither text"),
+        ("/id", {"properties": {"id": {"type": "boolean"}}}, "`boolean`, not text"),
         (
             "/id/x",
             {"properties": {"id": {"type": ["string", "null"]}}},
@@ -103,9 +103,9 @@ def findings(tmp_path, entry, schema, *, features=None):
         (
             "/a/b",
             {"type": "object", "additionalProperties": False, "properties": {"id": {}}},
-            "there is no `/a`",
+            "does not allow `/a`",
         ),
-        ("id", {"properties": {"id": {"type": "string"}}}, "has a member of that name"),
+        ("id", {"properties": {"id": {"type": "string"}}}, "has a member with that name"),
     ],
 )
 def test_a_place_where_no_message_has_an_id_is_warned_about(tmp_path, source, schema, why):

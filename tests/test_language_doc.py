@@ -27,7 +27,7 @@ def options(name):
     """Return the table of a model's options, of what the generated JSON Schema says of them."""
     schema = json_schema()
     part = schema if name == "File" else schema["$defs"][name]
-    rows = ["", "| option | default | what it is |", "|---|---|---|"]
+    rows = ["", "| option | default | meaning |", "|---|---|---|"]
     for option, says in part["properties"].items():
         default = f"`{json.dumps(says['default']).strip(chr(34))}`" if says.get("default", "") != "" else ""
         rows.append(f"| `{option}` | {default} | {says.get('description', '')} |")

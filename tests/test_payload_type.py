@@ -344,7 +344,7 @@ async def test_what_the_type_raises_of_its_own_is_a_failed_attempt(place):
 
 
 def warned(path):
-    return [w.message.partition("contradicts it ")[2] for w in Loader(path, env={}).load().warnings]
+    return [w.message.partition("the schema contradicts: ")[2] for w in Loader(path, env={}).load().warnings]
 
 
 def an_object(required=(), **properties):
@@ -357,27 +357,31 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
 @pytest.mark.parametrize(
     ("annotation", "schema", "told"),
     [
-        ("Order", an_object(["id"], id=TEXT), "at /id: it wants `integer`, the schema `string`"),
-        ("Order", an_object(id=INT), "at /id: it is required, but not by the schema"),
+        ("Order", an_object(["id"], id=TEXT), "at /id the type needs `integer`, the schema has `string`"),
+        ("Order", an_object(id=INT), "at /id the type requires a value, but the schema does not"),
         (
             "Order",
             an_object(name=TEXT) | {"additionalProperties": False},
-            "at /id: it is required, but the schema does not allow it",
+            "at /id the type requires a value, but the schema does not allow it",
         ),
-        ("Order", {"type": "array"}, "at (root): it wants `object`, the schema `array`"),
+        ("Order", {"type": "array"}, "at (root) the type needs `object`, the schema has `array`"),
         (
             "Nested",
             an_object(["line"], line=an_object(["name"], name=INT)),
-            "at /line/name: it wants `string`, the schema `integer`",
+            "at /line/name the type needs `string`, the schema has `integer`",
         ),
         (
             "Nested",
             an_object(["line"], line=an_object(name=TEXT)),
-            "at /line/name: it is required, but not by the schema",
+            "at /line/name the type requires a value, but the schema does not",
         ),
-        ("Tagged", an_object(["id"], id=INT), "at /type: it is required, but not by the schema"),
-        ("Model", an_object(["id"], id=INT, name=INT), "at /name: it wants `string`, the schema `integer`"),
-        ("Model", an_object(id=INT), "at /id: it is required, but not by the schema"),
+        ("Tagged", an_object(["id"], id=INT), "at /type the type requires a value, but the schema does not"),
+        (
+            "Model",
+            an_object(["id"], id=INT, name=INT),
+            "at /name the type needs `string`, the schema has `integer`",
+        ),
+        ("Model", an_object(id=INT), "at /id the type requires a value, but the schema does not"),
     ],
 )
 def test_a_contradiction_is_warned_about(place, annotation, schema, told):
@@ -430,7 +434,7 @@ def test_a_filter_counts_for_what_reaches_the_handler(place):
 
 def test_a_batch_is_compared_item_by_item(place):
     path = place("list[Order]", an_object(id=INT), "batch: {size: 3}")
-    assert warned(path) == ["at /id: it is required, but not by the schema"]
+    assert warned(path) == ["at /id the type requires a value, but the schema does not"]
 
 
 def test_one_payload_is_no_batch(place):

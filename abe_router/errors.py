@@ -5,7 +5,7 @@ AbeRouterError
  ├─ SchemaInvalid          a document is not a usable JSON Schema; `.faults` holds all of them
  ├─ HandlerError           a handler path cannot be turned into a function
  ├─ PublishError           a message was refused before it reached the backend
- │   ├─ NoRoute            no route and no schema knows the key
+ │   ├─ NoRoute            no key or pattern of the file matches the key
  │   ├─ KeyInvalid         the routing key is malformed
  │   ├─ IdInvalid          the file says where the id comes from, and there is none that can be one
  │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
@@ -91,7 +91,7 @@ class PublishError(AbeRouterError):
 
 
 class NoRoute(PublishError):
-    """Raised when no route and no schema knows the routing key."""
+    """Raised when no key or pattern of the routes file matches the routing key."""
 
 
 class KeyInvalid(PublishError):

@@ -50,7 +50,7 @@ def test_table_without_ids_deduplicates_nothing(tmp_path):
 
 
 def test_overlapping_entries_with_two_id_sources_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"taken from `/id` here, and from `/order_id` by `orders.created`"):
+    with pytest.raises(ConfigError, match=r"comes from `/id` here, but from `/order_id` in `orders.created`"):
         load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.created': {id: /id}}")
     load(tmp_path, "routes: {orders.created: {id: /order_id}, '*.paid': {id: /id}, 'orders.#': {}}")
 
@@ -94,7 +94,7 @@ def findings(tmp_path, entry, schema, *, features=None):
 @pytest.mark.parametrize(
     ("source", "schema", "why"),
     [
-        ("/id", {"properties": {"id": {"type": "boolean"}}}, "`boolean`, neither text"),
+        ("/id", {"properties": {"id": {"type": "boolean"}}}, "`boolean`, not text"),
         (
             "/id/x",
             {"properties": {"id": {"type": ["string", "null"]}}},
@@ -103,9 +103,9 @@ def findings(tmp_path, entry, schema, *, features=None):
         (
             "/a/b",
             {"type": "object", "additionalProperties": False, "properties": {"id": {}}},
-            "there is no `/a`",
+            "does not allow `/a`",
         ),
-        ("id", {"properties": {"id": {"type": "string"}}}, "has a member of that name"),
+        ("id", {"properties": {"id": {"type": "string"}}}, "has a member with that name"),
     ],
 )
 def test_id_source_that_no_valid_message_has_is_a_warning(tmp_path, source, schema, why):

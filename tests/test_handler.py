@@ -187,7 +187,7 @@ def test_handler_that_was_not_imported_raises_when_called():
         ("raise SystemExit(3)", "module", "SystemExit: 3"),
         ("def f(:", "module", "SyntaxError"),
         ("g = 1", "attribute", "has no function `f`"),
-        ("f = 1", "callable", "is int, not a function"),
+        ("f = 1", "callable", "of type `int`, not a function"),
         ("def __getattr__(name): 1 / 0", "attribute", "raises ZeroDivisionError"),
     ],
 )
@@ -310,11 +310,11 @@ def test_module_with_the_name_of_an_imported_one_from_another_folder_is_refused(
     first = two_folders("a", name, "def f(payload): return 'a'\n")
     assert import_handler(f"{module}:f").call(None) == "a"
     second = two_folders("b", name, "def f(payload): return 'b'\n")
-    with pytest.raises(HandlerError, match=f"another module `{module}` was imported already") as caught:
+    with pytest.raises(HandlerError, match=f"module `{module}` was already imported") as caught:
         import_handler(f"{module}:f")
     assert str(first) in str(caught.value)
     assert str(second) in str(caught.value)
-    assert (caught.value.kind, caught.value.hint) == ("module", "give one of them another name")
+    assert (caught.value.kind, caught.value.hint) == ("module", "rename one of them")
 
     second.unlink()
     put_first_on_import_path([first.parent])
@@ -327,7 +327,7 @@ def test_package_with_the_name_of_an_imported_one_from_another_folder_is_refused
         two_folders(which, "twin_package/orders.py", f"def f(payload): return '{which}'\n")
         if which == "a":
             assert import_handler("twin_package.orders:f").call(None) == "a"
-    with pytest.raises(HandlerError, match=r"another module `twin_package.orders`"):
+    with pytest.raises(HandlerError, match=r"module `twin_package.orders` was already imported"):
         import_handler("twin_package.orders:f")
 
 

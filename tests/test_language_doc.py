@@ -27,7 +27,7 @@ def options(name):
     """Return the table of a model's options from the generated JSON Schema."""
     schema = json_schema()
     part = schema if name == "File" else schema["$defs"][f"{name}Model"]
-    rows = ["", "| option | default | what it is |", "|---|---|---|"]
+    rows = ["", "| option | default | meaning |", "|---|---|---|"]
     for option, details in part["properties"].items():
         default = (
             f"`{json.dumps(details['default']).strip(chr(34))}`" if details.get("default", "") != "" else ""

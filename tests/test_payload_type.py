@@ -344,7 +344,7 @@ async def test_other_error_of_the_type_is_a_failed_attempt(write_routes):
 
 
 def warned(path):
-    return [w.message.partition("contradicts it ")[2] for w in Loader(path, env={}).load().warnings]
+    return [w.message.partition("the schema contradicts: ")[2] for w in Loader(path, env={}).load().warnings]
 
 
 def an_object(required=(), **properties):
@@ -357,27 +357,31 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
 @pytest.mark.parametrize(
     ("annotation", "schema", "expected"),
     [
-        ("Order", an_object(["id"], id=TEXT), "at /id: it wants `integer`, the schema `string`"),
-        ("Order", an_object(id=INT), "at /id: it is required, but not by the schema"),
+        ("Order", an_object(["id"], id=TEXT), "at /id the type needs `integer`, the schema has `string`"),
+        ("Order", an_object(id=INT), "at /id the type requires a value, but the schema does not"),
         (
             "Order",
             an_object(name=TEXT) | {"additionalProperties": False},
-            "at /id: it is required, but the schema does not allow it",
+            "at /id the type requires a value, but the schema does not allow it",
         ),
-        ("Order", {"type": "array"}, "at (root): it wants `object`, the schema `array`"),
+        ("Order", {"type": "array"}, "at (root) the type needs `object`, the schema has `array`"),
         (
             "Nested",
             an_object(["line"], line=an_object(["name"], name=INT)),
-            "at /line/name: it wants `string`, the schema `integer`",
+            "at /line/name the type needs `string`, the schema has `integer`",
         ),
         (
             "Nested",
             an_object(["line"], line=an_object(name=TEXT)),
-            "at /line/name: it is required, but not by the schema",
+            "at /line/name the type requires a value, but the schema does not",
         ),
-        ("Tagged", an_object(["id"], id=INT), "at /type: it is required, but not by the schema"),
-        ("Model", an_object(["id"], id=INT, name=INT), "at /name: it wants `string`, the schema `integer`"),
-        ("Model", an_object(id=INT), "at /id: it is required, but not by the schema"),
+        ("Tagged", an_object(["id"], id=INT), "at /type the type requires a value, but the schema does not"),
+        (
+            "Model",
+            an_object(["id"], id=INT, name=INT),
+            "at /name the type needs `string`, the schema has `integer`",
+        ),
+        ("Model", an_object(id=INT), "at /id the type requires a value, but the schema does not"),
     ],
 )
 def test_type_that_contradicts_the_schema_is_a_warning(write_routes, annotation, schema, expected):
@@ -430,7 +434,7 @@ def test_filter_is_considered_when_type_and_schema_are_compared(write_routes):
 
 def test_item_type_of_a_batch_is_compared_with_the_schema(write_routes):
     path = write_routes("list[Order]", an_object(id=INT), "batch: {size: 3}")
-    assert warned(path) == ["at /id: it is required, but not by the schema"]
+    assert warned(path) == ["at /id the type requires a value, but the schema does not"]
 
 
 def test_batch_route_with_the_type_of_one_payload_is_a_warning(write_routes):

@@ -147,7 +147,7 @@ def test_no_reference_is_fetched_from_the_network(folder, reference):
     write(folder, "a.json", {"$ref": reference})
     fault = fault_of(folder, "a.json")
     assert fault.kind == "reference"
-    assert "nothing is fetched" in fault.hint
+    assert "schemas are not fetched" in fault.hint
 
 
 def test_links_within_the_folder_are_followed_as_in_a_mounted_config_map(folder):

@@ -1,15 +1,15 @@
-"""The contract of a backend, in promises.
+"""The contract of a backend: what each method promises.
 
-A backend keeps a log of messages for each key. For each subscription it keeps which of them are handed out
-and not settled. It promises at-least-once delivery: a message that `append` accepted stays until every
+A backend stores a log of messages for each key. For each subscription, it stores which messages are delivered
+and not yet settled. It promises at-least-once delivery: a message that `append` accepted stays until every
 subscription has settled it.
 
-The name of a subscription is a key or pattern and a group. Handles of the same name, in any number of
+A subscription is named by a key or pattern and a group. Handles with the same name, in any number of
 processes, share its messages. Every other subscription gets its own copy.
 
 All methods are coroutines of one event loop and may run concurrently. Any of them raises BackendUnavailable
-when the server or file cannot be reached. The caller may try again; the backend reconnects by itself.
-Cancelling a call never loses a message: what it had fetched comes back after its lease at the latest.
+if the server or file cannot be reached. The caller may try again; the backend reconnects by itself.
+Cancelling a call never loses a message: deliveries that it fetched come back after their lease at the latest.
 """
 
 from abe_router.backend.backend import Backend

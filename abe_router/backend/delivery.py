@@ -10,12 +10,12 @@ from abe_router.messages.message import Message
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
-    """One attempt to hand a message to a subscription; equal only to itself.
+    """One attempt to deliver a message to a subscription. It is equal only to itself.
 
-    `deliveries` counts how often it was handed out, this time and crashes included. The message's `attempt`
-    counts the attempts that ended in a failure, and this one. `failed_at` is the time of the first failure,
-    in seconds since the epoch, None before it. `receipt` belongs to the backend. `wait` is how many seconds
-    are left until the attempt is due; only an exclusive handle returns deliveries before they are due.
+    `deliveries` counts all deliveries of the message to the group: this one, earlier ones, and those that a
+    crash ended. The message's `attempt` counts the failed attempts and this one. `failed_at` is the time of
+    the first failure, in seconds since the epoch, or None. Only the backend uses `receipt`. `wait` is the
+    number of seconds until the attempt is due; only an exclusive handle returns deliveries before that.
     """
 
     message: Message
@@ -27,7 +27,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     def next_attempt(self, *, receipt: Any, failed_at: float, wait: float = 0.0) -> Delivery:
         """Return the delivery of the next attempt, after this one failed at `failed_at`.
 
-        Attempts and deliveries rise by one. The time of an earlier first failure stays. The new `receipt`
+        Attempts and deliveries increase by one. The time of the first failure is kept. The new `receipt`
         replaces the old one, and the attempt is due in `wait` seconds.
         """
         message = self.message
@@ -43,9 +43,10 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a delivery failed.
 
-    `kind` is `invalid` (breaks its schema), `malformed` (not JSON), `rejected` (the handler said so),
-    `failed` (the handler raised), `timeout`, or `max_deliveries` (it was handed out too often, most likely
-    because it kills the process). `pointer` and `keyword` name the first schema violation.
+    `kind` is `invalid` (the payload breaks its schema), `malformed` (not JSON), `rejected` (the handler
+    raised `Reject`), `failed` (the handler raised another error), `timeout`, or `max_deliveries` (delivered
+    too often, most likely because it kills the process). `pointer` and `keyword` describe the first
+    violation of the schema.
     """
 
     kind: str
@@ -57,10 +58,10 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that was not handled in the end, with all that is known about the reason.
+    """A message that ended without being handled, with the reason.
 
-    `id` names the dead letter (not the message) within its route; the backend sets it, and it is empty
-    before. Times are in seconds since the epoch. `revision` is that of the route table in force.
+    `id` identifies the dead letter (not the message) within its route. The backend sets it; before that it is
+    empty. Times are in seconds since the epoch. `revision` is that of the active route table.
     """
 
     route: str
@@ -90,9 +91,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that was handled; `outputs` are appended in the same step.
+    """The outcome of a handled delivery. `outputs` are appended in the same step.
 
-    With a `window`, in seconds, they are appended as `append_once` does.
+    With a `window`, in seconds, they are appended as by `append_once`.
     """
 
     outputs: tuple[Message, ...] = ()
@@ -100,19 +101,19 @@ class Acked(msgspec.Struct, frozen=True):
 
 
 class Delayed(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that failed and is tried again after `seconds`."""
+    """The outcome of a failed delivery that is retried after `seconds`."""
 
     seconds: float
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that is kept among the dead letters."""
+    """The outcome of a delivery whose message becomes a dead letter."""
 
     dead_letter: DeadLetter
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The outcome of a delivery that was not tried: it is handed back as if it was never delivered."""
+    """The outcome of a delivery that was not attempted: its message is ready again, as if never delivered."""
 
 
 Outcome = Acked | Delayed | Dead | Released

@@ -1,4 +1,4 @@
-"""What a backend can do, and one table of what is lost without it."""
+"""The features of a backend, and one table of what a missing feature means."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from abe_router.diagnostic import Severity
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One row of the table: a feature, and what its absence means.
+    """One row of the table: a feature, and what it means if a backend lacks it.
 
-    `name` is the field of `Features`, `heading` its column in `abe-router backends`. `lacking` and
-    `consequence` are what `doctor` reports, under the code `check` and with its severity. `options` are the
-    options of a routes file that have no effect without it, each with what the backend does instead, as in
+    `name` is the field of `Features`, and `heading` its column in `abe-router backends`. `doctor` reports
+    `lacking` and `consequence` under the code `check`, with the `severity`. `options` are the options of a
+    routes file that have no effect without the feature, each with what the backend does instead, as in
     "the backend keeps no order".
     """
 
@@ -28,11 +28,11 @@ class Feature(msgspec.Struct, frozen=True):
     severity: Severity = Severity.ERROR
 
     def result(self) -> HealthResult:
-        """Return what `doctor` reports about a backend without the feature."""
+        """Return the result that `doctor` reports for a backend without the feature."""
         return HealthResult(self.check, self.severity, self.lacking, self.consequence, _HINT)
 
 
-_HINT = "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`"
+_HINT = "use another backend: `backend: sqlite:///queue.db` or `redis://HOST/0`"
 
 #: The features, in the order of the columns of `abe-router backends`.
 FEATURES = (
@@ -42,7 +42,7 @@ FEATURES = (
         HealthCheck.NOT_DURABLE,
         "the backend is not durable",
         "messages are lost with the process that holds them",
-        {"start": "keeps no message from before this process"},
+        {"start": "has no messages from before this process"},
     ),
     Feature(
         "processes",
@@ -56,22 +56,22 @@ FEATURES = (
         "groups",
         HealthCheck.NO_GROUPS,
         "the backend has no groups",
-        "subscriptions compete for messages instead of getting a copy each",
+        "subscriptions compete for messages and do not get a copy each",
     ),
     Feature(
         "leases",
         "leases",
         HealthCheck.NO_LEASES,
         "the backend has no leases",
-        "a message is handed out at most once: what a worker held when it died is lost",
-        {"lease": "hands out a message at most once", "max_deliveries": "does not count deliveries"},
+        "a message is delivered at most once; messages in flight at a worker that dies are lost",
+        {"lease": "delivers a message at most once", "max_deliveries": "does not count deliveries"},
     ),
     Feature(
         "delays",
         "delay",
         HealthCheck.NO_DELAYS,
         "the backend has no delays",
-        "a retry cannot wait: what fails is lost at its first attempt",
+        "a retry cannot wait; a message is lost when its first attempt fails",
         {"retry": "cannot delay a retry"},
     ),
     Feature(
@@ -79,7 +79,7 @@ FEATURES = (
         "dead letters",
         HealthCheck.NO_DEAD_LETTERS,
         "the backend has no dead letters",
-        "what cannot be handled is logged and gone",
+        "a message that cannot be handled is logged and lost",
         {"dead_letter": "keeps no dead letters"},
     ),
     Feature(
@@ -87,7 +87,7 @@ FEATURES = (
         "dedupe",
         HealthCheck.NO_DEDUPE,
         "the backend remembers no ids",
-        "what is published again after an error is doubled, whatever its `dedupe`",
+        "`dedupe` has no effect; a message that is published again after an error is duplicated",
         {"dedupe": "remembers no ids"},
     ),
     Feature(
@@ -95,7 +95,7 @@ FEATURES = (
         "order",
         HealthCheck.NO_ORDER,
         "the backend keeps no order",
-        "messages of one value are handled beside and after each other, whatever `order_by` says",
+        "`order_by` has no effect; messages with the same value are handled concurrently",
         {"order_by": "keeps no order"},
     ),
     Feature(
@@ -103,36 +103,36 @@ FEATURES = (
         "atomic outputs",
         HealthCheck.NO_ATOMIC_OUTPUTS,
         "the backend cannot append an output and settle its cause in one step",
-        "a crash between the two loses what a handler emits, or appends it twice",
+        "a crash between the two steps loses the output of a handler, or appends it twice",
     ),
     Feature(
         "key_value",
         "key-value",
         HealthCheck.NO_KEY_VALUE,
         "the backend has no key-value store",
-        "workers cannot report to it, so `status` shows none",
+        "workers cannot report to it, so `status` shows no workers",
         severity=Severity.INFO,
     ),
     Feature(
         "peek",
         "peek",
         HealthCheck.NO_PEEK,
-        "the backend cannot be looked into",
-        "messages that wait cannot be shown",
+        "the backend cannot peek",
+        "waiting messages cannot be shown",
         severity=Severity.INFO,
     ),
 )
 
 
 class Features(msgspec.Struct, frozen=True):
-    """What a backend can do; `FEATURES` has what is lost without each.
+    """The features of a backend. `FEATURES` says what each missing one means.
 
     `durable`: messages survive a crash of this process. `processes`: several processes share the backend.
     `groups`: each subscription gets its own copy. `leases`: a delivery that is not settled comes back.
     `delays`: a retry waits for its time. `dead_letters`: failed messages are kept. `dedupe`: `append_once`
-    remembers ids. `order`: there is `subscribe_exclusive`. `atomic_outputs`: the outputs of an `Acked` are
-    appended in the step that settles it. `key_value`: there are `put`, `get`, `entries` and `delete`. `peek`:
-    there is `peek`.
+    remembers ids. `order`: `subscribe_exclusive` is supported. `atomic_outputs`: the outputs of an `Acked`
+    are appended in the step that settles it. `key_value`: `put`, `get`, `entries` and `delete` are
+    supported. `peek`: `peek` is supported.
     """
 
     durable: bool = True

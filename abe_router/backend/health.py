@@ -66,18 +66,18 @@ class HealthCheck(StrEnum):
     AHEAD = "D371"
 
 
-#: Messages under unread keys from which on the result is a warning.
+#: Number of messages under unread keys that makes the result a warning.
 _MANY = 10_000
-#: Most keys that a message lists.
+#: Largest number of keys that a message lists.
 _NAMED = 5
 
 
 class HealthResult(msgspec.Struct, frozen=True):
     """The result of one check.
 
-    `message` says what was found and is complete by itself. `meaning` says what follows for the promise, and
-    `hint` how to mend it, as a command or a setting. An error breaks the promise, a warning weakens it,
-    `info` is worth knowing, and `ok` is sound. `message` has no credentials and no payload.
+    `message` says what the check found; it is complete without the other texts. `meaning` says what it means
+    for the promise. `hint` is the fix, as a command or a setting. An error breaks the promise, a warning
+    weakens it, `info` is good to know, and `ok` needs no action. `message` has no credentials and no payload.
     """
 
     code: str
@@ -106,7 +106,7 @@ def orphaned_subscriptions(
 ) -> Iterator[HealthResult]:
     """Yield a result for each subscription that holds messages and has no consumer.
 
-    `served` are the subscriptions that have one; with None, which means unknown, nothing is yielded.
+    `served` are the subscriptions that have a consumer. If it is None (unknown), nothing is yielded.
     """
     if served is None:
         return
@@ -117,15 +117,15 @@ def orphaned_subscriptions(
                 HealthCheck.ORPHANED,
                 Severity.WARNING,
                 f"`{name}` holds {counted(held, 'message')} and is not in the file",
-                "nobody handles them, and they keep their messages from being removed",
-                f"put the route back, or `abe-router drop {name}`",
+                "no worker handles its messages, and they are never removed",
+                f"add the route again, or run `abe-router drop {name}`",
             )
 
 
 def unread_keys(counts: Mapping[str, int]) -> Iterator[HealthResult]:
     """Yield a result if keys that no subscription matches hold messages.
 
-    `counts` is how many messages each such key holds.
+    `counts` is the number of messages of each such key.
     """
     held = sorted(((n, key) for key, n in counts.items() if n), reverse=True)
     if not held:
@@ -138,6 +138,6 @@ def unread_keys(counts: Mapping[str, int]) -> Iterator[HealthResult]:
         HealthCheck.UNREAD,
         Severity.WARNING if total >= _MANY else Severity.INFO,
         f"{counted(total, 'message')} {wait} under keys that no subscription matches: {names}{more}",
-        "a key that nobody subscribes to keeps everything, so it grows without end",
-        "give the key a consumer, or publish to it no more",
+        "a key without a subscription keeps all messages, so it grows without limit",
+        "give the key a consumer, or stop publishing to it",
     )

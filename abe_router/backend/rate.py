@@ -1,28 +1,28 @@
 """The rate limiter of routes: the generic cell rate algorithm of ATM Forum's "Traffic Management 4.0".
 
-Its whole state is one time: when the tokens granted so far are used up at the permitted rate.
+Its state is one point in time: when the tokens granted so far are used up at the permitted rate.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-#: A burst is what the rate allows in this time, in seconds, and at least one token.
+#: A burst is the number of tokens that the rate allows in this time, in seconds, and at least one.
 BURST = 0.1
 
 
 class TokenGrant(NamedTuple):
-    """How many tokens were granted, and, if none was, after how many seconds there is one."""
+    """The number of granted tokens. If it is 0, `seconds` is the time until the next token."""
 
     granted: int
     seconds: float
 
 
 def grant(used_until: float, now: float, rate: float, wanted: int) -> tuple[TokenGrant, float]:
-    """Grant at most `wanted` tokens at `rate` a second; return them and the new state.
+    """Grant at most `wanted` tokens at `rate` per second. Return the grant and the new state.
 
-    `used_until` is the state, 0 at first; both times are in seconds by the same clock. The state is never
-    further ahead than a full burst at this rate, whatever a lower rate or a clock that was set back left.
+    `used_until` is the state, initially 0. Both times are in seconds by the same clock. The state is at most
+    a full burst ahead of `now`, even after a lower rate or after the clock was set back.
     """
     burst = max(1.0, rate * BURST)
     used_until = min(max(used_until, now), now + burst / rate)

@@ -1,4 +1,4 @@
-"""What a backend shows: the status of a subscription, messages that are looked at, and stored values."""
+"""The values that a backend shows: the status of a subscription, peeked messages, and stored values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from abe_router.messages.message import Message
 
 
 class SubscriptionStatus(msgspec.Struct, frozen=True):
-    """The counts of one subscription: ready, in flight, waiting for a retry, dead.
+    """The number of messages of one subscription: ready, in flight, delayed for a retry, dead.
 
-    `oldest_at` is when the oldest message that is ready was accepted, in seconds since the epoch; None when
-    there is none. A message that was replayed counts from its acceptance or from its replay, as the provider
-    keeps it.
+    `oldest_at` is the time at which the oldest ready message was accepted, in seconds since the epoch, or
+    None if no message is ready. For a replayed message, the provider decides whether this is the time of its
+    acceptance or of its replay.
     """
 
     pattern: str
@@ -31,16 +31,15 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
         return f"{self.pattern}/{self.group}"
 
 
-#: The state of a message that is looked at: it waits, it is handed out, it waits for its retry, or, without a
-#: group, it is retained.
+#: The state of a peeked message. `retained` is the state of all messages of a peek without a group.
 PeekState = Literal["ready", "in_flight", "delayed", "retained"]
 
 
 class Peeked(msgspec.Struct, frozen=True):
-    """One message that was looked at.
+    """One peeked message.
 
-    `cursor` continues a peek behind it. It is opaque, and belongs to one pattern and group of one backend.
-    `deliveries` counts how often the message was handed out to the group so far.
+    `cursor` continues a peek after this message. It is opaque, and valid for one pattern and group of one
+    backend. `deliveries` is the number of times that the message was delivered to the group.
     """
 
     cursor: str
@@ -50,10 +49,10 @@ class Peeked(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A value of the key-value store, whose terms are those of the NATS key-value store.
+    """A value of the key-value store, which works like the key-value store of NATS.
 
-    `revision` is positive. A later change in the bucket has a greater one, and none is ever given twice, not
-    even after a delete or an expiry.
+    `revision` is positive. A later change in the bucket has a greater revision. A revision is never used
+    twice, even after a delete or an expiry.
     """
 
     value: bytes

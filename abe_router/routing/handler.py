@@ -47,7 +47,9 @@ def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
     """Return a function as a handler; raise HandlerError when it cannot be called with a payload."""
     name = path or f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', '?')}"
     if not callable(function):
-        raise HandlerError("callable", f"`{name}` is {type(function).__name__}, not a function")
+        raise HandlerError(
+            "callable", f"`{name}` is an object of type `{type(function).__name__}`, not a function"
+        )
     if inspect.isclass(function):
         raise HandlerError(
             "callable", f"`{name}` is a class, not a function", hint="name a function or an instance's method"
@@ -130,7 +132,7 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
             same = [n for n in public if n.casefold() == name.casefold()]
             hint = f"did you mean `{same[0]}`?" if same else did_you_mean(name, public)
             if _defines(module_name, name):
-                hint = "its file has it by now: restart, or serve with `--reload-handlers`"
+                hint = "the file now defines it: restart the router, or use `serve --reload-handlers`"
             raise HandlerError(
                 "attribute", f"module `{module_name}` has no function `{attribute}`", hint=hint
             ) from None
@@ -200,7 +202,7 @@ def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
     allowed = tuple(allow)
     if allowed and not any(fnmatchcase(module_name, a) or fnmatchcase(path, a) for a in allowed):
         raise HandlerError(
-            "forbidden", f"handler `{path}` is not allowed", hint=f"allowed are: {', '.join(allowed)}"
+            "forbidden", f"handler `{path}` is not allowed", hint=f"allowed: {', '.join(allowed)}"
         )
     return module_name, attribute
 
@@ -262,8 +264,8 @@ def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
         return
     raise HandlerError(
         "module",
-        f"another module `{name}` was imported already, from {file}, so this process cannot have {found}",
-        hint="give one of them another name",
+        f"module `{name}` was already imported from {file}, so this process cannot import {found}",
+        hint="rename one of them",
     )
 
 

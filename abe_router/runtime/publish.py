@@ -93,5 +93,5 @@ def _contract(table: RouteTable, key: str, *, allow_unrouted: bool) -> MessageCo
     contract = table.contract(key)
     if not (contract.known or allow_unrouted):
         hint = did_you_mean(key, table.concrete_keys)
-        raise NoRoute(f"no route and no schema knows `{key}`" + (f"; {hint}" if hint else ""))
+        raise NoRoute(f"no key or pattern in `routes` matches `{key}`" + (f"; {hint}" if hint else ""))
     return contract

@@ -109,7 +109,7 @@ def _explain(error: jsonschema_rs.ValidationError) -> str:
         case _ if keyword == "type" and error.kind.name in {"anyOf", "enum"}:
             return f"`{value}` is not a JSON type"
         case _:
-            return f"`{keyword.removesuffix(_KEPT)}` is not valid here: {error.message[:MAX_SHOWN]}"
+            return f"`{keyword.removesuffix(_KEPT)}` has an invalid value: {error.message[:MAX_SHOWN]}"
 
 
 def subschemas(document: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:

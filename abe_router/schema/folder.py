@@ -168,7 +168,11 @@ class _Reference:
     def fault(self, reason: SchemaFault) -> SchemaFault:
         """Return the fault of a reference whose target is missing."""
         kind = "outside" if reason.kind == "outside" else "reference"
-        why = "leaves the folder of schemas" if kind == "outside" else f"cannot be followed: {reason.message}"
+        why = (
+            "leads out of the schemas folder"
+            if kind == "outside"
+            else f"cannot be resolved: {reason.message}"
+        )
         message = f"`{self.keyword}` to `{self.text}` {why}"
         return SchemaFault(kind, message, self.document.path, self.pointer, reason.hint)
 
@@ -207,7 +211,7 @@ def _unresolved(
     registry: jsonschema_rs.Registry,
     missing: Collection[str] = (),
 ) -> Iterator[SchemaFault]:
-    """Yield a fault for each reference that leads nowhere within a document that exists."""
+    """Yield a fault for each reference that has no target in a document that exists."""
     absent = {unquote(uri) for uri in missing}
     by_target = {unquote(uri): document for uri, document in documents.items()}
     for reference in _references(documents):
@@ -222,7 +226,7 @@ def _unresolved(
             close = suggestion(fragment, places)
             yield SchemaFault(
                 "reference",
-                f"`{reference.keyword}` to `{reference.text}` leads nowhere",
+                f"`{reference.keyword}` to `{reference.text}` has no target",
                 reference.document.path,
                 reference.pointer,
                 f"did you mean `{before}#{close}`?" if close else "",

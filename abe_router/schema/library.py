@@ -92,8 +92,9 @@ class Library:
         else:
             return SchemaFault(
                 "reference",
-                f"`{uri}` is the `$id` of no schema in `{self.root.name}`",
-                hint="nothing is fetched: give a schema in the folder this `$id`, or refer to it by its path",
+                f"no schema in `{self.root.name}` has the `$id` `{uri}`",
+                hint="schemas are not fetched: give a schema in the folder this `$id`, or refer"
+                " to it by its path",
             )
         if path not in self._read:
             self._read[path] = self._open(path)
@@ -102,8 +103,8 @@ class Library:
     def _open(self, path: Path) -> Document | SchemaFault:
         outside = SchemaFault(
             "outside",
-            f"`{os.path.relpath(path, self.root)}` is outside the folder of schemas",
-            hint=f"a schema and all it refers to lie in `{self.root.name}`",
+            f"`{os.path.relpath(path, self.root)}` is outside the schemas folder",
+            hint=f"a schema and everything it refers to must be in `{self.root.name}`",
         )
         if not path.is_relative_to(self.root):
             return outside

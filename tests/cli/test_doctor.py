@@ -32,7 +32,7 @@ def test_errors_come_first_with_meaning_and_hint(run: Run) -> None:
     assert done.out.startswith(
         "error[D101]: the backend is not durable\n"
         "  messages are lost with the process that holds them\n"
-        "  hint: take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`\n"
+        "  hint: use another backend: `backend: sqlite:///queue.db` or `redis://HOST/0`\n"
         "error[D102]"
     )
     assert done.err == "2 errors\n"
@@ -69,7 +69,7 @@ def test_json_has_every_result(run: Run) -> None:
         "severity": "error",
         "message": "the backend is not durable",
         "meaning": "messages are lost with the process that holds them",
-        "hint": "take a backend that can: `backend: sqlite:///queue.db` or `redis://HOST/0`",
+        "hint": "use another backend: `backend: sqlite:///queue.db` or `redis://HOST/0`",
     }
 
 

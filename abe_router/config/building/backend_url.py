@@ -17,7 +17,7 @@ from abe_router.text import suggestion
 
 _SQLITE = "sqlite:///"
 #: The label of a fault of a backend that the file does not name.
-_NOT_HERE = "not named here, but by ABE_ROUTER_BACKEND or the program that reads this"
+_NOT_HERE = "not set in this file, but by ABE_ROUTER_BACKEND or the calling program"
 
 
 def absolute(url: str, folder: Path) -> str:
@@ -31,9 +31,9 @@ def absolute(url: str, folder: Path) -> str:
 
 
 def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) -> Features | None:
-    """Return what the backend can do, or None, with a fault added, when there is no such backend.
+    """Return the features of the backend. If there is no such backend, add a fault and return None.
 
-    `node` is where the file names it, and None when it does not.
+    `node` is the URL in the file, or None if the file does not name a backend.
     """
     span, label = (node.span, "") if node is not None else (Span(), _NOT_HERE)
     scheme, colon, _ = url.partition("://")
@@ -41,11 +41,13 @@ def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) ->
     if not colon or scheme not in known:
         close = suggestion(scheme, known)
         installed = ", ".join(f"`{name}://`" for name in sorted(known))
-        hint = f"did you mean `{close}://`?" if close else f"installed are {installed}"
+        hint = f"did you mean `{close}://`?" if close else f"installed: {installed}"
         if node is not None and node.text.startswith(f"{scheme}://") and node.plain:
             span = span.part(0, len(scheme))
-        named = f"scheme `{scheme}://`" if colon else "a URL without `://`"
-        faults.add(Code.BACKEND_UNKNOWN, f"no backend takes {named}", span, label=label, hint=hint)
+        named = f"the scheme `{scheme}://`" if colon else "a URL without `://`"
+        faults.add(
+            Code.BACKEND_UNKNOWN, f"no installed backend accepts {named}", span, label=label, hint=hint
+        )
         return None
     try:
         provider = find_provider(url)

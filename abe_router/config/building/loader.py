@@ -1,4 +1,4 @@
-"""Loads a routes file as a route table, as often as it changes."""
+"""Loads a routes file as a route table, each time it changes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from abe_router.schema import SchemaFolder
 
 
 class Loader:
-    """Loads one routes file, and keeps between loads what did not change: compiled schemas and handlers.
+    """Loads one routes file. It keeps compiled schemas and handlers that did not change between loads.
 
-    The file is code, for it names functions that are run: `allow_handlers` are patterns of the permitted
-    ones, such as `shop.*`, and a file that everybody may write is refused unless `trust_writable`. Without
-    `import_handlers` no code of the user's is run, and calling a handler raises HandlerError. `backend` is
-    a URL that takes precedence over the file's.
+    The file is code, because it names the functions that run. `allow_handlers` are patterns of permitted
+    handlers, such as `shop.*`. A world-writable file is refused unless `trust_writable` is true. Without
+    `import_handlers` no user code runs, and calling a handler raises HandlerError. `backend` is a URL that
+    takes precedence over the file's.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Loader:
 
     @property
     def files(self) -> frozenset[Path]:
-        """The files that the last load looked at, found or not; a change of any may change the table."""
+        """The files that the last load looked for. A change of any of them may change the table."""
         return frozenset([self._path]) | (self._schemas.files if self._schemas else frozenset())
 
     def load(self) -> RouteTable:
-        """Read the file and all it names; return the table, or raise ConfigError with every fault.
+        """Read the file and everything it names. Return the table, or raise ConfigError with every fault.
 
-        The next load imports again what a faulty file had imported.
+        After a fault, the next load imports the modules of the file again.
         """
         handlers, modules = dict(self._handlers), set(sys.modules)
         try:
@@ -98,10 +98,10 @@ class Loader:
         raise ConfigError(faults.all())
 
     def salvage(self) -> RouteTable | None:
-        """Return a table without routes that names the file's backend and prefix, whatever its faults.
+        """Return a table without routes, with the backend and prefix of a faulty file.
 
-        Commands that look at a running system use it while an edit of its file is faulty. None when the file
-        is not readable as YAML.
+        Commands that inspect a running system use it while the file has faults. Return None if the file
+        cannot be read as YAML.
         """
         faults = Faults(self._path)
         source = self._read(faults)
@@ -119,7 +119,9 @@ class Loader:
         try:
             source = Source.read(self._path)
         except FileNotFoundError:
-            faults.add(Code.UNREADABLE, "the file does not exist", start, hint="`abe-router init` makes one")
+            faults.add(
+                Code.UNREADABLE, "the file does not exist", start, hint="`abe-router init` creates one"
+            )
         except OSError as error:
             faults.add(Code.UNREADABLE, f"the file cannot be read: {(error.strerror or '').lower()}", start)
         except ValueError as error:
@@ -127,8 +129,11 @@ class Loader:
             faults.add(code, f"the file cannot be used: {error}", start)
         else:
             if source.mode & 0o002 and not self._trusts:
-                hint = f"`chmod o-w {self._path}`, for the file says what code is run; or `--trust-writable`"
-                faults.add(Code.WORLD_WRITABLE, "everybody may write the file", start, hint=hint)
+                hint = (
+                    f"run `chmod o-w {self._path}`: the file decides which code runs; or pass"
+                    " `--trust-writable`"
+                )
+                faults.add(Code.WORLD_WRITABLE, "the file is world-writable", start, hint=hint)
                 return None
             return source
         return None

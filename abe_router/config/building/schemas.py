@@ -27,13 +27,13 @@ _CODES = {
 
 
 class Schemas:
-    """Loads schemas for places of the routes file. A schema with faults is None, and the faults are added."""
+    """Loads the schemas that the routes file names. It adds the faults of a faulty one and returns None."""
 
     def __init__(self, folder: SchemaFolder, root: YamlNode, faults: Faults) -> None:
         self._folder, self._root, self._faults = folder, root, faults
 
     def load(self, name: str, place: list[str | int]) -> Schema | None:
-        """Return the schema in the file `name`, which the routes file gives at `place`."""
+        """Return the schema in the file `name`, which the routes file names at `place`."""
         return self._try(lambda: self._folder.load(name), place)
 
     def inline(self, value: Any, place: list[str | int]) -> Schema | None:
@@ -58,7 +58,7 @@ class Schemas:
         span = self._root.span_at([*place, *below(self._root.at(place), fault.pointer)])
         hint = fault.hint
         if fault.kind == "missing" and not hint:
-            hint = f"schemas are looked for in {_shown(self._folder.root)}"
+            hint = f"schemas are read from {_shown(self._folder.root)}"
         self._faults.add(code, fault.message, span, hint=hint)
 
 
@@ -70,7 +70,7 @@ def _span_in(path: Path, pointer: str) -> Span:
 
 
 def _shown(path: Path) -> Path:
-    """Return a path as a person in the current folder would write it."""
+    """Return the path relative to the current folder, if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except (OSError, ValueError):

@@ -28,12 +28,12 @@ _HANDLER_CODES = {
     "signature": Code.HANDLER_SIGNATURE,
     "forbidden": Code.HANDLER_FORBIDDEN,
 }
-#: What is the handler's module, and what its function, of the two sides of the colon.
+#: The kinds of faults that concern the module of a handler path, and those that concern its function.
 _OF_MODULE, _OF_FUNCTION = {"module"}, {"attribute", "callable", "signature"}
 
 
 class TableBuilder:
-    """Makes bindings and routes of the model of a file. `find` returns the handler of a path."""
+    """Builds bindings and routes from the model of a file. `find` returns the handler of a path."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class TableBuilder:
         return tuple(found)
 
     def deduplications(self) -> dict[str, Deduplication]:
-        """Return the deduplication of each entry that asks for one.
+        """Return the deduplication of each entry that has `id` or `dedupe`.
 
-        A message has one id, so entries that match the same key cannot take it from two places.
+        A message has one id, so all entries that match a key must take it from the same source.
         """
         found: dict[str, Deduplication] = {}
         for key, entry in self._file.routes.items():
@@ -73,8 +73,8 @@ class TableBuilder:
                 continue
             for other, said in found.items():
                 if entry.id and said.source not in {"", entry.id} and overlaps(other, key):
-                    message = f"the id is taken from `{entry.id}` here, and from `{said.source}` by `{other}`"
-                    hint = "a message that both match has one id: take it from the same place"
+                    message = f"the id comes from `{entry.id}` here, but from `{said.source}` in `{other}`"
+                    hint = "a message that matches both has only one id; use the same source for both"
                     self._faults.add(Code.ID, message, self._root.span_at(["routes", key, "id"]), hint=hint)
                     break
             found[key] = Deduplication(entry.dedupe or 0.0, entry.id or "")
@@ -102,7 +102,7 @@ class TableBuilder:
     def _is_good_key(self, key: str) -> bool:
         if is_pattern(key):
             return True
-        hint = "words of letters, digits and `_:@=+~-` joined by dots; `*` and `#` each stand alone"
+        hint = "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
         shown = key if len(key) <= 80 else f"{key[:80]}…"
         message = f"`{shown}` is not a routing key or pattern"
         self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)
@@ -113,8 +113,8 @@ class TableBuilder:
     ) -> Route | None:
         place: list[str | int] = ["routes", key, "consumers", group]
         if not is_group(group):
-            hint = "letters, digits and `_.:-`, at most 128"
-            message = f"`{group[:80]}` cannot name a group"
+            hint = "use letters, digits and `_.:-`, at most 128 characters"
+            message = f"`{group[:80]}` is not a valid group name"
             self._faults.add(Code.GROUP, message, self._root.name_at(place), hint=hint)
             return None
         handler, when = self._handler(consumer.handler, place), self._when(consumer, place)
@@ -154,13 +154,13 @@ class TableBuilder:
             return None
         known = [entry for entry in self._file.routes if not is_wild(entry)]
         if not is_key(key):
-            hint = "words of letters, digits and `_:@=+~-` joined by dots, without wildcards"
+            hint = "use words of letters, digits and `_:@=+~-`, joined by dots, without wildcards"
             self._faults.add(
                 Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
             )
         elif self._file.unrouted == "error" and not any(matches(entry, key) for entry in self._file.routes):
             hint = did_you_mean(key, known) or f"add `{key}` to `routes`"
-            message = f"no route and no schema knows `{key}`, which is emitted here"
+            message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
         return Emit(key, MessageContract.of(key, self._bindings, self._deduplications))
 
@@ -179,12 +179,12 @@ class TableBuilder:
             return None
 
 
-#: The options that a route takes as they are.
+#: The options that a route takes without conversion.
 _PLAIN = tuple(name for name in OptionsModel.model_fields if name not in {"batch", "retry", "when"})
 
 
 def _side(kind: str, node: YamlNode, path: str) -> Span:
-    """Return the part of a handler path that a fault is about, where the file has it as it is."""
+    """Return the span of the module or function that a fault concerns, else that of the whole path."""
     module, colon, function = path.partition(":")
     if node.text != path or not node.plain or not colon:
         return node.span

@@ -44,10 +44,12 @@ class Cases:
         for index, each in enumerate(said.publish):
             where = (*self._each((*place, "publish"), index), "key")
             if not is_key(each.key):
-                self._fault(f"`{each.key[:80]}` is not a routing key", where, "it has no wildcards")
+                self._fault(
+                    f"`{each.key[:80]}` is not a routing key", where, "a routing key has no wildcards"
+                )
             elif self._file.unrouted == "error" and not any(matches(k, each.key) for k in self._file.routes):
                 keys = [key for key in self._file.routes if not is_wild(key)]
-                self._unknown(f"no route and no schema knows `{each.key}`", each.key, keys, where)
+                self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
 
     def _expectations(self, said: tests_model.CaseModel, place: Steps) -> Iterator[Expectation]:
@@ -78,14 +80,16 @@ class Cases:
     def _matcher(self, said: object, where: Steps) -> PayloadMatcher | None:
         given = said.model_fields_set if isinstance(said, tests_model.WithPayload) else set()
         if {"payload", "containing"} <= given:
-            self._fault("`payload` and `containing` are both given", (*where, "containing"), "leave one out")
+            self._fault(
+                "`payload` and `containing` are both given", (*where, "containing"), "remove one of them"
+            )
         for name in ("payload", "containing"):
             if name in given:
                 return PayloadMatcher(getattr(said, name), exactly=name == "payload")
         return None
 
     def _each(self, place: Steps, index: int) -> Steps:
-        """Return the place of one of several, which is that of all where there is no list."""
+        """Return the path of the item at `index`, or `place` if the file has one value instead of a list."""
         return (*place, index) if isinstance(self._root.at(place).value, list) else place
 
     def _check(self, name: str, known: Collection[str], message: str, place: Steps) -> None:

@@ -1,4 +1,4 @@
-"""The JSON Schema of the routes file, by which editors complete and check it."""
+"""The JSON Schema of the routes file, which editors use to complete and check it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _loosened(schema: Any) -> Any:
-    """Drop what says nothing, and let a variable stand wherever a scalar does."""
+    """Remove titles, and allow a variable in place of each scalar."""
     if isinstance(schema, list):
         return [_loosened(item) for item in schema]
     if not isinstance(schema, dict):

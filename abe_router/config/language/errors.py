@@ -1,4 +1,4 @@
-"""Reports where a document does not fit the language, in the words of the file."""
+"""Reports the options and values that the language does not allow, with the names that the file uses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WANTED = {
     "int_type": "a whole number",
     "model_type": "a mapping",
     "string_type": "text",
-    "too_short": "at least one",
+    "too_short": "at least one item",
 }
 #: How pydantic names the bounds of a number, and how a message does.
 _BOUNDS = {
@@ -42,7 +42,7 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than_equal": ("le", "at most"),
 }
-#: The custom kinds of the model, whose errors carry what was wanted and a hint.
+#: The kinds of errors that the model raises itself, with the expected value and a hint.
 _CUSTOM = {
     "duration": Code.DURATION,
     "id": Code.ID,
@@ -83,7 +83,7 @@ _MISSING = {
 
 
 def read_model(root: YamlNode, faults: Faults) -> FileModel | None:
-    """Return the file as its model, or None when nothing can be made of it; add what does not fit.
+    """Return the model of the file, or None if it has none. Add each fault to `faults`.
 
     A faulty part is removed and the rest is read again, so that one bad option does not hide the faults of
     others.
@@ -121,7 +121,7 @@ def _existing(root: YamlNode, location: Steps) -> Iterator[str | int]:
     node: YamlNode | None = root
     for step in location:
         if isinstance(step, int) and node is not None and not isinstance(node.value, list):
-            continue  # one value, where a list of them may stand
+            continue  # the file has one value in place of a list
         node = node.parts.get(step) if node is not None else None
         if node is None:
             return
@@ -129,7 +129,7 @@ def _existing(root: YamlNode, location: Steps) -> Iterator[str | int]:
 
 
 def _take_out(value: Any, path: Steps) -> bool:
-    """Remove the part at the path, of a case the whole; say whether it was there."""
+    """Remove the value at the path (in `tests`: the whole case), and return whether it existed."""
     path = path[:2] if path[0] == "tests" else path
     for step in path[:-1]:
         value = value.get(step) if isinstance(value, dict) else None
@@ -140,7 +140,7 @@ def _take_out(value: Any, path: Steps) -> bool:
 
 
 def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -> None:
-    """Add the fault of one of pydantic's errors; `path` is as much of its place as is in the file."""
+    """Add the fault of one of pydantic's errors. `path` is the part of its location that the file has."""
     kind, context = detail["type"], detail.get("ctx", {})
     node, span, name = root.at(path), root.span_at(path), _name(path)
     if kind == "extra_forbidden":
@@ -150,15 +150,17 @@ def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -
     elif kind == "literal_error":
         options = re.findall(r"'([^']+)'", context.get("expected", ""))
         hint = did_you_mean(str(node.value), options) or f"write {_either(options)}"
-        faults.add(Code.VALUE, f"{name} is {_either(options)}, not {_shown(node)}", span, hint=hint)
+        faults.add(Code.VALUE, f"{name} must be {_either(options)}, not {_shown(node)}", span, hint=hint)
     elif kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        faults.add(Code.VALUE, f"{name} is {words} {context[key]:g}", span, label=f"found {_shown(node)}")
+        faults.add(
+            Code.VALUE, f"{name} must be {words} {context[key]:g}", span, label=f"found {_shown(node)}"
+        )
     elif kind in _CUSTOM:
         wanted, hint = detail["msg"], context.get("hint", "")
         faults.add(_CUSTOM[kind], f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
     elif kind == "string_pattern_mismatch":
-        hint = "letters, digits and `_.:/@=+~-`, at most 64"
+        hint = "use letters, digits and `_.:/@=+~-`, at most 64 characters"
         faults.add(Code.VALUE, f"{name} {_unfit(node)}", span, hint=hint)
     elif path == ("routes",) and node.value is None:
         _report_missing("routes", path, span, faults)
@@ -168,7 +170,7 @@ def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -
             wanted = "a mapping with `routes`"
         elif len(path) == 4 and path[2] == "consumers":
             wanted = "a handler, or a mapping with `handler`"
-        hint = "leave out the quotes" if _quoted(kind, node) else ""
+        hint = "remove the quotes" if _quoted(kind, node) else ""
         if len(path) == 2 and path[0] == "routes":
             hint = "write `schema:` or `consumers:` below it"
         elif path[-1:] == ("batch",):
@@ -191,13 +193,13 @@ def _report_unknown(path: Steps, span: Span, faults: Faults) -> None:
     elif homes:
         hint = f"`{option}` is an option of {homes[0]}"
     else:
-        hint = f"known are: {', '.join(f'`{name}`' for name in _options(here))}"
+        hint = f"known options: {', '.join(f'`{name}`' for name in _options(here))}"
     faults.add(Code.UNKNOWN_OPTION, f"unknown option `{option}`", span, hint=hint)
 
 
 def _report_missing(option: str, path: Steps, span: Span, faults: Faults) -> None:
     if option == "routes":
-        hint = "write `routes:` with a key and its consumers below it; `routes: {}` to have none"
+        hint = "write `routes:` with a key and its consumers below it; for no routes, write `routes: {}`"
         faults.add(Code.NO_ROUTES, "the file has no `routes`", span, hint=hint)
     else:
         faults.add(Code.MISSING_OPTION, f"{_name(path)} has no `{option}`", span, hint=_MISSING[option])
@@ -216,7 +218,7 @@ def _model_at(path: Steps) -> type[BaseModel]:
 
 
 def _similar(name: str, model: type[BaseModel]) -> str:
-    """Return the option of a model that is spelt much like a name, or nothing."""
+    """Return the option of a model that is spelt like `name`, or an empty string."""
     return suggestion(name.lower(), _options(model)) or ""
 
 
@@ -239,7 +241,7 @@ def _name(path: Steps) -> str:
 
 
 def _shown(node: YamlNode) -> str:
-    """Describe what was found as the file has it: the value behind a variable may be a secret."""
+    """Describe the value as the file has it. Variables are not replaced, because they may be secrets."""
     match node.value:
         case dict():
             return "a mapping"
@@ -253,17 +255,17 @@ def _shown(node: YamlNode) -> str:
 
 
 def _unfit(node: YamlNode) -> str:
-    """Say what is wrong with a prefix: a character of it, or its length."""
+    """Describe the fault of a prefix: a character that is not allowed, or its length."""
     odd = re.search(r"[^A-Za-z0-9_.:/@=+~-]", node.value)
     if odd is None:
         return f"is longer than 64 characters: {len(node.value)}"
     if node.value != node.text:
-        return "has a character that no backend takes"
-    return f"has {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which no backend takes"
+        return "contains a character that is not allowed"
+    return f"contains {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which is not allowed"
 
 
 def _quoted(kind: str, node: YamlNode) -> bool:
-    """Say whether quotes alone make a value wrong."""
+    """Return whether the value would be right without its quotes."""
     number = kind in {"int_type", "float_type"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
     return not node.plain and bool(number or (kind == "bool_type" and node.text in {"true", "false"}))
 

@@ -28,7 +28,7 @@ from abe_router.text import (
     suggest_rate,
 )
 
-#: Where messages are kept when the file does not say.
+#: The backend of a file that does not name one.
 DEFAULT_BACKEND = "${ABE_ROUTER_BACKEND:-sqlite:///.abe-router.db}"
 
 
@@ -37,7 +37,7 @@ def _duration(value: Any) -> float:
         return parse_duration(value if isinstance(value, str) else "")
     except ValueError as error:
         meant = suggest_duration(str(value)) or "30s"
-        hint = "the longest is a year: `8784h`" if "longer" in str(error) else f"write `{meant}`"
+        hint = "the longest duration is a year: `8784h`" if "longer" in str(error) else f"write `{meant}`"
         raise PydanticCustomError("duration", "a duration", {"hint": hint}) from None
 
 
@@ -53,9 +53,9 @@ def _rate(value: Any) -> float:
     except ValueError as error:
         hint = f"write `{suggest_rate(str(value)) or '100/s'}`"
         if str(value).startswith("0/"):
-            hint = "`paused: true` holds a route back for good"
+            hint = "to stop a route, write `paused: true`"
         elif "between" in str(error):
-            hint = "at least one a year, and at most `1000000/s`"
+            hint = "a rate is at least one message a year and at most `1000000/s`"
         raise PydanticCustomError("rate", "a rate", {"hint": hint}) from None
 
 
@@ -69,7 +69,7 @@ def _start(value: Any) -> float:
         raise PydanticCustomError("timestamp", "`earliest`, `latest` or a time", {"hint": hint}) from None
     if moment.tzinfo is None:
         hint = f"write `{moment.isoformat()}Z` for UTC"
-        raise PydanticCustomError("timestamp", "a time with its offset from UTC", {"hint": hint})
+        raise PydanticCustomError("timestamp", "a time with a UTC offset", {"hint": hint})
     return max(0.0, moment.timestamp())
 
 
@@ -77,14 +77,14 @@ def _pointer(value: Any) -> str:
     if isinstance(value, str) and is_pointer(value):
         return value
     meant = suggest_pointer(value) if isinstance(value, str) else ""
-    hint = f"write `{meant}`" if meant else "write it as a path, such as `/customer/id`"
+    hint = f"write `{meant}`" if meant else "write a pointer such as `/customer/id`"
     raise PydanticCustomError("pointer", "a JSON pointer", {"hint": hint})
 
 
 def _id_source(value: Any) -> str:
     if isinstance(value, str) and (is_pointer(value) or is_header(value)):
         return value
-    hint = "write where in the payload it is, such as `/order_id`, or the name of a header"
+    hint = "write its location in the payload, such as `/order_id`, or the name of a header"
     if isinstance(value, str) and value[:1] in {"$", ".", "/"} and (meant := suggest_pointer(value)):
         hint = f"write `{meant}`"
     raise PydanticCustomError("id", "a JSON pointer or the name of a header", {"hint": hint})
@@ -115,80 +115,98 @@ Filter = Annotated[Any, BeforeValidator(_json_schema), WithJsonSchema({"type": [
 
 
 class RetryModel(StrictModel):
-    """When a failed delivery is tried again."""
+    """The retry policy of a consumer."""
 
-    attempts: int = Field(5, ge=1, le=1000, description="How often it is tried, the first time included.")
-    initial: Duration = Field("200ms", validate_default=True, description="The first delay, at the longest.")
-    factor: float = Field(2, gt=0, le=1000, description="By how much each delay is longer than the last.")
-    max: Duration = Field("30s", validate_default=True, description="The longest delay.")
+    attempts: int = Field(5, ge=1, le=1000, description="Number of attempts, including the first.")
+    initial: Duration = Field(
+        "200ms", validate_default=True, description="Longest delay before the second attempt."
+    )
+    factor: float = Field(2, gt=0, le=1000, description="Each delay is this many times the previous one.")
+    max: Duration = Field("30s", validate_default=True, description="Limit for each delay.")
     jitter: bool = Field(
-        True, description="Draw each delay between zero and its full length, so that retries spread out."
+        True,
+        description="Draw each delay at random between zero and its full length, so that retries spread out.",
     )
 
 
 class BatchModel(StrictModel):
-    """How many messages a handler gets at once, and how long they may take to come together."""
+    """The size of a batch, and how long it may wait to become full."""
 
-    size: int = Field(100, ge=1, le=10_000, description="How many messages a handler gets at most.")
+    size: int = Field(100, ge=1, le=10_000, description="Largest number of messages in a batch.")
     wait: Duration = Field(
-        "50ms", validate_default=True, description="How long the first of them waits for the others."
+        "50ms", validate_default=True, description="Longest time that the first message waits for the others."
     )
 
 
 class OptionsModel(StrictModel):
-    """What a consumer may say, and `defaults` for all of them."""
+    """The options of a consumer. `defaults` takes them for all consumers."""
 
-    concurrency: int = Field(10, ge=1, le=10_000, description="How many messages are handled at once.")
+    concurrency: int = Field(
+        10, ge=1, le=10_000, description="Number of messages that are handled at the same time."
+    )
     timeout: PositiveDuration = Field(
-        "30s", validate_default=True, description="How long a handler may take; then the attempt has failed."
+        "30s",
+        validate_default=True,
+        description="Time limit for one attempt. An attempt that takes longer has failed.",
     )
     retry: RetryModel = Field(
-        default_factory=RetryModel, description="How often and when a failed delivery is tried again."
+        default_factory=RetryModel, description="How often and after which delay a failed attempt is retried."
     )
     max_deliveries: int | None = Field(
         None,
         ge=1,
         le=10_000,
-        description="How often a message is handed out, crashes included, before it is dead-lettered"
-        " unhandled; `retry.attempts` plus 5 when absent.",
+        description="Number of deliveries, including those that a crash interrupted, after which a message"
+        " becomes a dead letter without being handled. Default: `retry.attempts` plus 5.",
     )
     lease: PositiveDuration = Field(
         "30s",
         validate_default=True,
-        description="How long a message is reserved without a sign of life; then another worker gets it.",
+        description="How long a message stays reserved for a worker that stopped responding. Then another"
+        " worker gets it.",
     )
     drain: Duration = Field(
-        "30s", validate_default=True, description="How long what runs may take when the route stops."
+        "30s",
+        validate_default=True,
+        description="How long running handlers may take to finish when the route stops.",
     )
-    dead_letter: bool = Field(True, description="Keep what ends unhandled as dead letters, or drop it.")
+    dead_letter: bool = Field(
+        True, description="Keep messages that cannot be handled as dead letters. With `false`, drop them."
+    )
     when: Filter = Field(
-        None, description="A JSON Schema as filter: what does not match is settled without its handler."
+        None,
+        description="A JSON Schema as filter. Messages that do not match are settled without the handler.",
     )
     on_invalid: Literal["dead_letter", "drop", "deliver"] = Field(
         "dead_letter",
-        description="What to do with a message that breaks its schema: `dead_letter`, `drop` or `deliver`.",
+        description="What happens to a message that breaks its schema: `dead_letter`, `drop` or `deliver`.",
     )
     start: Start = Field(
         "earliest",
         validate_default=True,
-        description="Where a new group begins: the earliest message kept, the next to come, or a time.",
+        description="Where a new group begins: `earliest` (the first stored message), `latest`"
+        " (the next message),"
+        " or a time.",
     )
-    paused: bool = Field(False, description="Keep the subscription, but fetch nothing.")
+    paused: bool = Field(False, description="Keep the subscription, but fetch no messages.")
     batch: BatchModel | None = Field(
-        None, description="Hand over lists of messages; one at a time when absent or `null`."
+        None,
+        description="Pass lists of messages to the handler. Without it, or with `null`, one"
+        " message at a time.",
     )
     rate: Rate | None = Field(
-        None, description="How many messages are handled at most, all processes together, such as `100/s`."
+        None, description="Most messages that all processes together handle in a period, such as `100/s`."
     )
     order_by: Pointer | None = Field(
         None,
-        description="A JSON pointer, such as `/customer/id`: messages of a key with the same value there are"
-        " handled one after the other, in the order they were accepted.",
+        description="A JSON pointer, such as `/customer/id`. Messages of one key with the same"
+        " value there are"
+        " handled one after the other, in the order in which they were accepted.",
     )
 
 
 class ConsumerModel(OptionsModel):
-    """One group's handler, with its options."""
+    """The handler of a group, with its options."""
 
     handler: str = Field(
         description="The function, as `package.module:function`.",
@@ -196,8 +214,8 @@ class ConsumerModel(OptionsModel):
     )
     emit: str | None = Field(
         None,
-        description="The routing key under which what the handler returns is published, in the step that"
-        " settles its message; nothing is when it returns `None`.",
+        description="A routing key. The return value of the handler is published under it, in the step that"
+        " settles the message. `None` is not published.",
     )
 
     @model_validator(mode="before")
@@ -215,29 +233,34 @@ class ConsumerModel(OptionsModel):
 
 
 class EntryModel(StrictModel):
-    """A routing key or pattern: its contract, and who consumes it."""
+    """A routing key or pattern: its message contract and its consumers."""
 
     schema_: str | None = Field(
         None,
         alias="schema",
-        description="The JSON Schema of every message of the key: a file in the folder `schemas`.",
+        description="The JSON Schema that every message of the key must satisfy: a file in the"
+        " folder `schemas`.",
     )
     consumers: dict[str, ConsumerModel] | None = Field(
-        None, description="The handler of each group; without any, the key is only published to."
+        None, description="The handler of each group. A key without consumers can only be published to."
     )
     id: IdSource | None = Field(
         None,
-        description="Where the id of every message comes from: a JSON pointer into the payload, such as"
-        " `/order_id`, or the name of a header.",
+        description="The source of each message's id: a JSON pointer into the payload, such as"
+        " `/order_id`, or"
+        " the name of a header.",
     )
     dedupe: PositiveDuration | None = Field(
         None,
-        description="How long an id is remembered: what is published with it again meanwhile is not kept.",
+        description="How long an id is remembered. A message that is published with the same id"
+        " in that time is"
+        " not stored again.",
     )
     retain: Duration = Field(
         "0s",
         validate_default=True,
-        description="How long messages are kept that every group has settled, for groups added later.",
+        description="How long a message is kept after every group has settled it, for groups that"
+        " are added later.",
     )
 
 
@@ -246,23 +269,30 @@ class FileModel(StrictModel):
 
     backend: str = Field(
         DEFAULT_BACKEND,
-        description="Where messages are kept: `memory://`, `sqlite:///PATH`, `redis://HOST:PORT/DB`,"
-        " or the URL of any provider.",
+        description="The URL of the backend, which stores the messages: `memory://`, `sqlite:///PATH`,"
+        " `redis://HOST:PORT/DB`, or the URL of any other provider.",
     )
-    schemas: str = Field("schemas", description="The folder of the schemas; no `$ref` leaves it.")
+    schemas: str = Field("schemas", description="The folder of the schemas. No `$ref` may lead out of it.")
     prefix: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_.:/@=+~-]{0,64}$",
-        description="What comes before each key in the names of what the backend stores.",
+        description="A prefix of the names under which the backend stores messages. Files with"
+        " different prefixes"
+        " share a backend without seeing each other's messages.",
     )
     formats: bool = Field(
-        True, description="Assert `format` in schemas, for all drafts alike; or take it for a remark."
+        True, description="Check `format` in schemas, for every draft. With `false`, ignore it."
     )
     unrouted: Literal["error", "allow"] = Field(
-        "error", description="What publishing to a key is that nothing here mentions: `error` or `allow`."
+        "error",
+        description="Whether publishing to a key that the file does not mention is refused"
+        " (`error`) or allowed"
+        " (`allow`).",
     )
-    defaults: OptionsModel = Field(default_factory=OptionsModel, description="What every consumer inherits.")
-    routes: dict[str, EntryModel | None] = Field(description="Routing keys, and patterns of them.")
+    defaults: OptionsModel = Field(
+        default_factory=OptionsModel, description="Options that every consumer inherits."
+    )
+    routes: dict[str, EntryModel | None] = Field(description="Routing keys and patterns, with their options.")
     tests: dict[str, CaseModel] = Field(
-        default_factory=dict, description="Cases by name, which `abe-router test` runs in memory."
+        default_factory=dict, description="Test cases by name. `abe-router test` runs them in memory."
     )

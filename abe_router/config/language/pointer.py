@@ -12,7 +12,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 
 def suggest_pointer(text: str) -> str:
-    """Return the pointer that a malformed one probably means, empty if there is none."""
+    """Return the pointer that a malformed one probably means, or an empty string."""
     pointer = "/" + text.strip("$./").replace(".", "/")
     return pointer if pointer != "/" and is_pointer(pointer) else ""
 
@@ -30,12 +30,12 @@ def below(node: YamlNode, pointer: str) -> list[str | int]:
 
 
 def locate(text: str, pointer: str) -> Span:
-    """Return the place of a pointer in valid JSON: a scalar itself, the key of anything larger.
+    """Return the span of a pointer in valid JSON: that of a scalar itself, else that of the key.
 
-    The first place in the file, when the pointer leads nowhere.
+    If the pointer has no target, return the start of the file.
     """
     wanted = list(parse(pointer))
-    where: list[str | int] = []  # the key or index of the value at hand, in each open container
+    where: list[str | int] = []  # the key or index of the current value, in each open container
     key: re.Match[str] | None = None
     tokens = list(_TOKEN.finditer(text))
     for number, token in enumerate(tokens):

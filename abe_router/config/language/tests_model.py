@@ -12,7 +12,7 @@ from abe_router.messages.pointer import is_pointer
 
 
 class _OneOrMore:
-    """Lets one value stand where a list of them may; with `short`, of each that member alone, as text."""
+    """Accepts one value in place of a list. With `short`, a text stands for a mapping with that member."""
 
     def __init__(self, short: str = "") -> None:
         self._short = short
@@ -35,13 +35,13 @@ class _OneOrMore:
 
 
 def _given(value: Any) -> Any:
-    if value is None:  # it would stand for anything, and so be met by anything
+    if value is None:  # any message would meet this expectation
         raise PydanticCustomError("string_type", "text")
     return value
 
 
-def _place(value: Any) -> Any:
-    if isinstance(value, str) and value and not is_pointer(value):  # no payload is ever wrong there
+def _pointer(value: Any) -> Any:
+    if isinstance(value, str) and value and not is_pointer(value):  # no payload can be wrong there
         hint = f"write `{suggest_pointer(value) or '/total'}`"
         raise PydanticCustomError("pointer", "a JSON pointer", {"hint": hint})
     return _given(value)
@@ -59,12 +59,10 @@ class StrictModel(BaseModel):
 
 
 class WithPayload(StrictModel):
-    """What may be said of a message."""
+    """What a test can expect of a payload."""
 
-    payload: Any = Field(None, description="The payload, exactly.")
-    containing: Any = Field(
-        None, description="A part of the payload: its objects may have more members than are written."
-    )
+    payload: Any = Field(None, description="The exact payload.")
+    containing: Any = Field(None, description="A part of the payload. Its objects may have further members.")
 
 
 class _OfRoute(StrictModel):
@@ -72,22 +70,22 @@ class _OfRoute(StrictModel):
 
 
 class _Why(StrictModel):
-    at: Annotated[str | None, BeforeValidator(_place)] = Field(
-        None, description="Where the payload is wrong, as a JSON pointer: `/total`."
+    at: Annotated[str | None, BeforeValidator(_pointer)] = Field(
+        None, description="A JSON pointer to the value that breaks the schema, such as `/total`."
     )
-    keyword: _Text = Field(None, description="The keyword of the schema that it breaks.")
-    error: _Text = Field(None, description="A part of the error's name and text.")
+    keyword: _Text = Field(None, description="The keyword of the schema that the payload breaks.")
+    error: _Text = Field(None, description="A part of the name and text of the error.")
 
 
 class PublishModel(StrictModel):
     """A message that a case publishes."""
 
     key: str = Field(description="The routing key.")
-    payload: Any = Field(description="The payload; any JSON value.")
+    payload: Any = Field(description="The payload: any JSON value.")
     headers: dict[str, str] = Field(default_factory=dict, description="The headers.")
-    id: _Text = Field(None, description="The id; one of its own when absent.")
+    id: _Text = Field(None, description="The id. Without it, the message gets a new one.")
     unchecked: bool = Field(
-        False, description="Put it past the schemas, as it may come from a program that does not know them."
+        False, description="Publish without checking the schemas, as a program that does not use them could."
     )
 
 
@@ -96,15 +94,18 @@ class GotModel(WithPayload, _OfRoute):
 
 
 class DeadModel(_Why, WithPayload, _OfRoute):
-    """A message that ended among the dead letters of a route."""
+    """A message that became a dead letter of a route."""
 
     kind: Annotated[_Kind | None, _GIVEN] = Field(
-        None, description="Why: `rejected` or `failed` by the handler, `timeout`, `invalid`..."
+        None,
+        description="The reason: `rejected` or `failed` (by the handler), `timeout`, `invalid`,"
+        " `malformed` or"
+        " `max_deliveries`.",
     )
 
 
 class EmittedModel(WithPayload):
-    """A message that a handler's return value became."""
+    """A message that a handler emitted."""
 
     key: str = Field(description="The routing key.")
 
@@ -112,33 +113,34 @@ class EmittedModel(WithPayload):
 class RejectedModel(_Why):
     """A message that is refused when it is published."""
 
-    key: _Text = Field(None, description="The routing key; any when absent.")
+    key: _Text = Field(None, description="The routing key. Without it, any key.")
 
 
 class CaseModel(StrictModel):
-    """One test: what is published, and what is expected to come of it."""
+    """One test: what is published, and what is expected to happen."""
 
     publish: Annotated[tuple[PublishModel, ...], _OneOrMore(), Field(min_length=1)] = Field(
         description="The message to publish, or a list of them."
     )
     handled: Annotated[tuple[GotModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
-        default_factory=tuple, description="What is handled: the route, or one or more mappings."
+        default_factory=tuple,
+        description="Messages that are handled: the name of a route, or one or more mappings.",
     )
     dead: Annotated[tuple[DeadModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
-        description="What ends among the dead letters; any other dead letter fails the case.",
+        description="Messages that become dead letters. Any other dead letter fails the case.",
     )
     emitted: Annotated[tuple[EmittedModel, ...], _OneOrMore("key"), Field(min_length=1)] = Field(
-        default_factory=tuple, description="What handlers emit."
+        default_factory=tuple, description="Messages that handlers emit."
     )
     rejected: Annotated[tuple[RejectedModel, ...], _OneOrMore("at"), Field(min_length=1)] = Field(
         default_factory=tuple,
-        description="What is refused at once, and where it is wrong; any other refusal fails the case.",
+        description="Messages that are refused when they are published. Any other refusal fails the case.",
     )
     skipped: Annotated[tuple[GotModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
-        description="What is settled without its handler, for `when` or `on_invalid: drop`.",
+        description="Messages that are settled without the handler, because of `when` or `on_invalid: drop`.",
     )
     nothing: Annotated[tuple[str, ...], _OneOrMore(), Field(min_length=1)] = Field(
-        default_factory=tuple, description="The routes whose handlers must not be called."
+        default_factory=tuple, description="Routes whose handlers must not be called."
     )

@@ -1,1 +1,1 @@
-"""From the bytes of a routes file to nodes with places."""
+"""From the bytes of a routes file to nodes with positions."""

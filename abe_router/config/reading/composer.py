@@ -23,7 +23,7 @@ MAX_DEPTH = 64
 #: Most values of a document, those behind aliases counted each time, and most aliases.
 MAX_NODES, MAX_ALIASES = 100_000, 1000
 
-#: What is said of deeper nesting.
+#: The message of a file with deeper nesting.
 TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
 
 
@@ -70,7 +70,7 @@ class Composer:
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event)
         elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            self._refuse(Code.NOT_OF_THE_LANGUAGE, "a routes file is one document", self._span(event))
+            self._refuse(Code.NOT_OF_THE_LANGUAGE, "a routes file must be one document", self._span(event))
 
     def _refuse(self, code: Code, message: str, span: Span, hint: str = "") -> NoReturn:
         self._faults.add(code, message, span, hint=hint)
@@ -107,8 +107,8 @@ class Composer:
         target = self._anchors.get(event.anchor or "")
         self._aliases += 1
         if target is None:
-            hint = f'a pattern that begins with `*` is quoted: `"*{event.anchor}"`'
-            message = f"alias `*{event.anchor}` stands for nothing before it"
+            hint = f'quote a pattern that begins with `*`: `"*{event.anchor}"`'
+            message = f"alias `*{event.anchor}` has no anchor before it"
             self._refuse(Code.SYNTAX, message, self._span(event), hint)
         elif self._aliases > MAX_ALIASES:
             self._refuse(Code.TOO_LARGE, f"more than {MAX_ALIASES:,} aliases", self._span(event))
@@ -132,8 +132,8 @@ class Composer:
     def _check_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, span: Span) -> None:
         if event.tag is not None:
             message, hint = (
-                f"tag `{event.tag}` is not of the language",
-                "leave it out, or quote its value",
+                f"tag `{event.tag}` is not supported",
+                "remove it, or quote the value",
             )
             self._faults.add(Code.NOT_OF_THE_LANGUAGE, message, span, hint=hint)
 
@@ -143,10 +143,8 @@ class Composer:
         mapping.name, mapping.wants_value, mapping.passes_over = key, True, False
         if key == "<<" and node.plain:
             mapping.passes_over = True
-            hint = "what consumers share goes under `defaults`"
-            self._faults.add(
-                Code.NOT_OF_THE_LANGUAGE, "merge keys are not of the language", node.span, hint=hint
-            )
+            hint = "put options that consumers share under `defaults`"
+            self._faults.add(Code.NOT_OF_THE_LANGUAGE, "merge keys are not supported", node.span, hint=hint)
             return
         if node.plain:
             self._check_plain_key(node)
@@ -156,10 +154,10 @@ class Composer:
             group = len(inside) == 3 and inside[0] == "routes" and inside[2] == "consumers"
             self._faults.add(
                 Code.DUPLICATE_GROUP if group else Code.DUPLICATE_KEY,
-                f"group `{key}` is given twice on `{inside[1]}`" if group else f"key `{key}` is given twice",
+                f"group `{key}` is given twice for `{inside[1]}`" if group else f"key `{key}` is given twice",
                 node.span,
                 label=f"first on line {first.line}",
-                hint="two handlers need two groups: each gets its own copy" if group else "",
+                hint="give each handler its own group; each group gets its own copy" if group else "",
             )
         mapping.node.names.setdefault(key, node.span)
 
@@ -191,7 +189,7 @@ class Composer:
         except Ambiguous as error:
             # The value of a variable may be a secret, so it is not shown.
             own = node.value == node.text
-            message = str(error) if own else f"`{node.text}` holds what readers of YAML disagree about"
+            message = str(error) if own else f"YAML readers disagree about the value of `{node.text}`"
             hint = error.hint if own else f'quote it: `"{node.text}"`'
             self._faults.add(Code.AMBIGUOUS, message, node.span, hint=hint)
 
@@ -208,7 +206,7 @@ class Composer:
         parent.node.depth = max(parent.node.depth, node.depth + 1)
         if parent.wants_key:
             self._refuse(
-                Code.NOT_OF_THE_LANGUAGE, "a key is a plain word, not a list, mapping or alias", node.span
+                Code.NOT_OF_THE_LANGUAGE, "a key must be text, not a list, mapping or alias", node.span
             )
         values, step = parent.node.value, parent.name
         if isinstance(values, list):

@@ -1,4 +1,4 @@
-"""A YAML document, read from bytes to values that know their places."""
+"""Reads a YAML document from bytes to values with positions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 
 def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> YamlNode | None:
-    """Return the one document in `data`, or None when it cannot be read; add what is wrong to `faults`.
+    """Return the document in `data`, or None if it cannot be read. Add each fault to `faults`.
 
-    An empty file gives a node whose value is None.
+    An empty file returns a node whose value is None.
     """
     text = _decode(data, faults)
     if text is None:

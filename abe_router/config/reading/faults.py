@@ -1,4 +1,4 @@
-"""Spans of a file, and the faults that were found at them."""
+"""Spans of a file, and the faults that were found there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 
 class Faults:
-    """Collects faults: the first error of each place, and one warning of each code."""
+    """Collects faults: the first error at each position, and one warning of each code."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class Faults:
     ) -> None:
         """Add a fault of the routes file, or of the file at `path`.
 
-        A fault at the place of an earlier error is dropped: it mostly repeats that error.
+        A fault at the position of an earlier error is ignored, because it usually repeats that error.
         """
         where = path or self._path
         warns = code.startswith("W")
@@ -57,13 +57,13 @@ class Faults:
             hint=hint,
             width=span.width,
         )
-        told = self._errors.setdefault((where, span.line), [])
-        if any(_overlap(fault, error) for error in told):
+        errors = self._errors.setdefault((where, span.line), [])
+        if any(_overlap(fault, error) for error in errors):
             return
         if warns:
             self._warnings.setdefault((where, span, code), fault)
         else:
-            told.append(fault)
+            errors.append(fault)
 
     @property
     def refused(self) -> bool:
@@ -71,7 +71,7 @@ class Faults:
         return any(self._errors.values())
 
     def all(self) -> tuple[Diagnostic, ...]:
-        """Return the faults, ordered by file and place."""
+        """Return the faults, ordered by file and position."""
         return tuple(sorted([*chain.from_iterable(self._errors.values()), *self._warnings.values()]))
 
 

@@ -1,4 +1,4 @@
-"""A value of the file and its place."""
+"""A value of the file and its position."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from abe_router.config.reading.faults import Span
 
 @dataclass(slots=True)
 class YamlNode:
-    """A value and its place.
+    """A value and its position.
 
-    `text` is a scalar as the file has it, before variables were replaced: what messages may show. `span`
-    of a container is where it begins. `names` are the places of a mapping's keys. `size` counts the values
-    within and `depth` their levels, what is behind aliases included.
+    `text` is a scalar as the file has it, before variables were replaced. Messages show this text. The
+    `span` of a container is its start. `names` are the spans of a mapping's keys. `size` counts the values
+    inside and `depth` their levels, including those behind aliases.
     """
 
     value: Any
@@ -28,7 +28,7 @@ class YamlNode:
     depth: int = 0
 
     def get(self, path: Sequence[str | int]) -> YamlNode | None:
-        """Return the node at a path, or None when there is none."""
+        """Return the node at a path, or None if there is none."""
         node: YamlNode | None = self
         for step in path:
             node = node.parts.get(step) if node is not None else None
@@ -44,7 +44,7 @@ class YamlNode:
         return node
 
     def span_at(self, path: Sequence[str | int]) -> Span:
-        """Return the place to point at for a path: a scalar itself, the key of anything larger."""
+        """Return the span to show for a path: that of a scalar itself, else that of the key."""
         span, node = self.span, self
         for step in path:
             if step not in node.parts:
@@ -55,5 +55,5 @@ class YamlNode:
         return span
 
     def name_at(self, path: Sequence[str | int]) -> Span:
-        """Return the place of the key at the end of a path."""
+        """Return the span of the key at the end of a path."""
         return self.at(path[:-1]).names.get(str(path[-1])) or self.span_at(path)

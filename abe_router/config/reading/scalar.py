@@ -27,7 +27,7 @@ _MAX_DIGITS = 400
 
 
 class Ambiguous(ValueError):
-    """Raised for a scalar that readers of YAML disagree about; `hint` says what to write instead."""
+    """Raised for a scalar that YAML readers disagree about. `hint` says what to write instead."""
 
     def __init__(self, message: str, hint: str) -> None:
         self.hint = hint
@@ -58,15 +58,15 @@ def _refuse(text: str) -> None:
     if _OCTAL.fullmatch(text):
         decimal = text.lstrip("+-0o") or "0"
         raise Ambiguous(
-            f"`{text}` is an octal number to some readers of YAML", f"write `{decimal}`, or {quoted}"
+            f"some YAML readers read `{text}` as an octal number", f"write `{decimal}`, or {quoted}"
         )
     if _SEXAGESIMAL.fullmatch(text):
-        raise Ambiguous(f"`{text}` is a number to the base of 60 in YAML 1.1", quoted)
+        raise Ambiguous(f"`{text}` is a base-60 number in YAML 1.1", quoted)
     if _OTHER_BASE.fullmatch(text) or _UNDERSCORED.fullmatch(text):
         raise Ambiguous(
-            f"`{text}` is a number to some readers of YAML", f"write it in decimal digits, or {quoted}"
+            f"some YAML readers read `{text}` as a number", f"write it in decimal digits, or {quoted}"
         )
     if _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text):
-        raise Ambiguous(f"`{text[:20]}` is too large a number", "quote it if it is text")
+        raise Ambiguous(f"the number `{text[:20]}` is too large", "quote it if it is text")
     if _NOT_FINITE.fullmatch(text):
-        raise Ambiguous(f"`{text}` is a number without a JSON form", "quote it if it is text")
+        raise Ambiguous(f"`{text}` is a number that JSON cannot represent", "quote it if it is text")

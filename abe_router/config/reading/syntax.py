@@ -42,25 +42,25 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
 def _hint(problem: str, content: str, column: int) -> str:
     start = content.strip()
     if "\t" in content[: column + 1]:
-        return "YAML is indented with spaces, not tabs"
+        return "indent YAML with spaces, not tabs"
     if start.startswith("*"):
-        return "a pattern that begins with `*` is quoted: " + f'`"{start.partition(":")[0]}"`'
+        return "quote a pattern that begins with `*`: " + f'`"{start.partition(":")[0]}"`'
     if re.search(r"[{,] *#[.:]", content):
-        return 'a pattern that begins with `#` is quoted: `"#.deleted"`'
+        return 'quote a pattern that begins with `#`: `"#.deleted"`'
     if "${" in content and ("[" in content or "{" in content.replace("${", "")):
-        return 'between brackets, a variable is quoted: `"${NAME}"`'
+        return 'quote a variable between brackets: `"${NAME}"`'
     if "mapping values" in problem:
-        return "a value that holds `: ` is quoted, and members of a mapping stand below each other"
+        return "quote a value that contains `: `, and write each member of a mapping on its own line"
     if content[column : column + 1] in {"@", "`", "%"}:
-        return "a value that begins with this character is quoted"
+        return "quote a value that begins with this character"
     return ""
 
 
 def commented_patterns(text: str, faults: Faults) -> None:
-    """Warn of lines that look like a key `#.deleted:` and are comments: what follows has another key."""
+    """Warn of lines such as `#.deleted:`, which look like a key but are comments."""
     for match in _COMMENTED.finditer(text):
         line = text.count("\n", 0, match.start(1)) + 1
         column = match.start(1) - text.rfind("\n", 0, match.start(1))
         message = f"`{match[1]}` is a comment here, not a pattern"
-        hint = f'what stands below it belongs to the key before it: write `"{match[1]}":`'
+        hint = f'the lines below it belong to the previous key; write `"{match[1]}":`'
         faults.add(Code.COMMENTED_PATTERN, message, Span(line, column, len(match[1])), hint=hint)

@@ -37,12 +37,14 @@ def interpolate(text: str, env: Mapping[str, str]) -> str:
             return "${"
         if name is None:
             raise VariableError(
-                "`${` without a variable",
-                "write `${NAME}` or `${NAME:-default}`, or `$${` for a plain `${`",
+                "`${` does not begin a variable",
+                "write `${NAME}` or `${NAME:-default}`, or `$${` for a literal `${`",
                 match,
             )
         if default is not None and "${" in default:
-            raise VariableError("a default cannot hold another variable", "give it a plain value", match)
+            raise VariableError(
+                "a default cannot contain another variable", "write a value without variables", match
+            )
         if value := env.get(name):
             return value
         if default is not None:

@@ -1,1 +1,1 @@
-"""Findings about a file that is valid: what is likely a mistake."""
+"""Warnings about a valid file: what is probably a mistake."""

@@ -1,4 +1,4 @@
-"""Batches that are most likely not meant: waits that do not fit, too much in flight, the wrong handler."""
+"""Batches that are probably mistakes: an unsuitable wait, too many messages in flight, a wrong handler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from abe_router.text import counted, format_duration, format_rate
 
 #: Messages that one route may have in flight without a warning. Each takes memory and lease renewals.
 MOST_IN_FLIGHT = 20_000
-#: The names of annotations that stand for one payload, not for a list of them.
+#: Annotations of a single payload, not of a list of payloads.
 _SINGLE = ("dict", "Dict", "Mapping", "TypedDict", "str", "int", "float", "bool")
 
 
@@ -26,14 +26,14 @@ def batch_findings(route: Route, options: OptionSpans) -> Iterator[Finding]:
     wait, most = format_duration(batch.wait), batch.size * route.concurrency
     if batch.wait > route.lease:
         lease = format_duration(route.lease)
-        message = f"a batch gathers for {wait}, but its messages are leased for {lease}"
-        hint = "lower `wait`, or raise `lease`: if a renewal fails, other workers handle them too"
+        message = f"a batch waits up to {wait}, but its messages are leased for {lease}"
+        hint = "lower `wait`, or raise `lease`; if a renewal fails, other workers handle the messages too"
         yield Finding(Code.BATCH_WAIT, options.nearest(route, "batch", "wait"), message, hint)
     elif route.rate is not None:
         come = int(max(1, route.rate * BURST) + route.rate * batch.wait)
         if come < batch.size:
             rate = format_rate(route.rate)
-            message = f"at {rate}, {counted(come, 'message')} can come together in {wait}, not {batch.size}"
+            message = f"at {rate}, at most {counted(come, 'message')} can arrive in {wait}, not {batch.size}"
             yield Finding(
                 Code.BATCH_WAIT,
                 options.nearest(route, "batch", "size"),
@@ -51,7 +51,7 @@ def batch_findings(route: Route, options: OptionSpans) -> Iterator[Finding]:
 
 
 def _takes_one(handler: Handler) -> str:
-    """Return the parameter that shows that a handler takes single messages, empty if none does."""
+    """Return the parameter that shows that a handler takes single messages, or an empty string."""
     typed = handler.payload_type
     try:
         parameters = list(inspect.signature(handler.call).parameters.values())

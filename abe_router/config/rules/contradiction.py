@@ -1,6 +1,6 @@
-"""Where a handler's annotation and the schemas of its messages contradict each other.
+"""Contradictions between a handler's annotation and the schemas of its messages.
 
-Each contradiction is certain. From a schema that is composed of others, only its own keywords count.
+Only certain contradictions are reported. Of a schema that refers to others, only its own keywords count.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from abe_router.config.rules.finding import either
 from abe_router.messages.pointer import escape
 from abe_router.routing.route import Route
 
-#: Deepest object that is compared; types may hold themselves.
+#: Deepest level that is compared, because types may be recursive.
 MAX_DEPTH = 8
-#: Keywords by which more may be required than `required` says, or less of what is written may count.
+#: Keywords that may require more members than `required` lists, or make other keywords optional.
 _COMPOSING = frozenset(
     {"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if", "const", "enum"}
     | {"dependentRequired", "dependentSchemas", "dependencies"}
 )
-#: What pydantic makes of text, unless it is told to be strict.
+#: The types to which pydantic converts text, unless it is strict.
 _FROM_TEXT = frozenset({"integer", "number", "boolean"})
 
 
 class _Part(NamedTuple):
-    """A part of a document. It is `whole` when nothing above it adds a constraint."""
+    """A part of a document. It is `whole` if no keyword above it adds a constraint."""
 
     schema: dict[str, Any]
     whole: bool
 
 
 def contradictions(route: Route) -> Iterator[str]:
-    """Yield each value that the handler of a route wants and its messages cannot have, or need not have."""
+    """Yield each value that the handler of a route requires, but its messages cannot or need not have."""
     typed = route.handler.payload_type
     if typed is None or typed.schema is None or (typed.each is None) is not (route.batch is None):
         return
@@ -51,14 +51,17 @@ class _Comparison:
         self._root, self._lax = root, lax
 
     def at(self, typed: Any, parts: Sequence[_Part], pointer: str, depth: int) -> Iterator[str]:
-        """Yield the contradictions at a place and below it."""
+        """Yield the contradictions at a pointer and below it."""
         typed = self._resolved(typed)
-        # Pydantic makes what has a format of numbers too.
+        # Pydantic also converts numbers to types with a format, such as dates.
         wanted = frozenset() if self._lax and "format" in typed else types_of(typed)
         for part in parts:
             found = types_of(part.schema)
             if wanted and found and not self._meet(wanted, found):
-                yield f"at {pointer or '(root)'}: it wants {either(wanted)}, the schema {either(found)}"
+                yield (
+                    f"at {pointer or '(root)'} the type needs {either(wanted)}, the schema has"
+                    f" {either(found)}"
+                )
                 return
         if depth >= MAX_DEPTH or "properties" not in typed or "anyOf" in typed:
             return
@@ -78,12 +81,14 @@ class _Comparison:
         required = {name for part in parts for name in part.schema.get("required") or ()}
         for name in typed.get("required", ()):
             if any(forbids(part.schema, name) for part in parts):
-                yield f"at {pointer}/{escape(name)}: it is required, but the schema does not allow it"
+                yield (
+                    f"at {pointer}/{escape(name)} the type requires a value, but the schema does not allow it"
+                )
             elif name not in required and all(part.whole for part in parts):
-                yield f"at {pointer}/{escape(name)}: it is required, but not by the schema"
+                yield f"at {pointer}/{escape(name)} the type requires a value, but the schema does not"
 
     def _resolved(self, typed: Any) -> dict[str, Any]:
-        """Return a schema that msgspec or pydantic made, behind its reference."""
+        """Return a schema that msgspec or pydantic generated, with its reference resolved."""
         if not isinstance(typed, dict):
             return {}
         name = typed.get("$ref", "").removeprefix("#/$defs/")
@@ -100,7 +105,7 @@ class _Comparison:
 
 
 def types_of(schema: dict[str, Any]) -> frozenset[str]:
-    """Return the types that a schema allows by its own keywords; empty when they do not say."""
+    """Return the types that a schema allows by its own keywords, or an empty set if they set no type."""
     if "format" in schema and schema.get("type") == "string":
         return frozenset() if schema["format"] in {"decimal", "duration"} else frozenset({"string"})
     if schema.keys() & {"$ref", "$dynamicRef"}:
@@ -118,7 +123,7 @@ def properties_of(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def forbids(schema: dict[str, Any], name: str) -> bool:
-    """Say whether an object that satisfies a schema certainly has no member of that name."""
+    """Return whether no object that satisfies the schema can have a member of that name."""
     if "$ref" in schema or schema.get("additionalProperties") is not False:
         return False
     return name not in properties_of(schema) and "patternProperties" not in schema

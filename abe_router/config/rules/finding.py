@@ -1,4 +1,4 @@
-"""The findings of rules, and the positions of options that they point at."""
+"""A warning of a rule, and the positions of a route's options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from abe_router.routing.route import Route
 
 
 class Finding(NamedTuple):
-    """A warning about a position in the file: something allowed that is most likely a mistake."""
+    """Something in the file that is allowed but probably a mistake."""
 
     code: Code
     span: Span
@@ -21,24 +21,24 @@ class Finding(NamedTuple):
 
 
 class OptionSpans:
-    """Finds the positions of options in the file. `root` is the root of the file."""
+    """Finds the positions of the options of routes. `root` is the root of the file."""
 
     def __init__(self, root: YamlNode) -> None:
         self.root = root
 
     def group(self, route: Route) -> Span:
-        """Return the position of a route's name."""
+        """Return the span of a route's name."""
         return self.root.name_at(["routes", route.key, "consumers", route.group])
 
     def given(self, route: Route, *option: str) -> Span | None:
-        """Return where an option of a route is given: by its consumer, else by `defaults`, else None."""
+        """Return the span of an option: in its consumer, else in `defaults`, else None."""
         for path in (["routes", route.key, "consumers", route.group, *option], ["defaults", *option]):
             if self.root.get(path) is not None:
                 return self.root.span_at(path)
         return None
 
     def nearest(self, route: Route, *option: str) -> Span:
-        """Return where an option is given, or the option that it is a part of, or else the route."""
+        """Return the span of an option, else of the option that contains it, else of the route."""
         for length in range(len(option), 0, -1):
             if (span := self.given(route, *option[:length])) is not None:
                 return span
@@ -46,5 +46,5 @@ class OptionSpans:
 
 
 def either(names: Iterable[str]) -> str:
-    """Return some names as `one` or `another`, sorted."""
+    """Return the names as a text such as "`a` or `b`", sorted."""
     return " or ".join(f"`{name}`" for name in sorted(names))

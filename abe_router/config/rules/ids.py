@@ -1,6 +1,6 @@
-"""Ids that are most likely not meant: where no message has one, or on a backend that remembers none.
+"""Ids that are probably mistakes: no message can have one there, or the backend remembers no ids.
 
-Each finding is certain. From a schema that is composed of others, only its own keywords count.
+Only certain findings are reported. Of a schema that refers to others, only its own keywords count.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ def id_findings(
 
 
 def _at_odds(source: str, binding: SchemaBinding, span: Span) -> Iterator[Finding]:
-    """Yield the finding that, by a schema, no message has its id where `source` says."""
+    """Yield the finding that the schema allows no id at `source`."""
     name, document = binding.schema.name, binding.schema.document
     if source[0] == "/":
         if why := _contradiction(document, parse(source)):
-            message = f"no message has an id at `{source}`: by `{name}` {why}"
-            yield Finding(Code.ID_NOWHERE, span, message, "a message without its id is refused")
+            message = f"no message can have an id at `{source}`: `{name}` {why}"
+            yield Finding(Code.ID_NOWHERE, span, message, "a message without an id is refused")
     elif isinstance(document, dict) and source in properties_of(document):
-        message = f"`{source}` names a header, and `{name}` has a member of that name"
+        message = f"`{source}` names a header, but `{name}` has a member with that name"
         yield Finding(Code.ID_NOWHERE, span, message, f"did you mean `/{source}`?")
 
 
 def _contradiction(schema: Any, steps: Sequence[str]) -> str:
-    """Return why no id can be at these steps below a schema, empty if one can."""
+    """Return why a schema allows no id at these steps, or an empty string if it allows one."""
     for number, step in enumerate(steps, 1):
         if not isinstance(schema, dict):
             return ""
         types = types_of(schema)
         if types and not types & {"object", "array"}:
-            return f"its parent is {either(types)}"
+            return f"says that its parent is {either(types)}"
         if types == {"object"} and forbids(schema, step):
-            return f"there is no `{join(steps[:number])}`"
+            return f"does not allow `{join(steps[:number])}`"
         schema = properties_of(schema).get(step)
     types = types_of(schema) if isinstance(schema, dict) else frozenset()
-    return f"it is {either(types)}, neither text nor an integer" if types and not types & _FIT else ""
+    return f"says that it is {either(types)}, not text or an integer" if types and not types & _FIT else ""

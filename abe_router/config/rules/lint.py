@@ -1,4 +1,4 @@
-"""The warnings: what is allowed and most likely not meant."""
+"""The warnings: what a file may contain but is probably a mistake."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ MANY_THREADS = 100
 
 
 class Lint:
-    """Looks for what is most likely not meant in the routes of a file, one rule a method.
+    """Finds probable mistakes in the routes of a file. Each method is one rule.
 
-    What `defaults` cause is reported at `defaults`, once.
+    A finding that `defaults` causes is reported once, at `defaults`.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Lint:
         for cycle in _cycles(self._routes):
             first = cycle[0]
             path = " -> ".join(f"`{route.name}`" for route in (*cycle, first))
-            message = f"messages that are emitted here come back: {path}"
-            hint = f"a message becomes a dead letter after {MAX_HOPS} handlers in a row"
+            message = f"messages that are emitted here return to this route: {path}"
+            hint = f"a message that passes {MAX_HOPS} handlers in a row becomes a dead letter"
             span = self._root.span_at(["routes", first.key, "consumers", first.group, "emit"])
             yield Finding(Code.CYCLE, span, message, hint)
 
@@ -82,10 +82,8 @@ class Lint:
                 route, "retry", "max"
             )
             longest = format_duration(retry.max)
-            message = (
-                f"the first delay, {format_duration(retry.initial)}, is longer than the longest, {longest}"
-            )
-            hint = "raise `max`, which limits it, or lower `initial`"
+            message = f"`initial` is {format_duration(retry.initial)}, which is longer than `max`, {longest}"
+            hint = "raise `max` or lower `initial`"
             yield Finding(Code.RETRY_WINDOW, span or self._options.group(route), message, hint)
         span = self._options.given(route, "retry", "factor")
         if span is not None and retry.factor < 1:
@@ -104,16 +102,18 @@ class Lint:
         span = self._options.given(route, "timeout") or self._options.given(route, "drain")
         if span is not None and route.timeout > route.drain:
             timeout, drain = format_duration(route.timeout), format_duration(route.drain)
-            message = f"a handler may take {timeout}, but a stop waits {drain}: what it interrupts runs again"
+            message = (
+                f"a handler may take {timeout}, but a stop waits only {drain}; interrupted messages run again"
+            )
             yield Finding(Code.TIMEOUT_OVER_DRAIN, span, message, f"write `drain: {timeout}`")
 
     def _type(self, route: Route) -> Iterator[Finding]:
-        told = list(islice(contradictions(route), MOST_CONTRADICTIONS))
-        if told and (typed := route.handler.payload_type):
+        found = list(islice(contradictions(route), MOST_CONTRADICTIONS))
+        if found and (typed := route.handler.payload_type):
             span = self._root.at(["routes", route.key, "consumers", route.group, "handler"]).span
-            message = f"`{route.handler.path}` takes `{typed.name}`, and the schema contradicts it"
-            hint = "a payload that the schema allows and the type does not becomes a dead letter"
-            yield Finding(Code.TYPE_CONTRADICTED, span, f"{message} {'; '.join(told)}", hint)
+            message = f"`{route.handler.path}` takes `{typed.name}`, which the schema contradicts:"
+            hint = "a payload that the schema allows but the type does not becomes a dead letter"
+            yield Finding(Code.TYPE_CONTRADICTED, span, f"{message} {'; '.join(found)}", hint)
 
     def _backend(self, features: Features) -> Iterator[Finding]:
         lacks: dict[str, None] = {}
@@ -128,7 +128,7 @@ class Lint:
                 yield Finding(Code.BACKEND_CANNOT, self._options.group(route), message)
         if lacks:
             backend = self._root.get(["backend"])
-            message = f"the backend {', '.join(lacks)}: what relies on it has no effect"
+            message = f"the backend {', '.join(lacks)}: options that need this have no effect"
             yield Finding(Code.BACKEND_CANNOT, backend.span if backend else Span(), message)
 
     def _has_company(self, route: Route) -> bool:
@@ -140,16 +140,20 @@ class Lint:
             if entry is None or entry.schema_ or not entry.consumers or not is_wild(key):
                 continue
             if not any(overlaps(key, other) for other in checked):
-                message = f"no schema checks what `{key}` receives: it overlaps no key that has one"
+                message = f"no schema checks the messages of `{key}`: it overlaps no key that has a schema"
                 span = self._root.name_at(["routes", key])
                 yield Finding(Code.UNCHECKED_PATTERN, span, message, self._meant(key))
 
     def _meant(self, pattern: str) -> str:
-        """Return a hint: a pattern that begins like a known key, or else a schema of its own."""
+        """Return the hint for an unchecked pattern: a similar pattern, or else to add a schema."""
         first, dot, rest = pattern.partition(".")
         known = {key.partition(".")[0] for key in self._file.routes if not is_wild(key)}
         close = None if first in known else suggestion(first, known)
-        return f"did you mean `{close}{dot}{rest}`?" if close else "give it a `schema`, or its keys"
+        return (
+            f"did you mean `{close}{dot}{rest}`?"
+            if close
+            else "add a `schema` to it, or to the keys that it matches"
+        )
 
     def _overlaps(self) -> Iterator[Finding]:
         groups: dict[str, list[Route]] = defaultdict(list)
@@ -160,7 +164,7 @@ class Lint:
             met = next((other for other in before if overlaps(other.key, route.key)), None)
             if met is not None:
                 message = f"group `{route.group}` consumes `{met.key}` too, which overlaps `{route.key}`"
-                hint = "each handles all messages that it matches: those that match both are handled twice"
+                hint = "a message that matches both is handled twice, once by each"
                 yield Finding(Code.OVERLAPPING_GROUP, self._options.group(route), message, hint)
             groups[route.group].append(route)
             if is_wild(route.key):

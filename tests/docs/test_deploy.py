@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
+import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import click
 import pytest
 import yaml
 
+from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.cli.root import root
 from abe_router.routing.route import Route
 
@@ -68,3 +72,61 @@ def test_page_names_only_known_environment_variables():
             names = parameter.envvar or ()
             known |= {names} if isinstance(names, str) else {*names}
     assert set(re.findall(r"ABE_ROUTER_\w+", PAGE.read_text())) <= known
+
+
+async def run_block(title: str, folder: Path) -> None:
+    """Run the commands of a block in a folder, in which there is a routes file for `queue.db`."""
+    (text,) = (block.text for block in blocks(PAGE, "sh") if block.title == title)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        "-ec",
+        text,
+        cwd=folder,
+        env={**os.environ, "PATH": path, "ABE_ROUTER_CONFIG": "routes.yaml"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+async def test_backup_under_traffic_and_restore_as_the_page_describes(tmp_path):
+    path = tmp_path / "queue.db"
+    (tmp_path / "routes.yaml").write_text(
+        "backend: sqlite:///queue.db\nroutes:\n  a:\n    consumers:\n      g: os.path:basename\n"
+    )
+    accepted, is_over = 0, False
+
+    async def publish(backend):
+        nonlocal accepted
+        while not is_over:
+            await backend.publish("a", accepted)
+            accepted += 1
+
+    async with SQLiteBackend(path) as backend:
+        handle = await backend.subscribe("a", "g")
+        publishing = asyncio.create_task(publish(backend))
+        await asyncio.sleep(0.1)
+        before = accepted
+        await run_block("backup", tmp_path)
+        after = accepted
+        await asyncio.sleep(0.1)
+        is_over = True
+        await publishing
+        await handle.close()
+    assert 0 < before < after < accepted
+    assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o600
+    await run_block("restore", tmp_path)
+    async with SQLiteBackend(path) as backend:
+        (status,) = await backend.status()
+        assert before <= status.ready <= after
+        await backend.publish("a", "new")
+        handle = await backend.subscribe("a", "g")
+        bodies = [delivery.message.body for delivery in await handle.fetch(accepted, 1)]
+        while len(bodies) <= status.ready:
+            bodies += [delivery.message.body for delivery in await handle.fetch(accepted, 1)]
+    assert bodies == [*(b"%d" % n for n in range(status.ready)), b'"new"']
+    async with SQLiteBackend(tmp_path / "before" / "queue.db") as backend:
+        (status,) = await backend.status()
+        assert status.ready == accepted

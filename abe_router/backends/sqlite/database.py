@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from abe_router.backends.sqlite.file import File, FileState
-from abe_router.backends.sqlite.keys import Keys
+from abe_router.backends.sqlite.keys import Keys, decode_text
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.text import counted
@@ -154,6 +154,8 @@ class Database:
         try:
             return transaction()
         except sqlite3.OperationalError as error:
+            if self._is_text_undecodable(error):
+                return self.retry_while_locked(transaction)
             if not is_busy(error):
                 raise
         backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY, factor=1.5)
@@ -164,6 +166,14 @@ class Database:
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > min(started + LOCK_TIMEOUT, self._lock_deadline):
                     raise
+
+    def _is_text_undecodable(self, error: sqlite3.OperationalError) -> bool:
+        """Return whether text that another program wrote is not UTF-8; then read it from now on."""
+        connection = self._connection
+        if connection is None or connection.text_factory is not str or "decode to UTF-8" not in str(error):
+            return False
+        connection.text_factory = decode_text
+        return True
 
     def limit_lock_wait(self) -> None:
         """Wait for locks no longer than a second from now; may be called from any thread."""

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from abe_router.backend import DeadLetter
+from abe_router.backend import DeadLetter, Reason
 from abe_router.backends.sqlite import log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.registry import SubscriptionSpec, find
+from abe_router.messages.message import Message
 
 _decode = msgspec.json.Decoder(DeadLetter).decode
+#: The reason of a dead letter whose message is no longer in the file.
+_DELETED = Reason("malformed", "MessageDeleted", "another program deleted the message from the file")
 
 
 def add(database: Database, rows: Sequence[tuple[int, int, str]]) -> None:
@@ -31,17 +34,30 @@ def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -
         return []
     rows = database.execute(
         f"""
-        SELECT l.id, l.content, {log.COLUMNS}
-        FROM dead_letters AS l JOIN messages AS m USING (seq)
+        SELECT l.id, CAST(l.content AS TEXT), m.seq, {log.COLUMNS}
+        FROM dead_letters AS l LEFT JOIN messages AS m ON m.seq = l.seq
         WHERE l.sid = ? AND l.id > ? ORDER BY l.id LIMIT ?""",  # noqa: S608  a constant
         (found[0], number(after), limit),
     ).fetchall()
     dead_letters = []
-    for id, content, *message in rows:
-        stored = _decode(content)
-        whole = log.decode(database, stored.message.attempt, *message)
-        dead_letters.append(msgspec.structs.replace(stored, message=whole, id=str(id)))
+    for id, content, seq, *message in rows:
+        stored = _decoded(spec, content)
+        if seq is None:
+            whole, reason = stored.message, _DELETED
+        else:
+            whole, reason = log.decode(database, stored.message.attempt, *message), stored.reason
+        dead_letters.append(msgspec.structs.replace(stored, message=whole, reason=reason, id=str(id)))
     return dead_letters
+
+
+def _decoded(spec: SubscriptionSpec, content: str) -> DeadLetter:
+    """Return the dead letter without its message; an unreadable one with a reason that says so."""
+    try:
+        return _decode(content)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        reason = Reason("malformed", type(error).__name__, f"this dead letter is not readable: {error}")
+        message = Message("", spec.pattern, b"", {}, 0.0, 1)
+        return DeadLetter(f"{spec.pattern}/{spec.group}", message, reason, 0, 0, 0.0, 0.0)
 
 
 def replay(database: Database, spec: SubscriptionSpec, ids: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ from abe_router.backends.sqlite.file import (
     is_network,
     is_volatile,
 )
+from abe_router.backends.sqlite.keys import decode_text
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import matches
@@ -63,6 +64,7 @@ class _ReadOnlyFile(File):
         # Reading would create the files of the log, unless SQLite is told that the file does not change.
         address = f"file:{quote(os.fsencode(self._target))}?mode=ro{'&immutable=1' if self.is_idle else ''}"
         connection = sqlite3.connect(address, uri=True, timeout=1, isolation_level=None)
+        connection.text_factory = decode_text
         self._identity = identity(self._target)
         return connection
 
@@ -305,7 +307,9 @@ def check_version(version: tuple[int, ...]) -> Iterator[HealthResult]:
 
 def _unread(database: Database) -> dict[str, int]:
     """Return how many messages each key holds that no subscription matches."""
-    rows = database.execute("SELECT pattern FROM subscriptions WHERE prefix = ?", (database.prefix,))
+    rows = database.execute(
+        "SELECT CAST(pattern AS TEXT) FROM subscriptions WHERE prefix = ?", (database.prefix,)
+    )
     patterns = [pattern for (pattern,) in rows]
     unread = {
         key_id: key

@@ -17,10 +17,10 @@ PAGE = 4
 
 _IS_LIVE = "(expires_at IS NULL OR expires_at > ?)"
 _NAMED = f"prefix = ? AND bucket = ? AND name = ? AND {_IS_LIVE}"
-_GET = f"SELECT value, revision FROM entries WHERE {_NAMED}"  # noqa: S608  of constants
+_GET = f"SELECT CAST(value AS BLOB), revision FROM entries WHERE {_NAMED}"  # noqa: S608  of constants
 _DELETE = f"DELETE FROM entries WHERE {_NAMED} AND revision = coalesce(?, revision)"  # noqa: S608
 _SELECT = (
-    "SELECT name, value, revision FROM entries"  # noqa: S608  of constants
+    "SELECT CAST(name AS TEXT), CAST(value AS BLOB), revision FROM entries"  # noqa: S608  of constants
     f" WHERE prefix = ? AND bucket = ? AND {_IS_LIVE} ORDER BY name"
 )
 
@@ -82,7 +82,8 @@ def delete_expired(database: Database, limit: int) -> None:
 def take_tokens(database: Database, name: str, rate: float, wanted: int) -> TokenGrant:
     """Grant up to `wanted` tokens at `rate` a second."""
     row = database.execute(
-        "SELECT used_until FROM rates WHERE prefix = ? AND name = ?", (database.prefix, name)
+        "SELECT CAST(used_until AS REAL) FROM rates WHERE used_until < 9e99 AND prefix = ? AND name = ?",
+        (database.prefix, name),
     ).fetchone()
     tokens, used_until = grant(row[0] if row else 0.0, time.time(), rate, wanted)
     database.execute("INSERT OR REPLACE INTO rates VALUES (?, ?, ?)", (database.prefix, name, used_until))

@@ -8,6 +8,16 @@ from collections.abc import Sequence
 
 from abe_router.messages.pattern import is_wild, matches
 
+#: As bytes, because another program may write text that is not UTF-8.
+_NEW = """
+    SELECT key_id, CAST(prefix AS BLOB), CAST(key AS BLOB) FROM keys
+    WHERE key_id > ? ORDER BY key_id"""
+
+
+def decode_text(text: bytes) -> str:
+    """Return text of the file, with replacement characters where it is not UTF-8."""
+    return text.decode("utf-8", "replace")
+
 
 class Keys:
     """Maps each key to its number and back, and each pattern to the keys it matches.
@@ -30,13 +40,11 @@ class Keys:
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Add the keys that any process has added to the table since."""
-        rows = connection.execute(
-            "SELECT key_id, prefix, key FROM keys WHERE key_id > ? ORDER BY key_id", (self._newest,)
-        )
+        rows = connection.execute(_NEW, (self._newest,))
         for key_id, prefix, key in rows.fetchall():
             self._newest = key_id
-            if prefix == self._prefix:
-                self._add(key_id, key)
+            if decode_text(prefix) == self._prefix:
+                self._add(key_id, decode_text(key))
 
     def id_of(self, connection: sqlite3.Connection, key: str) -> int:
         """Return the number of the key; add the key to the table when it is new."""

@@ -9,6 +9,7 @@ refused. When it jumps back, leases and delays last longer by as much.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,12 @@ from abe_router.backend import Acked, Dead, Delayed, Delivery, Outcome, Released
 from abe_router.backends.sqlite import backlog, dead_letters, dedupe, log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.registry import SubscriptionSpec, advance, find, find_or_create
+from abe_router.text import counted
+
+_log = logging.getLogger(__name__)
+#: What a claim has leased, and whose message is not in the log.
+_MISSING = """
+    deliveries WHERE sid = ? AND due_at = ? AND claim = ? AND seq NOT IN (SELECT seq FROM messages)"""
 
 
 class Receipt(NamedTuple):
@@ -88,26 +95,44 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
     """
     rows = database.execute(
         f"""
-        SELECT d.deliveries, d.failures, d.failed_at, m.seq, {log.COLUMNS}
+        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, m.seq, {log.COLUMNS}
         FROM deliveries AS d JOIN messages AS m USING (seq)
         WHERE d.sid = ? AND d.due_at = ? AND d.claim = ? ORDER BY d.seq""",  # noqa: S608  a constant
         (claim.sid, claim.until, claim.number),
     ).fetchall()
+    if len(rows) < claim.size:
+        _bury_missing(database, claim)
     return [
         Delivery(
             log.decode(database, failures + 1, *message),
             deliveries,
             Receipt(claim.sid, seq, claim.number),
-            failed_at,
+            failed_at if type(failed_at) is float else None,
         )
         for deliveries, failures, failed_at, seq, *message in rows
     ]
 
 
+def _bury_missing(database: Database, claim: Claim) -> None:
+    """Turn deliveries whose message another program deleted into dead letters, so that the loss is shown."""
+    values = (claim.sid, claim.until, claim.number)
+    with database.writing():
+        rows = database.execute(f"SELECT sid, seq, '' FROM {_MISSING}", values).fetchall()  # noqa: S608
+        dead_letters.add(database, rows)
+        database.execute(f"DELETE FROM {_MISSING}", values)  # noqa: S608  a constant
+    if rows:
+        _log.error(
+            "`%s`: another program deleted %s before the delivery; see the dead letters",
+            database.path,
+            counted(len(rows), "message"),
+        )
+
+
 def next_due(database: Database, sid: int) -> float | None:
     """Return when the next delivery of the subscription falls due after now, None if none does."""
     (due_at,) = database.execute(
-        "SELECT min(due_at) FROM deliveries WHERE sid = ? AND due_at > ?", (sid, time.time())
+        "SELECT min(due_at) FROM deliveries WHERE sid = ? AND due_at > ? AND due_at < 9e99",
+        (sid, time.time()),
     ).fetchone()
     return None if due_at is None else float(due_at)
 
@@ -117,7 +142,7 @@ def first_due(database: Database) -> dict[int, float | None]:
     return dict(
         database.execute(
             """
-            SELECT sid, (SELECT min(due_at) FROM deliveries AS d WHERE d.sid = s.sid)
+            SELECT sid, (SELECT min(due_at) FROM deliveries AS d WHERE d.sid = s.sid AND due_at < 9e99)
             FROM subscriptions AS s WHERE prefix = ?""",
             (database.prefix,),
         ).fetchall()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from math import isfinite
 
 import msgspec
 
 from abe_router.backends.sqlite.database import Database
+from abe_router.backends.sqlite.keys import decode_text
 from abe_router.errors import PayloadUnencodable
 from abe_router.messages.message import Message
 
@@ -49,12 +51,21 @@ def decode(
     headers: str | None,
     body: bytes,
 ) -> Message:
-    """Return a stored message. Invalid headers, which another program wrote, are left out."""
+    """Return a stored message.
+
+    SQLite stores what another program writes, whatever the type of the column. So invalid headers are left
+    out, an invalid time is 0, and a key that is not in the table is named by its number.
+    """
     decoded: dict[str, str] = {}
     if headers:
-        with suppress(msgspec.MsgspecError):
+        with suppress(msgspec.MsgspecError, TypeError, ValueError):
             decoded = _decode_headers(headers)
-    return Message(id, database.keys.names[key_id], body, decoded, published_at, attempt)
+    if type(id) is not str:
+        id = decode_text(id) if isinstance(id, bytes) else str(id)
+    if type(published_at) is not float or not isfinite(published_at):
+        published_at = 0.0
+    key = database.keys.names.get(key_id) or f"unknown.{key_id}"
+    return Message(id, key, body, decoded, published_at, attempt)
 
 
 def rows_at_once(left: int) -> int:

@@ -42,6 +42,7 @@ _TAKE_BACK = """
     UPDATE deliveries SET claim = NULL, due_at = coalesce(retry_at, 0), deliveries = deliveries - 1
     WHERE sid = ? AND claim = ?"""
 
+_OWNER = "SELECT CAST(owner AS INTEGER), CAST(expires_at AS REAL) FROM owners WHERE sid = ?"
 _TAKE_BACK_UNKNOWN = """
     UPDATE deliveries SET claim = NULL, due_at = coalesce(retry_at, 0)
     WHERE sid = ? AND claim >> 22 = ? AND seq NOT IN (SELECT value FROM json_each(?))"""
@@ -132,7 +133,7 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
     retry_at = dict(
         database.execute(
             "SELECT seq, retry_at FROM deliveries"
-            " WHERE sid = ? AND due_at = ? AND claim = ? AND retry_at > ?",
+            " WHERE sid = ? AND due_at = ? AND claim = ? AND retry_at > ? AND retry_at < 9e99",
             (claim.sid, claim.until, claim.number, now),
         ).fetchall()
     )
@@ -185,7 +186,7 @@ def release(database: Database, spec: SubscriptionSpec, owner: int) -> None:
 
 def _owner(database: Database, sid: int) -> tuple[int, float]:
     """Return the last owner and until when it owns the subscription; -1 when it never had one."""
-    found = database.execute("SELECT owner, expires_at FROM owners WHERE sid = ?", (sid,)).fetchone()
+    found = database.execute(_OWNER, (sid,)).fetchone()
     return found or (-1, 0.0)
 
 

@@ -17,14 +17,14 @@ from abe_router.backends.sqlite.registry import SubscriptionSpec, find
 
 #: The deliveries of a subscription in the order of the log, in the states in which `status` counts them.
 _DELIVERIES = f"""
-    SELECT m.seq, d.deliveries,
+    SELECT m.seq, CAST(d.deliveries AS INTEGER),
         CASE
             WHEN d.claim IS NULL THEN iif(d.failures > 0, 'delayed', 'ready')
             WHEN d.due_at <= ? THEN 'ready'
             WHEN d.retry_at > ? THEN 'delayed'
             ELSE 'in_flight'
         END,
-        d.failures + 1, {log.COLUMNS}
+        CAST(d.failures AS INTEGER) + 1, {log.COLUMNS}
     FROM deliveries AS d CROSS JOIN messages AS m ON m.seq = d.seq
     WHERE d.sid = ? AND d.seq > ? ORDER BY d.seq LIMIT ?"""  # noqa: S608  a constant
 _MESSAGES = f"""

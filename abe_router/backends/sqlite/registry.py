@@ -19,10 +19,18 @@ class SubscriptionSpec(NamedTuple):
     start: float = 0.0
 
 
+#: The cursor of a subscription `s`. Where another program damaged it, it is at the last delivery.
+_CURSOR = """iif(typeof(s.cursor) = 'integer' AND s.cursor >= 0, s.cursor,
+        coalesce((SELECT max(seq) FROM deliveries AS d WHERE d.sid = s.sid), 0))"""
+_FIND = f"""
+    SELECT s.sid, {_CURSOR} FROM subscriptions AS s
+    WHERE prefix = ? AND pattern = ? AND "group" = ?"""  # noqa: S608  a constant
+
+
 def find(database: Database, spec: SubscriptionSpec) -> tuple[int, int] | None:
     """Return the number of the subscription and its cursor, None if it does not exist."""
     found: tuple[int, int] | None = database.execute(
-        'SELECT sid, cursor FROM subscriptions WHERE prefix = ? AND pattern = ? AND "group" = ?',
+        _FIND,
         (database.prefix, spec.pattern, spec.group),
     ).fetchone()
     return found
@@ -72,8 +80,9 @@ def drop(database: Database, spec: SubscriptionSpec) -> bool:
 #: The counts of the deliveries of each subscription. A delivery whose lease ended is ready again. A failed
 #: one is delayed until it is fetched or, held by an exclusive handle, until it is due. `waiting` is the
 #: first message that is ready.
-_STATUS = """
-    SELECT s.sid, s.pattern, s."group", s.cursor, s.claimed,
+_STATUS = f"""
+    SELECT s.sid, CAST(s.pattern AS TEXT), CAST(s."group" AS TEXT), {_CURSOR},
+        CAST(s.claimed AS INTEGER),
         d.leased, d.postponed, d.delayed, d.unsettled, d.waiting,
         (SELECT count(*) FROM dead_letters AS l WHERE l.sid = s.sid)
     FROM subscriptions AS s LEFT JOIN (
@@ -85,7 +94,7 @@ _STATUS = """
             min(CASE WHEN iif(claim IS NULL, failures = 0, due_at <= :now) THEN seq END) AS waiting
         FROM deliveries GROUP BY sid
     ) AS d USING (sid)
-    WHERE s.prefix = :prefix ORDER BY s.pattern, s."group" """
+    WHERE s.prefix = :prefix ORDER BY s.pattern, s."group" """  # noqa: S608  of constants
 
 
 def status(database: Database) -> list[SubscriptionStatus]:
@@ -127,5 +136,5 @@ def _oldest_at(database: Database, sid: int, pattern: str, cursor: int, waiting:
         seq = backlog.first_by_key(database, pattern, max(cursor, database.scanned.get(sid, 0)))
     if seq is None:
         return None
-    row = database.execute("SELECT published_at FROM messages WHERE seq = ?", (seq,)).fetchone()
+    row = database.execute("SELECT CAST(published_at AS REAL) FROM messages WHERE seq = ?", (seq,)).fetchone()
     return None if row is None else float(row[0])

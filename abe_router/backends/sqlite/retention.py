@@ -24,13 +24,13 @@ REFRESH_AFTER = 3600.0
 
 # The messages of a key, each with whether a dead letter or a delivery of a reader still needs it.
 _PAGE = """
-    SELECT seq, published_at,
+    SELECT seq, CAST(published_at AS REAL),
         EXISTS (SELECT 1 FROM dead_letters AS l WHERE l.seq = m.seq)
         OR EXISTS (
             SELECT 1 FROM json_each(?) AS s JOIN deliveries AS d ON d.sid = s.value AND d.seq = m.seq)
     FROM messages AS m WHERE key_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"""
 # Skips keys without messages, of which there may be many.
-_NEXT_KEY = "SELECT min(key_id) FROM messages WHERE key_id >= ?"
+_NEXT_KEY = "SELECT min(key_id) FROM messages WHERE key_id >= ? AND key_id < 9e18"
 
 #: By pattern and seconds, until when that retention counts, in seconds since the epoch.
 StoredRetention = Mapping[tuple[str, float], float]
@@ -39,7 +39,8 @@ StoredRetention = Mapping[tuple[str, float], float]
 def stored(database: Database) -> StoredRetention:
     """Return the retention that counts now."""
     rows = database.execute(
-        "SELECT pattern, seconds, expires_at FROM retention WHERE prefix = ? AND expires_at > ?",
+        "SELECT CAST(pattern AS TEXT), CAST(seconds AS REAL), CAST(expires_at AS REAL) FROM retention"
+        " WHERE prefix = ? AND expires_at > ?",
         (database.prefix, time.time()),
     )
     return {(pattern, seconds): expires_at for pattern, seconds, expires_at in rows.fetchall()}
@@ -171,7 +172,8 @@ class Trimmer:
 
 def _subscriptions(database: Database) -> list[tuple[int, int, str]]:
     return database.execute(
-        "SELECT sid, cursor, pattern FROM subscriptions WHERE prefix = ?", (database.prefix,)
+        "SELECT sid, CAST(cursor AS INTEGER), CAST(pattern AS TEXT) FROM subscriptions WHERE prefix = ?",
+        (database.prefix,),
     ).fetchall()
 
 

@@ -1,0 +1,128 @@
+"""Rows of a SQLite file that another program damaged or deleted: none hides or stops its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+
+import pytest
+
+from abe_router.backend import ACKED
+from abe_router.backends.sqlite import SQLiteBackend
+
+from .hands import bodies, died
+
+GROUP = "g"
+#: Values that no column expects: text, bytes, infinity, text that is not UTF-8, and a negative number.
+ODD = ("'abc'", "x'ff00'", "9e999", "CAST(x'ff41' AS TEXT)", "-1")
+#: By table, the columns that another program may have written, and how the damaged row is found.
+COLUMNS = {
+    "keys": (("prefix", "key"), "key = 'odd'"),
+    "messages": (("published_at", "id", "headers", "body", "key_id"), "id IN ('odd', 'odd-dead')"),
+    "subscriptions": (("pattern", '"group"', "cursor", "claimed"), "pattern = 'odd'"),
+    "deliveries": (
+        ("claim", "due_at", "deliveries", "failures", "failed_at", "retry_at"),
+        "sid = (SELECT sid FROM subscriptions WHERE pattern = 'odd')",
+    ),
+    "dead_letters": (("content", "seq"), "id = 1"),
+    "owners": (("owner", "expires_at"), "sid = (SELECT sid FROM subscriptions WHERE pattern = 'odd')"),
+    "entries": (("bucket", "name", "value", "expires_at"), "name = 'odd'"),
+    "rates": (("name", "used_until"), "name = 'odd'"),
+    "retention": (("pattern", "seconds", "expires_at"), "pattern = 'odd'"),
+    "dedupe_ids": (("id", "expires_at"), "id = 'odd'"),
+}
+
+
+async def fill(path):
+    """Fill each table with rows for the key `odd` and for the key `even`."""
+    async with SQLiteBackend(path) as backend:
+        odd = await backend.subscribe_exclusive("odd", GROUP)
+        await backend.subscribe("even", GROUP)
+        every = await backend.subscribe("#", GROUP)
+        for key in ("odd", "even"):
+            await backend.publish(key, "dead", id=f"{key}-dead")
+        found = await every.fetch(10, 1)
+        assert not await every.settle([(delivery, died(delivery)) for delivery in found])
+        for key in ("odd", "even"):
+            await backend.publish(key, 1, id=key)
+            await backend.put("workers", key, b"{}")
+            await backend.take_tokens(key, 100.0, 1)
+        await odd.fetch(1, 1)
+        await backend.trim({"odd": 60.0, "even": 60.0})
+    with sqlite3.connect(path) as other:
+        other.execute("INSERT INTO dedupe_ids VALUES (1, 'odd', 9e9)")
+    other.close()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("filled") / "queue.db"
+    asyncio.run(fill(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, column) for table, (columns, _) in COLUMNS.items() for column in columns]
+)
+async def test_odd_value_hides_and_stops_no_neighbour(tmp_path, filled, table, column):
+    for number, value in enumerate(ODD):
+        path = tmp_path / f"queue-{number}.db"
+        shutil.copy(filled, path)
+        with sqlite3.connect(path) as other:
+            statement = f"UPDATE {table} SET {column} = {value} WHERE {COLUMNS[table][1]}"
+            if not other.execute(statement).rowcount:
+                pytest.fail(f"`{statement}` changes nothing")
+        other.close()
+        async with asyncio.timeout(5):
+            await check_neighbours(path)
+
+
+async def check_neighbours(path):
+    """Use everything of the key `even`, and some of the damaged key `odd`."""
+    async with SQLiteBackend(path) as backend:
+        statuses = {status.name: status for status in await backend.status()}
+        assert statuses["even/g"].ready == 2
+        dead = await backend.dead_letters("#", GROUP)
+        assert len(dead) == 2
+        assert (dead[-1].message.id, dead[-1].reason.message) == ("even-dead", "no stock")
+        for pattern in ("odd", "even", "#"):
+            await backend.peek(pattern, GROUP)
+            await backend.peek(pattern, None)
+        assert "even" in await backend.entries("workers")
+        await backend.take_tokens("odd", 100.0, 1)
+        await backend.trim({"odd": 60.0})
+        even, every = await backend.subscribe("even", GROUP), await backend.subscribe("#", GROUP)
+        odd = await backend.subscribe_exclusive("odd", GROUP)
+        waiting = asyncio.create_task(odd.fetch(10, 0.03))
+        came = await even.fetch(10, 1)
+        assert bodies(came) == [b'"dead"', b"1"]
+        assert not await even.settle([(delivery, ACKED) for delivery in came])
+        await backend.publish("even", 2, id="later")
+        for handle in (even, every):
+            assert "later" in [delivery.message.id for delivery in await handle.fetch(10, 1)]
+        await waiting
+        health = {result.code: result for result in await backend.check_health({("even", GROUP)})}
+        assert "D110" in health or "D201" in health
+        assert await backend.replay("#", GROUP, [letter.id for letter in dead]) >= 1
+
+
+async def test_message_that_was_deleted_becomes_a_dead_letter(tmp_path, caplog):
+    path = tmp_path / "queue.db"
+    async with SQLiteBackend(path) as backend:
+        handle = await backend.subscribe("a", GROUP)
+        for n in range(3):
+            await backend.publish("a", n)
+        found = await handle.fetch(3, 1)
+        await handle.settle([(found[0], died(found[0]))])
+        await handle.close()
+        await backend._write(lambda d: d.execute("DELETE FROM messages WHERE seq < 3"))
+        await backend._write(lambda d: d.execute("UPDATE deliveries SET due_at = 0"))
+        again = await (await backend.subscribe("a", GROUP)).fetch(3, 1)
+        assert bodies(again) == [b"2"]
+        dead = await backend.dead_letters("a", GROUP)
+        assert [letter.reason.error for letter in dead] == ["MessageDeleted"] * 2
+        assert dead[0].message.id == found[0].message.id
+        assert "another program deleted 1 message before the delivery" in caplog.text
+        (status,) = await backend.status()
+        assert (status.ready, status.in_flight, status.dead) == (0, 1, 2)

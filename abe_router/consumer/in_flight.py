@@ -132,6 +132,10 @@ class InFlight:
             *(delivery for delivery, _ in self.outcomes),
         ]
 
+    def holds(self, deliveries: Collection[Delivery]) -> bool:
+        """Say whether any of the deliveries is in flight."""
+        return any(each in deliveries for each in self.deliveries())
+
     def track(self, leased_at: float) -> None:
         """Note that what comes in flight now was leased at `leased_at` or later.
 

@@ -11,6 +11,7 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import Shutdown
+from abe_router.consumer.suspects import is_suspect
 from abe_router.routing.policies import Batch
 from abe_router.routing.route import Route
 
@@ -61,6 +62,10 @@ class WorkerPool:
         self._in_flight.buffer.extend(deliveries)
         self._added.set()
         self._wake_next()
+
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand back deliveries that were not buffered."""
+        self._settler.release(deliveries)
 
     def stop(self) -> int:
         """Start nothing more, and hand back what was not started; return how many deliveries that were."""
@@ -157,16 +162,26 @@ class WorkerPool:
                 self._in_flight.capacity.set()
 
     async def _gather(self, batch: Batch) -> Sequence[Delivery]:
-        """Return a full batch, or what there is once the first delivery has waited long enough."""
+        """Return a full batch, or what there is once the first delivery has waited long enough.
+
+        A suspect is a batch of its own.
+        """
         buffer, loop = self._in_flight.buffer, asyncio.get_running_loop()
         while not buffer and not self._stopping:
             await self._wait_added(None)
         until = loop.time() + batch.wait
         while len(buffer) < batch.size and not self._stopping and (left := until - loop.time()) > 0:
+            if any(map(is_suspect, buffer)):
+                break
             await self._wait_added(left)
         while buffer and loop.time() > self._in_flight.leases.overdue_at:
             await self._lease_keeper.renew()
-        return [buffer.popleft() for _ in range(min(batch.size, len(buffer)))]
+        deliveries: list[Delivery] = []
+        while buffer and len(deliveries) < batch.size and not (deliveries and is_suspect(buffer[0])):
+            deliveries.append(buffer.popleft())
+            if is_suspect(deliveries[-1]):
+                break
+        return deliveries
 
     async def _wait_added(self, seconds: float | None) -> None:
         self._added.clear()

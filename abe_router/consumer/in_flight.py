@@ -100,6 +100,8 @@ class InFlight:
         self.settling: Sequence[Settlement] = ()
         #: Set when the fetcher should look again whether there is room for more.
         self.capacity = asyncio.Event()
+        #: Set when outcomes were settled, for the slots that wait for it.
+        self.settled = asyncio.Event()
         #: Set as soon as anything is in flight; cleared some time after nothing is.
         self.busy = asyncio.Event()
 

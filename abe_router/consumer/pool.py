@@ -22,8 +22,9 @@ _CANCEL_GRACE = 1.0
 class WorkerPool:
     """Runs the handlers of a route, each in a slot; a slot is made when it is first needed.
 
-    A slot starts nothing whose lease may have run out: it renews the leases first. It reports capacity to the
-    fetcher when the buffer is down to its low-water mark.
+    A slot starts nothing whose lease may have run out: it renews the leases first. It starts nothing while
+    `max_unacked` outcomes are not settled, so that a death of the process repeats a bounded number. It reports
+    capacity to the fetcher when the buffer is down to its low-water mark.
 
     Slots are not among the tasks of a TaskGroup, which would wait without limit for a handler that swallows
     its cancellation. A slot that fails by a fault of this package stops the consumer with that error.
@@ -71,6 +72,7 @@ class WorkerPool:
         """Start nothing more, and hand back what was not started; return how many deliveries that were."""
         self._stopping = True
         self._added.set()
+        self._in_flight.settled.set()
         while self._idle:
             _wake(self._idle.pop())
         return self._settler.release(self._in_flight.take_unstarted())
@@ -120,13 +122,16 @@ class WorkerPool:
     async def _work(self, slot: Slot) -> None:
         in_flight, buffer, leases = self._in_flight, self._in_flight.buffer, self._in_flight.leases
         attempt, settle, clock = self._attempts.run, self._settler.add, asyncio.get_running_loop().time
-        report_capacity = in_flight.capacity.set
+        report_capacity, max_unacked = in_flight.capacity.set, self._route.max_unacked
         while True:
             self._waking = False
             while buffer:
                 now = clock()
                 if now > leases.overdue_at:
                     await self._lease_keeper.renew()
+                    continue
+                if len(in_flight.outcomes) + len(in_flight.settling) >= max_unacked:
+                    await self._wait_settled()
                     continue
                 delivery = buffer.popleft()
                 if buffer:
@@ -174,6 +179,8 @@ class WorkerPool:
             if any(map(is_suspect, buffer)):
                 break
             await self._wait_added(left)
+        while buffer and self._in_flight.unsettled >= self._route.max_unacked:
+            await self._wait_settled()
         while buffer and loop.time() > self._in_flight.leases.overdue_at:
             await self._lease_keeper.renew()
         deliveries: list[Delivery] = []
@@ -190,6 +197,11 @@ class WorkerPool:
                 await self._added.wait()
         except TimeoutError:
             return
+
+    async def _wait_settled(self) -> None:
+        """Wait until some outcomes are settled, or until the buffer is emptied by a stop."""
+        self._in_flight.settled.clear()
+        await self._in_flight.settled.wait()
 
     def _wait_idle(self) -> Awaitable[None]:
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()

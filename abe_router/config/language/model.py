@@ -158,6 +158,12 @@ class Options(_Mapping):
         description="How often a message is handed out, crashes included, before it is dead-lettered"
         " unhandled; `retry.attempts` plus 5 when absent.",
     )
+    max_unacked: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="How many handled messages may wait for their ack; with more, no further one begins.",
+    )
     lease: PositiveDuration = Field(
         "30s",
         validate_default=True,

@@ -23,8 +23,8 @@ class WorkerPool:
     """Runs the handlers of a route, each in a slot; a slot is made when it is first needed.
 
     A slot starts nothing whose lease may have run out: it renews the leases first. It starts nothing while
-    `max_unacked` outcomes are not settled, so that a death of the process repeats a bounded number. It reports
-    capacity to the fetcher when the buffer is down to its low-water mark.
+    `max_unacked` outcomes are not settled, so that a death of the process repeats a bounded number. It
+    reports capacity to the fetcher when the buffer is down to its low-water mark.
 
     Slots are not among the tasks of a TaskGroup, which would wait without limit for a handler that swallows
     its cancellation. A slot that fails by a fault of this package stops the consumer with that error.

@@ -6,5 +6,6 @@
 from abe_router.consumer.attempt import Around, as_async
 from abe_router.consumer.backend_calls import Recovery
 from abe_router.consumer.consumer import Consumer
+from abe_router.consumer.suspects import SuspectGate
 
-__all__ = ["Around", "Consumer", "Recovery", "as_async"]
+__all__ = ["Around", "Consumer", "Recovery", "SuspectGate", "as_async"]

@@ -23,6 +23,7 @@ from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.pool import WorkerPool
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
+from abe_router.consumer.suspects import SuspectGate
 from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Events
 from abe_router.routing.route import Route
@@ -34,8 +35,8 @@ class Consumer:
     """Runs one route until it is stopped.
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
-    makes a context manager for each call of the handler; see `Attempts`. `recovery` is shared by the
-    consumers of a process.
+    makes a context manager for each call of the handler; see `Attempts`. `recovery` and
+    `suspects` are shared by the consumers of a process.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -52,6 +53,7 @@ class Consumer:
         threads: Executor,
         around: Around | None = None,
         recovery: Recovery | None = None,
+        suspects: SuspectGate | None = None,
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
@@ -61,6 +63,7 @@ class Consumer:
         ordered = route.order_by is not None and backend.features.order
         self._in_flight = InFlight(route.lease, OrderingKeys(route.order_by or "") if ordered else None)
         self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
+        self._suspects = suspects or SuspectGate()
         self._shutdown = Shutdown(route.drain)
         self._calls = BackendCalls(route.name, events, self._shutdown, recovery or Recovery())
         #: Set once it has its subscription, or has seen that the backend cannot be reached, or has ended.
@@ -117,7 +120,11 @@ class Consumer:
             return await self._calls.repeat(partial(backend.subscribe, route.key, route.group, **terms))
         subscribe = partial(backend.subscribe_exclusive, route.key, route.group, **terms)
         handle = await self._calls.repeat(subscribe)
-        return None if handle is None else OrderedSubscription(handle, in_flight.ordering, in_flight)
+        return (
+            None
+            if handle is None
+            else OrderedSubscription(handle, in_flight.ordering, in_flight, self._suspects)
+        )
 
     async def _consume(self, subscription: Subscription | None) -> None:
         """Consume until stopped, from one subscription after the other."""
@@ -156,6 +163,7 @@ class Consumer:
             lease_keeper,
             pool,
             self._prefetch,
+            self._suspects,
             shutdown,
         )
         closed: SubscriptionClosed | None = None
@@ -189,6 +197,7 @@ class Consumer:
                         task.cancel()
         finally:
             await self._close(subscription)
+            self._suspects.release(in_flight)
             in_flight.clear()
         return closed
 

@@ -13,6 +13,7 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.pool import WorkerPool
 from abe_router.consumer.shutdown import Shutdown
+from abe_router.consumer.suspects import SuspectGate, is_suspect
 from abe_router.routing.route import Route
 
 #: Most deliveries asked for at once.
@@ -29,16 +30,21 @@ _BACKLOG = 8
 MAX_UNSETTLED = 4 * MAX_FETCH
 #: How long one fetch waits for a message, in seconds; a stop interrupts it.
 FETCH_WAIT = 5.0
+#: Longest wait for other routes that probe, in seconds: one of them may meet an error again and again.
+PROBE_WAIT = 1.0
 
 # The fetcher is in one state at a time:
 #
 #   full      the buffer is above the low-water mark, or too much is unsettled; it waits for `capacity`
+#   careful   it fetches one delivery at a time; a suspect is settled before the next fetch
 #   fetching  a fetch is under way, or is repeated after an error of the backend
 #   pacing    what it fetched is withheld, and it waits for tokens of the rate limiter
 #   ended     a stop was requested, the subscription is closed, or a fault of the package was met
 #
 # Transitions:
 #
+#   careful  -> fetching           the one delivery is no suspect, or there is none; it begins as careful
+#   fetching -> careful            suspects came: they are handed back, the others go on
 #   full     -> fetching           there is room: `capacity` was set by a slot, the settler or a lost lease
 #   fetching -> full | fetching    deliveries came, and went into the buffer; or none came
 #   fetching -> pacing             deliveries came, and the route has a rate
@@ -93,11 +99,15 @@ class Fetcher:
         lease_keeper: LeaseKeeper,
         pool: WorkerPool,
         prefetch: Prefetch,
+        suspects: SuspectGate,
         shutdown: Shutdown,
     ) -> None:
         self._route, self._subscription, self._backend = route, subscription, backend
         self._calls, self._in_flight, self._pool = calls, in_flight, pool
-        self._lease_keeper = lease_keeper
+        self._lease_keeper, self._suspects = lease_keeper, suspects
+        # An ordered subscription is careful itself, and without leases nothing comes back.
+        self._is_plain = in_flight.ordering is None
+        self._careful = self._is_plain and backend.features.leases
         self._prefetch, self._stop = prefetch, shutdown.requested
 
     async def run(self) -> None:
@@ -109,6 +119,9 @@ class Fetcher:
                 in_flight.capacity.clear()
                 await in_flight.capacity.wait()
                 continue
+            if self._careful:
+                await self._fetch_carefully()
+                continue
             asked_at = clock()
             prefetch.asking(asked_at)
             in_flight.low_water = prefetch.low_water
@@ -119,8 +132,12 @@ class Fetcher:
                 # A provider whose fetch returns without waiting must not keep the loop from everything else.
                 await asyncio.sleep(0)
                 continue
-            if in_flight.ordering is None:  # deliveries of an ordered route are tracked already
+            if self._is_plain:  # deliveries of an ordered route are tracked already
                 in_flight.track(asked_at)
+                if any(map(is_suspect, deliveries)):
+                    self._careful = True
+                    await self._hand_back([each for each in deliveries if is_suspect(each)])
+                    deliveries = [each for each in deliveries if not is_suspect(each)]
             if rate is None:
                 pool.add(deliveries)
                 if len(deliveries) < _BACKLOG:
@@ -128,16 +145,57 @@ class Fetcher:
                     await asyncio.sleep(0)
             else:
                 in_flight.withheld.extend(deliveries)
-                await self._pace(rate)
+                await self._pass_on()
             del deliveries  # or an idle route keeps the last ones, settled by now, in memory
 
-    async def _fetch(self, limit: int) -> Sequence[Delivery]:
+    async def _fetch_carefully(self) -> None:
+        """Fetch one delivery; if it is a suspect, hold nothing else that may be one until it is settled."""
+        in_flight, gate = self._in_flight, self._suspects
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
+        with gate.probe():
+            found = await self._calls.repeat(partial(self._fetch, 1, 0.0))
+            self._careful = found is None or any(map(is_suspect, found))
+            if not found:
+                return
+            in_flight.track(asked_at)
+            has_turn = not self._careful or gate.acquire(in_flight)
+            if not has_turn:
+                await self._hand_back(found)
+        if not has_turn:
+            while not (gate.is_free or self._stop.is_set()):
+                await gate.wait()
+            return
+        in_flight.withheld.extend(found)
+        while (
+            self._careful and gate.is_probed and clock() < asked_at + PROBE_WAIT and not self._stop.is_set()
+        ):
+            await gate.wait()
+        await self._pass_on()
+        if self._careful:
+            await self._settled(found)
+            if not self._stop.is_set():  # otherwise it may still run
+                gate.release(in_flight)
+
+    async def _hand_back(self, suspects: Sequence[Delivery]) -> None:
+        """Hand suspects back, and wait until the backend has them."""
+        self._pool.hand_back(suspects)
+        await self._settled(suspects)
+
+    async def _settled(self, deliveries: Sequence[Delivery]) -> None:
+        """Wait until none of the deliveries is in flight."""
+        in_flight = self._in_flight
+        while in_flight.holds(deliveries) and not self._stop.is_set():
+            in_flight.capacity.clear()
+            await in_flight.capacity.wait()
+
+    async def _fetch(self, limit: int, wait: float = FETCH_WAIT) -> Sequence[Delivery]:
         """Fetch once no lease may have run out: the fetch would take again what is in flight here."""
         leases, clock = self._in_flight.leases, asyncio.get_running_loop().time
         while clock() > leases.overdue_at and not self._stop.is_set():
             if (error := await self._lease_keeper.renew()) is not None:
                 raise error
-        return await self._subscription.fetch(limit, FETCH_WAIT)
+        return await self._subscription.fetch(limit, wait)
 
     def _room(self) -> int:
         """Return how many more deliveries to hold: for the free slots, and ahead of them."""
@@ -145,9 +203,16 @@ class Fetcher:
         capacity = route.concurrency * (route.batch.size if route.batch else 1)
         return capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
 
-    async def _pace(self, rate: float) -> None:
-        """Pass on what is withheld as the rate permits, over all processes."""
-        name, withheld = self._route.name, self._in_flight.withheld
+    async def _pass_on(self) -> None:
+        """Buffer what is withheld, as the rate permits, over all processes."""
+        name, withheld, rate = self._route.name, self._in_flight.withheld, self._route.rate
+        if rate is None and not self._stop.is_set():
+            permitted = withheld[:]
+            withheld.clear()
+            self._pool.add(permitted)
+            return
+        if rate is None:
+            return
         while withheld and not self._stop.is_set():
             grant = await self._calls.repeat(partial(self._backend.take_tokens, name, rate, len(withheld)))
             if grant is None:

@@ -100,6 +100,8 @@ class InFlight:
         self.settling: Sequence[Settlement] = ()
         #: Set when the fetcher should look again whether there is room for more.
         self.capacity = asyncio.Event()
+        #: Set when outcomes were settled, for the slots that wait for it.
+        self.settled = asyncio.Event()
         #: Set as soon as anything is in flight; cleared some time after nothing is.
         self.busy = asyncio.Event()
 
@@ -131,6 +133,10 @@ class InFlight:
             *(delivery for delivery, _ in self.settling),
             *(delivery for delivery, _ in self.outcomes),
         ]
+
+    def holds(self, deliveries: Collection[Delivery]) -> bool:
+        """Say whether any of the deliveries is in flight."""
+        return any(each in deliveries for each in self.deliveries())
 
     def track(self, leased_at: float) -> None:
         """Note that what comes in flight now was leased at `leased_at` or later.

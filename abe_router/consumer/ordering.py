@@ -19,6 +19,7 @@ from abe_router.backoff import wait_for_event
 from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.consumer.suspects import SuspectGate, is_suspect
 from abe_router.errors import BackendError, SubscriptionClosed
 
 #: Most deliveries held at once, those included that wait for their ordering key.
@@ -51,13 +52,20 @@ class OrderedSubscription(Subscription):
     their leases are renewed with all the rest.
     """
 
-    def __init__(self, handle: ExclusiveSubscription, keys: OrderingKeys, in_flight: InFlight) -> None:
+    def __init__(
+        self,
+        handle: ExclusiveSubscription,
+        keys: OrderingKeys,
+        in_flight: InFlight,
+        suspects: SuspectGate | None = None,
+    ) -> None:
         self.pattern, self.group = handle.pattern, handle.group
         self._handle, self._keys, self._in_flight = handle, keys, in_flight
         self._interrupted = self._closed = False
-        # Slow start: what was in flight when a process ended may have ended it. So after a crash few more are
-        # held until some are settled, or all that are behind it would count as handed out with it.
-        self._limit = 1
+        self._suspects = suspects or SuspectGate()
+        # What was in flight when a process ended may have ended it. So one is held at a time until all of
+        # these are settled, or what is behind it would count as handed out with it.
+        self._careful = True
         self._settling: set[Delivery] = set()
         self._error: Exception | None = None
         self._room = asyncio.Event()
@@ -112,7 +120,8 @@ class OrderedSubscription(Subscription):
         for delivery, outcome in held:
             if isinstance(outcome, Released):
                 keys.give_back(delivery)
-        self._limit += len(held)
+        if not keys.active:
+            self._suspects.release(self._in_flight)
         self._room.set()
         return refused
 
@@ -161,7 +170,8 @@ class OrderedSubscription(Subscription):
         """Fetch as long as there is room."""
         keys = self._keys
         while not self._closed:
-            room = min(self._limit - keys.active, MAX_HELD - len(keys), MAX_FETCH)
+            limit = 1 if self._careful else MAX_HELD
+            room = min(limit - keys.active, MAX_HELD - len(keys), MAX_FETCH)
             if self._error is not None or keys.broken or room < 1:
                 self._room.clear()
                 await self._room.wait()
@@ -179,7 +189,13 @@ class OrderedSubscription(Subscription):
         if not fetched:
             await asyncio.sleep(0)  # as the fetcher does
             return
+        gate, was_careful = self._suspects, self._careful
+        self._careful = any(map(is_suspect, fetched))
+        if self._careful and not (was_careful and gate.acquire(self._in_flight)):
+            # They come again, in order, one by one.
+            await self._handle.settle([(delivery, RELEASED) for delivery in fetched])
+            while was_careful and not (gate.is_free or self._closed):
+                await gate.wait()
+            return
         self._in_flight.track(asked_at)
         self._keys.add(fetched, clock())
-        if all(each.deliveries <= each.message.attempt for each in fetched):
-            self._limit = max(self._limit, MAX_HELD)

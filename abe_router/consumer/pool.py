@@ -11,6 +11,7 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import Shutdown
+from abe_router.consumer.suspects import is_suspect
 from abe_router.routing.policies import Batch
 from abe_router.routing.route import Route
 
@@ -21,8 +22,9 @@ _CANCEL_GRACE = 1.0
 class WorkerPool:
     """Runs the handlers of a route, each in a slot; a slot is made when it is first needed.
 
-    A slot starts nothing whose lease may have run out: it renews the leases first. It reports capacity to the
-    fetcher when the buffer is down to its low-water mark.
+    A slot starts nothing whose lease may have run out: it renews the leases first. It starts nothing while
+    `max_unacked` outcomes are not settled, so that a death of the process repeats a bounded number. It
+    reports capacity to the fetcher when the buffer is down to its low-water mark.
 
     Slots are not among the tasks of a TaskGroup, which would wait without limit for a handler that swallows
     its cancellation. A slot that fails by a fault of this package stops the consumer with that error.
@@ -62,10 +64,15 @@ class WorkerPool:
         self._added.set()
         self._wake_next()
 
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand back deliveries that were not buffered."""
+        self._settler.release(deliveries)
+
     def stop(self) -> int:
         """Start nothing more, and hand back what was not started; return how many deliveries that were."""
         self._stopping = True
         self._added.set()
+        self._in_flight.settled.set()
         while self._idle:
             _wake(self._idle.pop())
         return self._settler.release(self._in_flight.take_unstarted())
@@ -115,13 +122,16 @@ class WorkerPool:
     async def _work(self, slot: Slot) -> None:
         in_flight, buffer, leases = self._in_flight, self._in_flight.buffer, self._in_flight.leases
         attempt, settle, clock = self._attempts.run, self._settler.add, asyncio.get_running_loop().time
-        report_capacity = in_flight.capacity.set
+        report_capacity, max_unacked = in_flight.capacity.set, self._route.max_unacked
         while True:
             self._waking = False
             while buffer:
                 now = clock()
                 if now > leases.overdue_at:
                     await self._lease_keeper.renew()
+                    continue
+                if len(in_flight.outcomes) + len(in_flight.settling) >= max_unacked:
+                    await self._wait_settled()
                     continue
                 delivery = buffer.popleft()
                 if buffer:
@@ -157,16 +167,28 @@ class WorkerPool:
                 self._in_flight.capacity.set()
 
     async def _gather(self, batch: Batch) -> Sequence[Delivery]:
-        """Return a full batch, or what there is once the first delivery has waited long enough."""
+        """Return a full batch, or what there is once the first delivery has waited long enough.
+
+        A suspect is a batch of its own.
+        """
         buffer, loop = self._in_flight.buffer, asyncio.get_running_loop()
         while not buffer and not self._stopping:
             await self._wait_added(None)
         until = loop.time() + batch.wait
         while len(buffer) < batch.size and not self._stopping and (left := until - loop.time()) > 0:
+            if any(map(is_suspect, buffer)):
+                break
             await self._wait_added(left)
+        while buffer and self._in_flight.unsettled >= self._route.max_unacked:
+            await self._wait_settled()
         while buffer and loop.time() > self._in_flight.leases.overdue_at:
             await self._lease_keeper.renew()
-        return [buffer.popleft() for _ in range(min(batch.size, len(buffer)))]
+        deliveries: list[Delivery] = []
+        while buffer and len(deliveries) < batch.size and not (deliveries and is_suspect(buffer[0])):
+            deliveries.append(buffer.popleft())
+            if is_suspect(deliveries[-1]):
+                break
+        return deliveries
 
     async def _wait_added(self, seconds: float | None) -> None:
         self._added.clear()
@@ -175,6 +197,11 @@ class WorkerPool:
                 await self._added.wait()
         except TimeoutError:
             return
+
+    async def _wait_settled(self) -> None:
+        """Wait until some outcomes are settled, or until the buffer is emptied by a stop."""
+        self._in_flight.settled.clear()
+        await self._in_flight.settled.wait()
 
     def _wait_idle(self) -> Awaitable[None]:
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()

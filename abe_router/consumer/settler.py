@@ -86,6 +86,7 @@ class Settler:
                 await self._settle(in_flight.settling, unreported)
                 in_flight.settling = ()
                 in_flight.capacity.set()
+                in_flight.settled.set()
 
     async def _settle(
         self, batch: Sequence[Settlement], unreported: Sequence[tuple[Delivery, Event]]

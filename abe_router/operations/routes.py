@@ -44,6 +44,7 @@ class RouteDescription(msgspec.Struct, frozen=True):
     timeout: float
     retry: RetryPolicy
     max_deliveries: int
+    max_unacked: int
     lease: float
     drain: float
     on_invalid: OnInvalid
@@ -106,6 +107,7 @@ def _describe(table: RouteTable, route: Route) -> RouteDescription:
         timeout=route.timeout,
         retry=route.retry,
         max_deliveries=route.delivery_limit,
+        max_unacked=route.max_unacked,
         lease=route.lease,
         drain=route.drain,
         on_invalid=route.on_invalid,

@@ -23,6 +23,7 @@ class Route:
 
     Durations are in seconds. `bindings` are those whose pattern overlaps this route's. A message must
     satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
+    `max_unacked` limits how many handled messages wait for their ack before further ones begin.
     `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
     `rate` is in messages a second, over all processes. `order_by` is a JSON pointer: messages of one key
     with the same value there are handled one after the other, in the order they were accepted.
@@ -39,6 +40,7 @@ class Route:
     lease: float = 30.0
     drain: float = 30.0
     max_deliveries: int | None = None
+    max_unacked: int = 500
     on_invalid: OnInvalid = "dead_letter"
     dead_letter: bool = True
     start: float = 0.0

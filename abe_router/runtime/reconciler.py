@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Around, Consumer, Recovery
+from abe_router.consumer import Around, Consumer, Recovery, SuspectGate
 from abe_router.observe.events import Events, Reloaded
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
@@ -30,7 +30,7 @@ class Reconciler:
         self._backend, self._events, self._around = backend, events, around
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
-        self._recovery = Recovery()
+        self._recovery, self._suspects = Recovery(), SuspectGate()
         self._number = 0
         self._retention = RetentionLoop(backend)
         #: Whether `stop` was called, after which nothing is started.
@@ -119,6 +119,7 @@ class Reconciler:
             threads=threads,
             around=self._around,
             recovery=self._recovery,
+            suspects=self._suspects,
         )
 
 

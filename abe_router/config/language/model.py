@@ -159,6 +159,12 @@ class OptionsModel(StrictModel):
         description="Number of deliveries, including those that a crash interrupted, after which a message"
         " becomes a dead letter without being handled. Default: `retry.attempts` plus 5.",
     )
+    max_unacked: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="How many handled messages may wait for their ack; with more, no further one begins.",
+    )
     lease: PositiveDuration = Field(
         "30s",
         validate_default=True,

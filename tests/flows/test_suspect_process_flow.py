@@ -1,0 +1,120 @@
+"""A message that kills its process becomes a dead letter, and takes no other message with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from abe_router.backend import Backend
+from abe_router.backends import make_backend
+from abe_router.messages.message import encode, new_message
+from abe_router.testing import RedisServer
+
+HANDLERS = """
+import asyncio, os
+
+def write(number):
+    journal = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(journal, f"{number}\\n".encode())  # whole, or not at all
+    os.close(journal)
+
+async def charge(order):
+    if order["number"] == 77:
+        await asyncio.sleep(SECONDS)
+        os._exit(9)
+    await asyncio.sleep(0.005)
+    write(order["number"])
+
+async def charge_all(orders):
+    for order in orders:
+        await charge(order)
+"""
+ROUTES = """
+backend: {url}
+defaults: {{lease: 400ms, max_deliveries: 3, concurrency: 10}}
+routes:
+  orders.created:
+    consumers:
+      billing: {options}
+  orders.paid:
+    consumers:
+      billing: handlers:charge
+"""
+KINDS = {
+    "plain": "{handler: handlers:charge}",
+    "batch": "{handler: handlers:charge_all, batch: {size: 20, wait: 10ms}}",
+    "ordered": "{handler: handlers:charge, order_by: /customer}",
+    "rate": "{handler: handlers:charge, rate: 500/s}",
+}
+MESSAGES = 200
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/orders.db"
+    elif not RedisServer.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    else:
+        with RedisServer(tmp_path) as server:
+            yield server.url
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("kind", "seconds"), [("plain", 0.0), ("plain", 0.2), ("batch", 0.0), ("ordered", 0.0), ("rate", 0.0)]
+)
+async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, seconds, tmp_path):
+    (tmp_path / "handlers.py").write_text(HANDLERS.replace("SECONDS", str(seconds)))
+    (tmp_path / "routes.yaml").write_text(ROUTES.format(url=url, options=KINDS[kind]))
+    async with make_backend(url) as backend:
+        await backend.append(
+            [
+                new_message("orders.created", encode({"customer": n % 20, "number": n}))
+                for n in range(MESSAGES)
+            ]
+            # The other route has none that kills, and is held by the same processes.
+            + [new_message("orders.paid", encode({"number": 1000 + n})) for n in range(MESSAGES)]
+        )
+        serving = [asyncio.create_task(_serve_for_ever(tmp_path)) for _ in range(2)]
+        try:
+            async with asyncio.timeout(90):
+                while await _unfinished(backend):
+                    await asyncio.sleep(0.1)
+        finally:
+            for task in serving:
+                task.cancel()
+            await asyncio.wait(serving)
+        dead = [
+            (letter.message.payload["number"], letter.reason.kind)
+            for key in ("orders.created", "orders.paid")
+            for letter in await backend.dead_letters(key, "billing")
+        ]
+    handled = {int(line) for line in (tmp_path / "journal").read_text().split()}
+    assert dead == [(77, "max_deliveries")]
+    assert len(handled) == 2 * MESSAGES - 1
+
+
+async def _unfinished(backend: Backend) -> int:
+    states = [s for s in await backend.status() if s.group == "billing"]
+    return 1 if len(states) < 2 else sum(s.ready + s.in_flight + s.delayed for s in states)
+
+
+async def _serve_for_ever(folder: Path) -> None:
+    """Run `abe-router serve`, and start it again when it ends; end it when this is cancelled."""
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "abe_router", "serve", "routes.yaml"),
+            cwd=folder,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise

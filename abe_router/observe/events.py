@@ -62,7 +62,11 @@ class Skipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retried(Event):
-    """An attempt has failed; the next one follows after `delay`."""
+    """An attempt has failed; the next one follows after `delay`.
+
+    `traceback` shows the handler's own frames; it is empty if no handler raised, and for a
+    `Reject` or `Retry` without a cause.
+    """
 
     route: str
     message_id: str
@@ -71,11 +75,15 @@ class Retried(Event):
     delay: float
     kind: str
     error: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered(Event):
-    """A message has become a dead letter, or was dropped because the route keeps none (`kept` is False)."""
+    """A message has become a dead letter, or was dropped because the route keeps none (`kept` is False).
+
+    `traceback` is as in `Retried`.
+    """
 
     route: str
     message_id: str
@@ -84,6 +92,7 @@ class DeadLettered(Event):
     kind: str
     error: str
     kept: bool = True
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,4 +185,5 @@ class Events:
                 try:
                     listener(event)
                 except Exception:  # noqa: BLE001  a listener must not break the code that it observes
-                    _log.exception("a listener failed on %s", type(event).__name__)
+                    with suppress(Exception):  # `logging` raises when its own stream, `sys.stderr`, is closed
+                        _log.exception("a listener failed on %s", type(event).__name__)

@@ -38,6 +38,7 @@ from abe_router.observe.events import (
     Skipped,
     Subscribed,
 )
+from abe_router.observe.log_writer import make_handler
 from abe_router.text import counted, format_duration, mask_credentials, printable
 
 Logged = (
@@ -263,9 +264,14 @@ def _bounded(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
-def start_logging(stream: TextIO, level: int, formatter: logging.Formatter) -> None:
-    """Send the log records of all loggers to `stream`, from `level` on."""
-    handler = logging.StreamHandler(stream)
+def start_logging(
+    stream: TextIO, level: int, formatter: logging.Formatter, *, in_thread: bool = False
+) -> None:
+    """Send the log records of all loggers to `stream`, from `level` on.
+
+    With `in_thread`, a thread writes them, so that a stream that accepts nothing blocks nothing else.
+    """
+    handler = make_handler(stream) if in_thread else logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for verbose in ("asyncio", "watchfiles"):

@@ -25,6 +25,8 @@ Two more are raised by handlers, to say how a delivery ends: `Reject` and `Retry
 from __future__ import annotations
 
 import math
+import os
+import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from abe_router.diagnostic import Diagnostic
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class AbeRouterError(Exception):
@@ -206,6 +210,20 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001  its own code may raise anything
         return "its text cannot be made: its __str__ raises"
+
+
+def user_traceback(error: BaseException) -> str:
+    """Return the traceback of an error of a handler, without the frames of this package that called it."""
+    shown = traceback.TracebackException.from_exception(error)
+    left: list[traceback.TracebackException | None] = [shown]
+    while left:
+        if (each := left.pop()) is None:
+            continue
+        frames = [frame for frame in each.stack if not frame.filename.startswith(_PACKAGE)]
+        if frames:  # without any, the fault is ours
+            each.stack = traceback.StackSummary.from_list(frames)
+        left += [each.__cause__, each.__context__, *(each.exceptions or ())]
+    return "".join(shown.format())
 
 
 def _delay(after: float | timedelta) -> float:

@@ -306,3 +306,15 @@ def test_it_runs_in_the_lifespan_of_starlette(folder):
     app = Starlette(routes=[Route("/orders", create, methods=["POST"])], lifespan=router.lifespan)
     with TestClient(app) as client:
         assert client.post("/orders", json={"total": 7}).json() == {"key": "orders.created"}
+
+
+async def test_an_embedded_router_logs_the_traceback_of_a_failed_handler(folder, caplog):
+    (folder / "web_handlers.py").write_text("def charge(order):\n    return order['totl']\n")
+    async with Router.from_file(folder / "routes.yaml", watch=False) as router:
+        await router.publish("orders.created", {"total": 1})
+        async with asyncio.timeout(10):
+            while "KeyError: 'totl'" not in caplog.text:
+                await asyncio.sleep(0.01)
+    (message, *_) = [m for m in caplog.messages if "KeyError" in m]
+    assert message.splitlines()[1] == "  Traceback (most recent call last):"
+    assert "line 2, in charge" in message

@@ -131,6 +131,8 @@ def run(args: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001  every error becomes an exit code
+            for handler in logging.getLogger().handlers:
+                handler.flush()
             code = report_error(error)
         sys.stdout.flush()
     except BrokenPipeError:

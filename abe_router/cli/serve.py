@@ -96,7 +96,7 @@ def command(
     as_text = sys.stderr.isatty() if log_format is None else log_format == "text"
     number = as_worker[0] if as_worker else 0
     text, json = TextFormatter(color=wants_color(sys.stderr), worker=number), JSONFormatter(worker=number)
-    start_logging(sys.stderr, level, text if as_text else json)
+    start_logging(sys.stderr, level, text if as_text else json, in_thread=True)
     require_backend(backend)
     if as_worker is None and (workers > 1 or reload_handlers):
         from abe_router.process.supervisor import Supervisor

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-import traceback
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Reason
-from abe_router.errors import Reject, Retry, TooManyHops, text_of
+from abe_router.errors import Reject, Retry, TooManyHops, text_of, user_traceback
 from abe_router.observe.events import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.routing.policies import GiveUp
 from abe_router.routing.route import Route
@@ -87,7 +86,14 @@ class DispositionPolicy:
         message, route, now = delivery.message, self._route, time.time()
         error = f"{reason.error}: {reason.message}"
         event = DeadLettered(
-            route.name, message.id, message.key, message.attempt, reason.kind, error, kept=route.dead_letter
+            route.name,
+            message.id,
+            message.key,
+            message.attempt,
+            reason.kind,
+            error,
+            kept=route.dead_letter,
+            traceback=_logged_traceback(reason),
         )
         if not route.dead_letter:
             return Disposition(ACKED, event)
@@ -117,10 +123,17 @@ class DispositionPolicy:
             decision.delay,
             reason.kind,
             f"{reason.error}: {reason.message}",
+            _logged_traceback(reason),
         )
         return Disposition(Delayed(decision.delay), event)
 
 
+def _logged_traceback(reason: Reason) -> str:
+    """Return the traceback to log: none for a plain `Reject` or `Retry`, which is no error of the handler."""
+    text = reason.traceback
+    return "" if reason.error in {"Reject", "Retry"} and text.count("Traceback (most") < 2 else text
+
+
 def _reason(kind: str, error: BaseException) -> Reason:
-    lines = "".join(traceback.format_exception(error))
-    return Reason(kind, type(error).__name__, text_of(error)[:MAX_MESSAGE], traceback=lines[-MAX_TRACEBACK:])
+    lines = user_traceback(error)[-MAX_TRACEBACK:]
+    return Reason(kind, type(error).__name__, text_of(error)[:MAX_MESSAGE], traceback=lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,11 @@ class Skipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Retried(Event):
-    """An attempt has failed; the next one follows after `delay`."""
+    """An attempt has failed; the next one follows after `delay`.
+
+    `traceback` shows the handler's own frames; it is empty if no handler raised, and for a
+    `Reject` or `Retry` without a cause.
+    """
 
     route: str
     message_id: str
@@ -71,11 +76,15 @@ class Retried(Event):
     delay: float
     kind: str
     error: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered(Event):
-    """A message has become a dead letter, or was dropped because the route keeps none (`kept` is False)."""
+    """A message has become a dead letter, or was dropped because the route keeps none (`kept` is False).
+
+    `traceback` is as in `Retried`.
+    """
 
     route: str
     message_id: str
@@ -84,6 +93,7 @@ class DeadLettered(Event):
     kind: str
     error: str
     kept: bool = True
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,4 +185,5 @@ class Events:
                 try:
                     listener(event)
                 except Exception:  # noqa: BLE001  a listener must not break the code that it observes
-                    _log.exception("a listener failed on %s", type(event).__name__)
+                    with suppress(Exception):  # `logging` raises when its own stream, `sys.stderr`, is closed
+                        _log.exception("a listener failed on %s", type(event).__name__)

@@ -16,6 +16,7 @@ import logging
 import math
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TextIO, assert_never
 
@@ -37,6 +38,7 @@ from abe_router.observe.events import (
     Skipped,
     Subscribed,
 )
+from abe_router.observe.log_writer import make_handler
 from abe_router.text import counted, format_duration, mask_credentials, printable
 
 Logged = (
@@ -153,9 +155,14 @@ def _complete(event: Event, sentence: str) -> str:
     """Return the sentence with the route in front and the diagnostics below it, fit for any formatter."""
     route = getattr(event, "route", "")
     text = printable(_bounded(f"{route}: {sentence}" if route else sentence))
-    if not isinstance(event, ReloadRejected):
-        return text
-    return "\n".join([text, *map(printable, render_all(event.diagnostics).splitlines())])
+    if isinstance(event, ReloadRejected):
+        return "\n".join([text, *map(printable, render_all(event.diagnostics).splitlines())])
+    return "\n".join([text, *_indented(getattr(event, "traceback", ""))])
+
+
+def _indented(traceback: str) -> Iterator[str]:
+    """Yield the lines of a traceback, indented, so that they cannot pass for log lines."""
+    return (f"  {printable(mask_credentials(line))}" for line in traceback.splitlines())
 
 
 def log_listener(level: int, *, without: tuple[type[Event], ...] = ()) -> Subscribed:
@@ -204,8 +211,10 @@ class TextFormatter(logging.Formatter):
         line = f"{clock} {label} {self._worker}{route}{text}"
         if isinstance(event, ReloadRejected):
             return f"{line}\n{render_all(event.diagnostics, color=self._color)}"
-        trace = self.formatException(record.exc_info) if record.exc_info else ""
-        return "\n".join([line, *(f"  {printable(mask_credentials(row))}" for row in trace.splitlines())])
+        trace = getattr(event, "traceback", "") if isinstance(event, Event) else ""
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+        return "\n".join([line, *_indented(trace)])
 
 
 class JSONFormatter(logging.Formatter):
@@ -232,7 +241,10 @@ class JSONFormatter(logging.Formatter):
         elif isinstance(event, Event):
             values = {field.name: getattr(event, field.name) for field in fields(event)}
             line["event"] = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+            trace = values.pop("traceback", "")
             line |= {n: _bounded(v) if isinstance(v, str) else v for n, v in values.items()}
+            if trace:
+                line["traceback"] = mask_credentials(trace)
         else:
             line |= {"event": "log", "logger": record.name}
         line["message"] = _bounded(_sentence(record))
@@ -252,9 +264,14 @@ def _bounded(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
-def start_logging(stream: TextIO, level: int, formatter: logging.Formatter) -> None:
-    """Send the log records of all loggers to `stream`, from `level` on."""
-    handler = logging.StreamHandler(stream)
+def start_logging(
+    stream: TextIO, level: int, formatter: logging.Formatter, *, in_thread: bool = False
+) -> None:
+    """Send the log records of all loggers to `stream`, from `level` on.
+
+    With `in_thread`, a thread writes them, so that a stream that accepts nothing blocks nothing else.
+    """
+    handler = make_handler(stream) if in_thread else logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for verbose in ("asyncio", "watchfiles"):

@@ -29,6 +29,8 @@ _ANSWER_TIME = 0.25
 #: How long an event loop that answers may go on after the drain time, in seconds. It stores outcomes while
 #: the backend is unavailable, and closes connections.
 STORE_TIME = 7.0
+#: How long the last log lines may take, in seconds.
+_FLUSH_TIME = 0.35
 
 
 class StopDeadline:
@@ -82,6 +84,9 @@ def exit_within(code: int, seconds: float = EXIT_GRACE) -> None:
 def end_process(code: int) -> NoReturn:
     """End the process now, without waiting for threads; log lines are written before, if possible."""
     try:
-        logging.shutdown()
+        # In a thread, because another handler of the program's own may block.
+        flushing = threading.Thread(target=logging.shutdown, daemon=True)
+        flushing.start()
+        flushing.join(_FLUSH_TIME)
     finally:
         os._exit(code)

@@ -61,6 +61,12 @@ class _Fact:
     kind: str = ""
     error: str = ""
     violations: tuple[tuple[str, str], ...] = ()
+    traceback: str = ""
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The fact in one line, and the traceback of the handler's error below it."""
+        return (str(self), *self.traceback.splitlines())
 
     def __str__(self) -> str:
         what = "got" if self.what == "nothing" else self.what
@@ -121,10 +127,10 @@ def _outcomes(router: TestRouter, dead_letters: Sequence[DeadLetter]) -> Iterato
                 yield _Fact("handled", route, payloads[key, id])
             case Skipped(route, id, key):
                 yield _Fact("skipped", route, payloads[key, id])
-            case DeadLettered(route, id, key, kind=kind, error=error):
+            case DeadLettered(route, id, key, kind=kind, error=error, traceback=traceback):
                 reason = reasons.get((route, key, id))
                 violations = ((reason.pointer, reason.keyword),) if reason and reason.keyword else ()
-                yield _Fact("dead", route, payloads[key, id], kind, error, violations)
+                yield _Fact("dead", route, payloads[key, id], kind, error, violations, traceback)
     for message in router.backend.published:
         if CAUSE in message.headers:
             yield _Fact("emitted", message.key, _payload(message))
@@ -153,7 +159,7 @@ def _compared(case: Case, facts: Sequence[_Fact]) -> Iterator[Failure]:
         reported = any(_lacks(expected, fact) is not None for expected in unmet)
         if fact.what in {"dead", "rejected"} and not reported:
             what = "dead letter of" if fact.what == "dead" else "rejection by"
-            yield Failure(case.position, f"unexpected {what} `{fact.name}`", (str(fact),))
+            yield Failure(case.position, f"unexpected {what} `{fact.name}`", fact.details)
 
 
 def _paired(wanted: Sequence[Expectation], facts: Sequence[_Fact]) -> dict[int, int]:
@@ -210,4 +216,8 @@ def _unmet(expected: Expectation, left: Sequence[_Fact], facts: Sequence[_Fact])
             return Failure(expected.position, message, tuple(closest))
     others = [fact for fact in facts if fact.name == expected.name]
     instead = [fact for fact in others if fact.what != "nothing"] or others
-    return Failure(expected.position, message, tuple(map(str, instead)) or ("no such event",))
+    return Failure(
+        expected.position,
+        message,
+        tuple(line for fact in instead for line in fact.details) or ("no such event",),
+    )

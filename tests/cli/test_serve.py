@@ -134,3 +134,43 @@ def test_endless_handler_delays_the_exit_only_for_the_drain_time(example: Path, 
             assert worker.wait(timeout=10) == (1 if signals == 1 else 128 + signal.SIGINT)
         finally:
             worker.kill()
+
+
+FAILING = """\
+def charge(order):
+    return total(order)
+
+def total(order):
+    return order["totl"]
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_failed_attempt_logs_the_traceback_of_the_handlers_own_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failing.py").write_text(FAILING)
+    (tmp_path / "routes.yaml").write_text(
+        f"backend: sqlite:///{tmp_path}/q.db\nroutes:\n  a.b: {{consumers: {{g: "
+        "{handler: 'failing:charge', retry: {attempts: 2, initial: 10ms}}}}\n"
+    )
+    assert abe("publish", "a.b", "{}").returncode == 0
+    done = abe("serve", "--once", "--log-format", log_format)
+    frames = [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path}/failing.py", line 2, in charge',
+        "    return total(order)",
+    ]
+    if log_format == "json":
+        records = [json.loads(line) for line in done.stderr.splitlines()]
+        found = [r["traceback"] for r in records if r["event"] in {"retried", "dead_lettered"}]
+        assert len(found) == 2
+        for text in found:
+            assert text.splitlines()[:3] == frames
+            assert text.splitlines()[-1] == "KeyError: 'totl'"
+    else:
+        lines = done.stderr.splitlines()
+        at = [n for n, line in enumerate(lines) if "failed: KeyError: 'totl'" in line]
+        assert [lines[n + 1 : n + 4] for n in at] == [[f"  {frame}" for frame in frames]] * 2
+    assert "abe_router/" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,16 @@ def test_json_of_no_cases_is_an_empty_list(run: Run, shop: Path) -> None:
     done = run("test", "--json")
     assert (done.code, done.json) == (1, [])
     assert done.err.startswith("error: routes.yaml has no `tests`\n")
+
+
+def test_unexpected_dead_letter_shows_the_traceback_of_the_handler(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "shop_handlers", raising=False)  # of another test
+    with (shop / "shop_handlers.py").open("a") as file:
+        file.write("\n\ndef charge(order):\n    return order['totl']\n")
+    lines = run("test").out.splitlines()
+    at = next(n for n, line in enumerate(lines) if "failed KeyError: 'totl'" in line)
+    assert lines[at + 1] == "        Traceback (most recent call last):"
+    assert lines[at + 2].startswith(f'          File "{shop}/shop_handlers.py", line ')
+    assert lines[at + 3] == "            return order['totl']"

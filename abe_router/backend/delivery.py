@@ -16,6 +16,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     counts the attempts that ended in a failure, and this one. `failed_at` is the time of the first failure,
     in seconds since the epoch, None before it. `receipt` belongs to the backend. `wait` is how many seconds
     are left until the attempt is due; only an exclusive handle returns deliveries before they are due.
+    `fault` says why the backend found no payload in what another program wrote. The body is then empty.
     """
 
     message: Message
@@ -23,6 +24,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     receipt: Any
     failed_at: float | None = None
     wait: float = 0.0
+    fault: str = ""
 
     def next_attempt(self, *, receipt: Any, failed_at: float, wait: float = 0.0) -> Delivery:
         """Return the delivery of the next attempt, after this one failed at `failed_at`.

@@ -16,6 +16,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     crash ended. The message's `attempt` counts the failed attempts and this one. `failed_at` is the time of
     the first failure, in seconds since the epoch, or None. Only the backend uses `receipt`. `wait` is the
     number of seconds until the attempt is due; only an exclusive handle returns deliveries before that.
+    `fault` says why the backend found no payload in what another program wrote. The body is then empty.
     """
 
     message: Message
@@ -23,6 +24,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     receipt: Any
     failed_at: float | None = None
     wait: float = 0.0
+    fault: str = ""
 
     def next_attempt(self, *, receipt: Any, failed_at: float, wait: float = 0.0) -> Delivery:
         """Return the delivery of the next attempt, after this one failed at `failed_at`.

@@ -136,7 +136,8 @@ class _ConsumeLoop:
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         if await _persist(lambda: self._subscription.settle([(delivery, outcome)])):
-            _log.warning("lost the lease of %s: it may be handled twice", delivery.message.id)
+            text = "another worker may handle it too, or the backend lost its lease"
+            _log.warning("lost the lease of %s: %s", delivery.message.id, text)
 
 
 def _payload(delivery: Delivery) -> Any:
@@ -147,7 +148,7 @@ def _payload(delivery: Delivery) -> Any:
     try:
         return decode(delivery.message.body)
     except PayloadMalformed as error:
-        return Reason("malformed", "PayloadMalformed", str(error))
+        return Reason("malformed", "PayloadMalformed", delivery.fault or str(error))
 
 
 def _dead_letter(subscription: Subscription, delivery: Delivery, reason: Reason) -> DeadLetter:

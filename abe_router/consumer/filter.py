@@ -37,7 +37,8 @@ class Filter:
         try:
             payload = decode(message.body)
         except PayloadMalformed as error:
-            return self._policy.invalid(delivery, Reason("malformed", "PayloadMalformed", str(error)))
+            text = delivery.fault or str(error)
+            return self._policy.invalid(delivery, Reason("malformed", "PayloadMalformed", text))
         if route.on_invalid != "deliver":
             schemas = self._schemas.get(message.key)
             if schemas is None:

@@ -98,7 +98,10 @@ class DeadLettered(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost(Event):
-    """The backend refused to settle or renew a delivery: its lease expired, and it may be handled twice."""
+    """The backend refused to settle or renew a delivery.
+
+    Its lease expired, and another worker may handle it too; or the backend lost the lease.
+    """
 
     route: str
     message_id: str

@@ -88,7 +88,8 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
             tries = counted(event.attempts, "attempt")
             return logging.ERROR, f"{end} after {tries}: {_message_of(event)}: {event.kind}: {event.error}"
         case LeaseLost():
-            return logging.WARNING, f"lost the lease of {_message_of(event)}: it may be handled twice"
+            text = "another worker may handle it too, or the backend lost its lease"
+            return logging.WARNING, f"lost the lease of {_message_of(event)}: {text}"
         case BackendLost():
             return logging.ERROR, f"backend lost, next try in {format_duration(event.delay)}: {event.error}"
         case BackendBack():

@@ -14,7 +14,7 @@ import pytest
 
 from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends import make_backend
-from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis import RedisBackend, protocol
 from abe_router.backends.redis.address import Address
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
@@ -209,3 +209,31 @@ def certificate(folder):
     )
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
     subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
+
+
+async def test_a_server_that_announces_a_huge_answer_is_left(monkeypatch):
+    """Its bytes are counted while they come, and do not fill the memory."""
+    monkeypatch.setattr(protocol, "MOST_BYTES", 4 * 1024 * 1024)
+    sent = 0
+
+    async def serve(reader, writer):
+        nonlocal sent
+        await reader.read(100)
+        writer.write(b"$10000000000\r\n")
+        while not writer.is_closing():
+            writer.write(b"x" * 65536)
+            sent += 65536
+            try:
+                await writer.drain()
+            except ConnectionError:
+                break
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    backend = RedisBackend.from_url(f"redis://127.0.0.1:{port}")
+    async with asyncio.timeout(10):
+        with pytest.raises(BackendUnavailable, match="an answer is larger than 4 MiB"):
+            await backend.open()
+    await backend.close()
+    server.close()
+    assert sent < 64 * 1024 * 1024

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import struct
 
 import pytest
 
 from abe_router.backend import Delayed
 from abe_router.backends.redis.entry import LATEST, read_count, read_time
+from abe_router.consumer.disposition import Disposition, DispositionPolicy
+from abe_router.consumer.filter import Filter
 from abe_router.messages.message import new_message
+from abe_router.routing.handler import handler_from
+from abe_router.routing.route import Route
 from abe_router.text import format_time
 
 from .hands import ack, died, take
@@ -201,3 +207,88 @@ async def test_a_clock_that_was_ahead_holds_up_no_trim(redis_backend, redis_clie
     while await redis_backend.trim({KEY: 60.0}):
         pass
     assert await redis_client.xlen(stream) == 50
+
+
+def envelope(payload, headers):
+    """Return a message as FastStream 0.7 writes it: `BinaryMessageFormatV1`."""
+    packed = b"".join(
+        struct.pack(">H", len(text.encode())) + text.encode() for pair in headers.items() for text in pair
+    )
+    start = 8 + 2 + 8
+    head = b"\x89BIN\r\n\x1a\n" + struct.pack(">HII", 1, start, start + 2 + len(packed))
+    return head + struct.pack(">H", len(headers)) + packed + payload
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        envelope(b'{"total":3}', {"correlation_id": "c", "content-type": "application/json"}),
+        json.dumps(
+            {"data": '{"total":3}', "headers": {"correlation_id": "c", "content-type": "application/json"}}
+        ),
+    ],
+)
+async def test_an_envelope_of_faststream_is_a_message(redis_backend, redis_client, stream, field):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    entry_id = await redis_client.xadd(stream, {"__data__": field})
+    (delivery,) = await take(handle, 1)
+    assert delivery.message.payload == {"total": 3}
+    assert delivery.message.headers == {"correlation_id": "c", "content-type": "application/json"}
+    assert delivery.message.id == entry_id.decode()
+    assert not delivery.fault
+    assert not await handle.settle([(delivery, died(delivery))])
+    (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert dead_letter.message == delivery.message
+    assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
+    assert [again.message for again in await take(handle, 1)] == [delivery.message]
+
+
+@pytest.mark.parametrize("cut", [7, 9, 17, 19, 25, 40])
+async def test_a_damaged_envelope_has_a_fault(redis_backend, redis_client, stream, cut):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(stream, {"__data__": envelope(b"1", {"correlation_id": "c" * 40})[:cut]})
+    (delivery,) = await take(handle, 1)
+    assert (delivery.message.body, delivery.fault) == (b"", "no field `data`; it has: __data__")
+
+
+async def test_an_entry_without_data_keeps_its_fields(redis_backend, redis_client, stream, dead):
+    fields = {b"total": b"17", b"raw": b"\xff\x00", b"id": b"o-1"}
+    await redis_client.xadd(stream, fields)
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    (delivery,) = await take(handle, 1)
+    assert delivery.fault == "no field `data`; it has: total, raw"
+    assert not await handle.settle([(delivery, died(delivery))])
+    (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert dead_letter.message.headers == {"total": "17", "raw": "\\xff\x00"}
+    assert dead_letter.message.id == "o-1"
+    ((_, kept),) = await redis_client.xrange(dead)
+    assert fields.items() <= kept.items()
+    assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
+    (again,) = await take(handle, 1)
+    assert again.fault == "no field `data`; it has: total, raw"
+    ((_, kept),) = await redis_client.xrevrange(stream, count=1)
+    at = str(delivery.message.published_at).encode()
+    assert kept == {**fields, b"at": at, b"only": GROUP.encode()}
+
+
+async def test_headers_that_faststream_garbles_leave_the_payload(redis_backend, redis_client, stream):
+    """It writes the length of a text in characters: this is what 0.7.8 wrote for the header `ä`."""
+    field = envelope(b"1", {"correlation_id": "c", "trace": "xx"}).replace(b"\x00\x02xx", b"\x00\x01\xc3\xa4")
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(stream, {"__data__": field})
+    (delivery,) = await take(handle, 1)
+    assert (delivery.message.payload, delivery.message.headers) == (1, {"correlation_id": "c"})
+
+
+async def test_the_reason_of_a_dead_letter_names_the_fields_of_an_entry(redis_backend, redis_client, stream):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(stream, {"total": "17"})
+    (delivery,) = await take(handle, 1)
+    route = Route(key=KEY, group=GROUP, handler=handler_from(lambda payload: None))
+    policy = DispositionPolicy(route, revision="", report_handled=False)
+    disposition = Filter(route, policy).check(delivery)
+    assert isinstance(disposition, Disposition)
+    await handle.settle([(delivery, disposition.outcome)])
+    (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert dead_letter.reason.kind == "malformed"
+    assert dead_letter.reason.message == "no field `data`; it has: total"

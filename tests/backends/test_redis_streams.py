@@ -121,6 +121,42 @@ class TestOtherPrograms:
         pending = await redis_client.xpending_range(stream, GROUP, "-", "+", 10, "thief")
         assert [row["message_id"] for row in pending] == [held[1].receipt]
 
+    @pytest.mark.parametrize("step", ["settle", "extend"])
+    async def test_entries_whose_consumer_was_deleted_are_counted(
+        self, redis_backend, redis_client, stream, step, caplog
+    ):
+        """They are not delivered again. What another consumer claimed is, so it does not count."""
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 4)
+        held = await take(handle, 4)
+        await redis_client.xclaim(stream, GROUP, "thief", 0, [held[0].receipt])
+        for name in await consumers(redis_client, stream) - {b"thief"}:
+            assert await redis_client.xgroup_delconsumer(stream, GROUP, name) == 3
+        if step == "settle":
+            assert len(await handle.settle([(delivery, ACKED) for delivery in held])) == 4
+        else:
+            assert len(await handle.extend(held)) == 4
+        await redis_backend.status()
+        assert caplog.text.count(f"not pending in group `{GROUP}` any more: 3") == 1
+
+    async def test_a_repeated_settlement_is_no_loss(self, redis_backend, caplog):
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 2)
+        held = await take(handle, 2)
+        await ack(handle, held[:1])
+        assert await handle.settle([(held[0], ACKED)]) == held[:1]
+        assert await handle.extend(held) == held[:1]
+        settling = asyncio.ensure_future(handle.settle([(held[1], ACKED)]))
+        protocol = redis_backend._node.connection._protocol
+        protocol._transport.pause_reading()
+        await asyncio.sleep(0.1)
+        protocol.abort("cut by the test")
+        with pytest.raises(BackendUnavailable):
+            await settling
+        assert await handle.settle([(held[1], ACKED)]) == held[1:]
+        await redis_backend.status()
+        assert "not pending" not in caplog.text
+
     async def test_a_replay_reaches_only_its_own_group(self, redis_backend):
         handles = [
             await redis_backend.subscribe(pattern, group)

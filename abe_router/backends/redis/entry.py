@@ -2,8 +2,8 @@
 
 An entry has the fields `data`, the JSON payload, `id`, `at`, the time in seconds since the epoch, and
 `headers`, a JSON object, when there are any. Another program needs to write only `data`: id and time are then
-those of the entry. An entry without `data` is delivered with an empty body. That is no valid payload, so it
-ends among the dead letters and does not disappear.
+those of the entry. An entry without `data` that is no envelope either is delivered with an empty body and a
+fault. It ends among the dead letters and does not disappear.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Delivery
+from abe_router.backends.redis.foreign import read_foreign
 from abe_router.messages.message import Message
 
 Fields = Sequence[bytes]
@@ -52,14 +53,15 @@ def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list
             except ValueError:
                 at = 0.0
             if not 0.0 < at <= LATEST:
-                message = _message(entry_id, _values(fields), key, 1)
+                message, _ = _message(entry_id, _values(fields), key, 1)
+            found.append(Delivery(message, 1, entry_id))
         else:
             values = _values(fields)
             if values.get(b"only", own) != own:
                 others.append(entry_id)
                 continue
-            message = _message(entry_id, values, key, 1)
-        found.append(Delivery(message, 1, entry_id))
+            message, fault = _message(entry_id, values, key, 1)
+            found.append(Delivery(message, 1, entry_id, fault=fault))
     return found, others
 
 
@@ -77,8 +79,8 @@ def taken_deliveries(taken: Sequence[Any], key: str, group: str) -> tuple[list[D
             others.append(entry_id)
             continue
         failed, since = _failures(failures)
-        message = _message(entry_id, values, key, failed + 1)
-        found.append(Delivery(message, count, entry_id, since))
+        message, fault = _message(entry_id, values, key, failed + 1)
+        found.append(Delivery(message, count, entry_id, since, fault=fault))
     return found, others
 
 
@@ -92,7 +94,7 @@ def read_message(entry_id: bytes, fields: Fields, key: str) -> tuple[Message, st
     """Return the message of an entry, and the one group it is for, None if it is for all groups."""
     values = _values(fields)
     only = values.get(b"only")
-    return _message(entry_id, values, key, 1), None if only is None else only.decode("utf-8", "replace")
+    return _message(entry_id, values, key, 1)[0], None if only is None else only.decode("utf-8", "replace")
 
 
 def accepted_at(entry_id: bytes) -> float:
@@ -103,15 +105,22 @@ def accepted_at(entry_id: bytes) -> float:
     return min(order(entry_id)[0] / 1000, LATEST)
 
 
-def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: int) -> Message:
-    return Message(
+def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: int) -> tuple[Message, str]:
+    """Return the message of an entry, and its fault, empty if it has none."""
+    body, fault = values.get(b"data"), ""
+    if body is None:
+        body, headers, fault = read_foreign(values)
+    else:
+        headers = unpack_headers(values.get(b"headers", b""))
+    message = Message(
         id=(values.get(b"id") or entry_id).decode("utf-8", "replace"),
         key=key,
-        body=values.get(b"data", b""),
-        headers=unpack_headers(values.get(b"headers", b"")),
+        body=body,
+        headers=headers,
         published_at=read_time(values.get(b"at", b"")) or accepted_at(entry_id),
         attempt=attempt,
     )
+    return message, fault
 
 
 def read_time(field: bytes | str) -> float:

@@ -22,6 +22,9 @@ _INCOMPLETE = object()
 #: A connection is dead when replies are due and none came in this many checks in a row. One check is not
 #: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
 _CHECKS = 4
+#: Most bytes that may arrive without completing an answer. Our largest one is a read of `MOST_ENTRIES` (in
+#: `stream_state`) of the largest payload; a server that announces more would take all memory.
+MOST_BYTES = 1280 * 1024 * 1024
 
 #: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy.
 _PASSING = frozenset(
@@ -81,6 +84,8 @@ class RedisProtocol(asyncio.Protocol):
         self._pending: deque[tuple[asyncio.Future[Any], tuple[Arg, ...] | None]] = deque()
         self._transport: asyncio.Transport | None = None
         self._silent = 0
+        #: Bytes that arrived since the last whole answer.
+        self._partial = 0
         self._timer: asyncio.TimerHandle | None = None
         self._why = "the connection was closed by the server"
 
@@ -91,11 +96,17 @@ class RedisProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._silent = 0
         self._reader.feed(data)
+        self._partial += len(data)
         try:
             while (reply := self._reader.gets()) is not _INCOMPLETE:
+                self._partial = 0
                 self._answer(reply)
         except hiredis.ProtocolError:
             self.abort("the server does not speak the Redis protocol")
+        if self._partial > MOST_BYTES:
+            self._partial = 0
+            self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
+            self.abort(f"an answer is larger than {MOST_BYTES >> 20} MiB")
 
     def connection_lost(self, error: Exception | None) -> None:
         transport, self._transport = self._transport, None

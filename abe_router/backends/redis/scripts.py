@@ -43,6 +43,7 @@ DELAY = _load("now", "fence", "failed", "delay")
 POSTPONE = _load("now", "fence", "failed", "postpone")
 DEAD_LETTER = _load("fence", "dead_letter")
 REPLAY = _load("replay")
+REFUSED = _load("refused")
 # Own a stream.
 ACQUIRE = _load("now", "idle", "take", "ownership", "acquire")
 RENEW = _load("now", "ownership", "renew")

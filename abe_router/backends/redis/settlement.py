@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Released
 from abe_router.backends.redis.entry import pack_headers
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import Arg, ServerError
-from abe_router.backends.redis.scripts import ACK, DEAD_LETTER, DELAY, EMIT, EXTEND, POSTPONE, RELEASE
+from abe_router.backends.redis.scripts import (
+    ACK,
+    DEAD_LETTER,
+    DELAY,
+    EMIT,
+    EXTEND,
+    POSTPONE,
+    REFUSED,
+    RELEASE,
+)
 from abe_router.backends.redis.stream_state import Reason, StreamState
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, BackendUnavailable
+
+_log = logging.getLogger(__name__)
 
 #: Most entries of one call, and most that carry payloads: dead letters and outputs. Lua limits the arguments.
 _CHUNK, _WITH_PAYLOADS = 500, 25
@@ -28,6 +42,8 @@ class Settlement:
     def __init__(self, node: Node, streams: Mapping[str, StreamState]) -> None:
         self._node, self._streams = node, streams
         self._connection = node.connection
+        #: Entries whose settlement may have succeeded although its reply was lost.
+        self._unsure: set[bytes] = set()
 
     async def settle(self, settlements: Part) -> list[Delivery]:
         """Carry out the outcomes; return the deliveries that were refused."""
@@ -156,11 +172,18 @@ class Settlement:
                     failed = failed or error
                     continue
                 # The group is gone, and with it all leases.
-                lost = [delivery.receipt for delivery, _ in part]
                 stream.pending.signal(Reason.GROUP_LOST, [stream])
+                stream.held.difference_update([delivery.receipt for delivery, _ in part])
+                done.update(delivery for delivery, _ in part)
+                refused += [delivery for delivery, _ in part]
+                continue
             except BackendError as error:
                 failed = failed or error
+                if isinstance(error, BackendUnavailable):
+                    self._unsure.update(delivery.receipt for delivery, _ in part)
                 continue
+            if lost:
+                self._explain(stream, lost)
             stream.held.difference_update([d.receipt for d, _ in part] if settled else lost)
             done.update(delivery for delivery, _ in part)
             for delivery, _ in part if lost else ():
@@ -171,6 +194,32 @@ class Settlement:
             failed.settled = done.difference(refused)
             raise failed
         return refused
+
+    def _explain(self, stream: StreamState, refused: Sequence[bytes]) -> None:
+        """Log how many of the refused entries no consumer holds; nothing waits for the answer.
+
+        A lease that another worker took over shows as pending there until that worker settles it. A pending
+        entry that another program deleted shows nowhere, and its message is not delivered again.
+        """
+        gone = [each for each in refused if each in stream.held and each not in self._unsure]
+        self._unsure.difference_update(refused)
+        if not gone:
+            return
+        with suppress(BackendUnavailable):
+            reply = self._connection.run(REFUSED, (stream.stream,), (stream.group, *gone[:_CHUNK]))
+            reply.add_done_callback(partial(_log_gone, stream))
+
+
+def _log_gone(stream: StreamState, reply: asyncio.Future[int]) -> None:
+    if not reply.cancelled() and reply.exception() is None and reply.result():
+        _log.warning(
+            "messages of stream `%s` that this worker held are not pending in group `%s` any more: %d; "
+            "another worker settled them, or another program deleted what was pending, with XACK or XGROUP "
+            "DELCONSUMER, and they are not delivered again",
+            stream.stream,
+            stream.group,
+            reply.result(),
+        )
 
 
 def _fenced(stream: StreamState, part: Part, entries: Sequence[Arg]) -> list[Arg]:

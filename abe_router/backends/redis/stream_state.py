@@ -12,6 +12,8 @@ from abe_router.backends.redis.names import Names
 #: What one reply may bring, in bytes of payload, if the next messages are like the last ones; and the assumed
 #: size of the first messages.
 _BYTES, _LARGE = 4 * 1024 * 1024, 4096
+#: Most entries of one reply, however small the last ones were: the next may be as large as a payload can be.
+MOST_ENTRIES = 1000
 #: One of so many deliveries is measured.
 _SAMPLE = 16
 
@@ -76,7 +78,7 @@ class StreamState:
         self.lease = max(1, round(lease * 1000))
         self.position = b"0-0"
         #: Most entries of one reply, which both sides hold in memory whole.
-        self.most = _BYTES // _LARGE
+        self.most = min(MOST_ENTRIES, _BYTES // _LARGE)
         self.held: set[bytes] = set()
         #: Whether a pipelined read of it is under way. Nothing else reads it meanwhile.
         self.pipelined = False
@@ -90,7 +92,7 @@ class StreamState:
         if deliveries:
             self.held.update([delivery.receipt for delivery in deliveries])
             size = max(len(delivery.message.body) for delivery in deliveries[::_SAMPLE])
-            self.most = max(1, _BYTES // max(size, 1))
+            self.most = max(1, min(MOST_ENTRIES, _BYTES // max(size, 1)))
 
     def wake(self) -> None:
         """Record that the stream has something new; a pipelined read finds that by itself."""

@@ -32,6 +32,8 @@ MAX_UNSETTLED = 4 * MAX_FETCH
 FETCH_WAIT = 5.0
 #: Longest wait for other routes that probe, in seconds: one of them may meet an error again and again.
 PROBE_WAIT = 1.0
+#: How long a probe waits for a suspect that was handed back, in seconds.
+PROBE_SECONDS = 0.3
 
 # The fetcher is in one state at a time:
 #
@@ -108,6 +110,7 @@ class Fetcher:
         # An ordered subscription is careful itself, and without leases nothing comes back.
         self._is_plain = in_flight.ordering is None
         self._careful = self._is_plain and backend.features.leases
+        self._probe_seconds = 0.0  # until there are suspects
         self._prefetch, self._stop = prefetch, shutdown.requested
 
     async def run(self) -> None:
@@ -135,9 +138,8 @@ class Fetcher:
             if self._is_plain:  # deliveries of an ordered route are tracked already
                 in_flight.track(asked_at)
                 if any(map(is_suspect, deliveries)):
-                    self._careful = True
-                    await self._hand_back([each for each in deliveries if is_suspect(each)])
-                    deliveries = [each for each in deliveries if not is_suspect(each)]
+                    await self._sort_out(deliveries)
+                    continue
             if rate is None:
                 pool.add(deliveries)
                 if len(deliveries) < _BACKLOG:
@@ -154,7 +156,7 @@ class Fetcher:
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         with gate.probe():
-            found = await self._calls.repeat(partial(self._fetch, 1, 0.0))
+            found = await self._calls.repeat(partial(self._fetch, 1, self._probe_seconds))
             self._careful = found is None or any(map(is_suspect, found))
             if not found:
                 return
@@ -173,8 +175,25 @@ class Fetcher:
             await gate.wait()
         await self._pass_on()
         if self._careful:
+            self._probe_seconds = PROBE_SECONDS
             await self._settled(found)
             if not self._stop.is_set():  # otherwise it may still run
+                gate.release(in_flight)
+
+    async def _sort_out(self, deliveries: Sequence[Delivery]) -> None:
+        """Pass on what is no suspect, and one suspect if it is the turn of this route; hand back the rest."""
+        in_flight, gate = self._in_flight, self._suspects
+        self._careful, self._probe_seconds = True, PROBE_SECONDS
+        suspects = [each for each in deliveries if is_suspect(each)]
+        kept = suspects[:1] if gate.acquire(in_flight) else []
+        in_flight.withheld.extend(each for each in deliveries if not is_suspect(each))
+        self._pool.hand_back(suspects[len(kept) :])
+        in_flight.withheld.extend(kept)
+        await self._settled(suspects[len(kept) :])
+        await self._pass_on()
+        if kept:
+            await self._settled(kept)
+            if not self._stop.is_set():
                 gate.release(in_flight)
 
     async def _hand_back(self, suspects: Sequence[Delivery]) -> None:

@@ -137,7 +137,7 @@ def command(
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         # Threads that hang would hold up the end of the loop and of the interpreter.
         try:
-            code = runner.run(worker.run())
+            code = worker.run_in(runner.get_loop())
         except BaseException:
             exit_within(BUG, 5.0)  # enough to report the error
             raise

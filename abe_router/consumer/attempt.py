@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -206,7 +207,7 @@ class Attempts:
     def _failure(self, slot: Slot, error: BaseException) -> BaseException | Reason:
         """Return the failure that `error` means; raise it when it is not the handler's."""
         end_forked_child(error)
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) and self._is_ctrl_c():
             raise error
         if isinstance(error, GeneratorExit) and not slot.is_current:
             raise error  # the loop was closed, and with it this coroutine
@@ -217,6 +218,13 @@ class Attempts:
         if slot.timed_out:
             return self._timeout_reason()
         return Reason("failed", "CancelledError", "the handler was cancelled from within")
+
+    def _is_ctrl_c(self) -> bool:
+        """Return whether a KeyboardInterrupt may be Python's own, which ends the program.
+
+        `serve` has its own handler of SIGINT, and Python's raises in the main thread alone.
+        """
+        return self._route.handler.is_async and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def _timeout_reason(self) -> Reason:
         route = self._route

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
 from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
+
+_log = logging.getLogger("abe_router")
 
 #: Interval at which a worker compares the files of its handlers with those that it has reported, in seconds.
 CODE_EVERY = 1.0
@@ -63,7 +66,27 @@ class Worker:
         )
         self._stopping = asyncio.Event()
         self._forced_by = 0
+        self._obeys_signals = False
         self._forcing: asyncio.Task[int] | None = None
+
+    def run_in(self, loop: asyncio.AbstractEventLoop) -> int:
+        """Run in a loop that does not run yet, as `run` does.
+
+        A handler that stops the loop, or leaves a task that raises SystemExit or KeyboardInterrupt, does not
+        end the router.
+        """
+        running = loop.create_task(self.run())
+        while True:
+            try:
+                return loop.run_until_complete(running)
+            except (RuntimeError, SystemExit, KeyboardInterrupt) as error:
+                if running.done() or loop.is_closed() or not self._obeys_signals:
+                    raise
+                if isinstance(error, RuntimeError):
+                    _log.error("a handler has stopped the event loop: the router goes on")
+                else:
+                    what = type(error).__name__
+                    _log.error("a task of a handler raised %s: the router goes on", what, exc_info=error)
 
     async def run(self) -> int:
         """Run until a signal or a command, or until all is done; return the exit code.
@@ -71,18 +94,23 @@ class Worker:
         0 if all running handlers finished, 1 if the drain time ended first, 128 plus the signal's number if a
         second signal forced the exit. Raise BackendError if the backend cannot be opened.
         """
-        deadline = StopDeadline(self._longest_drain, self._report_storing)
+        self._deadline = deadline = StopDeadline(self._longest_drain, self._report_storing)
         if self._channel is not None:
             self._channel.on_command(self._on_command, begin=deadline.begin)
         # A signal to the whole process group reaches the supervisor too, which sends a command. That command
         # must not count as a second signal.
         force = self._force if self._channel is None else None
         with Signals(self._stopping.set, force, begin=deadline.begin):
-            return await self._run()
+            self._obeys_signals = True
+            try:
+                return await self._run()
+            finally:
+                self._obeys_signals = False
 
     async def _run(self) -> int:
         application = self._application
         await application.start()
+        cancelled = False
         try:
             # The objects of the running routes live until the end. Without this, the garbage collector takes
             # a tenth of a busy router's time to look through them again and again, and with 1,000 routes it
@@ -97,11 +125,16 @@ class Worker:
                 await self._wait_until_empty()
             else:
                 await self._stopping.wait()
+        except asyncio.CancelledError:
+            # Nothing here cancels this task, but a handler may cancel all tasks of the loop.
+            _log.error("a handler has cancelled the tasks of the router: the router stops")
+            cancelled = True
+            self._deadline.begin()
         finally:
             abandoned = await application.stop(self._drain)
         if self._forced_by:
             return 128 + self._forced_by
-        return 1 if abandoned else 0
+        return 1 if abandoned or cancelled else 0
 
     def _longest_drain(self) -> float:
         """Return how long running handlers may take to end after a stop, in seconds."""

@@ -160,11 +160,16 @@ class _RouteReconciler:
             self.consumer.stop(drain)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._reconcile())
+            self._task.add_done_callback(self._end)
         self._settled.clear()
 
     async def settled(self) -> None:
         """Wait until the desired route runs, or until nothing runs if none is desired."""
         await self._settled.wait()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:  # it was cancelled, perhaps before it could settle
+            self._settled.set()
 
     async def _reconcile(self) -> None:
         backoff = Backoff()
@@ -181,6 +186,11 @@ class _RouteReconciler:
                 self._settled.set()
             try:
                 await running
+            except asyncio.CancelledError:
+                # Nothing here cancels this task, but a handler may cancel all tasks of the loop.
+                _log.error("%s: the consumer was cancelled, and stops", desired[0].name)
+                await asyncio.wait({running})  # it hands back what it has
+                raise
             except Exception:  # noqa: BLE001  a consumer that fails must not end the others
                 _log.exception("%s: the consumer failed and is started again", desired[0].name)
                 if time.monotonic() - began > backoff.longest:

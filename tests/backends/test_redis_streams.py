@@ -327,6 +327,42 @@ class TestServerLoss:
         (status,) = await redis_backend.status()
         assert (status.ready, status.in_flight, status.delayed) == (0, 2, 0)
 
+    async def test_messages_that_a_group_was_never_given_are_logged(
+        self, redis_backend, redis_client, stream, caplog
+    ):
+        watch = redis_backend._node.gaps
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 10)
+        await take(handle, 2)
+        await watch.look()
+        assert not caplog.text
+        await redis_client.xtrim(stream, maxlen=5, approximate=False)
+        await watch.look()
+        await watch.look()
+        assert caplog.text.count(f"deleted before group `{GROUP}` was given them: 3") == 1
+        await redis_client.xtrim(stream, maxlen=3, approximate=False)
+        await watch.look()
+        assert f"deleted before group `{GROUP}` was given them: 2" in caplog.text
+        await take(handle, 3)
+        caplog.clear()
+        await watch.look()
+        await redis_backend.trim({})
+        await watch.look()
+        assert not caplog.text
+
+    async def test_a_position_that_another_program_set_is_logged(
+        self, redis_backend, redis_client, stream, caplog
+    ):
+        watch = redis_backend._node.gaps
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 2)
+        await ack(handle, await take(handle, 2))
+        await watch.look()
+        await publish(redis_backend, 3)
+        await redis_client.xgroup_setid(stream, GROUP, "$")
+        await watch.look()
+        assert "with XGROUP SETID" in caplog.text
+
     async def test_a_dead_letter_keeps_a_deleted_message(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)
         (message,) = await publish(redis_backend, 1)

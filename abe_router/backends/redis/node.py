@@ -13,6 +13,7 @@ from abe_router.backends.redis.appender import Appender
 from abe_router.backends.redis.connection import Connection, FlowControl
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.discovery import Discovery, KeyListener
+from abe_router.backends.redis.gaps import GapWatch
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
 from abe_router.backends.redis.reaper import Reaper
@@ -50,6 +51,7 @@ class Node:
         self.flow = FlowControl()
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)
+        self.gaps = GapWatch(self.connection, self.reaper.groups)
         self.registry = Registry(self.connection, names)
         self.registrations = Registrations(self.connection, names, self.registry)
         self.discovery = Discovery(self.connection, names, self.registry, self.notifier)
@@ -67,6 +69,7 @@ class Node:
         self._run(self.notifier.run)
         self._run(self.reaper.run)
         self._run(self.registrations.run)
+        self._run(self.gaps.run)
         now = start == math.inf
         millis, new = await self.registry.register(pattern, group, None if now else math.ceil(start * 1000))
         if is_wild(pattern):

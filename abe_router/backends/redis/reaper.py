@@ -96,6 +96,10 @@ class Reaper:
                 del self._peers[name]
                 self._cancel(name)
 
+    def groups(self) -> Iterable[tuple[str, str]]:
+        """Return each stream with its group."""
+        return tuple(self._peers)
+
     def expect(self, stream: StreamState, seconds: float) -> None:
         """Signal all handles of this subscription in so many seconds that there is something to claim."""
         name = stream.stream, stream.group

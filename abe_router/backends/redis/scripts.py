@@ -33,6 +33,7 @@ APPEND = _load("now", "dedupe", "append")
 CLAIM = _load("now", "idle", "take", "claim")
 RECOVER = _load("take", "recover")
 RECREATE = _load("recreate")
+GAPS = _load("gaps")
 DUE = _load("now", "idle", "due")
 # Settle.
 ACK = _load("fence", "ack")

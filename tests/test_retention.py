@@ -121,9 +121,10 @@ async def test_settled_messages_are_removed_until_none_is_left(monkeypatch):
     for number in range(100):
         await backend.publish("orders.created", number)
     await handle.settle([(d, ACKED) for d in await handle.fetch(100, 1.0)])
+    assert len(await backend.peek("#", None, limit=1_000)) == 100
     retention = RetentionLoop(backend, first=0.0, every=0.0)
     retention.follow({})
     async with asyncio.timeout(5):
-        while backend._log._kept:
+        while await backend.peek("#", None, limit=1):
             await asyncio.sleep(0)
     await retention.stop()

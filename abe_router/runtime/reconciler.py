@@ -23,16 +23,24 @@ class Reconciler:
     """Keeps one consumer running for each route of a table.
 
     All methods belong to one event loop. A consumer that fails is started again with backoff; the others are
-    not affected. `around` makes a context manager for each call of a handler.
+    not affected. `around` makes a context manager for each call of a handler. `retention` removes settled
+    messages; without one, the default intervals apply.
     """
 
-    def __init__(self, backend: Backend, events: Events, *, around: Around | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        events: Events,
+        *,
+        around: Around | None = None,
+        retention: RetentionLoop | None = None,
+    ) -> None:
         self._backend, self._events, self._around = backend, events, around
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
         self._recovery, self._suspects = Recovery(), SuspectGate()
         self._number = 0
-        self._retention = RetentionLoop(backend)
+        self._retention = retention or RetentionLoop(backend)
         #: Whether `stop` was called, after which nothing is started.
         self.stopped = False
         #: The last table that came into force, by its number.

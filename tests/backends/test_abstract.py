@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from abe_router.backend import RELEASED, Acked
-from abe_router.backends import make_backend
 from abe_router.backends.abstract import AbstractBackend
 from abe_router.compat.load import load_backend
 from abe_router.consumer import Consumer
@@ -77,10 +76,10 @@ async def test_key_id_and_headers_travel_in_an_extra_member_of_the_payload(backe
     assert queue.sent[0][1]["total"] == 5
 
 
-async def test_the_prefix_precedes_the_key_that_the_provider_gets(acme):
-    backend = make_backend("abstract+acme://", prefix="slack:")
+async def test_the_prefix_precedes_the_key_that_the_provider_gets(queue):
+    backend = AbstractBackend(queue, "acme", prefix="slack:")
     await backend.publish("orders.created", {})
-    assert backend._provider.sent[0][0] == "slack:orders.created"
+    assert queue.sent[0][0] == "slack:orders.created"
 
 
 async def test_a_payload_that_is_not_an_object_travels_in_the_envelope(backend, queue):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Handled
 
-from .conftest import make_route, within
+from .conftest import PatchedBackend, Running, make_route, within
 
 
 async def note(payload):
@@ -138,19 +138,29 @@ async def test_twenty_edits_under_load_lose_and_duplicate_no_message(running):
     assert sorted(got) == list(range(2_000))
 
 
-async def test_a_consumer_that_fails_is_started_again_and_affects_no_other(running, caplog):
-    billing, audit = make_route(note), make_route(note, group="audit")
-    await running.route(billing, audit)
-    failing = running.router.consumers["orders.created/billing"]
+async def test_a_consumer_that_fails_is_started_again_and_affects_no_other(caplog):
+    fails = asyncio.Event()
+
+    def patch(subscription):
+        fetch = subscription.fetch
+
+        async def broken(limit, wait):
+            if subscription.group == "billing" and fails.is_set():
+                fails.clear()
+                raise RuntimeError("a bug")
+            return await fetch(limit, wait)
+
+        subscription.fetch = broken
+
+    running = Running(PatchedBackend(patch))
+    await running.route(make_route(note), make_route(note, group="audit"))
     other = running.router.consumers["orders.created/audit"]
-
-    async def broken(call):
-        raise RuntimeError("a bug")
-
-    failing._calls.repeat = broken
-    await running.publish("orders.created", 1)
+    fails.set()
+    await running.publish("orders.created", 1, 2)
     await running.log.wait_for(ConsumerStopped)
     await running.log.wait_for(ConsumerStarted, 3)
+    await running.log.wait_for(Handled, 4)
 
     assert running.router.consumers["orders.created/audit"] is other
     assert "orders.created/billing: the consumer failed" in caplog.text
+    await running.router.stop()

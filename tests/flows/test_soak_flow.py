@@ -52,8 +52,9 @@ class Soak:
     def __init__(self, backend: Backend, place: Path | Redis) -> None:
         self.backend, self._place = backend, place
         self._ended, self._changed = 0, asyncio.Event()
-        self.router = Reconciler(backend, Events([((Handled, DeadLettered), self._count)]))
-        self.router._housekeeping = RetentionLoop(backend, first=0.0, every=0.05)
+        retention = RetentionLoop(backend, first=0.0, every=0.05)
+        events = Events([((Handled, DeadLettered), self._count)])
+        self.router = Reconciler(backend, events, retention=retention)
         self._failed: set[str] = set()
 
     def _count(self, _: Event) -> None:

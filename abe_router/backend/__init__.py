@@ -12,7 +12,7 @@ if the server or file cannot be reached. The caller may try again; the backend r
 Cancelling a call never loses a message: deliveries that it fetched come back after their lease at the latest.
 """
 
-from abe_router.backend.backend import Backend
+from abe_router.backend.backend import RETAIN_TTL, Backend, retention
 from abe_router.backend.delivery import (
     ACKED,
     RELEASED,
@@ -33,7 +33,6 @@ from abe_router.backend.health import (
     orphaned_subscriptions,
     unread_keys,
 )
-from abe_router.backend.retention import RETAIN_TTL, retention
 from abe_router.backend.subscription import ExclusiveSubscription, Subscription
 from abe_router.backend.views import Entry, Peeked, PeekState, SubscriptionStatus
 

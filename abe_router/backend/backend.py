@@ -13,6 +13,10 @@ from abe_router.backend.rate import TokenGrant
 from abe_router.backend.subscription import ExclusiveSubscription, Subscription
 from abe_router.backend.views import Entry, Peeked, SubscriptionStatus
 from abe_router.messages.message import Duplicate, Message, encode, new_message
+from abe_router.messages.pattern import matches
+
+#: How long the `retain` of one caller of `trim` also holds for the others, in seconds.
+RETAIN_TTL = 86_400.0
 
 
 class Backend(ABC):
@@ -201,3 +205,8 @@ class Backend(ABC):
         are orphaned. Raise BackendUnavailable if the backend cannot be reached.
         """
         return [feature.result() for feature in self.features.lacking()]
+
+
+def retention(retain: Mapping[str, float], key: str) -> float:
+    """Return the longest time, in seconds, of the patterns that match the key; 0 if none does."""
+    return max((seconds for pattern, seconds in retain.items() if matches(pattern, key)), default=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from abe_router.backend import RELEASED, Backend, Dead, Delayed
+from abe_router.backend import RELEASED, Backend, Dead, Delayed, Outcome
 from abe_router.conformance.harness import (
     GROUP,
     KEY,
@@ -53,24 +53,12 @@ class RetentionTests(Suite):
     @check("leases", "delays")
     async def test_delayed_messages_are_kept(self, harness: Harness) -> None:
         """Lost otherwise: every message that fails once."""
-        handle = await harness.subscribe()
-        sent = await harness.publish(2)
-        failed, fine = await take(handle, 2)
-        await handle.settle([(failed, Delayed(self.lease))])
-        await ack(handle, [fine])
-        await _trim(harness.backend)
-        assert_exactly_once(sent[:1], await take(handle, 1))
+        await _assert_kept(harness, Delayed(self.lease))
 
     @check("leases")
     async def test_released_messages_are_kept(self, harness: Harness) -> None:
         """Lost otherwise: what a stopping worker had fetched."""
-        handle = await harness.subscribe()
-        sent = await harness.publish(2)
-        back, fine = await take(handle, 2)
-        await handle.settle([(back, RELEASED)])
-        await ack(handle, [fine])
-        await _trim(harness.backend)
-        assert_exactly_once(sent[:1], await take(handle, 1))
+        await _assert_kept(harness, RELEASED)
 
     @check("leases")
     async def test_undelivered_messages_are_kept(self, harness: Harness) -> None:
@@ -204,6 +192,17 @@ class RetentionTests(Suite):
         assert await _trim(harness.backend) <= 20_000
         assert await harness.counts() == (0, 0, 0, 0)
         await _left(harness, 0)
+
+
+async def _assert_kept(harness: Harness, outcome: Outcome) -> None:
+    """Settle one of two messages with the outcome, ack the other one, and trim; the first one comes again."""
+    handle = await harness.subscribe()
+    sent = await harness.publish(2)
+    unfinished, acked = await take(handle, 2)
+    await handle.settle([(unfinished, outcome)])
+    await ack(handle, [acked])
+    await _trim(harness.backend)
+    assert_exactly_once(sent[:1], await take(handle, 1))
 
 
 async def _trim(backend: Backend, retain: Mapping[str, float] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Tools for your tests: a router in memory, a recording backend, a temporary Redis server, and fixtures.
 
-The fixtures of `abe_router.testing.fixtures` are available in every run of pytest where this package is
+The fixtures of `abe_router.testing.plugin` are available in every run of pytest where this package is
 installed.
 """
 

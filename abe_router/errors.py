@@ -7,14 +7,14 @@ AbeRouterError
  ├─ PublishError           a message was refused before it reached the backend
  │   ├─ NoRoute            no key or pattern of the file matches the key
  │   ├─ KeyInvalid         the routing key is malformed
- │   ├─ IdInvalid          the file says where the id comes from, and there is none that can be one
+ │   ├─ IdInvalid          the message has no valid id where the file says it is
  │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
  │   └─ PayloadInvalid     the payload breaks its schema; `.violations` holds all of them
- ├─ BatchMismatch          a batch handler answered for another number of messages than it got
- ├─ TooManyHops            a message came through too many handlers that emit
- ├─ PayloadUnfit           a payload is not what its handler's annotation says
+ ├─ BatchMismatch          a batch handler returned a list of the wrong length
+ ├─ TooManyHops            a message passed through too many handlers that emit
+ ├─ PayloadUnfit           a payload does not fit the annotation of its handler
  ├─ PayloadMalformed       a delivered body is not JSON, too large or too deep
- ├─ SubscriptionClosed     a fetch on a handle that is closed, or whose backend is
+ ├─ SubscriptionClosed     raised by `fetch` if the handle or its backend is closed
  └─ BackendError
      ├─ UnknownProvider    no provider has that name or URL scheme
      └─ BackendUnavailable the server or file cannot be reached; the operation may be tried again
@@ -54,7 +54,7 @@ class ConfigError(AbeRouterError):
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
-    """One fault for which a document is not a usable JSON Schema.
+    """One reason why a document is not a usable JSON Schema.
 
     `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`.
     `pointer` is a JSON pointer into the document. A syntax error has a `line` and a `column` instead, which
@@ -116,11 +116,11 @@ class PayloadUnencodable(PublishError):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One way in which a payload breaks a schema. Values that the schema calls sensitive are masked.
+    """One way in which a payload breaks a schema. Values that the schema marks as sensitive are masked.
 
     `pointer` is a JSON pointer into the payload, `keyword` the keyword of the schema that it breaks, and
-    `schema_pointer` the location of that keyword. `note` is empty, or says that the violations of the payload
-    are not described in full; the first of them has it.
+    `schema_pointer` the location of that keyword. `note` is set on the first violation if the list is not
+    complete, and says so.
     """
 
     pointer: str
@@ -144,11 +144,11 @@ class PayloadInvalid(PublishError):
 
 
 class BatchMismatch(AbeRouterError):
-    """Raised when a batch handler returns results for another number of messages than it got."""
+    """Raised when a batch handler returns a list with another number of items than it received."""
 
 
 class TooManyHops(AbeRouterError):
-    """Raised when a message came through too many handlers that emit: the routes form a cycle."""
+    """Raised when a message passed through too many handlers that emit: the routes form a cycle."""
 
 
 class PayloadUnfit(AbeRouterError):
@@ -167,13 +167,13 @@ class PayloadMalformed(AbeRouterError):
 
 
 class SubscriptionClosed(AbeRouterError):
-    """Raised by `Subscription.fetch` once the handle or its backend is closed. It never delivers again."""
+    """Raised by `Subscription.fetch` if the handle or its backend is closed. It never delivers again."""
 
 
 class BackendError(AbeRouterError):
     """Base of the errors of a backend.
 
-    `settled` are the deliveries that `settle` had settled before it raised, as far as that is known.
+    `settled` are the deliveries that `settle` is known to have settled before it raised.
     """
 
     settled: Collection[Any] = ()
@@ -188,15 +188,15 @@ class BackendUnavailable(BackendError):
 
 
 class Reject(Exception):
-    """Raise it in a handler to dead-letter the message at once, when another attempt cannot help."""
+    """Raise it in a handler to make the message a dead letter at once, if another attempt cannot help."""
 
 
 class Retry(Exception):
-    """Raise it in a handler to ask for another attempt.
+    """Raise it in a handler to request another attempt.
 
-    `after` is the delay, in seconds or as a timedelta. A negative one means no delay, and None leaves it to
-    the retry policy of the route. The attempt counts, so the limit of the policy still applies. Raise
-    TypeError or ValueError when `after` is not a delay.
+    `after` is the delay, in seconds or as a timedelta. A negative value means no delay. With None, the retry
+    policy of the route sets the delay. The attempt counts, so the limit of the policy still applies. Raise
+    TypeError or ValueError if `after` is not a delay.
     """
 
     def __init__(self, message: str = "", *, after: float | timedelta | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Abstract Backend's guide: `load_backend`, `AsyncLoopConsumer`, and `consume`, which the contract lacks."""
+"""The API of Abstract Backend's guide: `load_backend`, `AsyncLoopConsumer`, and `consume`."""

@@ -1,8 +1,7 @@
-"""`consume`: the messages of a subscription as payloads, for a loop of the caller's own, as the guide has it.
+"""`consume`: yields the payloads of a subscription for a loop of the caller, as in the guide.
 
-It does not run on a Consumer, because it promises more about less: the message before is acked, and not only
-about to be, when the next one is yielded; nothing is fetched ahead; and a backend that cannot be reached to
-begin with is an error of the caller.
+It does not use a Consumer, because its promises differ. The previous message is already acked when the next
+one is yielded. Nothing is prefetched. A backend that is unreachable at the start raises an error.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def queue_class(backend: type[Backend]) -> type[QueueBackend]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the backend of a queue on demand: each entry point loads only its own."""
+    """Import a queue backend on demand, so that each entry point loads only its own."""
     if name not in _QUEUES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, backend = _QUEUES[name].partition(":")
@@ -94,7 +93,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _ConsumeLoop:
-    """Fetches one delivery at a time, and holds it until the next one is asked for."""
+    """Fetches one delivery at a time, and holds it until the next one is requested."""
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
@@ -165,7 +164,7 @@ def _dead_letter(subscription: Subscription, delivery: Delivery, reason: Reason)
 
 
 async def _persist(call: Callable[[], Awaitable[T]]) -> T:
-    """Return what `call` returns; call it again while the backend cannot be reached."""
+    """Return the result of `call`. Repeat the call while the backend is unreachable."""
     backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
     while True:
         try:

@@ -23,8 +23,8 @@ def load_table(
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
-    `backend` is a URL that takes precedence over the file's. Importing the handlers runs the user's code, so
-    it is off by default, and then it does not matter who may write the file.
+    `backend` is a URL that takes precedence over the file's. Importing the handlers runs user code, so it is
+    off by default. Without it, a world-writable file is accepted.
     """
     return Loader(
         path,
@@ -38,9 +38,9 @@ def load_table(
 def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTable, ConfigError | None]:
     """Return the table of a routes file, and the error if the file has faults.
 
-    The table of a file with faults has no routes and names the backend alone: the workers go on with the
-    table they have, so the running system can still be looked at. The same table is returned without an
-    error when there is no file but `backend` is given. Raise ConfigError when the backend is not known.
+    The table of a faulty file has no routes, only the backend. Workers continue with their last valid table,
+    so the running system can still be inspected. If there is no file but `backend` is given, such a table is
+    returned without an error. Raise ConfigError if the backend is unknown.
     """
     if backend is not None and not path.exists():
         return RouteTable(backend=backend), None
@@ -55,12 +55,12 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
 
 
 def check_backend_url(url: str) -> None:
-    """Raise BackendError when no backend can be made of the URL. Nothing is connected."""
+    """Raise BackendError if the URL is not that of a backend. Nothing is connected."""
     make_backend(url)
 
 
 def table_backend(table: RouteTable, *, prefix: str | None = None) -> Backend:
-    """Return the backend of a table, without connecting; raise BackendError when that is impossible.
+    """Return the backend of a table, without connecting. Raise BackendError if its URL is wrong.
 
     `prefix` takes precedence over the table's.
     """
@@ -68,25 +68,25 @@ def table_backend(table: RouteTable, *, prefix: str | None = None) -> Backend:
 
 
 def shared_backend(table: RouteTable, *, prefix: str | None = None) -> Backend:
-    """Return the backend of a table as `table_backend` does; raise BackendNotShared for a private one."""
+    """Return the backend of a table. Raise BackendNotShared if other processes cannot use it."""
     backend = table_backend(table, prefix=prefix)
     if not backend.features.processes:
         raise BackendNotShared(
-            f"backend `{table.backend}` lives in one process, and this is another",
+            f"backend `{table.backend}` lives in one process, and this is another process",
             hint="use sqlite:///PATH or redis://HOST, in the file or with --backend",
         )
     return backend
 
 
 def empty_backend() -> Backend:
-    """Return a backend without messages, to read from where a backend's storage does not exist yet."""
+    """Return a backend without messages, to read from while the storage of the real one does not exist."""
     return make_backend("memory://")
 
 
 def missing_file(backend: Backend) -> Path | None:
-    """Return the file of an SQLite backend if its folder exists and the file does not, else None.
+    """Return the file of an SQLite backend if the folder exists but the file does not, else None.
 
-    Opening such a backend creates the file, which an operation that only reads should not do.
+    Opening the backend would create the file, which an operation that only reads must not do.
     """
     if not backend.url.startswith("sqlite:///"):
         return None

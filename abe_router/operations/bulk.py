@@ -1,6 +1,7 @@
-"""Publishing a stream of lines (NDJSON): in order, in batches, with an error for each rejected line.
+"""Publishes a stream of lines (NDJSON) in order, in batches, with an error for each rejected line.
 
-A payload stays the bytes it came as. JSON is checked and never written anew, so numbers keep every digit.
+A payload is sent as the bytes of its line. JSON is checked but not encoded again, so numbers keep every
+digit.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from abe_router.runtime.publish import append, prepare, window
 
 #: Longest line, in bytes: the largest payload, with room for its key, headers and id.
 MAX_LINE = 2 * MAX_BYTES
-#: Lines published in one batch: enough to make the round trip small beside the work.
+#: Lines in one batch: enough that the round trip takes little of the total time.
 BATCH_SIZE = 500
 
 
@@ -39,7 +40,7 @@ _decode = msgspec.json.Decoder(LineContent).decode
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a stream; `number` counts from 1. `text` is None when it is longer than MAX_LINE."""
+    """One line of a stream; `number` counts from 1. `text` is None if it is longer than MAX_LINE."""
 
     number: int
     text: bytes | None
@@ -47,8 +48,8 @@ class Line:
     def parse(self, key: str | None, headers: Mapping[str, str]) -> LineContent:
         """Return the content of the line; raise PayloadMalformed if it is too long or malformed.
 
-        With a `key` the whole line is a payload for it; without one the line has to name its key. `headers`
-        are added to those of the line, which take precedence.
+        With a `key`, the whole line is the payload. Without it, the line must name its key. `headers` are
+        added to the headers of the line, which take precedence.
         """
         if self.text is None:
             raise PayloadMalformed(f"the line is longer than {MAX_LINE:,} bytes")
@@ -63,7 +64,7 @@ class Line:
 
 
 class LineSplitter:
-    """Splits chunks of a stream into lines, without the empty ones, in bounded memory."""
+    """Splits a stream into lines in bounded memory. Empty lines are skipped."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -73,7 +74,7 @@ class LineSplitter:
         self._too_long = False
 
     def feed(self, chunk: bytes) -> list[Line]:
-        """Return the lines that are complete after a chunk."""
+        """Return the lines that a chunk completes."""
         if not self._started:
             chunk, self._started = chunk.removeprefix(BOM_UTF8), True
         *complete, self._rest = (self._rest + chunk).split(b"\n")
@@ -103,7 +104,7 @@ class LineSplitter:
 
 @dataclass(frozen=True, slots=True)
 class RejectedLine:
-    """A line that was not published, and why; `key` is None when the line names none."""
+    """A line that was not published, and the reason. `key` is None if the line names no key."""
 
     line: int
     key: str | None
@@ -131,10 +132,10 @@ class LineBatch:
 
 
 class BulkResult(msgspec.Struct, frozen=True):
-    """How many lines ended how.
+    """The number of lines for each result.
 
-    `duplicates` were published before, within their window. `unknown` are the lines of a batch during which
-    the backend failed: they may have been published.
+    `duplicates` were already published within their window. `unknown` are the lines of a batch in which the
+    backend failed; they may have been published.
     """
 
     published: int = 0
@@ -160,11 +161,11 @@ class BulkPublisher:
 
     @property
     def result(self) -> BulkResult:
-        """How the lines so far ended."""
+        """The result of all lines so far."""
         return self._result
 
     def prepare(self, lines: Sequence[Line]) -> LineBatch:
-        """Check lines against the table; return their messages and the lines that are rejected."""
+        """Check lines against the table. Return their messages and the rejected lines."""
         messages: list[tuple[Message, float]] = []
         rejected: list[RejectedLine] = []
         for line in lines:
@@ -179,7 +180,7 @@ class BulkPublisher:
         return LineBatch(lines[0].number, lines[-1].number, tuple(messages), tuple(rejected))
 
     async def append(self, backend: Backend, batch: LineBatch) -> None:
-        """Append the messages of a batch; raise OutcomeUnknown when the backend fails meanwhile."""
+        """Append the messages of a batch. Raise OutcomeUnknown if the backend fails during the call."""
         if not batch.messages:
             return
         count = len(batch.messages)

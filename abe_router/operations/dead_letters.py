@@ -17,7 +17,7 @@ PAGE = 500
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True):
-    """What a list shows of a dead letter: all but its payload, headers and traceback."""
+    """A dead letter in a list: without payload, headers and traceback."""
 
     route: str
     id: str
@@ -31,7 +31,7 @@ class DeadLetterSummary(msgspec.Struct, frozen=True):
 
 
 class DeadLetterDetail(DeadLetterSummary, frozen=True):
-    """The whole of a dead letter; a payload that is not JSON comes as text with escapes."""
+    """A complete dead letter. A payload that is not JSON is text with escapes."""
 
     deliveries: int
     first_failed_at: float
@@ -45,23 +45,23 @@ class DeadLetterDetail(DeadLetterSummary, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """How many dead letters an operation was asked to replay or purge, and how many it found."""
+    """The number of dead letters that an operation should replay or purge, and the number it found."""
 
     requested: int
     done: int
 
     @property
     def missing(self) -> int:
-        """How many were not there."""
+        """The number that was not found."""
         return self.requested - self.done
 
 
 async def read_dead_letters(
     backend: Backend, route: SubscriptionName, *, after: str = ""
 ) -> AsyncIterator[DeadLetter]:
-    """Yield the dead letters of a route behind the one whose id is `after`, oldest first.
+    """Yield the dead letters of a route after the one with the id `after`, oldest first.
 
-    They are read a page at a time, so a caller that stops early reads no more than it needs.
+    They are read page by page, so a caller that stops early reads only what it needs.
     """
     while page := await backend.dead_letters(*route, limit=PAGE, after=after):
         for dead_letter in page:
@@ -72,7 +72,7 @@ async def read_dead_letters(
 async def list_dead_letters(
     backend: Backend, route: SubscriptionName | None = None
 ) -> Sequence[DeadLetterSummary]:
-    """Return the dead letters of a route, or of every route the backend knows, oldest first in each."""
+    """Return the dead letters of a route, or of every route in the backend, oldest first for each route."""
     if route is None:
         routes = [(status.pattern, status.group) for status in await backend.status() if status.dead]
     else:
@@ -91,27 +91,27 @@ async def find_dead_letter(backend: Backend, route: SubscriptionName, id: str) -
 
 
 async def select(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Sequence[str]:
-    """Return the given ids without repetitions, or, if none are given, those of all dead letters now."""
+    """Return the given ids without duplicates, or, if none are given, those of all current dead letters."""
     return list(dict.fromkeys(ids)) or [found.id async for found in read_dead_letters(backend, route)]
 
 
 async def replay(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Moved:
-    """Move dead letters back to their own route, with fresh counts."""
+    """Move dead letters back to their own route, with new counts."""
     return await _in_pages(ids, lambda page: backend.replay(*route, page))
 
 
 async def purge(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Moved:
-    """Delete dead letters for good."""
+    """Delete dead letters permanently."""
     return await _in_pages(ids, lambda page: backend.purge(*route, page))
 
 
 def summary(dead_letter: DeadLetter) -> DeadLetterSummary:
-    """Return what a list shows of a dead letter."""
+    """Return the summary of a dead letter."""
     return DeadLetterSummary(**_summary(dead_letter))
 
 
 def detail(dead_letter: DeadLetter) -> DeadLetterDetail:
-    """Return the whole of a dead letter."""
+    """Return the complete dead letter."""
     message, reason = dead_letter.message, dead_letter.reason
     body = message.body
     return DeadLetterDetail(
@@ -129,7 +129,7 @@ def detail(dead_letter: DeadLetter) -> DeadLetterDetail:
 
 
 def is_json(body: bytes) -> bool:
-    """Say whether the body of a message is JSON; a dead letter may hold one that is not."""
+    """Return whether the body of a message is JSON. The body of a dead letter may not be."""
     try:
         decode(body)
     except PayloadMalformed:

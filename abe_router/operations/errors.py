@@ -1,6 +1,6 @@
-"""The reasons for which an operation is refused.
+"""The errors of refused operations.
 
-This module imports nothing heavy, so that the command line can name its errors at no cost.
+This module imports nothing heavy, so the command line can import it at no cost.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from abe_router.errors import AbeRouterError, BackendUnavailable
 
 
 class OperationError(AbeRouterError):
-    """Base of the reasons for which an operation is refused; `hint` says what to do instead, if known."""
+    """Base of the errors of refused operations. `hint` says what to do instead, or is empty."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         self.hint = hint
@@ -33,10 +33,11 @@ class BackendNotShared(OperationError):
 
 
 class OutcomeUnknown(BackendUnavailable):
-    """Raised when the backend fails while a batch of lines is published: any of them may have been accepted.
+    """Raised when the backend fails while it publishes a batch. Any of its lines may have been accepted.
 
-    `first` and `last` are the numbers of the first and the last line read for the batch, `count` is how many
-    messages it has. For `window` seconds, publishing all of them again duplicates none; 0 is no such window.
+    `first` and `last` are the numbers of the first and the last line of the batch, and `count` is the number
+    of its messages. Within `window` seconds, all of them can be published again without duplicates. A window
+    of 0 means that this is not possible.
     """
 
     def __init__(self, message: str, *, first: int, last: int, count: int, window: float) -> None:

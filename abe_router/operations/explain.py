@@ -1,7 +1,7 @@
-"""What would become of one message: which routes receive it, why others do not, and where failures end.
+"""Explains a message: which routes receive it, why others do not, and what happens after failures.
 
-Nothing is published and no handler is called. The decisions are those that publishing and the consumers
-make: the contract of the key, the filter of a route, its retry policy.
+Nothing is published and no handler is called. The decisions use the same code as publishing and consuming:
+the contract of the key, the filter of a route, and its retry policy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from abe_router.text import format_duration, format_rate
 
 
 class SchemaResult(msgspec.Struct, frozen=True):
-    """What one schema says of the payload; `pattern` is the key or pattern that it stands under."""
+    """The result of one schema. `pattern` is the key or pattern that has the schema."""
 
     pattern: str
     schema: str
@@ -34,7 +34,8 @@ class SchemaResult(msgspec.Struct, frozen=True):
 class MessageId(msgspec.Struct, frozen=True):
     """The id that the message gets from its payload or headers.
 
-    For `window` seconds another message of the same key and id is a duplicate; 0 remembers no id.
+    For `window` seconds, another message with the same key and id is a duplicate. 0 means that no id is
+    remembered.
     """
 
     id: str
@@ -44,10 +45,10 @@ class MessageId(msgspec.Struct, frozen=True):
 class RouteExplanation(msgspec.Struct, frozen=True):
     """What a route does with a message.
 
-    `matches` says whether the route receives it, `delivered` whether its handler is called; `why` gives the
-    reasons against it, and `how` the limits under which the handler is called. `attempts` are the latest
-    times of all attempts, in seconds after the first, without the time that the handler takes. `ends` says
-    for each kind of failure what becomes of the message. The last three are empty when no handler is called.
+    `matches` says whether the route receives it, and `delivered` whether the handler is called. `why` has the
+    reasons if it is not, and `how` the limits of the call. `attempts` are the latest times of all attempts,
+    in seconds after the first, without the time that the handler takes. `ends` says what happens to the
+    message after each kind of failure. The last three are empty if the handler is not called.
     """
 
     route: str
@@ -61,7 +62,7 @@ class RouteExplanation(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What would become of one message; `reason` says why it would be refused, None if it is accepted."""
+    """The explanation of a message. `reason` says why it would be refused, or is None."""
 
     key: str
     accepted: bool
@@ -79,9 +80,9 @@ def explain(
     headers: Mapping[str, str] | None = None,
     allow_unrouted: bool = False,
 ) -> Explanation:
-    """Return what would become of a message of `key` whose payload is the JSON `body`.
+    """Return the explanation of a message of `key` whose payload is the JSON `body`.
 
-    Raise KeyInvalid when the key is malformed and PayloadMalformed when the body is not JSON.
+    Raise KeyInvalid if the key is malformed, and PayloadMalformed if the body is not JSON.
     """
     check_key(key)
     payload = decode(body)
@@ -140,7 +141,7 @@ def explain_route(route: Route, key: str, payload: Any, schemas: tuple[Schema, .
 
 
 def explain_mismatch(pattern: str, key: str) -> str:
-    """Return why `key` does not match `pattern`: the first word that differs, or the last after a `#`."""
+    """Return why `key` does not match `pattern`: the first different word, or the last one after a `#`."""
     wanted, words = pattern.split("."), key.split(".")
     for number, want in enumerate(wanted, 1):
         if want == "#":

@@ -1,4 +1,4 @@
-"""The health checks of a backend, with what the table says should be served there."""
+"""The health checks of a backend, which know the routes of the table."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class HealthReport(msgspec.Struct, frozen=True):
 
 
 async def check_health(table: RouteTable, backend: Backend) -> HealthReport:
-    """Check what weakens the promise on a backend; write nothing there. Raise BackendUnavailable.
+    """Return what weakens the promise on a backend. Write nothing. Raise BackendUnavailable.
 
-    The subscriptions of the table's routes count as served. A table without routes says nothing about what
-    is served, so no subscription is reported as orphaned.
+    The subscriptions of the table's routes count as served. With a table that has no
+    routes, no subscription is reported as orphaned.
     """
     served = {(route.key, route.group) for route in table.routes} if table.routes else None
     results = await backend.check_health(served)

@@ -1,4 +1,4 @@
-"""What a reload from one table to another would do: the routes it touches and the options that differ."""
+"""What a reload from one table to another would do: the affected routes and the changed options."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _DURATIONS = {"timeout", "lease", "drain", "retry.initial", "retry.max"}
 class OptionChange:
     """One option of a route, or of the file, that differs between two tables.
 
-    `before` and `after` are its values. `old` and `new` are the same as text, as the routes file writes
-    them. The texts are equal when only the content behind a name differs, such as that of a schema file.
+    `before` and `after` are its values. `old` and `new` are the values as text, in the form of the routes
+    file. The texts are equal if only the content of a named file differs, such as that of a schema.
     """
 
     field: str
@@ -66,7 +66,7 @@ class RouteChange:
 class Plan:
     """What a reload does: routes to start, stop, restart and keep.
 
-    `process` are the differences that only a restart of the worker brings into force.
+    `process` are the changes that take effect only when the worker is restarted.
     """
 
     start: tuple[Route, ...]
@@ -99,7 +99,7 @@ def plan_reload(old: RouteTable, new: RouteTable) -> Plan:
 
 
 def option_changes(old: Route, new: Route) -> Iterator[OptionChange]:
-    """Yield every option in which two routes of one name differ; each part of `retry` is an option."""
+    """Yield every option in which two routes with the same name differ. Each part of `retry` is an option."""
     for field in fields(Route):
         was, now = getattr(old, field.name), getattr(new, field.name)
         if was == now:
@@ -121,7 +121,7 @@ def _process_changes(old: RouteTable, new: RouteTable) -> Iterator[OptionChange]
 
 
 def _text(field: str, value: Any) -> str:
-    """Return the value of an option as the routes file writes it."""
+    """Return the value of an option in the form of the routes file."""
     match field, value:
         case "schema", _:
             return ", ".join(dict.fromkeys(binding.schema.name for binding in value)) or "none"

@@ -1,4 +1,4 @@
-"""The installed backend providers and what each can do."""
+"""The installed backend providers and their features."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from abe_router.errors import BackendError
 class ProviderDescription(msgspec.Struct, frozen=True):
     """A provider with all of its names.
 
-    `features` is None when it cannot be loaded, and `fault` says why. `written_for` is `abe-router`, or
-    `abstract-backend` when it needs the adapter.
+    `features` is None if the provider cannot be loaded, and `fault` is the reason. `written_for` is
+    `abe-router`, or `abstract-backend` if the provider needs the adapter.
     """
 
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class ProviderDescription(msgspec.Struct, frozen=True):
 
 
 def describe_providers() -> Iterator[ProviderDescription]:
-    """Yield each installed provider once, with every name it is registered under; each is imported."""
+    """Import each installed provider and yield it once, with all names under which it is registered."""
     found = providers()
     for value in dict.fromkeys(provider.point.value for provider in found.values()):
         names = tuple(name for name, provider in found.items() if provider.point.value == value)

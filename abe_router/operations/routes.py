@@ -16,9 +16,9 @@ from abe_router.text import format_duration, format_time
 
 
 class KeyOptions(msgspec.Struct, frozen=True):
-    """The options of a key or pattern that hold for all of its routes.
+    """The options of a key or pattern that apply to all of its routes.
 
-    `id` is where the ids of messages come from. `dedupe` and `retain` are in seconds; without `dedupe` no id
+    `id` is the source of the ids of messages. `dedupe` and `retain` are in seconds. Without `dedupe`, no id
     is remembered.
     """
 
@@ -28,10 +28,10 @@ class KeyOptions(msgspec.Struct, frozen=True):
 
 
 class RouteDescription(msgspec.Struct, frozen=True):
-    """Every option of a route, as the routes file has it.
+    """All options of a route, in the form of the routes file.
 
-    Durations are in seconds and rates in messages a second. `id`, `dedupe` and `retain` are those of its
-    key; `KeyOptions` describes them.
+    Durations are in seconds and rates in messages per second. `id`, `dedupe` and `retain` are those of the
+    key; see `KeyOptions`.
     """
 
     route: str
@@ -61,7 +61,7 @@ class RouteDescription(msgspec.Struct, frozen=True):
 
 
 class UnconsumedKey(msgspec.Struct, frozen=True):
-    """A key of the file that no route matches: messages of it are published and stay."""
+    """A key of the file that no route matches. Its messages are stored and stay there."""
 
     key: str
     schemas: tuple[str, ...]
@@ -83,7 +83,7 @@ def unconsumed_keys(table: RouteTable) -> tuple[UnconsumedKey, ...]:
 
 
 def format_start(start: float) -> str:
-    """Return where a group begins, as the routes file writes it."""
+    """Return where a group begins, in the form of the routes file."""
     if start == 0:
         return "earliest"
     return "latest" if math.isinf(start) else format_time(start)

@@ -1,4 +1,4 @@
-"""How a running system is: the state of every subscription, and the workers with their last reload."""
+"""The state of a running system: every subscription, and the workers with their last reload."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from abe_router.text import redact_url
 class Status(msgspec.Struct, frozen=True):
     """The state of every subscription and every worker.
 
-    `revision` is that of the table, empty when the file was not read. `workers` are the last reports by
-    worker; None is a report of another version of this package.
+    `revision` is that of the table, or empty if the file was not read. `workers` has the last report of each
+    worker. None is a report of another version of this package.
     """
 
     backend: str
@@ -27,7 +27,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
-    """How many workers of one host have reported, and how many of them cannot reach the backend."""
+    """The number of workers of a host that have reported, and how many of them cannot reach the backend."""
 
     host: str
     workers: int
@@ -35,7 +35,7 @@ class HostReadiness(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether there is a worker, and all are connected."""
+        """Whether there is at least one worker, and all are connected."""
         return self.workers > 0 and not self.disconnected
 
 

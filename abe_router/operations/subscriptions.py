@@ -1,4 +1,4 @@
-"""The subscriptions of a backend beside the routes of a table: their state, and dropping one."""
+"""The state of the subscriptions of a backend, compared with the routes of a table; dropping one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from abe_router.text import did_you_mean
 class SubscriptionState(msgspec.Struct, frozen=True):
     """The state of one route: its message counts, and whether it is in the file and paused there.
 
-    The counts are None when the backend has never seen it. `oldest_at` is when the oldest ready message was
-    accepted, in seconds since the epoch; None when none is ready.
+    The counts are None if the backend has no subscription for it. `oldest_at` is the time at which the oldest
+    ready message was accepted, in seconds since the epoch, or None.
     """
 
     route: str
@@ -37,7 +37,7 @@ class SubscriptionState(msgspec.Struct, frozen=True):
 def subscription_states(
     table: RouteTable, statuses: Sequence[SubscriptionStatus]
 ) -> tuple[SubscriptionState, ...]:
-    """Return the routes of a table in the order of the file, then the subscriptions that are not in it."""
+    """Return the routes of a table in the order of the file, then the other subscriptions."""
     found = {status.name: status for status in statuses}
     return tuple(_state(table, name, found.get(name)) for name in dict.fromkeys([*table.by_name, *found]))
 
@@ -45,7 +45,7 @@ def subscription_states(
 async def require_subscription(
     backend: Backend, route: SubscriptionName, known: Collection[str] = ()
 ) -> None:
-    """Raise UnknownRoute, with a suggestion, unless the route is in `known` or the backend has seen it."""
+    """Raise UnknownRoute, with a hint, if the route is neither in `known` nor in the backend."""
     names = [*known, *(status.name for status in await backend.status())]
     name = "/".join(route)
     if name not in names:
@@ -54,7 +54,7 @@ async def require_subscription(
 
 
 def require_removed(table: RouteTable, route: SubscriptionName) -> None:
-    """Raise RouteInFile if the route is still in the table: its workers would only make it again."""
+    """Raise RouteInFile if the route is still in the table, because its workers would create it again."""
     name = "/".join(route)
     if name in table.by_name:
         raise RouteInFile(
@@ -66,7 +66,7 @@ def require_removed(table: RouteTable, route: SubscriptionName) -> None:
 async def drop(table: RouteTable, backend: Backend, route: SubscriptionName) -> None:
     """Delete the subscription of a removed route: its backlog and its dead letters.
 
-    Raise RouteInFile when the table still has the route, and UnknownRoute when the backend does not know it.
+    Raise RouteInFile if the table still has the route, and UnknownRoute if the backend does not have it.
     """
     require_removed(table, route)
     await require_subscription(backend, route)

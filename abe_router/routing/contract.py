@@ -1,4 +1,4 @@
-"""What a file asks of the messages of one key, and the message that meets it."""
+"""The message contract of a key: what its messages must satisfy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from abe_router.schema import Schema
 
 @dataclass(frozen=True, slots=True)
 class SchemaBinding:
-    """The schema that one entry of the file puts on every message whose key matches `pattern`."""
+    """The schema that one entry of the file requires for every message whose key matches `pattern`."""
 
     pattern: str
     schema: Schema

@@ -30,9 +30,9 @@ from abe_router.text import did_you_mean, suggestion
 class Handler:
     """A function that takes a payload and, if it has a second parameter, the Message.
 
-    `payload_type` is what its annotation makes of payloads, None when it takes them as they were decoded.
+    `payload_type` converts payloads to the annotated type. It is None if the handler takes decoded JSON.
 
-    Two handlers are equal when their paths are: new code under the same path needs a new process.
+    Two handlers are equal if their paths are equal. New code under the same path needs a new process.
     """
 
     path: str
@@ -118,9 +118,9 @@ def put_first_on_import_path(folders: Iterable[Path]) -> None:
 def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
     """Import `pkg.mod:function` and return it as a handler; raise HandlerError when that fails.
 
-    `allow` are patterns of permitted paths, such as `shop.*`; none means all are permitted. Names with
-    leading underscores and walks of more than one attribute are refused: a path names a function of a
-    module, or a method of an object in it, nothing else.
+    `allow` are patterns of permitted paths, such as `shop.*`; without patterns, all are permitted. Names with
+    leading underscores and paths with more than two attributes are refused: a path names a function of a
+    module, or a method of an object in it.
     """
     module_name, attribute = _checked(path, allow)
     found: Any = _import(module_name, path)
@@ -145,9 +145,9 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
 
 
 def unimported_handler(path: str, allow: Iterable[str] = ()) -> Handler:
-    """Return a handler of which nothing but the path is known; calling it raises HandlerError.
+    """Return a handler that was not imported. Calling it raises HandlerError.
 
-    Raise HandlerError when the path is malformed or not allowed, as `import_handler` does.
+    Raise HandlerError if the path is malformed or not allowed, as `import_handler` does.
     """
     _checked(path, allow)
 
@@ -158,15 +158,15 @@ def unimported_handler(path: str, allow: Iterable[str] = ()) -> Handler:
 
 
 def code_below(folder: Path) -> set[Path]:
-    """Return the files of the modules that are imported by now from below a folder.
+    """Return the files of the imported modules below a folder.
 
-    Those of a Python or of packages that are installed there are left out: they do not change by an edit.
+    The files of a Python or of packages that are installed there are excluded, because no edit changes them.
     """
     return set(_modules_below(folder).values())
 
 
 def forget_imports(known: Collection[str], folders: Iterable[Path]) -> None:
-    """Have the modules below the folders that are not among the `known` imported anew when they are next."""
+    """Remove modules below the folders that are not in `known`, so that the next import loads them again."""
     for folder in folders:
         for name in _modules_below(folder).keys() - known:
             sys.modules.pop(name, None)
@@ -208,7 +208,7 @@ def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
 
 
 def _import(module_name: str, path: str) -> Any:
-    """Import a module, telling a missing one from one that fails while it is imported."""
+    """Import a module. Raise different errors for a missing module and one that fails during its import."""
     if (known := sys.modules.get(module_name)) is None:
         importlib.invalidate_caches()
     elif (file := getattr(known, "__file__", None)) and module_name != "__main__":
@@ -252,7 +252,8 @@ def _summary(error: BaseException) -> str:
 def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
     """Raise HandlerError when a module that was imported from `file` would now be found in other code.
 
-    A process has one module of a name. A second routes file would silently get the code of the first.
+    A process has one module of each name. Without this check, a second routes file would get the code of the
+    first.
     """
     found = _file_of(name, import_path)
     if found is None or found == file or not (file.endswith(".py") and found.endswith(".py")):
@@ -260,7 +261,7 @@ def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
     try:
         if Path(file).samefile(found) or Path(file).read_bytes() == Path(found).read_bytes():
             return
-    except (OSError, ValueError):  # its file is gone by now: it moved, and there are no two
+    except (OSError, ValueError):  # the file is gone: it was moved, so there is only one
         return
     raise HandlerError(
         "module",
@@ -270,7 +271,7 @@ def _require_same(name: str, file: str, import_path: tuple[str, ...]) -> None:
 
 
 def _file_of(name: str, import_path: Sequence[str]) -> str | None:
-    """Return the file in which an import would find a module, if it is one; nothing is imported."""
+    """Return the file that an import would load, or None. Nothing is imported."""
     places, parts, spec = import_path, name.split("."), None
     try:
         for count in range(1, len(parts) + 1):
@@ -284,7 +285,7 @@ def _file_of(name: str, import_path: Sequence[str]) -> str | None:
 
 
 def _defines(module_name: str, name: str) -> bool:
-    """Say whether the file of an imported module seems to define a name at its top level."""
+    """Return whether the file of an imported module seems to define a name at its top level."""
     try:
         text = Path(getattr(sys.modules[module_name], "__file__", None) or "").read_text("utf-8")
     except (OSError, ValueError):
@@ -293,7 +294,7 @@ def _defines(module_name: str, name: str) -> bool:
 
 
 def _similar_module(missing: str) -> str:
-    """Return a hint at a module of a similar name beside the missing one, or nothing."""
+    """Return a hint with a similar module name, or an empty string."""
     parent, _, name = missing.rpartition(".")
     folders = getattr(sys.modules.get(parent), "__path__", None) if parent else sys.path[:2]
     if not folders:

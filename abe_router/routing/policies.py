@@ -1,4 +1,4 @@
-"""The policies of a route: when to try again, how to batch, what to emit. They are values without I/O."""
+"""The policies of a route for retries, batches and emitted messages. They are values without I/O."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and when a failed delivery is tried again.
+    """How often and after which delay a failed attempt is retried.
 
     `attempts` counts the first one, so 1 means no retry. Delays, in seconds, grow from `initial` by
     `factor` up to `max`. With `jitter` each is drawn between zero and that value (full jitter, see
@@ -69,7 +69,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Hand over up to `size` messages at once, and wait at most `wait` seconds for them to come together."""
+    """Pass up to `size` messages to the handler at once. The first one waits at most `wait` seconds."""
 
     size: int
     wait: float = 0.05
@@ -77,10 +77,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Publish what the handler returns under `key`, if it meets the contract of that key.
+    """Publish the return value of the handler under `key`, if it satisfies the contract of that key.
 
-    The message is appended in the same step that settles its cause, so a crash at any point neither loses nor
-    doubles it.
+    The message is appended in the step that settles its cause, so a crash neither loses nor duplicates it.
     """
 
     key: str

@@ -19,14 +19,14 @@ OnInvalid = Literal["dead_letter", "drop", "deliver"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One consumer: where its messages come from, what handles them, and by which rules.
+    """One consumer: the source of its messages, its handler and its policies.
 
     Durations are in seconds. `bindings` are those whose pattern overlaps this route's. A message must
     satisfy each one that matches its key. `max_deliveries` of None means retry attempts plus 5.
     `max_unacked` limits how many handled messages wait for their ack before further ones begin.
-    `start` is in seconds since the epoch: 0 is the earliest message kept, infinity the next to come.
+    `start` is in seconds since the epoch: 0 is the earliest stored message, infinity the next one.
     `rate` is in messages a second, over all processes. `order_by` is a JSON pointer: messages of one key
-    with the same value there are handled one after the other, in the order they were accepted.
+    with the same value there are handled one after the other, in the order in which they were accepted.
     """
 
     key: str
@@ -57,5 +57,5 @@ class Route:
 
     @property
     def delivery_limit(self) -> int:
-        """How often one message may be delivered before it is dead-lettered unhandled."""
+        """How often one message may be delivered before it becomes a dead letter without being handled."""
         return self.max_deliveries if self.max_deliveries is not None else self.retry.attempts + 5

@@ -31,10 +31,10 @@ class TableDiff:
 class RouteTable:
     """All routes of one file.
 
-    `keys` are the keys and patterns of the file, with or without consumers. `retain` is by key or pattern
-    for how many seconds messages are kept that every group has settled, and `deduplications` by which ids
-    they are known again. `revision` is the hash of the file and all it names. `sources` are the files it was
-    read from. `cases` are its tests.
+    `keys` are the keys and patterns of the file, with or without consumers. `retain` maps keys and patterns
+    to the seconds that settled messages are kept. `deduplications` maps them to the source and the window of
+    ids. `revision` is the hash of the file and everything it names. `sources` are the files that were read.
+    `cases` are its tests.
     """
 
     routes: tuple[Route, ...] = ()
@@ -67,7 +67,7 @@ class RouteTable:
         return found
 
     def contract(self, key: str) -> MessageContract:
-        """Return what the file asks of messages of `key`; raise KeyInvalid when it is malformed."""
+        """Return the message contract of `key`. Raise KeyInvalid if the key is malformed."""
         found = self._contracts.get(key)
         if found is None:
             check_key(key)

@@ -19,7 +19,7 @@ _EXACT = 2.0**53
 
 
 def is_header(text: str) -> bool:
-    """Say whether `text` is the name of a header that may hold ids."""
+    """Return whether `text` is the name of a header that may hold ids."""
     return re.fullmatch(HEADER_PATTERN, text) is not None
 
 

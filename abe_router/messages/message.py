@@ -113,7 +113,7 @@ def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _is_text(text: str) -> bool:
-    """Say whether a text can be encoded as UTF-8. Lone surrogates cannot."""
+    """Return whether a text can be encoded as UTF-8. Lone surrogates cannot."""
     if text.isascii():
         return True
     try:
@@ -199,7 +199,7 @@ def _limits(body: bytes) -> str:
 
 
 def _deeper_than(body: bytes, limit: int) -> bool:
-    """Say whether the brackets of a JSON text nest deeper than `limit`.
+    """Return whether the brackets of a JSON text nest deeper than `limit`.
 
     Each pass removes the innermost pairs, so the number of passes is the depth. A pass is one C call.
     """
@@ -215,7 +215,7 @@ def _deeper_than(body: bytes, limit: int) -> bool:
 
 
 def _has_non_finite(payload: Any) -> bool:
-    """Say whether NaN or infinity is anywhere in the payload, mostly without a walk through it."""
+    """Return whether NaN or infinity is anywhere in the payload, mostly without a walk through it."""
     try:
         packed = _pack(payload)
     except (TypeError, ValueError, OverflowError):  # integers beyond 64 bits

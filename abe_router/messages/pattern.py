@@ -21,7 +21,7 @@ _GROUP = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 def is_key(text: str) -> bool:
-    """Say whether `text` is a routing key."""
+    """Return whether `text` is a routing key."""
     return len(text) <= MAX_KEY_LENGTH and _KEY.fullmatch(text) is not None
 
 
@@ -35,28 +35,28 @@ def check_key(text: str) -> str:
 
 
 def is_pattern(text: str) -> bool:
-    """Say whether `text` is a pattern with at least one wildcard, or a key."""
+    """Return whether `text` is a pattern with at least one wildcard, or a key."""
     return len(text) <= MAX_KEY_LENGTH and _PATTERN.fullmatch(text) is not None
 
 
 def is_wild(pattern: str) -> bool:
-    """Say whether the pattern has a wildcard; without one it is a key."""
+    """Return whether the pattern has a wildcard; without one it is a key."""
     return "*" in pattern or "#" in pattern
 
 
 def is_group(text: str) -> bool:
-    """Say whether `text` can name a group: no slash, so that `key/group` reads one way only."""
+    """Return whether `text` can name a group: no slash, so that `key/group` reads one way only."""
     return _GROUP.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=65_536)
 def matches(pattern: str, key: str) -> bool:
-    """Say whether `key` matches `pattern`."""
+    """Return whether `key` matches `pattern`."""
     return pattern == key or (is_wild(pattern) and _meet(tuple(pattern.split(".")), tuple(key.split("."))))
 
 
 def overlaps(left: str, right: str) -> bool:
-    """Say whether some key matches both patterns."""
+    """Return whether some key matches both patterns."""
     if not is_wild(left):
         return matches(right, left)
     if not is_wild(right):
@@ -71,7 +71,7 @@ def overlaps(left: str, right: str) -> bool:
 
 
 def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
-    """Say whether two word sequences with wildcards have a sequence of words in common.
+    """Return whether two word sequences with wildcards have a sequence of words in common.
 
     A table over the two suffixes, filled from the ends: quadratic, whereas the obvious recursion is
     exponential in the number of `#`.

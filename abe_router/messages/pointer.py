@@ -14,7 +14,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def is_pointer(text: str) -> bool:
-    """Say whether `text` is a pointer to a part of a document. The empty pointer is the whole, not a part."""
+    """Return whether `text` is a pointer to a part of a document. The empty pointer is the whole."""
     return _POINTER.fullmatch(text) is not None
 
 

@@ -155,7 +155,7 @@ def unquoted(keyword: str, argument: Any) -> str:
 
 
 def closest(branches: Sequence[Sequence[Mismatch]], depth: int) -> int | None:
-    """Return the number of the alternative that the value most likely means, None if none stands out.
+    """Return the number of the alternative that is clearly the closest to the value, or None.
 
     `depth` is the length of the path to the value.
     """
@@ -167,7 +167,7 @@ def closest(branches: Sequence[Sequence[Mismatch]], depth: int) -> int | None:
 
 
 def _distance(mismatches: Sequence[Mismatch], depth: int) -> tuple[bool, bool, int]:
-    """Say how far a value is from an alternative.
+    """Return the distance of a value from an alternative.
 
     An alternative of another type is the farthest. Next is one whose constants differ at the value or its
     members, for such constants tell kinds apart. Then the one with fewer mismatches is closer.
@@ -187,7 +187,7 @@ def _distance(mismatches: Sequence[Mismatch], depth: int) -> tuple[bool, bool, i
 
 
 def alternatives(branches: Sequence[Sequence[Mismatch]], depth: int) -> str:
-    """Return what a value is expected to match of alternatives of which none stands out."""
+    """Return the expectation of several alternatives of which none is clearly the closest."""
     types: list[str] = []
     for mismatches in branches:
         if len(mismatches) != 1 or mismatches[0].keyword != "type" or mismatches[0].path.depth != depth:

@@ -1,4 +1,4 @@
-"""The type that a handler's payload is annotated with, and how a payload becomes one of it.
+"""The annotated type of a handler's payload, and the conversion of payloads to it.
 
 msgspec converts to dataclasses, typed dictionaries and its own Structs, pydantic to its models. A handler
 with another annotation, or one that cannot be resolved, gets the payload as it was decoded.
@@ -31,7 +31,7 @@ _BEFORE = ("function-before", "function-wrap", "function-plain", "coerce_numbers
 
 @dataclass(frozen=True, slots=True)
 class PayloadType:
-    """The type that a handler wants its payload to have.
+    """The type to which payloads of a handler are converted.
 
     `convert` converts a decoded payload, or raises PayloadUnfit. `each` does the same with the items of
     an annotated list, for batches; it is None where no list is annotated. `schema` is the type as JSON
@@ -46,7 +46,7 @@ class PayloadType:
 
 
 def payload_type_of(function: Callable[..., Any]) -> PayloadType | None:
-    """Return the type of a handler's payload, or None when it takes the payload as it is."""
+    """Return the type of a handler's payload, or None if the handler takes decoded JSON."""
     try:
         annotation = _annotation(function)
         return None if annotation is _EMPTY else _payload_type(annotation)
@@ -98,7 +98,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """Yield the types of a union but for None, or the type that is none."""
+    """Yield the types of a union except None, or the type itself if it is no union."""
     bare = _bare(annotation)
     if typing.get_origin(bare) in {typing.Union, types.UnionType}:
         for member in typing.get_args(bare):
@@ -120,7 +120,7 @@ def _is_structured(kind: Any) -> bool:
 
 
 def _is_pydantic(kind: Any) -> bool:
-    """Say whether it is a model or a dataclass of pydantic's, which need not be imported to know."""
+    """Return whether it is a model or a dataclass of pydantic, without importing pydantic."""
     return hasattr(kind, "__pydantic_validator__")
 
 
@@ -135,7 +135,7 @@ def _by_msgspec(annotation: Any) -> Callable[[Any], Any]:
 
 
 def _member(kind: type, value: Any) -> Any:
-    """Return a member that msgspec does not know: a model of pydantic's."""
+    """Return a member of a type that msgspec does not support: a pydantic model."""
     if not _is_pydantic(kind):
         raise NotImplementedError
     return _validator_of(kind)(value)
@@ -173,7 +173,7 @@ def _by_pydantic(annotation: Any) -> Callable[[Any], Any]:
 
 
 def _unfit(text: str) -> PayloadUnfit:
-    """Return msgspec's fault with its place as a pointer, as far as msgspec tells, and without values."""
+    """Return the fault that msgspec reports, with a pointer if it has one, and without values."""
     found = _PLACE.search(text)
     pointer = ""
     for step in _STEP.finditer(found["path"]) if found else ():
@@ -186,7 +186,7 @@ def _unfit(text: str) -> PayloadUnfit:
 
 
 def _keyword(fault: str) -> str:
-    """Return the keyword of JSON Schema that says what a fault does, or nothing."""
+    """Return the keyword of JSON Schema that matches a fault, or an empty string."""
     if fault == "missing" or fault.startswith("Object missing"):
         return "required"
     if fault == "extra_forbidden" or fault.startswith("Object contains unknown"):

@@ -1,4 +1,4 @@
-"""Which values a schema calls sensitive, with `x-sensitive: true`."""
+"""Finds the values that a schema marks as sensitive with `x-sensitive: true`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REST = ("items", "additionalItems", *_ALL)
 
 
 class Sensitivity:
-    """Finds out whether a value in a payload lies in one that a schema calls sensitive.
+    """Finds out whether a value in a payload is part of a sensitive value.
 
     A value is sensitive when any subschema that may apply to it says so, on whichever branch. Hiding a value
     without need does less harm than showing it.
@@ -53,7 +53,7 @@ class Sensitivity:
         return None
 
     def _has_secret_names(self, node: Path) -> bool:
-        """Say whether the names of an object's members are sensitive."""
+        """Return whether the names of an object's members are sensitive."""
         names = [
             self._index.below(sub, "propertyNames")
             for sub in node.applicable or ()

@@ -45,7 +45,7 @@ class Validators:
         self._most = max(1, min(MAX_SUBSCHEMAS, MAX_KEPT // max(1, size)))
 
     def keyword(self, where: Subschema, keyword: str, value: Any) -> bool:
-        """Say whether a value satisfies one keyword of a subschema that needs no other subschema."""
+        """Return whether a value satisfies one keyword of a subschema that needs no other subschema."""
         key = (id(where.schema), keyword)
         if key not in self._keywords:
             alone = {"$schema": SCHEMA_URIS[where.draft], keyword: where.schema[keyword]}
@@ -57,7 +57,7 @@ class Validators:
         return validator is None or validator.is_valid(value)
 
     def pattern(self, expression: str, draft: int, text: str) -> bool:
-        """Say whether a pattern matches somewhere in a text."""
+        """Return whether a pattern matches somewhere in a text."""
         key = (expression, draft)
         if key not in self._keywords:
             self._keep(key, {"$schema": SCHEMA_URIS[draft], "pattern": expression})
@@ -65,18 +65,18 @@ class Validators:
         return validator is None or validator.is_valid(text)
 
     def gives_up(self, where: Subschema, text: str) -> bool | None:
-        """Say whether matching `pattern` takes too much backtracking, None if the text matches."""
+        """Return whether matching `pattern` takes too much backtracking, None if the text matches."""
         self.keyword(where, "pattern", 0)
         validator = self._keywords[id(where.schema), "pattern"]
         error = next(iter(validator.iter_errors(text)), None) if validator is not None else None
         return None if error is None else isinstance(error.kind, _GIVES_UP)
 
     def has(self, where: Subschema) -> bool:
-        """Say whether a subschema is compiled by now."""
+        """Return whether a subschema is compiled by now."""
         return where in self._subschemas
 
     def every(self, where: Subschema, values: list[Any]) -> bool | None:
-        """Say whether each value satisfies a subschema, None when the engine cannot be asked about it."""
+        """Return whether each value satisfies a subschema, None when the engine cannot be asked about it."""
         if isinstance(where.schema, bool):
             return where.schema or not values
         if where in self._subschemas:

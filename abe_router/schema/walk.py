@@ -114,7 +114,7 @@ class Walk:
             known.difference_update(keys)
 
     def _passes(self, visit: Visit) -> bool:
-        """Say whether a large value is valid, which spares the walk through it."""
+        """Return whether a large value is valid, which spares the walk through it."""
         if self._dynamic or not isinstance(visit.value, dict | list):
             return False
         if len(visit.value) < _MANY or not isinstance(visit.where.schema, dict):
@@ -149,7 +149,7 @@ class Walk:
                 yield from rule(self, visit, keyword)
 
     def valid(self, visit: Visit) -> bool:
-        """Say whether a value satisfies a subschema."""
+        """Return whether a value satisfies a subschema."""
         if isinstance(visit.where.schema, bool):
             return visit.where.schema
         key = _key(visit)
@@ -201,7 +201,7 @@ class Walk:
         return visit._replace(where=self.index.below(visit.where, *steps))
 
     def matches(self, visit: Visit, pattern: str, name: str) -> bool:
-        """Say whether a pattern of the schema matches the name of a member."""
+        """Return whether a pattern of the schema matches the name of a member."""
         self.look()
         return self.validators.pattern(pattern, visit.where.draft, name)
 

@@ -273,7 +273,7 @@ class FileHealth:
             _ERROR,
             f"the file is damaged: {answer.splitlines()[0]}",
             "messages may be lost, and more of them over time",
-            f"stop the router, then: sqlite3 {self._path} .recover | sqlite3 mended.db",
+            f"stop the router, then: sqlite3 {self._path} .recover | sqlite3 recovered.db",
         )
 
 

@@ -21,7 +21,7 @@ class VariableError(ValueError):
 
 
 def has_variables(text: str) -> bool:
-    """Say whether there is anything to replace."""
+    """Return whether there is anything to replace."""
     return "${" in text
 
 

@@ -163,7 +163,7 @@ class OptionsModel(StrictModel):
         500,
         ge=1,
         le=10_000,
-        description="How many handled messages may wait for their ack; with more, no further one begins.",
+        description="Most handled messages that may wait for their ack. At this limit, no further message starts.",
     )
     lease: PositiveDuration = Field(
         "30s",

@@ -163,7 +163,8 @@ class OptionsModel(StrictModel):
         500,
         ge=1,
         le=10_000,
-        description="Most handled messages that may wait for their ack. At this limit, no further message starts.",
+        description="Most handled messages that may wait for their ack. At this limit, no further"
+        " message starts.",
     )
     lease: PositiveDuration = Field(
         "30s",

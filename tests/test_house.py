@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,17 @@ def test_contributing_lists_the_banned_words():
 def test_contributing_names_only_targets_of_the_makefile():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake (\w+)", (ROOT / "CONTRIBUTING.md").read_text())) <= targets
+
+
+#: Classes of one name and one idea, in two providers.
+SHARED_NAMES = {"KeyValueStore", "Notifier", "Waiter", "_Readers"}
+
+
+def test_a_class_name_has_one_meaning_in_the_package():
+    defined = Counter(
+        node.name
+        for path in (ROOT / "abe_router").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in defined.items() if count > 1} == SHARED_NAMES

@@ -15,7 +15,7 @@ from abe_router.backends.memory.key_value import REMOVED_PER_PUT, KeyValueStore
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.messages.message import new_message
 
-from .hands import bodies
+from .deliveries import bodies
 
 KEY = "orders.created"
 CALLS = st.lists(

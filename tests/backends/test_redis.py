@@ -19,7 +19,7 @@ from abe_router.backends.redis.address import Address
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
-from .hands import ack, bodies, died, take
+from .deliveries import ack, as_dead, bodies, take
 
 KEY, GROUP = "orders.created", "billing"
 
@@ -104,7 +104,7 @@ class TestConnection:
             handle, everything = await backend.subscribe(KEY, GROUP), await backend.subscribe("#", GROUP)
             await backend.append([new_message(KEY, b"%d" % n) for n in range(4)])
             held = await take(handle, 4)
-            outcomes = ACKED, died(held[1]), Delayed(60.0), RELEASED
+            outcomes = ACKED, as_dead(held[1]), Delayed(60.0), RELEASED
             assert not await handle.settle(list(zip(held, outcomes, strict=True)))
             await ack(everything, await take(everything, 4))
             (dead_letter,) = await backend.dead_letters(KEY, GROUP)

@@ -9,7 +9,7 @@ import pytest
 from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
 
-from .hands import bodies, take
+from .deliveries import bodies, take
 
 KEY, GROUP = "orders.created", "billing"
 #: `new_message` makes none of these.

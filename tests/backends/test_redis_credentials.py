@@ -17,7 +17,7 @@ from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendError, BackendUnavailable
 
-from .hands import bodies, take
+from .deliveries import bodies, take
 
 KEY, GROUP = "orders.created", "billing"
 

@@ -10,7 +10,7 @@ from abe_router.backends.redis import RedisBackend, discovery
 from abe_router.backends.redis.discovery import Discovery
 from abe_router.testing import RedisServer
 
-from .hands import bodies, take
+from .deliveries import bodies, take
 
 PATTERN, GROUP = "orders.#", "billing"
 

@@ -17,7 +17,7 @@ from abe_router.routing.handler import handler_from
 from abe_router.routing.route import Route
 from abe_router.text import format_time
 
-from .hands import ack, died, take
+from .deliveries import ack, as_dead, take
 
 KEY, GROUP = "orders.created", "billing"
 ABSURD = ["nan", "inf", "-inf", "1e999", "1e300", "-1", "253402300800", "soon", "", b"\xff"]
@@ -56,7 +56,7 @@ async def test_an_absurd_time_hides_no_dead_letter(redis_backend, redis_client, 
     await redis_backend.append([honest])
     await redis_client.xadd(stream, {"data": "1", "at": at, **fields})
     came = await take(handle, 2)
-    assert not await handle.settle([(delivery, died(delivery)) for delivery in came])
+    assert not await handle.settle([(delivery, as_dead(delivery)) for delivery in came])
     first, second = await redis_backend.dead_letters(KEY, GROUP)
     assert first.message == came[0].message
     assert 0 < second.message.published_at <= LATEST
@@ -86,7 +86,7 @@ async def test_a_damaged_dead_letter_hides_no_other_one(redis_backend, redis_cli
     honest = new_message(KEY, b"0", headers={"trace": "a"})
     await redis_backend.append([honest])
     (delivery,) = await take(handle, 1)
-    assert not await handle.settle([(delivery, died(delivery))])
+    assert not await handle.settle([(delivery, as_dead(delivery))])
     damaged, whole = await redis_backend.dead_letters(KEY, GROUP)
     assert whole.message == delivery.message
     assert whole.reason.message == "no stock"
@@ -236,7 +236,7 @@ async def test_an_envelope_of_faststream_is_a_message(redis_backend, redis_clien
     assert delivery.message.headers == {"correlation_id": "c", "content-type": "application/json"}
     assert delivery.message.id == entry_id.decode()
     assert not delivery.fault
-    assert not await handle.settle([(delivery, died(delivery))])
+    assert not await handle.settle([(delivery, as_dead(delivery))])
     (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
     assert dead_letter.message == delivery.message
     assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
@@ -257,7 +257,7 @@ async def test_an_entry_without_data_keeps_its_fields(redis_backend, redis_clien
     handle = await redis_backend.subscribe(KEY, GROUP)
     (delivery,) = await take(handle, 1)
     assert delivery.fault == "no field `data`; it has: total, raw"
-    assert not await handle.settle([(delivery, died(delivery))])
+    assert not await handle.settle([(delivery, as_dead(delivery))])
     (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
     assert dead_letter.message.headers == {"total": "17", "raw": "\\xff\x00"}
     assert dead_letter.message.id == "o-1"

@@ -26,7 +26,7 @@ def test_consumer_names_are_unique_across_a_fork():
 
 def every_name(names: Names) -> list[str]:
     return [
-        *(names.stream("a.b"), names.keys, names.news, names.subscriptions, names.dropped),
+        *(names.stream("a.b"), names.keys, names.new_keys, names.subscriptions, names.dropped),
         *(names.retention, names.revision, names.rate("r"), names.bucket("b"), names.expiry("b")),
         *(names.ids("a.b"), names.delayed("a.b", "g"), names.failures("a.b", "g"), names.dead("a.b", "g")),
         *(names.owner("a.b", "g"), names.released("a.b", "g")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abe_router.backends.redis import node
 from abe_router.backends.redis.notifier import Notifier
 
-from .hands import bodies
+from .deliveries import bodies
 
 KEY, GROUP = "orders.created", "billing"
 

@@ -10,7 +10,7 @@ from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends.redis.peek import _advanced, _Cursor
 from abe_router.messages.message import new_message
 
-from .hands import take
+from .deliveries import take
 
 KEY, GROUP = "orders.created", "billing"
 

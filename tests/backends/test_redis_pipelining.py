@@ -11,7 +11,7 @@ from abe_router.backends.redis import RedisBackend, notifier, pipelining
 from abe_router.backends.redis.stream_state import Reason
 from abe_router.errors import SubscriptionClosed
 
-from .hands import bodies
+from .deliveries import bodies
 
 KEY, GROUP = "orders.created", "billing"
 

@@ -10,7 +10,7 @@ from abe_router.backends.redis.scripts import RECOVER
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 
-from .hands import bodies, take
+from .deliveries import bodies, take
 
 KEYS, GROUP = ["orders.created", "orders.paid"], "billing"
 

@@ -9,7 +9,7 @@ import pytest
 from abe_router.backend import ACKED, RELEASED
 from abe_router.messages.message import new_message
 
-from .hands import ack, take
+from .deliveries import ack, take
 
 KEY, GROUP = "orders.created", "billing"
 #: Messages of the backlog; ABE_ROUTER_LONGER asks for a million.

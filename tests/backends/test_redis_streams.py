@@ -14,7 +14,7 @@ from abe_router.backends.redis import RedisBackend, discovery, reaper, registrat
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
-from .hands import ack, bodies, died, take
+from .deliveries import ack, as_dead, bodies, take
 
 KEY, GROUP = "orders.created", "billing"
 
@@ -65,7 +65,7 @@ class TestOtherPrograms:
         (delivery,) = await take(handle, 1)
         assert delivery.message.body == (b"1" if "data" in fields else b"")
         assert delivery.message.published_at > 0
-        assert not await handle.settle([(delivery, died(delivery))])
+        assert not await handle.settle([(delivery, as_dead(delivery))])
         (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
         assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
         assert [again.message for again in await take(handle, 1)] == [delivery.message]
@@ -115,7 +115,7 @@ class TestOtherPrograms:
         await publish(redis_backend, 4)
         held = await take(handle, 4)
         await redis_client.xclaim(stream, GROUP, "thief", 0, [held[1].receipt])
-        outcomes = (ACKED, ACKED, Delayed(0.0), died(held[3]))
+        outcomes = (ACKED, ACKED, Delayed(0.0), as_dead(held[3]))
         refused = await handle.settle(list(zip(held, outcomes, strict=True)))
         assert list(refused) == [held[1]] == list(await handle.extend([held[1]]))
         pending = await redis_client.xpending_range(stream, GROUP, "-", "+", 10, "thief")
@@ -165,7 +165,7 @@ class TestOtherPrograms:
         await publish(redis_backend, 1)
         for handle in handles:
             (delivery,) = await take(handle, 1)
-            outcome = died(delivery) if handle is handles[2] else ACKED
+            outcome = as_dead(delivery) if handle is handles[2] else ACKED
             assert not await handle.settle([(delivery, outcome)])
         (dead_letter,) = await redis_backend.dead_letters("orders.*", GROUP)
         assert await redis_backend.replay("orders.*", GROUP, [dead_letter.id]) == 1
@@ -268,7 +268,7 @@ class TestServerLoss:
         wild = await redis_backend.subscribe("orders.#", GROUP)
         await publish(redis_backend, 3)
         (dead, *rest) = await take(handle, 3)
-        assert not await handle.settle([(dead, died(dead)), *((each, ACKED) for each in rest)])
+        assert not await handle.settle([(dead, as_dead(dead)), *((each, ACKED) for each in rest)])
         await ack(wild, await take(wild, 3))
         base = f"abe-router:{{{prefix}}}"
         assert await redis_client.delete(f"{base}:subscriptions", f"{base}:keys") == 2
@@ -368,7 +368,7 @@ class TestServerLoss:
         (message,) = await publish(redis_backend, 1)
         (delivery,) = await take(handle, 1)
         await redis_client.xtrim(stream, maxlen=0, approximate=False)
-        assert not await handle.settle([(delivery, died(delivery))])
+        assert not await handle.settle([(delivery, as_dead(delivery))])
         (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
         assert dead_letter.message.body == message.body
 

@@ -18,7 +18,7 @@ from abe_router.backends.sqlite.operations import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable, SubscriptionClosed
 from abe_router.messages.message import Message, new_message
 
-from .hands import bodies
+from .deliveries import bodies
 
 KEY = "orders.created"
 

@@ -15,7 +15,7 @@ from abe_router.backends.sqlite import SQLiteBackend, database, file
 from abe_router.backends.sqlite.file import File
 from abe_router.errors import BackendError, BackendUnavailable
 
-from .hands import ack, bodies, take
+from .deliveries import ack, bodies, take
 
 KEY = "orders.created"
 

@@ -11,7 +11,7 @@ import pytest
 from abe_router.backend import ACKED
 from abe_router.backends.sqlite import SQLiteBackend
 
-from .hands import bodies, died
+from .deliveries import as_dead, bodies
 
 GROUP = "g"
 #: Values that no column expects: text, bytes, infinity, text that is not UTF-8, and a negative number.
@@ -43,7 +43,7 @@ async def fill(path):
         for key in ("odd", "even"):
             await backend.publish(key, "dead", id=f"{key}-dead")
         found = await every.fetch(10, 1)
-        assert not await every.settle([(delivery, died(delivery)) for delivery in found])
+        assert not await every.settle([(delivery, as_dead(delivery)) for delivery in found])
         for key in ("odd", "even"):
             await backend.publish(key, 1, id=key)
             await backend.put("workers", key, b"{}")
@@ -114,7 +114,7 @@ async def test_message_that_was_deleted_becomes_a_dead_letter(tmp_path, caplog):
         for n in range(3):
             await backend.publish("a", n)
         found = await handle.fetch(3, 1)
-        await handle.settle([(found[0], died(found[0]))])
+        await handle.settle([(found[0], as_dead(found[0]))])
         await handle.close()
         await backend._write(lambda d: d.execute("DELETE FROM messages WHERE seq < 3"))
         await backend._write(lambda d: d.execute("UPDATE deliveries SET due_at = 0"))

@@ -14,7 +14,7 @@ from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, retention
 from abe_router.messages.message import Message, new_message
 from abe_router.messages.pattern import matches
 
-from .hands import bodies
+from .deliveries import bodies
 
 KEY = "orders.created"
 

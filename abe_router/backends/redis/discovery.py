@@ -1,6 +1,6 @@
 """Finds the keys that patterns may match.
 
-Publishers of this package record each key, and a stream of news tells all processes. Streams of other
+Publishers of this package record each key, and a stream of new keys wakes all processes. Streams of other
 programs are found by a scan of the whole database now and then.
 """
 
@@ -16,16 +16,15 @@ from abe_router.backends.redis.notifier import Notifier
 from abe_router.backends.redis.registry import Registry
 from abe_router.backoff import wait_for_event
 from abe_router.errors import BackendError
+from abe_router.messages.cache import remember
 
 #: Time between two scans of the database, in seconds. After a long scan it is this many times as long, so
 #: that a huge database is not scanned all the time.
 INTERVAL, _SCAN_FACTOR = 15.0, 20.0
-#: How long, in seconds, a scan counts as fresh, and how long further news is collected.
+#: How long, in seconds, a scan counts as fresh, and how long further new keys are collected.
 _FRESH, _COLLECT = 1.0, 0.005
 #: How long, in seconds, a key counts as recorded. To record it again heals a registry that was lost.
 _RECORDED = 1.0
-#: Most keys that are remembered as recorded.
-_REMEMBERED = 10_000
 
 
 class KeyListener(Protocol):
@@ -47,23 +46,22 @@ class Discovery:
         self._scanning: asyncio.Task[None] | None = None
         self._scanned_at = -INTERVAL
         self._pause = INTERVAL
-        self._news = asyncio.Event()
-        #: The notifier waits for news as for messages.
-        self.stream = names.news
+        self._new_keys = asyncio.Event()
+        #: The notifier waits for new keys as for messages.
+        self.stream = names.new_keys
         self.position = b"0-0"
 
     def wake(self) -> None:
-        """Read the news soon."""
-        self._news.set()
+        """Read the new keys soon."""
+        self._new_keys.set()
 
     def record(self, keys: Iterable[str]) -> None:
         """Record keys that are about to get messages; raise BackendUnavailable without a connection."""
         now = self._loop.time()
         stale = [key for key in keys if now - self._recorded.get(key, -_RECORDED) >= _RECORDED]
         if stale:
-            if len(self._recorded) > _REMEMBERED:
-                self._recorded.clear()
-            self._recorded.update(dict.fromkeys(stale, now))
+            for key in stale:
+                remember(self._recorded, key, now)
             self._registry.add_keys(stale)
             self.learn(stale)
 
@@ -90,19 +88,19 @@ class Discovery:
         """Keep looking, until cancelled."""
         while True:
             try:
-                if await wait_for_event(self._news, self._pause):
+                if await wait_for_event(self._new_keys, self._pause):
                     await asyncio.sleep(_COLLECT)
-                    await self._read_news()
+                    await self._read_new_keys()
                 elif self._loop.time() - self._scanned_at > _FRESH:
                     await self._scan_once()
             except BackendError:
                 await asyncio.sleep(1.0)
-                self.wake()  # the notifier does not: it waits for news only after they were read
+                self.wake()  # the notifier does not: it waits for new keys only after the last were read
 
-    async def _read_news(self) -> None:
-        """Take in the recorded keys, and wait for more news."""
-        self._news.clear()
-        # The position is read first, so that a key recorded meanwhile is news again.
+    async def _read_new_keys(self) -> None:
+        """Take in the recorded keys, and wait for more."""
+        self._new_keys.clear()
+        # The position is read first, so that a key recorded meanwhile counts as new again.
         latest = self._connection.send("XREVRANGE", self.stream, "+", "-", "COUNT", 1)
         keys = await self._registry.keys()
         if entries := await latest:
@@ -121,7 +119,7 @@ class Discovery:
         began = self._loop.time()
         try:
             await self._connection.open()
-            await self._read_news()
+            await self._read_new_keys()
             async for keys in self._registry.streams():
                 if keys:  # the known ones too, because the server may have lost the set
                     await self._registry.add_keys(keys)

@@ -8,7 +8,7 @@ A stream within a group has one owner at most, until a time that each read and e
   ownership ends, or earlier, when the owner releases it and the notifier sees that.
 
 Invariants: with the ownership all leases of its entries go, in the same step; deliveries come in the order
-of the stream; and what came for a fetch that was given up is delivered again (`_doubted`).
+of the stream; and what came for a fetch that was given up is delivered again (`_to_redeliver`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from abe_router.backends.redis.protocol import Arg
 from abe_router.backends.redis.reader import StreamReader
 from abe_router.backends.redis.scripts import ACQUIRE, RELEASE_OWNERSHIP, RENEW
 from abe_router.backends.redis.settlement import Settlement
-from abe_router.backends.redis.stream_state import PendingWork, Reason, StreamState, shares
+from abe_router.backends.redis.stream_state import PendingReason, PendingWork, StreamState, shares
 from abe_router.backends.redis.subscription import PATIENCE
 from abe_router.errors import BackendError, SubscriptionClosed
 
@@ -51,7 +51,7 @@ class Ownership:
         self._reader, self._pending, self._node = reader, reader.pending, reader.node
         self._connection = reader.node.connection
         self._loop = asyncio.get_running_loop()
-        self._doubted: dict[StreamState, None] = {}
+        self._to_redeliver: dict[StreamState, None] = {}
         self._waiters: dict[StreamState, ReleaseWaiter] = {}
         self._timers: dict[StreamState, asyncio.TimerHandle] = {}
 
@@ -60,19 +60,19 @@ class Ownership:
         pending = self._pending
         await self._reader.prepare()
         # One script finds whatever there is, for any reason.
-        lost = pending.take(Reason.REPLY_LOST)
-        self._doubted.update(dict.fromkeys(lost))
-        for reason in (Reason.CLAIMABLE, Reason.DRAINED):
-            pending.add_all(Reason.READABLE, pending.take(reason))
-        return await self._acquire(limit) if pending.has(Reason.READABLE) else []
+        lost = pending.take(PendingReason.REPLY_LOST)
+        self._to_redeliver.update(dict.fromkeys(lost))
+        for reason in (PendingReason.CLAIMABLE, PendingReason.DRAINED):
+            pending.add_all(PendingReason.READABLE, pending.take(reason))
+        return await self._acquire(limit) if pending.has(PendingReason.READABLE) else []
 
-    def doubt(self, deliveries: Iterable[Delivery]) -> None:
+    def redeliver(self, deliveries: Iterable[Delivery]) -> None:
         """Let the next round deliver these again: no fetch returned them."""
         for delivery in deliveries:
             stream = self._reader.streams[delivery.message.key]
             stream.held.discard(delivery.receipt)
-            self._doubted[stream] = None
-            self._pending.add(Reason.READABLE, stream)
+            self._to_redeliver[stream] = None
+            self._pending.add(PendingReason.READABLE, stream)
 
     def renew(self, deliveries: Iterable[Delivery]) -> None:
         """Renew the ownership of the streams of these deliveries."""
@@ -102,24 +102,24 @@ class Ownership:
 
     async def _acquire(self, limit: int) -> list[Delivery]:
         """Acquire streams and read them, as many as the limit allows."""
-        chosen, share = shares(self._pending.of(Reason.READABLE), limit)
+        chosen, share = shares(self._pending.of(PendingReason.READABLE), limit)
         sent = []
         for stream in chosen:
             count = min(share, stream.most)
             keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream))
-            known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._doubted else ()
+            known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._to_redeliver else ()
             args = (stream.group, stream.consumer, stream.lease, count, *known)
             sent.append((stream, count, self._connection.run(ACQUIRE, keys, args)))
-            self._pending.remove(Reason.READABLE, stream)
+            self._pending.remove(PendingReason.READABLE, stream)
         found: list[Delivery] = []
         failed: BackendError | None = None
         for stream, count, reply in sent:
             try:
                 millis, released, *rest = await reply
             except BackendError as error:
-                failed = self._reader.failed(stream, Reason.READABLE, error) or failed
+                failed = self._reader.failed(stream, PendingReason.READABLE, error) or failed
                 continue
-            self._doubted.pop(stream, None)
+            self._to_redeliver.pop(stream, None)
             if rest:
                 found += self._acquired(stream, count, *rest)
             else:
@@ -150,7 +150,7 @@ class Ownership:
         if len(taken) + len(new) < count:
             self._node.notifier.wait(stream)
         else:
-            self._pending.add(Reason.READABLE, stream)
+            self._pending.add(PendingReason.READABLE, stream)
         self._try_in(stream, stream.lease / 3000)
         return found
 
@@ -199,12 +199,12 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
             self._reader.learn(keys)
 
     def reconnect(self) -> None:
-        self._pending.signal(Reason.READABLE, self._reader.streams.values())
+        self._pending.signal(PendingReason.READABLE, self._reader.streams.values())
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
         if wait <= 0:  # the notifier wakes fetches that wait; one that does not has to ask
-            self._pending.add_all(Reason.READABLE, self._reader.streams.values())
+            self._pending.add_all(PendingReason.READABLE, self._reader.streams.values())
         await self._forget_round()
         while not self._closed and not self._interrupted:
             if self._pending or not self._node.connection.up:
@@ -228,7 +228,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
         refused = await self._settlement.settle(settlements)
         streams = self._reader.streams
         keys = {delivery.message.key for delivery, outcome in settlements if isinstance(outcome, Delayed)}
-        self._pending.signal(Reason.READABLE, [streams[key] for key in keys & streams.keys()])
+        self._pending.signal(PendingReason.READABLE, [streams[key] for key in keys & streams.keys()])
         return refused
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:
@@ -282,7 +282,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
             await asyncio.wait([self._round])
             done, self._round = self._round, None
             if not done.exception():
-                self._ownership.doubt(done.result())
+                self._ownership.redeliver(done.result())
 
     async def _sleep(self, deadline: float) -> None:
         self._waiter = self._loop.create_future()

@@ -37,7 +37,7 @@ class Names:
         #: Set of the keys that have a stream.
         self.keys = f"{self.others}}}:keys"
         #: Stream that gets an entry when `keys` grows.
-        self.news = f"{self.others}}}:news"
+        self.new_keys = f"{self.others}}}:new_keys"
         #: Hash of the subscriptions to where they start, in milliseconds since the epoch.
         self.subscriptions = f"{self.others}}}:subscriptions"
         #: Set of the subscriptions that were dropped and not made again.

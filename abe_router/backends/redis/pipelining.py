@@ -15,7 +15,7 @@ from abe_router.backend import Delivery
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.notifier import BLOCK
 from abe_router.backends.redis.reader import Asked, StreamReader
-from abe_router.backends.redis.stream_state import Reason, StreamState
+from abe_router.backends.redis.stream_state import PendingReason, StreamState
 from abe_router.errors import BackendError, BackendUnavailable
 
 #: Most entries of one read. If this process stands still, they wait for it, or for their leases to end.
@@ -79,7 +79,7 @@ class PipelinedReads:
         except BackendError:
             # The next fetch raises it. The server may not know yet that the connection is gone, and run the
             # read later, so recover once more.
-            self._loop.call_later(BLOCK, self._pending.signal, Reason.REPLY_LOST, [stream])
+            self._loop.call_later(BLOCK, self._pending.signal, PendingReason.REPLY_LOST, [stream])
         self._on_landed(found, self._loop.time() - asked_at < _usable_for(stream))
 
 

@@ -1,7 +1,7 @@
 """Reads the streams of one subscription, for one handle.
 
-The state of each stream is the set of its reasons (`Reason`) in `PendingWork`. A stream without a reason
-waits with the notifier. A round works reasons off in this order; what it cannot do keeps its reason:
+The state of each stream is the set of its reasons (`PendingReason`) in `PendingWork`. A stream without a
+reason waits with the notifier. A round works reasons off in this order; what it cannot do keeps its reason:
 
     NEW         create the group                    -> CLAIMABLE, READABLE
     GROUP_LOST  create the group again              -> READABLE; after a delay if it was lost not long ago
@@ -38,7 +38,7 @@ from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import ServerError
 from abe_router.backends.redis.reaper import HORIZON
 from abe_router.backends.redis.scripts import CLAIM, REAP, RECOVER, RECREATE
-from abe_router.backends.redis.stream_state import PendingWork, Reason, StreamState, shares
+from abe_router.backends.redis.stream_state import PendingReason, PendingWork, StreamState, shares
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.pattern import matches
@@ -94,7 +94,7 @@ class StreamReader:
                 )
                 self._streams[key] = stream
                 self.node.reaper.add(stream)
-                self.pending.signal(Reason.NEW, [stream])
+                self.pending.signal(PendingReason.NEW, [stream])
 
     async def round(self, limit: int) -> list[Delivery]:
         """Do one round; return what it brought, which may be nothing.
@@ -103,11 +103,11 @@ class StreamReader:
         """
         pending = self.pending
         await self.prepare()
-        if pending.has(Reason.DRAINED):
+        if pending.has(PendingReason.DRAINED):
             await self._wait_for_more()
-        if pending.has(Reason.REPLY_LOST) and (found := await self._recover()):
+        if pending.has(PendingReason.REPLY_LOST) and (found := await self._recover()):
             return found
-        if pending.has(Reason.CLAIMABLE) and not (pending.readable and self._claimed_last):
+        if pending.has(PendingReason.CLAIMABLE) and not (pending.readable and self._claimed_last):
             found = await self._claim(limit)
             self._claimed_last = bool(found)
             if found:
@@ -122,9 +122,9 @@ class StreamReader:
     async def prepare(self) -> None:
         """Connect if necessary, and make sure that all groups exist."""
         await self._connection.open()
-        if self.pending.has(Reason.NEW):
+        if self.pending.has(PendingReason.NEW):
             await self.create_groups()
-        if self.pending.has(Reason.GROUP_LOST):
+        if self.pending.has(PendingReason.GROUP_LOST):
             await self._recreate_groups()
 
     def ask(self, limit: int) -> Reading:
@@ -133,10 +133,10 @@ class StreamReader:
         Raise BackendUnavailable when the connection is down.
         """
         reading = Reading()
-        chosen, share = shares(self.pending.idle(Reason.READABLE), limit)
+        chosen, share = shares(self.pending.idle(PendingReason.READABLE), limit)
         for stream in chosen:
             reading.append(self.read(stream, share, self._connection))
-            self.pending.remove(Reason.READABLE, stream)
+            self.pending.remove(PendingReason.READABLE, stream)
         size = sum(stream.size(count) for stream, count, _ in reading)
         self.node.flow.sent(size, reading[-1][-1])
         self._connection.flush_if_idle()
@@ -156,10 +156,10 @@ class StreamReader:
             try:
                 answered = reply.result()
             except BackendError as error:
-                failed = self.failed(stream, Reason.READABLE, error) or failed
+                failed = self.failed(stream, PendingReason.READABLE, error) or failed
                 continue
             if not answered:
-                self.pending.add(Reason.DRAINED, stream)
+                self.pending.add(PendingReason.DRAINED, stream)
                 continue
             entries = answered[0][1]
             found += self.received(stream, *new_deliveries(entries, stream.key, stream.group))
@@ -167,7 +167,7 @@ class StreamReader:
             if len(entries) < count:
                 self.node.notifier.wait(stream)
             else:
-                self.pending.add(Reason.READABLE, stream)
+                self.pending.add(PendingReason.READABLE, stream)
         if failed and not found:
             raise failed
         return found
@@ -180,7 +180,7 @@ class StreamReader:
         failed, created = None, 0
         sent = [
             (s, self._connection.send("XGROUP", "CREATE", s.stream, s.group, s.begin, "MKSTREAM"))
-            for s in self.pending.of(Reason.NEW)
+            for s in self.pending.of(PendingReason.NEW)
         ]
         for stream, reply in sent:
             try:
@@ -189,13 +189,13 @@ class StreamReader:
                 if error.code != "BUSYGROUP":
                     failed = error
                     _log.warning("stream `%s` gets no group `%s`: %s", stream.stream, stream.group, error)
-                    self.pending.remove(Reason.NEW, stream)
-                    self._loop.call_later(_LONGEST_DELAY, self.pending.signal, Reason.NEW, [stream])
+                    self.pending.remove(PendingReason.NEW, stream)
+                    self._loop.call_later(_LONGEST_DELAY, self.pending.signal, PendingReason.NEW, [stream])
                     continue
             created += 1
-            self.pending.remove(Reason.NEW, stream)
-            self.pending.add(Reason.CLAIMABLE, stream)
-            self.pending.add(Reason.READABLE, stream)
+            self.pending.remove(PendingReason.NEW, stream)
+            self.pending.add(PendingReason.CLAIMABLE, stream)
+            self.pending.add(PendingReason.READABLE, stream)
         if failed and not created:
             raise failed
 
@@ -231,26 +231,27 @@ class StreamReader:
                 self._connection.send("XACK", stream.stream, stream.group, *others)
         return found
 
-    def failed(self, stream: StreamState, reason: Reason, error: BackendError) -> BackendError | None:
+    def failed(self, stream: StreamState, reason: PendingReason, error: BackendError) -> BackendError | None:
         """Record what an error means for a stream; return it unless that takes care of it."""
         if isinstance(error, ServerError) and error.code == "NOGROUP":
-            self.pending.add(Reason.GROUP_LOST, stream)
+            self.pending.add(PendingReason.GROUP_LOST, stream)
             return None
         self.pending.add(reason, stream)
         if isinstance(error, BackendUnavailable):
-            self.pending.add(Reason.REPLY_LOST, stream)
+            self.pending.add(PendingReason.REPLY_LOST, stream)
         return error
 
     async def _wait_for_more(self) -> None:
         """Let the notifier wait for drained streams, from where their groups got through other consumers."""
         sent = [
-            (s, self._connection.send("XINFO", "GROUPS", s.stream)) for s in self.pending.take(Reason.DRAINED)
+            (s, self._connection.send("XINFO", "GROUPS", s.stream))
+            for s in self.pending.take(PendingReason.DRAINED)
         ]
         for stream, reply in sent:
             try:
                 rows = await reply
             except BackendError as error:
-                self.failed(stream, Reason.READABLE, error)
+                self.failed(stream, PendingReason.READABLE, error)
                 continue
             for row in rows:
                 group = dict(zip(row[::2], row[1::2], strict=True))
@@ -260,23 +261,23 @@ class StreamReader:
 
     async def _claim(self, limit: int) -> list[Delivery]:
         """Claim entries to deliver again, of as many streams as the limit allows."""
-        chosen, share = shares(self.pending.of(Reason.CLAIMABLE), limit)
+        chosen, share = shares(self.pending.of(PendingReason.CLAIMABLE), limit)
         sent: Reading = []
         for stream in chosen:
             keys = (stream.stream, stream.failures, stream.delayed)
             args = (stream.group, stream.consumer, stream.lease, HORIZON, min(share, stream.most))
             sent.append((stream, share, self._connection.run(CLAIM, keys, args)))
-            self.pending.remove(Reason.CLAIMABLE, stream)
+            self.pending.remove(PendingReason.CLAIMABLE, stream)
         found: list[Delivery] = []
         failed: BackendError | None = None
         for stream, _, reply in sent:
             try:
                 taken, gone, more = await reply
             except BackendError as error:
-                failed = self.failed(stream, Reason.CLAIMABLE, error) or failed
+                failed = self.failed(stream, PendingReason.CLAIMABLE, error) or failed
                 continue
             if more == 0:
-                self.pending.add(Reason.CLAIMABLE, stream)
+                self.pending.add(PendingReason.CLAIMABLE, stream)
             elif more > 0:
                 self.node.reaper.expect(stream, more / 1000)
             found += self.taken(stream, taken, gone)
@@ -288,8 +289,8 @@ class StreamReader:
         """Take the pending entries that the server delivered to us in a reply that was lost."""
         found: list[Delivery] = []
         failed: BackendError | None = None
-        for stream in tuple(self.pending.idle(Reason.REPLY_LOST)):
-            self.pending.remove(Reason.REPLY_LOST, stream)
+        for stream in tuple(self.pending.idle(PendingReason.REPLY_LOST)):
+            self.pending.remove(PendingReason.REPLY_LOST, stream)
             keys, first, rows = (stream.stream, stream.failures), b"-", [[b""]]
             try:
                 while rows:
@@ -301,15 +302,15 @@ class StreamReader:
                         found += self.taken(stream, *await self._connection.run(RECOVER, keys, args))
                     first = b"(" + rows[-1][0] if rows else b""
             except BackendError as error:
-                failed = self.failed(stream, Reason.REPLY_LOST, error) or failed
+                failed = self.failed(stream, PendingReason.REPLY_LOST, error) or failed
         if failed and not found:
             raise failed
         return found
 
     async def _recreate_groups(self) -> None:
         """Create lost groups again, from the beginning of what their streams hold now."""
-        for stream in self.pending.of(Reason.GROUP_LOST):
-            self.pending.remove(Reason.GROUP_LOST, stream)
+        for stream in self.pending.of(PendingReason.GROUP_LOST):
+            self.pending.remove(PendingReason.GROUP_LOST, stream)
             if stream in self._delayed:
                 continue
             until, backoff = self._recreated.get(stream) or (0.0, _new_backoff())
@@ -323,7 +324,7 @@ class StreamReader:
                 keys = (stream.stream, stream.failures, stream.delayed)
                 created = await self._connection.run(RECREATE, keys, (stream.group,))
             except BackendError:
-                self.pending.add(Reason.GROUP_LOST, stream)
+                self.pending.add(PendingReason.GROUP_LOST, stream)
                 raise
             now = self._loop.time()
             if now - until >= _LONGEST_DELAY:
@@ -331,13 +332,13 @@ class StreamReader:
             self._recreated[stream] = now + backoff.next(), backoff
             stream.position = b"0-0"
             stream.held.clear()
-            self.pending.add(Reason.READABLE, stream)
+            self.pending.add(PendingReason.READABLE, stream)
             if created:
                 self.node.reaper.losses.add(stream.stream, stream.group)
 
     def _retry_group(self, stream: StreamState) -> None:
         self._delayed.discard(stream)
-        self.pending.signal(Reason.GROUP_LOST, [stream])
+        self.pending.signal(PendingReason.GROUP_LOST, [stream])
 
 
 def _new_backoff() -> Backoff:

@@ -13,7 +13,7 @@ from itertools import islice
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.notifier import Notifier
 from abe_router.backends.redis.scripts import DUE, REAP
-from abe_router.backends.redis.stream_state import Reason, StreamState
+from abe_router.backends.redis.stream_state import PendingReason, StreamState
 from abe_router.backoff import wait_for_event
 from abe_router.errors import BackendError
 
@@ -155,7 +155,7 @@ class Reaper:
                 if wait >= 0:
                     self.expect(stream, wait / 1000)
                 elif wait == -2 and stream in self._streams:
-                    stream.pending.signal(Reason.GROUP_LOST, [stream])
+                    stream.pending.signal(PendingReason.GROUP_LOST, [stream])
 
     async def _reap(self) -> None:
         for streams in _chunks(self._streams):
@@ -170,7 +170,7 @@ class Reaper:
     def _signal(self, name: tuple[str, str]) -> None:
         self._cancel(name)
         for stream in self._peers.get(name, ()):
-            stream.pending.signal(Reason.CLAIMABLE, [stream])
+            stream.pending.signal(PendingReason.CLAIMABLE, [stream])
 
 
 def _chunks(streams: Iterable[StreamState]) -> Iterable[Sequence[StreamState]]:

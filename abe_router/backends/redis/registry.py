@@ -38,7 +38,7 @@ class Registry:
 
     def add_keys(self, keys: Iterable[str]) -> asyncio.Future[Any]:
         """Record keys that have a stream; the reply says how many were new."""
-        return self._connection.run(ADD_KEYS, (self._names.keys, self._names.news), tuple(keys))
+        return self._connection.run(ADD_KEYS, (self._names.keys, self._names.new_keys), tuple(keys))
 
     @staticmethod
     def matching(pattern: str, keys: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ from abe_router.backends.redis.scripts import (
     REFUSED,
     RELEASE,
 )
-from abe_router.backends.redis.stream_state import Reason, StreamState
+from abe_router.backends.redis.stream_state import PendingReason, StreamState
 from abe_router.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Settlement:
                     failed = failed or error
                     continue
                 # The group is gone, and with it all leases.
-                stream.pending.signal(Reason.GROUP_LOST, [stream])
+                stream.pending.signal(PendingReason.GROUP_LOST, [stream])
                 stream.held.difference_update([delivery.receipt for delivery, _ in part])
                 done.update(delivery for delivery, _ in part)
                 refused += [delivery for delivery, _ in part]

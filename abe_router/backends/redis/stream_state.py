@@ -18,7 +18,7 @@ MOST_ENTRIES = 1000
 _SAMPLE = 16
 
 
-class Reason(IntEnum):
+class PendingReason(IntEnum):
     """Why a handle has to look at a stream."""
 
     #: Its group may not exist yet.
@@ -98,7 +98,7 @@ class StreamState:
         """Record that the stream has something new; a pipelined read finds that by itself."""
         self.pending.expected = self
         if not self.pipelined:
-            self.pending.signal(Reason.READABLE, [self])
+            self.pending.signal(PendingReason.READABLE, [self])
 
 
 class PendingWork:
@@ -110,7 +110,7 @@ class PendingWork:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._streams: list[dict[StreamState, None]] = [{} for _ in Reason]
+        self._streams: list[dict[StreamState, None]] = [{} for _ in PendingReason]
         #: The stream that had something new last, and so is likely to be next.
         self.expected: StreamState | None = None
 
@@ -120,47 +120,47 @@ class PendingWork:
     @property
     def readable(self) -> bool:
         """Whether there may be new entries to read."""
-        return any(self.idle(Reason.READABLE))
+        return any(self.idle(PendingReason.READABLE))
 
     @property
     def more_than_reading(self) -> bool:
         """Whether there is any other reason than new entries."""
         new, lost, _, claimable, _, drained = self._streams
-        return bool(drained or claimable or new or lost) or any(self.idle(Reason.REPLY_LOST))
+        return bool(drained or claimable or new or lost) or any(self.idle(PendingReason.REPLY_LOST))
 
-    def has(self, reason: Reason) -> bool:
+    def has(self, reason: PendingReason) -> bool:
         """Say whether some stream has the reason."""
         return bool(self._streams[reason])
 
-    def of(self, reason: Reason) -> Sequence[StreamState]:
+    def of(self, reason: PendingReason) -> Sequence[StreamState]:
         """Return the streams that have the reason, in their order."""
         return tuple(self._streams[reason])
 
-    def idle(self, reason: Reason) -> Iterator[StreamState]:
+    def idle(self, reason: PendingReason) -> Iterator[StreamState]:
         """Yield the streams that have the reason and no pipelined read.
 
         What a pipelined read brings may be on its way; it comes without another read.
         """
         return (stream for stream in self._streams[reason] if not stream.pipelined)
 
-    def add(self, reason: Reason, stream: StreamState) -> None:
+    def add(self, reason: PendingReason, stream: StreamState) -> None:
         """Add a reason to look at a stream."""
         self._streams[reason][stream] = None
 
-    def add_all(self, reason: Reason, streams: Iterable[StreamState]) -> None:
+    def add_all(self, reason: PendingReason, streams: Iterable[StreamState]) -> None:
         """Add a reason to look at each of the streams."""
         self._streams[reason].update(dict.fromkeys(streams))
 
-    def signal(self, reason: Reason, streams: Iterable[StreamState]) -> None:
+    def signal(self, reason: PendingReason, streams: Iterable[StreamState]) -> None:
         """Add a reason to look at each of the streams, and wake the handle."""
         self.add_all(reason, streams)
         self._wake()
 
-    def remove(self, reason: Reason, stream: StreamState) -> None:
+    def remove(self, reason: PendingReason, stream: StreamState) -> None:
         """Remove a reason from a stream that has it."""
         del self._streams[reason][stream]
 
-    def take(self, reason: Reason) -> Sequence[StreamState]:
+    def take(self, reason: PendingReason) -> Sequence[StreamState]:
         """Remove the reason from all streams, and return them in their order."""
         streams = tuple(self._streams[reason])
         self._streams[reason].clear()

@@ -1,9 +1,20 @@
 """The handle on one subscription that shares its messages with other handles.
 
-A handle does at most one thing at a time, its *work*: a plain reading (`_reading`, no task, the common
-case) or a round (`_round`, a task: whatever else is pending). Work begins in a fetch, or by new pending
-work while a fetch waits (`_work_came`), and it outlives a fetch that is cancelled or interrupted. What it
-brought lies in `_arrived` until a fetch hands it out. If none does within KEPT, it is released.
+States of a handle, by its *work*, of which there is at most one at a time:
+
+- idle: no work is under way.
+- reading: one plain read was sent (`_reading`, no task; the common case).
+- in a round: a task (`_round`) does whatever else is pending: claims, recovery, new groups.
+- closed: every fetch raises SubscriptionClosed.
+
+Transitions: idle -> reading or in a round, in a fetch, or by new pending work while a fetch waits
+(`_work_came`); reading or in a round -> idle, when the answer came; any -> closed, by `close`.
+
+Invariants:
+
+- Work outlives a fetch that is cancelled or interrupted. What it brought lies in `_arrived` until a fetch
+  hands it out. If none does within KEPT, it is released.
+- What the server gave to this handle is in `_arrived`, with the caller, or recovered after a lost reply.
 """
 
 from __future__ import annotations
@@ -18,7 +29,7 @@ from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.pipelining import KEPT, PipelinedReads
 from abe_router.backends.redis.reader import Reading, StreamReader
 from abe_router.backends.redis.settlement import Settlement
-from abe_router.backends.redis.stream_state import PendingWork, Reason
+from abe_router.backends.redis.stream_state import PendingReason, PendingWork
 from abe_router.errors import BackendError, BackendUnavailable, SubscriptionClosed
 
 #: How long, in seconds, closing waits for a read that is under way.
@@ -60,7 +71,7 @@ class RedisSubscription(Subscription):
             self._reader.learn(keys)
 
     def reconnect(self) -> None:
-        self._pending.signal(Reason.READABLE, self._reader.streams.values())
+        self._pending.signal(PendingReason.READABLE, self._reader.streams.values())
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
@@ -77,7 +88,7 @@ class RedisSubscription(Subscription):
             self._limit = limit
             if not self._under_way:
                 if ask:
-                    self._pending.add_all(Reason.READABLE, self._reader.streams.values())
+                    self._pending.add_all(PendingReason.READABLE, self._reader.streams.values())
                 if self._pending or not self._node.connection.up:
                     ask = False
                     self._begin()

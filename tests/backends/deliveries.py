@@ -13,7 +13,7 @@ def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
     return [delivery.message.body for delivery in deliveries]
 
 
-def died(delivery: Delivery) -> Dead:
+def as_dead(delivery: Delivery) -> Dead:
     """Return the outcome of a delivery that ends as a dead letter."""
     message, reason = delivery.message, Reason("failed", "ValueError", "no stock")
     return Dead(DeadLetter(f"{message.key}/billing", message, reason, 1, delivery.deliveries, 1.0, 2.0))

@@ -137,7 +137,7 @@ async def test_a_failed_message_is_tried_again_and_becomes_a_dead_letter(backend
     await running
     (dead,) = await backend.dead_letters("#", "billing")
     assert (attempts, dead.reason.error, dead.attempts) == ([1, 2, 3], "ValueError", 3)
-    assert caplog.text.count("no funds") == 3
+    assert caplog.text.count("failed: ValueError: no funds") == 3
 
 
 async def test_shutdown_finishes_the_running_message_and_leaves_the_next(backend):

@@ -42,9 +42,14 @@ class Known:
         return self.place == "ready" or (self.place in ("leased", "delayed") and self.until <= now)
 
     def states(self, now: float) -> set[str]:
-        """Return the states in which a peek may show it: until it is fetched also the earlier one."""
-        before = {"ready": "ready", "leased": "in_flight", "delayed": "delayed"}[self.place]
-        return {before} if self.place == "ready" or self.until > now else {"ready", before}
+        """Return the states in which a peek may show it: until it is fetched also the earlier one.
+
+        A failed message that was handed back may still be shown as delayed.
+        """
+        if self.place == "ready":
+            return {"ready"} if self.attempt == 1 else {"ready", "delayed"}
+        before = {"leased": "in_flight", "delayed": "delayed"}[self.place]
+        return {before} if self.until > now else {"ready", before}
 
     def finish(self, place: str, until: float = 0.0) -> None:
         self.place, self.until, self.delivery = place, until, None

@@ -55,7 +55,7 @@ async def test_health_check_lists_the_features_an_adapted_provider_lacks(backend
     found = {result.code: result for result in await backend.check_health()}
     assert {"D101", "D103", "D104", "D105", "D106"} <= set(found)
     assert all(found[code].severity == "error" for code in ("D101", "D103", "D104", "D105", "D106"))
-    assert "handed out at most once" in found["D104"].meaning
+    assert "delivered at most once" in found["D104"].meaning
 
 
 async def test_key_id_and_headers_travel_in_an_extra_member_of_the_payload(backend, queue):

@@ -177,7 +177,10 @@ async def test_a_streamed_token_logs_live_connections_in_again(
         fetching = asyncio.create_task(handle.fetch(1, 10.0))
         while await users(redis_client, prefix) != [first, first]:
             await asyncio.sleep(0.01)
-        ids = {backend._node.connection.client_id, backend._node._waiting.client_id}
+        connections = (backend._node.connection, backend._node._waiting)
+        while not all(connection.client_id for connection in connections):
+            await asyncio.sleep(0.01)
+        ids = {connection.client_id for connection in connections}
         (provider,) = module.Streaming.made
         token = SimpleToken("two", -1, 0, {"oid": second})
         if threaded:
@@ -189,7 +192,7 @@ async def test_a_streamed_token_logs_live_connections_in_again(
         async with asyncio.timeout(10):
             while await users(redis_client, prefix) != [second, second]:
                 await asyncio.sleep(0.01)
-        assert ids == {backend._node.connection.client_id, backend._node._waiting.client_id}
+        assert ids == {connection.client_id for connection in connections}
 
 
 async def test_a_refused_token_ends_the_connection_which_then_asks_again(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from abe_router.backends.redis import RedisBackend, notifier, pipelining
-from abe_router.backends.redis.stream_state import Reason
+from abe_router.backends.redis.stream_state import PendingReason
 from abe_router.errors import SubscriptionClosed
 
 from .deliveries import bodies
@@ -129,7 +129,7 @@ async def test_what_it_brought_is_not_recovered_while_the_reply_is_on_its_way(
         while len(await redis_client.xpending_range(stream, GROUP, "-", "+", 10)) < 2:
             await asyncio.sleep(0.001)
     # As happens some time after an earlier reply was lost.
-    handle._pending.signal(Reason.REPLY_LOST, handle._reader.streams.values())
+    handle._pending.signal(PendingReason.REPLY_LOST, handle._reader.streams.values())
     for _ in range(5):  # more round trips than a recovery takes
         await handle._node.connection.send("PING")
     assert handle._under_way is None
@@ -141,7 +141,7 @@ async def test_what_it_brought_is_not_recovered_while_the_reply_is_on_its_way(
         protocol._transport.resume_reading()
     assert [(d.message.body, d.deliveries) for d in await fetching] == [(b"1", 1)]
     assert not await handle.fetch(10, 0)
-    assert not handle._pending.has(Reason.REPLY_LOST)
+    assert not handle._pending.has(PendingReason.REPLY_LOST)
 
 
 async def test_short_leases_have_no_pipelined_reads(redis_backend, redis_client, stream):

@@ -9,7 +9,7 @@ import pytest
 
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.reaper import INTERVAL, Reaper
-from abe_router.backends.redis.stream_state import PendingWork, Reason, StreamState
+from abe_router.backends.redis.stream_state import PendingReason, PendingWork, StreamState
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -30,7 +30,7 @@ def test_a_time_within_the_millisecond_may_be_expected_again(loop_factory):
         return pending
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        assert runner.run(expect_again()).has(Reason.CLAIMABLE)
+        assert runner.run(expect_again()).has(PendingReason.CLAIMABLE)
 
 
 async def test_a_stream_with_a_shorter_lease_is_checked_at_once(monkeypatch):

@@ -14,6 +14,11 @@ class Subscription(ABC):
     pattern: str
     group: str
 
+    @property
+    def name(self) -> str:
+        """Its identity, `pattern/group`, which is the name of its route."""
+        return f"{self.pattern}/{self.group}"
+
     @abstractmethod
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Return at most `limit` deliveries as soon as there is one, or none after `wait` seconds.

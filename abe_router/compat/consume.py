@@ -153,7 +153,7 @@ def _payload(delivery: Delivery) -> Any:
 def _dead_letter(subscription: Subscription, delivery: Delivery, reason: Reason) -> DeadLetter:
     now = time.time()
     return DeadLetter(
-        route=f"{subscription.pattern}/{subscription.group}",
+        route=subscription.name,
         message=delivery.message,
         reason=reason,
         attempts=delivery.message.attempt,

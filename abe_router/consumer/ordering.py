@@ -79,7 +79,7 @@ class OrderedSubscription(Subscription):
             self._filling = asyncio.create_task(self._fill())
         while True:
             if self._closed or keys.broken:
-                raise SubscriptionClosed(f"the order of `{self.pattern}/{self.group}` is kept elsewhere")
+                raise SubscriptionClosed(f"the order of `{self.name}` is kept elsewhere")
             if self._error is not None:
                 error, self._error = self._error, None
                 self._room.set()

@@ -62,7 +62,7 @@ class AbstractSubscription(Subscription):
                 taken = [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
                 return [Delivery(message, 1, None) for message in taken]
             await self._stream.wait(self._waiter, left)
-        raise SubscriptionClosed(f"the subscription {self.pattern}/{self.group} is closed")
+        raise SubscriptionClosed(f"the subscription {self.name} is closed")
 
     def interrupt(self) -> None:
         self._interrupted = True

@@ -47,7 +47,7 @@ class MemorySubscription(Subscription):
                 return taken
             self._waiter = loop.create_future()
             await queue.wait(self._waiter, min(left, look_again))
-        raise SubscriptionClosed(f"the handle on `{self.pattern}/{self.group}` is closed")
+        raise SubscriptionClosed(f"the handle on `{self.name}` is closed")
 
     def interrupt(self) -> None:
         self._interrupted = True

@@ -215,7 +215,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
             else:
                 await self._sleep(deadline)
         if self._closed:
-            raise SubscriptionClosed(f"the subscription `{self.pattern}/{self.group}` is closed")
+            raise SubscriptionClosed(f"the subscription `{self.name}` is closed")
         self._interrupted = False
         return []
 

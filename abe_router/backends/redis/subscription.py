@@ -80,7 +80,7 @@ class RedisSubscription(Subscription):
             await self._pipelined.end(PATIENCE)
         while True:
             if self._closed:
-                raise SubscriptionClosed(f"the subscription `{self.pattern}/{self.group}` is closed")
+                raise SubscriptionClosed(f"the subscription `{self.name}` is closed")
             self._collect()
             if self._arrived or self._interrupted:
                 self._interrupted = False

@@ -87,7 +87,7 @@ class SQLiteSubscription(Subscription):
             self._withdraw(fetch)
 
     def _closed(self) -> SubscriptionClosed:
-        return SubscriptionClosed(f"the handle on `{self.pattern}/{self.group}` is closed")
+        return SubscriptionClosed(f"the handle on `{self.name}` is closed")
 
     def _new_fetch(self, limit: int, wait: float) -> Fetch:
         return Fetch(

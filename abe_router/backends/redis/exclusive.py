@@ -102,9 +102,8 @@ class Ownership:
 
     async def _acquire(self, limit: int) -> list[Delivery]:
         """Acquire streams and read them, as many as the limit allows."""
-        chosen, share = shares(self._pending.of(PendingReason.READABLE), limit)
         sent = []
-        for stream in chosen:
+        for stream, share in shares(self._pending.of(PendingReason.READABLE), limit):
             count = min(share, stream.most)
             keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream), stream.dead)
             known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._to_redeliver else ()

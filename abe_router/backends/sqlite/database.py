@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,13 @@ class Changes:
     def add_due(self, sid: int, due_at: float) -> None:
         """Note that a delivery of the subscription falls due, in seconds since the epoch."""
         self.due_at[sid] = min(due_at, self.due_at.get(sid, due_at))
+
+    @property
+    def is_available(self) -> bool:
+        """Whether something can be claimed at once."""
+        if self.key_ids or self.everything:
+            return True
+        return bool(self.due_at) and min(self.due_at.values()) <= time.time()
 
     def clear(self) -> None:
         """Forget all changes."""
@@ -115,7 +123,9 @@ class Database:
         #: By subscription, what `status` counted last.
         self.counted: dict[int, BacklogCount] = {}
         self._file = file
-        self._checkpoint = Checkpoint(file.wal)
+        #: The write-ahead log.
+        self.log = file.wal
+        self._checkpoint = Checkpoint(self.log)
         #: Rises when the content of the file was replaced, so that what is known of it no longer holds.
         self.generation = 0
         #: The highest number of a message that this connection has committed or seen.
@@ -124,6 +134,8 @@ class Database:
         self.appended = 0
         self._connection: sqlite3.Connection | None = None
         self._schema_version = 0
+        #: Whether a commit waits for the disk as `synchronous` says.
+        self._is_durable = True
         self._has_lost_log = False
         self._lock_deadline = math.inf
 
@@ -183,10 +195,20 @@ class Database:
             yield
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Begin a transaction that holds the write lock from its first statement on."""
+    def writing(self, *, durable: bool = True) -> Iterator[None]:
+        """Begin a transaction that holds the write lock from its first statement on.
+
+        A loss of power may undo one that is not `durable`. What it makes available wakes other processes.
+        """
+        self.open()
+        if durable != self._is_durable and self._file.synchronous == "full":
+            self.execute(f"PRAGMA synchronous = {'full' if durable else 'normal'}")
+            self._is_durable = durable
         with self._transaction("BEGIN IMMEDIATE"):
             yield
+        if self.changes.is_available:
+            with suppress(OSError):
+                os.utime(self.log)
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
@@ -221,8 +243,9 @@ class Database:
         self.keys.clear()
         self.scanned.clear()
         self.counted.clear()
-        self._connection = self._file.connect()
-        self._checkpoint = Checkpoint(self._file.wal)
+        self._connection, self._is_durable = self._file.connect(), True
+        self.log = self._file.wal
+        self._checkpoint = Checkpoint(self.log)
         self._schema_version = self._read_schema_version()
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ class File:
         self.path = path
         #: Whether the log of the open file was removed or replaced; set by `state`.
         self.log_is_lost = False
-        self._synchronous = synchronous
+        self.synchronous = synchronous
         self._mounts = mounts
         self._target = Path(os.path.realpath(path))
         self._identity: _Identity = None
@@ -237,7 +237,7 @@ class File:
         (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if journal != "wal":
             raise BackendUnavailable("its file system cannot share it between processes")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
         # `database.Checkpoint` does it instead.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         if not current:

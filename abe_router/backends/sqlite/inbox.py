@@ -86,13 +86,10 @@ class Inbox:
         """Wait for requests, or for `timeout` seconds; with a timeout also for a touch of the log."""
         poll = self._poll if timeout is None else self._with_watch()
         self._is_waiting = True
-        try:
-            # It may have come before the flag was set.
-            if not self._requests:
-                poll.poll(None if timeout is None else timeout * 1000)
-        finally:
-            self._is_waiting = False
-        with suppress(BlockingIOError):
+        # Requests may have come before the flag was set.
+        ready = poll.poll(0 if self._requests else None if timeout is None else timeout * 1000)
+        self._is_waiting = False
+        if any(fd == self._reader for fd, _ in ready):
             os.read(self._reader, 4096)
 
     def _with_watch(self) -> select.poll:

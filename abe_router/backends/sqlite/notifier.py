@@ -177,7 +177,7 @@ class Notifier:
 
     def before_commit(self) -> None:
         """Count the messages of the open transaction as seen, unless others committed since the last look."""
-        if self._database.connection is self._connection and self._data_version() == self._version:
+        if self._database.connection is self._connection and self._database.data_version() == self._version:
             self._end = log.end(self._database)
 
     def _take_out(self, found: set[Fetch] | list[Fetch]) -> list[Fetch]:
@@ -191,7 +191,7 @@ class Notifier:
         """Return what other processes made available since the last look, None if they committed nothing."""
         database = self._database
         database.open()
-        version = self._data_version()
+        version = self._database.data_version()
         if database.connection is self._connection and version == self._version:
             return None
         changes = Changes()
@@ -223,11 +223,6 @@ class Notifier:
         ended = time.monotonic()
         self._due_is_stale, self._read_due_at = False, ended + _DUE_REST * (ended - started)
         return due_at
-
-    def _data_version(self) -> int:
-        """Return a number that changes when another connection commits, but not when this one does."""
-        (version,) = self._database.execute("PRAGMA data_version").fetchone()
-        return int(version)
 
 
 def _discard(index: dict[T, set[Fetch]], name: T, fetch: Fetch) -> bool:

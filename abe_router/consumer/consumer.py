@@ -61,7 +61,8 @@ class Consumer:
         self._policy = DispositionPolicy(feasible, revision=revision, report_handled=events.wants_handled)
         self._attempts = Attempts(feasible, self._policy, threads=threads, around=around)
         ordered = route.order_by is not None and backend.features.order
-        self._in_flight = InFlight(route.lease, OrderingKeys(route.order_by or "") if ordered else None)
+        keys = OrderingKeys(route.order_by or "") if ordered else None
+        self._in_flight = InFlight(route.lease, route.max_unacked, keys)
         self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
         self._suspects = suspects or SuspectGate()
         self._shutdown = Shutdown(route.drain)

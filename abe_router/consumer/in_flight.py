@@ -9,6 +9,7 @@ from math import inf
 
 from abe_router.backend import Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.consumer.slot import Slot
 
 Settlement = tuple[Delivery, Outcome]
 
@@ -83,21 +84,25 @@ class LeaseClock:
 class InFlight:
     """The one owner of what a consumer holds; the parts of the consumer share it.
 
-    `lease` is the length of a lease in seconds. `ordering` holds what waits for its ordering key, None for a
-    route without order.
+    `lease` is the length of a lease in seconds. `max_unacked` is the number of unsettled outcomes from which
+    on no handler starts. `ordering` holds what waits for its ordering key, None for a route without order.
     """
 
-    def __init__(self, lease: float, ordering: OrderingKeys | None = None) -> None:
+    def __init__(self, lease: float, max_unacked: int, ordering: OrderingKeys | None = None) -> None:
         self.ordering = ordering
         self.leases = LeaseClock(lease)
         self.withheld: list[Delivery] = []
         self.buffer: deque[Delivery] = deque()
         #: The low-water mark of the buffer: a slot reports capacity when no more than these are in it.
         self.low_water = 0
-        #: What each slot of the pool runs; nothing while it is idle.
-        self.running: dict[object, Sequence[Delivery]] = {}
+        #: The slots of the pool; each has what it runs.
+        self.slots: list[Slot] = []
+        #: The same list for good, because every message is added to it.
         self.outcomes: list[Settlement] = []
         self.settling: Sequence[Settlement] = ()
+        self._max_unacked = max_unacked
+        #: With as many `outcomes` as these no handler starts.
+        self.most_outcomes = max_unacked
         #: Set when the fetcher should look again whether there is room for more.
         self.capacity = asyncio.Event()
         #: Set when outcomes were settled, for the slots that wait for it.
@@ -116,7 +121,7 @@ class InFlight:
     @property
     def running_count(self) -> int:
         """How many deliveries handlers run with."""
-        return sum(map(len, self.running.values()))
+        return sum(len(slot.deliveries) for slot in self.slots)
 
     @property
     def unsettled(self) -> int:
@@ -129,7 +134,7 @@ class InFlight:
             *(() if self.ordering is None else self.ordering.waiting()),
             *self.withheld,
             *self.buffer,
-            *(delivery for deliveries in self.running.values() for delivery in deliveries),
+            *(delivery for slot in self.slots for delivery in slot.deliveries),
             *(delivery for delivery, _ in self.settling),
             *(delivery for delivery, _ in self.outcomes),
         ]
@@ -166,6 +171,19 @@ class InFlight:
         self.capacity.set()
         return [delivery for delivery in unstarted if delivery in lost]
 
+    def start_settling(self) -> Sequence[Settlement]:
+        """Take all outcomes as those that are under way to the backend, and return them."""
+        self.settling = self.outcomes[:]
+        self.outcomes.clear()
+        self.most_outcomes = self._max_unacked - len(self.settling)
+        return self.settling
+
+    def finish_settling(self) -> None:
+        """Note that nothing is under way to the backend any more."""
+        self.settling, self.most_outcomes = (), self._max_unacked
+        self.capacity.set()
+        self.settled.set()
+
     def break_order(self) -> None:
         """Start no more of an ordered route: a delivery was lost, and what follows it may be elsewhere."""
         if self.ordering is not None:
@@ -175,8 +193,9 @@ class InFlight:
     def clear(self) -> None:
         """Forget everything; the leases of what is unsettled run out."""
         self.take_unstarted()
-        self.running.clear()
-        self.outcomes, self.settling = [], ()
+        self.slots.clear()
+        self.outcomes.clear()
+        self.settling, self.most_outcomes = (), self._max_unacked
         self.leases.reset()
         if self.ordering is not None:
             self.ordering.clear()

@@ -11,12 +11,14 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from math import inf
+from types import FrameType
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
 from abe_router.consumer.disposition import HANDLED, Disposition, DispositionPolicy
 from abe_router.consumer.filter import Filter
 from abe_router.consumer.fork import calls_handlers, contain_forks, end_forked_child
+from abe_router.consumer.in_flight import Runner
 from abe_router.errors import BatchMismatch
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
@@ -36,7 +38,7 @@ class Slot:
 
     __slots__ = ("_deadline", "_running", "cancelled", "task", "timed_out")
 
-    def __init__(self, running: dict[object, Sequence[Delivery]]) -> None:
+    def __init__(self, running: dict[Runner, Sequence[Delivery]]) -> None:
         self._running = running
         # In a list of its own for each call, so that a thread that comes late cannot set that of the next.
         self._deadline = [inf]
@@ -48,6 +50,11 @@ class Slot:
         """Note what is handled from now on, and until when it may be, by the loop's clock."""
         self._running[self] = deliveries
         self._deadline[0], self.timed_out = deadline, False
+
+    @property
+    def deadline(self) -> float:
+        """Until when its handler may run, by the loop's clock; infinity if that is not limited now."""
+        return self._deadline[0]
 
     def wait_for_thread(self) -> list[float]:
         """Let the handler wait for a thread; return the list in which that thread sets the deadline."""
@@ -200,7 +207,14 @@ class Attempts:
 
         def call() -> Any:
             deadline[0] = queued + (time.monotonic() - queued_at) + limit
-            return run(handler, *arguments)
+            try:
+                result = run(handler, *arguments)
+            except BaseException:
+                deadline[0] = inf
+                raise
+            if not asyncio.iscoroutine(result):
+                deadline[0] = inf  # it was in time, however late a blocked loop learns that
+            return result
 
         return await _finished(await loop.run_in_executor(self._threads, call))
 
@@ -241,6 +255,18 @@ class Attempts:
                     route.timeout,
                 )
         return Reason("timeout", "TimeoutError", text)
+
+
+def route_called_in(frame: FrameType) -> Route | None:
+    """Return the route whose handler is called in a frame, if it is one of `Attempts`."""
+    if frame.f_code not in _CALLS:
+        return None
+    route: Route = frame.f_locals["self"]._route  # noqa: SLF001  this module's own class
+    return route
+
+
+#: The code of the methods that call handlers in the event loop.
+_CALLS = frozenset(method.__code__ for method in (Attempts.run, Attempts.run_batch))
 
 
 def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
+from typing import Protocol
 
-from abe_router.backend import Delivery, Outcome
+from abe_router.backend import Acked, Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
 
 Settlement = tuple[Delivery, Outcome]
@@ -80,22 +81,32 @@ class LeaseClock:
         self.overdue_at = at + self._lease * 2 / 3
 
 
+class Runner(Protocol):
+    """A slot of the worker pool, as the key of what it runs."""
+
+    @property
+    def deadline(self) -> float:
+        """Until when its handler may run, by the loop's clock."""
+
+
 class InFlight:
     """The one owner of what a consumer holds; the parts of the consumer share it.
 
     `lease` is the length of a lease in seconds. `ordering` holds what waits for its ordering key, None for a
-    route without order.
+    route without order. `on_busy` is called when the first delivery comes in flight.
     """
 
-    def __init__(self, lease: float, ordering: OrderingKeys | None = None) -> None:
-        self.ordering = ordering
+    def __init__(
+        self, lease: float, ordering: OrderingKeys | None = None, *, on_busy: Callable[[], None] | None = None
+    ) -> None:
+        self.ordering, self._on_busy = ordering, on_busy
         self.leases = LeaseClock(lease)
         self.withheld: list[Delivery] = []
         self.buffer: deque[Delivery] = deque()
         #: The low-water mark of the buffer: a slot reports capacity when no more than these are in it.
         self.low_water = 0
         #: What each slot of the pool runs; nothing while it is idle.
-        self.running: dict[object, Sequence[Delivery]] = {}
+        self.running: dict[Runner, Sequence[Delivery]] = {}
         self.outcomes: list[Settlement] = []
         self.settling: Sequence[Settlement] = ()
         #: Set when the fetcher should look again whether there is room for more.
@@ -134,6 +145,24 @@ class InFlight:
             *(delivery for delivery, _ in self.outcomes),
         ]
 
+    def renewable(self, now: float, blocked: float, timeout: float) -> list[Delivery]:
+        """Return what a thread renews while the event loop is blocked, for `blocked` seconds so far.
+
+        That is what runs within its deadline, what was handled, and, for `timeout` seconds, all the rest: it
+        stays here, since to hand it back needs the event loop. `now` is the loop's time. Raise RuntimeError
+        when the event loop continues meanwhile.
+        """
+        kept = [d for slot, deliveries in self.running.items() if now < slot.deadline for d in deliveries]
+        kept += [d for d, outcome in (*self.settling, *self.outcomes) if isinstance(outcome, Acked)]
+        if blocked < timeout:
+            kept += [d for d, outcome in (*self.settling, *self.outcomes) if not isinstance(outcome, Acked)]
+            kept += [
+                *(() if self.ordering is None else self.ordering.waiting()),
+                *self.withheld,
+                *self.buffer,
+            ]
+        return kept
+
     def holds(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether any of the deliveries is in flight."""
         return any(each in deliveries for each in self.deliveries())
@@ -147,6 +176,8 @@ class InFlight:
         if not self.busy.is_set():
             self.leases.reset()
             self.busy.set()
+            if self._on_busy is not None:
+                self._on_busy()
         self.leases.track(leased_at)
 
     def take_unstarted(self) -> list[Delivery]:

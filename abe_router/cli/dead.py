@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from abe_router.backend import Backend, DeadLetter
-from abe_router.cli.access import open_backend, read_table_or_backend
+from abe_router.cli.access import open_backend, read_table_in_force
 from abe_router.cli.errors import FINDINGS, OK, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, json_option, option, route_argument
@@ -209,7 +209,7 @@ def _run(
     act: Callable[[Backend], Awaitable[Any]],
 ) -> Any:
     """Run an operation on the backend of the file, or on another; a route that is given must be known."""
-    table = read_table_or_backend(routes, backend=url)
+    table, _ = read_table_in_force(routes, backend=url, prefix=prefix)
 
     async def inside() -> Any:
         async with open_backend(table, prefix=prefix, only_read=True) as backend:

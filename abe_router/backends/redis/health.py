@@ -187,7 +187,7 @@ class Health:
         counts = {key: await length for key, length in lengths}
         return [
             *orphaned_subscriptions(statuses, self._served),
-            *unread_keys(counts),
+            *unread_keys(counts, self._served),
             *await self._streams(keys, subscriptions),
         ]
 

@@ -130,7 +130,7 @@ def test_model_that_cannot_be_dumped_is_refused_with_its_error():
         def dump(self):
             raise KeyError("total")
 
-    with pytest.raises(PayloadUnencodable, match="Broken cannot be encoded: .*total"):
+    with pytest.raises(PayloadUnencodable, match=r"Broken cannot be encoded: .*total"):
         encode(Broken())
 
 

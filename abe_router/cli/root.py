@@ -34,7 +34,7 @@ COMMANDS = {
     "drop": "Delete the backlog and the dead letters of a removed route.",
     "backends": "List the backend providers and their features, and the one `load_backend()` selects.",
     "schema": "Print the JSON Schema of the routes file, for completion and checks in editors.",
-    "init": "Create a working starter folder: a routes file, a handler, a schema.",
+    "init": "Create a working starter folder: a routes file with tests, handlers, a schema.",
     "completion": "Print the completion script for a shell.",
 }
 

@@ -15,6 +15,7 @@ from abe_router.cli.errors import CONFIG, CommandError
 from abe_router.cli.output import print_message
 from abe_router.errors import BackendError
 from abe_router.routing.table import RouteTable
+from abe_router.text import printable
 
 
 def read_table(
@@ -54,7 +55,8 @@ def read_table_or_backend(path: Path, *, backend: str | None) -> RouteTable:
     require_backend(backend)
     table, error = load_table_or_backend(path, backend=backend)
     if error is not None:
-        print_message(f"warning: {path} has faults and its routes are ignored; run `abe-router check`")
+        shown = printable(str(path))
+        print_message(f"warning: {shown} has faults and its routes are ignored; run `abe-router check`")
     return table
 
 
@@ -86,7 +88,7 @@ async def open_backend(
 
     backend = shared_backend(table, prefix=prefix)
     if only_read and (missing := missing_file(backend)):
-        print_message(f"`{missing}` does not exist yet: no message was published to it")
+        print_message(f"`{printable(str(missing))}` does not exist yet: no message was published to it")
         backend = empty_backend()
     async with backend:
         yield backend

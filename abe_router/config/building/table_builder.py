@@ -12,13 +12,12 @@ from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
+from abe_router.messages.pattern import KeyIndex, is_group, is_key, is_pattern, is_wild, overlaps
 from abe_router.routing.contract import MessageContract, SchemaBinding
 from abe_router.routing.handler import Handler
 from abe_router.routing.policies import Batch, Emit, RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.schema import Schema
-from abe_router.text import did_you_mean
 
 _HANDLER_CODES = {
     "path": Code.HANDLER_PATH,
@@ -45,7 +44,10 @@ class TableBuilder:
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
-        self._bindings: tuple[SchemaBinding, ...] = ()
+        self._bindings: Mapping[str, SchemaBinding] = {}
+        self._checked, self._deduplicated = KeyIndex(()), KeyIndex(())
+        self._keys = [entry for entry in file.routes if not is_wild(entry)]
+        self._known = KeyIndex(file.routes)
         self._deduplications: Mapping[str, Deduplication] = {}
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
@@ -68,25 +70,28 @@ class TableBuilder:
         A message has one id, so all entries that match a key must take it from the same source.
         """
         found: dict[str, Deduplication] = {}
+        wild: dict[str, Deduplication] = {}
         for key, entry in self._file.routes.items():
             if entry is None or not (entry.id or entry.dedupe):
                 continue
-            for other, said in found.items():
+            others = found if is_wild(key) else wild  # two keys never overlap
+            for other, said in others.items():
                 if entry.id and said.source not in {"", entry.id} and overlaps(other, key):
                     message = f"the id comes from `{entry.id}` here, but from `{said.source}` in `{other}`"
                     hint = "a message that matches both has only one id; use the same source for both"
                     self._faults.add(Code.ID, message, self._root.span_at(["routes", key, "id"]), hint=hint)
                     break
             found[key] = Deduplication(entry.dedupe or 0.0, entry.id or "")
+            if is_wild(key):
+                wild[key] = found[key]
         return found
 
     def routes(
         self, bindings: Sequence[SchemaBinding], deduplications: Mapping[str, Deduplication]
     ) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
-        self._bindings, self._deduplications = tuple(bindings), deduplications
-        exact = {c.pattern: c for c in bindings if not is_wild(c.pattern)}
-        wild = [c for c in bindings if is_wild(c.pattern)]
+        self._bindings, self._deduplications = {c.pattern: c for c in bindings}, deduplications
+        self._checked, self._deduplicated = KeyIndex(self._bindings), KeyIndex(deduplications)
         found = []
         for key, entry in self._file.routes.items():
             if not self._is_good_key(key) or entry is None or not entry.consumers:
@@ -94,8 +99,7 @@ class TableBuilder:
             if is_wild(key):
                 own = tuple(c for c in bindings if overlaps(c.pattern, key))
             else:
-                met = [c for c in wild if matches(c.pattern, key)]
-                own = (exact[key], *met) if key in exact else tuple(met)
+                own = tuple(self._bindings[pattern] for pattern in self._checked.matching(key))
             found += [r for g, c in entry.consumers.items() if (r := self._route(key, g, c, own)) is not None]
         return tuple(found)
 
@@ -152,17 +156,18 @@ class TableBuilder:
     def _emit(self, key: str | None, place: list[str | int]) -> Emit | None:
         if key is None:
             return None
-        known = [entry for entry in self._file.routes if not is_wild(entry)]
         if not is_key(key):
             hint = "use words of letters, digits and `_:@=+~-`, joined by dots, without wildcards"
             self._faults.add(
                 Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
             )
-        elif self._file.unrouted == "error" and not any(matches(entry, key) for entry in self._file.routes):
-            hint = did_you_mean(key, known) or f"add `{key}` to `routes`"
+        elif self._file.unrouted == "error" and not self._known.has(key):
+            hint = self._faults.did_you_mean(key, self._keys) or f"add `{key}` to `routes`"
             message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
-        return Emit(key, MessageContract.of(key, self._bindings, self._deduplications))
+        bindings = [self._bindings[pattern] for pattern in self._checked.matching(key)]
+        deduplications = {p: self._deduplications[p] for p in self._deduplicated.matching(key)}
+        return Emit(key, MessageContract.of(key, bindings, deduplications))
 
     def _when(self, consumer: ConsumerModel, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

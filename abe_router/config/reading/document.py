@@ -25,6 +25,7 @@ def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> YamlNo
     text = _decode(data, faults)
     if text is None:
         return None
+    faults.secrets.read_file(text)
     commented_patterns(text, faults)
     composer = Composer(text, env, faults)
     try:

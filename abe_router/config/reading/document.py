@@ -27,6 +27,7 @@ def read_document(
     text = _decode(data, faults)
     if text is None:
         return None
+    faults.secrets.read_file(text)
     commented_patterns(text, faults)
     composer = Composer(text, env, faults)
     try:

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -354,6 +355,61 @@ def test_error_for_a_long_prefix_shows_its_length(project):
     with pytest.raises(ConfigError) as caught:
         project.loader().load()
     assert caught.value.diagnostics[0].message == "`prefix` is longer than 64 characters: 65"
+
+
+def test_one_cause_is_reported_once(project):
+    (project.folder / "broken_once.py").write_text("def f(:")
+    text = """\
+        backend: memory://
+        routes:
+          a.a: {consumers: {g: "broken_once:f", h: "broken_once:f"}}
+          a.b: {consumers: {g: {handler: "broken_once:g", emit: a.c}}}
+          a.c: MODULE:charge
+          b.*: {schema: 3, consumers: {g: MODULE:charge}}
+        tests:
+          one: {publish: {key: a.c, payload: 1}, emitted: {key: a.c}, handled: a.b/g}
+        """
+    assert project.codes(textwrap.dedent(text)) == ["R302", "R102", "R102"]
+
+
+def test_missing_folder_of_schemas_is_reported_once(project):
+    text = "backend: memory://\nschemas: schema\nroutes: {a: {schema: x.json}, b: {schema: y.json}}"
+    assert project.codes(text) == ["R201"]
+    (project.folder / "schema").mkdir()
+    assert project.codes(text) == ["R201", "R201"]
+
+
+def test_error_for_a_missing_file_names_one_that_exists(project, monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        Loader(project.folder / "routes.yml").load()
+    assert caught.value.diagnostics[0].hint == "`routes.yaml` exists"
+    (project.folder / "sub").mkdir()
+    monkeypatch.chdir(project.folder / "sub")
+    with pytest.raises(ConfigError) as caught:
+        Loader(Path("routes.yaml")).load()
+    assert caught.value.diagnostics[0].hint == "`../routes.yaml` exists"
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("localhost:6379", "redis://localhost:6379"),
+        ("redis:/localhost", "redis://localhost"),
+        ("redis:localhost:6379/1", "redis://localhost:6379/1"),
+        ("sqlite:shop.db", "sqlite:///shop.db"),
+        ("shop.db", "sqlite:///shop.db"),
+    ],
+)
+def test_error_for_a_backend_without_slashes_suggests_a_url(project, url, meant):
+    with pytest.raises(ConfigError) as caught:
+        project.load(f"backend: {url}\nroutes: {{}}")
+    assert caught.value.diagnostics[0].hint == f"did you mean `{meant}`?"
+
+
+def test_suggested_url_never_shows_a_password(project):
+    with pytest.raises(ConfigError) as caught:
+        project.load("backend: redis:/user:secret@localhost\nroutes: {}")
+    assert "secret" not in caught.value.diagnostics[0].hint
 
 
 def test_world_writable_file_is_refused_unless_trusted(project):

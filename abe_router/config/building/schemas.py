@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from abe_router.config.reading.node import YamlNode
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.files.source import Source
 from abe_router.schema import Schema, SchemaFolder
+from abe_router.text import did_you_mean
 
 _CODES = {
     "missing": Code.SCHEMA_MISSING,
@@ -31,6 +33,7 @@ class Schemas:
 
     def __init__(self, folder: SchemaFolder, root: YamlNode, faults: Faults) -> None:
         self._folder, self._root, self._faults = folder, root, faults
+        self._is_there, self._told = folder.root.is_dir(), False
 
     def load(self, name: str, place: list[str | int]) -> Schema | None:
         """Return the schema in the file `name`, which the routes file names at `place`."""
@@ -40,6 +43,20 @@ class Schemas:
         """Return the schema that is written in the routes file at `place`."""
         name = ".".join(map(str, place[1:]))
         return self._try(lambda: self._folder.inline(value, name), place)
+
+    def _report_folder(self, place: list[str | int]) -> None:
+        """Report once that there is no folder: where the file names it, or else at its first schema."""
+        if self._told:
+            return
+        self._told, folder = True, self._folder.root
+        given = self._root.get(["schemas"])
+        said = given.value if given is not None and isinstance(given.value, str) else folder.name
+        hint = f"create `{_shown(folder)}`, or name another folder in `schemas`"
+        with suppress(OSError):
+            beside = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+            hint = did_you_mean(folder.name, beside) or hint
+        span = self._root.span_at(["schemas"] if given is not None else place)
+        self._faults.add(Code.SCHEMA_MISSING, f"the folder `{said}` does not exist", span, hint=hint)
 
     def _try(self, make: Callable[[], Schema], place: list[str | int]) -> Schema | None:
         try:
@@ -54,6 +71,9 @@ class Schemas:
         if path is not None:
             span = Span(fault.line, fault.column) if fault.line else _span_in(path, fault.pointer)
             self._faults.add(code, fault.message, span, hint=fault.hint, path=_shown(path))
+            return
+        if fault.kind == "missing" and not self._is_there:
+            self._report_folder(place)
             return
         span = self._root.span_at([*place, *below(self._root.at(place), fault.pointer)])
         hint = fault.hint

@@ -81,18 +81,15 @@ class Checkpoint:
         self._threshold = CHECKPOINT_BYTES
         self._check_at = 0.0
 
-    def run(self, connection: sqlite3.Connection, *, at_once: bool = False) -> None:
-        """Copy and empty the log if it is large enough or `at_once`.
-
-        After an error, a later call tries again.
-        """
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Copy and empty the log if it is large enough; after an error, a later call tries again."""
         now = time.monotonic()
         if now < self._check_at:
             return
         self._check_at = now + _CHECKPOINT_INTERVAL
         with suppress(OSError, sqlite3.Error):
-            size = 0 if at_once else self._wal.stat().st_size
-            if size < self._threshold and not at_once:
+            size = self._wal.stat().st_size
+            if size < self._threshold:
                 return
             # A long read transaction prevents the checkpoint: trying again at once would stop all writers.
             self._threshold = size + CHECKPOINT_BYTES
@@ -246,14 +243,17 @@ class Database:
             connection.close()
 
     def checkpoint(self) -> None:
-        """Checkpoint the write-ahead log if it has grown, and at once if it was removed.
+        """Checkpoint the write-ahead log if it has grown."""
+        if self._connection is not None:
+            self._checkpoint.run(self._connection)
+
+    def rescue_lost_log(self) -> None:
+        """Checkpoint the write-ahead log if it was removed.
 
         The processes that had a removed log open go on sharing it. Other processes do not see it, and it is
-        lost with the last process, so its commits must not stay in it.
+        lost with the last process. So a commit must be in the file before it is confirmed.
         """
-        if self._connection is None:
-            return
-        is_lost = self._file.log_is_lost
+        is_lost = self._file.log_is_lost and self._connection is not None
         if is_lost and not self._has_lost_log:
             _log.error(
                 "the write-ahead log of `%s` was removed while it was in use: other processes cannot open "
@@ -261,7 +261,9 @@ class Database:
                 self.path,
             )
         self._has_lost_log = is_lost
-        self._checkpoint.run(self._connection, at_once=is_lost)
+        if is_lost and self._connection is not None:
+            with suppress(sqlite3.Error):
+                checkpoint(self._connection)
 
     def as_backend_error(self, error: sqlite3.Error) -> BackendError:
         """Return what an error means; close the connection when it is no longer usable."""

@@ -141,6 +141,7 @@ class DatabaseThread:
                 self._run_round(arrived)
             except Exception as error:  # noqa: BLE001  after a bug of ours, every request must still end
                 self._reject((*arrived, *self._notifier.waiters), error)
+            self._database.rescue_lost_log()
             self._send_results()
             self._database.checkpoint()
         self._results += [(fetch, (), None) for fetch in self._notifier.waiters]

@@ -18,6 +18,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.config.language.editor import json_schema
 from abe_router.config.reading.code import Code
 from abe_router.errors import ConfigError, HandlerError
+from abe_router.files.source import Source
 from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
@@ -370,6 +371,29 @@ def test_one_cause_is_reported_once(project):
           one: {publish: {key: a.c, payload: 1}, emitted: {key: a.c}, handled: a.b/g}
         """
     assert project.codes(textwrap.dedent(text)) == ["R302", "R102", "R102"]
+
+
+def test_filter_without_a_known_keyword_is_a_warning_at_its_name(project):
+    table = project.load(ONE.replace("OPTIONS", "when: {total: {minimum: 100}}"))
+    (warning,) = table.warnings
+    assert (warning.code, warning.line, warning.width) == ("W115", 2, len("total"))
+    assert warning.hint == "write `properties: {total: ...}` to check members"
+
+
+def test_shared_schema_is_looked_through_and_reported_once(project):
+    project.schema("order.json", {"properties": {"a": {"minimun": 1}}})
+    project.schema("other.json", {"$ref": "order.json"})
+    table = project.load("backend: memory://\nroutes: {a: {schema: order.json}, b: {schema: other.json}}")
+    assert [(fault.path.name, fault.code) for fault in table.warnings] == [("order.json", "W115")]
+
+
+def test_file_with_many_faults_is_read_once_for_their_positions(project, monkeypatch):
+    properties = {f"p{number}": {"type": "text"} for number in range(300)}
+    project.schema("order.json", {"properties": properties})
+    read, opened = Source.read, []
+    monkeypatch.setattr(Source, "read", classmethod(lambda cls, path: opened.append(path.name) or read(path)))
+    assert project.codes(ROUTES) == ["R203"] * 300
+    assert opened.count("order.json") == 2  # once as a schema, once for the positions
 
 
 def test_missing_folder_of_schemas_is_reported_once(project):

@@ -25,7 +25,11 @@ def handler_findings(route: Route, options: OptionSpans) -> Iterator[Finding]:
     handler, span = route.handler, options.handler(route)
     if handler.unusable:
         message = f"the annotation of `{handler.path}` has no effect: {handler.unusable}"
-        hint = "import the type outside `if TYPE_CHECKING`" if "not defined" in handler.unusable else ""
+        hint = (
+            "import the type at run time, not under `TYPE_CHECKING`"
+            if "not defined" in handler.unusable
+            else ""
+        )
         hint = f"{hint or 'use another type'}, or payloads arrive as decoded JSON"
         yield Finding(Code.ANNOTATION_UNUSABLE, span, message, hint)
     if name := _second(handler):

@@ -139,9 +139,8 @@ class Loader:
         try:
             source = Source.read(self._path)
         except FileNotFoundError:
-            faults.add(
-                Code.UNREADABLE, "the file does not exist", start, hint="`abe-router init` creates one"
-            )
+            hint = _other_file(self._path) or "`abe-router init` creates one"
+            faults.add(Code.UNREADABLE, "the file does not exist", start, hint=hint)
         except OSError as error:
             faults.add(Code.UNREADABLE, f"the file cannot be read: {(error.strerror or '').lower()}", start)
         except ValueError as error:
@@ -185,7 +184,7 @@ class Loader:
             revision=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
-            cases=Cases(file, routes, root, faults).all(),
+            cases=Cases(file, root, faults).all(),
             warnings=faults.all(),
         )
 
@@ -229,6 +228,16 @@ def _too_many_patterns(file: FileModel, root: YamlNode, faults: Faults) -> bool:
     hint = "write fewer patterns with wildcards, or split the file"
     faults.add(Code.TOO_LARGE, message, root.name_at(["routes", patterns[-1]]), hint=hint)
     return True
+
+
+def _other_file(missing: Path) -> str:
+    """Return a hint with the routes file that is there instead: one of a similar name, or one of a parent."""
+    folder = Path(os.path.abspath(missing)).parent  # noqa: PTH100  not where a link leads
+    other = {".yaml": ".yml", ".yml": ".yaml"}.get(missing.suffix, missing.suffix)
+    beside = folder / f"{missing.stem}{other}"
+    parents = (parent / name for parent in folder.parents for name in (missing.name, beside.name))
+    found = next((path for path in (beside, *parents) if path.is_file()), None)
+    return f"`{os.path.relpath(found)}` exists" if found else ""
 
 
 def load(path: Path) -> RouteTable:

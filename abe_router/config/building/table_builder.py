@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from abe_router.config.language.model import ConsumerModel, FileModel, OptionsMo
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
+from abe_router.config.reading.variable import has_variables
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import PatternIndex, is_group, is_key, is_pattern, is_wild, overlaps
@@ -44,9 +46,11 @@ class TableBuilder:
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
+        self._broken: set[str] = set()
         self._contracts = ContractIndex((), {})
-        self._keys = [entry for entry in file.routes if not is_wild(entry)]
-        self._known = PatternIndex((entry, entry) for entry in file.routes)
+        entries = root.at(["routes"]).names  # of the file itself, so that a key with a fault is known
+        self._keys = [entry for entry in entries if not is_wild(entry)]
+        self._known = PatternIndex((entry, entry) for entry in entries)
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
@@ -104,7 +108,9 @@ class TableBuilder:
     def _is_good_key(self, key: str) -> bool:
         if is_pattern(key):
             return True
-        hint = "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
+        hint = _meant(key) or (
+            "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
+        )
         shown = key if len(key) <= 80 else f"{key[:80]}…"
         message = f"`{shown}` is not a routing key or pattern"
         self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)
@@ -171,13 +177,27 @@ class TableBuilder:
         return self._schemas.inline(consumer.when, [*place, "when"])
 
     def _handler(self, path: str, place: list[str | int]) -> Handler | None:
+        """Return the handler of a path. A module that cannot be imported is tried and reported once."""
+        module = path.partition(":")[0]
+        if module in self._broken:
+            return None
         try:
             return self._find(path)
         except HandlerError as error:
+            if error.kind in _OF_MODULE:
+                self._broken.add(module)
             node = self._root.at([*place, "handler"])
             span = _side(error.kind, node, path)
             self._faults.add(_HANDLER_CODES[error.kind], str(error), span, hint=error.hint)
             return None
+
+
+def _meant(key: str) -> str:
+    """Return a hint for a key in the form of another system, or an empty string."""
+    if has_variables(key):
+        return "variables are replaced in values, not in keys"
+    like = re.sub(r"(^|\.)>$", r"\1#", key.replace("/", ".").strip("."))
+    return f"did you mean `{like}`?" if like != key and is_pattern(like) else ""
 
 
 #: The options that a route takes without conversion.

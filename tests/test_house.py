@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
-    path for folder in ("abe_router", "chaos", "bench") for path in (ROOT / folder).rglob("*.py")
+    path for folder in ("abe_router", "chaos", "fuzz", "bench") for path in (ROOT / folder).rglob("*.py")
 )
 #: The most lines of a file.
 LONGEST = 400

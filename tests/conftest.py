@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes is for the machine to say, and for what else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Return an environment in which `serve` runs on uvloop or on asyncio."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    if request.param == "asyncio":
+        (hidden / "uvloop.py").write_text("raise ImportError")
+    return {**os.environ, "PYTHONPATH": str(hidden)}

@@ -21,3 +21,9 @@ def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str
     if request.param == "asyncio":
         (hidden / "uvloop.py").write_text("raise ImportError")
     return {**os.environ, "PYTHONPATH": str(hidden)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(getattr(item, "function", None), "measures_time", False):
+            item.add_marker(pytest.mark.alone)

@@ -7,12 +7,17 @@ A key is dotted words: `orders.created`. In a pattern `*` stands for one word an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
+from operator import itemgetter
+from typing import Generic, TypeVar
 
 from abe_router.errors import KeyInvalid
 
 #: Longest routing key, in characters. AMQP's own limit, and far below any backend's.
 MAX_KEY_LENGTH = 255
+
+V = TypeVar("V")
 
 _WORD = r"[A-Za-z0-9_:@=+~-]+"
 _KEY = re.compile(rf"{_WORD}(\.{_WORD})*")
@@ -92,3 +97,80 @@ def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
                 row[j] = (a == b or a == "*" or b == "*") and below[j + 1]
         below = row
     return below[0]
+
+
+class PatternIndex(Generic[V]):
+    """Finds the values of all patterns that match a key; what a key costs does not depend on their number.
+
+    Keys lie in a dict. Patterns with wildcards lie in a trie of words, which is followed as a
+    nondeterministic automaton: a key visits only the branches that its own words and the wildcards take.
+    """
+
+    def __init__(self, values: Iterable[tuple[str, V]] = ()) -> None:
+        self._by_key: dict[str, list[tuple[int, V]]] = {}
+        self._root = _Node[V](loops=False)
+        self._count = 0
+        for pattern, value in values:
+            self.add(pattern, value)
+
+    def add(self, pattern: str, value: V) -> None:
+        """Add a value after those that are there."""
+        if is_wild(pattern):
+            node = self._root
+            for word in pattern.split("."):
+                child = node.children.get(word)
+                if child is None:
+                    child = node.children[word] = _Node(loops=word == "#")
+                node = child
+            values = node.values
+        else:
+            values = self._by_key.setdefault(pattern, [])
+        values.append((self._count, value))
+        self._count += 1
+
+    def match(self, key: str) -> list[V]:
+        """Return the values of the patterns that match, in the order in which they were added."""
+        found = self._by_key.get(key, [])
+        if self._root.children:
+            states = _with_empty_hashes([self._root])
+            for word in key.split("."):
+                states = _with_empty_hashes(_after(states, word))
+            found = sorted((*found, *(value for node in states for value in node.values)), key=_position)
+        return [value for _, value in found]
+
+
+class _Node(Generic[V]):
+    """A place in a pattern. `loops` means that the last word was `#`, which any further word fits."""
+
+    __slots__ = ("children", "loops", "values")
+
+    def __init__(self, *, loops: bool) -> None:
+        self.loops = loops
+        self.children: dict[str, _Node[V]] = {}
+        #: The values of the patterns that end here, each with its position among all.
+        self.values: list[tuple[int, V]] = []
+
+
+def _after(states: Iterable[_Node[V]], word: str) -> list[_Node[V]]:
+    """Return the places that `word` leads to."""
+    found = []
+    for node in states:
+        if node.loops:
+            found.append(node)
+        for name in (word, "*"):
+            child = node.children.get(name)
+            if child is not None:
+                found.append(child)
+    return found
+
+
+def _with_empty_hashes(states: list[_Node[V]]) -> Iterable[_Node[V]]:
+    """Return the places, and those behind a `#` that stands for no word; each once."""
+    for node in states:  # grows while it is walked
+        child = node.children.get("#")
+        if child is not None:
+            states.append(child)
+    return dict.fromkeys(states)
+
+
+_position = itemgetter(0)

@@ -13,7 +13,7 @@ from abe_router.config.reading.node import YamlNode
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
-from abe_router.routing.contract import MessageContract, SchemaBinding
+from abe_router.routing.contract import ContractIndex, SchemaBinding
 from abe_router.routing.handler import Handler
 from abe_router.routing.policies import Batch, Emit, RetryPolicy
 from abe_router.routing.route import Route
@@ -45,8 +45,7 @@ class TableBuilder:
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
-        self._bindings: tuple[SchemaBinding, ...] = ()
-        self._deduplications: Mapping[str, Deduplication] = {}
+        self._contracts = ContractIndex((), {})
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
@@ -84,7 +83,7 @@ class TableBuilder:
         self, bindings: Sequence[SchemaBinding], deduplications: Mapping[str, Deduplication]
     ) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
-        self._bindings, self._deduplications = tuple(bindings), deduplications
+        self._contracts = ContractIndex(bindings, deduplications)
         exact = {c.pattern: c for c in bindings if not is_wild(c.pattern)}
         wild = [c for c in bindings if is_wild(c.pattern)]
         found = []
@@ -162,7 +161,7 @@ class TableBuilder:
             hint = did_you_mean(key, known) or f"add `{key}` to `routes`"
             message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
-        return Emit(key, MessageContract.of(key, self._bindings, self._deduplications))
+        return Emit(key, self._contracts.contract(key))
 
     def _when(self, consumer: ConsumerModel, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from hypothesis import HealthCheck, settings
 # How long an example takes is for the machine to say, and for what else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# pytest compiles the tests and, because it has a plugin, the whole package. What this process keeps, the next
+# ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet, which it might change.
+_keeps_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = _keeps_no_bytecode
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -14,12 +14,14 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 # pytest compiles the tests and, because it has a plugin, the whole package. What this process keeps, the next
-# ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet, which it might change.
+# ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.
 _keeps_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 
 
 def pytest_collection_finish() -> None:
     sys.dont_write_bytecode = _keeps_no_bytecode
+    # The tests start pytest too. Its plugin of hypothesis takes longer to import than the rest of such a run.
+    os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
-from abe_router.config.reading.variable import interpolate
+from abe_router.config.reading.variable import has_variables, interpolate
 from abe_router.config.rules.lint import Lint
 from abe_router.errors import ConfigError
 from abe_router.files.source import Source
@@ -100,17 +101,23 @@ class Loader:
     def salvage(self) -> RouteTable | None:
         """Return a table without routes, with the backend and prefix of a faulty file.
 
-        Commands that inspect a running system use it while the file has faults. Return None if the file
-        cannot be read as YAML.
+        Commands that inspect a running system use it while the file has faults. Return None if the file does
+        not tell them: they are malformed, a variable in them is not set, or they may stand after an error of
+        syntax.
         """
         faults = Faults(self._path)
         source = self._read(faults)
-        root = read_document(source.data, self._env, faults) if source else None
-        if root is None or not isinstance(root.value, dict):
+        root = read_document(source.data, self._env, faults, partly=True) if source else None
+        if source is None or root is None or not isinstance(root.value, dict):
             return None
-        url = self._backend or root.value.get("backend") or interpolate(DEFAULT_BACKEND, self._env)
-        prefix = root.value.get("prefix", "")
-        if not isinstance(url, str) or not isinstance(prefix, str):
+        options = {"backend": interpolate(DEFAULT_BACKEND, self._env), "prefix": ""}
+        for name in options:
+            if name in root.value:
+                options[name] = root.value[name]
+            elif re.search(rb"""(?m)(^|[{,])\s*["']?%b["']?\s*:""" % name.encode(), source.data):
+                return None
+        url, prefix = self._backend or options["backend"], options["prefix"]
+        if not isinstance(url, str) or not isinstance(prefix, str) or has_variables(url + prefix):
             return None
         return RouteTable(backend=absolute(url, self._folder), prefix=prefix, path=self._path)
 

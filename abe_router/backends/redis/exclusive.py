@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Delayed, Delivery, ExclusiveSubscription, Outcome
+from abe_router.backends.redis.blocking_connection import ScriptCall
 from abe_router.backends.redis.entry import new_deliveries
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import Arg
@@ -74,13 +75,14 @@ class Ownership:
             self._to_redeliver[stream] = None
             self._pending.add(PendingReason.READABLE, stream)
 
-    def renew(self, deliveries: Iterable[Delivery]) -> None:
-        """Renew the ownership of the streams of these deliveries."""
-        streams = self._reader.streams
-        for key in {delivery.message.key for delivery in deliveries} & streams.keys():
-            stream = streams[key]
-            owner = self._node.names.owner(key, stream.group)
-            self._connection.run(RENEW, (owner,), (stream.consumer, stream.lease))
+    def renewal_calls(self, deliveries: Iterable[Delivery]) -> list[ScriptCall]:
+        """Return the calls that renew the ownership of the streams of these deliveries."""
+        streams, names = self._reader.streams, self._node.names
+        found = [streams[key] for key in {each.message.key for each in deliveries} if key in streams]
+        return [
+            ScriptCall(RENEW, (names.owner(stream.key, stream.group),), (stream.consumer, stream.lease))
+            for stream in found
+        ]
 
     def stop(self) -> None:
         """Wait for no stream any more."""
@@ -178,7 +180,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
 
     def __init__(self, node: Node, pattern: str, group: str, *, start: int, lease: float) -> None:
         self.pattern, self.group = pattern, group
-        self._node = node
+        self._node, self._lease = node, lease
         self._loop = asyncio.get_running_loop()
         self._pending = PendingWork(self._wake)
         self._reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
@@ -242,8 +244,13 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         await self._node.connection.open()
-        self._ownership.renew(deliveries)
+        for call in self._ownership.renewal_calls(deliveries):
+            self._node.connection.run(*call)
         return await self._settlement.extend(deliveries)
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        ownership, leases = self._ownership.renewal_calls, self._settlement.extension_calls
+        self._node.for_threads.run([*ownership(deliveries), *leases(deliveries)], self._lease / 3)
 
     async def close(self) -> None:
         if self._closed:

@@ -190,7 +190,7 @@ class Health:
         counts = {key: await length for key, length in lengths}
         return [
             *orphaned_subscriptions(statuses, self._served),
-            *unread_keys(counts),
+            *unread_keys(counts, self._served),
             *await self._streams(keys, subscriptions),
             *await self._changes(keys, subscriptions),
         ]

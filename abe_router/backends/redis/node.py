@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.appender import Appender
+from abe_router.backends.redis.blocking_connection import BlockingConnection
 from abe_router.backends.redis.connection import Connection, FlowControl
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.discovery import Discovery, KeyListener
@@ -42,12 +43,16 @@ class Handle(KeyListener, Protocol):
 
 
 class Node:
-    """Two connections, one for commands and one to wait on, however many subscriptions there are."""
+    """Two connections, one for commands and one to wait on, however many subscriptions there are.
+
+    A third one, for threads, is opened when leases are renewed while the event loop is blocked.
+    """
 
     def __init__(self, address: Address, credentials: Credentials, names: Names) -> None:
         self.names = names
         self.connection = Connection(address, credentials, lost=self._disconnected)
         self._waiting = Connection(address, credentials, lost=lambda _: None, patience=BLOCK)
+        self.for_threads = BlockingConnection(address, credentials)
         self.flow = FlowControl()
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)
@@ -119,6 +124,7 @@ class Node:
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self.for_threads.close()
         await self._waiting.close()
         await self.connection.close()
         await self.discovery.close()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Released
+from abe_router.backends.redis.blocking_connection import ScriptCall
 from abe_router.backends.redis.entry import MOST_BYTES, pack_headers
 from abe_router.backends.redis.gaps import Change
 from abe_router.backends.redis.node import Node
@@ -68,15 +69,16 @@ class Settlement:
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Start the leases anew; return the deliveries that were refused."""
-        sent: list[Sent] = []
         refused: list[Delivery] = []
-        for stream, part in self._parts([(delivery, ACKED) for delivery in deliveries], refused):
-            for first in range(0, len(part), _CHUNK):
-                piece = part[first : first + _CHUNK]
-                ids = [delivery.receipt for delivery, _ in piece]
-                reply = self._connection.run(EXTEND, (stream.stream,), _fenced(stream, piece, ids))
-                sent.append((stream, piece, reply))
+        sent = [
+            (stream, piece, self._connection.run(*call))
+            for stream, piece, call in self._extensions(deliveries, refused)
+        ]
         return refused + await self._collect(sent, settled=False)
+
+    def extension_calls(self, deliveries: Sequence[Delivery]) -> list[ScriptCall]:
+        """Return the calls that start the leases anew, for a thread that runs them."""
+        return [call for _, _, call in self._extensions(deliveries, [])]
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Count failures of deliveries that the handle keeps; return those that were refused."""
@@ -93,6 +95,15 @@ class Settlement:
                 reply = self._connection.run(POSTPONE, keys, _fenced(stream, piece, entries))
                 sent.append((stream, piece, reply))
         return refused + await self._collect(sent, settled=False)
+
+    def _extensions(
+        self, deliveries: Sequence[Delivery], refused: list[Delivery]
+    ) -> Iterable[tuple[StreamState, Part, ScriptCall]]:
+        for stream, part in self._parts([(delivery, ACKED) for delivery in deliveries], refused):
+            for first in range(0, len(part), _CHUNK):
+                piece = part[first : first + _CHUNK]
+                ids = [delivery.receipt for delivery, _ in piece]
+                yield stream, piece, ScriptCall(EXTEND, (stream.stream,), _fenced(stream, piece, ids))
 
     def _parts(self, settlements: Part, refused: list[Delivery]) -> Iterable[tuple[StreamState, Part]]:
         """Group what can go in one call: the same stream, delivery count and kind of outcome."""

@@ -81,6 +81,15 @@ class StreamReader:
         """The streams, by key."""
         return self._streams
 
+    async def open(self, keys: Iterable[str], begin: str) -> None:
+        """Take in keys, and create their groups, which begin at `begin`."""
+        self.learn(keys, begin)
+        await self.create_groups()
+
+    def reconnect(self) -> None:
+        """Look at all streams again: the connection was lost, and replies with it."""
+        self.pending.signal(PendingReason.READABLE, self._streams.values())
+
     def learn(self, keys: Iterable[str], begin: str = "") -> None:
         """Take in the keys that match.
 

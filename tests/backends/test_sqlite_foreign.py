@@ -11,11 +11,14 @@ import pytest
 from abe_router.backend import ACKED
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.errors import BackendError
+from abe_router.messages.message import MAX_BYTES, new_message
 from abe_router.operations.dead_letters import list_dead_letters
 
-from .deliveries import as_dead, bodies
+from .deliveries import as_dead, bodies, take
 
 GROUP = "g"
+#: Headers over the limit of what is read.
+TEXT = '{"a": "' + "x" * 3_000_000 + '"}'
 #: Values that no column expects: text, bytes, infinity, text that is not UTF-8, and a negative number.
 ODD = ("'abc'", "x'ff00'", "9e999", "CAST(x'ff41' AS TEXT)", "-1")
 #: By table, the columns that another program may have written, and how the damaged row is found.
@@ -157,3 +160,27 @@ async def test_message_that_was_deleted_becomes_a_dead_letter(tmp_path, caplog):
         assert "another program deleted 1 message before the delivery" in caplog.text
         (status,) = await backend.status()
         assert (status.ready, status.in_flight, status.dead) == (0, 1, 2)
+
+
+async def test_payload_over_the_limit_is_never_read(tmp_path):
+    """Another program wrote it. A payload at its limit, as all of ours are, is read whole."""
+    path, largest = tmp_path / "a.db", b"1" * MAX_BYTES
+    async with SQLiteBackend(path) as backend:
+        handle = await backend.subscribe("odd", GROUP)
+        await backend.append([new_message("odd", largest, id="whole"), new_message("odd", b"1", id="large")])
+        with sqlite3.connect(path) as other:
+            other.execute(
+                "UPDATE messages SET body = zeroblob(3000000), headers = ? WHERE id = 'large'", (TEXT,)
+            )
+        other.close()
+        whole, large = await take(handle, 2)
+        assert (whole.message.body, whole.fault) == (largest, "")
+        assert (large.message.body, large.message.headers) == (b"", {})
+        assert large.fault == "the payload has 3,000,000 bytes, over the limit of 1,048,576"
+        assert [len(each.message.body) for each in await backend.peek("odd", GROUP)] == [MAX_BYTES, 0]
+        assert not await handle.settle([(whole, ACKED), (large, as_dead(large))])
+        (dead_letter,) = await backend.dead_letters("odd", GROUP)
+        assert (dead_letter.message.id, dead_letter.message.body) == ("large", b"")
+        assert await backend.replay("odd", GROUP, [dead_letter.id]) == 1
+        (again,) = await take(handle, 1)
+        assert again.fault == large.fault

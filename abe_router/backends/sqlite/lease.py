@@ -19,6 +19,7 @@ from abe_router.backend import Acked, Dead, Delayed, Delivery, Outcome, Released
 from abe_router.backends.sqlite import backlog, dead_letters, dedupe, log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.registry import SubscriptionSpec, advance, find, find_or_create
+from abe_router.messages.message import MAX_BYTES
 from abe_router.text import counted
 
 _log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
     """
     rows = database.execute(
         f"""
-        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, m.seq, {log.COLUMNS}
+        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, m.seq, {log.TOO_LARGE}, {log.COLUMNS}
         FROM deliveries AS d JOIN messages AS m USING (seq)
         WHERE d.sid = ? AND d.due_at = ? AND d.claim = ? ORDER BY d.seq""",  # noqa: S608  a constant
         (claim.sid, claim.until, claim.number),
@@ -108,8 +109,9 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
             deliveries,
             Receipt(claim.sid, seq, claim.number),
             failed_at if type(failed_at) is float else None,
+            fault=f"the payload has {size:,} bytes, over the limit of {MAX_BYTES:,}" if size else "",
         )
-        for deliveries, failures, failed_at, seq, *message in rows
+        for deliveries, failures, failed_at, seq, size, *message in rows
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
@@ -11,7 +12,7 @@ import msgspec
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.keys import decode_text
 from abe_router.errors import PayloadUnencodable
-from abe_router.messages.message import Message
+from abe_router.messages.message import MAX_BYTES, Message
 
 #: The most rows of one statement. After each statement the thread must get the interpreter's lock back, so a
 #: few large statements are twice as fast as many small ones, and 50 times when other threads are busy.
@@ -20,8 +21,16 @@ _MAX_ROWS = 64
 ROW_COUNTS = tuple(1 << power for power in range(_MAX_ROWS.bit_length()))
 #: The number of new messages above which waking every fetch is cheaper than reading their keys.
 _MANY = 1000
-#: The columns of a message that `decode` takes after `attempt`, for a table with the alias `m`.
-COLUMNS = "m.key_id, m.published_at, m.id, m.headers, CAST(m.body AS BLOB)"
+#: Most bytes of a body, and of headers, that are read. Another program may have written larger ones.
+MOST_BYTES = 2 * MAX_BYTES
+#: It needs the first bytes of a row alone. The older function reads a whole text to count its characters.
+_LENGTH = "octet_length" if sqlite3.sqlite_version_info >= (3, 43) else "length"
+#: The size of the body of a message, 0 if it can be read, for a table with the alias `m`.
+TOO_LARGE = f"iif({_LENGTH}(m.body) > {MOST_BYTES}, {_LENGTH}(m.body), 0)"
+#: The columns of a message that `decode` takes after `attempt`. What is too large is empty.
+COLUMNS = f"""m.key_id, m.published_at, m.id,
+    iif({_LENGTH}(m.headers) > {MOST_BYTES}, NULL, m.headers),
+    iif({_LENGTH}(m.body) > {MOST_BYTES}, x'', CAST(m.body AS BLOB))"""
 
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 

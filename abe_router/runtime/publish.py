@@ -12,7 +12,6 @@ from typing import Any
 from abe_router.backend import Backend
 from abe_router.errors import NoRoute
 from abe_router.messages.message import Duplicate, Message, decode, encode_and_read
-from abe_router.routing.contract import MessageContract
 from abe_router.routing.table import RouteTable
 from abe_router.text import did_you_mean
 
@@ -37,7 +36,9 @@ async def publish(
     Raise what `prepare` raises, PayloadUnencodable if the payload is not JSON, and BackendUnavailable. The
     check reads the JSON that is sent, not the object that it was made from.
     """
-    contract = _contract(table, key, allow_unrouted=allow_unrouted)
+    contract = table.contract(key)
+    if not (contract.known or allow_unrouted):
+        raise _unknown(table, key)
     body, value = encode_and_read(payload)
     message = contract.message(key, body, value, headers or {}, id)
     seconds = 0.0 if contract.deduplication is None else contract.window(id)
@@ -71,7 +72,9 @@ def prepare(
     Raise KeyInvalid, NoRoute, PayloadMalformed, IdInvalid, or PayloadInvalid with every violation of every
     schema that applies to `key`.
     """
-    contract = _contract(table, key, allow_unrouted=allow_unrouted)
+    contract = table.contract(key)
+    if not (contract.known or allow_unrouted):
+        raise _unknown(table, key)
     return contract.message(key, body, decode(body), headers or {}, id)
 
 
@@ -91,10 +94,6 @@ async def append(backend: Backend, windowed: Sequence[tuple[Message, float]]) ->
     return ()
 
 
-def _contract(table: RouteTable, key: str, *, allow_unrouted: bool) -> MessageContract:
-    """Return the contract of a key; raise NoRoute if the table does not know the key."""
-    contract = table.contract(key)
-    if not (contract.known or allow_unrouted):
-        hint = did_you_mean(key, table.concrete_keys)
-        raise NoRoute(f"no key or pattern in `routes` matches `{key}`" + (f"; {hint}" if hint else ""))
-    return contract
+def _unknown(table: RouteTable, key: str) -> NoRoute:
+    hint = did_you_mean(key, table.concrete_keys)
+    return NoRoute(f"no key or pattern in `routes` matches `{key}`" + (f"; {hint}" if hint else ""))

@@ -11,6 +11,8 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from functools import partial
+from math import inf
+from types import FrameType
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
@@ -135,7 +137,14 @@ class Attempts:
 
         def call() -> Any:
             deadline[0] = time.monotonic() + offset + limit
-            return handler(*arguments)
+            try:
+                result = handler(*arguments)
+            except BaseException:
+                deadline[0] = inf
+                raise
+            if not asyncio.iscoroutine(result):
+                deadline[0] = inf  # it was in time, however late a blocked loop learns that
+            return result
 
         return await _run_in_thread(self._threads, call)
 
@@ -176,6 +185,18 @@ class Attempts:
                     route.timeout,
                 )
         return Reason("timeout", "TimeoutError", text)
+
+
+def route_called_in(frame: FrameType) -> Route | None:
+    """Return the route whose handler is called in a frame, if it is one of `Attempts`."""
+    if frame.f_code not in _CALLS:
+        return None
+    route: Route = frame.f_locals["self"]._route  # noqa: SLF001  this module's own class
+    return route
+
+
+#: The code of the methods that call handlers in the event loop.
+_CALLS = frozenset(method.__code__ for method in (Attempts.run, Attempts.run_batch))
 
 
 def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:

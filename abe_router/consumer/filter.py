@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
@@ -9,7 +10,7 @@ from abe_router.consumer.disposition import MAX_MESSAGE, Disposition, Dispositio
 from abe_router.errors import PayloadMalformed, PayloadUnfit
 from abe_router.messages.cache import remember
 from abe_router.messages.message import decode
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex
 from abe_router.routing.route import Route
 from abe_router.schema import Schema
 
@@ -63,9 +64,12 @@ class Filter:
         except Exception as error:  # noqa: BLE001  the user's own type may raise anything
             return self._policy.failed(delivery, error)
 
+    @cached_property
+    def _schema_index(self) -> PatternIndex[Schema]:
+        return PatternIndex((each.pattern, each.schema) for each in self._route.bindings)
+
     def _schemas_of(self, key: str) -> tuple[Schema, ...]:
-        bindings = self._route.bindings
-        found = tuple(dict.fromkeys(c.schema for c in bindings if matches(c.pattern, key)))
+        found = tuple(dict.fromkeys(self._schema_index.match(key)))
         remember(self._schemas, key, found)
         return found
 

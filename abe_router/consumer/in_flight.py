@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 
-from abe_router.backend import Delivery, Outcome
+from abe_router.backend import Acked, Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.slot import Slot
 
@@ -86,10 +86,18 @@ class InFlight:
 
     `lease` is the length of a lease in seconds. `max_unacked` is the number of unsettled outcomes from which
     on no handler starts. `ordering` holds what waits for its ordering key, None for a route without order.
+    `on_busy` is called when the first delivery comes in flight.
     """
 
-    def __init__(self, lease: float, max_unacked: int, ordering: OrderingKeys | None = None) -> None:
-        self.ordering = ordering
+    def __init__(
+        self,
+        lease: float,
+        max_unacked: int,
+        ordering: OrderingKeys | None = None,
+        *,
+        on_busy: Callable[[], None] | None = None,
+    ) -> None:
+        self.ordering, self._on_busy = ordering, on_busy
         self.leases = LeaseClock(lease)
         self.withheld: list[Delivery] = []
         self.buffer: deque[Delivery] = deque()
@@ -139,6 +147,24 @@ class InFlight:
             *(delivery for delivery, _ in self.outcomes),
         ]
 
+    def renewable(self, now: float, blocked: float, timeout: float) -> list[Delivery]:
+        """Return what a thread renews while the event loop is blocked, for `blocked` seconds so far.
+
+        That is what runs within its deadline, what was handled, and, for `timeout` seconds, all the rest: it
+        stays here, since to hand it back needs the event loop. `now` is the loop's time. Raise RuntimeError
+        when the event loop continues meanwhile.
+        """
+        kept = [d for slot in self.slots if now < slot.deadline for d in slot.deliveries]
+        kept += [d for d, outcome in (*self.settling, *self.outcomes) if isinstance(outcome, Acked)]
+        if blocked < timeout:
+            kept += [d for d, outcome in (*self.settling, *self.outcomes) if not isinstance(outcome, Acked)]
+            kept += [
+                *(() if self.ordering is None else self.ordering.waiting()),
+                *self.withheld,
+                *self.buffer,
+            ]
+        return kept
+
     def holds(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether any of the deliveries is in flight."""
         return any(each in deliveries for each in self.deliveries())
@@ -152,6 +178,8 @@ class InFlight:
         if not self.busy.is_set():
             self.leases.reset()
             self.busy.set()
+            if self._on_busy is not None:
+                self._on_busy()
         self.leases.track(leased_at)
 
     def take_unstarted(self) -> list[Delivery]:

@@ -156,6 +156,11 @@ class OrderedSubscription(Subscription):
                 self._in_flight.break_order()
         return deliveries if self._keys.broken else ()
 
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Start the leases anew, unless the order is broken: what follows may be handled elsewhere then."""
+        if not self._keys.broken:
+            self._handle.renew(deliveries)
+
     async def close(self) -> None:
         """Hand back all that was not handed out, and then let go of the handle."""
         self._closed = True

@@ -32,6 +32,11 @@ class Slot:
         self.deliveries, self._deadline = deliveries, deadline
         self._thread_deadline, self.timed_out = None, False
 
+    @property
+    def deadline(self) -> float:
+        """Until when its handler may run, by the loop's clock; infinity while it waits for a thread."""
+        return self._deadline if self._thread_deadline is None else self._thread_deadline[0]
+
     def wait_for_thread(self) -> list[float]:
         """Let the handler wait for a thread; return the list in which that thread sets the deadline.
 
@@ -51,8 +56,7 @@ class Slot:
 
     def expire(self, now: float) -> None:
         """Cancel the handler if its time is up."""
-        deadline = self._deadline if self._thread_deadline is None else self._thread_deadline[0]
-        if self.deliveries and now >= deadline and not self.timed_out and self.task is not None:
+        if self.deliveries and now >= self.deadline and not self.timed_out and self.task is not None:
             self.timed_out = True
             self.task.cancel()
 

@@ -7,12 +7,17 @@ A key is dotted words: `orders.created`. In a pattern `*` stands for one word an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
+from typing import Generic, NamedTuple, TypeVar
 
 from abe_router.errors import KeyInvalid
 
 #: Longest routing key, in characters. AMQP's own limit, and far below any backend's.
 MAX_KEY_LENGTH = 255
+
+V = TypeVar("V")
 
 _WORD = r"[A-Za-z0-9_:@=+~-]+"
 _KEY = re.compile(rf"{_WORD}(\.{_WORD})*")
@@ -52,7 +57,7 @@ def is_group(text: str) -> bool:
 @lru_cache(maxsize=65_536)
 def matches(pattern: str, key: str) -> bool:
     """Return whether `key` matches `pattern`."""
-    return pattern == key or (is_wild(pattern) and _meet(tuple(pattern.split(".")), tuple(key.split("."))))
+    return pattern == key or (is_wild(pattern) and _meet(key.split("."), pattern))
 
 
 def overlaps(left: str, right: str) -> bool:
@@ -61,34 +66,130 @@ def overlaps(left: str, right: str) -> bool:
         return matches(right, left)
     if not is_wild(right):
         return matches(left, right)
-    left_words, right_words = tuple(left.split(".")), tuple(right.split("."))
+    left_words, right_words = left.split("."), right.split(".")
     for a, b in zip(left_words, right_words, strict=False):  # most pairs part at the first words
         if a == "#" or b == "#":
             break
         if a != b and a != "*" and b != "*":
             return False
-    return _meet(left_words, right_words)
+    return _meet(left_words, right)
 
 
-def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
-    """Return whether two word sequences with wildcards have a sequence of words in common.
+class _Words(NamedTuple):
+    """The words of a pattern as sets of positions: bit `i` is that of word `i`.
 
-    A table over the two suffixes, filled from the ends: quadratic, whereas the obvious recursion is
-    exponential in the number of `#`.
+    `literal` has the positions of each word, those of `*` among them. A run of `#` counts once.
     """
-    n = len(right)
-    below = [False] * (n + 1)
-    below[n] = True
-    for j in range(n - 1, -1, -1):
-        below[j] = right[j] == "#" and below[j + 1]
-    for i in range(len(left) - 1, -1, -1):
-        row = [False] * (n + 1)
-        row[n] = left[i] == "#" and below[n]
-        for j in range(n - 1, -1, -1):
-            a, b = left[i], right[j]
-            if a == "#" or b == "#":
-                row[j] = below[j] or row[j + 1]
-            else:
-                row[j] = (a == b or a == "*" or b == "*") and below[j + 1]
-        below = row
-    return below[0]
+
+    length: int
+    literal: Mapping[str, int]
+    stars: int
+    hashes: int
+
+
+@lru_cache(maxsize=4096)
+def _words(pattern: str) -> _Words:
+    given = pattern.split(".")
+    words = [word for word, former in zip(given, ["", *given], strict=False) if not word == former == "#"]
+    bits: dict[str, int] = {}
+    for position, word in enumerate(words):
+        bits[word] = bits.get(word, 0) | 1 << position
+    stars, hashes = bits.pop("*", 0), bits.pop("#", 0)
+    return _Words(len(words), {word: found | stars for word, found in bits.items()}, stars, hashes)
+
+
+def _meet(left: Sequence[str], right: str) -> bool:
+    """Return whether words with wildcards and a pattern have a sequence of words in common.
+
+    After each word of `left`, bit `i` of `reached` says that the words so far can be those of the first `i`
+    words of `right`. So each word takes a few operations on integers, whatever the wildcards.
+    """
+    length, literal, stars, hashes = _words(right)
+    reached = 1 | (1 & hashes) << 1
+    for word in left:
+        if word == "#":
+            reached = (2 << length) - (reached & -reached)
+        else:
+            fitting = (1 << length) - 1 & ~hashes if word == "*" else literal.get(word, stars)
+            reached = (reached & fitting) << 1 | reached & hashes
+            reached |= (reached & hashes) << 1
+            if not reached:
+                return False
+    return bool(reached >> length & 1)
+
+
+class PatternIndex(Generic[V]):
+    """Finds the values of all patterns that match a key; what a key costs does not depend on their number.
+
+    Keys lie in a dict. Patterns with wildcards lie in a trie of words, which is followed as a
+    nondeterministic automaton: a key visits only the branches that its own words and the wildcards take.
+    """
+
+    def __init__(self, values: Iterable[tuple[str, V]] = ()) -> None:
+        self._by_key: dict[str, list[tuple[int, V]]] = {}
+        self._root = _Node[V](loops=False)
+        self._count = 0
+        for pattern, value in values:
+            self.add(pattern, value)
+
+    def add(self, pattern: str, value: V) -> None:
+        """Add a value after those that are there."""
+        if is_wild(pattern):
+            node = self._root
+            for word in pattern.split("."):
+                child = node.children.get(word)
+                if child is None:
+                    child = node.children[word] = _Node(loops=word == "#")
+                node = child
+            values = node.values
+        else:
+            values = self._by_key.setdefault(pattern, [])
+        values.append((self._count, value))
+        self._count += 1
+
+    def match(self, key: str) -> list[V]:
+        """Return the values of the patterns that match, in the order in which they were added."""
+        found = self._by_key.get(key, [])
+        if self._root.children:
+            states = _with_empty_hashes([self._root])
+            for word in key.split("."):
+                states = _with_empty_hashes(_after(states, word))
+            found = sorted((*found, *(value for node in states for value in node.values)), key=_position)
+        return [value for _, value in found]
+
+
+class _Node(Generic[V]):
+    """A place in a pattern. `loops` means that the last word was `#`, which any further word fits."""
+
+    __slots__ = ("children", "loops", "values")
+
+    def __init__(self, *, loops: bool) -> None:
+        self.loops = loops
+        self.children: dict[str, _Node[V]] = {}
+        #: The values of the patterns that end here, each with its position among all.
+        self.values: list[tuple[int, V]] = []
+
+
+def _after(states: Iterable[_Node[V]], word: str) -> list[_Node[V]]:
+    """Return the places that `word` leads to."""
+    found = []
+    for node in states:
+        if node.loops:
+            found.append(node)
+        for name in (word, "*"):
+            child = node.children.get(name)
+            if child is not None:
+                found.append(child)
+    return found
+
+
+def _with_empty_hashes(states: list[_Node[V]]) -> Iterable[_Node[V]]:
+    """Return the places, and those behind a `#` that stands for no word; each once."""
+    for node in states:  # grows while it is walked
+        child = node.children.get("#")
+        if child is not None:
+            states.append(child)
+    return dict.fromkeys(states)
+
+
+_position = itemgetter(0)

@@ -139,6 +139,25 @@ class TestOtherPrograms:
         await redis_backend.status()
         assert caplog.text.count(f"not pending in group `{GROUP}` any more: 3") == 1
 
+    async def test_entries_that_settle_after_settle_finds_gone_are_logged_together(
+        self, redis_backend, redis_client, stream, caplog, monkeypatch
+    ):
+        monkeypatch.setattr("abe_router.backends.redis.settlement._GATHERED", 0.2)
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 20)
+        held = await take(handle, 20)
+        for name in await consumers(redis_client, stream):
+            await redis_client.xgroup_delconsumer(stream, GROUP, name)
+        for delivery in held:
+            assert await handle.settle([(delivery, ACKED)]) == [delivery]
+        counts: list[int] = []
+        async with asyncio.timeout(5):
+            while sum(counts) < 20:
+                await asyncio.sleep(0.01)
+                counts = [int(n) for n in re.findall(r"any more: (\d+);", caplog.text)]
+        assert counts[0] == 1
+        assert len(counts) < 20
+
     async def test_a_repeated_settlement_is_no_loss(self, redis_backend, caplog):
         handle = await redis_backend.subscribe(KEY, GROUP)
         await publish(redis_backend, 2)

@@ -382,6 +382,18 @@ class TestServerLoss:
         await watch.look()
         assert "with XGROUP SETID" in caplog.text
 
+    async def test_a_group_that_is_lost_is_not_logged_as_a_position_that_was_set(
+        self, redis_backend, redis_client, stream, caplog
+    ):
+        watch = redis_backend._node.gaps
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 2)
+        await ack(handle, await take(handle, 2))
+        await watch.look()
+        await redis_client.xgroup_destroy(stream, GROUP)
+        await watch.look()
+        assert "XGROUP SETID" not in caplog.text
+
     async def test_a_dead_letter_keeps_a_deleted_message(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)
         (message,) = await publish(redis_backend, 1)

@@ -224,7 +224,12 @@ class Fetcher:
         while clock() > leases.overdue_at and not self._stop.is_set():
             if (error := await self._lease_keeper.renew()) is not None:
                 raise error
-        return await self._subscription.fetch(limit, wait)
+        fetch = self._subscription.fetch
+        if self._calls.connected:
+            return await fetch(limit, wait)
+        # In an outage it waits for no message, so that the end is noticed at once. It asks twice, because
+        # a fetch that was interrupted returns without asking.
+        return await fetch(limit, 0.0) or await fetch(limit, 0.0)
 
     def _room(self) -> int:
         """Return how many more deliveries to hold: for the free slots, and ahead of them."""

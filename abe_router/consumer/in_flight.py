@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Protocol
 
-from abe_router.backend import Acked, Delivery, Outcome
+from abe_router.backend import Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
 
 Settlement = tuple[Delivery, Outcome]
@@ -148,20 +148,19 @@ class InFlight:
     def renewable(self, now: float, blocked: float, timeout: float) -> list[Delivery]:
         """Return what a thread renews while the event loop is blocked, for `blocked` seconds so far.
 
-        That is what runs within its deadline, what was handled, and, for `timeout` seconds, all the rest: it
-        stays here, since to hand it back needs the event loop. `now` is the loop's time. Raise RuntimeError
-        when the event loop continues meanwhile.
+        That is all for `timeout` seconds, without handlers whose time is up. The rest stays here, since it
+        cannot be handed back without the event loop. Later it is only what runs: the event loop hangs.
+        `now` is the loop's time. Raise RuntimeError when the event loop continues meanwhile.
         """
-        kept = [d for slot, deliveries in self.running.items() if now < slot.deadline for d in deliveries]
-        kept += [d for d, outcome in (*self.settling, *self.outcomes) if isinstance(outcome, Acked)]
-        if blocked < timeout:
-            kept += [d for d, outcome in (*self.settling, *self.outcomes) if not isinstance(outcome, Acked)]
-            kept += [
-                *(() if self.ordering is None else self.ordering.waiting()),
-                *self.withheld,
-                *self.buffer,
-            ]
-        return kept
+        is_hanging, running = blocked >= timeout, tuple(self.running.items())
+        expired = {
+            delivery
+            for slot, deliveries in running
+            if slot.deadline <= now or (is_hanging and slot.deadline == inf)
+            for delivery in deliveries
+        }
+        held = [d for _, deliveries in running for d in deliveries] if is_hanging else self.deliveries()
+        return [delivery for delivery in held if delivery not in expired]
 
     def holds(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether any of the deliveries is in flight."""

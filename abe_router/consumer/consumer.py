@@ -64,8 +64,8 @@ class Consumer:
         self._attempts = Attempts(feasible, self._policy, threads=threads, around=around)
         ordered = route.order_by is not None and backend.features.order
         self._stalls = stalls or StallMonitor()
-        ordering = OrderingKeys(route.order_by or "") if ordered else None
-        self._in_flight = InFlight(route.lease, ordering, on_busy=self._stalls.wake)
+        keys = OrderingKeys(route.order_by or "") if ordered else None
+        self._in_flight = InFlight(route.lease, route.max_unacked, keys, on_busy=self._stalls.wake)
         self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
         self._suspects = suspects or SuspectGate()
         self._shutdown = Shutdown(route.drain)

@@ -6,10 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from math import inf
-from typing import Protocol
 
 from abe_router.backend import Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.consumer.slot import Slot
 
 Settlement = tuple[Delivery, Outcome]
 
@@ -81,23 +81,21 @@ class LeaseClock:
         self.overdue_at = at + self._lease * 2 / 3
 
 
-class Runner(Protocol):
-    """A slot of the worker pool, as the key of what it runs."""
-
-    @property
-    def deadline(self) -> float:
-        """Until when its handler may run, by the loop's clock."""
-
-
 class InFlight:
     """The one owner of what a consumer holds; the parts of the consumer share it.
 
-    `lease` is the length of a lease in seconds. `ordering` holds what waits for its ordering key, None for a
-    route without order. `on_busy` is called when the first delivery comes in flight.
+    `lease` is the length of a lease in seconds. `max_unacked` is the number of unsettled outcomes from which
+    on no handler starts. `ordering` holds what waits for its ordering key, None for a route without order.
+    `on_busy` is called when the first delivery comes in flight.
     """
 
     def __init__(
-        self, lease: float, ordering: OrderingKeys | None = None, *, on_busy: Callable[[], None] | None = None
+        self,
+        lease: float,
+        max_unacked: int,
+        ordering: OrderingKeys | None = None,
+        *,
+        on_busy: Callable[[], None] | None = None,
     ) -> None:
         self.ordering, self._on_busy = ordering, on_busy
         self.leases = LeaseClock(lease)
@@ -105,10 +103,14 @@ class InFlight:
         self.buffer: deque[Delivery] = deque()
         #: The low-water mark of the buffer: a slot reports capacity when no more than these are in it.
         self.low_water = 0
-        #: What each slot of the pool runs; nothing while it is idle.
-        self.running: dict[Runner, Sequence[Delivery]] = {}
+        #: The slots of the pool; each has what it runs.
+        self.slots: list[Slot] = []
+        #: The same list for good, because every message is added to it.
         self.outcomes: list[Settlement] = []
         self.settling: Sequence[Settlement] = ()
+        self._max_unacked = max_unacked
+        #: With as many `outcomes` as these no handler starts.
+        self.most_outcomes = max_unacked
         #: Set when the fetcher should look again whether there is room for more.
         self.capacity = asyncio.Event()
         #: Set when outcomes were settled, for the slots that wait for it.
@@ -127,7 +129,7 @@ class InFlight:
     @property
     def running_count(self) -> int:
         """How many deliveries handlers run with."""
-        return sum(map(len, self.running.values()))
+        return sum(len(slot.deliveries) for slot in self.slots)
 
     @property
     def unsettled(self) -> int:
@@ -140,7 +142,7 @@ class InFlight:
             *(() if self.ordering is None else self.ordering.waiting()),
             *self.withheld,
             *self.buffer,
-            *(delivery for deliveries in self.running.values() for delivery in deliveries),
+            *(delivery for slot in self.slots for delivery in slot.deliveries),
             *(delivery for delivery, _ in self.settling),
             *(delivery for delivery, _ in self.outcomes),
         ]
@@ -152,14 +154,14 @@ class InFlight:
         cannot be handed back without the event loop. Later it is only what runs: the event loop hangs.
         `now` is the loop's time. Raise RuntimeError when the event loop continues meanwhile.
         """
-        is_hanging, running = blocked >= timeout, tuple(self.running.items())
+        is_hanging = blocked >= timeout
         expired = {
             delivery
-            for slot, deliveries in running
+            for slot in self.slots
             if slot.deadline <= now or (is_hanging and slot.deadline == inf)
-            for delivery in deliveries
+            for delivery in slot.deliveries
         }
-        held = [d for _, deliveries in running for d in deliveries] if is_hanging else self.deliveries()
+        held = [each for slot in self.slots for each in slot.deliveries] if is_hanging else self.deliveries()
         return [delivery for delivery in held if delivery not in expired]
 
     def holds(self, deliveries: Collection[Delivery]) -> bool:
@@ -196,6 +198,19 @@ class InFlight:
         self.capacity.set()
         return [delivery for delivery in unstarted if delivery in lost]
 
+    def start_settling(self) -> Sequence[Settlement]:
+        """Take all outcomes as those that are under way to the backend, and return them."""
+        self.settling = self.outcomes[:]
+        self.outcomes.clear()
+        self.most_outcomes = self._max_unacked - len(self.settling)
+        return self.settling
+
+    def finish_settling(self) -> None:
+        """Note that nothing is under way to the backend any more."""
+        self.settling, self.most_outcomes = (), self._max_unacked
+        self.capacity.set()
+        self.settled.set()
+
     def break_order(self) -> None:
         """Start no more of an ordered route: a delivery was lost, and what follows it may be elsewhere."""
         if self.ordering is not None:
@@ -205,8 +220,9 @@ class InFlight:
     def clear(self) -> None:
         """Forget everything; the leases of what is unsettled run out."""
         self.take_unstarted()
-        self.running.clear()
-        self.outcomes, self.settling = [], ()
+        self.slots.clear()
+        self.outcomes.clear()
+        self.settling, self.most_outcomes = (), self._max_unacked
         self.leases.reset()
         if self.ordering is not None:
             self.ordering.clear()

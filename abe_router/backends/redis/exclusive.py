@@ -108,7 +108,7 @@ class Ownership:
         sent = []
         for stream in chosen:
             count = min(share, stream.most)
-            keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream))
+            keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream), stream.dead)
             known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._to_redeliver else ()
             args = (stream.group, stream.consumer, stream.lease, count, *known)
             sent.append((stream, count, self._connection.run(ACQUIRE, keys, args)))
@@ -137,6 +137,7 @@ class Ownership:
         taken: Sequence[Any],
         new: Sequence[Any],
         gone: Sequence[bytes],
+        large: Sequence[bytes],
         last: bytes,
     ) -> list[Delivery]:
         """Take in what the owner of a stream got, and plan to keep the ownership."""
@@ -145,7 +146,7 @@ class Ownership:
         waits = {row[0]: int(row[4]) / 1000 for row in taken if int(row[4]) > 0}
         found = [
             msgspec.structs.replace(each, wait=waits[each.receipt]) if each.receipt in waits else each
-            for each in self._reader.taken(stream, [row[:4] for row in taken], gone)
+            for each in self._reader.taken(stream, [row[:4] for row in taken], gone, large)
         ]
         found += self._reader.received(stream, *new_deliveries(new, stream.key, stream.group))
         stream.position = last

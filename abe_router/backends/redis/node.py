@@ -14,7 +14,7 @@ from abe_router.backends.redis.blocking_connection import BlockingConnection
 from abe_router.backends.redis.connection import Connection, FlowControl
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.discovery import Discovery, KeyListener
-from abe_router.backends.redis.gaps import GapWatch
+from abe_router.backends.redis.gaps import GapWatch, GroupChanges
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
 from abe_router.backends.redis.reaper import Reaper
@@ -56,7 +56,8 @@ class Node:
         self.flow = FlowControl()
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)
-        self.gaps = GapWatch(self.connection, self.reaper.groups)
+        self.changes = GroupChanges(self.connection, names)
+        self.gaps = GapWatch(self.connection, self.reaper.groups, self.changes)
         self.registry = Registry(self.connection, names)
         self.registrations = Registrations(self.connection, names, self.registry)
         self.discovery = Discovery(self.connection, names, self.registry, self.notifier)

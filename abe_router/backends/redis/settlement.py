@@ -12,7 +12,8 @@ from typing import Any
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Released
 from abe_router.backends.redis.blocking_connection import ScriptCall
-from abe_router.backends.redis.entry import pack_headers
+from abe_router.backends.redis.entry import MOST_BYTES, pack_headers
+from abe_router.backends.redis.gaps import Change
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import Arg, ServerError
 from abe_router.backends.redis.scripts import (
@@ -228,19 +229,20 @@ class Settlement:
             return
         with suppress(BackendUnavailable):
             reply = self._connection.run(REFUSED, (stream.stream,), (stream.group, *gone[:_CHUNK]))
-            reply.add_done_callback(partial(_log_gone, stream))
+            reply.add_done_callback(partial(self._report_gone, stream))
 
-
-def _log_gone(stream: StreamState, reply: asyncio.Future[int]) -> None:
-    if not reply.cancelled() and reply.exception() is None and reply.result():
+    def _report_gone(self, stream: StreamState, reply: asyncio.Future[int]) -> None:
+        if reply.cancelled() or reply.exception() or not (gone := reply.result()):
+            return
         _log.warning(
             "messages of stream `%s` that this worker held are not pending in group `%s` any more: %d; "
             "another worker settled them, or another program deleted what was pending, with XACK or XGROUP "
             "DELCONSUMER, and they are not delivered again",
             stream.stream,
             stream.group,
-            reply.result(),
+            gone,
         )
+        self._node.changes.record(Change(stream.stream, stream.group), gone)
 
 
 def _fenced(stream: StreamState, part: Part, entries: Sequence[Arg]) -> list[Arg]:
@@ -254,4 +256,6 @@ def _pack(dead_letter: DeadLetter) -> tuple[Arg, ...]:
     """Return a dead letter as the fields of an entry; the body is a field of its own, unchanged."""
     message = dead_letter.message
     headers = pack_headers(message.headers)
-    return dead_letter.pack(), message.body, message.id, message.published_at, headers
+    # The server has the body. It keeps the beginning of one that is too large.
+    body = message.body if len(message.body) <= MOST_BYTES else b""
+    return dead_letter.pack(), body, message.id, message.published_at, headers

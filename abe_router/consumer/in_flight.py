@@ -147,14 +147,13 @@ class InFlight:
             *(delivery for delivery, _ in self.outcomes),
         ]
 
-    def renewable(self, now: float, blocked: float, timeout: float) -> list[Delivery]:
-        """Return what a thread renews while the event loop is blocked, for `blocked` seconds so far.
+    def renewable(self, now: float, *, is_hanging: bool) -> list[Delivery]:
+        """Return what a thread renews while the event loop is blocked; `now` is the loop's time.
 
-        That is all for `timeout` seconds, without handlers whose time is up. The rest stays here, since it
-        cannot be handed back without the event loop. Later it is only what runs: the event loop hangs.
-        `now` is the loop's time. Raise RuntimeError when the event loop continues meanwhile.
+        That is all but the handlers whose time is up. What does not run stays here too, since it cannot be
+        handed back without the event loop. When the event loop hangs, it is only what runs. Raise
+        RuntimeError when the event loop continues meanwhile.
         """
-        is_hanging = blocked >= timeout
         expired = {
             delivery
             for slot in self.slots

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from abe_router.backend import ACKED, RELEASED, Delayed
-from abe_router.backends.redis import RedisBackend, discovery, reaper, registration
+from abe_router.backends.redis import RedisBackend, discovery, reaper, registry
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -282,7 +282,7 @@ class TestServerLoss:
         self, redis_backend, redis_client, prefix, monkeypatch, caplog
     ):
         """Otherwise nothing is trimmed, and no command shows the subscription, until the next restart."""
-        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        monkeypatch.setattr(registry, "INTERVAL", 0.05)
         handle = await redis_backend.subscribe(KEY, GROUP)
         wild = await redis_backend.subscribe("orders.#", GROUP)
         await publish(redis_backend, 3)
@@ -302,7 +302,7 @@ class TestServerLoss:
     async def test_a_dropped_subscription_is_not_registered_again(
         self, redis_server, redis_backend, prefix, monkeypatch, caplog
     ):
-        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        monkeypatch.setattr(registry, "INTERVAL", 0.05)
         await redis_backend.subscribe(KEY, GROUP)
         async with RedisBackend.from_url(redis_server.url, prefix=prefix) as admin:
             assert await admin.drop(KEY, GROUP)

@@ -68,7 +68,7 @@ class Application:
                 backend, self.reconciler, events, edited=edited, rejected=lambda: self.rejected, number=number
             )
             if backend.features.processes:  # another process can read the records
-                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted)
+                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted, number=number)
         self._cleanup = AsyncExitStack()
         self._drain: float | None = None
         self._abandoned = 0

@@ -65,6 +65,7 @@ class HealthCheck(StrEnum):
     CLOCK = "D360"
     TRIMMED = "D370"
     AHEAD = "D371"
+    GROUP_CHANGED = "D372"
 
 
 #: Number of messages under unread keys that makes the result a warning.

@@ -275,5 +275,4 @@ def start_logging(
     handler = make_handler(stream) if in_thread else logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for verbose in ("asyncio", "watchfiles"):
-        logging.getLogger(verbose).setLevel(max(level, logging.WARNING))
+    logging.getLogger("asyncio").setLevel(max(level, logging.WARNING))

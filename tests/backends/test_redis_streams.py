@@ -254,7 +254,7 @@ class TestServerLoss:
         assert caplog.text.count("was gone and begins anew") == 1
 
     async def test_messages_before_a_group_is_created_again_are_kept(self, redis_backend, redis_client):
-        """Lost otherwise: messages that other groups settle during the delay, and that are trimmed."""
+        """A bug loses messages that other groups settle during the delay, and that are trimmed."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         other = await redis_backend.subscribe(KEY, "audit", lease=0.1)
         await publish(redis_backend, 1)
@@ -320,7 +320,7 @@ class TestServerLoss:
         assert not await handle.fetch(1, 0)
 
     async def test_retries_without_due_times_are_due_at_once(self, redis_backend, redis_client, prefix):
-        """Lost otherwise: retries whose due times the server evicted."""
+        """A bug loses retries whose due times the server evicted."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         await publish(redis_backend, 3)
         assert not await handle.settle([(delivery, Delayed(60.0)) for delivery in await take(handle, 3)])

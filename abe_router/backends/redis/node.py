@@ -21,6 +21,7 @@ from abe_router.backends.redis.reaper import Reaper
 from abe_router.backends.redis.registry import Registrations, Registry
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import is_wild
+from abe_router.text import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -153,5 +154,5 @@ async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await work()
         except Exception:  # noqa: BLE001  the next attempt may succeed
-            _log.exception("%s failed, and begins anew in %g s", work.__qualname__, _DELAY)
+            _log.exception("%s failed, and begins anew in %s", work.__qualname__, format_duration(_DELAY))
         await asyncio.sleep(_DELAY)

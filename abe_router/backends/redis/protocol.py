@@ -16,6 +16,7 @@ import hiredis
 
 from abe_router.backends.redis.scripts import Script
 from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.text import format_duration
 
 Arg = str | bytes | int | float
 _INCOMPLETE = object()
@@ -182,7 +183,7 @@ class RedisProtocol(asyncio.Protocol):
     def _check(self) -> None:
         self._silent = self._silent + 1 if self._pending else 0
         if self._silent > _CHECKS:
-            self.abort(f"it kept silent for {self._timeout:g} s")
+            self.abort(f"it kept silent for {format_duration(self._timeout)}")
         else:
             self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
 

@@ -65,6 +65,10 @@ class SchemaIndex:
         base = join_uri(uri, own).removesuffix("#") if own else uri
         return Subschema(value, base, uri, "", draft_of(value))
 
+    def of(self, uri: str) -> Subschema:
+        """Return the whole document at a URI."""
+        return self._roots[uri]
+
     def every(self) -> Iterator[Any]:
         """Yield every object of every document that may be a schema."""
         for _, document in self._documents.values():

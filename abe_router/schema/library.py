@@ -20,8 +20,9 @@ from abe_router.messages.message import decode
 from abe_router.schema.index import join_uri
 from abe_router.text import did_you_mean
 
-#: Most files of a folder that are looked into, for a name or an `$id`.
-MAX_FILES = 10_000
+#: Most files of a folder that are looked into, for a name or an `$id`; most bytes of them, for an `$id`; and
+#: most entries of folders that are passed on the way.
+MAX_FILES, MAX_IDENTIFIED, MAX_ENTRIES = 10_000, 8 * 1024 * 1024, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Library:
         self._known: dict[Path, Document] = {}
         self._read: dict[Path, Document | SchemaFault] = {}
         self._identified: dict[str, Path] | None = None
+        self._names: list[str] | None = None
 
     @property
     def files(self) -> frozenset[Path]:
@@ -60,7 +62,7 @@ class Library:
     def refresh(self) -> None:
         """Read every file again from now on. The document of an unchanged file is kept."""
         self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}
-        self._read, self._identified = {}, None
+        self._read, self._identified, self._names = {}, None, None
 
     def uri_of(self, path: str) -> str:
         """Return the URI of a path relative to the folder."""
@@ -73,13 +75,21 @@ class Library:
     def names(self) -> list[str]:
         """Return the paths of the folder's JSON files, relative to it, sorted."""
         found: list[str] = []
+        entries = 0
         for folder, folders, files in os.walk(self.root):
             folders.sort()
             here = Path(folder).relative_to(self.root)
             found += [(here / name).as_posix() for name in files if name.endswith(".json")]
-            if len(found) > MAX_FILES:
+            entries += len(folders) + len(files)
+            if len(found) > MAX_FILES or entries > MAX_ENTRIES:
                 break
         return sorted(found[:MAX_FILES])
+
+    def _names_once(self) -> list[str]:
+        """Return the names as of the first time that they were asked for since the last refresh."""
+        if self._names is None:
+            self._names = self.names()
+        return self._names
 
     def find(self, uri: str) -> Document | SchemaFault:
         """Return the document of a URI without fragment, or why there is none."""
@@ -115,7 +125,7 @@ class Library:
                 return outside
             source = Source.read(real)
         except FileNotFoundError:
-            hint = did_you_mean(shown, self.names())
+            hint = did_you_mean(shown, self._names_once())
             return SchemaFault("missing", f"schema `{shown}` is not in `{self.root.name}`", hint=hint)
         except (OSError, ValueError) as error:
             why = (error.strerror or "").lower() if isinstance(error, OSError) else error
@@ -129,11 +139,14 @@ class Library:
     def _by_id(self) -> dict[str, Path]:
         """Return the files of the folder by the absolute `$id` they give themselves."""
         if self._identified is None:
-            self._identified = {}
+            self._identified, size = {}, 0
             for name in self.names():
                 uri = self.uri_of(name)
                 document = self.find(uri)
                 value = document.value if isinstance(document, Document) else None
+                size += len(document.canonical) if isinstance(document, Document) else 0
+                if size > MAX_IDENTIFIED:
+                    break
                 own = value.get("$id", value.get("id")) if isinstance(value, dict) else None
                 if isinstance(own, str):
                     self._identified.setdefault(join_uri(uri, own).removesuffix("#"), self.root / name)

@@ -111,9 +111,9 @@ def _positional(function: Callable[..., Any], name: str) -> int:
     return 2 if asked else 1
 
 
-def module_files(path: str) -> list[Path]:
-    """Return the files that importing the module of a handler path runs. Nothing is imported."""
-    parts = path.partition(":")[0].split(".")
+def module_files(module: str) -> list[Path]:
+    """Return the files that importing a module runs: its own and those of its packages. Import nothing."""
+    parts = module.split(".")
     names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
     return [Path(file) for name in names if (file := _file_of(name, sys.path))]
 
@@ -159,7 +159,7 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
                 f"`{path}` leads to module `{found.__name__}`",
                 hint="name a function of the module",
             )
-    if allowed:
+    if allowed and path not in allowed:  # a pattern without wildcards names this very path
         _require_allowed(found, path, allowed)
     return handler_from(found, path)
 
@@ -239,12 +239,8 @@ def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
     """Return the module and the attribute of a path; raise HandlerError when malformed or not allowed."""
     module_name, colon, attribute = path.partition(":")
     parts = [*module_name.split("."), *attribute.split(".")]
-    if (
-        not colon
-        or not all(map(str.isidentifier, parts))
-        or attribute.count(".") > 1
-        or len(parts) > MAX_PARTS
-    ):
+    fits = colon and attribute.count(".") <= 1 and len(parts) <= MAX_PARTS
+    if not fits or not all(part.isidentifier() for part in parts):
         module, dot, function = path.rpartition(".")
         dotted = dot and not colon and all(part.isidentifier() for part in path.split("."))
         hint = f"did you mean `{module}:{function}`?" if dotted else "write `package.module:function`"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from abe_router.errors import SchemaFault
@@ -23,7 +24,7 @@ from abe_router.schema.index import SchemaIndex, Subschema
 MAX_WAYS = 100_000
 #: Most ways from all schemas with `unevaluated` keywords, each number squared, as the compiler takes time.
 MAX_UNEVALUATED = 20_000_000
-#: Most memory for the compiled patterns of one schema, in bytes.
+#: Most memory for the compiled patterns of one document, in bytes.
 MAX_PATTERNS = 128 * 1024 * 1024
 
 _UNEVALUATED = ("unevaluatedProperties", "unevaluatedItems")
@@ -39,36 +40,42 @@ _UNICODE = re.compile(r"\\[pP]")
 _OF_CHARACTER, _OF_CLASS, _LARGEST = 100, 55_000, 10 * 1024 * 1024
 
 
-def expensive_parts(documents: Mapping[str, Any], index: SchemaIndex, uri: str) -> Iterator[SchemaFault]:
-    """Yield the faults of a schema that is too expensive, each with its pointer in the document `uri`.
+def large_patterns(document: Any, path: Path | None) -> list[SchemaFault]:
+    """Return the fault of a document whose patterns together take too much memory, at the one too many."""
+    patterns, memory = set[str](), 0
+    for steps, schema in subschemas(document):
+        for pattern in _patterns(schema):
+            if pattern not in patterns:
+                patterns.add(pattern)
+                memory += _size(pattern)
+        if memory > MAX_PATTERNS:
+            message = "the regular expressions take too much memory"
+            hint = "shorten counted repetitions, such as `{1,1000}`, and classes such as `\\p{L}`"
+            return [SchemaFault("schema", message, path, join(steps), hint)]
+    return []
 
-    A part in another document is reported at the root.
+
+def combined_too_often(documents: Mapping[str, Any], uri: str, path: Path | None) -> list[SchemaFault]:
+    """Return the fault of a schema in which too many subschemas apply to one value.
+
+    `documents` are its documents by URI, `uri` and `path` those of its own.
     """
-    ways = _Ways(index)
-    squares, patterns, memory = 0, set[str](), 0
-    for place, document in documents.items():
-        for path, schema in subschemas(document):
-            pointer = join(path) if place == uri else ""
-            if any(keyword in schema for keyword in _UNEVALUATED):
-                squares += ways.below(index.below(index.of(place), *path)) ** 2
-                if squares > MAX_UNEVALUATED:
-                    message = "too many subschemas are combined below an `unevaluated` keyword"
-                    yield SchemaFault(
-                        "schema", message, pointer=pointer, hint="combine fewer, or name the members"
-                    )
-                    return
-            for pattern in _patterns(schema):
-                if pattern not in patterns:
-                    patterns.add(pattern)
-                    memory += _size(pattern)
-            if memory > MAX_PATTERNS:
-                message = "the regular expressions take too much memory"
-                hint = "shorten counted repetitions, such as `{1,1000}`, and classes such as `\\p{L}`"
-                yield SchemaFault("schema", message, pointer=pointer, hint=hint)
-                return
+    index = SchemaIndex(documents, uri)
+    ways, squares = _Ways(index), 0
     if ways.below(index.root) > MAX_WAYS:
         message = "too many subschemas are combined: each level multiplies the number of the next"
-        yield SchemaFault("schema", message, hint="refer to a schema once, not several times")
+        return [SchemaFault("schema", message, path, hint="refer to a schema once, not several times")]
+    for place, document in documents.items():
+        for steps, schema in subschemas(document):
+            if any(keyword in schema for keyword in _UNEVALUATED):
+                squares += ways.below(index.below(index.of(place), *steps)) ** 2
+                if squares > MAX_UNEVALUATED:
+                    message = "too many subschemas are combined below an `unevaluated` keyword"
+                    pointer = join(steps) if place == uri else ""
+                    return [
+                        SchemaFault("schema", message, path, pointer, "combine fewer, or name the members")
+                    ]
+    return []
 
 
 def _patterns(schema: Mapping[str, Any]) -> Iterator[str]:

@@ -18,10 +18,10 @@ import jsonschema_rs
 
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.messages.pointer import join
-from abe_router.schema.cost import expensive_parts
+from abe_router.schema.cost import combined_too_often, large_patterns
 from abe_router.schema.dialect import Steps, faults, subschemas
 from abe_router.schema.explanation import Explainer
-from abe_router.schema.index import SchemaIndex, join_uri, own_id
+from abe_router.schema.index import join_uri, own_id
 from abe_router.schema.library import Document, Library
 from abe_router.schema.schema import Schema
 from abe_router.text import suggestion
@@ -98,8 +98,8 @@ class SchemaFolder:
         self._repeated += sum(len(each.canonical) for each in others.values() if each in self._seen)
         self._seen.update(others.values())
         self._refuse_repetition(name, document)
-        if costly := list(expensive_parts(values, SchemaIndex(values, uri), uri)):
-            raise SchemaInvalid(name, [replace(fault, path=document.path) for fault in costly])
+        if costly := combined_too_often(values, uri, document.path):
+            raise SchemaInvalid(name, costly)
         try:
             validator = jsonschema_rs.validator_for(
                 document.value,
@@ -138,7 +138,7 @@ class SchemaFolder:
         self, name: str, uri: str, document: Document
     ) -> tuple[jsonschema_rs.Registry, dict[str, Document]]:
         """Read and check all that a document refers to; return it by URI, with a registry that holds it."""
-        found = faults(document.value, document.path)
+        found = _faults(document)
         if any(fault.kind == "dialect" for fault in found):
             raise SchemaInvalid(name, found)
         others: dict[str, Document] = {}
@@ -150,7 +150,7 @@ class SchemaFolder:
                 missing[wanted] = other
                 return True
             others[wanted] = other
-            wrong = faults(other.value, other.path)
+            wrong = _faults(other)
             found.extend(wrong)
             return True if wrong else other.value
 
@@ -172,6 +172,11 @@ class SchemaFolder:
             name = self._library.name_of(uri).encode(errors="surrogateescape")
             digest.update(b"\0%b\0%b" % (name, other.canonical))
         return digest.hexdigest()
+
+
+def _faults(document: Document) -> list[SchemaFault]:
+    """Return why a document is no schema. The check of it compiles its patterns, so these come first."""
+    return large_patterns(document.value, document.path) or faults(document.value, document.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,18 @@ def suggest_rate(text: str) -> str:
     return ""
 
 
+def format_age(seconds: float) -> str:
+    """Return an age in its largest unit, below a day in hours and minutes: `42s`, `7m`, `3h12m`, `5d`."""
+    age = max(0, int(seconds))
+    if age < 60:
+        return f"{age}s"
+    if age < 3600:
+        return f"{age // 60}m"
+    if age < 86_400:
+        return f"{age // 3600}h{age % 3600 // 60:02}m"
+    return f"{age // 86_400:,}d"
+
+
 def format_time(seconds: float) -> str:
     """Return a time, given in seconds since the epoch, as UTC to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import product
 
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.errors import KeyInvalid
-from abe_router.messages.pattern import check_key, is_group, is_key, is_pattern, matches, overlaps
+from abe_router.messages.pattern import (
+    PatternIndex,
+    check_key,
+    is_group,
+    is_key,
+    is_pattern,
+    matches,
+    overlaps,
+)
 
 words = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
 patterns = st.lists(st.sampled_from("ab*#"), min_size=1, max_size=4).map(".".join)
@@ -73,3 +82,30 @@ def test_group_with_a_slash_is_refused():
 def test_a_bad_key_is_refused_with_a_reason():
     with pytest.raises(KeyInvalid, match="not a routing key"):
         check_key("orders created")
+
+
+class TestPatternIndex:
+    @given(st.lists(patterns | words.map(".".join), max_size=12), words.map(".".join))
+    def test_it_finds_what_matches_in_the_order_of_adding(self, added, key):
+        index = PatternIndex(enumerate_values(added))
+        assert index.match(key) == [(n, p) for n, p in enumerate(added) if by_definition(p, key)]
+
+    def test_a_key_visits_only_the_branches_of_its_own_words(self):
+        index = PatternIndex((f"{shape}.{n}.x", n) for n in range(2_000) for shape in ("#", "*", "a"))
+        calls = 0
+
+        def count(frame, event, arg):
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count)
+        try:
+            found = index.match("a.7.x")
+        finally:
+            sys.setprofile(None)
+        assert found == [7, 7, 7]
+        assert calls < 50
+
+
+def enumerate_values(added):
+    return [(pattern, (n, pattern)) for n, pattern in enumerate(added)]

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from abe_router.backend import HealthResult
-from abe_router.cli.access import read_table_or_backend
-from abe_router.cli.errors import FINDINGS, OK
+from abe_router.cli.access import read_table_in_force
+from abe_router.cli.errors import CONFIG, FINDINGS, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_option, json_option, prefix_option, routes_argument
 from abe_router.cli.output import print_data, print_json, print_message, wants_color
@@ -35,9 +35,11 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
     """Check the backend, and show what weakens the promise and how to fix it.
 
     Nothing is written. With --backend no routes file is needed. Each result has a code that docs/doctor.md
-    explains. The exit code is 1 when one of the results is an error or a warning.
+    explains. While the file has faults, the last accepted edit counts, and the exit code is 78. Otherwise it
+    is 1 when one of the results is an error or a warning.
     """
-    report = asyncio.run(_check(read_table_or_backend(routes, backend=backend), prefix))
+    table, error = read_table_in_force(routes, backend=backend, prefix=prefix)
+    report = asyncio.run(_check(table, prefix))
     if json:
         print_json(report)
     else:
@@ -45,6 +47,8 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
             print_data(_rendered(result, color=wants_color(sys.stdout)))
     counts = render_counts(result.severity for result in report.results)
     print_message(counts or f"ok: nothing weakens the promise on {printable(report.backend)}")
+    if error is not None:
+        return CONFIG
     return OK if report.healthy else FINDINGS
 
 

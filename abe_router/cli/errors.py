@@ -63,7 +63,7 @@ def report_error(error: Exception) -> int:
             path = error.diagnostics[0].path
             return _report(f"{path} cannot be used: {counted(faults, 'error')}", "", CONFIG)
         case BackendUnavailable():
-            hint = "use --backend or ABE_ROUTER_BACKEND to name another backend"
+            hint = "is it running? --backend or ABE_ROUTER_BACKEND names another backend"
             return _report(str(error), hint, UNAVAILABLE)
         case BackendError():
             return _report(str(error), "", CONFIG)

@@ -13,7 +13,7 @@ from abe_router.cli.examples import as_command
 from abe_router.cli.output import print_data, print_message
 from abe_router.text import printable
 
-_STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
+_STARTER = ("routes.yaml", "handlers.py", "schemas/orders.created.json")
 
 
 @as_command(
@@ -24,7 +24,7 @@ _STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
 )
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
 def command(folder: Path) -> int:
-    """Create a working starter folder: a routes file, a handler, a schema.
+    """Create a working starter folder: a routes file with tests, handlers, a schema.
 
     Existing files are not overwritten. Prints the files it created and the commands to run next.
     """
@@ -51,5 +51,5 @@ def command(folder: Path) -> int:
     print_message("and in another terminal:")
     if folder != Path():
         print_message(f"  cd {shlex.quote(str(folder))}")
-    print_message("""  abe-router publish greetings.said '{"name": "Ada"}'""")
+    print_message("""  abe-router publish orders.created '{"id": 7, "total": 250}'""")
     return OK

@@ -85,7 +85,7 @@ class GrowthTests(Suite):
         assert await harness.counts() == (0, 0, 0, 0)
         assert list(await harness.backend.dead_letters(KEY, GROUP)) == []
 
-    @check("groups")
+    @check("groups", measures_time=True)
     async def test_status_costs_the_same_with_a_long_backlog(self, harness: Harness) -> None:
         """Stuck otherwise: the dashboard and the metrics, just when a route has fallen behind."""
         quick, _ = await harness.subscribe(group="quick"), await harness.subscribe(group="slow")
@@ -104,7 +104,7 @@ class GrowthTests(Suite):
         assert (await harness.status(group="slow")).oldest_at is not None
         assert await harness.counts(group="quick") == (100, 0, 0, 0)
 
-    @check("peek")
+    @check("peek", measures_time=True)
     async def test_page_of_a_peek_costs_the_same_with_a_long_backlog(self, harness: Harness) -> None:
         """Stuck otherwise: a live tail, and with it the event loop, when many messages wait or are kept."""
         await harness.subscribe()
@@ -123,7 +123,7 @@ class GrowthTests(Suite):
                 await quickest(partial(call, after=last)), few[group], f"the last page of {group}"
             )
 
-    @check("key_value")
+    @check("key_value", measures_time=True)
     async def test_put_costs_the_same_with_ten_thousand_entries(self, harness: Harness) -> None:
         """Stuck otherwise: the heartbeat of every worker, beside many entries or many expired ones."""
         put = partial(harness.backend.put, "workers", "host:1", b"x" * 200, ttl=60.0)

@@ -59,11 +59,14 @@ class Suite:
 S = TypeVar("S", bound=Suite)
 
 
-def check(*needs: str) -> Callable[[Callable[[S, Harness], Awaitable[None]]], Callable[[S], None]]:
+def check(
+    *needs: str, measures_time: bool = False
+) -> Callable[[Callable[[S, Harness], Awaitable[None]]], Callable[[S], None]]:
     """Make a plain test of a coroutine function that takes a fresh harness.
 
     It runs in an event loop of its own, so no pytest plugin is needed. It is skipped when the provider lacks
-    one of the features it `needs`, and fails when a task still runs once every backend is closed.
+    one of the features it `needs`, and fails when a task still runs once every backend is closed. A test that
+    `measures_time` has an attribute of that name; run it while nothing else runs.
     """
 
     def decorate(test: Callable[[S, Harness], Awaitable[None]]) -> Callable[[S], None]:
@@ -72,6 +75,7 @@ def check(*needs: str) -> Callable[[Callable[[S, Harness], Awaitable[None]]], Ca
 
         update_wrapper(run, test)
         del run.__wrapped__  # type: ignore[attr-defined]  # pytest would look for a fixture `harness`
+        run.measures_time = measures_time  # type: ignore[attr-defined]
         return run
 
     return decorate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
@@ -9,7 +10,7 @@ from abe_router.consumer.disposition import MAX_MESSAGE, Disposition, Dispositio
 from abe_router.errors import PayloadMalformed, PayloadUnfit
 from abe_router.messages.cache import remember
 from abe_router.messages.message import decode
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex
 from abe_router.routing.route import Route
 from abe_router.schema import Schema
 
@@ -23,14 +24,15 @@ class Filter:
 
     def __init__(self, route: Route, policy: DispositionPolicy) -> None:
         self._route, self._policy = route, policy
-        self._limit = route.delivery_limit
+        self._limit, self._when = route.delivery_limit, route.when
+        self._validates = route.on_invalid != "deliver"
         typed = route.handler.payload_type
         self._convert = None if typed is None else typed.each if route.batch else typed.convert
         self._schemas: dict[str, tuple[Schema, ...]] = {}
 
     def check(self, delivery: Delivery) -> tuple[Any] | Disposition:
         """Return the payload, in a tuple, or what a message that is not for the handler comes to."""
-        message, route = delivery.message, self._route
+        message = delivery.message
         if delivery.deliveries > self._limit:
             text = f"handed out {delivery.deliveries} times, limit {self._limit}; it may kill the process"
             return self._policy.dead_lettered(delivery, Reason("max_deliveries", "MaxDeliveries", text))
@@ -39,14 +41,14 @@ class Filter:
         except PayloadMalformed as error:
             text = delivery.fault or str(error)
             return self._policy.invalid(delivery, Reason("malformed", "PayloadMalformed", text))
-        if route.on_invalid != "deliver":
+        if self._validates:
             schemas = self._schemas.get(message.key)
             if schemas is None:
                 schemas = self._schemas_of(message.key)
             for schema in schemas:
                 if not schema.is_valid(payload):
                     return self._policy.invalid(delivery, _violation_reason(schemas, payload))
-        if route.when is not None and not route.when.is_valid(payload):
+        if self._when is not None and not self._when.is_valid(payload):
             return self._policy.skipped(delivery, "when")
         return (payload,) if self._convert is None else self._converted(delivery, payload)
 
@@ -62,9 +64,12 @@ class Filter:
         except Exception as error:  # noqa: BLE001  the user's own type may raise anything
             return self._policy.failed(delivery, error)
 
+    @cached_property
+    def _schema_index(self) -> PatternIndex[Schema]:
+        return PatternIndex((each.pattern, each.schema) for each in self._route.bindings)
+
     def _schemas_of(self, key: str) -> tuple[Schema, ...]:
-        bindings = self._route.bindings
-        found = tuple(dict.fromkeys(c.schema for c in bindings if matches(c.pattern, key)))
+        found = tuple(dict.fromkeys(self._schema_index.match(key)))
         remember(self._schemas, key, found)
         return found
 

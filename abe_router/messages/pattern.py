@@ -7,14 +7,17 @@ A key is dotted words: `orders.created`. In a pattern `*` stands for one word an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Generic, NamedTuple, TypeVar
 
 from abe_router.errors import KeyInvalid
 
 #: Longest routing key, in characters. AMQP's own limit, and far below any backend's.
 MAX_KEY_LENGTH = 255
+
+V = TypeVar("V")
 
 _WORD = r"[A-Za-z0-9_:@=+~-]+"
 _KEY = re.compile(rf"{_WORD}(\.{_WORD})*")
@@ -115,24 +118,78 @@ def _meet(left: Sequence[str], right: str) -> bool:
     return bool(reached >> length & 1)
 
 
-class KeyIndex:
-    """Keys and patterns, arranged to find those that match a key."""
+class PatternIndex(Generic[V]):
+    """Finds the values of all patterns that match a key; what a key costs does not depend on their number.
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._exact: dict[str, None] = {}
-        self.wild: list[str] = []
-        for pattern in patterns:
-            if is_wild(pattern):
-                self.wild.append(pattern)
-            else:
-                self._exact[pattern] = None
+    Keys lie in a dict. Patterns with wildcards lie in a trie of words, which is followed as a
+    nondeterministic automaton: a key visits only the branches that its own words and the wildcards take.
+    """
 
-    def matching(self, key: str) -> Iterator[str]:
-        """Yield those that match a key, the key itself first."""
-        if key in self._exact:
-            yield key
-        yield from (pattern for pattern in self.wild if matches(pattern, key))
+    def __init__(self, values: Iterable[tuple[str, V]] = ()) -> None:
+        self._by_key: dict[str, list[tuple[int, V]]] = {}
+        self._root = _Node[V](loops=False)
+        self._count = 0
+        for pattern, value in values:
+            self.add(pattern, value)
 
-    def has(self, key: str) -> bool:
-        """Return whether any of them matches a key."""
-        return next(self.matching(key), None) is not None
+    def add(self, pattern: str, value: V) -> None:
+        """Add a value after those that are there."""
+        if is_wild(pattern):
+            node = self._root
+            for word in pattern.split("."):
+                child = node.children.get(word)
+                if child is None:
+                    child = node.children[word] = _Node(loops=word == "#")
+                node = child
+            values = node.values
+        else:
+            values = self._by_key.setdefault(pattern, [])
+        values.append((self._count, value))
+        self._count += 1
+
+    def match(self, key: str) -> list[V]:
+        """Return the values of the patterns that match, in the order in which they were added."""
+        found = self._by_key.get(key, [])
+        if self._root.children:
+            states = _with_empty_hashes([self._root])
+            for word in key.split("."):
+                states = _with_empty_hashes(_after(states, word))
+            found = sorted((*found, *(value for node in states for value in node.values)), key=_position)
+        return [value for _, value in found]
+
+
+class _Node(Generic[V]):
+    """A place in a pattern. `loops` means that the last word was `#`, which any further word fits."""
+
+    __slots__ = ("children", "loops", "values")
+
+    def __init__(self, *, loops: bool) -> None:
+        self.loops = loops
+        self.children: dict[str, _Node[V]] = {}
+        #: The values of the patterns that end here, each with its position among all.
+        self.values: list[tuple[int, V]] = []
+
+
+def _after(states: Iterable[_Node[V]], word: str) -> list[_Node[V]]:
+    """Return the places that `word` leads to."""
+    found = []
+    for node in states:
+        if node.loops:
+            found.append(node)
+        for name in (word, "*"):
+            child = node.children.get(name)
+            if child is not None:
+                found.append(child)
+    return found
+
+
+def _with_empty_hashes(states: list[_Node[V]]) -> Iterable[_Node[V]]:
+    """Return the places, and those behind a `#` that stands for no word; each once."""
+    for node in states:  # grows while it is walked
+        child = node.children.get("#")
+        if child is not None:
+            states.append(child)
+    return dict.fromkeys(states)
+
+
+_position = itemgetter(0)

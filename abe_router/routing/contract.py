@@ -10,7 +10,7 @@ from typing import Any
 from abe_router.errors import PayloadInvalid
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.message import Message, check_headers, check_id, new_id
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex
 from abe_router.schema import Schema
 
 
@@ -33,22 +33,6 @@ class MessageContract:
     deduplication: Deduplication | None = None
     known: bool = True
 
-    @staticmethod
-    def of(
-        key: str,
-        bindings: Iterable[SchemaBinding],
-        deduplications: Mapping[str, Deduplication],
-        *,
-        known: bool = True,
-    ) -> MessageContract:
-        """Return the contract of a key, from the bindings and the deduplications of all patterns.
-
-        A key with a schema is known.
-        """
-        schemas = tuple(dict.fromkeys(each.schema for each in bindings if matches(each.pattern, key)))
-        matching = (each for pattern, each in deduplications.items() if matches(pattern, key))
-        return MessageContract(schemas, Deduplication.combined(matching), known or bool(schemas))
-
     def message(
         self, key: str, body: bytes, payload: Any, headers: Mapping[str, str], id: str | None = None
     ) -> Message:
@@ -69,3 +53,19 @@ class MessageContract:
     def window(self, given: str | None = None) -> float:
         """Return how long an id is remembered, in seconds; `given` is the id that the publisher set."""
         return 0.0 if self.deduplication is None else self.deduplication.window_of(given)
+
+
+class ContractIndex:
+    """Makes the contract of any key, from the bindings and the deduplications of all patterns."""
+
+    def __init__(
+        self, bindings: Iterable[SchemaBinding], deduplications: Mapping[str, Deduplication]
+    ) -> None:
+        self._schemas = PatternIndex((each.pattern, each.schema) for each in bindings)
+        self._deduplications = PatternIndex(deduplications.items())
+
+    def contract(self, key: str, *, known: bool = True) -> MessageContract:
+        """Return the contract of a key. A key with a schema is known."""
+        schemas = tuple(dict.fromkeys(self._schemas.match(key)))
+        deduplication = Deduplication.combined(self._deduplications.match(key))
+        return MessageContract(schemas, deduplication, known or bool(schemas))

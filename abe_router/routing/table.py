@@ -11,9 +11,9 @@ from typing import Literal
 from abe_router.diagnostic import Diagnostic
 from abe_router.messages.cache import remember
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.pattern import check_key, is_wild, matches
+from abe_router.messages.pattern import PatternIndex, check_key, is_wild
 from abe_router.routing.case import Case
-from abe_router.routing.contract import MessageContract, SchemaBinding
+from abe_router.routing.contract import ContractIndex, MessageContract, SchemaBinding
 from abe_router.routing.route import Route
 
 
@@ -62,7 +62,7 @@ class RouteTable:
         """Return the routes that get messages of `key`, in the order of the file."""
         found = self._matched.get(key)
         if found is None:
-            found = tuple(r for r in self.routes if matches(r.key, key))
+            found = tuple(self._routes_by_pattern.match(key))
             remember(self._matched, key, found)
         return found
 
@@ -71,8 +71,8 @@ class RouteTable:
         found = self._contracts.get(key)
         if found is None:
             check_key(key)
-            known = self.unrouted == "allow" or any(matches(pattern, key) for pattern in self.keys)
-            found = MessageContract.of(key, self.bindings, self.deduplications, known=known)
+            known = self.unrouted == "allow" or bool(self._patterns.match(key))
+            found = self._contract_index.contract(key, known=known)
             remember(self._contracts, key, found)
         return found
 
@@ -80,6 +80,18 @@ class RouteTable:
     def concrete_keys(self) -> tuple[str, ...]:
         """The keys of the file that are not patterns."""
         return tuple(key for key in self.keys if not is_wild(key))
+
+    @cached_property
+    def _routes_by_pattern(self) -> PatternIndex[Route]:
+        return PatternIndex((route.key, route) for route in self.routes)
+
+    @cached_property
+    def _patterns(self) -> PatternIndex[str]:
+        return PatternIndex((pattern, pattern) for pattern in self.keys)
+
+    @cached_property
+    def _contract_index(self) -> ContractIndex:
+        return ContractIndex(self.bindings, self.deduplications)
 
     def diff(self, other: RouteTable) -> TableDiff:
         """Return what a change from this table to `other` adds, removes, changes and keeps, by value."""

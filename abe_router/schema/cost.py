@@ -24,6 +24,8 @@ from abe_router.schema.index import SchemaIndex, Subschema
 MAX_WAYS = 100_000
 #: Most ways from all schemas with `unevaluated` keywords, each number squared, as the compiler takes time.
 MAX_UNEVALUATED = 20_000_000
+#: A schema of at most this many bytes has no room for the levels that multiply to so many ways.
+SURELY_CHEAP = 400
 #: Most memory for the compiled patterns of one document, in bytes.
 MAX_PATTERNS = 128 * 1024 * 1024
 

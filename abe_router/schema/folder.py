@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,11 +18,12 @@ import jsonschema_rs
 
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.messages.pointer import join
-from abe_router.schema.cost import combined_too_often, large_patterns
-from abe_router.schema.dialect import Steps, faults, subschemas
+from abe_router.schema.cost import SURELY_CHEAP, combined_too_often, large_patterns
+from abe_router.schema.dialect import faults, in_uri, subschemas
 from abe_router.schema.explanation import Explainer
-from abe_router.schema.index import join_uri, own_id
-from abe_router.schema.library import Document, Library
+from abe_router.schema.ignored import ignored_keywords
+from abe_router.schema.index import join_uri, placed
+from abe_router.schema.library import Document, Library, conflict
 from abe_router.schema.schema import Schema
 from abe_router.text import suggestion
 
@@ -49,6 +50,7 @@ class SchemaFolder:
         self._repeated = 0
         self._compiled: dict[tuple[str, Document], _Compiled] = {}
         self._older: dict[tuple[str, Document], _Compiled] = {}
+        self._ignored: dict[Document, list[SchemaFault]] = {}
 
     @property
     def root(self) -> Path:
@@ -63,7 +65,7 @@ class SchemaFolder:
     def refresh(self) -> None:
         """Read every file again from now on, and forget what was not loaded since the last refresh."""
         self._library.refresh()
-        self._older, self._compiled = self._compiled, {}
+        self._older, self._compiled, self._ignored = self._compiled, {}, {}
         self._seen, self._repeated = set(), 0
 
     def names(self) -> list[str]:
@@ -98,7 +100,8 @@ class SchemaFolder:
         self._repeated += sum(len(each.canonical) for each in others.values() if each in self._seen)
         self._seen.update(others.values())
         self._refuse_repetition(name, document)
-        if costly := combined_too_often(values, uri, document.path):
+        size = sum(len(each.canonical) for each in documents.values())
+        if size > SURELY_CHEAP and (costly := combined_too_often(values, uri, document.path)):
             raise SchemaInvalid(name, costly)
         try:
             validator = jsonschema_rs.validator_for(
@@ -110,7 +113,7 @@ class SchemaFolder:
             )
         except jsonschema_rs.ValidationError as error:
             fault = SchemaFault("schema", error.message, document.path, join(error.instance_path))
-            unresolved = list(islice(_unresolved(documents, registry), MAX_FAULTS))
+            unresolved = _malformed(documents) or list(islice(_unresolved(documents, registry), MAX_FAULTS))
             raise SchemaInvalid(name, unresolved or [fault]) from None
         schema = Schema(
             digest=self._digest(document, others),
@@ -118,13 +121,14 @@ class SchemaFolder:
             document=document.value,
             is_valid=validator.is_valid,
             sources=frozenset(d.path for d in documents.values() if d.path is not None),
+            ignored=tuple(chain.from_iterable(map(self._ignored_in, documents.values()))),
             _explainer=Explainer(
                 values,
                 uri,
                 self._library.uri,
                 registry,
                 formats=self._formats,
-                size=sum(len(each.canonical) for each in documents.values()),
+                size=size,
             ),
         )
         return schema, others
@@ -133,6 +137,15 @@ class SchemaFolder:
         if self._repeated > self._most:
             message = "the schemas refer to large schemas too often: each reference compiles them again"
             raise SchemaInvalid(name, [SchemaFault("schema", message, document.path)])
+
+    def _ignored_in(self, document: Document) -> list[SchemaFault]:
+        """Return the keywords of a document that check nothing. Each file is looked through once."""
+        if document not in self._ignored:
+            self._ignored[document] = [
+                SchemaFault("ignored", message, document.path, document.pointer + pointer, hint)
+                for pointer, message, hint in ignored_keywords(document.value, filters=document.path is None)
+            ]
+        return self._ignored[document]
 
     def _gather(
         self, name: str, uri: str, document: Document
@@ -159,8 +172,10 @@ class SchemaFolder:
         except ValueError as error:
             fault = SchemaFault("reference", str(error), document.path)
             raise SchemaInvalid(name, found or [fault]) from None
+        documents = {uri: document, **others}
+        if others:
+            found.extend(_conflicts(documents))
         if missing or found:
-            documents = {uri: document, **others}
             unresolved = islice(_unresolved(documents, registry, missing), MAX_FAULTS)
             raise SchemaInvalid(name, [*found, *_missing(documents, missing), *unresolved])
         return registry, others
@@ -175,8 +190,23 @@ class SchemaFolder:
 
 
 def _faults(document: Document) -> list[SchemaFault]:
-    """Return why a document is no schema. The check of it compiles its patterns, so these come first."""
-    return large_patterns(document.value, document.path) or faults(document.value, document.path)
+    """Return the faults of a document, at their places in its file.
+
+    The check of a document compiles its patterns, so their size comes first.
+    """
+    found = large_patterns(document.value, document.path) or faults(document.value, document.path)
+    return [replace(fault, pointer=document.pointer + fault.pointer) for fault in found]
+
+
+def _conflicts(documents: Mapping[str, Document]) -> Iterator[SchemaFault]:
+    """Yield a fault for each `$id` of two different schemas: references to and below it are ambiguous."""
+    first: dict[str, tuple[Document, Any]] = {}
+    for uri, document in sorted(documents.items()):
+        for path, schema, base, _, own in placed(document.value, uri):
+            if own is not None:
+                other, same = first.setdefault(base, (document, schema))
+                if other.path != document.path and same != schema:
+                    yield conflict(document, join(path), schema, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,17 +239,10 @@ class _Reference:
 def _references(documents: Mapping[str, Document]) -> Iterator[_Reference]:
     """Yield every reference in the documents, given by URI."""
     for uri, document in documents.items():
-        around: list[tuple[Steps, str]] = [((), uri)]  # the schemas around this one that have an id
-        for path, schema in subschemas(document.value):
-            while path[: len(around[-1][0])] != around[-1][0]:
-                around.pop()
-            base = around[-1][1]
-            if (own := own_id(schema)) is not None:
-                base = join_uri(base, own)
-                around.append((path, base))
+        for path, schema, base, _, _ in placed(document.value, uri):
             for key in ("$ref", "$dynamicRef", "$recursiveRef"):
                 if isinstance(text := schema.get(key), str):
-                    yield _Reference(document, join([*path, key]), key, base, text)
+                    yield _Reference(document, document.pointer + join([*path, key]), key, base, text)
 
 
 def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFault]) -> list[SchemaFault]:
@@ -238,6 +261,17 @@ def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFaul
             placed.add(reference.target)
     path = next(iter(documents.values())).path
     return found + [replace(reason, path=path) for uri, reason in unplaced.items() if uri not in placed]
+
+
+def _malformed(documents: Mapping[str, Document]) -> list[SchemaFault]:
+    """Return the first reference with characters that a URI cannot have, as a fault that counts them all."""
+    odd = [each for each in _references(documents) if in_uri(each.text) != each.text]
+    if not odd:
+        return []
+    first, more = odd[0], f"; so are {len(odd) - 1:,} more" if len(odd) > 1 else ""
+    message = f"`{first.keyword}` to `{first.text}` is not a URI reference{more}"
+    hint = f"write `{in_uri(first.text)}`"
+    return [SchemaFault("reference", message, first.document.path, first.pointer, hint)]
 
 
 def _unresolved(

@@ -27,7 +27,7 @@ from abe_router.backends.memory.queue import SubscriptionQueue
 from abe_router.backends.memory.subscription import ExclusiveMemorySubscription, MemorySubscription
 from abe_router.messages.cache import remember
 from abe_router.messages.message import Message
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -47,6 +47,7 @@ class MemoryBackend(Backend):
         self._clock = clock
         self._log = MessageLog(clock, lambda key: bool(self._queues_of(key)))
         self._queues: dict[tuple[str, str], SubscriptionQueue] = {}
+        self._index = PatternIndex[SubscriptionQueue]()
         self._by_key: dict[str, tuple[SubscriptionQueue, ...]] = {}
         self._handles: set[MemorySubscription] = set()
         self._dedupe = DedupeIndex(clock)
@@ -103,6 +104,7 @@ class MemoryBackend(Backend):
         queue = self._queues.pop((pattern, group), None)
         if queue is None:
             return False
+        self._index = PatternIndex((pattern, queue) for (pattern, _), queue in self._queues.items())
         self._by_key.clear()
         queue.clear(partial(self._queue, pattern, group))
         await asyncio.sleep(0)  # a waiting fetch makes it again before there is a message to miss
@@ -170,6 +172,7 @@ class MemoryBackend(Backend):
         queue = self._queues.get((pattern, group))
         if queue is None:
             queue = self._queues[pattern, group] = SubscriptionQueue(self._log, self._clock)
+            self._index.add(pattern, queue)
             self._by_key.clear()
             for logged in self._log.begin(pattern, start):
                 queue.add(logged)
@@ -178,6 +181,6 @@ class MemoryBackend(Backend):
     def _queues_of(self, key: str) -> tuple[SubscriptionQueue, ...]:
         queues = self._by_key.get(key)
         if queues is None:
-            queues = tuple(q for (pattern, _), q in self._queues.items() if matches(pattern, key))
+            queues = tuple(self._index.match(key))
             remember(self._by_key, key, queues)
         return queues

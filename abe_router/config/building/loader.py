@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
 from abe_router.config.reading.faults import Faults, Span, TooManyFaults
 from abe_router.config.reading.node import YamlNode
-from abe_router.config.reading.variable import interpolate
+from abe_router.config.reading.variable import has_variables, interpolate
 from abe_router.config.rules.lint import Lint
 from abe_router.errors import ConfigError, HandlerError
 from abe_router.files.permissions import Permissions
@@ -121,19 +122,25 @@ class Loader:
     def salvage(self) -> RouteTable | None:
         """Return a table without routes, with the backend and prefix of a faulty file.
 
-        Commands that inspect a running system use it while the file has faults. Return None if the file
-        cannot be read as YAML.
+        Commands that inspect a running system use it while the file has faults. Return None if the file does
+        not tell them: they are malformed, a variable in them is not set, or they may stand after an error of
+        syntax.
         """
         faults = Faults(self._path)
         source = self._read(faults)
         root: YamlNode | None = None
         with suppress(TooManyFaults):
-            root = read_document(source.data, self._env, faults) if source else None
-        if root is None or not isinstance(root.value, dict):
+            root = read_document(source.data, self._env, faults, partly=True) if source else None
+        if source is None or root is None or not isinstance(root.value, dict):
             return None
-        url = self._backend or root.value.get("backend") or interpolate(DEFAULT_BACKEND, self._env)
-        prefix = root.value.get("prefix", "")
-        if not isinstance(url, str) or not isinstance(prefix, str):
+        options = {"backend": interpolate(DEFAULT_BACKEND, self._env), "prefix": ""}
+        for name in options:
+            if name in root.value:
+                options[name] = root.value[name]
+            elif re.search(rb"""(?m)(^|[{,])\s*["']?%b["']?\s*:""" % name.encode(), source.data):
+                return None
+        url, prefix = self._backend or options["backend"], options["prefix"]
+        if not isinstance(url, str) or not isinstance(prefix, str) or has_variables(url + prefix):
             return None
         return RouteTable(backend=absolute(url, self._folder), prefix=prefix, path=self._path)
 
@@ -146,9 +153,8 @@ class Loader:
         try:
             source = Source.read(self._path)
         except FileNotFoundError:
-            faults.add(
-                Code.UNREADABLE, "the file does not exist", start, hint="`abe-router init` creates one"
-            )
+            hint = _other_file(self._path) or "`abe-router init` creates one"
+            faults.add(Code.UNREADABLE, "the file does not exist", start, hint=hint)
         except OSError as error:
             faults.add(Code.UNREADABLE, f"the file cannot be read: {(error.strerror or '').lower()}", start)
         except ValueError as error:
@@ -205,7 +211,7 @@ class Loader:
             revision=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
-            cases=Cases(file, routes, root, faults).all(),
+            cases=Cases(file, root, faults).all(),
             warnings=faults.all(),
         )
 
@@ -280,6 +286,16 @@ def _too_many_patterns(file: FileModel, root: YamlNode, faults: Faults) -> bool:
     hint = "write fewer patterns with wildcards, or split the file"
     faults.add(Code.TOO_LARGE, message, root.name_at(["routes", patterns[-1]]), hint=hint)
     return True
+
+
+def _other_file(missing: Path) -> str:
+    """Return a hint with the routes file that is there instead: one of a similar name, or one of a parent."""
+    folder = Path(os.path.abspath(missing)).parent  # noqa: PTH100  not where a link leads
+    other = {".yaml": ".yml", ".yml": ".yaml"}.get(missing.suffix, missing.suffix)
+    beside = folder / f"{missing.stem}{other}"
+    parents = (parent / name for parent in folder.parents for name in (missing.name, beside.name))
+    found = next((path for path in (beside, *parents) if path.is_file()), None)
+    return f"`{os.path.relpath(found)}` exists" if found else ""
 
 
 def load(path: Path) -> RouteTable:

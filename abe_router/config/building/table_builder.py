@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,11 @@ from abe_router.config.language.model import ConsumerModel, FileModel, OptionsMo
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
+from abe_router.config.reading.variable import has_variables
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.pattern import KeyIndex, is_group, is_key, is_pattern, is_wild, overlaps
-from abe_router.routing.contract import MessageContract, SchemaBinding
+from abe_router.messages.pattern import PatternIndex, is_group, is_key, is_pattern, is_wild, overlaps
+from abe_router.routing.contract import ContractIndex, SchemaBinding
 from abe_router.routing.handler import Handler
 from abe_router.routing.policies import Batch, Emit, RetryPolicy
 from abe_router.routing.route import Route
@@ -45,11 +47,11 @@ class TableBuilder:
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
-        self._bindings: Mapping[str, SchemaBinding] = {}
-        self._checked, self._deduplicated = KeyIndex(()), KeyIndex(())
-        self._keys = [entry for entry in file.routes if not is_wild(entry)]
-        self._known = KeyIndex(file.routes)
-        self._deduplications: Mapping[str, Deduplication] = {}
+        self._broken: set[str] = set()
+        self._contracts = ContractIndex((), {})
+        entries = root.at(["routes"]).names  # of the file itself, so that a key with a fault is known
+        self._keys = [entry for entry in entries if not is_wild(entry)]
+        self._known = PatternIndex((entry, entry) for entry in entries)
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
@@ -91,8 +93,8 @@ class TableBuilder:
         self, bindings: Sequence[SchemaBinding], deduplications: Mapping[str, Deduplication]
     ) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
-        self._bindings, self._deduplications = {c.pattern: c for c in bindings}, deduplications
-        self._checked, self._deduplicated = KeyIndex(self._bindings), KeyIndex(deduplications)
+        self._contracts = ContractIndex(bindings, deduplications)
+        index = PatternIndex((each.pattern, each) for each in bindings)
         found = []
         for key, entry in self._file.routes.items():
             if not self._is_good_key(key) or entry is None or not entry.consumers:
@@ -100,14 +102,16 @@ class TableBuilder:
             if is_wild(key):
                 own = tuple(c for c in bindings if overlaps(c.pattern, key))
             else:
-                own = tuple(self._bindings[pattern] for pattern in self._checked.matching(key))
+                own = tuple(index.match(key))
             found += [r for g, c in entry.consumers.items() if (r := self._route(key, g, c, own)) is not None]
         return tuple(found)
 
     def _is_good_key(self, key: str) -> bool:
         if is_pattern(key):
             return True
-        hint = "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
+        hint = _meant(key) or (
+            "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
+        )
         shown = key if len(key) <= 80 else f"{key[:80]}…"
         message = f"`{shown}` is not a routing key or pattern"
         self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)
@@ -162,13 +166,11 @@ class TableBuilder:
             self._faults.add(
                 Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
             )
-        elif self._file.unrouted == "error" and not self._known.has(key):
+        elif self._file.unrouted == "error" and not self._known.match(key):
             hint = self._faults.did_you_mean(key, self._keys) or f"add `{key}` to `routes`"
             message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
-        bindings = [self._bindings[pattern] for pattern in self._checked.matching(key)]
-        deduplications = {p: self._deduplications[p] for p in self._deduplicated.matching(key)}
-        return Emit(key, MessageContract.of(key, bindings, deduplications))
+        return Emit(key, self._contracts.contract(key))
 
     def _when(self, consumer: ConsumerModel, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:
@@ -176,13 +178,27 @@ class TableBuilder:
         return self._schemas.inline(consumer.when, [*place, "when"])
 
     def _handler(self, path: str, place: list[str | int]) -> Handler | None:
+        """Return the handler of a path. A module that cannot be imported is tried and reported once."""
+        module = path.partition(":")[0]
+        if module in self._broken:
+            return None
         try:
             return self._find(path)
         except HandlerError as error:
+            if error.kind in _OF_MODULE:
+                self._broken.add(module)
             node = self._root.at([*place, "handler"])
             span = _side(error.kind, node, path)
             self._faults.add(_HANDLER_CODES[error.kind], str(error), span, hint=error.hint)
             return None
+
+
+def _meant(key: str) -> str:
+    """Return a hint for a key in the form of another system, or an empty string."""
+    if has_variables(key):
+        return "variables are replaced in values, not in keys"
+    like = re.sub(r"(^|\.)>$", r"\1#", key.replace("/", ".").strip("."))
+    return f"did you mean `{like}`?" if like != key and is_pattern(like) else ""
 
 
 #: The options that a route takes without conversion.

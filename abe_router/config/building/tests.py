@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from heapq import nsmallest
 
 from abe_router.config.language import tests_model
@@ -10,9 +10,8 @@ from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
 from abe_router.config.reading.node import YamlNode
-from abe_router.messages.pattern import KeyIndex, is_key, is_wild
+from abe_router.messages.pattern import PatternIndex, is_key, is_wild
 from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, PayloadMatcher, Publication
-from abe_router.routing.route import Route
 
 Steps = tuple[str | int, ...]
 
@@ -20,12 +19,19 @@ Steps = tuple[str | int, ...]
 class Cases:
     """Builds the cases of a file. A key or a route that the file does not have is a fault."""
 
-    def __init__(self, file: FileModel, routes: Sequence[Route], root: YamlNode, faults: Faults) -> None:
+    def __init__(self, file: FileModel, root: YamlNode, faults: Faults) -> None:
         self._file, self._root, self._faults = file, root, faults
-        entries = file.routes.items()
-        self._routes = {f"{key}/{g}": None for key, entry in entries if entry for g in entry.consumers or ()}
-        self._emitted = {route.emit.key for route in routes if route.emit}
-        self._known = KeyIndex(file.routes)
+        # Of the file itself, so that a route with a fault is known.
+        self._keys = root.at(["routes"]).parts
+        self._known = PatternIndex((key, key) for key in map(str, self._keys))
+        consumers = {
+            f"{key}/{group}": node
+            for key, entry in self._keys.items()
+            if (groups := entry.get(["consumers"])) is not None
+            for group, node in groups.parts.items()
+        }
+        self._routes = consumers.keys()
+        self._emitted = {emit.value for node in consumers.values() if (emit := node.get(["emit"]))}
 
     def all(self) -> tuple[Case, ...]:
         """Return the cases, in the order of the file."""
@@ -48,8 +54,8 @@ class Cases:
                 self._fault(
                     f"`{each.key[:80]}` is not a routing key", where, "a routing key has no wildcards"
                 )
-            elif self._file.unrouted == "error" and not self._known.has(each.key):
-                keys = [key for key in self._file.routes if not is_wild(key)]
+            elif self._file.unrouted == "error" and not self._known.match(each.key):
+                keys = [key for key in map(str, self._keys) if not is_wild(key)]
                 self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
 

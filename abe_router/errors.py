@@ -83,7 +83,7 @@ class SchemaInvalid(AbeRouterError):
 class HandlerError(AbeRouterError):
     """Raised when a handler path cannot be turned into a function.
 
-    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`.
+    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`, `writable`.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str = "") -> None:

@@ -45,12 +45,14 @@ class Placed(NamedTuple):
 
 def placed(document: Any, uri: str) -> Iterator[Placed]:
     """Yield every object of a document that may be a schema, outermost first."""
-    known: dict[Steps, tuple[str, int]] = {(): (uri, draft_of(document))}
+    around: list[tuple[Steps, str, int]] = [((), uri, draft_of(document))]  # schemas around that have an id
     for path, schema in subschemas(document):
-        base, draft = next(known[path[:n]] for n in range(len(path), -1, -1) if path[:n] in known)
+        while path[: len(around[-1][0])] != around[-1][0]:
+            around.pop()
+        _, base, draft = around[-1]
         if (own := own_id(schema, draft_of(schema, draft))) is not None:
             base, draft = join_uri(base, own).removesuffix("#"), draft_of(schema, draft)
-            known[path] = base, draft
+            around.append((path, base, draft))
         yield Placed(path, schema, base, draft, own)
 
 
@@ -91,6 +93,10 @@ class SchemaIndex:
         own = own_id(value, draft)
         base = join_uri(uri, own).removesuffix("#") if own else uri
         return Subschema(value, base, uri, "", draft)
+
+    def of(self, uri: str) -> Subschema:
+        """Return the whole document at a URI."""
+        return self._roots[uri]
 
     def every(self) -> Iterator[Any]:
         """Yield every object of every document that may be a schema."""

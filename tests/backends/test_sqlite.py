@@ -334,7 +334,7 @@ class TestLock:
         for _ in range(12):
             await backend.append(messages)
             await asyncio.sleep(0.06)
-        assert wal.stat().st_size < 3 * database.CHECKPOINT_BYTES
+        assert wal.stat().st_size < 3 * file.CHECKPOINT_BYTES
 
     async def test_long_read_transaction_blocks_no_writer(self, path, backend, locked):
         await backend.publish(KEY, 1)
@@ -347,7 +347,7 @@ class TestLock:
                 await asyncio.sleep(0.06)
         wal = path.with_name("log.db-wal")
         grown = wal.stat().st_size
-        assert grown > database.CHECKPOINT_BYTES
+        assert grown > file.CHECKPOINT_BYTES
         locked.execute("COMMIT")
         for _ in range(6):
             await backend.append(messages)

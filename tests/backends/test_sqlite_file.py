@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.backends.sqlite import SQLiteBackend, database, file
+from abe_router.backends.sqlite import SQLiteBackend, file
 from abe_router.backends.sqlite.file import File
 from abe_router.errors import BackendError, BackendUnavailable
 
@@ -123,7 +123,7 @@ class TestSymbolicLink:
         assert [p.name for p in (link.parent).iterdir()] == ["link.db"]
 
     async def test_log_behind_a_link_is_checkpointed(self, path, link, monkeypatch):
-        monkeypatch.setattr(database, "CHECKPOINT_BYTES", 100_000)
+        monkeypatch.setattr(file, "CHECKPOINT_BYTES", 100_000)
         async with SQLiteBackend(link) as backend:
             for _ in range(4):
                 await backend.publish(KEY, "x" * 200_000)

@@ -22,9 +22,10 @@ _INCOMPLETE = object()
 #: A connection is dead when replies are due and none came in this many checks in a row. One check is not
 #: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
 _CHECKS = 4
-#: Most bytes that may arrive without completing an answer. Our largest one is a read of `MOST_ENTRIES` (in
-#: `stream_state`) of the largest payload; a server that announces more would take all memory.
-MOST_BYTES = 1280 * 1024 * 1024
+#: Most bytes that may arrive without completing an answer: a read of `MOST_ENTRIES` (in `stream_state`) of
+#: the largest payload, and a quarter more. A server that announces more would take all memory. If another
+#: program wrote larger entries, the connection ends, and the next one dead-letters them on the server.
+MOST_BYTES = 640 * 1024 * 1024
 
 #: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy.
 _PASSING = frozenset(

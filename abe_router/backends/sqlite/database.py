@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from abe_router.backends.sqlite.file import File, FileState
+from abe_router.backends.sqlite.file import Checkpoint, File, FileState, checkpoint
 from abe_router.backends.sqlite.keys import Keys, decode_text
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
@@ -29,13 +29,6 @@ LOCK_TIMEOUT = 10.0
 _CLOSING_LOCK_TIMEOUT = 1.0
 #: The delays between two tries, in seconds.
 _FIRST_DELAY, _LONGEST_DELAY = 0.0003, 0.003
-
-#: The size of the write-ahead log, in bytes, from which it is checkpointed. SQLite's own default.
-CHECKPOINT_BYTES = 1000 * 4096
-#: How long a checkpoint waits for other transactions, in milliseconds. All writers wait meanwhile.
-_CHECKPOINT_TIMEOUT = 100
-#: The shortest time between two checks of the size, in seconds.
-_CHECKPOINT_INTERVAL = 0.05
 
 
 class Changes:
@@ -53,6 +46,13 @@ class Changes:
         """Note that a delivery of the subscription falls due, in seconds since the epoch."""
         self.due_at[sid] = min(due_at, self.due_at.get(sid, due_at))
 
+    @property
+    def is_available(self) -> bool:
+        """Whether something can be claimed at once."""
+        if self.key_ids or self.everything:
+            return True
+        return bool(self.due_at) and min(self.due_at.values()) <= time.time()
+
     def clear(self) -> None:
         """Forget all changes."""
         self.key_ids.clear()
@@ -66,35 +66,6 @@ class BacklogCount(NamedTuple):
     end: int
     claimed: int
     unclaimed: int
-
-
-class Checkpoint:
-    """Copies the write-ahead log into the file when the log has grown.
-
-    SQLite would do so in a COMMIT. Before 3.51.3 a checkpoint beside the commit of another process can
-    damage the file (sqlite.org/wal.html, "The WAL-Reset Bug"). The kind of checkpoint used here holds the
-    write lock, so that there is no such commit.
-    """
-
-    def __init__(self, wal: Path) -> None:
-        self._wal = wal
-        self._threshold = CHECKPOINT_BYTES
-        self._check_at = 0.0
-
-    def run(self, connection: sqlite3.Connection) -> None:
-        """Copy and empty the log if it is large enough; after an error, a later call tries again."""
-        now = time.monotonic()
-        if now < self._check_at:
-            return
-        self._check_at = now + _CHECKPOINT_INTERVAL
-        with suppress(OSError, sqlite3.Error):
-            size = self._wal.stat().st_size
-            if size < self._threshold:
-                return
-            # A long read transaction prevents the checkpoint: trying again at once would stop all writers.
-            self._threshold = size + CHECKPOINT_BYTES
-            if checkpoint(connection):
-                self._threshold = CHECKPOINT_BYTES
 
 
 class Database:
@@ -115,7 +86,9 @@ class Database:
         #: By subscription, what `status` counted last.
         self.counted: dict[int, BacklogCount] = {}
         self._file = file
-        self._checkpoint = Checkpoint(file.wal)
+        #: The write-ahead log.
+        self.log = file.wal
+        self._checkpoint = Checkpoint(self.log)
         #: Rises when the content of the file was replaced, so that what is known of it no longer holds.
         self.generation = 0
         #: The highest number of a message that this connection has committed or seen.
@@ -124,6 +97,10 @@ class Database:
         self.appended = 0
         self._connection: sqlite3.Connection | None = None
         self._schema_version = 0
+        #: Its `data_version` at the last transaction, None when `keys` lack what is committed.
+        self._version: int | None = None
+        #: Whether a commit waits for the disk as `synchronous` says.
+        self._is_durable = True
         self._has_lost_log = False
         self._lock_deadline = math.inf
 
@@ -183,24 +160,35 @@ class Database:
             yield
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Begin a transaction that holds the write lock from its first statement on."""
+    def writing(self, *, durable: bool = True) -> Iterator[None]:
+        """Begin a transaction that holds the write lock from its first statement on.
+
+        A loss of power may undo one that is not `durable`. What it makes available wakes other processes.
+        """
+        self.open()
+        if durable != self._is_durable and self._file.synchronous == "full":
+            self.execute(f"PRAGMA synchronous = {'full' if durable else 'normal'}")
+            self._is_durable = durable
         with self._transaction("BEGIN IMMEDIATE"):
             yield
+        if self.changes.is_available:
+            with suppress(OSError):
+                os.utime(self.log)
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        self._begin(begin)
+        is_unchanged = self._begin(begin)
         connection = self.connection
         self.changes.clear()
         self.appended = 0
         try:
-            self.keys.refresh(connection)
+            if not is_unchanged:
+                self.keys.refresh(connection)
             yield
             connection.execute("COMMIT")
             self.last_appended = max(self.last_appended, self.appended)
         except BaseException:
-            self.keys.clear()
+            self._clear_keys()
             self.changes.clear()
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -218,11 +206,12 @@ class Database:
             if state is FileState.MISSING:
                 raise BackendUnavailable(self._file.missing())
             self._leave(self._connection)
-        self.keys.clear()
+        self._clear_keys()
         self.scanned.clear()
         self.counted.clear()
-        self._connection = self._file.connect()
-        self._checkpoint = Checkpoint(self._file.wal)
+        self._connection, self._is_durable = self._file.connect(), True
+        self.log = self._file.wal
+        self._checkpoint = Checkpoint(self.log)
         self._schema_version = self._read_schema_version()
 
     def close(self) -> None:
@@ -279,16 +268,26 @@ class Database:
             return BackendUnavailable(f"cannot use `{self.path}`: {error}")
         return BackendError(f"cannot use `{self.path}`: {error}")
 
-    def _begin(self, begin: str) -> None:
+    def data_version(self) -> int:
+        """Return a number that changes when another connection commits, but not when this one does."""
+        (version,) = self.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def _begin(self, begin: str) -> bool:
         """Begin a transaction; open the file anew when its content was replaced since the last one.
+
+        Return whether no other connection has committed since.
 
         A restore in place (`.restore`, SQLite's backup API) changes the version of the schema. What is cached
         of the file, such as the numbers of keys, does not hold for the new content.
         """
         self.open()
         self.connection.execute(begin)
+        before, self._version = self._version, self.data_version()
+        if self._version == before:
+            return True
         if self._read_schema_version() == self._schema_version:
-            return
+            return False
         self.connection.execute("ROLLBACK")
         self.close()
         self.open()
@@ -304,11 +303,16 @@ class Database:
         else:
             _log.warning("`%s` was restored, vacuumed or altered by another program: read anew", self.path)
         self.connection.execute(begin)
+        return False
 
     def _last_seq(self) -> int:
         """Return the highest number that a message was ever given, also if the message is deleted."""
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
         return 0 if row is None else int(row[0])
+
+    def _clear_keys(self) -> None:
+        self.keys.clear()
+        self._version = None
 
     def _read_schema_version(self) -> int:
         (version,) = self.execute("PRAGMA schema_version").fetchone()
@@ -338,16 +342,6 @@ class Database:
         self._connection = None
         self.generation += 1
         self.last_appended = 0
-
-
-def checkpoint(connection: sqlite3.Connection) -> bool:
-    """Copy the whole write-ahead log into the file and empty it; return False when others are in the way."""
-    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
-    try:
-        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        connection.execute("PRAGMA busy_timeout = 0")
-    return not busy
 
 
 def is_busy(error: Exception) -> bool:

@@ -25,6 +25,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
@@ -38,6 +39,12 @@ OLDEST_SQLITE = (3, 35, 0)
 _CHECK_INTERVAL = 0.25
 #: How long an open file may be missing before a new one is created in its place, in seconds.
 GRACE = 5.0
+#: The size of the write-ahead log, in bytes, from which it is checkpointed. SQLite's own default.
+CHECKPOINT_BYTES = 1000 * 4096
+#: How long a checkpoint waits for other transactions, in milliseconds. All writers wait meanwhile.
+_CHECKPOINT_TIMEOUT = 100
+#: The shortest time between two checks of the size, in seconds.
+_CHECKPOINT_INTERVAL = 0.05
 #: The file systems that Linux has mounted.
 MOUNTS = Path("/proc/mounts")
 #: Types of file systems that several machines share, or whose locks and shared memory are not reliable.
@@ -71,7 +78,7 @@ class File:
         self.path = path
         #: Whether the log of the open file was removed or replaced; set by `state`.
         self.log_is_lost = False
-        self._synchronous = synchronous
+        self.synchronous = synchronous
         self._mounts = mounts
         self._target = Path(os.path.realpath(path))
         self._identity: _Identity = None
@@ -237,8 +244,8 @@ class File:
         (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if journal != "wal":
             raise BackendUnavailable("its file system cannot share it between processes")
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        # `database.Checkpoint` does it instead.
+        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+        # `Checkpoint` does it instead.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         if not current:
             connection.execute("BEGIN IMMEDIATE")
@@ -246,6 +253,45 @@ class File:
                 schema.create(connection)
             connection.execute("COMMIT")
         connection.execute("PRAGMA schema_version").fetchone()  # a read, so that the log is there
+
+
+class Checkpoint:
+    """Copies the write-ahead log into the file when the log has grown.
+
+    SQLite would do so in a COMMIT. Before 3.51.3 a checkpoint beside the commit of another process can
+    damage the file (sqlite.org/wal.html, "The WAL-Reset Bug"). The kind of checkpoint used here holds the
+    write lock, so that there is no such commit.
+    """
+
+    def __init__(self, wal: Path) -> None:
+        self._wal = wal
+        self._threshold = CHECKPOINT_BYTES
+        self._check_at = 0.0
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Copy and empty the log if it is large enough; after an error, a later call tries again."""
+        now = time.monotonic()
+        if now < self._check_at:
+            return
+        self._check_at = now + _CHECKPOINT_INTERVAL
+        with suppress(OSError, sqlite3.Error):
+            size = self._wal.stat().st_size
+            if size < self._threshold:
+                return
+            # A long read transaction prevents the checkpoint: trying again at once would stop all writers.
+            self._threshold = size + CHECKPOINT_BYTES
+            if checkpoint(connection):
+                self._threshold = CHECKPOINT_BYTES
+
+
+def checkpoint(connection: sqlite3.Connection) -> bool:
+    """Copy the whole write-ahead log into the file and empty it; return False when others are in the way."""
+    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
+    try:
+        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0")
+    return not busy
 
 
 def identity(path: Path) -> _Identity:

@@ -234,7 +234,7 @@ class FileHealth:
             if damage.severity is not _ERROR:
                 with database.reading():
                     yield from orphaned_subscriptions(registry.status(database), self._served)
-                    yield from unread_keys(_unread(database))
+                    yield from unread_keys(_unread(database), self._served)
         finally:
             database.close()
 
@@ -283,7 +283,7 @@ def check_version(version: tuple[int, ...]) -> Iterator[HealthResult]:
     since, until = _RESET_BUG
     is_fixed = any(version[:2] == fixed[:2] and version >= fixed for fixed in _RESET_FIXED)
     if since <= version < until and not is_fixed:
-        # Not a warning: `database.Checkpoint` avoids the bug.
+        # Not a warning: `file.Checkpoint` avoids the bug.
         yield HealthResult(
             HealthCheck.SQLITE_VERSION,
             _INFO,

@@ -4,7 +4,7 @@ A waiting fetch is tried again
 
 - when a transaction of this connection makes something available to it (`Notifier.concerned`),
 - when another process commits messages that match its pattern, or anything that may fall due earlier, which
-  `Notifier.poll` finds by asking SQLite at short intervals,
+  `Notifier.poll` finds by asking SQLite: when the process has touched the log, and at intervals,
 - when a delivery falls due, or its deadline is reached (`Fetch.try_at`).
 """
 
@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from abe_router.backends.sqlite import lease, log
 from abe_router.backends.sqlite.database import Changes, Database, is_busy
+from abe_router.backends.sqlite.inbox import LogWatch
 from abe_router.backends.sqlite.keys import Keys
 from abe_router.backends.sqlite.operations import Fetch
 from abe_router.backoff import Backoff
@@ -27,6 +28,8 @@ T = TypeVar("T")
 #: How often SQLite is asked for commits of other processes, in seconds: first, once there was something, and
 #: last, when nothing comes. An answer costs 2 microseconds, but waking the thread for it up to 100.
 FIRST_INTERVAL, LAST_INTERVAL = 0.002, 0.025
+#: The same while each commit is announced by a touch of the log. A process may be killed before the touch.
+WATCHED_INTERVAL = 0.1
 #: After such commits the due times of all subscriptions are read, and then not again for this many times as
 #: long as that took: at once with few subscriptions, and with thousands for at most 1 % of the time.
 _DUE_REST = 100
@@ -116,9 +119,12 @@ class Waiters:
 class Notifier:
     """The waiting fetches of a connection, and what the file showed when it was last looked at."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, watch: LogWatch) -> None:
         self.waiters = Waiters()
         self._database = database
+        self._watch = watch
+        #: Whether the last messages of another process were announced by a touch of the log.
+        self._is_watched = False
         #: The connection, its number of commits by others, and the end of the log, at the last look.
         self._connection: sqlite3.Connection | None = None
         self._version = 0
@@ -142,7 +148,10 @@ class Notifier:
         """
         found = set(self.waiters.due())
         try:
+            was_touched = self._watch.was_touched()
             if (changes := self._foreign_changes()) is not None:
+                if changes.is_available:
+                    self._is_watched = was_touched
                 found.update(self.waiters.concerned(changes, self._database.keys))
             if (due_at := self._foreign_due()) is not None:
                 found.update(self.waiters.compare(due_at))
@@ -151,8 +160,12 @@ class Notifier:
                 raise
         if found:
             self._backoff.reset()
-        self._interval = self._backoff.next()
+        self._interval = WATCHED_INTERVAL if self._is_watched else self._backoff.next()
         return self._take_out(found)
+
+    def close(self) -> None:
+        """Stop watching the log."""
+        self._watch.close()
 
     def concerned(self) -> list[Fetch]:
         """Take out and return the fetches that the last transaction of this connection made worth a try."""
@@ -164,7 +177,7 @@ class Notifier:
 
     def before_commit(self) -> None:
         """Count the messages of the open transaction as seen, unless others committed since the last look."""
-        if self._database.connection is self._connection and self._data_version() == self._version:
+        if self._database.connection is self._connection and self._database.data_version() == self._version:
             self._end = log.end(self._database)
 
     def _take_out(self, found: set[Fetch] | list[Fetch]) -> list[Fetch]:
@@ -178,7 +191,7 @@ class Notifier:
         """Return what other processes made available since the last look, None if they committed nothing."""
         database = self._database
         database.open()
-        version = self._data_version()
+        version = self._database.data_version()
         if database.connection is self._connection and version == self._version:
             return None
         changes = Changes()
@@ -191,6 +204,8 @@ class Notifier:
             changes.everything = True
         else:
             changes.key_ids = key_ids
+        if not is_same:
+            self._watch.follow(database.log)
         self._connection, self._version, self._end = database.connection, version, end
         self._due_is_stale = True
         return changes
@@ -208,11 +223,6 @@ class Notifier:
         ended = time.monotonic()
         self._due_is_stale, self._read_due_at = False, ended + _DUE_REST * (ended - started)
         return due_at
-
-    def _data_version(self) -> int:
-        """Return a number that changes when another connection commits, but not when this one does."""
-        (version,) = self._database.execute("PRAGMA data_version").fetchone()
-        return int(version)
 
 
 def _discard(index: dict[T, set[Fetch]], name: T, fetch: Fetch) -> bool:

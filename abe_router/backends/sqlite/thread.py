@@ -3,17 +3,20 @@
 States of the thread:
 
 - idle: it waits for requests without a timeout, because no fetch waits.
-- polling: fetches wait, so it waits for requests until `Notifier.timeout` and then polls the file.
+- polling: fetches wait, so it waits for requests, or a touch of the log by another process, until
+  `Notifier.timeout`, and then polls the file.
 - in a round: it runs the requests that have arrived, and the waiting fetches that are worth another try.
 - stopped: `stop` was called, the requests queued before it have run, and the connection is closed.
 
-Transitions: idle or polling -> in a round, when requests arrive or the timeout is over; in a round ->
+Transitions: idle or polling -> in a round, when requests or a touch arrive or the timeout is
+  over; in a round ->
 polling or idle, as fetches wait or not; any -> stopped, by the None that `stop` queues. A waiting fetch ends
 by deliveries, by its deadline, by an error, by being withdrawn, or, with none, when the thread stops.
 
 Invariants:
 
-- Only this thread uses the connection. Only the event loop of a future sets its result.
+- Only this thread uses the connection. Only the event loop of a future sets its result; the result of a call
+  of another thread is set here.
 - A result is sent after the commit of the transaction it comes from. An error is sent after the rollback.
 - A request that fails is rolled back alone: its round is run again, one request a transaction. So an
   operation may run more than once, and commits once at most.
@@ -27,18 +30,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import queue
 import sqlite3
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from abe_router.backends.sqlite import dedupe, log
 from abe_router.backends.sqlite.database import Database, is_busy
+from abe_router.backends.sqlite.inbox import Inbox, LogWatch
 from abe_router.backends.sqlite.lease import Claim
 from abe_router.backends.sqlite.log import EncodedMessage
 from abe_router.backends.sqlite.notifier import Notifier
@@ -63,9 +67,10 @@ class DatabaseThread:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: queue.SimpleQueue[list[Request[Any]] | None] = queue.SimpleQueue()
+        watch = LogWatch()
+        self._inbox = Inbox(watch)
         self._outbox: list[Request[Any]] = []
-        self._notifier = Notifier(database)
+        self._notifier = Notifier(database, watch)
         self._results: list[_Result] = []
         self._stopped: asyncio.Future[None] | None = None
         #: The process that started the thread; a fork does not copy the thread.
@@ -89,6 +94,19 @@ class DatabaseThread:
         self.send(Operation(function, future, reads=reads))
         return future
 
+    def run_blocking(self, function: Callable[[Database], T], timeout: float) -> T:
+        """Call `function` with the file in a transaction, for another thread that waits for the result.
+
+        Raise BackendUnavailable when there is none after `timeout` seconds; it may be carried out later.
+        """
+        future: Future[T] = Future()
+        self._check_open()
+        self._inbox.put([Operation(function, future)])
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            raise BackendUnavailable(f"`{self._database.path}` is locked, or its disk is slow") from None
+
     def append(self, messages: Sequence[EncodedMessage]) -> asyncio.Future[None]:
         """Add the messages to the log; the future is done once they are committed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -106,13 +124,16 @@ class DatabaseThread:
 
         Raise BackendError after a fork, BackendUnavailable when the thread was stopped.
         """
+        self._check_open()
+        self._outbox.append(request)
+        if len(self._outbox) == 1 and request.loop is not None:
+            request.loop.call_soon(self._send_outbox)
+
+    def _check_open(self) -> None:
         if self.pid != os.getpid():
             raise BackendError(f"`{self._database.path}` was opened before a fork: open it anew in the child")
         if self._stopped is not None:
             raise BackendUnavailable(f"`{self._database.path}` was closed")
-        self._outbox.append(request)
-        if len(self._outbox) == 1:
-            request.future.get_loop().call_soon(self._send_outbox)
 
     def limit_lock_wait(self) -> None:
         """From now on, wait no longer than a second for the lock of the file."""
@@ -124,14 +145,14 @@ class DatabaseThread:
             self._stopped = asyncio.get_running_loop().create_future()
             self.limit_lock_wait()
             self._send_outbox()
-            self._queue.put(None)
+            self._inbox.put(None)
         await asyncio.shield(self._stopped)
         self._thread.join()
 
     def _send_outbox(self) -> None:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
-            self._queue.put(outbox)
+            self._inbox.put(outbox)
 
     def _run(self) -> None:
         running = True
@@ -147,24 +168,25 @@ class DatabaseThread:
         self._results += [(fetch, (), None) for fetch in self._notifier.waiters]
         self._send_results()
         self._database.close()
+        self._notifier.close()
+        self._inbox.close()
         assert self._stopped is not None
         with suppress(RuntimeError):
             self._stopped.get_loop().call_soon_threadsafe(self._stopped.set_result, None)
 
     def _receive(self) -> tuple[list[Request[Any]], bool]:
-        """Return the queued requests, and False when the thread is to stop after them.
+        """Return the requests that have come, and False when the thread is to stop after them.
 
-        Wait for the first one until the notifier has to poll.
+        Wait for the first one, but no longer than until the notifier has to poll.
         """
         arrived: list[Request[Any]] = []
-        with suppress(queue.Empty):
-            requests = self._queue.get(timeout=self._notifier.timeout())
-            while requests is not None:
-                arrived += requests
-                if len(arrived) >= _ROUND_SIZE:
-                    return arrived, True
-                requests = self._queue.get_nowait()
-            return arrived, False
+        if not self._inbox:
+            self._inbox.wait(self._notifier.timeout())
+        while self._inbox and len(arrived) < _ROUND_SIZE:
+            requests = self._inbox.take()
+            if requests is None:
+                return arrived, False
+            arrived += requests
         return arrived, True
 
     def _run_round(self, arrived: Iterable[Request[Any]]) -> None:
@@ -226,7 +248,8 @@ class DatabaseThread:
         database = self._database
         appends = [request for request in requests if isinstance(request, Append)]
         fetches = [request for request in requests if isinstance(request, Fetch)]
-        with database.writing():
+        # A claim that a loss of power undoes is made again, so it does not wait for the disk.
+        with database.writing(durable=len(fetches) < len(requests)):
             log.append(database, [message for append in appends for message in append.messages])
             results: list[_Result] = [(append, None, None) for append in appends]
             if once := [request for request in requests if isinstance(request, AppendOnce)]:
@@ -277,14 +300,17 @@ class DatabaseThread:
             self._results.append((request, None, own))
 
     def _send_results(self) -> None:
-        """Resolve the futures, each in its event loop."""
+        """Resolve the futures, each in its event loop, and those of other threads here."""
         if not self._results:
             return
         results, self._results = self._results, []
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Result]] = defaultdict(list)
+        by_loop: dict[asyncio.AbstractEventLoop | None, list[_Result]] = defaultdict(list)
         for result in results:
-            by_loop[result[0].future.get_loop()].append(result)
+            by_loop[result[0].loop].append(result)
         for loop, part in by_loop.items():
+            if loop is None:
+                _resolve(part)
+                continue
             with suppress(RuntimeError):  # the loop is closed, so nothing awaits the futures
                 loop.call_soon_threadsafe(_resolve, part)
 

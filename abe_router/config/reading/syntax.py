@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import yaml
 
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.composer import TOO_DEEP
-from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.faults import MAX_FAULTS, Faults, Span
 
 #: A name and its value, with a colon or spaces between them, but not both.
 _UNSPACED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)(?::| +)([^\s:#][^#]*?)\s*(?:#.*)?")
@@ -83,8 +84,9 @@ def _hint(problem: str, content: str, column: int) -> str:
 
 def commented_patterns(text: str, faults: Faults) -> None:
     """Warn of lines such as `#.deleted:`, which look like a key but are comments."""
-    for match in _COMMENTED.finditer(text):
-        line = text.count("\n", 0, match.start(1)) + 1
+    line, end = 1, 0
+    for match in islice(_COMMENTED.finditer(text), MAX_FAULTS):
+        line, end = line + text.count("\n", end, match.start(1)), match.start(1)
         column = match.start(1) - text.rfind("\n", 0, match.start(1))
         message = f"`{match[1]}` is a comment here, not a pattern"
         hint = f'the lines below it belong to the previous key; write `"{match[1]}":`'

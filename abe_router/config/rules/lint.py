@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from abe_router.backend import Features
@@ -12,15 +12,18 @@ from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.rules.batch import batch_findings
+from abe_router.config.rules.cycles import cycles
 from abe_router.config.rules.finding import Finding, OptionSpans
 from abe_router.config.rules.handlers import handler_findings
 from abe_router.config.rules.ids import id_findings
-from abe_router.messages.pattern import is_wild, matches, overlaps
+from abe_router.messages.pattern import is_wild, overlaps
 from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.policies import MAX_HOPS
 from abe_router.routing.route import Route
 from abe_router.text import format_duration, suggestion
 
+#: Most routes of a cycle that are named.
+MAX_SHOWN = 10
 #: Most threads that one route may take without a warning.
 MANY_THREADS = 100
 
@@ -55,9 +58,11 @@ class Lint:
         yield from id_findings(self._file, self._bindings, features, self._root)
 
     def _cycles(self) -> Iterator[Finding]:
-        for cycle in _cycles(self._routes):
-            first = cycle[0]
-            path = " -> ".join(f"`{route.name}`" for route in (*cycle, first))
+        for cycle in cycles(self._routes):
+            first, whole = cycle[0], [f"`{route.name}`" for route in (*cycle, cycle[0])]
+            path = " -> ".join(
+                whole if len(whole) <= MAX_SHOWN else [*whole[: MAX_SHOWN - 2], "…", whole[-1]]
+            )
             message = f"messages that are emitted here return to this route: {path}"
             hint = f"a message that passes {MAX_HOPS} handlers in a row becomes a dead letter"
             span = self._root.span_at(["routes", first.key, "consumers", first.group, "emit"])
@@ -178,36 +183,3 @@ def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:
     for option, why in features.without_effect().items():
         if option in _USES and _USES[option](route):
             yield option, why
-
-
-def _cycles(routes: Sequence[Route]) -> list[tuple[Route, ...]]:
-    """Return the shortest cycle through each route that is on one, each cycle once.
-
-    A route is followed by the routes that get what it emits. A cycle begins with its first route in the file.
-    """
-    emitting = [route for route in routes if route.emit is not None]
-    following = {
-        route.name: [r for r in emitting if route.emit and matches(r.key, route.emit.key)]
-        for route in emitting
-    }
-    found: dict[frozenset[str], tuple[Route, ...]] = {}
-    for route in emitting:
-        cycle = _back_to(route, following)
-        if cycle is not None:
-            found.setdefault(frozenset(r.name for r in cycle), cycle)
-    return list(found.values())
-
-
-def _back_to(start: Route, following: dict[str, list[Route]]) -> tuple[Route, ...] | None:
-    """Return the shortest path from a route back to itself, searched breadth first."""
-    paths: deque[tuple[Route, ...]] = deque([(start,)])
-    seen: set[str] = set()
-    while paths:
-        path = paths.popleft()
-        for route in following[path[-1].name]:
-            if route is start:
-                return path
-            if route.name not in seen:
-                seen.add(route.name)
-                paths.append((*path, route))
-    return None

@@ -33,7 +33,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from abe_router.diagnostic import Diagnostic
+from abe_router.diagnostic import Diagnostic, render_all
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -47,18 +47,21 @@ class ConfigError(AbeRouterError):
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
-        first = self.diagnostics[0]
-        more = f" (and {len(self.diagnostics) - 1} more)" if len(self.diagnostics) > 1 else ""
-        super().__init__(f"{first.path}:{first.line}:{first.column}: {first.message}{more}")
+        super().__init__(f"{self.diagnostics[0].path} cannot be used")
+
+    def __str__(self) -> str:
+        """Return every fault as `check` prints it, with the lines of the files as they are now."""
+        return f"{self.args[0]}:\n\n{render_all(self.diagnostics)}"
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
     """One reason why a document is not a usable JSON Schema.
 
-    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`.
-    `pointer` is a JSON pointer into the document. A syntax error has a `line` and a `column` instead, which
-    count from 1. `path` is None for a schema that is written in the routes file.
+    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`; or it is
+    `ignored`, which refuses nothing. `pointer` is a JSON pointer into the document. A syntax error has a
+    `line` and a `column` instead, which count from 1. `path` is None for a schema that is written in the
+    routes file.
     """
 
     kind: str

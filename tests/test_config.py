@@ -469,25 +469,24 @@ def test_folder_pipe_or_large_file_is_refused_without_waiting(project, make):
     assert caught.value.diagnostics[0].code in {"R001", "R002"}
 
 
-@pytest.mark.parametrize("levels", [65, 1000, 100_000])
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
-def test_deep_nesting_is_a_fault_and_does_not_crash(project, opening, levels):
+def test_deep_nesting_is_a_fault_and_does_not_crash(project, opening):
     script = f"""
 import sys
 from pathlib import Path
 from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
-Path("deep.yaml").write_text({opening!r} * {levels})
-try:
-    Loader(Path("deep.yaml")).load()
-except ConfigError as error:
-    sys.exit(0 if error.diagnostics[0].code in ("R002", "R006") else 3)
+for levels in 65, 1000, 100_000:
+    Path("deep.yaml").write_text({opening!r} * levels)
+    try:
+        Loader(Path("deep.yaml")).load()
+    except ConfigError as error:
+        if error.diagnostics[0].code in ("R002", "R006"):
+            continue
+    sys.exit(f"{{levels}} levels are loaded")
 """
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    assert (
-        subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=env, check=False).returncode
-        == 0
-    )
+    subprocess.run([sys.executable, "-c", script], cwd=project.folder, env=env, check=True)
 
 
 def test_deep_indented_nesting_is_refused(project):

@@ -300,7 +300,7 @@ def test_optional_argument_is_in_brackets(run: Run) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("command", ["routes", "serve --once --workers 2", "serve --once"])
+@pytest.mark.parametrize("command", ["routes", "serve --once --workers 2"])
 def test_closed_standard_stream_is_replaced_by_dev_null(shop: Path, command: str, closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -m abe_router {command} {closed}', sys.executable],

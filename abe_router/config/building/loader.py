@@ -214,16 +214,6 @@ class Loader:
         return self._handlers[path]
 
 
-def _other_file(missing: Path) -> str:
-    """Return a hint with the routes file that is there instead: one of a similar name, or one of a parent."""
-    folder = Path(os.path.abspath(missing)).parent  # noqa: PTH100  not where a link leads
-    other = {".yaml": ".yml", ".yml": ".yaml"}.get(missing.suffix, missing.suffix)
-    beside = folder / f"{missing.stem}{other}"
-    parents = (parent / name for parent in folder.parents for name in (missing.name, beside.name))
-    found = next((path for path in (beside, *parents) if path.is_file()), None)
-    return f"`{os.path.relpath(found)}` exists" if found else ""
-
-
 def _too_many_patterns(file: FileModel, root: YamlNode, faults: Faults) -> bool:
     """Return whether comparing all patterns of a file with all its keys takes too long, and add the fault.
 
@@ -238,6 +228,16 @@ def _too_many_patterns(file: FileModel, root: YamlNode, faults: Faults) -> bool:
     hint = "write fewer patterns with wildcards, or split the file"
     faults.add(Code.TOO_LARGE, message, root.name_at(["routes", patterns[-1]]), hint=hint)
     return True
+
+
+def _other_file(missing: Path) -> str:
+    """Return a hint with the routes file that is there instead: one of a similar name, or one of a parent."""
+    folder = Path(os.path.abspath(missing)).parent  # noqa: PTH100  not where a link leads
+    other = {".yaml": ".yml", ".yml": ".yaml"}.get(missing.suffix, missing.suffix)
+    beside = folder / f"{missing.stem}{other}"
+    parents = (parent / name for parent in folder.parents for name in (missing.name, beside.name))
+    found = next((path for path in (beside, *parents) if path.is_file()), None)
+    return f"`{os.path.relpath(found)}` exists" if found else ""
 
 
 def load(path: Path) -> RouteTable:

@@ -21,12 +21,12 @@ class Cases:
 
     def __init__(self, file: FileModel, root: YamlNode, faults: Faults) -> None:
         self._file, self._root, self._faults = file, root, faults
-        # Of the file itself, so that a key or a route with a fault is known.
-        self._keys = root.at(["routes"]).names
-        self._known = PatternIndex((key, key) for key in self._keys)
+        # Of the file itself, so that a route with a fault is known.
+        self._keys = root.at(["routes"]).parts
+        self._known = PatternIndex((key, key) for key in map(str, self._keys))
         consumers = {
             f"{key}/{group}": node
-            for key, entry in root.at(["routes"]).parts.items()
+            for key, entry in self._keys.items()
             if (groups := entry.get(["consumers"])) is not None
             for group, node in groups.parts.items()
         }
@@ -55,7 +55,7 @@ class Cases:
                     f"`{each.key[:80]}` is not a routing key", where, "a routing key has no wildcards"
                 )
             elif self._file.unrouted == "error" and not self._known.match(each.key):
-                keys = [key for key in self._keys if not is_wild(key)]
+                keys = [key for key in map(str, self._keys) if not is_wild(key)]
                 self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
 

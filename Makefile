@@ -14,7 +14,7 @@ INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --pytho
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help demo test check fmt unit parallel alone chaos bench docs coverage package resolved clean
+.PHONY: help demo test check fmt unit parallel alone chaos fuzz bench docs coverage package resolved clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,7 +23,7 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
-	@$(MAKE) --no-print-directory --jobs=2 check parallel
+	@$(MAKE) --no-print-directory --jobs=2 check parallel fuzz ARGS='--seed 1 --jobs 1'
 	@$(MAKE) --no-print-directory alone
 	@$(MAKE) --no-print-directory chaos
 
@@ -48,6 +48,9 @@ alone: $(VENV)/dev
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
 	@$(BIN)/python -m chaos --rows $(ROWS) $(ARGS)
+
+fuzz: $(VENV)/dev ## run random and damaged input, with a seed; `make fuzz ARGS=--long`
+	@$(BIN)/python -m fuzz $(ARGS)
 
 bench: $(VENV)/run ## compare with a hand-written loop and FastStream, as ratios; see docs/performance.md
 	@$(BIN)/python -m bench $(ARGS)

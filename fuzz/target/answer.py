@@ -56,6 +56,7 @@ class AnswerTarget(Target):
 
     name = "answer"
     about = "damaged answers of a Redis server give documented errors; after them everything works"
+    short = 15
     seconds = 6.0
 
     def missing(self) -> str:

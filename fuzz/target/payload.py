@@ -24,6 +24,7 @@ class PayloadTarget(Target):
 
     name = "payload"
     about = "JSON is read exactly or refused, as Python's parser says, in linear time"
+    short = 1500
 
     def make(self, random: Random, corpus: Corpus) -> Input:
         """Return bytes: JSON, damaged JSON, or many repetitions of a few pieces."""

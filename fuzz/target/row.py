@@ -87,6 +87,7 @@ class PageTarget(Target):
 
     name = "page"
     about = "a SQLite file with changed bytes gives documented errors only"
+    short = 300
     seconds = 4.0
 
     def open(self, folder: Path) -> None:

@@ -51,6 +51,7 @@ class TextTarget(Target):
 
     name = "text"
     about = "durations, rates, pointers, URLs, headers, control messages: read, or refused as documented"
+    short = 1000
 
     def make(self, random: Random, corpus: Corpus) -> Input:  # noqa: ARG002
         """Return which reader gets the text, and the text."""

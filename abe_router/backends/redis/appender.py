@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from abe_router.backends.redis.answers import UNREADABLE, unreadable
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.discovery import Discovery
 from abe_router.backends.redis.entry import pack_headers
@@ -192,19 +193,26 @@ class Appender:
 
     def _landed(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
         self._flights -= 1
-        if error := reply.exception():
-            _fail(calls, error)
-        else:
-            count, *rest = reply.result()
-            if rest and rest[0]:
-                calls = self._stop(calls, count, rest[0])
-            duplicates: Sequence[int] = rest[1] if rest else ()
-            first = 0
-            for messages, windows, done in calls:
-                if not done.done():
-                    done.set_result(_among(duplicates, first, len(messages)) if windows else None)
-                first += len(messages)
+        try:
+            if error := reply.exception():
+                _fail(calls, error)
+            else:
+                self._resolve(calls, reply.result())
+        except UNREADABLE as error:  # the callers would wait for ever
+            self._connection.reset("an answer cannot be read")
+            _fail(calls, unreadable(error))
         self._schedule()
+
+    def _resolve(self, calls: list[_Call], answer: Any) -> None:
+        count, *rest = answer
+        if rest and rest[0]:
+            calls = self._stop(calls, count, rest[0])
+        duplicates: Sequence[int] = rest[1] if rest else ()
+        first = 0
+        for messages, windows, done in calls:
+            if not done.done():
+                done.set_result(_among(duplicates, first, len(messages)) if windows else None)
+            first += len(messages)
 
     def _stop(self, calls: list[_Call], count: int, why: bytes) -> list[_Call]:
         """Fail the call that stopped a batch after so many messages; return the calls that were done by then.

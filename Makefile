@@ -9,8 +9,10 @@ ROWS ?= 3
 TESTS ?=
 ARGS ?=
 
-# uv installs in a fraction of the time that pip takes; it is not required.
-INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# uv installs in a fraction of the time that pip takes; it is not required. Only pip compiles by itself.
+INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# The tests start hundreds of processes, and each would compile the package where PYTHONDONTWRITEBYTECODE is set.
+COMPILE := $(BIN)/python -m compileall -q abe_router chaos
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
@@ -71,7 +73,7 @@ package: ## build the wheel and the sdist into dist/, install each into an empty
 RESOLUTION ?= lowest-direct
 resolved: ## run the tests on the lowest versions of all dependencies, in an environment of its own
 	uv venv --quiet --clear --python $(PYTHON) $(VENV)-$(RESOLUTION)
-	uv pip install --quiet --python $(VENV)-$(RESOLUTION)/bin/python --resolution $(RESOLUTION) --editable '.[dev]'
+	uv pip install --quiet --compile-bytecode --python $(VENV)-$(RESOLUTION)/bin/python --resolution $(RESOLUTION) --editable '.[dev]'
 	@touch $(VENV)-$(RESOLUTION)/dev
 	@$(MAKE) --no-print-directory unit VENV=$(VENV)-$(RESOLUTION)
 
@@ -83,6 +85,7 @@ $(BIN)/python:
 
 $(VENV)/run: pyproject.toml | $(BIN)/python
 	$(INSTALL) --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/docs: pyproject.toml | $(BIN)/python
@@ -91,4 +94,5 @@ $(VENV)/docs: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	$(INSTALL) --editable '.[dev]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/run # all that it takes to run is there too

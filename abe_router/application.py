@@ -16,6 +16,7 @@ from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
 from abe_router.consumer import Around
 from abe_router.diagnostic import Diagnostic
+from abe_router.edits.history import EditRecorder
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
@@ -34,9 +35,10 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 class Application:
     """Runs the consumers of a table on a backend: the parts that `serve`, Router and TestRouter share.
 
-    With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself to a backend that
-    has a key-value store; `number` is its number under a supervisor, 0 if it has none. Following the files
-    and reporting are background tasks: an error in one of them is logged and never ends the application.
+    With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself, and each table
+    that it accepts, to a backend that has a key-value store; `number` is its number under a supervisor, 0 if
+    it has none. Following the files and reporting are background tasks: an error in one of them is logged and
+    never ends the application.
     """
 
     def __init__(
@@ -52,18 +54,21 @@ class Application:
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
-        edited = asyncio.Event()
+        edited, accepted = asyncio.Event(), asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
-        events = Events([*listeners, wake])
+        events = Events([*listeners, wake, ((Reloaded,), lambda _: accepted.set())])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around)
         self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
         self._heartbeat: Heartbeat | None = None
+        self._recorder: EditRecorder | None = None
         if heartbeat and backend.features.key_value:
             self._heartbeat = Heartbeat(
                 backend, self.reconciler, events, edited=edited, rejected=lambda: self.rejected, number=number
             )
+            if backend.features.processes:  # another process can read the records
+                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted)
         self._cleanup = AsyncExitStack()
         self._drain: float | None = None
         self._abandoned = 0
@@ -93,6 +98,8 @@ class Application:
             await self.reconciler.apply(self._first)
             if self._heartbeat is not None:
                 self.background.start("the heartbeat", self._heartbeat.run)
+            if self._recorder is not None:
+                self.background.start("recording edits", self._recorder.run)
             if self._reloader is not None:
                 self.background.start("following the routes file", self._reloader.run)
                 stack.callback(self._reloader.stop)

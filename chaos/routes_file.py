@@ -16,11 +16,12 @@ MAX_DELIVERIES = 100
 
 @dataclass(frozen=True)
 class RoutesFile:
-    """A routes file; `lease` is in seconds. Messages of `extra_groups` are not counted."""
+    """A routes file; `lease` and `timeout` are in seconds. Messages of `extra_groups` are not counted."""
 
     backend: str
     lease: float
     max_deliveries: int = MAX_DELIVERIES
+    timeout: float = TIMEOUT
     concurrency: int = 4
     extra_groups: tuple[str, ...] = ()
 
@@ -34,7 +35,7 @@ class RoutesFile:
         return _TEXT.format(
             backend=self.backend,
             lease=f"{self.lease * 1000:.0f}ms",
-            timeout=f"{TIMEOUT * 1000:.0f}ms",
+            timeout=f"{self.timeout * 1000:.0f}ms",
             drain=f"{DRAIN * 1000:.0f}ms",
             attempts=ATTEMPTS,
             max_deliveries=self.max_deliveries,

@@ -40,7 +40,7 @@ STALL_LIMIT = 4.0
 
 @dataclass(frozen=True)
 class Setup:
-    """Options of a testbed; `lease` is in seconds, `redis` are options of redis.conf.
+    """Options of a testbed; `lease` and `timeout` are in seconds, `redis` are options of redis.conf.
 
     `mix` says what handlers do. With `proxied`, the server is behind a proxy. `program` replaces
     `abe-router serve`. With `children`, each of the `workers` is a supervisor with that many workers. Without
@@ -49,6 +49,7 @@ class Setup:
 
     lease: float = 2.0
     max_deliveries: int = MAX_DELIVERIES
+    timeout: float = TIMEOUT
     mix: plan.Mix = field(default_factory=dict[str, int])
     redis: Mapping[str, str] = field(default_factory=dict)
     proxied: bool = False
@@ -93,7 +94,9 @@ class Testbed:
                 self.disk = stack.enter_context(Disk(data))
             stack.push_async_callback(self.storage.stop)
             await self.storage.start()
-            self.routes_file = RoutesFile(self.storage.url, self.setup.lease, self.setup.max_deliveries)
+            self.routes_file = RoutesFile(
+                self.storage.url, self.setup.lease, self.setup.max_deliveries, self.setup.timeout
+            )
             if self.setup.proxied:
                 assert isinstance(self.storage, RedisStorage)
                 self.proxy = await stack.enter_async_context(Proxy(self.storage.port))
@@ -326,7 +329,7 @@ class Testbed:
         environment = {
             "CHAOS_FOLDER": str(self.folder),
             "CHAOS_LEASE": str(self.setup.lease),
-            "CHAOS_TIMEOUT": str(TIMEOUT),
+            "CHAOS_TIMEOUT": str(self.setup.timeout),
             "CHAOS_SEED": f"{self._seed}/{number}",
         }
         log, children = self.folder / f"worker-{number}.log", self.setup.children

@@ -18,6 +18,8 @@ from abe_router.testing import RedisServer
 
 pytestmark = pytest.mark.timeout(60)
 MESSAGES = 60
+#: How a child leaves its handler, and its exit code.
+ENDS = {"exit": 3, "text": 1, "error": 1, "await": 1, "return": 0}
 HANDLERS = """\
 import asyncio, os, sys, threading, time
 
@@ -36,8 +38,11 @@ def fork(end):
         if end == "error":
             raise ValueError("of the child")
         return True
-    threading.Thread(target=lambda: note(f"code {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")).start()
+    threading.Thread(target=lambda: wait(pid, end)).start()
     return False
+
+def wait(pid, end):
+    note(f"{end}: code {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
 
 async def on_loop(payload):
     note(f"begin {payload['n']}")
@@ -65,9 +70,10 @@ import asyncio, json, sys
 from abe_router import Router
 
 async def main():
+    ends = dict(zip(range(5, {MESSAGES}, 10), sys.argv[1].split()))
     async with Router.from_file("routes.yaml", watch=False) as router:
         for n in range({MESSAGES}):
-            await router.publish("a.b", {{"n": n, "end": sys.argv[1] if n == 5 else None}})
+            await router.publish("a.b", {{"n": n, "end": ends.get(n)}})
         await asyncio.sleep(0.4)
 
 def run():
@@ -93,12 +99,12 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-def run(folder: Path, url: str, name: str, end: str, loop: str = "asyncio") -> Counter[str]:
-    """Run a router of which one message forks; return what the handlers printed."""
+def run(folder: Path, url: str, name: str, ends: list[str], loop: str = "asyncio") -> Counter[str]:
+    """Run a router with one message that forks for each end; return what the handlers printed."""
     (folder / "forking.py").write_text(HANDLERS)
     more = ", batch: {size: 4, wait: 1ms}" if name == "batch" else ""
     (folder / "routes.yaml").write_text(ROUTES.format(url=url, name=name, more=more))
-    command = [sys.executable, "-c", PROGRAM, end, loop]
+    command = [sys.executable, "-c", PROGRAM, " ".join(ends), loop]
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
@@ -113,26 +119,23 @@ def run(folder: Path, url: str, name: str, end: str, loop: str = "asyncio") -> C
     return Counter(printed.splitlines())
 
 
+def expected(ends: list[str]) -> Counter[str]:
+    handled = [f"{what} {n} True" for n in range(MESSAGES) for what in ("begin", "end")]
+    return Counter([*handled, *(f"{end}: code {ENDS[end]} True" for end in ends)])
+
+
 @pytest.mark.parametrize("name", ["on_loop", "in_thread"])
-@pytest.mark.parametrize("backend", ["memory", "sqlite", "redis"])
-def test_a_forked_child_that_calls_sys_exit_handles_nothing(tmp_path, request, backend, name):
-    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db"}
-    url = urls.get(backend) or request.getfixturevalue("redis_url")
-    printed = run(tmp_path, url, name, "exit")
-    expected = [f"{what} {n} True" for n in range(MESSAGES) for what in ("begin", "end")]
-    assert printed == Counter([*expected, "code 3 True"])
+@pytest.mark.parametrize("backend", ["sqlite", "redis"])
+def test_forked_child_uses_no_connection_of_its_parent(tmp_path, request, backend, name):
+    url = f"sqlite:///{tmp_path}/q.db" if backend == "sqlite" else request.getfixturevalue("redis_url")
+    assert run(tmp_path, url, name, ["exit"]) == expected(["exit"])
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("name", ["on_loop", "in_thread", "batch", "pooled"])
-@pytest.mark.parametrize(
-    ("end", "code"), [("exit", 3), ("text", 1), ("error", 1), ("await", 1), ("return", 0)]
-)
-def test_a_forked_child_ends_where_it_leaves_the_handler(tmp_path, name, end, code, loop):
-    if end == "await" and name != "on_loop":
-        pytest.skip("only an async handler awaits")
-    if end == "return" and name == "on_loop":
-        pytest.skip("it awaits before it returns")
-    printed = run(tmp_path, "memory://", name, end, loop)
-    expected = [f"{what} {n} True" for n in range(MESSAGES) for what in ("begin", "end")]
-    assert printed - Counter(["end 5 False"]) == Counter([*expected, f"code {code} True"])
+def test_forked_child_ends_where_it_leaves_the_handler(tmp_path, name, loop):
+    # Only an async handler awaits, and it awaits before it returns.
+    ends = [end for end in ENDS if end != ("return" if name == "on_loop" else "await")]
+    printed = run(tmp_path, "memory://", name, ends, loop)
+    reached_their_end = Counter(f"end {n} False" for n in range(5, MESSAGES, 10))
+    assert printed - reached_their_end == expected(ends)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, RootModel, model_serializer
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import IdInvalid, KeyInvalid, PayloadMalformed, PayloadUnencodable
@@ -53,6 +56,87 @@ async def test_backend_publish_refuses_a_decimal_nan():
 
 def test_nan_and_infinity_as_text_are_accepted():
     assert encode({"NaN": "Infinity", "price": Decimal("1.10")}) == b'{"NaN":"Infinity","price":1.10}'
+
+
+class Line(BaseModel):
+    price: Decimal | None = None
+    weight: float | None = None
+
+
+class Invoice(BaseModel):
+    number: int = Field(alias="no")
+    at: datetime
+    lines: list[Line]
+
+
+@dataclass
+class Batch:
+    invoices: list[Invoice]
+
+
+INVOICE = Invoice(no=1, at=datetime(2026, 1, 2, tzinfo=UTC), lines=[Line(price=Decimal("1.10"))])
+INVOICE_JSON = {"no": 1, "at": "2026-01-02T00:00:00Z", "lines": [{"price": "1.10", "weight": None}]}
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (INVOICE, INVOICE_JSON),
+        ({"invoice": INVOICE}, {"invoice": INVOICE_JSON}),
+        (Batch([INVOICE]), {"invoices": [INVOICE_JSON]}),
+        (RootModel[list[int]]([1, 2]), [1, 2]),
+    ],
+)
+def test_pydantic_model_is_encoded_as_its_json_form_by_alias(payload, expected):
+    assert decode(encode(payload)) == expected
+
+
+@pytest.mark.parametrize("other", [1, 2**70])
+def test_nan_in_a_model_is_refused(other):
+    with pytest.raises(PayloadUnencodable, match="NaN"):
+        encode({"other": other, "line": Line(weight=float("nan"))})
+
+
+class CloudEvent:
+    """An event as both generations of the CloudEvents SDK have it."""
+
+    def __init__(self, attributes, data):
+        self._attributes, self._data = attributes, data
+
+    def get_attributes(self):
+        return self._attributes
+
+    def get_data(self):
+        return self._data
+
+
+ATTRIBUTES = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order"}
+
+
+@pytest.mark.parametrize(
+    ("data", "member"),
+    [({"total": 5}, {"data": {"total": 5}}), (b"\x00", {"data_base64": "AA=="}), (None, {})],
+)
+def test_cloud_event_is_encoded_in_structured_mode(data, member):
+    event = CloudEvent({**ATTRIBUTES, "time": datetime(2026, 1, 2, tzinfo=UTC)}, data)
+    expected = {**ATTRIBUTES, "time": "2026-01-02T00:00:00Z", **member}
+    assert decode(encode(event)) == expected
+    assert decode(encode([event, event])) == [expected, expected]
+
+
+def test_model_that_cannot_be_dumped_is_refused_with_its_error():
+    class Broken(BaseModel):
+        @model_serializer
+        def dump(self):
+            raise KeyError("total")
+
+    with pytest.raises(PayloadUnencodable, match=r"Broken cannot be encoded: .*total"):
+        encode(Broken())
+
+
+def test_other_objects_are_refused():
+    with pytest.raises(PayloadUnencodable, match="objects of type object have no JSON form"):
+        encode({"a": object()})
 
 
 def test_none_is_a_payload():

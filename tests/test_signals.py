@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import signal
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from abe_router.backends import make_backend
 from abe_router.process.signals import GRACE
 
 pytestmark = pytest.mark.timeout(60)
@@ -46,18 +47,13 @@ backend: sqlite:///{folder}/shop.db
 routes:
   a.b: {{consumers: {{g: {{handler: "stuck_handlers:{name}", timeout: {timeout}}}}}}}
 """
-#: What a loaded machine may add, in seconds.
-SLACK = 0.5
+#: Limit for an exit, in seconds. It takes 1.5 s on an idle machine; a handler blocks for 50 s.
+LIMIT = 6
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
-def environment(request, tmp_path):
-    """Return an environment in which `serve` runs on uvloop or on asyncio."""
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    if request.param == "asyncio":
-        (hidden / "uvloop.py").write_text("raise ImportError")
-    return {**os.environ, "PYTHONPATH": str(hidden)}
+async def publish(url: str) -> None:
+    async with make_backend(url) as backend:
+        await backend.publish("a.b", 1)
 
 
 @contextmanager
@@ -67,9 +63,8 @@ def busy(
     """Run a router whose handler has started and does not end."""
     (folder / "stuck_handlers.py").write_text(HANDLERS)
     (folder / "routes.yaml").write_text(ROUTES.format(folder=folder, name=name, timeout=timeout))
-    program = [sys.executable, "-m", "abe_router"]
-    subprocess.run([*program, "publish", "a.b", "1"], cwd=folder, check=True, capture_output=True)
-    serve = [*program, "serve", *options]
+    asyncio.run(publish(f"sqlite:///{folder}/shop.db"))
+    serve = [sys.executable, "-m", "abe_router", "serve", *options]
     with subprocess.Popen(serve, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -82,17 +77,17 @@ def busy(
 @pytest.mark.parametrize(
     ("name", "number"), [("block", signal.SIGTERM), ("block", signal.SIGINT), ("swallow", signal.SIGTERM)]
 )
-def test_a_second_signal_ends_the_process_despite_a_blocking_handler(tmp_path, environment, name, number):
-    with busy(tmp_path, name, environment) as process:
+def test_second_signal_ends_the_process_despite_a_blocking_handler(tmp_path, loop_environment, name, number):
+    with busy(tmp_path, name, loop_environment) as process:
         process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
         process.send_signal(number)
-        assert process.wait(GRACE + 5) == 128 + number
+        assert process.wait(GRACE + 10) == 128 + number
 
 
-def test_a_handler_that_ignores_its_cancellation_does_not_outlast_the_drain_time(tmp_path, environment):
-    with busy(tmp_path, "swallow", environment, "--drain", "0.2") as process:
+def test_handler_that_ignores_its_cancellation_does_not_outlast_the_drain_time(tmp_path, loop_environment):
+    with busy(tmp_path, "swallow", loop_environment, "--drain", "0.2") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
 
@@ -101,12 +96,12 @@ def test_a_handler_that_ignores_its_cancellation_does_not_outlast_the_drain_time
     ("name", "timeout", "code"),
     [("block", "30s", 1), ("block_thread", "30s", 1), ("pooled", "100ms", 0), ("threaded", "30s", 0)],
 )
-def test_a_signal_ends_the_process_within_its_drain_time_and_a_second(
-    tmp_path, environment, name, timeout, code
+def test_signal_ends_the_process_within_its_drain_time_and_a_second(
+    tmp_path, loop_environment, name, timeout, code
 ):
-    with busy(tmp_path, name, environment, "--drain", "0.5", timeout=timeout) as process:
+    with busy(tmp_path, name, loop_environment, "--drain", "0.5", timeout=timeout) as process:
         time.sleep(0.5)  # so that a timeout is over, and its outcome is stored
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == code
-        assert time.monotonic() - began < 0.5 + 1 + SLACK
+        assert time.monotonic() - began < LIMIT

@@ -14,6 +14,7 @@ from abe_router.text import (
     MIN_RATE,
     counted,
     did_you_mean,
+    format_age,
     format_duration,
     format_rate,
     format_time,
@@ -109,4 +110,16 @@ def test_counts_and_times_are_formatted():
 def test_credentials_and_control_characters_are_removed():
     assert mask_credentials("lost redis://me:p@ss@host/0 again") == "lost redis://***@host/0 again"
     assert redact_url("redis://me:pw@host/0?password=x") == "redis://***@host/0"
+    assert redact_url("redis://:S3CRET?x@host/0") == "redis://***@host/0"
+    assert redact_url("redis:me:S3CRET@host") == "***@host"
+    assert (
+        mask_credentials("at redis://h?ssl_password=S3CRET&db=1") == "at redis://h?ssl_password=******&db=1"
+    )
     assert printable("a\x1b[31m\u202eb") == "a\\x1b[31m\\u202eb"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (59.9, "59s"), (60, "1m"), (3_900, "1h05m"), (200_000, "2d")]
+)
+def test_age_is_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text

@@ -7,7 +7,8 @@ subscription has settled it.
 A subscription is named by a key or pattern and a group. Handles with the same name, in any number of
 processes, share its messages. Every other subscription gets its own copy.
 
-All methods are coroutines of one event loop and may run concurrently. Any of them raises BackendUnavailable
+All methods are coroutines of one event loop and may run concurrently. The exception is `Subscription.renew`,
+which runs in a thread while the event loop is blocked. Any of them raises BackendUnavailable
 if the server or file cannot be reached. The caller may try again; the backend reconnects by itself.
 Cancelling a call never loses a message: deliveries that it fetched come back after their lease at the latest.
 """

@@ -9,6 +9,7 @@ import msgspec
 
 from abe_router.backend.views import SubscriptionStatus
 from abe_router.diagnostic import Severity
+from abe_router.messages.pattern import matches
 from abe_router.text import counted
 
 #: A subscription by its pattern and its group.
@@ -64,6 +65,7 @@ class HealthCheck(StrEnum):
     CLOCK = "D360"
     TRIMMED = "D370"
     AHEAD = "D371"
+    GROUP_CHANGED = "D372"
 
 
 #: Number of messages under unread keys that makes the result a warning.
@@ -122,22 +124,39 @@ def orphaned_subscriptions(
             )
 
 
-def unread_keys(counts: Mapping[str, int]) -> Iterator[HealthResult]:
+def unread_keys(
+    counts: Mapping[str, int], served: Collection[SubscriptionName] | None
+) -> Iterator[HealthResult]:
     """Yield a result if keys that no subscription matches hold messages.
 
-    `counts` is the number of messages of each such key.
+    `counts` is the number of messages of each such key. A key that a pattern of `served` matches has its
+    consumer in the file: its subscription begins with the first worker.
     """
+    patterns = [pattern for pattern, _ in served or ()]
+    waiting = {key: n for key, n in counts.items() if any(matches(pattern, key) for pattern in patterns)}
+    if held := sum(waiting.values()):
+        wait = "waits" if held == 1 else "wait"
+        yield HealthResult(
+            HealthCheck.UNREAD,
+            Severity.INFO,
+            f"{counted(held, 'message')} {wait} for the first worker: {_named(waiting)}",
+            "the routes of the file that match were never served on this backend",
+            "run `abe-router serve`",
+        )
+    if total := sum(counts.values()) - held:
+        unread = {key: n for key, n in counts.items() if key not in waiting}
+        wait = "waits" if total == 1 else "wait"
+        yield HealthResult(
+            HealthCheck.UNREAD,
+            Severity.WARNING if total >= _MANY else Severity.INFO,
+            f"{counted(total, 'message')} {wait} under keys that no subscription matches: {_named(unread)}",
+            "a key without a subscription keeps all messages, so it grows without limit",
+            "give the key a consumer, or stop publishing to it",
+        )
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    """Return the keys with the most messages, and how many others there are."""
     held = sorted(((n, key) for key, n in counts.items() if n), reverse=True)
-    if not held:
-        return
-    total = sum(n for n, _ in held)
     names = ", ".join(f"`{key}` {n:,}" for n, key in held[:_NAMED])
-    more = f" and {counted(len(held) - _NAMED, 'more key')}" if len(held) > _NAMED else ""
-    wait = "waits" if total == 1 else "wait"
-    yield HealthResult(
-        HealthCheck.UNREAD,
-        Severity.WARNING if total >= _MANY else Severity.INFO,
-        f"{counted(total, 'message')} {wait} under keys that no subscription matches: {names}{more}",
-        "a key without a subscription keeps all messages, so it grows without limit",
-        "give the key a consumer, or stop publishing to it",
-    )
+    return names + (f" and {counted(len(held) - _NAMED, 'more key')}" if len(held) > _NAMED else "")

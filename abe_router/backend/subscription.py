@@ -49,6 +49,19 @@ class Subscription(ABC):
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Restart the lease of each delivery. Return the deliveries whose lease was already lost."""
 
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Restart leases as `extend` does, in another thread, while the event loop is blocked.
+
+        This is the only method that is not called in the event loop. It blocks until the backend has
+        answered, but never for the event loop: it uses a connection of its own, or a thread of the provider.
+        Only one call of a handle runs at a time. The event loop may continue meanwhile, and settle the same
+        deliveries. A delivery whose lease is lost stays lost, and `extend` reports it. An exclusive handle
+        keeps its ownership too. Raise BackendError if a lease may not have been restarted.
+
+        Only a backend whose features declare `leases` implements it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} renews no leases")
+
     @abstractmethod
     async def close(self) -> None:
         """Close the handle. Idempotent. Unsettled deliveries come back after their lease."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
@@ -13,8 +15,9 @@ from click.core import ParameterSource
 from abe_router.backend import Backend
 from abe_router.cli.errors import CONFIG, CommandError
 from abe_router.cli.output import print_message
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.table import RouteTable
+from abe_router.text import format_age, printable
 
 
 def read_table(
@@ -43,19 +46,29 @@ def read_table(
         )
 
 
-def read_table_or_backend(path: Path, *, backend: str | None) -> RouteTable:
-    """Return the table of a routes file, or one without routes that names the backend alone.
+def read_table_in_force(
+    path: Path, *, backend: str | None, prefix: str | None = None
+) -> tuple[RouteTable, ConfigError | None]:
+    """Return the table of a routes file, or, while the file has faults, the one that workers run.
 
-    That is so when the file has faults, with a warning, and when there is no file but `backend` is given.
+    The second value is the error of a faulty file; a warning was printed. If the backend does not know the
+    edit in force, and if there is no file but `backend` is given, the table has no routes and no revision.
     Raise ConfigError when the backend is not known, and CommandError when `backend` is not one.
     """
-    from abe_router.operations.access import load_table_or_backend
+    from abe_router.operations.access import load_edit_in_force, load_table_or_backend
 
     require_backend(backend)
     table, error = load_table_or_backend(path, backend=backend)
-    if error is not None:
-        print_message(f"warning: {path} has faults and its routes are ignored; run `abe-router check`")
-    return table
+    if error is None:
+        return table, None
+    found = asyncio.run(load_edit_in_force(table, prefix=prefix))
+    if found is None:
+        known = "no accepted edit is known, so its routes are unknown"
+    else:
+        edit, table = found
+        known = f"edit {edit.number}, accepted {format_age(time.time() - edit.accepted_at)} ago, counts"
+    print_message(f"warning: {printable(str(path))} has faults; {known}; run `abe-router check`")
+    return table, error
 
 
 def require_backend(url: str | None) -> None:
@@ -86,7 +99,7 @@ async def open_backend(
 
     backend = shared_backend(table, prefix=prefix)
     if only_read and (missing := missing_file(backend)):
-        print_message(f"`{missing}` does not exist yet: no message was published to it")
+        print_message(f"`{printable(str(missing))}` does not exist yet: no message was published to it")
         backend = empty_backend()
     async with backend:
         yield backend

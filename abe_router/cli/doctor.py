@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from abe_router.backend import HealthResult
-from abe_router.cli.access import read_table_or_backend
-from abe_router.cli.errors import FINDINGS, OK
+from abe_router.cli.access import read_table_in_force
+from abe_router.cli.errors import CONFIG, FINDINGS, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_option, json_option, prefix_option, routes_argument
 from abe_router.cli.output import print_data, print_json, print_message, wants_color
@@ -16,6 +16,7 @@ from abe_router.diagnostic import render_counts, render_headline, render_hint
 from abe_router.operations.access import table_backend
 from abe_router.operations.health import HealthReport, check_health
 from abe_router.routing.table import RouteTable
+from abe_router.text import printable
 
 
 @as_command(
@@ -34,16 +35,20 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
     """Check the backend, and show what weakens the promise and how to fix it.
 
     Nothing is written. With --backend no routes file is needed. Each result has a code that docs/doctor.md
-    explains. The exit code is 1 when one of the results is an error or a warning.
+    explains. While the file has faults, the last accepted edit counts, and the exit code is 78. Otherwise it
+    is 1 when one of the results is an error or a warning.
     """
-    report = asyncio.run(_check(read_table_or_backend(routes, backend=backend), prefix))
+    table, error = read_table_in_force(routes, backend=backend, prefix=prefix)
+    report = asyncio.run(_check(table, prefix))
     if json:
         print_json(report)
     else:
         for result in report.results:
             print_data(_rendered(result, color=wants_color(sys.stdout)))
     counts = render_counts(result.severity for result in report.results)
-    print_message(counts or f"ok: nothing weakens the promise on {report.backend}")
+    print_message(counts or f"ok: nothing weakens the promise on {printable(report.backend)}")
+    if error is not None:
+        return CONFIG
     return OK if report.healthy else FINDINGS
 
 
@@ -58,7 +63,7 @@ async def _check(table: RouteTable, prefix: str | None) -> HealthReport:
 def _rendered(result: HealthResult, *, color: bool) -> str:
     lines = [render_headline(result.severity, result.code, result.message, color=color)]
     if result.meaning:
-        lines.append(f"  {result.meaning}")
+        lines.append(f"  {printable(result.meaning)}")
     if result.hint:
         lines.append(f"  {render_hint(result.hint, color=color)}")
     return "\n".join(lines)

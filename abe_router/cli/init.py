@@ -11,8 +11,9 @@ import click
 from abe_router.cli.errors import OK, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.output import print_data, print_message
+from abe_router.text import printable
 
-_STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
+_STARTER = ("routes.yaml", "handlers.py", "schemas/orders.created.json")
 
 
 @as_command(
@@ -23,7 +24,7 @@ _STARTER = ("routes.yaml", "handlers.py", "schemas/greetings.said.json")
 )
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
 def command(folder: Path) -> int:
-    """Create a working starter folder: a routes file, a handler, a schema.
+    """Create a working starter folder: a routes file with tests, handlers, a schema.
 
     Existing files are not overwritten. Prints the files it created and the commands to run next.
     """
@@ -42,7 +43,7 @@ def command(folder: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:  # x: a file created meanwhile is not overwritten either
             file.write(content)
-        print_data(str(path))
+        print_data(printable(str(path)))
     print_message("\nnext:")
     if folder != Path():
         print_message(f"  cd {shlex.quote(str(folder))}")
@@ -50,5 +51,5 @@ def command(folder: Path) -> int:
     print_message("and in another terminal:")
     if folder != Path():
         print_message(f"  cd {shlex.quote(str(folder))}")
-    print_message("""  abe-router publish greetings.said '{"name": "Ada"}'""")
+    print_message("""  abe-router publish orders.created '{"id": 7, "total": 250}'""")
     return OK

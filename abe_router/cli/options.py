@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from abe_router.messages.pattern import is_group, is_pattern
 
@@ -18,14 +20,77 @@ def option(*names: str, **rest: Any) -> Callable[[Decorated], Decorated]:
     return click.option(*names, show_envvar=True, **rest)
 
 
-_ROUTES: dict[str, Any] = {
-    "envvar": "ABE_ROUTER_CONFIG",
-    "default": Path("routes.yaml"),
-    "type": click.Path(path_type=Path, readable=False),  # an unreadable file is a diagnostic with a code
-}
+#: Name of the routes file, and the entry of `click.Context.meta` that has the path given with `-c`.
+ROUTES, _CONFIG = "routes.yaml", "abe_router.config"
+_PATH = click.Path(path_type=Path, readable=False)  # an unreadable file is a diagnostic with a code
 
-routes_argument = click.argument("routes", **_ROUTES)
-config_option = option("-c", "--config", "routes", metavar="ROUTES", help="The routes file.", **_ROUTES)
+
+def nearest_routes_file() -> Path:
+    """Return `routes.yaml` of this folder, or of the nearest parent that has one.
+
+    The file is code. So one in a parent folder counts only if it belongs to the user or to root: a folder
+    such as /tmp is shared.
+    """
+    path = Path(ROUTES)
+    try:
+        parents = Path.cwd().parents
+    except FileNotFoundError:  # the folder was removed
+        return path
+    if not os.path.lexists(path):
+        for number in range(1, len(parents) + 1):
+            above = Path(*[os.pardir] * number, ROUTES)
+            if above.is_file() and above.stat().st_uid in (os.getuid(), 0):
+                return above
+    return path
+
+
+def _keep_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Keep the path that `-c` or the variable names. What the command line says takes precedence."""
+    from_variable = ctx.get_parameter_source(param.name or "") is not ParameterSource.COMMANDLINE
+    if value is not None and not (from_variable and _CONFIG in ctx.meta):
+        ctx.meta[_CONFIG] = value
+
+
+def _routes_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    """Return the routes file: that of the command line, of the variable, or the nearest one."""
+    if isinstance(param, click.Option):
+        _keep_config(ctx, param, value)
+    elif value is not None:
+        if ctx.get_parameter_source("config") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("give the routes file once: as ROUTES or with -c", ctx)
+        return value
+    return ctx.meta.get(_CONFIG) or nearest_routes_file()
+
+
+#: `-c` before the command: `abe-router -c shop.yaml status`.
+root_config_option = click.option(
+    "-c",
+    "--config",
+    metavar="ROUTES",
+    type=_PATH,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_keep_config,
+    help="The routes file.",
+)
+_config: dict[str, Any] = {
+    "metavar": "ROUTES",
+    "envvar": "ABE_ROUTER_CONFIG",
+    "type": _PATH,
+    "help": "The routes file; by default routes.yaml here or in a parent folder.",
+}
+config_option = option("-c", "--config", "routes", callback=_routes_file, **_config)
+
+
+def routes_argument(command: Decorated) -> Decorated:
+    """Add the argument ROUTES, and `-c` as another way to give it."""
+    argument = click.argument("routes", required=False, type=_PATH, callback=_routes_file)
+    given = option(
+        "-c", "--config", "config", is_eager=True, expose_value=False, callback=_keep_config, **_config
+    )
+    return argument(given(command))
+
+
 backend_option = option(
     "--backend",
     metavar="URL",

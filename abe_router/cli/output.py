@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TextIO
 
 import click
 
+from abe_router.cli.table import table_lines
 from abe_router.text import printable
-
-#: Width of a table in columns where there is no terminal, as in a file or a pipe.
-_UNLIMITED = 10_000
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -55,23 +54,10 @@ def print_table(
 
     On a terminal, cells that are too wide are folded. Elsewhere a row is always one line.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    terminal = sys.stdout.isatty()
-    color = wants_color(sys.stdout)
-    console = Console(
-        width=None if terminal else _UNLIMITED, force_terminal=color, no_color=not color, highlight=False
-    )
-    with console.capture() as captured:
-        console.print(table)
-    print_data("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    printed = [[printable(cell) for cell in row] for row in rows]
+    bold = wants_color(sys.stdout)
+    print_data("\n".join(table_lines(headings, printed, right=right, limit=limit, bold=bold)))
 
 
 def confirm(question: str) -> bool:

@@ -9,7 +9,7 @@ import click
 from abe_router.cli.access import read_table
 from abe_router.cli.errors import OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.options import json_option
+from abe_router.cli.options import config_option, json_option
 from abe_router.cli.output import print_json, print_table
 from abe_router.operations.plan import plan_reload
 
@@ -18,18 +18,19 @@ from abe_router.operations.plan import plan_reload
     "plan",
     """
     abe-router plan routes.yaml edited.yaml
-    git show HEAD:routes.yaml > old.yaml && abe-router plan old.yaml routes.yaml
+    git show HEAD:routes.yaml > old.yaml && abe-router plan old.yaml
     """,
 )
 @click.argument("old", type=click.Path(path_type=Path, readable=False))
-@click.argument("new", type=click.Path(path_type=Path, readable=False))
+@click.argument("new", required=False, type=click.Path(path_type=Path, readable=False))
+@config_option
 @json_option
-def command(old: Path, new: Path, json: bool) -> int:
+def command(old: Path, new: Path | None, routes: Path, json: bool) -> int:
     """Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.
 
-    Handlers are not imported. The exit code is 0 for every plan.
+    NEW is the routes file if it is not given. Handlers are not imported. The exit code is 0 for every plan.
     """
-    plan = plan_reload(read_table(old), read_table(new))
+    plan = plan_reload(read_table(old), read_table(new or routes))
     if json:
         print_json(plan.to_json())
         return OK

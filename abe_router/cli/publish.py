@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from abe_router.cli.access import open_backend, read_table
+from abe_router.cli.access import open_backend, read_table_in_force
 from abe_router.cli.errors import OK, UNAVAILABLE, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_option, config_option, headers_option, json_option, option
@@ -56,7 +56,8 @@ def command(
 ) -> int:
     """Check payloads against their schema and publish them.
 
-    Without a payload argument the payload is read from stdin. Prints the id of the message. If the key has
+    Without a payload argument the payload is read from stdin. While the file has faults, the last accepted
+    edit counts. Prints the id of the message. If the key has
     `dedupe`, a message whose id was published within that time is a duplicate: it is not published again,
     and that is not an error.
 
@@ -70,7 +71,9 @@ def command(
         raise click.UsageError("give a KEY and its payload, or --ndjson FILE")
     if ndjson is None and payload is None and sys.stdin.isatty():
         raise click.UsageError("give the payload as JSON, as @FILE, or on stdin")
-    table = read_table(routes, backend=backend)
+    table, error = read_table_in_force(routes, backend=backend)
+    if error is not None and not table.revision:
+        raise error
     if ndjson is not None:
         from abe_router.cli.publish_lines import publish_lines
 

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from abe_router.cli.errors import BROKEN_PIPE, OK, report_error
 from abe_router.cli.examples import CommandWithExamples
+from abe_router.cli.options import root_config_option
 from abe_router.observe.logs import PlainFormatter, start_logging
 from abe_router.text import did_you_mean
 
@@ -33,9 +34,27 @@ COMMANDS = {
     "drop": "Delete the backlog and the dead letters of a removed route.",
     "backends": "List the backend providers and their features, and the one `load_backend()` selects.",
     "schema": "Print the JSON Schema of the routes file, for completion and checks in editors.",
-    "init": "Create a working starter folder: a routes file, a handler, a schema.",
+    "init": "Create a working starter folder: a routes file with tests, handlers, a schema.",
     "completion": "Print the completion script for a shell.",
 }
+
+
+#: Names of other programs for a command of this one.
+_OTHER_NAMES = {
+    "lint": "check",
+    "validate": "check",
+    "start": "serve",
+    "run": "serve",
+    "up": "serve",
+    "list": "routes",
+    "ls": "routes",
+    "replay": "dead replay",
+    "purge": "dead purge",
+}
+
+
+class _ReaderGone(Exception):
+    """Raised in place of a BrokenPipeError, which click turns into exit code 1."""
 
 
 class LazyGroup(CommandWithExamples, click.Group):
@@ -44,6 +63,20 @@ class LazyGroup(CommandWithExamples, click.Group):
     def __init__(self, *args: Any, lines: Mapping[str, str], **rest: Any) -> None:
         super().__init__(*args, **rest)
         self._lines = lines
+
+    def make_context(self, *args: Any, **rest: Any) -> click.Context:
+        """Make the context, which prints `--help`; raise _ReaderGone when the pipe is closed."""
+        try:
+            return super().make_context(*args, **rest)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; raise _ReaderGone when the pipe is closed."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names in the order of `COMMANDS`: the most used first."""
@@ -62,7 +95,8 @@ class LazyGroup(CommandWithExamples, click.Group):
         """Find the command of the arguments; for an unknown one, suggest the closest name."""
         name = args[0]
         if name not in self._lines and not name.startswith("-") and not ctx.resilient_parsing:
-            hint = did_you_mean(name, self._lines)
+            other = _OTHER_NAMES.get(name)
+            hint = f"did you mean `{other}`?" if other else did_you_mean(name, self._lines)
             raise click.UsageError(f"no command `{name}`" + (f", {hint}" if hint else ""), ctx)
         return super().resolve_command(ctx, args)
 
@@ -97,9 +131,16 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     abe-router serve                                  run the routes of routes.yaml
     abe-router publish orders.created '{"total": 5}'  publish a message
     """,
-    context_settings={"auto_envvar_prefix": "ABE_ROUTER", "show_default": True, "max_content_width": 100},
+    context_settings={
+        "auto_envvar_prefix": "ABE_ROUTER",
+        "show_default": True,
+        "max_content_width": 100,
+        "help_option_names": ["-h", "--help"],
+    },
 )
+@root_config_option
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     is_eager=True,
@@ -111,7 +152,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def root() -> None:
     """Route messages to plain Python functions, configured by one YAML file.
 
-    ROUTES is the routes file. It defaults to $ABE_ROUTER_CONFIG, then to routes.yaml.
+    ROUTES is the routes file. It defaults to $ABE_ROUTER_CONFIG, then to routes.yaml in this folder or
+    in the nearest parent that has one.
 
     Exit codes: 0 success, 1 findings or rejected input, 2 wrong usage, 69 backend unreachable,
     70 bug in abe-router, 78 faulty routes file.
@@ -128,14 +170,14 @@ def run(args: Sequence[str] | None = None) -> int:
         try:
             given = list(sys.argv[1:] if args is None else args)
             code = root.main(given, prog_name="abe-router", standalone_mode=False, obj=given) or OK
-        except BrokenPipeError:
+        except (BrokenPipeError, _ReaderGone):
             raise
         except Exception as error:  # noqa: BLE001  every error becomes an exit code
             for handler in logging.getLogger().handlers:
                 handler.flush()
             code = report_error(error)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         # The reader closed the pipe (`| head`). Buffered output must not fail again at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE

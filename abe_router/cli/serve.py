@@ -30,6 +30,8 @@ from abe_router.process.init import run_as_init
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
 _log = logging.getLogger("abe_router")
+#: The options before the command that take a value.
+_CONFIG = ("-c", "--config")
 
 
 @as_command(
@@ -163,7 +165,8 @@ def _worker_command(given: Sequence[str], number: int, line: int, *, caches: boo
     Without `caches` the worker writes no compiled code. Python takes a file that is saved twice within a
     second, with the same size, for unchanged, so a cache could hide an edit from the next worker.
     """
-    serve = given.index("serve") + 1
+    before = ["", *given]  # a routes file may have the name of the command
+    serve = next(i for i, text in enumerate(given, 1) if text == "serve" and before[i - 1] not in _CONFIG)
     mark = ("--as-worker", str(number), str(line))
     python = (sys.executable, *(() if caches else ("-B",)), "-m", "abe_router")
     return (*python, *given[:serve], *mark, *given[serve:])

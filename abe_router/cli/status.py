@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from abe_router.cli.access import open_backend, read_table_or_backend
+from abe_router.cli.access import open_backend, read_table_in_force
 from abe_router.cli.errors import FINDINGS, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, json_option, option
@@ -17,7 +17,7 @@ from abe_router.operations.status import HostReadiness, Status, check_host, read
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.heartbeat import WorkerReport
-from abe_router.text import counted, printable
+from abe_router.text import counted, format_age, printable
 
 
 @as_command(
@@ -36,13 +36,13 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
 
     The counts come from the backend. The list has the routes of the file, also those the backend has never
     seen, and subscriptions that are no longer in the file. The latter keep their messages until
-    `abe-router drop`. `oldest` is the age of the oldest message that is ready. With --backend no routes file
-    is needed.
+    `abe-router drop`. While the file has faults, the last accepted edit counts. `oldest` is the age of the
+    oldest message that is ready. With --backend no routes file is needed.
 
     With --here the exit code is 1 unless a worker of this host has reported to the backend and all that have
     are connected. Use it as a readiness probe of a container.
     """
-    table = read_table_or_backend(routes, backend=backend)
+    table, _ = read_table_in_force(routes, backend=backend, prefix=prefix)
     if here:
         return _report_host(asyncio.run(_read_host(table, prefix)))
     status = asyncio.run(_read(table, prefix))
@@ -97,7 +97,7 @@ def _route_row(state: SubscriptionState, now: float) -> tuple[str, ...]:
 def _note(state: SubscriptionState) -> str:
     notes = (
         "" if state.seen else "never seen",
-        "" if state.in_file else "not in the file, keeps its messages",
+        "not in the file, keeps its messages" if state.in_file is False else "",
         "paused" if state.paused else "",
     )
     return ", ".join(filter(None, notes))
@@ -125,18 +125,6 @@ def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: 
         for fault in worker.rejected:
             where = f"{fault.path}:{fault.line}:{fault.column}"
             print_data(printable(f"  {where}: {fault.severity}[{fault.code}]: {fault.message}"))
-
-
-def format_age(seconds: float) -> str:
-    """Return an age in its largest unit, below a day in hours and minutes: `42s`, `7m`, `3h12m`, `5d`."""
-    age = max(0, int(seconds))
-    if age < 60:
-        return f"{age}s"
-    if age < 3600:
-        return f"{age // 60}m"
-    if age < 86_400:
-        return f"{age // 3600}h{age % 3600 // 60:02}m"
-    return f"{age // 86_400:,}d"
 
 
 def _last_reload(worker: WorkerReport) -> str:

@@ -27,6 +27,7 @@ from abe_router.conformance.payload import PayloadTests
 from abe_router.conformance.peek import PeekTests
 from abe_router.conformance.process import ProcessTests
 from abe_router.conformance.rate import RateTests
+from abe_router.conformance.renewal import RenewalTests
 from abe_router.conformance.replay import ReplayTests
 from abe_router.conformance.retention import RetentionTests
 from abe_router.conformance.settle import SettleTests
@@ -38,6 +39,7 @@ __all__ = ["BackendConformance"]
 class BackendConformance(
     DeliveryTests,
     LeaseTests,
+    RenewalTests,
     FencingTests,
     SettleTests,
     EmitTests,

@@ -10,13 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
+from functools import partial
 from math import inf
+from types import FrameType
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
 from abe_router.consumer.disposition import HANDLED, Disposition, DispositionPolicy
 from abe_router.consumer.filter import Filter
 from abe_router.consumer.fork import calls_handlers, contain_forks, end_forked_child
+from abe_router.consumer.slot import Slot
 from abe_router.errors import BatchMismatch
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
@@ -25,66 +28,6 @@ _log = logging.getLogger(__name__)
 
 #: Makes a context manager in which the handler is called for these deliveries: one, or those of a batch.
 Around = Callable[[Sequence[Delivery]], AbstractAsyncContextManager[None]]
-
-
-class Slot:
-    """One slot of the worker pool: until when its handler may run, and what cancelled its task.
-
-    The pool cancels it when the time is up or the consumer stops. Any other cancellation is the handler's
-    own doing. `running` is what all slots run; each has its own entry there.
-    """
-
-    __slots__ = ("_deadline", "_running", "cancelled", "task", "timed_out")
-
-    def __init__(self, running: dict[object, Sequence[Delivery]]) -> None:
-        self._running = running
-        # In a list of its own for each call, so that a thread that comes late cannot set that of the next.
-        self._deadline = [inf]
-        #: Whether the pool cancelled it because the time was up, or for good.
-        self.timed_out = self.cancelled = False
-        self.task: asyncio.Task[None] | None = None
-
-    def begin(self, deliveries: Sequence[Delivery], deadline: float) -> None:
-        """Note what is handled from now on, and until when it may be, by the loop's clock."""
-        self._running[self] = deliveries
-        self._deadline[0], self.timed_out = deadline, False
-
-    def wait_for_thread(self) -> list[float]:
-        """Let the handler wait for a thread; return the list in which that thread sets the deadline."""
-        self._deadline = [inf]
-        return self._deadline
-
-    def end(self) -> None:
-        """Note that it is handled no longer."""
-        self._running[self] = ()
-        self._deadline[0] = inf
-        if not self.cancelled and self.task is not None:
-            # A request to cancel that is left over would look like another cancellation next time. A handler
-            # that swallowed the one of its timeout, and returned, did its work.
-            while self.task.cancelling():
-                self.task.uncancel()
-
-    def expire(self, now: float) -> None:
-        """Cancel the handler if its time is up."""
-        if now >= self._deadline[0] and not self.timed_out and self.task is not None:
-            self.timed_out = True
-            self.task.cancel()
-
-    @property
-    def is_current(self) -> bool:
-        """Whether its task is the one that runs now."""
-        try:
-            return asyncio.current_task() is self.task
-        except RuntimeError:  # no loop runs
-            return False
-
-    def cancel(self) -> Sequence[Delivery]:
-        """Cancel the slot for good; return what it was running, or nothing if it was cancelled before."""
-        if self.cancelled or self.task is None:
-            return ()
-        self.cancelled = True
-        self.task.cancel()
-        return self._running.get(self, ())
 
 
 class Attempts:
@@ -102,8 +45,11 @@ class Attempts:
     ) -> None:
         self._route, self._policy, self._around = route, policy, around
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
+        self._timeout, self._wants_message = route.timeout, route.handler.wants_message
         self._is_plain = not route.handler.is_async
         self._handler = contain_forks(route.handler.call) if self._is_plain else route.handler.call
+        #: Whether the handler is awaited as it is: no thread, and nothing around it.
+        self._is_direct = around is None and not self._is_plain
         self._threads, self._reported_thread = threads, False
 
     @calls_handlers
@@ -115,15 +61,13 @@ class Attempts:
         checked = self._check(delivery)
         if isinstance(checked, Disposition):
             return checked
-        arguments = (checked[0], delivery.message) if self._route.handler.wants_message else checked
-        slot.begin((delivery,), now + self._route.timeout)
+        arguments = (checked[0], delivery.message) if self._wants_message else checked
+        slot.begin((delivery,), now + self._timeout)
         try:
-            if self._around is not None:
-                answer = await self._call_around(self._around, slot, (delivery,), arguments)
-            elif self._is_plain:
-                answer = await self._call_in_thread(slot, arguments)
-            else:
+            if self._is_direct:
                 answer = await self._handler(*arguments)
+            else:
+                answer = await self._call(slot, (delivery,), arguments)
         except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
             return self._policy.failed(delivery, self._failure(slot, error))
         finally:
@@ -147,17 +91,11 @@ class Attempts:
             return dispositions
         payloads = [item[0] for item in checked if not isinstance(item, Disposition)]
         batch = [deliveries[index] for index in passed]
-        wants_message = self._route.handler.wants_message
-        arguments = (payloads, [each.message for each in batch]) if wants_message else (payloads,)
+        arguments = (payloads, [each.message for each in batch]) if self._wants_message else (payloads,)
         answers: Sequence[Any] = [None] * len(passed)
-        slot.begin(deliveries, now + self._route.timeout)
+        slot.begin(deliveries, now + self._timeout)
         try:
-            if self._around is not None:
-                answer = await self._call_around(self._around, slot, batch, arguments)
-            elif self._is_plain:
-                answer = await self._call_in_thread(slot, arguments)
-            else:
-                answer = await self._handler(*arguments)
+            answer = await self._call(slot, batch, arguments)
         except BaseException as error:  # noqa: BLE001  as in `run`
             answers = [self._failure(slot, error)] * len(passed)
         else:
@@ -180,29 +118,35 @@ class Attempts:
         """Decide on a GeneratorExit that what the handler awaits was thrown, which closed `run` itself."""
         return self._policy.failed(delivery, self._failure(slot, error))
 
-    async def _call_around(
-        self, around: Around, slot: Slot, deliveries: Sequence[Delivery], arguments: Any
-    ) -> Any:
-        async with around(deliveries):
+    async def _call(self, slot: Slot, deliveries: Sequence[Delivery], arguments: tuple[Any, ...]) -> Any:
+        if self._around is None:
+            return await self._call_handler(slot, arguments)
+        async with self._around(deliveries):
             try:
-                if self._is_plain:
-                    return await self._call_in_thread(slot, arguments)
-                return await self._handler(*arguments)
+                return await self._call_handler(slot, arguments)
             except BaseException as error:
                 end_forked_child(error)  # before the context manager is left
                 raise
 
-    async def _call_in_thread(self, slot: Slot, arguments: Any) -> Any:
-        """Call a plain handler; its time begins when a thread makes the call, however long it is queued."""
-        handler, deadline, limit = self._handler, slot.wait_for_thread(), self._route.timeout
-        loop, run = asyncio.get_running_loop(), copy_context().run
-        queued, queued_at = loop.time(), time.monotonic()
+    async def _call_handler(self, slot: Slot, arguments: tuple[Any, ...]) -> Any:
+        """Call the handler; the time of a plain one begins when a thread makes the call."""
+        handler, limit = self._handler, self._timeout
+        if not self._is_plain:
+            return await handler(*arguments)
+        deadline, offset = slot.wait_for_thread(), asyncio.get_running_loop().time() - time.monotonic()
 
         def call() -> Any:
-            deadline[0] = queued + (time.monotonic() - queued_at) + limit
-            return run(handler, *arguments)
+            deadline[0] = time.monotonic() + offset + limit
+            try:
+                result = handler(*arguments)
+            except BaseException:
+                deadline[0] = inf
+                raise
+            if not asyncio.iscoroutine(result):
+                deadline[0] = inf  # it was in time, however late a blocked loop learns that
+            return result
 
-        return await _finished(await loop.run_in_executor(self._threads, call))
+        return await _run_in_thread(self._threads, call)
 
     def _failure(self, slot: Slot, error: BaseException) -> BaseException | Reason:
         """Return the failure that `error` means; raise it when it is not the handler's."""
@@ -243,21 +187,27 @@ class Attempts:
         return Reason("timeout", "TimeoutError", text)
 
 
+def route_called_in(frame: FrameType) -> Route | None:
+    """Return the route whose handler is called in a frame, if it is one of `Attempts`."""
+    if frame.f_code not in _CALLS:
+        return None
+    route: Route = frame.f_locals["self"]._route  # noqa: SLF001  this module's own class
+    return route
+
+
+#: The code of the methods that call handlers in the event loop.
+_CALLS = frozenset(method.__code__ for method in (Attempts.run, Attempts.run_batch))
+
+
 def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:
     """Return the handler as an async function; a plain one runs in a thread, with the caller's context."""
     if handler.is_async:
         return handler.call
-    call = contain_forks(handler.call)
-
-    async def call_in_thread(*arguments: Any) -> Any:
-        run = copy_context().run
-        return await _finished(
-            await asyncio.get_running_loop().run_in_executor(threads, run, call, *arguments)
-        )
-
-    return call_in_thread
+    return partial(_run_in_thread, threads, contain_forks(handler.call))
 
 
-async def _finished(result: Any) -> Any:
-    """Return a result; a plain function may return a coroutine."""
+async def _run_in_thread(threads: Executor, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a thread, with the caller's context; await the coroutine that it may return."""
+    run = copy_context().run
+    result = await asyncio.get_running_loop().run_in_executor(threads, run, function, *arguments)
     return await result if asyncio.iscoroutine(result) else result

@@ -23,6 +23,7 @@ from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.pool import WorkerPool
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
+from abe_router.consumer.stall_monitor import StallMonitor
 from abe_router.consumer.suspects import SuspectGate
 from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Events
@@ -35,8 +36,8 @@ class Consumer:
     """Runs one route until it is stopped.
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
-    makes a context manager for each call of the handler; see `Attempts`. `recovery` and
-    `suspects` are shared by the consumers of a process.
+    makes a context manager for each call of the handler; see `Attempts`. `recovery`, `suspects`
+    and `stalls` are shared by the consumers of a process.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -54,6 +55,7 @@ class Consumer:
         around: Around | None = None,
         recovery: Recovery | None = None,
         suspects: SuspectGate | None = None,
+        stalls: StallMonitor | None = None,
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
@@ -61,7 +63,9 @@ class Consumer:
         self._policy = DispositionPolicy(feasible, revision=revision, report_handled=events.wants_handled)
         self._attempts = Attempts(feasible, self._policy, threads=threads, around=around)
         ordered = route.order_by is not None and backend.features.order
-        self._in_flight = InFlight(route.lease, OrderingKeys(route.order_by or "") if ordered else None)
+        self._stalls = stalls or StallMonitor()
+        keys = OrderingKeys(route.order_by or "") if ordered else None
+        self._in_flight = InFlight(route.lease, route.max_unacked, keys, on_busy=self._stalls.wake)
         self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
         self._suspects = suspects or SuspectGate()
         self._shutdown = Shutdown(route.drain)
@@ -132,7 +136,9 @@ class Consumer:
         backoff, throttle, quiet_at = Backoff(), LogThrottle(), loop.time()
         while subscription is not None:
             began_at = loop.time()
-            closed = await self._consume_from(subscription)
+            renews = self._backend.features.leases
+            with self._stalls.monitoring(self.route, subscription, self._in_flight, renews=renews):
+                closed = await self._consume_from(subscription)
             if closed is None:
                 return
             if loop.time() - began_at > backoff.longest:

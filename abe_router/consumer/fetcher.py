@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from abe_router.backend import Backend, Delivery, Subscription
@@ -13,7 +13,7 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.pool import WorkerPool
 from abe_router.consumer.shutdown import Shutdown
-from abe_router.consumer.suspects import SuspectGate, is_suspect
+from abe_router.consumer.suspects import SuspectGate, group_of, runs_alone, suspects_of
 from abe_router.routing.route import Route
 
 #: Most deliveries asked for at once.
@@ -38,15 +38,16 @@ PROBE_SECONDS = 0.3
 # The fetcher is in one state at a time:
 #
 #   full      the buffer is above the low-water mark, or too much is unsettled; it waits for `capacity`
-#   careful   it fetches one delivery at a time; a suspect is settled before the next fetch
+#   careful   it fetches a probe: one delivery, or as many as a group of suspects; all suspects in it are
+#             settled before the next fetch
 #   fetching  a fetch is under way, or is repeated after an error of the backend
 #   pacing    what it fetched is withheld, and it waits for tokens of the rate limiter
 #   ended     a stop was requested, the subscription is closed, or a fault of the package was met
 #
 # Transitions:
 #
-#   careful  -> fetching           the one delivery is no suspect, or there is none; it begins as careful
-#   fetching -> careful            suspects came: they are handed back, the others go on
+#   careful  -> fetching           the probe brought no suspect; it begins as careful
+#   fetching -> careful            suspects came: those run that may run together, the others are handed back
 #   full     -> fetching           there is room: `capacity` was set by a slot, the settler or a lost lease
 #   fetching -> full | fetching    deliveries came, and went into the buffer; or none came
 #   fetching -> pacing             deliveries came, and the route has a rate
@@ -110,7 +111,9 @@ class Fetcher:
         # An ordered subscription is careful itself, and without leases nothing comes back.
         self._is_plain = in_flight.ordering is None
         self._careful = self._is_plain and backend.features.leases
-        self._probe_seconds = 0.0  # until there are suspects
+        # How many deliveries a probe asks for, and how long it waits: not at all before there were suspects.
+        self._probe_size, self._probe_seconds = 1, 0.0
+        self._capacity = route.concurrency * (route.batch.size if route.batch else 1)
         self._prefetch, self._stop = prefetch, shutdown.requested
 
     async def run(self) -> None:
@@ -137,8 +140,9 @@ class Fetcher:
                 continue
             if self._is_plain:  # deliveries of an ordered route are tracked already
                 in_flight.track(asked_at)
-                if any(map(is_suspect, deliveries)):
-                    await self._sort_out(deliveries)
+                if suspects := suspects_of(deliveries):
+                    self._careful = True
+                    await self._run(await self._sort_out(deliveries, suspects))
                     continue
             if rate is None:
                 pool.add(deliveries)
@@ -151,57 +155,56 @@ class Fetcher:
             del deliveries  # or an idle route keeps the last ones, settled by now, in memory
 
     async def _fetch_carefully(self) -> None:
-        """Fetch one delivery; if it is a suspect, hold nothing else that may be one until it is settled."""
-        in_flight, gate = self._in_flight, self._suspects
-        clock = asyncio.get_running_loop().time
+        """Fetch a probe; hold nothing else that may be a suspect until the suspects in it are settled."""
+        gate, clock = self._suspects, asyncio.get_running_loop().time
         asked_at = clock()
         with gate.probe():
-            found = await self._calls.repeat(partial(self._fetch, 1, self._probe_seconds))
-            self._careful = found is None or any(map(is_suspect, found))
+            found = await self._calls.repeat(partial(self._fetch, self._probe_size, self._probe_seconds))
+            suspects = suspects_of(found or ())
+            self._careful = found is None or bool(suspects)
             if not found:
                 return
-            in_flight.track(asked_at)
-            has_turn = not self._careful or gate.acquire(in_flight)
-            if not has_turn:
-                await self._hand_back(found)
-        if not has_turn:
+            self._in_flight.track(asked_at)
+            kept = await self._sort_out(found, suspects)
+        if suspects and not kept:
+            await self._pass_on()
             while not (gate.is_free or self._stop.is_set()):
                 await gate.wait()
             return
-        in_flight.withheld.extend(found)
-        while (
-            self._careful and gate.is_probed and clock() < asked_at + PROBE_WAIT and not self._stop.is_set()
-        ):
+        while kept and gate.is_probed and clock() < asked_at + PROBE_WAIT and not self._stop.is_set():
             await gate.wait()
-        await self._pass_on()
-        if self._careful:
+        await self._run(kept)
+
+    async def _sort_out(
+        self, deliveries: Sequence[Delivery], suspects: Sequence[Delivery]
+    ) -> Sequence[Delivery]:
+        """Withhold what is no suspect, and the suspects that may run now; hand back the others.
+
+        Return the suspects that may run. There are none while another consumer holds some.
+        """
+        limit, in_flight = self._route.delivery_limit, self._in_flight
+        kept: Sequence[Delivery] = ()
+        if suspects:
             self._probe_seconds = PROBE_SECONDS
-            await self._settled(found)
-            if not self._stop.is_set():  # otherwise it may still run
-                gate.release(in_flight)
+            kept = group_of(suspects, limit, self._capacity) if self._suspects.acquire(in_flight) else ()
+            # One that runs alone is expected after another, and then none is fetched beside it.
+            self._probe_size = 1 if any(runs_alone(each, limit) for each in suspects) else self._capacity
+        others = set(suspects).difference(kept)
+        in_flight.withheld.extend(each for each in deliveries if each not in others)
+        if others:
+            self._pool.hand_back(others)
+            await self._settled(others)
+        return kept
 
-    async def _sort_out(self, deliveries: Sequence[Delivery]) -> None:
-        """Pass on what is no suspect, and one suspect if it is the turn of this route; hand back the rest."""
-        in_flight, gate = self._in_flight, self._suspects
-        self._careful, self._probe_seconds = True, PROBE_SECONDS
-        suspects = [each for each in deliveries if is_suspect(each)]
-        kept = suspects[:1] if gate.acquire(in_flight) else []
-        in_flight.withheld.extend(each for each in deliveries if not is_suspect(each))
-        self._pool.hand_back(suspects[len(kept) :])
-        in_flight.withheld.extend(kept)
-        await self._settled(suspects[len(kept) :])
+    async def _run(self, suspects: Sequence[Delivery]) -> None:
+        """Pass on what is withheld, and wait until the suspects in it are settled."""
         await self._pass_on()
-        if kept:
-            await self._settled(kept)
-            if not self._stop.is_set():
-                gate.release(in_flight)
+        if suspects:
+            await self._settled(suspects)
+            if not self._stop.is_set():  # otherwise they may still run
+                self._suspects.release(self._in_flight)
 
-    async def _hand_back(self, suspects: Sequence[Delivery]) -> None:
-        """Hand suspects back, and wait until the backend has them."""
-        self._pool.hand_back(suspects)
-        await self._settled(suspects)
-
-    async def _settled(self, deliveries: Sequence[Delivery]) -> None:
+    async def _settled(self, deliveries: Collection[Delivery]) -> None:
         """Wait until none of the deliveries is in flight."""
         in_flight = self._in_flight
         while in_flight.holds(deliveries) and not self._stop.is_set():
@@ -218,9 +221,8 @@ class Fetcher:
 
     def _room(self) -> int:
         """Return how many more deliveries to hold: for the free slots, and ahead of them."""
-        route, in_flight = self._route, self._in_flight
-        capacity = route.concurrency * (route.batch.size if route.batch else 1)
-        return capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
+        in_flight = self._in_flight
+        return self._capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
 
     async def _pass_on(self) -> None:
         """Buffer what is withheld, as the rate permits, over all processes."""

@@ -24,14 +24,15 @@ class Filter:
 
     def __init__(self, route: Route, policy: DispositionPolicy) -> None:
         self._route, self._policy = route, policy
-        self._limit = route.delivery_limit
+        self._limit, self._when = route.delivery_limit, route.when
+        self._validates = route.on_invalid != "deliver"
         typed = route.handler.payload_type
         self._convert = None if typed is None else typed.each if route.batch else typed.convert
         self._schemas: dict[str, tuple[Schema, ...]] = {}
 
     def check(self, delivery: Delivery) -> tuple[Any] | Disposition:
         """Return the payload, in a tuple, or what a message that is not for the handler comes to."""
-        message, route = delivery.message, self._route
+        message = delivery.message
         if delivery.deliveries > self._limit:
             text = f"handed out {delivery.deliveries} times, limit {self._limit}; it may kill the process"
             return self._policy.dead_lettered(delivery, Reason("max_deliveries", "MaxDeliveries", text))
@@ -40,14 +41,14 @@ class Filter:
         except PayloadMalformed as error:
             text = delivery.fault or str(error)
             return self._policy.invalid(delivery, Reason("malformed", "PayloadMalformed", text))
-        if route.on_invalid != "deliver":
+        if self._validates:
             schemas = self._schemas.get(message.key)
             if schemas is None:
                 schemas = self._schemas_of(message.key)
             for schema in schemas:
                 if not schema.is_valid(payload):
                     return self._policy.invalid(delivery, _violation_reason(schemas, payload))
-        if route.when is not None and not route.when.is_valid(payload):
+        if self._when is not None and not self._when.is_valid(payload):
             return self._policy.skipped(delivery, "when")
         return (payload,) if self._convert is None else self._converted(delivery, payload)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 
-from abe_router.backend import Delivery, Outcome
+from abe_router.backend import Acked, Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.consumer.slot import Slot
 
 Settlement = tuple[Delivery, Outcome]
 
@@ -83,21 +84,33 @@ class LeaseClock:
 class InFlight:
     """The one owner of what a consumer holds; the parts of the consumer share it.
 
-    `lease` is the length of a lease in seconds. `ordering` holds what waits for its ordering key, None for a
-    route without order.
+    `lease` is the length of a lease in seconds. `max_unacked` is the number of unsettled outcomes from which
+    on no handler starts. `ordering` holds what waits for its ordering key, None for a route without order.
+    `on_busy` is called when the first delivery comes in flight.
     """
 
-    def __init__(self, lease: float, ordering: OrderingKeys | None = None) -> None:
-        self.ordering = ordering
+    def __init__(
+        self,
+        lease: float,
+        max_unacked: int,
+        ordering: OrderingKeys | None = None,
+        *,
+        on_busy: Callable[[], None] | None = None,
+    ) -> None:
+        self.ordering, self._on_busy = ordering, on_busy
         self.leases = LeaseClock(lease)
         self.withheld: list[Delivery] = []
         self.buffer: deque[Delivery] = deque()
         #: The low-water mark of the buffer: a slot reports capacity when no more than these are in it.
         self.low_water = 0
-        #: What each slot of the pool runs; nothing while it is idle.
-        self.running: dict[object, Sequence[Delivery]] = {}
+        #: The slots of the pool; each has what it runs.
+        self.slots: list[Slot] = []
+        #: The same list for good, because every message is added to it.
         self.outcomes: list[Settlement] = []
         self.settling: Sequence[Settlement] = ()
+        self._max_unacked = max_unacked
+        #: With as many `outcomes` as these no handler starts.
+        self.most_outcomes = max_unacked
         #: Set when the fetcher should look again whether there is room for more.
         self.capacity = asyncio.Event()
         #: Set when outcomes were settled, for the slots that wait for it.
@@ -116,7 +129,7 @@ class InFlight:
     @property
     def running_count(self) -> int:
         """How many deliveries handlers run with."""
-        return sum(map(len, self.running.values()))
+        return sum(len(slot.deliveries) for slot in self.slots)
 
     @property
     def unsettled(self) -> int:
@@ -129,10 +142,28 @@ class InFlight:
             *(() if self.ordering is None else self.ordering.waiting()),
             *self.withheld,
             *self.buffer,
-            *(delivery for deliveries in self.running.values() for delivery in deliveries),
+            *(delivery for slot in self.slots for delivery in slot.deliveries),
             *(delivery for delivery, _ in self.settling),
             *(delivery for delivery, _ in self.outcomes),
         ]
+
+    def renewable(self, now: float, blocked: float, timeout: float) -> list[Delivery]:
+        """Return what a thread renews while the event loop is blocked, for `blocked` seconds so far.
+
+        That is what runs within its deadline, what was handled, and, for `timeout` seconds, all the rest: it
+        stays here, since to hand it back needs the event loop. `now` is the loop's time. Raise RuntimeError
+        when the event loop continues meanwhile.
+        """
+        kept = [d for slot in self.slots if now < slot.deadline for d in slot.deliveries]
+        kept += [d for d, outcome in (*self.settling, *self.outcomes) if isinstance(outcome, Acked)]
+        if blocked < timeout:
+            kept += [d for d, outcome in (*self.settling, *self.outcomes) if not isinstance(outcome, Acked)]
+            kept += [
+                *(() if self.ordering is None else self.ordering.waiting()),
+                *self.withheld,
+                *self.buffer,
+            ]
+        return kept
 
     def holds(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether any of the deliveries is in flight."""
@@ -147,6 +178,8 @@ class InFlight:
         if not self.busy.is_set():
             self.leases.reset()
             self.busy.set()
+            if self._on_busy is not None:
+                self._on_busy()
         self.leases.track(leased_at)
 
     def take_unstarted(self) -> list[Delivery]:
@@ -166,6 +199,19 @@ class InFlight:
         self.capacity.set()
         return [delivery for delivery in unstarted if delivery in lost]
 
+    def start_settling(self) -> Sequence[Settlement]:
+        """Take all outcomes as those that are under way to the backend, and return them."""
+        self.settling = self.outcomes[:]
+        self.outcomes.clear()
+        self.most_outcomes = self._max_unacked - len(self.settling)
+        return self.settling
+
+    def finish_settling(self) -> None:
+        """Note that nothing is under way to the backend any more."""
+        self.settling, self.most_outcomes = (), self._max_unacked
+        self.capacity.set()
+        self.settled.set()
+
     def break_order(self) -> None:
         """Start no more of an ordered route: a delivery was lost, and what follows it may be elsewhere."""
         if self.ordering is not None:
@@ -175,8 +221,9 @@ class InFlight:
     def clear(self) -> None:
         """Forget everything; the leases of what is unsettled run out."""
         self.take_unstarted()
-        self.running.clear()
-        self.outcomes, self.settling = [], ()
+        self.slots.clear()
+        self.outcomes.clear()
+        self.settling, self.most_outcomes = (), self._max_unacked
         self.leases.reset()
         if self.ordering is not None:
             self.ordering.clear()

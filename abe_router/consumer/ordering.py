@@ -19,7 +19,7 @@ from abe_router.backoff import wait_for_event
 from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering_keys import OrderingKeys
-from abe_router.consumer.suspects import SuspectGate, is_suspect
+from abe_router.consumer.suspects import SuspectGate, suspects_of
 from abe_router.errors import BackendError, SubscriptionClosed
 
 #: Most deliveries held at once, those included that wait for their ordering key.
@@ -152,6 +152,11 @@ class OrderedSubscription(Subscription):
                 self._in_flight.break_order()
         return deliveries if self._keys.broken else ()
 
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Start the leases anew, unless the order is broken: what follows may be handled elsewhere then."""
+        if not self._keys.broken:
+            self._handle.renew(deliveries)
+
     async def close(self) -> None:
         """Hand back all that was not handed out, and then let go of the handle."""
         self._closed = True
@@ -190,7 +195,7 @@ class OrderedSubscription(Subscription):
             await asyncio.sleep(0)  # as the fetcher does
             return
         gate, was_careful = self._suspects, self._careful
-        self._careful = any(map(is_suspect, fetched))
+        self._careful = bool(suspects_of(fetched))
         if self._careful and not (was_careful and gate.acquire(self._in_flight)):
             # They come again, in order, one by one.
             await self._handle.settle([(delivery, RELEASED) for delivery in fetched])

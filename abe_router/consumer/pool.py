@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
+from functools import partial
 
 from abe_router.backend import Delivery
-from abe_router.consumer.attempt import Attempts, Slot
+from abe_router.consumer.attempt import Attempts
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import Shutdown
-from abe_router.consumer.suspects import is_suspect
+from abe_router.consumer.slot import Slot
+from abe_router.consumer.suspects import runs_alone
 from abe_router.routing.policies import Batch
 from abe_router.routing.route import Route
 
@@ -41,9 +43,9 @@ class WorkerPool:
     ) -> None:
         self._route, self._attempts, self._in_flight = route, attempts, in_flight
         self._lease_keeper, self._settler, self._shutdown = lease_keeper, settler, shutdown
-        self._slots: list[Slot] = []
+        self._slots = in_flight.slots
         self._idle: list[asyncio.Future[None]] = []
-        self._waking = self._stopping = False
+        self._waking = self._stopping = self._waits_settled = False
         self._gathering = asyncio.Lock()
         self._added = asyncio.Event()
 
@@ -64,7 +66,7 @@ class WorkerPool:
         self._added.set()
         self._wake_next()
 
-    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+    def hand_back(self, deliveries: Collection[Delivery]) -> None:
         """Hand back deliveries that were not buffered."""
         self._settler.release(deliveries)
 
@@ -122,7 +124,7 @@ class WorkerPool:
     async def _work(self, slot: Slot) -> None:
         in_flight, buffer, leases = self._in_flight, self._in_flight.buffer, self._in_flight.leases
         attempt, settle, clock = self._attempts.run, self._settler.add, asyncio.get_running_loop().time
-        report_capacity, max_unacked = in_flight.capacity.set, self._route.max_unacked
+        report_capacity, outcomes = in_flight.capacity.set, in_flight.outcomes
         while True:
             self._waking = False
             while buffer:
@@ -130,7 +132,9 @@ class WorkerPool:
                 if now > leases.overdue_at:
                     await self._lease_keeper.renew()
                     continue
-                if len(in_flight.outcomes) + len(in_flight.settling) >= max_unacked:
+                if len(outcomes) >= in_flight.most_outcomes:
+                    if self._waits_settled:
+                        break  # the slot that waits wakes this one when it takes a delivery
                     await self._wait_settled()
                     continue
                 delivery = buffer.popleft()
@@ -169,14 +173,15 @@ class WorkerPool:
     async def _gather(self, batch: Batch) -> Sequence[Delivery]:
         """Return a full batch, or what there is once the first delivery has waited long enough.
 
-        A suspect is a batch of its own.
+        A suspect that runs alone is a batch of its own.
         """
         buffer, loop = self._in_flight.buffer, asyncio.get_running_loop()
+        alone = partial(runs_alone, limit=self._route.delivery_limit)
         while not buffer and not self._stopping:
             await self._wait_added(None)
         until = loop.time() + batch.wait
         while len(buffer) < batch.size and not self._stopping and (left := until - loop.time()) > 0:
-            if any(map(is_suspect, buffer)):
+            if any(map(alone, buffer)):
                 break
             await self._wait_added(left)
         while buffer and self._in_flight.unsettled >= self._route.max_unacked:
@@ -184,9 +189,9 @@ class WorkerPool:
         while buffer and loop.time() > self._in_flight.leases.overdue_at:
             await self._lease_keeper.renew()
         deliveries: list[Delivery] = []
-        while buffer and len(deliveries) < batch.size and not (deliveries and is_suspect(buffer[0])):
+        while buffer and len(deliveries) < batch.size and not (deliveries and alone(buffer[0])):
             deliveries.append(buffer.popleft())
-            if is_suspect(deliveries[-1]):
+            if alone(deliveries[-1]):
                 break
         return deliveries
 
@@ -200,8 +205,12 @@ class WorkerPool:
 
     async def _wait_settled(self) -> None:
         """Wait until some outcomes are settled, or until the buffer is emptied by a stop."""
-        self._in_flight.settled.clear()
-        await self._in_flight.settled.wait()
+        self._waits_settled = True
+        try:
+            self._in_flight.settled.clear()
+            await self._in_flight.settled.wait()
+        finally:
+            self._waits_settled = False
 
     def _wait_idle(self) -> Awaitable[None]:
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -222,13 +231,12 @@ class WorkerPool:
             _wake(self._idle.pop())
         elif len(self._slots) < self._route.concurrency:
             self._waking = True
-            slot = Slot(self._in_flight.running)
+            slot = Slot()
             self._slots.append(slot)
             slot.task = asyncio.create_task(self._run_slot(slot))
 
     def _replace(self, slot: Slot) -> None:
         self._slots.remove(slot)
-        self._in_flight.running.pop(slot, None)
         self._waking = False
         if self._in_flight.buffer:
             self._wake_next()

@@ -46,6 +46,7 @@ class Settler:
     ) -> None:
         self._route, self._subscription, self._in_flight = route, subscription, in_flight
         self._policy, self._events = policy, events
+        self._outcomes = in_flight.outcomes
         self._recovery, self._shutdown = recovery, shutdown
         #: The events of outcomes that are not sent; most have none.
         self._unreported: list[tuple[Delivery, Event]] = []
@@ -54,7 +55,7 @@ class Settler:
 
     def add(self, delivery: Delivery, disposition: Disposition) -> None:
         """Settle a delivery soon."""
-        outcomes = self._in_flight.outcomes
+        outcomes = self._outcomes
         if not outcomes:
             self._added.set()
         outcome, event = disposition
@@ -82,11 +83,8 @@ class Settler:
                 self._added.clear()
             while in_flight.outcomes:
                 unreported, self._unreported = self._unreported, []
-                in_flight.settling, in_flight.outcomes = in_flight.outcomes, []
-                await self._settle(in_flight.settling, unreported)
-                in_flight.settling = ()
-                in_flight.capacity.set()
-                in_flight.settled.set()
+                await self._settle(in_flight.start_settling(), unreported)
+                in_flight.finish_settling()
 
     async def _settle(
         self, batch: Sequence[Settlement], unreported: Sequence[tuple[Delivery, Event]]

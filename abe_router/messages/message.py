@@ -27,15 +27,35 @@ MAX_DEPTH = 128
 #: Deeper nesting takes more bytes than this: a bracket before each level, and one behind it.
 _SURELY_FLAT = 2 * MAX_DEPTH
 
-#: A string, or the rest of the text behind an open quote. It never fails and gives nothing back (`*+`), so
+#: A string, or the rest of the text behind an open quote. It never fails, and gives nothing back (`*+`), so
 #: that a malformed text is read once too.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+def _as_json(value: Any) -> Any:
+    """Return what stands for an object that msgspec does not know: a pydantic model or a CloudEvent.
+
+    Neither library is imported: a model has `model_dump`, an event has `get_attributes` and `get_data`.
+    """
+    kind = type(value)
+    try:
+        if callable(getattr(kind, "model_dump", None)):
+            return value.model_dump(mode="json", by_alias=True)
+        if callable(getattr(kind, "get_attributes", None)) and callable(getattr(kind, "get_data", None)):
+            data = value.get_data()
+            is_binary = isinstance(data, bytes | bytearray | memoryview)
+            member = {} if data is None else {"data_base64" if is_binary else "data": data}
+            return {**value.get_attributes(), **member}
+    except Exception as error:  # the code of a model: whatever it raises, the payload has no JSON form
+        raise TypeError(f"{kind.__name__} cannot be encoded: {type(error).__name__}: {error}") from error
+    raise TypeError(f"objects of type {kind.__name__} have no JSON form")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_as_json, decimal_format="number").encode
 _decode = msgspec.json.Decoder().decode
-_pack = msgspec.msgpack.Encoder().encode
+_pack = msgspec.msgpack.Encoder(enc_hook=_as_json).encode
 _unpack = msgspec.msgpack.Decoder().decode
 #: In MessagePack, a float whose exponent is all ones: NaN and the infinities (IEEE 754). A part of another
 #: number may look the same.
@@ -221,7 +241,7 @@ def _has_non_finite(payload: Any) -> bool:
     try:
         packed = _pack(payload)
     except (TypeError, ValueError, OverflowError):  # integers beyond 64 bits
-        return _finds_non_finite(payload)
+        return _finds_non_finite(msgspec.to_builtins(payload, enc_hook=_as_json))
     return _LIKE_NON_FINITE.search(packed) is not None and _finds_non_finite(_unpack(packed))
 
 

@@ -10,6 +10,7 @@ import msgspec
 from abe_router.backend import Backend, DeadLetter, SubscriptionName
 from abe_router.errors import PayloadMalformed
 from abe_router.messages.message import decode
+from abe_router.messages.pattern import matches
 from abe_router.operations.errors import UnknownDeadLetter
 
 #: Dead letters that one call to the backend reads, moves or deletes.
@@ -44,6 +45,35 @@ class DeadLetterDetail(DeadLetterSummary, frozen=True):
     payload: Any
 
 
+class DeadLetterFilter(msgspec.Struct, frozen=True):
+    """Which dead letters to list: those that satisfy all conditions that are given.
+
+    `key` is a key or a pattern, `message_id` the id of the message, and `since` the earliest time of the last
+    failure, in seconds since the epoch.
+    """
+
+    kind: str | None = None
+    key: str | None = None
+    message_id: str | None = None
+    since: float = 0.0
+
+    def accepts(self, dead_letter: DeadLetter) -> bool:
+        """Return whether a dead letter satisfies the conditions."""
+        return (
+            dead_letter.last_failed_at >= self.since
+            and self.kind in (None, dead_letter.reason.kind)
+            and self.message_id in (None, dead_letter.message.id)
+            and (self.key is None or matches(self.key, dead_letter.message.key))
+        )
+
+
+class DeadLetterPage(msgspec.Struct, frozen=True):
+    """A part of a list of dead letters; `more` says whether there are others behind it."""
+
+    dead_letters: tuple[DeadLetterSummary, ...]
+    more: bool
+
+
 class Moved(msgspec.Struct, frozen=True):
     """The number of dead letters that an operation should replay or purge, and the number it found."""
 
@@ -70,14 +100,30 @@ async def read_dead_letters(
 
 
 async def list_dead_letters(
-    backend: Backend, route: SubscriptionName | None = None
-) -> Sequence[DeadLetterSummary]:
-    """Return the dead letters of a route, or of every route in the backend, oldest first for each route."""
+    backend: Backend,
+    route: SubscriptionName | None = None,
+    *,
+    where: DeadLetterFilter | None = None,
+    limit: int | None = None,
+    after: str = "",
+) -> DeadLetterPage:
+    """Return the dead letters of a route, or of every route in the backend, oldest first for each route.
+
+    Of a route, those after the one with the id `after`. At most `limit`, and no more are read than that
+    takes.
+    """
     if route is None:
         routes = [(status.pattern, status.group) for status in await backend.status() if status.dead]
     else:
         routes = [route]
-    return [summary(found) for one in routes async for found in read_dead_letters(backend, one)]
+    found: list[DeadLetterSummary] = []
+    for one in routes:
+        async for dead_letter in read_dead_letters(backend, one, after=after):
+            if where is None or where.accepts(dead_letter):
+                if len(found) == limit:
+                    return DeadLetterPage(tuple(found), more=True)
+                found.append(summary(dead_letter))
+    return DeadLetterPage(tuple(found), more=False)
 
 
 async def find_dead_letter(backend: Backend, route: SubscriptionName, id: str) -> DeadLetter:

@@ -15,12 +15,13 @@ from abe_router.text import did_you_mean
 class SubscriptionState(msgspec.Struct, frozen=True):
     """The state of one route: its message counts, and whether it is in the file and paused there.
 
-    The counts are None if the backend has no subscription for it. `oldest_at` is the time at which the oldest
-    ready message was accepted, in seconds since the epoch, or None.
+    `in_file` is None if the routes of the file are unknown. The counts are None if the backend has no
+    subscription for it. `oldest_at` is the time at which the oldest ready message was accepted, in seconds
+    since the epoch, or None.
     """
 
     route: str
-    in_file: bool
+    in_file: bool | None
     ready: int | None = None
     in_flight: int | None = None
     delayed: int | None = None
@@ -76,11 +77,12 @@ async def drop(table: RouteTable, backend: Backend, route: SubscriptionName) -> 
 def _state(table: RouteTable, name: str, status: SubscriptionStatus | None) -> SubscriptionState:
     route = table.by_name.get(name)
     paused = route is not None and route.paused
+    in_file = route is not None if table.revision else None
     if status is None:
-        return SubscriptionState(name, route is not None, paused=paused)
+        return SubscriptionState(name, in_file, paused=paused)
     return SubscriptionState(
         name,
-        route is not None,
+        in_file,
         ready=status.ready,
         in_flight=status.in_flight,
         delayed=status.delayed,

@@ -44,7 +44,10 @@ async def publish(
     if around is not None:
         async with around(message) as message:
             return await _append(backend, message, seconds)
-    return await _append(backend, message, seconds)
+    if seconds:
+        return await _append(backend, message, seconds)
+    await backend.append([message])  # most messages need no more, and this is a hot path
+    return message
 
 
 async def _append(backend: Backend, message: Message, seconds: float) -> Message:

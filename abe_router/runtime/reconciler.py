@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Around, Consumer, Recovery, SuspectGate
+from abe_router.consumer import Around, Consumer, Recovery, StallMonitor, SuspectGate
 from abe_router.observe.events import Events, Reloaded
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
@@ -39,6 +39,8 @@ class Reconciler:
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
         self._recovery, self._suspects = Recovery(), SuspectGate()
+        #: Counts how often the event loop was blocked.
+        self.stalls = StallMonitor()
         self._number = 0
         self._retention = retention or RetentionLoop(backend)
         #: Whether `stop` was called, after which nothing is started.
@@ -128,6 +130,7 @@ class Reconciler:
             around=self._around,
             recovery=self._recovery,
             suspects=self._suspects,
+            stalls=self.stalls,
         )
 
 

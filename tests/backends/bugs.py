@@ -34,6 +34,9 @@ class Handle(Subscription):
     async def extend(self, deliveries):
         return await self.real.extend(deliveries)
 
+    def renew(self, deliveries):
+        self.real.renew(deliveries)
+
     async def close(self):
         await self.real.close()
 
@@ -118,6 +121,45 @@ class ExtensionRevives(Handle):
             entry.logged.unsettled += 1
             self.queue._leased[entry.seq] = entry
         return []
+
+
+class RenewsNothing(Handle):
+    def renew(self, deliveries):
+        pass
+
+
+class RenewsInTheEventLoop(Handle):
+    """Waits for the event loop, which is blocked."""
+
+    def __init__(self, real, backend):
+        super().__init__(real, backend)
+        self.loop = asyncio.get_running_loop()
+
+    def renew(self, deliveries):
+        extending = asyncio.run_coroutine_threadsafe(self.real.extend(deliveries), self.loop)
+        extending.result(timeout=0.2)
+
+
+class RenewsAllItHolds(Handle):
+    def renew(self, deliveries):
+        for entry in self.queue._leased.values():
+            entry.lease_until = self.backend._clock() + self.real._lease
+
+
+class RenewalTakesBack(Handle):
+    def renew(self, deliveries):
+        for delivery in deliveries:
+            entry, claim = delivery.receipt
+            entry.holder, entry.claim = self.real, claim
+        super().renew(deliveries)
+
+
+class RenewalRevives(Handle):
+    def renew(self, deliveries):
+        for delivery in deliveries:
+            entry, _ = delivery.receipt
+            entry.logged.unsettled += 1
+            self.queue._leased[entry.seq] = entry
 
 
 class GroupsBeginAtTheEnd(Sound):

@@ -113,3 +113,13 @@ class FetchesAgainWhatItHolds(Exclusive):
     async def fetch(self, limit, wait):
         self._queue._recover()
         return await super().fetch(limit, wait)
+
+
+@exclusively
+class RenewsWithoutTheOwnership(Exclusive):
+    def renew(self, deliveries):
+        owner = self._queue.owner
+        super().renew(deliveries)
+        self._queue.owner = owner
+        for delivery in deliveries:  # nothing is leased to others then, so that the ownership alone protects
+            delivery.receipt[0].lease_until = 0.0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec import structs
 
+from abe_router.backends.redis.scripts import APPEND
 from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
 
@@ -50,3 +52,26 @@ async def test_an_unexpected_error_fails_all_callers_of_a_batch(redis_backend):
         assert [isinstance(answer, BackendError) for answer in results] == [True, True]
         await redis_backend.append([new_message(KEY, b"2")])
     assert bodies(await take(await redis_backend.subscribe(KEY, GROUP), 1)) == [b"2"]
+
+
+async def test_messages_of_one_batch_keep_ids_bodies_times_and_headers(redis_backend):
+    sent = [
+        Message("a", KEY, b"", {}, 1764172627.1234567),
+        Message("\u00fc", KEY, b"\xff\x00 is not UTF-8", {"trace": "\U0001f4e6"}, 5.0),
+        Message("3", KEY, b"1" * 70_000, {}, 0.1),
+    ]
+    await asyncio.gather(*(redis_backend.append([each]) for each in sent))
+    found = await take(await redis_backend.subscribe(KEY, GROUP), 3)
+    assert [structs.replace(each.message, attempt=0) for each in found] == sent
+
+
+async def test_the_server_receives_as_many_arguments_for_a_batch_as_for_one_message(
+    redis_backend, monkeypatch
+):
+    calls = []
+    await redis_backend.open()
+    connection = redis_backend._node.connection
+    run = connection.run
+    monkeypatch.setattr(connection, "run", lambda *call: calls.append(call) or run(*call))
+    await asyncio.gather(*(redis_backend.append([new_message(KEY, b"1")]) for _ in range(50)))
+    assert [len(args) for script, _, args in calls if script is APPEND] == [2]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from contextlib import suppress
 
 import pytest
 
 from abe_router.backend import Delayed
+from abe_router.backends.redis import protocol
 from abe_router.backends.redis.entry import LATEST, read_count, read_time
 from abe_router.consumer.disposition import Disposition, DispositionPolicy
 from abe_router.consumer.filter import Filter
+from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.routing.handler import handler_from
 from abe_router.routing.route import Route
@@ -292,3 +295,85 @@ async def test_the_reason_of_a_dead_letter_names_the_fields_of_an_entry(redis_ba
     (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
     assert dead_letter.reason.kind == "malformed"
     assert dead_letter.reason.message == "no field `data`; it has: total"
+
+
+@pytest.fixture
+def large():
+    """Return the fields of an entry over the limit of what is delivered."""
+    return {"data": "1" * (3 * 1024 * 1024), "id": "large", "at": "5.5", "only_short": "x"}
+
+
+@pytest.fixture
+async def held_by_another(redis_backend, redis_client, stream, large):
+    """Return the id of an entry over the limit, held by a consumer that died of it."""
+    await redis_backend.subscribe(KEY, GROUP)
+    entry_id = await redis_client.xadd(stream, large)
+    await redis_client.xreadgroup(GROUP, "other/lease=1", {stream: ">"})
+    return entry_id.decode()
+
+
+@pytest.mark.parametrize("subscribe", ["subscribe", "subscribe_exclusive"])
+async def test_an_entry_over_the_limit_is_dead_lettered_on_the_server(
+    redis_backend, redis_client, held_by_another, subscribe, stream, caplog
+):
+    handle = await getattr(redis_backend, subscribe)(KEY, GROUP)
+    sent = await redis_client.info("stats")
+    await redis_backend.append([new_message(KEY, b"2")])
+    (came,) = await take(handle, 1)
+    assert came.message.body == b"2"
+    await ack(handle, [came])
+    received = await redis_client.info("stats")
+    assert received["total_net_output_bytes"] - sent["total_net_output_bytes"] < 1_000_000
+    (dead,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert (dead.route, dead.message.id, dead.message.published_at) == (f"{KEY}/{GROUP}", "large", 5.5)
+    assert (dead.message.body, dead.message.headers["beginning"]) == (b"", "1" * 1000)
+    assert dead.message.headers["only_short"] == "x"
+    assert (dead.reason.kind, dead.deliveries) == ("malformed", 2)
+    assert "the entry has 3145" in dead.reason.message
+    assert (await redis_client.xpending(stream, GROUP))["pending"] == 0
+    assert held_by_another in caplog.text
+
+
+async def test_a_replay_of_an_entry_over_the_limit_delivers_no_part_of_its_payload(
+    redis_backend, held_by_another
+):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    async with asyncio.timeout(5):
+        while not (found := await redis_backend.dead_letters(KEY, GROUP)):
+            await handle.fetch(1, 0.05)
+    assert await redis_backend.replay(KEY, GROUP, [found[0].id]) == 1
+    (again,) = await take(handle, 1)
+    assert (again.message.id, again.message.body) == ("large", b"")
+    assert again.fault.startswith("no field `data`")
+
+
+@pytest.mark.parametrize("field", ["data", "headers", "x"])
+async def test_the_dead_letter_of_a_delivered_entry_over_the_limit_keeps_what_is_short(
+    redis_backend, redis_client, stream, dead, field
+):
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    text = json.dumps({"a": "1" * (3 * 1024 * 1024)}) if field == "headers" else "1" * (3 * 1024 * 1024)
+    await redis_client.xadd(stream, {"data": "1", "id": "large", "headers": "{}", field: text})
+    (came,) = await take(handle, 1)
+    assert not await handle.settle([(came, as_dead(came))])
+    ((_, fields),) = await redis_client.xrange(dead)
+    assert sum(map(len, fields.values())) < 10_000
+    (listed,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert listed.message.id == "large"
+
+
+async def test_an_answer_that_is_too_large_ends_the_connection_and_then_no_other(
+    redis_backend, redis_client, stream, large, monkeypatch
+):
+    monkeypatch.setattr(protocol, "MOST_BYTES", 2 * 1024 * 1024)
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(stream, large)
+    await redis_client.xadd(stream, {"data": "2"})
+    found = []
+    async with asyncio.timeout(10):
+        while not found:
+            with suppress(BackendUnavailable):
+                found = await handle.fetch(1, 1.0)
+    assert [each.message.body for each in found] == [b"2"]
+    (dead,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert dead.message.id == "large"

@@ -20,6 +20,7 @@ from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.server import Server, check
 from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
 
 KEY, GROUP = "orders.created", "billing"
@@ -277,6 +278,42 @@ class TestContent:
         assert f"the last id of `{KEY}` is from the future: 9999999999999-1, which is 2286" in result.message
         await redis_client.xadd(f"{prefix}{KEY}", {"data": "1"}, id=f"{2**64 - 1}-{2**64 - 1}")
         assert "9999-12-31" in (await weak(redis_server.url, prefix=prefix))["D371"].message
+
+    async def test_a_position_that_another_client_set_is_found(
+        self, redis_backend, redis_server, redis_client, prefix
+    ):
+        stream = f"{prefix}{KEY}"
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await redis_backend.append([new_message(KEY, b"1")])
+        (first,) = await handle.fetch(1, 5.0)
+        await redis_backend._node.gaps.look()
+        assert "D372" not in await weak(redis_server.url, prefix=prefix)
+        await redis_backend.append([new_message(KEY, b"2"), new_message(KEY, b"3")])
+        await redis_client.xgroup_setid(stream, GROUP, "$")
+        await redis_backend._node.gaps.look()
+        ((last, _),) = await redis_client.xrevrange(stream, count=1)
+        result = (await weak(redis_server.url, prefix=prefix))["D372"]
+        assert result.message == (
+            f"another client set the position of `{KEY}/{GROUP}` on `{KEY}` "
+            f"from {first.receipt.decode()} to {last.decode()}"
+        )
+
+    async def test_leases_that_another_client_ended_are_found(
+        self, redis_backend, redis_server, redis_client, prefix
+    ):
+        stream = f"{prefix}{KEY}"
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await redis_backend.append([new_message(KEY, b"1"), new_message(KEY, b"2")])
+        held = [*await handle.fetch(2, 5.0)]
+        for consumer in await redis_client.xinfo_consumers(stream, GROUP):
+            await redis_client.xgroup_delconsumer(stream, GROUP, consumer["name"])
+        await handle.settle([(each, ACKED) for each in held])
+        await redis_backend.status()  # the question about the refused ones was answered before
+        await redis_client.hset(f"abe-router:{{{prefix}}}:changes", "no change of ours", "x")
+        result = (await results(redis_server.url, prefix=prefix))["D372"]
+        assert (
+            f"that workers of `{KEY}/{GROUP}` held were not pending any more: {len(held)}" in result.message
+        )
 
     async def test_our_own_trimming_is_not_reported(self, backend, redis_server, prefix):
         handle = await backend.subscribe(KEY, GROUP)

@@ -22,6 +22,12 @@ BUGS = [
     (bugs.SettlesForTheSameOwner, "test_handle_is_fenced_from_its_own_earlier_deliveries"),
     (bugs.ExtensionTakesBack, "test_stale_extension_takes_nothing_back"),
     (bugs.ExtensionRevives, "test_extension_does_not_revive_settled_messages"),
+    (bugs.RenewsNothing, "test_renewal_while_the_loop_is_blocked_keeps_the_leases"),
+    (bugs.RenewsInTheEventLoop, "test_renewal_while_the_loop_is_blocked_keeps_the_leases"),
+    (bugs.RenewsAllItHolds, "test_leases_that_are_not_renewed_end_while_the_loop_is_blocked"),
+    (bugs.RenewalTakesBack, "test_stale_renewal_takes_nothing_back"),
+    (bugs.RenewalRevives, "test_renewal_does_not_revive_settled_messages"),
+    (order_bugs.RenewsWithoutTheOwnership, "test_renewal_while_the_loop_is_blocked_keeps_the_ownership"),
     (bugs.GroupsBeginAtTheEnd, "test_new_subscription_gets_what_was_published_before_it"),
     (bugs.GroupsBeginAtTheEnd, "test_late_group_gets_what_another_has_not_settled"),
     (bugs.TrimsByLength, "test_unsettled_messages_are_never_trimmed"),
@@ -120,7 +126,7 @@ BUGS = [
     (key_value_bugs.KeepsWhatHasExpired, "test_expired_and_replaced_entries_leave_nothing_in_this_process"),
 ]
 #: Parts of the names of tests that take longer than the others.
-LONGER = ("costs_the_same", "leave_nothing", "one_of_several", "ttl")
+LONGER = ("loop_is_blocked", "costs_the_same", "leave_nothing", "one_of_several", "ttl")
 
 
 def run(bug, test, *, patience):

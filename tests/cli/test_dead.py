@@ -19,9 +19,42 @@ def test_list_shows_all_pages_without_payloads(run: Run) -> None:
     found = run("dead", "list", "--json")
     assert len({row["id"] for row in found.json}) == 1200
     assert "total" not in found.out
-    text = run("dead", "list", BILLING)
+    text = run("dead", "list", BILLING, "--limit", "0")
     assert len(text.out.splitlines()) == 1201
     assert "rejected: Reject: nothing to charge" in text.out
+    assert len(run("dead", "list", "--json", "--limit", "7").json) == 7
+    first = run("dead", "list", BILLING)
+    assert len(first.out.splitlines()) == 1001
+    last = found.json[999]["id"]
+    assert first.err == f"there are more: --after {last}, or --limit 0 for all\n"
+    rest = run("dead", "list", BILLING, "--after", last)
+    assert (len(rest.out.splitlines()), rest.err) == (201, "")
+    assert run("dead", "list").err == "there are more: name a route, or --limit 0 for all\n"
+
+
+def test_filters_select_by_kind_time_key_and_message(run: Run) -> None:
+    dead_letter({"id": 1}, {"id": 2})
+    one, two = run("dead", "list", "--json").json
+    for given in (["--kind", "rejected"], ["--since", "2000-01-01T00:00:00Z"], ["--key", "orders.*"]):
+        assert run("dead", "list", *given, "--json").json == [one, two]
+    for given in (["--kind", "failed"], ["--since", "1h"], ["--key", "payments.#"]):
+        assert run("dead", "list", *given, "--json").json == []
+    assert run("dead", "list", "--id", two["message_id"], "--json").json == [two]
+    assert two["message_id"] in run("dead", "list").out
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (["--since", "soon"], "`soon` is neither an age, such as 2h, nor a time of ISO 8601"),
+        (["--key", "a..b"], "`a..b` is not a key or a pattern"),
+        (["--after", "7"], "--after needs a route"),
+    ],
+)
+def test_malformed_filter_is_wrong_usage(run: Run, given: list[str], error: str) -> None:
+    done = run("dead", "list", *given)
+    assert done.code == 2
+    assert error in done.err
 
 
 def test_empty_list_prints_a_message_and_no_data(run: Run) -> None:

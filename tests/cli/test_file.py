@@ -185,7 +185,8 @@ def test_init_creates_a_folder_that_passes_check_and_runs(run: Run, shop: Path) 
         set -e
         abe() { "$PYTHON" -m abe_router "$@"; }
         abe check
-        abe publish greetings.said '{"name": "Ada"}'
+        abe test
+        abe publish orders.created '{"id": 7, "total": 250}'
         abe serve --once
     """
     ran = subprocess.run(
@@ -197,8 +198,9 @@ def test_init_creates_a_folder_that_passes_check_and_runs(run: Run, shop: Path) 
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "ok: 1 route, 1 key" in ran.stderr
-    assert "hello, Ada" in ran.stdout
+    assert "ok: 2 routes, 1 key" in ran.stderr
+    assert "charged 250 for order 7" in ran.stdout
+    assert "3 passed" in ran.stderr
 
 
 def test_init_overwrites_nothing(run: Run, shop: Path) -> None:

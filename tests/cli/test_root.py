@@ -18,7 +18,7 @@ from abe_router.cli.root import COMMANDS, root
 from .conftest import Run, dead_letter
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-MARK = "<!-- The rest of this page is written by `REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
+MARK = "<!-- The rest of this page is written by `ABE_ROUTER_REWRITE=1 pytest tests/cli/test_root.py`. -->\n"
 
 
 def commands(command: click.Command = root, path: str = "abe-router") -> Iterator[tuple[str, click.Context]]:
@@ -28,6 +28,7 @@ def commands(command: click.Command = root, path: str = "abe-router") -> Iterato
         info_name=path,
         terminal_width=100,
         auto_envvar_prefix=path.upper().replace("-", "_").replace(" ", "_"),
+        help_option_names=["-h", "--help"],
     )
     context.show_default = True
     yield path, context
@@ -41,7 +42,7 @@ def commands(command: click.Command = root, path: str = "abe-router") -> Iterato
 def test_docs_page_shows_what_help_prints() -> None:
     helps = "".join(f"\n## `{path}`\n```text\n{context.get_help()}\n```\n" for path, context in commands())
     head, _, rest = PAGE.read_text().partition(MARK)
-    if os.environ.get("REWRITE"):
+    if os.environ.get("ABE_ROUTER_REWRITE"):
         PAGE.write_text(head + MARK + helps)
         rest = helps
     assert rest == helps
@@ -94,6 +95,7 @@ def test_help_imports_nothing_heavy() -> None:
             "no such option '--worker', did you mean '--workers'?",
             "see `abe-router serve --help`",
         ),
+        (["replay"], "no command `replay`, did you mean `dead replay`?", "see `abe-router --help`"),
         (["dead", "list", "nonsense"], "is not KEY/GROUP", "see `abe-router dead list --help`"),
     ],
 )
@@ -140,10 +142,20 @@ def test_bug_exits_70_and_shows_its_traceback_on_request(run: Run, monkeypatch: 
 
 def test_closed_pipe_ends_the_command_silently(shop: Path) -> None:
     dead_letter(*({"id": n, "total": 0} for n in range(1500)))
-    command = f"{sys.executable} -m abe_router dead list | head -n 1"
+    command = f"{sys.executable} -m abe_router dead list --limit 0 | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("args", ["schema", "--help", "routes"])
+def test_closed_pipe_exits_141(shop: Path, args: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "abe_router", args]
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_option_is_read_from_its_environment_variable(
@@ -224,12 +236,71 @@ def test_group_without_a_command_prints_its_help_and_exits_2(run: Run, group: tu
     assert done.err.startswith(f"Usage: {' '.join(('abe-router', *group))} [OPTIONS] COMMAND [ARGS]...\n\n")
 
 
+def test_short_help_option_works_on_every_command(run: Run) -> None:
+    for path, _ in commands():
+        args = path.split()[1:]
+        assert run(*args, "-h").out == run(*args, "--help").out != ""
+
+
+@pytest.mark.parametrize("args", [["routes"], ["check", "--no-import"], ["status"], ["plan", "routes.yaml"]])
+def test_routes_file_is_given_before_or_after_the_command(run: Run, shop: Path, args: list[str]) -> None:
+    expected = run(*args)
+    assert expected.code == 0
+    (shop / "routes.yaml").rename(shop / "other.yaml")
+    if args[0] == "plan":
+        args = ["plan", "other.yaml"]
+    assert run(*args).code == 78
+    assert run(*args, "-c", "other.yaml") == expected
+    assert run("-c", "other.yaml", *args) == expected
+
+
+def test_option_after_the_command_takes_precedence_over_others(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABE_ROUTER_CONFIG", "none.yaml")
+    assert run("routes").code == 78
+    assert run("-c", "routes.yaml", "routes").code == 0
+    assert run("-c", "none.yaml", "routes", "-c", "routes.yaml").code == 0
+    assert run("-c", "none.yaml", "routes", "routes.yaml").code == 0
+    assert run("routes", "routes.yaml").code == 0
+    done = run("routes", "routes.yaml", "-c", "routes.yaml")
+    assert (done.code, done.err.splitlines()[0]) == (
+        2,
+        "error: give the routes file once: as ROUTES or with -c",
+    )
+
+
+def test_routes_file_is_found_in_a_parent_folder(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = shop / "src" / "shop"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert len(run("routes", "--json").json) == 3
+    assert run("publish", "orders.created", '{"id": 1, "total": 5}').code == 0
+    assert (shop / "shop.db").exists()
+    (below / "routes.yaml").write_text("routes: {")
+    assert "routes.yaml:1:" in run("routes").err
+
+
+def test_routes_file_of_another_user_in_a_parent_folder_is_ignored(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop / "src").mkdir()
+    monkeypatch.chdir(shop / "src")
+    monkeypatch.setattr("os.getuid", lambda: (shop / "routes.yaml").stat().st_uid + 1)
+    if (shop / "routes.yaml").stat().st_uid == 0:
+        os.chown(shop / "routes.yaml", 12345, -1)
+    done = run("routes")
+    assert (done.code, "does not exist" in done.err) == (78, True)
+
+
 def test_optional_argument_is_in_brackets(run: Run) -> None:
     assert run("dead", "list", "--help").out.startswith("Usage: abe-router dead list [OPTIONS] [KEY/GROUP]\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("command", ["routes", "serve --once --workers 2", "serve --once"])
+@pytest.mark.parametrize("command", ["routes", "serve --once --workers 2"])
 def test_closed_standard_stream_is_replaced_by_dev_null(shop: Path, command: str, closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -m abe_router {command} {closed}', sys.executable],

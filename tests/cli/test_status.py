@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from abe_router.cli.status import format_age
 from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, ReloadReport, RouteState, WorkerReport
 
 from .conftest import ROUTES, Run, dead_letter, on_backend, published
@@ -53,13 +52,6 @@ def test_status_shows_the_age_of_the_oldest_ready_message(run: Run) -> None:
     heading, row, *_ = run("status").out.splitlines()
     assert heading.split()[-2:] == ["oldest", "note"]
     assert re.search(r" \ds$", row)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0s"), (59.9, "59s"), (60, "1m"), (3_900, "1h05m"), (200_000, "2d")]
-)
-def test_age_is_in_its_largest_unit(seconds: float, text: str) -> None:
-    assert format_age(seconds) == text
 
 
 def test_status_shows_the_reports_of_workers(run: Run) -> None:
@@ -116,8 +108,11 @@ def test_faulty_edit_does_not_hide_the_running_system(run: Run, shop: Path) -> N
     assert done.json["routes"][0]["dead"] == 1
     assert done.err.startswith("warning: routes.yaml has faults")
     assert len(run("dead", "list", "--json").json) == 1
+    assert "not in the file" not in run("status").out
     assert run("drop", BILLING, "--yes").code == 78
-    (shop / "routes.yaml").write_text("routes: [")
+    (shop / "routes.yaml").write_text("backend: sqlite:///shop.db\nroutes: [")
+    assert run("status", "--json").json["routes"][0]["dead"] == 1
+    (shop / "routes.yaml").write_text("routes: [\nbackend: sqlite:///shop.db")
     assert run("status").code == 78
     assert run("status", "--backend", "sqlite:///shop.db").code == 0
 

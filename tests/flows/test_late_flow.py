@@ -58,7 +58,7 @@ async def test_delivery_that_arrives_during_a_renewal_does_not_count_as_renewed(
     slow: Any = await MemoryBackend().subscribe("orders.created", "billing")
     slow.extend = extend
     now = asyncio.get_running_loop().time
-    in_flight = InFlight(lease=10.0)
+    in_flight = InFlight(lease=10.0, max_unacked=500)
     in_flight.buffer.append(Delivery(new_message("orders.created", b"1"), 1, None))
     keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events(), Recovery())
     in_flight.track(now() - 9.0)

@@ -200,7 +200,7 @@ async def test_order_is_kept_through_an_outage_longer_than_the_lease():
 
 async def test_ack_during_a_renewal_loses_no_lease(running: Running):
     keys = OrderingKeys("/customer/id")
-    in_flight = InFlight(30.0, keys)
+    in_flight = InFlight(30.0, 500, keys)
     await running.publish("orders.created", order("a", 0), order("b", 0))
     handle = await running.backend.subscribe_exclusive("orders.created", "billing")
     ordered = OrderedSubscription(handle, keys, in_flight)
@@ -237,7 +237,7 @@ async def test_refused_outcome_frees_no_ordering_key_while_a_retry_is_postponed(
     for payload in (order("a", 0), order("b", 0), order("a", 1)):
         await backend.publish("orders.created", payload)
     handle = await backend.subscribe_exclusive("orders.created", "billing")
-    ordered = OrderedSubscription(handle, keys, InFlight(30.0, keys))
+    ordered = OrderedSubscription(handle, keys, InFlight(30.0, 500, keys))
     async with within(5):
         deliveries = []
         while len(keys) < 3 or len(deliveries) < 2:

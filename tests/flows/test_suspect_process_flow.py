@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -44,6 +44,22 @@ routes:
     consumers:
       billing: handlers:charge
 """
+#: Runs two workers as child processes, and starts each again when it ends. A fork of a process that has
+#: imported the program starts at once.
+SERVE_FOR_EVER = """
+import os, sys
+import abe_router.application, abe_router.backends.redis, abe_router.backends.sqlite, abe_router.cli.serve
+from abe_router.cli.root import run
+
+workers = 0
+while True:
+    if workers == 2:
+        os.wait()
+        workers -= 1
+    if os.fork() == 0:
+        sys.exit(run(["serve", "routes.yaml"]))
+    workers += 1
+"""
 KINDS = {
     "plain": "{handler: handlers:charge}",
     "batch": "{handler: handlers:charge_all, batch: {size: 20, wait: 10ms}}",
@@ -80,15 +96,19 @@ async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, 
             # The other route has none that kills, and is held by the same processes.
             + [new_message("orders.paid", encode({"number": 1000 + n})) for n in range(MESSAGES)]
         )
-        serving = [asyncio.create_task(_serve_for_ever(tmp_path)) for _ in range(2)]
+        serving = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SERVE_FOR_EVER),
+            cwd=tmp_path,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             async with asyncio.timeout(90):
                 while await _unfinished(backend):
                     await asyncio.sleep(0.1)
         finally:
-            for task in serving:
-                task.cancel()
-            await asyncio.wait(serving)
+            os.killpg(serving.pid, signal.SIGKILL)
+            await serving.wait()
         dead = [
             (letter.message.payload["number"], letter.reason.kind)
             for key in ("orders.created", "orders.paid")
@@ -102,19 +122,3 @@ async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, 
 async def _unfinished(backend: Backend) -> int:
     states = [s for s in await backend.status() if s.group == "billing"]
     return 1 if len(states) < 2 else sum(s.ready + s.in_flight + s.delayed for s in states)
-
-
-async def _serve_for_ever(folder: Path) -> None:
-    """Run `abe-router serve`, and start it again when it ends; end it when this is cancelled."""
-    while True:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "abe_router", "serve", "routes.yaml"),
-            cwd=folder,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from abe_router.backend import Backend, Dead, DeadLetter, Reason
 from abe_router.backends.memory import MemoryBackend
 from abe_router.messages.message import Message, new_message
 from abe_router.operations import dead_letters
-from abe_router.operations.dead_letters import Moved, detail
+from abe_router.operations.dead_letters import DeadLetterFilter, DeadLetterPage, Moved, detail
 from abe_router.operations.errors import UnknownDeadLetter
 
 ROUTE = ("orders.created", "billing")
@@ -33,16 +34,55 @@ async def backend(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Backend]:
 
 
 async def test_list_reads_every_page_oldest_first(backend: Backend) -> None:
-    found = await dead_letters.list_dead_letters(backend, ROUTE)
+    found = (await dead_letters.list_dead_letters(backend, ROUTE)).dead_letters
     assert len({summary.id for summary in found}) == 5
-    assert await dead_letters.list_dead_letters(backend) == found
+    assert (await dead_letters.list_dead_letters(backend)).dead_letters == found
     assert "payload" not in msgspec.to_builtins(found[0])
     rest = [each.id async for each in dead_letters.read_dead_letters(backend, ROUTE, after=found[2].id)]
     assert rest == [summary.id for summary in found[3:]]
 
 
+async def test_list_reads_no_more_pages_than_its_limit_takes(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (await dead_letters.list_dead_letters(backend, ROUTE)).dead_letters
+    calls, read = [], backend.dead_letters
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        calls.append(options["after"])
+        return await read(*args, **options)
+
+    monkeypatch.setattr(backend, "dead_letters", counted)
+    first = await dead_letters.list_dead_letters(backend, ROUTE, limit=1)
+    assert (first.dead_letters, first.more, len(calls)) == (whole[:1], True, 1)
+    rest = await dead_letters.list_dead_letters(backend, ROUTE, limit=4, after=whole[0].id)
+    assert (rest.dead_letters, rest.more) == (whole[1:], False)
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        (DeadLetterFilter(), 5),
+        (DeadLetterFilter(kind="rejected", key="orders.*", since=2.0), 5),
+        (DeadLetterFilter(kind="failed"), 0),
+        (DeadLetterFilter(key="payments.#"), 0),
+        (DeadLetterFilter(since=2.1), 0),
+    ],
+)
+async def test_filter_accepts_what_satisfies_all_conditions(
+    backend: Backend, where: DeadLetterFilter, count: int
+) -> None:
+    assert len((await dead_letters.list_dead_letters(backend, ROUTE, where=where)).dead_letters) == count
+
+
+async def test_filter_finds_the_dead_letter_of_a_message(backend: Backend) -> None:
+    whole = (await dead_letters.list_dead_letters(backend, ROUTE)).dead_letters
+    where = DeadLetterFilter(message_id=whole[3].message_id)
+    assert (await dead_letters.list_dead_letters(backend, where=where)).dead_letters == whole[3:4]
+
+
 async def test_find_returns_one_or_raises(backend: Backend) -> None:
-    last = (await dead_letters.list_dead_letters(backend, ROUTE))[-1]
+    last = (await dead_letters.list_dead_letters(backend, ROUTE)).dead_letters[-1]
     found = await dead_letters.find_dead_letter(backend, ROUTE, last.id)
     assert found.message.body == b"4"
     with pytest.raises(UnknownDeadLetter) as raised:
@@ -56,7 +96,7 @@ async def test_replay_and_purge_count_what_is_missing(backend: Backend) -> None:
     moved = await dead_letters.replay(backend, ROUTE, [*ids[:3], "nonsense"])
     assert (moved, moved.missing) == (Moved(4, 3), 1)
     assert await dead_letters.purge(backend, ROUTE, ids) == Moved(5, 2)
-    assert await dead_letters.list_dead_letters(backend, ROUTE) == []
+    assert await dead_letters.list_dead_letters(backend, ROUTE) == DeadLetterPage((), more=False)
 
 
 def test_detail_keeps_json_exact_and_escapes_other_bytes() -> None:

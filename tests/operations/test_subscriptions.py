@@ -18,7 +18,7 @@ from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 
 HANDLER = unimported_handler("shop:charge", ())
-TABLE = RouteTable((Route("b", "second", HANDLER, paused=True), Route("a", "first", HANDLER)))
+TABLE = RouteTable((Route("b", "second", HANDLER, paused=True), Route("a", "first", HANDLER)), revision="r1")
 
 
 def test_states_follow_the_file_and_then_the_backend() -> None:
@@ -29,6 +29,11 @@ def test_states_follow_the_file_and_then_the_backend() -> None:
         SubscriptionState("a/old", False, ready=1, in_flight=0, delayed=0, dead=0),
     )
     assert [state.seen for state in subscription_states(TABLE, statuses)] == [False, True, True]
+
+
+def test_states_say_nothing_about_a_file_that_was_not_read() -> None:
+    (state,) = subscription_states(RouteTable(), [SubscriptionStatus("a", "old", 1, 0, 0, 0)])
+    assert state.in_file is None
 
 
 async def test_unknown_route_is_an_error_with_a_suggestion() -> None:

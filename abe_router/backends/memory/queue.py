@@ -223,6 +223,18 @@ class SubscriptionQueue:
             self._leased[entry.seq] = entry
         self._lease_ends(entry.lease_until)
 
+    def prolong(self, entries: Sequence[QueueEntry], holder: Subscription, lease: float) -> None:
+        """Let the leases of entries, and the ownership of the holder, end later; called in another thread.
+
+        No entry changes its state, and each time is set in one step. So it is safe beside the event loop.
+        """
+        now = self._clock()
+        owner, until = self.owner
+        if owner is holder and until > now:
+            self.owner = holder, now + lease
+        for entry in entries:
+            entry.lease_until = max(entry.lease_until, now + lease)
+
     def status(self, pattern: str, group: str) -> SubscriptionStatus:
         """Return how many entries are in each state, and since when the oldest one waits."""
         self._recover()

@@ -74,6 +74,10 @@ class MemorySubscription(Subscription):
                 refused.append(delivery)
         return refused
 
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        held = [entry for delivery in deliveries if (entry := self._held(delivery))]
+        self._queue.prolong(held, self, self._lease)
+
     async def close(self) -> None:
         self._handles.discard(self)
         self.interrupt()

@@ -37,6 +37,8 @@ class Credentials:
         self._connections: set[Authenticated] = set()
         #: The last ones that a streaming provider handed out.
         self.latest: tuple[str, ...] = ()
+        #: What `get` returned last.
+        self._last: tuple[str, ...] = ()
 
     @property
     def change(self) -> bool:
@@ -58,9 +60,7 @@ class Credentials:
         """
         address = self._address
         if not address.credential_provider:
-            if not address.password:
-                return ()
-            return (address.username, address.password) if address.username else (address.password,)
+            return self._of_url()
         self._loop = asyncio.get_running_loop()
         if self._provider is None:
             self._provider = self._load(address.credential_provider)
@@ -71,7 +71,27 @@ class Credentials:
             raise BackendUnavailable("the credential provider does not answer") from None
         except Exception as error:
             raise BackendUnavailable(f"the credential provider failed: {type(error).__name__}") from error
-        return tuple(part for part in found if part)
+        self._last = tuple(part for part in found if part)
+        return self._last
+
+    def get_blocking(self) -> tuple[str, ...]:
+        """Return the arguments of AUTH in a thread, while the event loop is blocked.
+
+        A provider that has only the blocking method is asked. From another one, the latest answer counts.
+        """
+        provider = self._provider
+        if provider is None or not _is_blocking(provider):
+            return self.latest or self._last or self._of_url()
+        try:
+            return tuple(part for part in provider.get_credentials() if part)
+        except Exception as error:
+            raise BackendUnavailable(f"the credential provider failed: {type(error).__name__}") from error
+
+    def _of_url(self) -> tuple[str, ...]:
+        address = self._address
+        if not address.password:
+            return ()
+        return (address.username, address.password) if address.username else (address.password,)
 
     def _load(self, path: str) -> Any:
         from redis.credentials import CredentialProvider, StreamingCredentialProvider
@@ -115,11 +135,15 @@ class _Done:
         yield from ()
 
 
-async def _ask(provider: Any) -> tuple[str, ...]:
+def _is_blocking(provider: Any) -> bool:
+    """Return whether a provider has only the blocking method, which may ask a server."""
     from redis.credentials import CredentialProvider
 
-    if type(provider).get_credentials_async is CredentialProvider.get_credentials_async:
-        # It has only the blocking method, which may ask a server.
+    return type(provider).get_credentials_async is CredentialProvider.get_credentials_async
+
+
+async def _ask(provider: Any) -> tuple[str, ...]:
+    if _is_blocking(provider):
         found: tuple[str, ...] = await asyncio.to_thread(provider.get_credentials)
     else:
         found = await provider.get_credentials_async()

@@ -17,7 +17,7 @@ import msgspec
 from abe_router.backend import DeadLetter, Reason
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.entry import LATEST, accepted_at, order, read_message
-from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.names import Names, subscription_name
 from abe_router.backends.redis.scripts import REPLAY
 
 #: Ids of one call.
@@ -86,11 +86,13 @@ def _dead_letter(key: str, group: str, entry_id: bytes, fields: Sequence[bytes])
         record = {"reason": {"message": f"the record of this dead letter cannot be read: {error}"}}
     message, _ = read_message(entry_id, fields, key)
     noted = _mapping(record, "message")
-    if b"headers" not in values and isinstance(headers := noted.get("headers"), dict):
+    headers = noted.get("headers")
+    if b"headers" not in values and headers and isinstance(headers, dict):
         message = msgspec.structs.replace(message, headers={k: _text(v) for k, v in headers.items()})
     accepted = accepted_at(entry_id)
+    subscription = group if "/" in group else subscription_name(key, group)  # that of a pattern has a slash
     return DeadLetter(
-        route=_text(record.get("route")) or group,
+        route=_text(record.get("route")) or subscription,
         message=msgspec.structs.replace(message, attempt=_number(noted, "attempt")),
         reason=_reason(_mapping(record, "reason")),
         attempts=_number(record, "attempts"),

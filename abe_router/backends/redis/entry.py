@@ -15,13 +15,16 @@ import msgspec
 
 from abe_router.backend import Delivery
 from abe_router.backends.redis.foreign import read_foreign
-from abe_router.messages.message import Message
+from abe_router.messages.message import MAX_BYTES, Message
 
 Fields = Sequence[bytes]
 Entry = tuple[bytes, Fields]
 
 #: The last second that the calendar has, in seconds since the epoch.
 LATEST = 253402300799.0
+
+#: Most bytes of an entry that is delivered: a payload at its limit, and as much for all other fields.
+MOST_BYTES = 2 * MAX_BYTES
 
 _headers = msgspec.json.Decoder(dict[str, str])
 
@@ -108,7 +111,10 @@ def accepted_at(entry_id: bytes) -> float:
 def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: int) -> tuple[Message, str]:
     """Return the message of an entry, and its fault, empty if it has none."""
     body, fault = values.get(b"data"), ""
-    if body is None:
+    headers: dict[str, str] = {}
+    if (size := sum(map(len, values.values()))) > MOST_BYTES:
+        body, fault = b"", f"the entry has {size:,} bytes, over the limit of {MOST_BYTES:,}"
+    elif body is None:
         body, headers, fault = read_foreign(values)
     else:
         headers = unpack_headers(values.get(b"headers", b""))

@@ -23,6 +23,7 @@ import msgspec
 
 from abe_router.backend import Delayed, Delivery, ExclusiveSubscription, Outcome
 from abe_router.backends.redis.answers import refuses_unreadable
+from abe_router.backends.redis.blocking_connection import ScriptCall
 from abe_router.backends.redis.entry import new_deliveries
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import Arg
@@ -75,13 +76,14 @@ class Ownership:
             self._to_redeliver[stream] = None
             self._pending.add(PendingReason.READABLE, stream)
 
-    def renew(self, deliveries: Iterable[Delivery]) -> None:
-        """Renew the ownership of the streams of these deliveries."""
-        streams = self._reader.streams
-        for key in {delivery.message.key for delivery in deliveries} & streams.keys():
-            stream = streams[key]
-            owner = self._node.names.owner(key, stream.group)
-            self._connection.run(RENEW, (owner,), (stream.consumer, stream.lease))
+    def renewal_calls(self, deliveries: Iterable[Delivery]) -> list[ScriptCall]:
+        """Return the calls that renew the ownership of the streams of these deliveries."""
+        streams, names = self._reader.streams, self._node.names
+        found = [streams[key] for key in {each.message.key for each in deliveries} if key in streams]
+        return [
+            ScriptCall(RENEW, (names.owner(stream.key, stream.group),), (stream.consumer, stream.lease))
+            for stream in found
+        ]
 
     def stop(self) -> None:
         """Wait for no stream any more."""
@@ -107,7 +109,7 @@ class Ownership:
         sent = []
         for stream in chosen:
             count = min(share, stream.most)
-            keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream))
+            keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream), stream.dead)
             known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._to_redeliver else ()
             args = (stream.group, stream.consumer, stream.lease, count, *known)
             sent.append((stream, count, self._connection.run(ACQUIRE, keys, args)))
@@ -136,6 +138,7 @@ class Ownership:
         taken: Sequence[Any],
         new: Sequence[Any],
         gone: Sequence[bytes],
+        large: Sequence[bytes],
         last: bytes,
     ) -> list[Delivery]:
         """Take in what the owner of a stream got, and plan to keep the ownership."""
@@ -144,7 +147,7 @@ class Ownership:
         waits = {row[0]: int(row[4]) / 1000 for row in taken if int(row[4]) > 0}
         found = [
             msgspec.structs.replace(each, wait=waits[each.receipt]) if each.receipt in waits else each
-            for each in self._reader.taken(stream, [row[:4] for row in taken], gone)
+            for each in self._reader.taken(stream, [row[:4] for row in taken], gone, large)
         ]
         found += self._reader.received(stream, *new_deliveries(new, stream.key, stream.group))
         stream.position = last
@@ -180,7 +183,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
 
     def __init__(self, node: Node, pattern: str, group: str, *, start: int, lease: float) -> None:
         self.pattern, self.group = pattern, group
-        self._node = node
+        self._node, self._lease = node, lease
         self._loop = asyncio.get_running_loop()
         self._pending = PendingWork(self._wake)
         self._reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
@@ -244,8 +247,13 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         await self._node.connection.open()
-        self._ownership.renew(deliveries)
+        for call in self._ownership.renewal_calls(deliveries):
+            self._node.connection.run(*call)
         return await self._settlement.extend(deliveries)
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        ownership, leases = self._ownership.renewal_calls, self._settlement.extension_calls
+        self._node.for_threads.run([*ownership(deliveries), *leases(deliveries)], self._lease / 3)
 
     async def close(self) -> None:
         if self._closed:

@@ -21,6 +21,7 @@ from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.entry import accepted_at, order
+from abe_router.backends.redis.gaps import Change, GroupChanges
 from abe_router.backends.redis.names import Names, escape_glob, group_name
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry
@@ -52,11 +53,13 @@ _SENT = (
     "CLIENT|UNBLOCK",
     "EVAL",
     "EVALSHA",
+    "EXPIRE",
     "HDEL",
     "HELLO",
     "HEXISTS",
     "HGET",
     "HGETALL",
+    "HINCRBY",
     "PING",
     "SADD",
     "SCAN",
@@ -187,8 +190,25 @@ class Health:
         counts = {key: await length for key, length in lengths}
         return [
             *orphaned_subscriptions(statuses, self._served),
-            *unread_keys(counts),
+            *unread_keys(counts, self._served),
             *await self._streams(keys, subscriptions),
+            *await self._changes(keys, subscriptions),
+        ]
+
+    async def _changes(
+        self, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]
+    ) -> list[HealthResult]:
+        """Return results for what workers saw other programs do to the groups of these subscriptions."""
+        ours = {
+            (self._names.stream(key), group_name(pattern, group)): (f"{pattern}/{group}", key)
+            for pattern, group in subscriptions
+            for key in self._registry.matching(pattern, keys)
+        }
+        changes = await GroupChanges(self._connection, self._names).read()
+        return [
+            _changed(*ours[change.stream, change.group], change, messages)
+            for change, messages in changes
+            if (change.stream, change.group) in ours
         ]
 
     async def _streams(
@@ -260,6 +280,25 @@ def _ahead(key: str, stream: str, last: bytes, now: int) -> Iterator[HealthResul
         f"the last id of `{key}` is from the future: {last.decode()}, which is {when}",
         "the server counts on from that id, so ids no longer say when a message was accepted",
         f"find the program that runs XADD with an id of its own; when all is handled, DEL {stream} resets it",
+    )
+
+
+def _changed(name: str, key: str, change: Change, messages: int) -> HealthResult:
+    if change.to:
+        return HealthResult(
+            HealthCheck.GROUP_CHANGED,
+            Severity.WARNING,
+            f"another client set the position of `{name}` on `{key}` from {change.before} to {change.to}",
+            "messages in between were skipped, or came again",
+            "find the program that runs XGROUP SETID; XRANGE shows what was skipped, if it is still there",
+        )
+    return HealthResult(
+        HealthCheck.GROUP_CHANGED,
+        Severity.INFO,
+        f"messages of `{key}` that workers of `{name}` held were not pending any more: {messages:,}",
+        "another worker settled them after their lease ran out, or another client ran XACK or XGROUP "
+        "DELCONSUMER; then they are not delivered again",
+        "the log of the workers says when; look for a client that runs one of these commands",
     )
 
 

@@ -44,6 +44,8 @@ class Names:
         self.dropped = f"{self.others}}}:dropped"
         #: Hash of what callers of `trim` want kept, as `MILLISECONDS PATTERN`, to until when that counts.
         self.retention = f"{self.others}}}:retention"
+        #: Hash of what other programs did to groups, and of how many messages each of them lost by it.
+        self.changes = f"{self.others}}}:changes"
         #: The last revision of the key-value store.
         self.revision = f"{self.others}}}:revision"
 

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.answers import UNREADABLE, unreadable
 from abe_router.backends.redis.appender import Appender
+from abe_router.backends.redis.blocking_connection import BlockingConnection
 from abe_router.backends.redis.connection import Connection, FlowControl
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.discovery import Discovery, KeyListener
-from abe_router.backends.redis.gaps import GapWatch
+from abe_router.backends.redis.gaps import GapWatch, GroupChanges
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
 from abe_router.backends.redis.reaper import Reaper
@@ -43,16 +44,21 @@ class Handle(KeyListener, Protocol):
 
 
 class Node:
-    """Two connections, one for commands and one to wait on, however many subscriptions there are."""
+    """Two connections, one for commands and one to wait on, however many subscriptions there are.
+
+    A third one, for threads, is opened when leases are renewed while the event loop is blocked.
+    """
 
     def __init__(self, address: Address, credentials: Credentials, names: Names) -> None:
         self.names = names
         self.connection = Connection(address, credentials, lost=self._disconnected)
         self._waiting = Connection(address, credentials, lost=lambda _: None, patience=BLOCK)
+        self.for_threads = BlockingConnection(address, credentials)
         self.flow = FlowControl()
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)
-        self.gaps = GapWatch(self.connection, self.reaper.groups)
+        self.changes = GroupChanges(self.connection, names)
+        self.gaps = GapWatch(self.connection, self.reaper.groups, self.changes)
         self.registry = Registry(self.connection, names)
         self.registrations = Registrations(self.connection, names, self.registry)
         self.discovery = Discovery(self.connection, names, self.registry, self.notifier)
@@ -119,6 +125,7 @@ class Node:
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self.for_threads.close()
         await self._waiting.close()
         await self.connection.close()
         await self.discovery.close()

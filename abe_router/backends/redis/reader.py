@@ -32,7 +32,7 @@ from typing import Any
 
 from abe_router.backend import Delivery
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.entry import new_deliveries, taken_deliveries
+from abe_router.backends.redis.entry import MOST_BYTES, new_deliveries, taken_deliveries
 from abe_router.backends.redis.names import consumer_name, group_name, position_before
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import ServerError
@@ -211,8 +211,10 @@ class StreamReader:
             for stream in self._streams.values():
                 self._connection.run(REAP, (stream.stream,), (stream.group, _NEVER, stream.consumer))
 
-    def taken(self, stream: StreamState, taken: Sequence[Any], gone: Sequence[bytes]) -> list[Delivery]:
-        """Return what `take` in the scripts took, and log the entries that the stream no longer has."""
+    def taken(
+        self, stream: StreamState, taken: Sequence[Any], gone: Sequence[bytes], large: Sequence[bytes]
+    ) -> list[Delivery]:
+        """Return what `take` in the scripts took, and log what it did not: entries that are gone or large."""
         if gone:
             _log.warning(
                 "messages of stream `%s` were deleted before group `%s` had settled them: %d",
@@ -221,6 +223,15 @@ class StreamReader:
                 len(gone),
             )
             stream.held.difference_update(gone)
+        if large:
+            _log.warning(
+                "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
+                stream.stream,
+                MOST_BYTES >> 20,
+                stream.group,
+                ", ".join(entry_id.decode() for entry_id in large),
+            )
+            stream.held.difference_update(large)
         return self.received(stream, *taken_deliveries(taken, stream.key, stream.group))
 
     def received(self, stream: StreamState, found: list[Delivery], others: list[bytes]) -> list[Delivery]:
@@ -264,7 +275,7 @@ class StreamReader:
         chosen, share = shares(self.pending.of(PendingReason.CLAIMABLE), limit)
         sent: Reading = []
         for stream in chosen:
-            keys = (stream.stream, stream.failures, stream.delayed)
+            keys = (stream.stream, stream.failures, stream.delayed, stream.dead)
             args = (stream.group, stream.consumer, stream.lease, HORIZON, min(share, stream.most))
             sent.append((stream, share, self._connection.run(CLAIM, keys, args)))
             self.pending.remove(PendingReason.CLAIMABLE, stream)
@@ -272,7 +283,7 @@ class StreamReader:
         failed: BackendError | None = None
         for stream, _, reply in sent:
             try:
-                taken, gone, more = await reply
+                *taken, more = await reply
             except BackendError as error:
                 failed = self.failed(stream, PendingReason.CLAIMABLE, error) or failed
                 continue
@@ -280,7 +291,7 @@ class StreamReader:
                 self.pending.add(PendingReason.CLAIMABLE, stream)
             elif more > 0:
                 self.node.reaper.expect(stream, more / 1000)
-            found += self.taken(stream, taken, gone)
+            found += self.taken(stream, *taken)
         if failed and not found:
             raise failed
         return found
@@ -291,7 +302,8 @@ class StreamReader:
         failed: BackendError | None = None
         for stream in tuple(self.pending.idle(PendingReason.REPLY_LOST)):
             self.pending.remove(PendingReason.REPLY_LOST, stream)
-            keys, first, rows = (stream.stream, stream.failures), b"-", [[b""]]
+            keys = (stream.stream, stream.failures, stream.delayed, stream.dead)
+            first, rows = b"-", [[b""]]
             try:
                 while rows:
                     rows = await self._connection.send(

@@ -30,8 +30,8 @@ def _load(*files: str) -> Script:
 # Append.
 APPEND = _load("now", "dedupe", "append")
 # Read.
-CLAIM = _load("now", "idle", "take", "claim")
-RECOVER = _load("take", "recover")
+CLAIM = _load("now", "idle", "large", "take", "claim")
+RECOVER = _load("now", "large", "take", "recover")
 RECREATE = _load("recreate")
 GAPS = _load("gaps")
 DUE = _load("now", "idle", "due")
@@ -42,11 +42,11 @@ EXTEND = _load("fence", "extend")
 RELEASE = _load("now", "fence", "release")
 DELAY = _load("now", "fence", "failed", "delay")
 POSTPONE = _load("now", "fence", "failed", "postpone")
-DEAD_LETTER = _load("fence", "dead_letter")
+DEAD_LETTER = _load("fence", "large", "dead_letter")
 REPLAY = _load("replay")
 REFUSED = _load("refused")
 # Own a stream.
-ACQUIRE = _load("now", "idle", "take", "ownership", "acquire")
+ACQUIRE = _load("now", "idle", "large", "take", "ownership", "acquire")
 RENEW = _load("now", "ownership", "renew")
 RELEASE_OWNERSHIP = _load("ownership", "release_ownership")
 # Register, count and remove.

@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Released
-from abe_router.backends.redis.entry import pack_headers
+from abe_router.backends.redis.blocking_connection import ScriptCall
+from abe_router.backends.redis.entry import MOST_BYTES, pack_headers
+from abe_router.backends.redis.gaps import Change
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import Arg, ServerError
 from abe_router.backends.redis.scripts import (
@@ -67,15 +69,16 @@ class Settlement:
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Start the leases anew; return the deliveries that were refused."""
-        sent: list[Sent] = []
         refused: list[Delivery] = []
-        for stream, part in self._parts([(delivery, ACKED) for delivery in deliveries], refused):
-            for first in range(0, len(part), _CHUNK):
-                piece = part[first : first + _CHUNK]
-                ids = [delivery.receipt for delivery, _ in piece]
-                reply = self._connection.run(EXTEND, (stream.stream,), _fenced(stream, piece, ids))
-                sent.append((stream, piece, reply))
+        sent = [
+            (stream, piece, self._connection.run(*call))
+            for stream, piece, call in self._extensions(deliveries, refused)
+        ]
         return refused + await self._collect(sent, settled=False)
+
+    def extension_calls(self, deliveries: Sequence[Delivery]) -> list[ScriptCall]:
+        """Return the calls that start the leases anew, for a thread that runs them."""
+        return [call for _, _, call in self._extensions(deliveries, [])]
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Count failures of deliveries that the handle keeps; return those that were refused."""
@@ -92,6 +95,15 @@ class Settlement:
                 reply = self._connection.run(POSTPONE, keys, _fenced(stream, piece, entries))
                 sent.append((stream, piece, reply))
         return refused + await self._collect(sent, settled=False)
+
+    def _extensions(
+        self, deliveries: Sequence[Delivery], refused: list[Delivery]
+    ) -> Iterable[tuple[StreamState, Part, ScriptCall]]:
+        for stream, part in self._parts([(delivery, ACKED) for delivery in deliveries], refused):
+            for first in range(0, len(part), _CHUNK):
+                piece = part[first : first + _CHUNK]
+                ids = [delivery.receipt for delivery, _ in piece]
+                yield stream, piece, ScriptCall(EXTEND, (stream.stream,), _fenced(stream, piece, ids))
 
     def _parts(self, settlements: Part, refused: list[Delivery]) -> Iterable[tuple[StreamState, Part]]:
         """Group what can go in one call: the same stream, delivery count and kind of outcome."""
@@ -207,19 +219,20 @@ class Settlement:
             return
         with suppress(BackendUnavailable):
             reply = self._connection.run(REFUSED, (stream.stream,), (stream.group, *gone[:_CHUNK]))
-            reply.add_done_callback(partial(_log_gone, stream))
+            reply.add_done_callback(partial(self._report_gone, stream))
 
-
-def _log_gone(stream: StreamState, reply: asyncio.Future[int]) -> None:
-    if not reply.cancelled() and reply.exception() is None and reply.result():
+    def _report_gone(self, stream: StreamState, reply: asyncio.Future[int]) -> None:
+        if reply.cancelled() or reply.exception() or not (gone := reply.result()):
+            return
         _log.warning(
             "messages of stream `%s` that this worker held are not pending in group `%s` any more: %d; "
             "another worker settled them, or another program deleted what was pending, with XACK or XGROUP "
             "DELCONSUMER, and they are not delivered again",
             stream.stream,
             stream.group,
-            reply.result(),
+            gone,
         )
+        self._node.changes.record(Change(stream.stream, stream.group), gone)
 
 
 def _fenced(stream: StreamState, part: Part, entries: Sequence[Arg]) -> list[Arg]:
@@ -233,4 +246,6 @@ def _pack(dead_letter: DeadLetter) -> tuple[Arg, ...]:
     """Return a dead letter as the fields of an entry; the body is a field of its own, unchanged."""
     message = dead_letter.message
     headers = pack_headers(message.headers)
-    return dead_letter.pack(), message.body, message.id, message.published_at, headers
+    # The server has the body. It keeps the beginning of one that is too large.
+    body = message.body if len(message.body) <= MOST_BYTES else b""
+    return dead_letter.pack(), body, message.id, message.published_at, headers

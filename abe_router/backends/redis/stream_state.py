@@ -13,7 +13,7 @@ from abe_router.backends.redis.names import Names
 #: size of the first messages.
 _BYTES, _LARGE = 4 * 1024 * 1024, 4096
 #: Most entries of one reply, however small the last ones were: the next may be as large as a payload can be.
-MOST_ENTRIES = 1000
+MOST_ENTRIES = 500
 #: One of so many deliveries is measured.
 _SAMPLE = 16
 

@@ -112,6 +112,9 @@ class RedisSubscription(Subscription):
         await self._node.connection.open()
         return await self._settlement.extend(deliveries)
 
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        self._node.for_threads.run(self._settlement.extension_calls(deliveries), self._lease / 3)
+
     async def close(self) -> None:
         if self._closed:
             return

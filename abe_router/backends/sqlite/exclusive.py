@@ -122,6 +122,10 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         await self._thread.run(lambda database: ownership.renew(database, sids, self._owner, self._lease))
         return await super().extend(deliveries)
 
+    def _renew(self, database: Database, receipts: Sequence[lease.Receipt]) -> None:
+        ownership.renew(database, {receipt.sid for receipt in receipts}, self._owner, self._lease)
+        super()._renew(database, receipts)
+
     async def close(self) -> None:
         is_open = self in self._handles
         await super().close()

@@ -234,7 +234,7 @@ class FileHealth:
             if damage.severity is not _ERROR:
                 with database.reading():
                     yield from orphaned_subscriptions(registry.status(database), self._served)
-                    yield from unread_keys(_unread(database))
+                    yield from unread_keys(_unread(database), self._served)
         finally:
             database.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from abe_router.backend import Delivery
@@ -18,21 +19,29 @@ T = TypeVar("T")
 
 
 class Request(Generic[T]):
-    """Something the thread is asked to do, and the future of its result."""
+    """Something the thread is asked to do, and the future of its result.
+
+    The future is one of an event loop, or one that another thread waits for.
+    """
 
     #: Whether it writes nothing.
     reads = False
 
-    def __init__(self, future: asyncio.Future[T]) -> None:
+    def __init__(self, future: asyncio.Future[T] | Future[T]) -> None:
         self.future = future
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that gets the result; None when a thread waits for it."""
+        return None if isinstance(self.future, Future) else self.future.get_loop()
+
     def resolve(self, result: T) -> None:
-        """Set the result, unless the future is done; called in the event loop."""
+        """Set the result, unless the future is done; called in the event loop of the future."""
         if not self.future.done():
             self.future.set_result(result)
 
     def reject(self, error: Exception) -> None:
-        """Set an error, unless the future is done; called in the event loop."""
+        """Set an error, unless the future is done; called in the event loop of the future."""
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -44,7 +53,7 @@ class Operation(Request[T]):
     """
 
     def __init__(
-        self, run: Callable[[Database], T], future: asyncio.Future[T], *, reads: bool = False
+        self, run: Callable[[Database], T], future: asyncio.Future[T] | Future[T], *, reads: bool = False
     ) -> None:
         super().__init__(future)
         self.run = run
@@ -76,6 +85,8 @@ class Fetch(Request[Sequence[Delivery]]):
     An `eager` fetch claims at once, without a look first: most likely there is something. `release` gets the
     deliveries that were claimed when the future was already done.
     """
+
+    future: asyncio.Future[Sequence[Delivery]]
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from abe_router.backend import RELEASED, Acked, Dead, Delivery, Outcome, Subscription
 from abe_router.backends.sqlite import dedupe, lease, log
+from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.operations import Fetch
 from abe_router.backends.sqlite.registry import SubscriptionSpec
 from abe_router.backends.sqlite.thread import DatabaseThread
@@ -79,12 +80,19 @@ class SQLiteSubscription(Subscription):
         lost = await self._thread.run(lambda database: lease.extend(database, receipts, self._lease))
         return [deliveries[index] for index in lost]
 
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        receipts = [delivery.receipt for delivery in deliveries]
+        self._thread.run_blocking(lambda database: self._renew(database, receipts), self._lease)
+
     async def close(self) -> None:
         self._handles.discard(self)
         fetch = self._fetch
         if fetch is not None and not fetch.future.done():
             fetch.future.set_exception(self._closed())
             self._withdraw(fetch)
+
+    def _renew(self, database: Database, receipts: Sequence[lease.Receipt]) -> None:
+        lease.extend(database, receipts, self._lease)
 
     def _closed(self) -> SubscriptionClosed:
         return SubscriptionClosed(f"the handle on `{self.name}` is closed")

@@ -15,7 +15,8 @@ by deliveries, by its deadline, by an error, by being withdrawn, or, with none, 
 
 Invariants:
 
-- Only this thread uses the connection. Only the event loop of a future sets its result.
+- Only this thread uses the connection. Only the event loop of a future sets its result; the result of a call
+  of another thread is set here.
 - A result is sent after the commit of the transaction it comes from. An error is sent after the rollback.
 - A request that fails is rolled back alone: its round is run again, one request a transaction. So an
   operation may run more than once, and commits once at most.
@@ -34,6 +35,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -92,6 +94,19 @@ class DatabaseThread:
         self.send(Operation(function, future, reads=reads))
         return future
 
+    def run_blocking(self, function: Callable[[Database], T], timeout: float) -> T:
+        """Call `function` with the file in a transaction, for another thread that waits for the result.
+
+        Raise BackendUnavailable when there is none after `timeout` seconds; it may be carried out later.
+        """
+        future: Future[T] = Future()
+        self._check_open()
+        self._inbox.put([Operation(function, future)])
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            raise BackendUnavailable(f"`{self._database.path}` is locked, or its disk is slow") from None
+
     def append(self, messages: Sequence[EncodedMessage]) -> asyncio.Future[None]:
         """Add the messages to the log; the future is done once they are committed."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -109,13 +124,16 @@ class DatabaseThread:
 
         Raise BackendError after a fork, BackendUnavailable when the thread was stopped.
         """
+        self._check_open()
+        self._outbox.append(request)
+        if len(self._outbox) == 1 and request.loop is not None:
+            request.loop.call_soon(self._send_outbox)
+
+    def _check_open(self) -> None:
         if self.pid != os.getpid():
             raise BackendError(f"`{self._database.path}` was opened before a fork: open it anew in the child")
         if self._stopped is not None:
             raise BackendUnavailable(f"`{self._database.path}` was closed")
-        self._outbox.append(request)
-        if len(self._outbox) == 1:
-            request.future.get_loop().call_soon(self._send_outbox)
 
     def limit_lock_wait(self) -> None:
         """From now on, wait no longer than a second for the lock of the file."""
@@ -282,14 +300,17 @@ class DatabaseThread:
             self._results.append((request, None, own))
 
     def _send_results(self) -> None:
-        """Resolve the futures, each in its event loop."""
+        """Resolve the futures, each in its event loop, and those of other threads here."""
         if not self._results:
             return
         results, self._results = self._results, []
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Result]] = defaultdict(list)
+        by_loop: dict[asyncio.AbstractEventLoop | None, list[_Result]] = defaultdict(list)
         for result in results:
-            by_loop[result[0].future.get_loop()].append(result)
+            by_loop[result[0].loop].append(result)
         for loop, part in by_loop.items():
+            if loop is None:
+                _resolve(part)
+                continue
             with suppress(RuntimeError):  # the loop is closed, so nothing awaits the futures
                 loop.call_soon_threadsafe(_resolve, part)
 

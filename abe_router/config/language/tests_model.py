@@ -55,7 +55,7 @@ _Kind = Literal["rejected", "failed", "timeout", "invalid", "malformed", "max_de
 class StrictModel(BaseModel):
     """A mapping of the file: unknown members are refused, and no value is converted to another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class WithPayload(StrictModel):

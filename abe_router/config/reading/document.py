@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 
 import yaml
@@ -17,14 +18,17 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> YamlNode | None:
+def read_document(
+    data: bytes, env: Mapping[str, str], faults: Faults, *, partly: bool = False
+) -> YamlNode | None:
     """Return the document in `data`, or None if it cannot be read. Add each fault to `faults`.
 
-    An empty file returns a node whose value is None.
+    An empty file returns a node whose value is None. With `partly`, return what precedes an error of syntax.
     """
     text = _decode(data, faults)
     if text is None:
         return None
+    faults.secrets.read_file(text)
     commented_patterns(text, faults)
     composer = Composer(text, env, faults)
     try:
@@ -32,7 +36,7 @@ def read_document(data: bytes, env: Mapping[str, str], faults: Faults) -> YamlNo
             composer.take(event)
     except yaml.MarkedYAMLError as error:
         syntax_fault(error, text, faults)
-        return None
+        return composer.root if partly else None
     except Refused:
         return None
     return composer.root or YamlNode(None, Span())
@@ -51,6 +55,9 @@ def _decode(data: bytes, faults: Faults) -> str | None:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            faults.add(Code.NOT_TEXT, "the file is UTF-16, not UTF-8", Span(), hint="save it as UTF-8")
+            return None
         before = data[: error.start].decode("utf-8", "replace")
         faults.add(Code.NOT_TEXT, "the file is not UTF-8", _span_of_end(before), label="not UTF-8 from here")
         return None

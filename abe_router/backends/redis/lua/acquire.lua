@@ -2,8 +2,9 @@
 -- delivered before and are not with their handler, due or not, and then new ones. Returns in how many
 -- milliseconds to ask again, and the last entry of `released`. For the owner these follow: {id, fields,
 -- delivery count, failures, milliseconds to wait} of each entry that comes again, the new entries, the ids of
--- those that the stream no longer has, and up to where the group was delivered.
--- KEYS: stream, failures, delayed, owner, released. ARGV: group, consumer, lease in milliseconds, limit; then,
+-- those that the stream no longer has, the ids of those that became dead letters because they are too large,
+-- and up to where the group was delivered.
+-- KEYS: stream, failures, delayed, owner, released, dead. ARGV: group, consumer, lease in milliseconds, limit; then,
 -- if replies may have been lost, how many ids are held, and these ids.
 local RETRY = 250
 local group, me, lease, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -65,7 +66,7 @@ if again then
   table.sort(found, before)
   for i = 1, math.min(limit, #found) do wanted[i] = found[i] end
 end
-local taken, missing = take(wanted)
+local taken, missing, large = take(wanted)
 for _, id in ipairs(missing) do gone[#gone + 1] = id end
 for _, entry in ipairs(taken) do
   local due = redis.call('ZSCORE', KEYS[3], entry[1])
@@ -91,4 +92,4 @@ else
     if info.name == group then last = info['last-delivered-id'] end
   end
 end
-return {0, released, taken, new, gone, last}
+return {0, released, taken, new, gone, large, last}

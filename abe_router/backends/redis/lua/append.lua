@@ -1,10 +1,12 @@
 -- Appends messages in order. Returns how many were dealt with; and if there is an error or a duplicate, also
 -- the error that stopped it, else an empty text, and the positions of the duplicates, whose ids are remembered.
--- KEYS: streams, then, if ids are to be remembered, the ids of each. ARGV: for each message its id, body and
--- time. An empty id is followed by the number of the stream for the messages after it, and by the headers of
--- the next message, empty for none; or by nothing, and for how many milliseconds the ids of the messages after
--- it are remembered.
+-- KEYS: streams, then, if ids are to be remembered, the ids of each. ARGV: the messages, packed in one array,
+-- because the server takes longer to receive many arguments; and their bodies, one after the other. Of each
+-- message the array has its id, the size of its body and its time. An empty id is followed by the number of the
+-- stream for the messages after it, and by the headers of the next message, empty for none; or by 0, and for how
+-- many milliseconds the ids of the messages after it are remembered.
 local number, stream, headers, window, done, at = 1, KEYS[1], '', 0, 0, nil
+local items, bodies, first = cmsgpack.unpack(ARGV[1]), ARGV[2], 1
 local duplicates, remembered = {}, {}
 local streams = #KEYS / 2
 
@@ -26,20 +28,20 @@ local function append(id, body, time)
 end
 
 local why = ''
-for i = 1, #ARGV, 3 do
-  local id, body, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 1, #items, 3 do
+  local id, size, time = items[i], items[i + 1], items[i + 2]
   if id ~= '' then
-    local added = append(id, body, time)
+    local added = append(id, string.sub(bodies, first, first + size - 1), time)
     if type(added) == 'table' then
       why = added.err
       break
     end
-    headers, done = '', done + 1
-  elseif body ~= '' then
-    number, headers = tonumber(body), time
+    headers, done, first = '', done + 1, first + size
+  elseif size > 0 then
+    number, headers = size, time
     stream = KEYS[number]
   else
-    window = tonumber(time)
+    window = time
   end
 end
 for ids, count in pairs(remembered) do forget(ids, at, count + 250) end

@@ -1,7 +1,7 @@
 -- Claims entries that were handed back, entries held longer than the lease, and entries due for another
 -- attempt. Returns what `take` returns, and in how many milliseconds there may be more, -1 for not within the
 -- horizon.
--- KEYS: stream, failures, delayed. ARGV: group, consumer, lease and horizon in milliseconds, limit.
+-- KEYS: stream, failures, delayed, dead. ARGV: group, consumer, lease and horizon in milliseconds, limit.
 local group, lease, limit, wanted = ARGV[1], ARGV[3], tonumber(ARGV[5]), {}
 local orphans, time = 0, now()
 for _, owner in ipairs(redis.call('XPENDING', KEYS[1], group)[4] or {}) do
@@ -30,7 +30,7 @@ if #wanted < limit then
     redis.call('ZREM', KEYS[3], id)
   end
 end
-local taken, gone = take(wanted)
+local taken, gone, large = take(wanted)
 local more = -1
 if #wanted == limit then
   more = 0
@@ -38,4 +38,4 @@ else
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]
   if due and due - time <= tonumber(ARGV[4]) then more = math.max(0, due - time) end
 end
-return {taken, gone, more}
+return {taken, gone, large, more}

@@ -2,18 +2,23 @@
 -- the message. Returns the ids of those not held.
 -- KEYS: stream, failures, delayed, dead.
 
--- Returns the fields of an entry of another program that has no `data`: there is no message, so they are kept as
--- they are. Lua limits the arguments of a call, so of many fields only the first ones are kept.
--- Its id and time are added, because a replay is another entry.
+-- Returns the fields of an entry whose body was not sent. Without `data` it has no message, so its fields are kept
+-- as they are. Lua limits the arguments of a call, so of many fields only the first ones are kept. Otherwise it
+-- is too large. Its id and time are added, because a replay is another entry.
 local function without_data(id, at)
   local row = redis.call('XRANGE', KEYS[1], id, id)[1]
   if not row then return nil end
   local fields, own = {'id', ARGV[at + 3], 'at', ARGV[at + 4]}, {id = true, at = true}
-  for i = 1, math.min(#row[2], 4000), 2 do
-    if row[2][i] == 'data' then return nil end
-    if row[2][i] ~= 'dead_letter' and row[2][i] ~= 'only' and not own[row[2][i]] then
-      fields[#fields + 1] = row[2][i]
-      fields[#fields + 1] = row[2][i + 1]
+  local kept, size = row[2], 0
+  for i = 1, #kept, 2 do
+    if kept[i] == 'data' and kept[i + 1] == '' then return nil end
+    size = size + #kept[i] + #kept[i + 1]
+  end
+  if size > MOST_BYTES then kept = shortened(kept) end
+  for i = 1, math.min(#kept, 4000), 2 do
+    if kept[i] ~= 'dead_letter' and kept[i] ~= 'only' and not own[kept[i]] then
+      fields[#fields + 1] = kept[i]
+      fields[#fields + 1] = kept[i + 1]
     end
   end
   return fields

@@ -1,16 +1,51 @@
 -- Delivers entries, given as id and delivery count, to the consumer ARGV[2] of the group ARGV[1]. Returns
--- {id, fields, delivery count, failures} of each, and the ids of those the stream no longer has.
+-- {id, fields, delivery count, failures} of each, the ids of those the stream no longer has, and the ids of
+-- those that were too large, and became dead letters. The last of KEYS is the stream of dead letters.
+
+local function size_and_group(fields)
+  local size, only = 0, nil
+  for i = 1, #fields, 2 do
+    size = size + #fields[i] + #fields[i + 1]
+    if fields[i] == 'only' then only = fields[i + 1] end
+  end
+  return size, only or ARGV[1]
+end
+
+local function bury(id, fields, size, count, failures)
+  local attempts = tonumber(string.match(failures or '', '^(%d+):') or 0)
+  local at = now() / 1000
+  local record = cjson.encode({
+    reason = {
+      kind = 'malformed', error = 'PayloadMalformed',
+      message = string.format('the entry has %d bytes, over the limit of %d', size, MOST_BYTES),
+    },
+    message = {attempt = attempts + 1}, attempts = attempts, deliveries = tonumber(count),
+    first_failed_at = at, last_failed_at = at,
+  })
+  redis.call('XADD', KEYS[#KEYS], '*', 'dead_letter', record, unpack(shortened(fields)))
+  redis.call('XACK', KEYS[1], ARGV[1], id)
+  redis.call('HDEL', KEYS[2], id)
+  redis.call('ZREM', KEYS[3], id)
+end
+
 local function take(wanted)
-  local taken, gone = {}, {}
+  local taken, gone, large = {}, {}, {}
   for _, entry in ipairs(wanted) do
     local id, count = entry[1], entry[2]
     local got = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', count)[1]
     if got then
-      taken[#taken + 1] = {id, got[2], count, redis.call('HGET', KEYS[2], id)}
+      local failures = redis.call('HGET', KEYS[2], id)
+      local size, only = size_and_group(got[2])
+      if size > MOST_BYTES and only == ARGV[1] then
+        bury(id, got[2], size, count, failures)
+        large[#large + 1] = id
+      else
+        taken[#taken + 1] = {id, got[2], count, failures}
+      end
     else
       gone[#gone + 1] = id
       redis.call('HDEL', KEYS[2], id)
     end
   end
-  return taken, gone
+  return taken, gone, large
 end

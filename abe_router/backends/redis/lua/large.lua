@@ -1,0 +1,23 @@
+-- Entries that are too large for a consumer. They become dead letters on the server, and do not cross the wire.
+
+-- Most bytes of an entry that is delivered: a payload at its limit, and as much for all other fields.
+local MOST_BYTES = 2 * 1024 * 1024
+-- Most bytes of a field, and most fields, that the dead letter of a larger one keeps.
+local SHORT, FEW = 1000, 100
+
+-- Returns what a dead letter keeps of the fields: short ones, and the beginning of the payload. That is in
+-- another field, because a part of a payload may be a valid payload.
+local function shortened(fields)
+  local kept = {}
+  for i = 1, math.min(#fields, 2 * FEW), 2 do
+    local name, value = fields[i], fields[i + 1]
+    if name == 'data' then
+      name, value = 'beginning', string.sub(value, 1, SHORT)
+    end
+    if #name <= SHORT and #value <= SHORT and name ~= 'dead_letter' and name ~= 'only' then
+      kept[#kept + 1] = name
+      kept[#kept + 1] = value
+    end
+  end
+  return kept
+end

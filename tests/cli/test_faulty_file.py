@@ -1,0 +1,129 @@
+"""Commands that tell the truth while the routes file has faults: the last accepted edit counts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abe_router.application import Application
+from abe_router.backend import Backend
+from abe_router.backends import make_backend
+from abe_router.config.building.loader import Loader
+from abe_router.runtime.edit_record import EDITS, FILES, EditFiles
+
+from .conftest import ROUTES, Run, on_backend, published
+
+FAULTY = ROUTES.replace("concurrency", "concurency")
+
+
+def serve(path: Path = Path("routes.yaml")) -> None:
+    """Run the routes until the edit is recorded."""
+
+    async def inside() -> None:
+        table = Loader(path, import_handlers=False).load()
+        backend = make_backend(table.backend, prefix=table.prefix)
+        recorded, put = asyncio.Event(), backend.put
+
+        async def watched_put(bucket: str, *args: Any, **options: Any) -> int:
+            revision = await put(bucket, *args, **options)
+            if bucket == EDITS:
+                recorded.set()
+            return revision
+
+        backend.put = watched_put  # type: ignore[method-assign]
+        application = Application(table, backend)
+        await application.start()
+        async with asyncio.timeout(10):
+            await recorded.wait()
+        await application.stop(0.0)
+
+    asyncio.run(inside())
+
+
+@pytest.fixture
+def served(shop: Path) -> Path:
+    """Return the shop after a router has accepted its file."""
+    serve()
+    return shop
+
+
+@pytest.mark.parametrize("faulty", [FAULTY, ROUTES + "  refunds: [\n"])
+def test_last_accepted_edit_counts_while_the_file_has_faults(run: Run, served: Path, faulty: str) -> None:
+    truth = run("status", "--json")
+    assert truth.code == 0
+    (served / "routes.yaml").write_text(faulty)
+    done = run("status", "--json")
+    assert (done.code, done.out) == (0, truth.out)
+    warning = r"warning: routes\.yaml has faults; edit 1, accepted \d+s ago, counts; run `abe-router check`\n"
+    assert re.fullmatch(warning, done.err)
+    assert "not in the file" not in run("status").out
+
+    assert run("publish", "orders.created", '{"id": 1, "total": "5"}').code == 1
+    assert run("publish", "unknown", "{}").code == 1
+    assert published() == []
+    assert run("publish", "orders.created", '{"id": 1, "total": 5}').code == 0
+    assert [message.payload for message in published()] == [{"id": 1, "total": 5}]
+
+    done = run("doctor")
+    assert done.code == 78
+    assert "D110" in done.out  # the group `probe` of this test
+    assert "billing" not in done.out
+
+
+def test_routes_are_unknown_before_the_first_edit_is_recorded(run: Run, shop: Path) -> None:
+    run("publish", "orders.created", '{"id": 1, "total": 5}')
+    (shop / "routes.yaml").write_text(FAULTY)
+    done = run("status")
+    assert done.code == 0
+    assert "no accepted edit is known, so its routes are unknown" in done.err
+    done = run("publish", "orders.created", '{"id": 2, "total": 5}')
+    assert done.code == 78
+    assert "unknown option `concurency`" in done.err
+    assert run("doctor").code == 78
+
+
+def test_edit_of_the_file_at_this_path_counts_and_not_that_of_another(run: Run, served: Path) -> None:
+    (served / "other.yaml").write_text(ROUTES.replace("billing", "invoices"))
+    serve(Path("other.yaml"))
+    (served / "routes.yaml").write_text(FAULTY)
+    names = [route["route"] for route in run("status", "--json").json["routes"] if route["in_file"]]
+    assert "orders.created/billing" in names
+    (served / "routes.yaml").rename(served / "third.yaml")
+    assert "no accepted edit is known" in run("status", "-c", "third.yaml").err
+
+
+def test_no_secret_of_the_environment_enters_a_record(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_SECRET", "s3cret")
+    (shop / "routes.yaml").write_text(ROUTES.replace("sqlite:///shop.db", "sqlite:///${SHOP_SECRET}.db"))
+    serve()
+
+    async def values(backend: Backend) -> list[bytes]:
+        return [e.value for bucket in (EDITS, FILES) for e in (await backend.entries(bucket)).values()]
+
+    record, files = on_backend(values, "sqlite:///s3cret.db")
+    assert b"s3cret" not in record
+    contents = EditFiles.decode(files).contents
+    assert contents["routes.yaml"] == (shop / "routes.yaml").read_bytes()
+    assert not any(b"s3cret" in data for data in contents.values())
+
+
+def test_unset_variable_in_the_backend_is_named(run: Run, shop: Path) -> None:
+    (shop / "routes.yaml").write_text(ROUTES.replace("sqlite:///shop.db", "${BACKEND_URL}"))
+    for command in (["status"], ["doctor"], ["publish", "orders.created", "{}"], ["dead", "list"]):
+        done = run(*command)
+        assert done.code == 78
+        assert "variable `BACKEND_URL` is not set" in done.err
+
+
+def test_doctor_knows_the_consumers_of_the_file_before_the_first_serve(run: Run) -> None:
+    run("publish", "orders.created", '{"id": 1, "total": 5}')
+    run("publish", "payments.settled", "{}")
+    out = run("doctor").out
+    assert "1 message waits for the first worker: `orders.created` 1\n" in out
+    assert "1 message waits under keys that no subscription matches: `payments.settled` 1\n" in out

@@ -42,7 +42,7 @@ class PayloadTarget(Target):
         try:
             value = decode(given)
         except PayloadMalformed as error:
-            demand(len(str(error)) < 1000, "the reason is as long as the payload")
+            demand(len(str(error)) < 300, "the reason is as long as the payload")
             reason = str(error)
             if "over the limit" in reason or "nested deeper" in reason or "is too large" in reason:
                 return

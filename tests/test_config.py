@@ -748,3 +748,9 @@ def test_function_added_to_a_running_module_gets_a_hint_to_restart(edited):
     assert "restart" in fault.hint
     assert "--reload-handlers" in fault.hint
     assert "edited_audit" in sys.modules
+
+
+def test_schemas_folder_whose_name_is_too_long_is_a_fault(project):
+    project.write(f"schemas: {'a' * 300}\n{ROUTES}")
+    with pytest.raises(ConfigError, match="file name too long"):
+        project.loader().load()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from abe_router.text import counted
+from abe_router.text import counted, mask_options
 
 
 class Severity(StrEnum):
@@ -82,37 +82,57 @@ def _printable(text: str) -> str:
 
 
 def _without_credentials(line: str) -> str:
-    """Return a source line with a star for each character of a URL's user name and password."""
-    return re.sub(r"(?<=://)\S+(?=@)", lambda match: "*" * len(match[0]), line)
+    """Return a source line with a star for each character of a URL's user name, password and secret options.
+
+    A password may hold any character, so the last `@` of the line ends it.
+    """
+    line = mask_options(line)
+    start, end = line.find("://") + 3, line.rfind("@")
+    return f"{line[:start]}{re.sub(r'[^ ]', '*', line[start:end])}{line[end:]}" if 3 <= start < end else line
 
 
-def _excerpt(line: str, column: int, width: int) -> tuple[str, int, int]:
+class SourceText:
+    """The text of a file, of which lines are shown. Each line is split off, masked and escaped once."""
+
+    def __init__(self, text: str | None) -> None:
+        self._lines = text.splitlines() if text is not None else []
+        self._shown: dict[int, str] = {}
+
+    def line(self, number: int) -> str | None:
+        """Return a line as it is shown, counted from 1, None if there is none."""
+        if not 1 <= number <= len(self._lines):
+            return None
+        if number not in self._shown:
+            self._shown[number] = _printable(_without_credentials(self._lines[number - 1]))
+        return self._shown[number]
+
+
+def _excerpt(text: str, column: int, width: int) -> tuple[str, int, int]:
     """Return what is shown of a line, and the cells before and under the carets."""
-    text, start = _printable(_without_credentials(line)), column - 1
-    marked = text[start : start + width]
-    if _cells(text) <= MAX_SHOWN:
-        return text, _cells(text[:start]), max(1, _cells(marked))
+    start = column - 1
+    # Combining characters take no cell, so a line of more characters may fit.
+    if len(text) <= 4 * MAX_SHOWN and _cells(text) <= MAX_SHOWN:
+        return text, _cells(text[:start]), max(1, _cells(text[start : start + width]))
     first = max(0, start - _BEFORE)
     shown = text[first : first + MAX_SHOWN]
     before = "…" if first else ""
     after = "…" if first + MAX_SHOWN < len(text) else ""
-    inside = marked[: max(0, first + MAX_SHOWN - start)]
+    inside = text[start : min(start + width, first + MAX_SHOWN)]
     return f"{before}{shown}{after}", _cells(before + text[first:start]), max(1, _cells(inside))
 
 
-def render_text(diagnostic: Diagnostic, source: str | None, *, color: bool = False) -> str:
-    """Render one fault in the style of rustc; `source` is the text of the file, None if unreadable.
+def render_text(diagnostic: Diagnostic, source: SourceText, *, color: bool = False) -> str:
+    """Render one fault in the style of rustc; `source` is the text of the file.
 
     Colour only adds: the text says the same without it.
     """
     d = diagnostic
     blue, tint, reset = (_BLUE, _TINTS[d.severity], _RESET) if color else ("", "", "")
     out = [render_headline(d.severity, d.code, d.message, color=color)]
-    lines = source.splitlines() if source is not None else []
     gutter = " " * len(str(d.line))
-    out.append(f"{gutter}{blue}-->{reset} {d.path}:{d.line}:{d.column}")
-    if 1 <= d.line <= len(lines):
-        text, before, under = _excerpt(lines[d.line - 1], d.column, d.width)
+    out.append(f"{gutter}{blue}-->{reset} {_printable(str(d.path))}:{d.line}:{d.column}")
+    if (line := source.line(d.line)) is not None:
+        text, before, under = _excerpt(line, d.column, d.width)
         label = f" {_printable(d.label)}" if d.label else ""
         out.append(f"{gutter} {blue}|{reset}")
         out.append(f"{blue}{d.line} |{reset} {text}")
@@ -152,7 +172,8 @@ def render_github(diagnostic: Diagnostic) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Return text for a workflow command: line breaks are encoded, other control characters replaced."""
+    return "%0A".join(_printable(line).replace("%", "%25") for line in text.split("\n"))
 
 
 def _text_of(path: Path) -> str | None:
@@ -167,11 +188,11 @@ def _text_of(path: Path) -> str | None:
 
 def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str:
     """Render many faults as text, with a count at the end. Each source file is read once."""
-    sources: dict[Path, str | None] = {}
+    sources: dict[Path, SourceText] = {}
     found: Sequence[Diagnostic] = sorted(diagnostics)
     blocks = []
     for diagnostic in found:
         if diagnostic.path not in sources:
-            sources[diagnostic.path] = _text_of(diagnostic.path)
+            sources[diagnostic.path] = SourceText(_text_of(diagnostic.path))
         blocks.append(render_text(diagnostic, sources[diagnostic.path], color=color))
     return "\n".join([*blocks, render_counts(d.severity for d in found)]) if blocks else ""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from itertools import islice
 
 _DURATION_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _RATE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -26,7 +27,16 @@ MAX_SECONDS = 366 * 24 * 3600.0
 #: Highest and lowest rate, in messages a second: a million a second, and one a year.
 MAX_RATE, MIN_RATE = 1_000_000.0, 1 / MAX_SECONDS
 
-_CREDENTIALS = re.compile(r"://\S*@")
+#: Longest name that a suggestion is made for, in characters, most names that it is chosen from, and most
+#: pairs of characters that are compared for it.
+MAX_NAME, MAX_KNOWN, MAX_WORK = 100, 5000, 200_000
+#: Longest text that a duration or a rate is suggested for, in characters.
+MAX_MISSPELT = 100
+
+_WORD = re.compile(r"\S+")
+#: An option in the query of a URL. Names are bounded, so that a long text is read once.
+_URL_OPTION = re.compile(r"([?&])([\w.-]{1,64})=([^&\s\"'#]+)")
+_SECRET_NAME = re.compile(r"pass|secret|token|auth|credential", re.IGNORECASE)
 
 
 def parse_duration(text: str) -> float:
@@ -60,7 +70,9 @@ def format_duration(seconds: float) -> str:
 
 def suggest_duration(text: str) -> str:
     """Return the duration that `text` most likely means, or an empty string."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    if len(text) > MAX_MISSPELT:
+        return ""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if match is None:
         return ""
     unit = match[2].lower()
@@ -103,7 +115,9 @@ def format_rate(rate: float) -> str:
 
 def suggest_rate(text: str) -> str:
     """Return the rate that `text` most likely means, or an empty string."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:/|per|p|an?)?\s*([A-Za-z]*)\s*", text)
+    if len(text) > MAX_MISSPELT:
+        return ""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(?:/|per|p|an?)?\s*([A-Za-z]*)", text.strip())
     if match is None or float(match[1]) == 0:
         return ""
     for unit in ("second", "minute", "hour"):
@@ -135,8 +149,23 @@ def counted(number: int, noun: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the name of `known` that `name` is most likely a misspelling of, None if there is none."""
-    return next(iter(get_close_matches(name, list(known), 1, cutoff)), None)
+    """Return the name of `known` that `name` is most likely a misspelling of, None if there is none.
+
+    The work is bounded: a long name has no suggestion, and of many similar ones only the first are compared.
+    """
+    if len(name) > MAX_NAME:
+        return None
+    letters, left, names = set(name), MAX_WORK, []
+    for each in islice(known, MAX_KNOWN):
+        both = len(name) + len(each)
+        # `ratio` is twice the characters in common, divided by those of both.
+        if 2 * min(len(name), len(each)) < cutoff * both or not letters & set(each):
+            continue
+        left -= len(name) * len(each)
+        if left < 0 and each != name:
+            break
+        names.append(each)
+    return next(iter(get_close_matches(name, names, 1, cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -152,14 +181,46 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return `text`, with its middle cut out where it is longer than `longest` characters."""
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
 def mask_credentials(text: str) -> str:
-    """Return `text` without the user names and passwords between `://` and `@`."""
-    return _CREDENTIALS.sub("://***@", text)
+    """Return `text` without the user names and passwords of URLs, and the secret options in their queries."""
+    if "://" in text:
+        text = _WORD.sub(_without_user, text)
+    return mask_options(text)
+
+
+def mask_options(text: str) -> str:
+    """Return `text` with a star for each character of a password, token or secret in the query of a URL."""
+    return _URL_OPTION.sub(_without_secret, text) if "=" in text else text
 
 
 def redact_url(url: str) -> str:
-    """Return a URL without user name, password and query, fit for a log or a message."""
-    return re.sub(r"//.*@", "//***@", url.partition("?")[0])
+    """Return a URL without user name, password and query, fit for a log or a message.
+
+    A `?` that is not percent-encoded may be a part of the password.
+    """
+    scheme, separator, rest = url.partition("://")
+    _, at, host = (rest if separator else url).rpartition("@")
+    shown = f"***@{host}" if at else host
+    return (f"{scheme}://{shown}" if separator else shown).partition("?")[0]
+
+
+def _without_user(match: re.Match[str]) -> str:
+    word = match[0]
+    start, end = word.find("://"), word.rfind("@")
+    return f"{word[:start]}://***@{word[end + 1 :]}" if 0 <= start < end else word
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    mark, name, value = match.groups()
+    return f"{mark}{name}={'*' * len(value)}" if _SECRET_NAME.search(name) else match[0]
 
 
 def _significant(number: float, digits: int = 4) -> str:

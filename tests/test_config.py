@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.config.language.editor import json_schema
 from abe_router.config.reading.code import Code
 from abe_router.errors import ConfigError, HandlerError
+from abe_router.files.source import Source
 from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
@@ -354,6 +356,84 @@ def test_error_for_a_long_prefix_shows_its_length(project):
     with pytest.raises(ConfigError) as caught:
         project.loader().load()
     assert caught.value.diagnostics[0].message == "`prefix` is longer than 64 characters: 65"
+
+
+def test_one_cause_is_reported_once(project):
+    (project.folder / "broken_once.py").write_text("def f(:")
+    text = """\
+        backend: memory://
+        routes:
+          a.a: {consumers: {g: "broken_once:f", h: "broken_once:f"}}
+          a.b: {consumers: {g: {handler: "broken_once:g", emit: a.c}}}
+          a.c: MODULE:charge
+          b.*: {schema: 3, consumers: {g: MODULE:charge}}
+        tests:
+          one: {publish: {key: a.c, payload: 1}, emitted: {key: a.c}, handled: a.b/g}
+        """
+    assert project.codes(textwrap.dedent(text)) == ["R302", "R102", "R102"]
+
+
+def test_filter_without_a_known_keyword_is_a_warning_at_its_name(project):
+    table = project.load(ONE.replace("OPTIONS", "when: {total: {minimum: 100}}"))
+    (warning,) = table.warnings
+    assert (warning.code, warning.line, warning.width) == ("W115", 2, len("total"))
+    assert warning.hint == "write `properties: {total: ...}` to check members"
+
+
+def test_shared_schema_is_looked_through_and_reported_once(project):
+    project.schema("order.json", {"properties": {"a": {"minimun": 1}}})
+    project.schema("other.json", {"$ref": "order.json"})
+    table = project.load("backend: memory://\nroutes: {a: {schema: order.json}, b: {schema: other.json}}")
+    assert [(fault.path.name, fault.code) for fault in table.warnings] == [("order.json", "W115")]
+
+
+def test_file_with_many_faults_is_read_once_for_their_positions(project, monkeypatch):
+    properties = {f"p{number}": {"type": "text"} for number in range(300)}
+    project.schema("order.json", {"properties": properties})
+    read, opened = Source.read, []
+    monkeypatch.setattr(Source, "read", classmethod(lambda cls, path: opened.append(path.name) or read(path)))
+    assert project.codes(ROUTES) == ["R203"] * 300
+    assert opened.count("order.json") == 2  # once as a schema, once for the positions
+
+
+def test_missing_folder_of_schemas_is_reported_once(project):
+    text = "backend: memory://\nschemas: schema\nroutes: {a: {schema: x.json}, b: {schema: y.json}}"
+    assert project.codes(text) == ["R201"]
+    (project.folder / "schema").mkdir()
+    assert project.codes(text) == ["R201", "R201"]
+
+
+def test_error_for_a_missing_file_names_one_that_exists(project, monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        Loader(project.folder / "routes.yml").load()
+    assert caught.value.diagnostics[0].hint == "`routes.yaml` exists"
+    (project.folder / "sub").mkdir()
+    monkeypatch.chdir(project.folder / "sub")
+    with pytest.raises(ConfigError) as caught:
+        Loader(Path("routes.yaml")).load()
+    assert caught.value.diagnostics[0].hint == "`../routes.yaml` exists"
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("localhost:6379", "redis://localhost:6379"),
+        ("redis:/localhost", "redis://localhost"),
+        ("redis:localhost:6379/1", "redis://localhost:6379/1"),
+        ("sqlite:shop.db", "sqlite:///shop.db"),
+        ("shop.db", "sqlite:///shop.db"),
+    ],
+)
+def test_error_for_a_backend_without_slashes_suggests_a_url(project, url, meant):
+    with pytest.raises(ConfigError) as caught:
+        project.load(f"backend: {url}\nroutes: {{}}")
+    assert caught.value.diagnostics[0].hint == f"did you mean `{meant}`?"
+
+
+def test_suggested_url_never_shows_a_password(project):
+    with pytest.raises(ConfigError) as caught:
+        project.load("backend: redis:/user:secret@localhost\nroutes: {}")
+    assert "secret" not in caught.value.diagnostics[0].hint
 
 
 def test_world_writable_file_is_refused_unless_trusted(project):

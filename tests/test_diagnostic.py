@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.diagnostic import Diagnostic, Severity, render_all, render_github, render_text
+from abe_router.diagnostic import Diagnostic, Severity, SourceText, render_all, render_github
+from abe_router.diagnostic import render_text as render_source
 from abe_router.text import counted
 
 
@@ -18,6 +19,10 @@ def fault(line=1, column=1, width=1, **more):
         **more,
     }
     return Diagnostic(line=line, column=column, width=width, **given)
+
+
+def render_text(diagnostic, source, **options):
+    return render_source(diagnostic, SourceText(source), **options)
 
 
 def carets(text):
@@ -84,6 +89,31 @@ def test_credentials_in_a_line_are_masked_without_changing_its_length(line):
 def test_control_characters_of_a_file_are_escaped():
     text = render_text(fault(message="bad \x1b[31m", hint="\x07", label="\x9b"), "a\x1b[2Jb\u202e")
     assert text.replace("\n", "").isprintable()
+
+
+def test_name_of_a_file_forges_no_line_and_no_workflow_command():
+    given = fault(path=Path("x\n::add-mask::pwn\n\x1b[2J.json"), message="\x1b[2J")
+    text = render_all([given])
+    assert text.replace("\n", "").isprintable()
+    assert not any(line.startswith("::") for line in text.splitlines())
+    assert render_github(given).isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "backend: redis://h/0?password=S3CRET&db=1",
+        "backend: rediss://h/?ssl_password=S3CRET",
+        "backend: redis://u:S3CRET?S3CRET@h",
+        'backend: "redis://u:S3 CRET@h"',
+        "backend: x://h?Auth-Token=S3CRET",
+    ],
+)
+def test_no_form_of_a_password_is_shown(line):
+    source, _ = carets(render_text(fault(), line))
+    assert "S3" not in source
+    assert "CRET" not in source
+    assert len(source) == len("1 | " + line)
 
 
 def test_color_only_adds_escape_codes():

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from abe_router.errors import HandlerError
+from abe_router.messages.message import Message
 from abe_router.routing.handler import (
     code_below,
     handler_from,
@@ -202,6 +203,77 @@ def test_import_error_shows_the_file_and_line_that_raised_it(folder):
     (folder / "raising_module.py").write_text("def g():\n    raise ValueError('no')\n\ng()\n")
     with pytest.raises(HandlerError, match=r"ValueError: no \(.*raising_module.py:2\)"):
         import_handler("raising_module:f")
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("import os\n\nNAME = os.environ['ABE_ROUTER_IS_NOT_SET']", 3),
+        ("import json\n\ndef read():\n    return json.loads('{')\n\nread()", 4),
+        ("from pathlib import Path\nPath('not-there.toml').read_text()", 2),
+        ("import pydantic\n\nclass M(pydantic.BaseModel):\n    n: int\n\nM()", 6),
+        ("def f(o):\n    return o[\n", 2),
+        ("x = 1\nimport gone_for_good", 2),
+    ],
+)
+def test_import_error_names_a_line_of_the_user_and_not_of_a_library(folder, source, line):
+    (folder / "reading_module.py").write_text(source)
+    with pytest.raises(HandlerError, match=rf" \({folder}/reading_module.py:{line}\)$"):
+        import_handler("reading_module:f")
+
+
+def test_import_error_of_an_installed_module_names_its_own_line(folder, monkeypatch):
+    installed = folder / "site-packages"
+    (installed / "installed_shop").mkdir(parents=True)
+    (installed / "installed_shop" / "__init__.py").touch()
+    (installed / "installed_shop" / "orders.py").write_text("import json\njson.loads('{')\n")
+    monkeypatch.syspath_prepend(installed)
+    with pytest.raises(HandlerError, match=r"installed_shop/orders.py:2\)$"):
+        import_handler("installed_shop.orders:f")
+
+
+def test_error_for_a_missing_module_names_the_python_that_lacks_it(folder):
+    (folder / "needing_module.py").write_text("import gone_for_good")
+    with pytest.raises(HandlerError) as caught:
+        import_handler("needing_module:f")
+    assert caught.value.hint == f"install it for this Python: {sys.executable}"
+
+
+def test_error_for_a_package_in_src_says_how_to_install_it(folder):
+    with pytest.raises(HandlerError) as caught:
+        import_handler("warehouse_of_tests.orders:f")
+    assert str(folder) in caught.value.hint
+    assert sys.executable in caught.value.hint
+    (folder / "src" / "warehouse_of_tests").mkdir(parents=True)
+    with pytest.raises(HandlerError) as caught:
+        import_handler("warehouse_of_tests.orders:f")
+    assert caught.value.hint == "`src/warehouse_of_tests` exists: install it with `pip install -e .`"
+
+
+def test_method_of_a_class_is_refused_unless_it_needs_no_object(folder):
+    (folder / "class_module.py").write_text(
+        "class Shop:\n"
+        "    def charge(self, order): ...\n"
+        "    @staticmethod\n"
+        "    def record(order): ...\n"
+        "    @classmethod\n"
+        "    def note(cls, order): ...\n"
+        "shop = Shop()\n"
+    )
+    with pytest.raises(HandlerError) as caught:
+        import_handler("class_module:Shop.charge")
+    assert (caught.value.kind, "class_module:object.charge" in caught.value.hint) == ("signature", True)
+    for path in ("Shop.record", "Shop.note", "shop.charge"):
+        assert import_handler(f"class_module:{path}").wants_message is False
+
+
+@pytest.mark.parametrize("annotation", [Message, "Message", list[Message]], ids=str)
+def test_handler_that_takes_the_message_first_is_refused(annotation):
+    def handle(first, payload): ...
+
+    handle.__annotations__ = {"first": annotation}
+    with pytest.raises(HandlerError, match="takes the Message first"):
+        handler_from(handle)
 
 
 def test_error_suggests_a_similar_package_module_or_function(folder):

@@ -129,7 +129,14 @@ async def test_a_path_that_is_not_utf8_is_escaped(routes, backend, tmp_path):
         assert found[0].rejected[0].path == found[0].path
 
 
-@pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'{"host": 1}', b"\xff"])
+DEEP = (
+    b'{"host": "h", "pid": 1, "started_at": 1, "revision": "r", "x": ' + b'{"a":' * 3000 + b"1" + b"}" * 3001
+)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"{}", b"[1]", b'{"host": 1}', b"\xff", DEEP], ids=lambda value: repr(value[:20])
+)
 def test_a_report_that_cannot_be_read_is_none(value):
     assert decode_report(value) is None
 

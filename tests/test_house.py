@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SOURCES = {
     path.relative_to(ROOT): path.read_text()
-    for folder in ("abe_router", "chaos", "bench")
+    for folder in ("abe_router", "chaos", "fuzz", "bench")
     for path in (ROOT / folder).rglob("*.py")
 }
 #: The most lines of a file.

@@ -176,6 +176,13 @@ def test_depth_limit_is_exact_and_ignores_brackets_in_strings():
     assert len(decode(b"[" + b"[],{}," * 500 + b"1]")) == 1001
 
 
+def test_depth_of_a_body_with_a_string_without_an_end_is_found_in_one_pass():
+    """A scan that began anew at each quote would take more steps than there is time for."""
+    body = b"[" * 200 + b'"' + b'\\"' * 300_000
+    with pytest.raises(PayloadMalformed, match=r"truncated|unterminated"):
+        decode(body)
+
+
 def test_very_deep_nesting_is_refused_without_recursion():
     with pytest.raises(PayloadMalformed):
         decode(b"[" * 400_000)

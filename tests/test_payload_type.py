@@ -16,9 +16,9 @@ import pydantic
 import pytest
 
 from abe_router.config.building.loader import Loader
-from abe_router.errors import PayloadUnfit
+from abe_router.errors import ConfigError, PayloadUnfit
 from abe_router.routing.handler import handler_from
-from abe_router.schema.payload_type import payload_type_of
+from abe_router.schema.payload_type import AnnotationUnusable, payload_type_of
 from abe_router.testing import TestRouter
 
 T = TypeVar("T")
@@ -141,17 +141,23 @@ def test_timestamp_is_parsed_for_a_datetime():
         None,
         T,
         Reading,
-        Unsupported,
-        Odd,
-        "Missing",
-        "list[Missing]",
-        "1 / 0",
+        "Mapping[str, Any]",
+        "dict[str, Missing]",
         Order | dict,
     ],
     ids=str,
 )
 def test_other_annotations_convert_nothing(annotation):
     assert payload_type_of(by(annotation)) is None
+
+
+@pytest.mark.parametrize(
+    "annotation", [Odd, Unsupported, datetime, "Missing", "list[Missing]", "1 / 0"], ids=str
+)
+def test_annotation_that_cannot_be_used_is_refused_with_its_name(annotation):
+    with pytest.raises(AnnotationUnusable) as caught:
+        payload_type_of(by(annotation))
+    assert caught.value.name == getattr(annotation, "__name__", annotation)
 
 
 def test_handler_without_annotation_converts_nothing():
@@ -364,7 +370,6 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
             an_object(name=TEXT) | {"additionalProperties": False},
             "at /id the type requires a value, but the schema does not allow it",
         ),
-        ("Order", {"type": "array"}, "at (root) the type needs `object`, the schema has `array`"),
         (
             "Nested",
             an_object(["line"], line=an_object(["name"], name=INT)),
@@ -386,6 +391,15 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
 )
 def test_type_that_contradicts_the_schema_is_a_warning(write_routes, annotation, schema, expected):
     assert warned(write_routes(annotation, schema)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema"), [("Order", {"type": "array"}), ("list[Order]", an_object())], ids=str
+)
+def test_type_that_no_message_has_is_an_error(write_routes, annotation, schema):
+    with pytest.raises(ConfigError) as caught:
+        Loader(write_routes(annotation, schema), env={}).load()
+    assert [fault.code for fault in caught.value.diagnostics] == ["R307"]
 
 
 @pytest.mark.parametrize(

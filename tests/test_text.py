@@ -110,6 +110,11 @@ def test_counts_and_times_are_formatted():
 def test_credentials_and_control_characters_are_removed():
     assert mask_credentials("lost redis://me:p@ss@host/0 again") == "lost redis://***@host/0 again"
     assert redact_url("redis://me:pw@host/0?password=x") == "redis://***@host/0"
+    assert redact_url("redis://:S3CRET?x@host/0") == "redis://***@host/0"
+    assert redact_url("redis:me:S3CRET@host") == "***@host"
+    assert (
+        mask_credentials("at redis://h?ssl_password=S3CRET&db=1") == "at redis://h?ssl_password=******&db=1"
+    )
     assert printable("a\x1b[31m\u202eb") == "a\\x1b[31m\\u202eb"
 
 

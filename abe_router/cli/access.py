@@ -17,7 +17,7 @@ from abe_router.cli.errors import CONFIG, CommandError
 from abe_router.cli.output import print_message
 from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.table import RouteTable
-from abe_router.text import format_age
+from abe_router.text import format_age, printable
 
 
 def read_table(
@@ -67,7 +67,7 @@ def read_table_in_force(
     else:
         edit, table = found
         known = f"edit {edit.number}, accepted {format_age(time.time() - edit.accepted_at)} ago, counts"
-    print_message(f"warning: {path} has faults; {known}; run `abe-router check`")
+    print_message(f"warning: {printable(str(path))} has faults; {known}; run `abe-router check`")
     return table, error
 
 
@@ -99,7 +99,7 @@ async def open_backend(
 
     backend = shared_backend(table, prefix=prefix)
     if only_read and (missing := missing_file(backend)):
-        print_message(f"`{missing}` does not exist yet: no message was published to it")
+        print_message(f"`{printable(str(missing))}` does not exist yet: no message was published to it")
         backend = empty_backend()
     async with backend:
         yield backend

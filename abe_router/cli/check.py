@@ -21,7 +21,7 @@ from abe_router.cli.options import (
 from abe_router.cli.output import print_data, print_json, print_message, wants_color
 from abe_router.diagnostic import Diagnostic, render_all, render_github
 from abe_router.errors import ConfigError
-from abe_router.text import counted
+from abe_router.text import counted, printable
 
 
 @as_command(
@@ -68,7 +68,7 @@ def command(
         )
     except ConfigError as error:
         _render(error.diagnostics, form)
-        print_message(f"error: {routes} has faults")
+        print_message(f"error: {printable(str(routes))} has faults")
         return CONFIG
     _render(table.warnings, form)
     print_message(f"ok: {counted(len(table.routes), 'route')}, {counted(len(table.keys), 'key')}")

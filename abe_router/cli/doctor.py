@@ -16,6 +16,7 @@ from abe_router.diagnostic import render_counts, render_headline, render_hint
 from abe_router.operations.access import table_backend
 from abe_router.operations.health import HealthReport, check_health
 from abe_router.routing.table import RouteTable
+from abe_router.text import printable
 
 
 @as_command(
@@ -45,7 +46,7 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -
         for result in report.results:
             print_data(_rendered(result, color=wants_color(sys.stdout)))
     counts = render_counts(result.severity for result in report.results)
-    print_message(counts or f"ok: nothing weakens the promise on {report.backend}")
+    print_message(counts or f"ok: nothing weakens the promise on {printable(report.backend)}")
     if error is not None:
         return CONFIG
     return OK if report.healthy else FINDINGS
@@ -62,7 +63,7 @@ async def _check(table: RouteTable, prefix: str | None) -> HealthReport:
 def _rendered(result: HealthResult, *, color: bool) -> str:
     lines = [render_headline(result.severity, result.code, result.message, color=color)]
     if result.meaning:
-        lines.append(f"  {result.meaning}")
+        lines.append(f"  {printable(result.meaning)}")
     if result.hint:
         lines.append(f"  {render_hint(result.hint, color=color)}")
     return "\n".join(lines)

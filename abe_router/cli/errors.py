@@ -84,7 +84,8 @@ def report_error(error: Exception) -> int:
 def _report_bug(error: Exception) -> int:
     """Report an error that is not the user's; the traceback is shown only on request."""
     if os.environ.get("ABE_ROUTER_DEBUG") or logging.getLogger().level == logging.DEBUG:
-        print_message("".join(traceback.format_exception(error)).rstrip())
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        print_message("\n".join(printable(mask_credentials(line)) for line in lines))
         hint = "this is a bug in abe-router; please report it with the traceback above"
     else:
         hint = "this is a bug in abe-router; set ABE_ROUTER_DEBUG=1 to show the traceback"

@@ -11,6 +11,7 @@ import click
 from abe_router.cli.errors import OK, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.output import print_data, print_message
+from abe_router.text import printable
 
 _STARTER = ("routes.yaml", "handlers.py", "schemas/orders.created.json")
 
@@ -42,7 +43,7 @@ def command(folder: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:  # x: a file created meanwhile is not overwritten either
             file.write(content)
-        print_data(str(path))
+        print_data(printable(str(path)))
     print_message("\nnext:")
     if folder != Path():
         print_message(f"  cd {shlex.quote(str(folder))}")

@@ -96,7 +96,7 @@ def _report_rejected(name: str, rejected: RejectedLine, *, json: bool) -> None:
     if json:
         print_message(jsonlib.dumps({"file": name, **rejected.to_json()}))
     else:
-        print_message(f"{name}:{rejected.line}: {printable(str(rejected.error))}")
+        print_message(f"{printable(name)}:{rejected.line}: {printable(str(rejected.error))}")
 
 
 def _report_result(result: BulkResult, *, json: bool) -> None:

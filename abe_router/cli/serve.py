@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,8 @@ from abe_router.cli.options import (
 from abe_router.cli.output import wants_color
 from abe_router.errors import ConfigError
 from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, start_logging
+from abe_router.process.init import run_as_init
+from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
 _log = logging.getLogger("abe_router")
 #: The options before the command that take a value.
@@ -94,17 +97,24 @@ def command(
 
     The exit code is 0 when all running handlers were finished, and 1 when the drain time ended first.
     """
+    if os.getpid() == 1 and (ended := run_as_init()) is not None:
+        return ended
     level = logging.getLevelNamesMapping()[log_level.upper()]
     as_text = sys.stderr.isatty() if log_format is None else log_format == "text"
     number = as_worker[0] if as_worker else 0
-    text, json = TextFormatter(color=wants_color(sys.stderr), worker=number), JSONFormatter(worker=number)
-    start_logging(sys.stderr, level, text if as_text else json, in_thread=True)
+    formatter: logging.Formatter = JSONFormatter(worker=number)
+    if as_text:
+        formatter = TextFormatter(color=wants_color(sys.stderr), worker=number)
+    if is_journal(sys.stderr):
+        formatter = JournalFormatter(formatter)
+    start_logging(sys.stderr, level, formatter, in_thread=True)
+    service = ServiceNotifier.from_env()
     require_backend(backend)
     if as_worker is None and (workers > 1 or reload_handlers):
         from abe_router.process.supervisor import Supervisor
 
         command = partial(_worker_command, given, caches=not reload_handlers)
-        supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers)
+        supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers, service=service)
         return asyncio.run(supervisor.run())
     from abe_router.process.channel import FORWARDED, ControlChannel, Rejected
 
@@ -132,6 +142,7 @@ def command(
         once=once,
         drain=drain,
         channel=channel,
+        service=service,
     )
     if channel is not None and not worker.features.processes:
         hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"

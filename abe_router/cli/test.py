@@ -126,7 +126,7 @@ def _run(table: RouteTable, case: Case, path: Path, patience: float) -> dict[str
 def _print_case(values: dict[str, Any]) -> None:
     """Print a case on one line, and its failures below."""
     green, red, reset = ("\033[32m", "\033[1;31m", "\033[0m") if wants_color(sys.stdout) else ("", "", "")
-    name, path = printable(values["name"]), values["path"]
+    name, path = printable(values["name"]), printable(values["path"])
     if values["passed"]:
         print_data(f"{green}ok{reset}    {name}  ({format_duration(values['seconds'])})")
         return

@@ -13,7 +13,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
-from abe_router.observe.events import Events, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.observe.events import Events, Reloaded, Reloading, ReloadRejected, RestartNeeded
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 
@@ -80,6 +80,7 @@ class Reloader:
         self.rejected = ()
         if (table.backend, table.prefix) != (old.backend, old.prefix) and table.path is not None:
             self._events.emit(RestartNeeded("the backend", table.path))
+        self._events.emit(Reloading(table.revision))
         # Not awaited: a drain may take long, and the next edit must not wait for it.
         applying = asyncio.create_task(self._reconciler.apply(table))
         self._applying.add(applying)

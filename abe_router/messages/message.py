@@ -27,7 +27,9 @@ MAX_DEPTH = 128
 #: Deeper nesting takes more bytes than this: a bracket before each level, and one behind it.
 _SURELY_FLAT = 2 * MAX_DEPTH
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: A string, or the rest of the text behind an open quote. It never fails, and gives nothing back (`*+`), so
+#: that a malformed text is read once too.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 

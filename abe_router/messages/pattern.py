@@ -7,10 +7,10 @@ A key is dotted words: `orders.created`. In a pattern `*` stands for one word an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from abe_router.errors import KeyInvalid
 
@@ -57,7 +57,7 @@ def is_group(text: str) -> bool:
 @lru_cache(maxsize=65_536)
 def matches(pattern: str, key: str) -> bool:
     """Return whether `key` matches `pattern`."""
-    return pattern == key or (is_wild(pattern) and _meet(tuple(pattern.split(".")), tuple(key.split("."))))
+    return pattern == key or (is_wild(pattern) and _meet(key.split("."), pattern))
 
 
 def overlaps(left: str, right: str) -> bool:
@@ -66,37 +66,56 @@ def overlaps(left: str, right: str) -> bool:
         return matches(right, left)
     if not is_wild(right):
         return matches(left, right)
-    left_words, right_words = tuple(left.split(".")), tuple(right.split("."))
+    left_words, right_words = left.split("."), right.split(".")
     for a, b in zip(left_words, right_words, strict=False):  # most pairs part at the first words
         if a == "#" or b == "#":
             break
         if a != b and a != "*" and b != "*":
             return False
-    return _meet(left_words, right_words)
+    return _meet(left_words, right)
 
 
-def _meet(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
-    """Return whether two word sequences with wildcards have a sequence of words in common.
+class _Words(NamedTuple):
+    """The words of a pattern as sets of positions: bit `i` is that of word `i`.
 
-    A table over the two suffixes, filled from the ends: quadratic, whereas the obvious recursion is
-    exponential in the number of `#`.
+    `literal` has the positions of each word, those of `*` among them. A run of `#` counts once.
     """
-    n = len(right)
-    below = [False] * (n + 1)
-    below[n] = True
-    for j in range(n - 1, -1, -1):
-        below[j] = right[j] == "#" and below[j + 1]
-    for i in range(len(left) - 1, -1, -1):
-        row = [False] * (n + 1)
-        row[n] = left[i] == "#" and below[n]
-        for j in range(n - 1, -1, -1):
-            a, b = left[i], right[j]
-            if a == "#" or b == "#":
-                row[j] = below[j] or row[j + 1]
-            else:
-                row[j] = (a == b or a == "*" or b == "*") and below[j + 1]
-        below = row
-    return below[0]
+
+    length: int
+    literal: Mapping[str, int]
+    stars: int
+    hashes: int
+
+
+@lru_cache(maxsize=4096)
+def _words(pattern: str) -> _Words:
+    given = pattern.split(".")
+    words = [word for word, former in zip(given, ["", *given], strict=False) if not word == former == "#"]
+    bits: dict[str, int] = {}
+    for position, word in enumerate(words):
+        bits[word] = bits.get(word, 0) | 1 << position
+    stars, hashes = bits.pop("*", 0), bits.pop("#", 0)
+    return _Words(len(words), {word: found | stars for word, found in bits.items()}, stars, hashes)
+
+
+def _meet(left: Sequence[str], right: str) -> bool:
+    """Return whether words with wildcards and a pattern have a sequence of words in common.
+
+    After each word of `left`, bit `i` of `reached` says that the words so far can be those of the first `i`
+    words of `right`. So each word takes a few operations on integers, whatever the wildcards.
+    """
+    length, literal, stars, hashes = _words(right)
+    reached = 1 | (1 & hashes) << 1
+    for word in left:
+        if word == "#":
+            reached = (2 << length) - (reached & -reached)
+        else:
+            fitting = (1 << length) - 1 & ~hashes if word == "*" else literal.get(word, stars)
+            reached = (reached & fitting) << 1 | reached & hashes
+            reached |= (reached & hashes) << 1
+            if not reached:
+                return False
+    return bool(reached >> length & 1)
 
 
 class PatternIndex(Generic[V]):

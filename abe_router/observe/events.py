@@ -137,6 +137,13 @@ class OrphanedSubscription(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reloading(Event):
+    """An edit without errors is put into force. `Reloaded` follows when every change is carried out."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reloaded(Event):
     """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1."""
 

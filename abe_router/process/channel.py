@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from abe_router.diagnostic import Diagnostic
-from abe_router.observe.events import Event, Reloaded, ReloadRejected, RestartNeeded
+from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded
 
 #: The commands: drain and exit, and exit at once.
 STOP, FORCE = b"stop\n", b"force\n"
@@ -42,6 +42,14 @@ class Storing(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """The event loop of the worker runs."""
+
+
+class Applying(msgspec.Struct, frozen=True, tag=True):
+    """An edit of the routes file is put into force; `Accepted` follows."""
+
+
 class Accepted(msgspec.Struct, frozen=True, tag=True):
     """The current content of the routes file is in force."""
 
@@ -59,7 +67,7 @@ class Outdated(msgspec.Struct, frozen=True, tag=True):
     path: Path
 
 
-WorkerMessage = Running | Storing | Accepted | Rejected | Outdated
+WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Outdated
 
 
 def encode_message(message: WorkerMessage) -> bytes:
@@ -101,13 +109,16 @@ class ControlChannel:
             self._loop, self._stop, self._begin = asyncio.get_running_loop(), stop, begin
 
     def send(self, message: WorkerMessage) -> None:
-        """Send a message to the supervisor, if it still runs."""
+        """Send a message to the supervisor, if it still runs. `Alive` is dropped rather than waited for."""
+        flags = socket.MSG_DONTWAIT if isinstance(message, Alive) else 0
         with suppress(OSError):
-            self._socket.sendall(encode_message(message))
+            self._socket.sendall(encode_message(message), flags)
 
     def forward(self, event: Event) -> None:
         """Send the message about an event that concerns the routes file."""
         match event:
+            case Reloading():
+                self.send(Applying())
             case Reloaded():
                 self.send(Accepted())
             case ReloadRejected():

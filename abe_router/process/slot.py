@@ -45,7 +45,7 @@ class WorkerProcess:
     def __init__(self, number: int, process: Process, channel: asyncio.StreamWriter) -> None:
         self.number, self.pid = number, process.pid
         self._process, self._channel = process, channel
-        self._began = time.monotonic()
+        self._began = self._heard_at = time.monotonic()
         #: When it was started, in seconds since the epoch.
         self.started_at = time.time()
         #: The files that define its handlers, as far as it has reported them.
@@ -92,9 +92,19 @@ class WorkerProcess:
         return self._life is not None and self._life.done()
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop. It is killed when that takes too long."""
+        return self._killing is not None
+
+    @property
     def age(self) -> float:
         """The time since its start, in seconds."""
         return time.monotonic() - self._began
+
+    @property
+    def silence(self) -> float:
+        """The time since its last message, in seconds. A worker that runs sends one each second."""
+        return time.monotonic() - self._heard_at
 
     async def ended(self) -> int:
         """Wait for its end; return its exit code, or the negative number of the signal that killed it."""
@@ -150,6 +160,7 @@ class WorkerProcess:
         with suppress(ConnectionError):
             async for line in reader:
                 message = decode_message(line)
+                self._heard_at = time.monotonic()
                 on_message(self, message)
                 if isinstance(message, Running):
                     self.code, self._drain, self.has_run = message.code, message.drain, True

@@ -17,8 +17,10 @@ from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
-from abe_router.process.channel import FORCE, Accepted, Outdated, Rejected, Running, WorkerMessage
+from abe_router.process.channel import FORCE, Accepted, Applying, Outdated, Rejected, Running, WorkerMessage
 from abe_router.process.slot import CommandLine, WorkerProcess, WorkerSlot
+from abe_router.process.systemd import ServiceNotifier
+from abe_router.text import format_duration
 
 _log = logging.getLogger("abe_router")
 
@@ -36,13 +38,23 @@ class Supervisor:
     The workers share the groups of the backend, and each follows the routes file. A worker that ends is
     replaced, after a delay that grows up to half a minute, and never given up. With `once`, the workers end
     by themselves and the supervisor ends with them. With `reload_handlers`, a change of handler code replaces
-    the workers one by one.
+    the workers one by one. The supervisor tells `service` its state. If `service` has a watchdog, a worker
+    whose event loop stands still for that time is killed and replaced.
     """
 
     def __init__(
-        self, command_line: CommandLine, workers: int, *, once: bool = False, reload_handlers: bool = False
+        self,
+        command_line: CommandLine,
+        workers: int,
+        *,
+        once: bool = False,
+        reload_handlers: bool = False,
+        service: ServiceNotifier | None = None,
     ) -> None:
         self._command_line, self._reload_handlers = command_line, reload_handlers
+        self._service = service or ServiceNotifier()
+        #: The workers that put an edit into force, or the whole supervisor while it replaces them.
+        self._changing: set[object] = set()
         self._stopping = asyncio.Event()
         self._signals: list[int] = []
         self._forcing: asyncio.Task[None] | None = None
@@ -77,8 +89,11 @@ class Supervisor:
                 code = await first.ended()
                 return code if code >= 0 else 128 - code
             self._is_up = True
+            self._service.ready(self._state())
             following = asyncio.create_task(self._follow_code())
+            pinging = asyncio.create_task(self._service.ping_until_cancelled(self._kill_silent))
             codes = await asyncio.gather(*(slot.keep() for slot in self._slots))
+            pinging.cancel()
             self._watch.stop()
             await following
         finally:
@@ -95,9 +110,33 @@ class Supervisor:
             worker.stop()
         return worker
 
+    def _kill_silent(self) -> None:
+        """Kill the workers whose event loop does not run; their slots replace them."""
+        for worker in self._workers:
+            is_running = worker.has_run and not worker.has_ended and not worker.is_stopping
+            if is_running and worker.silence > self._service.watchdog:
+                silence = format_duration(worker.silence)
+                _log.error("%s is killed: its event loop stands still for %s", worker, silence)
+                worker.kill()
+
+    def _state(self) -> str:
+        running = sum(worker.has_run and not worker.has_ended for worker in self._workers)
+        return f"{running} of {len(self._slots)} workers run"
+
+    def _change(self, changing: object, *, ends: bool = False) -> None:
+        """Note that a worker, or all of them, begin or end to put a change into force."""
+        before = bool(self._changing)
+        (self._changing.discard if ends else self._changing.add)(changing)
+        self._changing -= {worker for worker in self._workers if worker.has_ended}
+        if self._changing and not before:
+            self._service.reloading("a change is put into force")
+        elif before and not self._changing:
+            self._service.ready(self._state())
+
     def _on_signal(self, number: int) -> None:
         self._signals.append(number)
         self._stopping.set()
+        self._service.stopping()
         if len(self._signals) == 1:
             for worker in self._workers:
                 worker.stop()
@@ -116,11 +155,16 @@ class Supervisor:
         match message:
             case Running() if not worker.has_run:
                 _log.info("%s runs", worker)
+            case Applying():
+                self._change(worker)
             case Accepted():
                 self._rejected = ()
+                self._change(worker, ends=True)
             case Rejected() if self._is_up:
                 if message.diagnostics != self._rejected:
                     self._rejected = message.diagnostics
+                    fault = message.diagnostics[0].message
+                    self._service.status(f"{self._state()}; an edit is rejected: {fault}")
                     log_event(ReloadRejected(message.diagnostics))
             case Outdated() if not (self._reload_handlers and message.what == "handler code"):
                 now = time.monotonic()
@@ -156,10 +200,14 @@ class Supervisor:
     async def _replace_all(self, changed: Iterable[Path]) -> None:
         self._rejected = ()
         _log.info("handler code changed: %s", ", ".join(sorted(path.name for path in changed)))
-        for slot in self._slots:
-            if self._stopping.is_set() or not await slot.replace():
-                return
-        _log.info("all workers run the new code")
+        self._change(self)
+        try:
+            for slot in self._slots:
+                if self._stopping.is_set() or not await slot.replace():
+                    return
+            _log.info("all workers run the new code")
+        finally:
+            self._change(self, ends=True)
 
 
 def available_cores(quota: Path = QUOTA) -> int:

@@ -15,12 +15,14 @@ from abe_router.backoff import wait_for_event
 from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import sources
 from abe_router.errors import BackendError
-from abe_router.observe.events import Reloaded, ReloadRejected, RestartNeeded, Subscribed
-from abe_router.process.channel import ControlChannel, Running, Storing
+from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
+from abe_router.process.channel import Alive, ControlChannel, Running, Storing
 from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
+from abe_router.process.systemd import ServiceNotifier
 from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
+from abe_router.text import counted
 
 _log = logging.getLogger("abe_router")
 
@@ -36,7 +38,7 @@ class Worker:
     """Runs a table, which `loader` has loaded, until it is stopped.
 
     With `once`, it ends when every queue is empty. `drain`, in seconds, replaces the drain time of every
-    route. `channel` leads to the supervisor, if there is one.
+    route. `channel` leads to the supervisor, if there is one. A worker without one tells `service` its state.
     """
 
     def __init__(
@@ -49,11 +51,12 @@ class Worker:
         once: bool = False,
         drain: float | None = None,
         channel: ControlChannel | None = None,
+        service: ServiceNotifier | None = None,
     ) -> None:
         self._once, self._drain, self._channel = once, drain, channel
-        forwarded: list[Subscribed] = (
-            [] if channel is None else [((Reloaded, ReloadRejected, RestartNeeded), channel.forward)]
-        )
+        self._service = service or ServiceNotifier()
+        on_event = self._notify if channel is None else channel.forward
+        forwarded: Subscribed = ((Reloading, Reloaded, ReloadRejected, RestartNeeded), on_event)
         backend = make_backend(table.backend, prefix=table.prefix)
         #: What the backend can do.
         self.features = backend.features
@@ -61,7 +64,7 @@ class Worker:
             table,
             backend,
             loader=loader if watch else None,
-            listeners=[*listeners, *forwarded],
+            listeners=[*listeners, forwarded],
             number=0 if channel is None else channel.number,
         )
         self._stopping = asyncio.Event()
@@ -94,13 +97,13 @@ class Worker:
         0 if all running handlers finished, 1 if the drain time ended first, 128 plus the signal's number if a
         second signal forced the exit. Raise BackendError if the backend cannot be opened.
         """
-        self._deadline = deadline = StopDeadline(self._longest_drain, self._report_storing)
+        self._deadline = StopDeadline(self._longest_drain, self._report_storing)
         if self._channel is not None:
-            self._channel.on_command(self._on_command, begin=deadline.begin)
+            self._channel.on_command(self._on_command, begin=self._begin_stop)
         # A signal to the whole process group reaches the supervisor too, which sends a command. That command
         # must not count as a second signal.
         force = self._force if self._channel is None else None
-        with Signals(self._stopping.set, force, begin=deadline.begin):
+        with Signals(self._stopping.set, force, begin=self._begin_stop):
             self._obeys_signals = True
             try:
                 return await self._run()
@@ -121,6 +124,9 @@ class Worker:
             if self._channel is not None:
                 channel = self._channel
                 application.background.start("reporting the code", lambda: self._report_code(channel))
+            else:
+                self._service.ready(self._state())
+                application.background.start("the watchdog", self._service.ping_until_cancelled)
             if self._once:
                 await self._wait_until_empty()
             else:
@@ -129,12 +135,29 @@ class Worker:
             # Nothing here cancels this task, but a handler may cancel all tasks of the loop.
             _log.error("a handler has cancelled the tasks of the router: the router stops")
             cancelled = True
-            self._deadline.begin()
+            self._begin_stop()
         finally:
             abandoned = await application.stop(self._drain)
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0
+
+    def _begin_stop(self) -> None:
+        self._deadline.begin()
+        self._service.stopping()
+
+    def _notify(self, event: Event) -> None:
+        """Tell the service manager what becomes of an edit."""
+        match event:
+            case Reloading():
+                self._service.reloading("an edit is put into force")
+            case Reloaded(number=number) if number > 1:  # the first is the start
+                self._service.ready(self._state())
+            case ReloadRejected():
+                self._service.status(f"{self._state()}; an edit is rejected: {event.diagnostics[0].message}")
+
+    def _state(self) -> str:
+        return f"running {counted(len(self._application.table.routes), 'route')}"
 
     def _longest_drain(self) -> float:
         """Return how long running handlers may take to end after a stop, in seconds."""
@@ -172,12 +195,16 @@ class Worker:
                 return
 
     async def _report_code(self, channel: ControlChannel) -> None:
-        """Report to the supervisor that all routes run, with the files of their handlers."""
+        """Report to the supervisor that all routes run, with the files of their handlers.
+
+        Report each second that the event loop runs.
+        """
         last: Running | None = None
         while True:
             if last != (now := Running(self._code(), self._longest_drain())):
                 last = now
                 channel.send(now)
+            channel.send(Alive())
             await asyncio.sleep(CODE_EVERY)
 
     def _code(self) -> frozenset[Path]:

@@ -11,6 +11,7 @@ import os
 import pkgutil
 import re
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,8 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from abe_router.errors import HandlerError, text_of
-from abe_router.schema.payload_type import PayloadType, payload_type_of
+from abe_router.messages.message import Message
+from abe_router.schema.payload_type import AnnotationUnusable, PayloadType, payload_type_of
 from abe_router.text import did_you_mean, suggestion
+
+_IMPORTLIB = os.path.dirname(importlib.__file__)  # noqa: PTH120
+#: The folders of the standard library.
+_LIBRARIES = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")})  # noqa: PTH118
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class Handler:
     """A function that takes a payload and, if it has a second parameter, the Message.
 
     `payload_type` converts payloads to the annotated type. It is None if the handler takes decoded JSON.
+    `unusable` is an annotation that payloads cannot be converted to, with the reason. It has no effect.
 
     Two handlers are equal if their paths are equal. New code under the same path needs a new process.
     """
@@ -41,6 +48,7 @@ class Handler:
     wants_message: bool = field(compare=False, default=False)
     source: Path | None = field(compare=False, default=None, repr=False)
     payload_type: PayloadType | None = field(compare=False, default=None, repr=False)
+    unusable: str = field(compare=False, default="", repr=False)
 
 
 def handler_from(function: Callable[..., Any], path: str = "") -> Handler:
@@ -77,13 +85,21 @@ def _handler(function: Callable[..., Any], name: str) -> Handler:
     source = inspect.getsourcefile(code) if inspect.isfunction(code) or inspect.ismethod(code) else None
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise HandlerError("signature", f"`{name}` is a generator", hint="return a value, do not `yield`")
+    try:
+        payload_type, unusable = payload_type_of(function), ""
+    except AnnotationUnusable as error:
+        payload_type, unusable = None, f"`{error.name}`: {error}"
+    if payload_type is not None and payload_type.annotation in (Message, list[Message]):
+        hint = "a handler is called as `f(payload)` or `f(payload, message)`"
+        raise HandlerError("signature", f"`{name}` takes the Message first", hint=hint)
     return Handler(
         path=name,
         call=function,
         is_async=inspect.iscoroutinefunction(target),
         wants_message=wanted > 1,
         source=Path(source).resolve() if source else None,
-        payload_type=payload_type_of(function),
+        payload_type=payload_type,
+        unusable=unusable,
     )
 
 
@@ -126,7 +142,7 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
     found: Any = _import(module_name, path)
     for name in attribute.split("."):
         try:
-            found = getattr(found, name)
+            owner, found = found, getattr(found, name)
         except AttributeError:
             public = [n for n in dir(found) if not n.startswith("_")]
             same = [n for n in public if n.casefold() == name.casefold()]
@@ -141,6 +157,9 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
             raise HandlerError(
                 "attribute", f"`{attribute}` of module `{module_name}` raises {_summary(error)}"
             ) from error
+    if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, name, None)):
+        hint = f"make an object in the module, and name its method: `{module_name}:object.{name}`"
+        raise HandlerError("signature", f"`{path}` is a method of a class, and needs an object", hint=hint)
     return handler_from(found, path)
 
 
@@ -224,16 +243,34 @@ def _import(module_name: str, path: str) -> Any:
                 hint=_similar_module(missing),
             ) from None
         raise HandlerError(
-            "module", f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
+            "module",
+            f"handler `{path}` cannot be imported: it needs module `{missing}`, which is missing"
+            f"{_place(error)}",
+            hint=f"install it for this Python: {sys.executable}",
         ) from None
     except BaseException as error:
         _raise_if_interrupt(error)
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if "importlib" not in f.filename and __file__ != f.filename]
-        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
         raise HandlerError(
-            "module", f"handler `{path}` cannot be imported: {_summary(error)}{place}"
+            "module", f"handler `{path}` cannot be imported: {_summary(error)}{_place(error)}"
         ) from error
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of the user's code that an import reached, as ` (FILE:LINE)`.
+
+    It is the last line outside the standard library and installed packages. A handler may itself be
+    installed: then it is the last line in the folder of the first module that ran.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    ran = [f for f in frames if not f.filename.startswith(("<", _IMPORTLIB)) and f.filename != __file__]
+    if not ran:
+        return ""
+    folder = os.path.dirname(ran[0].filename)  # noqa: PTH120
+    own = [f for f in ran if not f.filename.startswith(_LIBRARIES) and "-packages" not in f.filename]
+    own = own or [f for f in ran if f.filename.startswith(folder)]
+    return f" ({own[-1].filename}:{own[-1].lineno})"
 
 
 def _raise_if_interrupt(error: BaseException) -> None:
@@ -244,7 +281,8 @@ def _raise_if_interrupt(error: BaseException) -> None:
 
 def _summary(error: BaseException) -> str:
     """Return the kind of an error and the first line of its text."""
-    line = text_of(error).partition("\n")[0]
+    text = error.msg if isinstance(error, SyntaxError) else text_of(error)
+    line = text.partition("\n")[0]
     return f"{type(error).__name__}: {line}"
 
 
@@ -294,10 +332,16 @@ def _defines(module_name: str, name: str) -> bool:
 
 
 def _similar_module(missing: str) -> str:
-    """Return a hint with a similar module name, or an empty string."""
+    """Return a hint with a similar module name, a module that is not installed, or where Python looked."""
     parent, _, name = missing.rpartition(".")
     folders = getattr(sys.modules.get(parent), "__path__", None) if parent else sys.path[:2]
-    if not folders:
+    close = suggestion(name, [found.name for found in pkgutil.iter_modules(folders)]) if folders else None
+    if close:
+        return f"did you mean `{parent + '.' if parent else ''}{close}`?"
+    if parent:
         return ""
-    close = suggestion(name, [found.name for found in pkgutil.iter_modules(folders)])
-    return f"did you mean `{parent + '.' if parent else ''}{close}`?" if close else ""
+    sources = (Path(folder, "src") for folder in sys.path[:2])
+    if any(Path(source, name).is_dir() or Path(source, f"{name}.py").is_file() for source in sources):
+        return f"`src/{name}` exists: install it with `pip install -e .`"
+    looked = " and ".join(f"`{folder}`" for folder in dict.fromkeys(sys.path[:2]))
+    return f"looked in {looked}, and among the packages of {sys.executable}"

@@ -82,10 +82,10 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
-    """Return a worker's report; None if another version wrote it and it cannot be read."""
+    """Return a worker's report; None if another program or version wrote it and it cannot be read."""
     try:
         return msgspec.json.decode(value, type=WorkerReport)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

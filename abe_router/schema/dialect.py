@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema_rs
 
@@ -77,7 +78,7 @@ def faults(document: Any, path: Path | None) -> list[SchemaFault]:
     for error in validator.iter_errors(_with_kept_keys(document)):
         steps = [step.removesuffix(_KEPT) if isinstance(step, str) else step for step in error.instance_path]
         place = join(steps)
-        found_at.setdefault(place, SchemaFault("schema", _explain(error), path, place))
+        found_at.setdefault(place, SchemaFault("schema", _explain(error), path, place, _hint(error)))
     return list(found_at.values())
 
 
@@ -110,6 +111,20 @@ def _explain(error: jsonschema_rs.ValidationError) -> str:
             return f"`{value}` is not a JSON type"
         case _:
             return f"`{keyword.removesuffix(_KEPT)}` has an invalid value: {error.message[:MAX_SHOWN]}"
+
+
+def _hint(error: jsonschema_rs.ValidationError) -> str:
+    """Return a hint for a reference with characters that a URI cannot have, or an empty string."""
+    value, kind = error.instance, error.kind
+    if not isinstance(kind, jsonschema_rs.ValidationErrorKind.Format) or not isinstance(value, str):
+        return ""
+    quoted = in_uri(value) if kind.format.startswith("uri") else value
+    return f"write `{quoted[:MAX_SHOWN]}`" if quoted != value else ""
+
+
+def in_uri(text: str) -> str:
+    """Return a text with the characters quoted that a URI cannot have."""
+    return quote(text, safe="%#/:?&=+$,;@!~*'()[]")
 
 
 def subschemas(document: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:

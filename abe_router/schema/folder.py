@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,10 +18,11 @@ import jsonschema_rs
 
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.messages.pointer import join
-from abe_router.schema.dialect import Steps, faults, subschemas
+from abe_router.schema.dialect import faults, in_uri, subschemas
 from abe_router.schema.explanation import Explainer
-from abe_router.schema.index import join_uri, own_id
-from abe_router.schema.library import Document, Library
+from abe_router.schema.ignored import ignored_keywords
+from abe_router.schema.index import join_uri, placed
+from abe_router.schema.library import Document, Library, conflict
 from abe_router.schema.schema import Schema
 from abe_router.text import suggestion
 
@@ -38,6 +40,7 @@ class SchemaFolder:
         self._library, self._formats = Library(root), formats
         self._compiled: dict[tuple[str, Document], _Compiled] = {}
         self._older: dict[tuple[str, Document], _Compiled] = {}
+        self._ignored: dict[Document, list[SchemaFault]] = {}
 
     @property
     def root(self) -> Path:
@@ -52,7 +55,7 @@ class SchemaFolder:
     def refresh(self) -> None:
         """Read every file again from now on, and forget what was not loaded since the last refresh."""
         self._library.refresh()
-        self._older, self._compiled = self._compiled, {}
+        self._older, self._compiled, self._ignored = self._compiled, {}, {}
 
     def names(self) -> list[str]:
         """Return the paths of the JSON files in the folder, relative to it, sorted."""
@@ -91,7 +94,9 @@ class SchemaFolder:
             )
         except jsonschema_rs.ValidationError as error:
             fault = SchemaFault("schema", error.message, document.path, join(error.instance_path))
-            raise SchemaInvalid(name, list(_unresolved(documents, registry)) or [fault]) from None
+            raise SchemaInvalid(
+                name, _malformed(documents) or list(_unresolved(documents, registry)) or [fault]
+            ) from None
         values = {place: document.value for place, document in documents.items()}
         schema = Schema(
             digest=self._digest(document, others),
@@ -99,6 +104,7 @@ class SchemaFolder:
             document=document.value,
             is_valid=validator.is_valid,
             sources=frozenset(d.path for d in documents.values() if d.path is not None),
+            ignored=tuple(chain.from_iterable(map(self._ignored_in, documents.values()))),
             _explainer=Explainer(
                 values,
                 uri,
@@ -110,11 +116,20 @@ class SchemaFolder:
         )
         return schema, others
 
+    def _ignored_in(self, document: Document) -> list[SchemaFault]:
+        """Return the keywords of a document that check nothing. Each file is looked through once."""
+        if document not in self._ignored:
+            self._ignored[document] = [
+                SchemaFault("ignored", message, document.path, document.pointer + pointer, hint)
+                for pointer, message, hint in ignored_keywords(document.value, filters=document.path is None)
+            ]
+        return self._ignored[document]
+
     def _gather(
         self, name: str, uri: str, document: Document
     ) -> tuple[jsonschema_rs.Registry, dict[str, Document]]:
         """Read and check all that a document refers to; return it by URI, with a registry that holds it."""
-        found = faults(document.value, document.path)
+        found = _faults(document)
         if any(fault.kind == "dialect" for fault in found):
             raise SchemaInvalid(name, found)
         others: dict[str, Document] = {}
@@ -126,7 +141,7 @@ class SchemaFolder:
                 missing[wanted] = other
                 return True
             others[wanted] = other
-            wrong = faults(other.value, other.path)
+            wrong = _faults(other)
             found.extend(wrong)
             return True if wrong else other.value
 
@@ -135,8 +150,10 @@ class SchemaFolder:
         except ValueError as error:
             fault = SchemaFault("reference", str(error), document.path)
             raise SchemaInvalid(name, found or [fault]) from None
+        documents = {uri: document, **others}
+        if others:
+            found.extend(_conflicts(documents))
         if missing or found:
-            documents = {uri: document, **others}
             unresolved = _unresolved(documents, registry, missing)
             raise SchemaInvalid(name, [*found, *_missing(documents, missing), *unresolved])
         return registry, others
@@ -148,6 +165,23 @@ class SchemaFolder:
             name = self._library.name_of(uri).encode(errors="surrogateescape")
             digest.update(b"\0%b\0%b" % (name, other.canonical))
         return digest.hexdigest()
+
+
+def _faults(document: Document) -> list[SchemaFault]:
+    """Return the faults of a document, at their places in its file."""
+    found = faults(document.value, document.path)
+    return [replace(fault, pointer=document.pointer + fault.pointer) for fault in found]
+
+
+def _conflicts(documents: Mapping[str, Document]) -> Iterator[SchemaFault]:
+    """Yield a fault for each `$id` of two different schemas: references to and below it are ambiguous."""
+    first: dict[str, tuple[Document, Any]] = {}
+    for uri, document in sorted(documents.items()):
+        for path, schema, base, _, own in placed(document.value, uri):
+            if own is not None:
+                other, same = first.setdefault(base, (document, schema))
+                if other.path != document.path and same != schema:
+                    yield conflict(document, join(path), schema, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +214,10 @@ class _Reference:
 def _references(documents: Mapping[str, Document]) -> Iterator[_Reference]:
     """Yield every reference in the documents, given by URI."""
     for uri, document in documents.items():
-        bases: dict[Steps, str] = {(): uri}
-        for path, schema in subschemas(document.value):
-            base = next(bases[path[:n]] for n in range(len(path), -1, -1) if path[:n] in bases)
-            if (own := own_id(schema)) is not None:
-                base = bases[path] = join_uri(base, own)
+        for path, schema, base, _, _ in placed(document.value, uri):
             for key in ("$ref", "$dynamicRef", "$recursiveRef"):
                 if isinstance(text := schema.get(key), str):
-                    yield _Reference(document, join([*path, key]), key, base, text)
+                    yield _Reference(document, document.pointer + join([*path, key]), key, base, text)
 
 
 def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFault]) -> list[SchemaFault]:
@@ -204,6 +234,17 @@ def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFaul
             placed.add(reference.target)
     path = next(iter(documents.values())).path
     return found + [replace(reason, path=path) for uri, reason in unplaced.items() if uri not in placed]
+
+
+def _malformed(documents: Mapping[str, Document]) -> list[SchemaFault]:
+    """Return the first reference with characters that a URI cannot have, as a fault that counts them all."""
+    odd = [each for each in _references(documents) if in_uri(each.text) != each.text]
+    if not odd:
+        return []
+    first, more = odd[0], f"; so are {len(odd) - 1:,} more" if len(odd) > 1 else ""
+    message = f"`{first.keyword}` to `{first.text}` is not a URI reference{more}"
+    hint = f"write `{in_uri(first.text)}`"
+    return [SchemaFault("reference", message, first.document.path, first.pointer, hint)]
 
 
 def _unresolved(

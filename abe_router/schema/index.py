@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
 from abe_router.messages.pointer import escape, parse
-from abe_router.schema.dialect import draft_of, subschemas
+from abe_router.schema.dialect import Steps, draft_of, subschemas
 
 #: Each dynamic reference, with the anchor that it leads to.
 DYNAMIC_ANCHORS = {"$dynamicRef": "$dynamicAnchor", "$recursiveRef": "$recursiveAnchor"}
@@ -22,10 +22,36 @@ def join_uri(base: str, reference: str) -> str:
         return base
 
 
-def own_id(schema: Any) -> str | None:
-    """Return the `$id` of a schema that changes what its references are relative to, None without one."""
-    own = schema.get("$id", schema.get("id")) if isinstance(schema, dict) else None
+def own_id(schema: Any, draft: int) -> str | None:
+    """Return the `$id` of a schema that changes what its references are relative to, None without one.
+
+    Up to draft 7, a `$ref` hides everything beside it.
+    """
+    if not isinstance(schema, dict) or (draft <= 7 and isinstance(schema.get("$ref"), str)):
+        return None
+    own = schema.get("id" if draft == 4 else "$id")
     return own if isinstance(own, str) and not own.startswith("#") else None
+
+
+class Placed(NamedTuple):
+    """An object that may be a schema: its path in a document, its base, its draft, and its own `$id`."""
+
+    path: Steps
+    schema: Any
+    base: str
+    draft: int
+    own: str | None
+
+
+def placed(document: Any, uri: str) -> Iterator[Placed]:
+    """Yield every object of a document that may be a schema, outermost first."""
+    known: dict[Steps, tuple[str, int]] = {(): (uri, draft_of(document))}
+    for path, schema in subschemas(document):
+        base, draft = next(known[path[:n]] for n in range(len(path), -1, -1) if path[:n] in known)
+        if (own := own_id(schema, draft_of(schema, draft))) is not None:
+            base, draft = join_uri(base, own).removesuffix("#"), draft_of(schema, draft)
+            known[path] = base, draft
+        yield Placed(path, schema, base, draft, own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +87,10 @@ class SchemaIndex:
         self.root = self._roots[root]
 
     def _root_of(self, uri: str, value: Any) -> Subschema:
-        own = own_id(value)
+        draft = draft_of(value)
+        own = own_id(value, draft)
         base = join_uri(uri, own).removesuffix("#") if own else uri
-        return Subschema(value, base, uri, "", draft_of(value))
+        return Subschema(value, base, uri, "", draft)
 
     def every(self) -> Iterator[Any]:
         """Yield every object of every document that may be a schema."""
@@ -82,7 +109,7 @@ class SchemaIndex:
         found = self._children.get(key)
         if found is None:
             value = parent.schema[step]
-            own = own_id(value)
+            own = own_id(value, draft_of(value, parent.draft))
             base = join_uri(parent.base, own).removesuffix("#") if own else parent.base
             pointer = f"{parent.pointer}/{escape(step)}"
             draft = draft_of(value, parent.draft) if own else parent.draft
@@ -127,7 +154,7 @@ class SchemaIndex:
         resources.setdefault(root.base, root)
         for path, schema in subschemas(root.schema):
             found = self.below(root, *path)
-            if path and own_id(schema) is not None:
+            if path and own_id(schema, found.draft) is not None:
                 resources.setdefault(found.base, found)
             older = schema.get("$id", schema.get("id"))
             if isinstance(older, str) and older.startswith("#"):

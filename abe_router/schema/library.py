@@ -7,6 +7,8 @@ import json
 import os
 import re
 from codecs import BOM_UTF8
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ import msgspec
 from abe_router.errors import PayloadMalformed, SchemaFault
 from abe_router.files.source import Source
 from abe_router.messages.message import decode
-from abe_router.schema.index import join_uri
+from abe_router.messages.pointer import join
+from abe_router.schema.dialect import SCHEMA_URIS
+from abe_router.schema.index import join_uri, placed
 from abe_router.text import did_you_mean
 
 #: Most files of a folder that are looked into, for a name or an `$id`.
@@ -26,21 +30,25 @@ MAX_FILES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed schema document. `canonical` is its JSON, whatever the layout of the file."""
+    """A parsed schema document. `canonical` is its JSON, whatever the layout of the file.
+
+    `pointer` is where the document begins in its file, if it is embedded in another by its own `$id`.
+    """
 
     path: Path | None
     canonical: bytes = field(repr=False)
     value: Any = field(repr=False, compare=False)
     digest: str = field(default="", compare=False)
+    pointer: str = field(default="", compare=False)
 
     @classmethod
-    def of(cls, value: Any, path: Path | None = None, digest: str = "") -> Document:
+    def of(cls, value: Any, path: Path | None = None, digest: str = "", pointer: str = "") -> Document:
         """Make a document of a JSON value; `digest` is that of the file."""
-        return cls(path, msgspec.json.encode(value, order="sorted"), value, digest)
+        return cls(path, msgspec.json.encode(value, order="sorted"), value, digest, pointer)
 
 
 class Library:
-    """Finds documents under `root` by URI: a file's own, or the `$id` it gives itself.
+    """Finds documents under `root` by URI: that of a file, or the `$id` of a schema in a file.
 
     A link is followed only if it leads to a file within the folder.
     """
@@ -50,17 +58,21 @@ class Library:
         self.uri = self.root.as_uri().rstrip("/") + "/"
         self._known: dict[Path, Document] = {}
         self._read: dict[Path, Document | SchemaFault] = {}
-        self._identified: dict[str, Path] | None = None
+        #: The last parts of the `$id`s in a file, by its path and digest.
+        self._ids: dict[tuple[Path, str], frozenset[str]] = {}
+        self._scanned: dict[Path, frozenset[str]] | None = None
+        self._identified: dict[str, Document | SchemaFault] = {}
 
     @property
     def files(self) -> frozenset[Path]:
         """Every file that was looked for since the last refresh, found or not."""
-        return frozenset(path for path in self._read if path.is_relative_to(self.root))
+        looked_into = self._read.keys() | (self._scanned or {}).keys()
+        return frozenset(path for path in looked_into if path.is_relative_to(self.root))
 
     def refresh(self) -> None:
         """Read every file again from now on. The document of an unchanged file is kept."""
         self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}
-        self._read, self._identified = {}, None
+        self._read, self._scanned, self._identified = {}, None, {}
 
     def uri_of(self, path: str) -> str:
         """Return the URI of a path relative to the folder."""
@@ -74,7 +86,8 @@ class Library:
         """Return the paths of the folder's JSON files, relative to it, sorted."""
         found: list[str] = []
         for folder, folders, files in os.walk(self.root):
-            folders.sort()
+            # A mounted ConfigMap has hidden folders with older copies of its files.
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             here = Path(folder).relative_to(self.root)
             found += [(here / name).as_posix() for name in files if name.endswith(".json")]
             if len(found) > MAX_FILES:
@@ -87,20 +100,27 @@ class Library:
         if parts.scheme == "file" and not parts.netloc:
             # Dots written as `%2e` outlive the joining of URIs.
             path = Path(os.path.normpath(_unquote(parts.path)))
-        elif (identified := self._by_id().get(uri)) is not None:
-            path = identified
-        else:
-            return SchemaFault(
-                "reference",
-                f"no schema in `{self.root.name}` has the `$id` `{uri}`",
-                hint="schemas are not fetched: give a schema in the folder this `$id`, or refer"
-                " to it by its path",
-            )
+            return self._find(path)
+        if uri not in self._identified:
+            self._identified[uri] = self._by_id(uri)
+        return self._identified[uri]
+
+    def _find(self, path: Path) -> Document | SchemaFault:
         if path not in self._read:
             self._read[path] = self._open(path)
         return self._read[path]
 
     def _open(self, path: Path) -> Document | SchemaFault:
+        source = self._source(path)
+        if isinstance(source, SchemaFault):
+            return source
+        known = self._known.get(path)
+        if known and known.digest == source.digest:
+            return known
+        return _parse(source, path, path.relative_to(self.root).as_posix())
+
+    def _source(self, path: Path) -> Source | SchemaFault:
+        """Read a file of the folder."""
         outside = SchemaFault(
             "outside",
             f"`{os.path.relpath(path, self.root)}` is outside the schemas folder",
@@ -113,7 +133,7 @@ class Library:
             real = path.resolve(strict=True)
             if not real.is_relative_to(self.root.resolve()):
                 return outside
-            source = Source.read(real)
+            return Source.read(real)
         except FileNotFoundError:
             hint = did_you_mean(shown, self.names())
             return SchemaFault("missing", f"schema `{shown}` is not in `{self.root.name}`", hint=hint)
@@ -123,21 +143,77 @@ class Library:
         except RuntimeError:  # what Python up to 3.12 makes of links in a circle
             why = os.strerror(errno.ELOOP).lower()
             return SchemaFault("unreadable", f"schema `{shown}` cannot be read: {why}")
-        known = self._known.get(path)
-        return known if known and known.digest == source.digest else _parse(source, path, shown)
 
-    def _by_id(self) -> dict[str, Path]:
-        """Return the files of the folder by the absolute `$id` they give themselves."""
-        if self._identified is None:
-            self._identified = {}
-            for name in self.names():
-                uri = self.uri_of(name)
-                document = self.find(uri)
-                value = document.value if isinstance(document, Document) else None
-                own = value.get("$id", value.get("id")) if isinstance(value, dict) else None
-                if isinstance(own, str):
-                    self._identified.setdefault(join_uri(uri, own).removesuffix("#"), self.root / name)
-        return self._identified
+    def _by_id(self, wanted: str) -> Document | SchemaFault:
+        """Return the schema with an `$id`, whether it is a file or embedded in one."""
+        if self._scanned is None:
+            self._scanned = self._scan()
+        last = _last(wanted)
+        found: list[Document] = []
+        for path in [path for path, ids in self._scanned.items() if last in ids]:
+            document = self._find(path)
+            if isinstance(document, Document):
+                found += _identified(document, path.as_uri(), wanted)
+        if not found:
+            return SchemaFault(
+                "reference",
+                f"no schema in `{self.root.name}` has the `$id` `{wanted}`",
+                hint="schemas are not fetched: give a schema in the folder this `$id`, or refer"
+                " to it by its path",
+            )
+        other = next((each for each in found if each.canonical != found[0].canonical), None)
+        if other is None:
+            return found[0]
+        return conflict(other, "", other.value, found[0])
+
+    def _scan(self) -> dict[Path, frozenset[str]]:
+        """Return the last parts of the `$id`s in each file of the folder. No file is parsed for it."""
+        scanned: dict[Path, frozenset[str]] = {}
+        known, self._ids = self._ids, {}
+        for name in self.names():
+            source = self._source(path := self.root / name)
+            if isinstance(source, Source):
+                key = (path, source.digest)
+                scanned[path] = self._ids[key] = known.get(key) or frozenset(map(_last, _ids_in(source.data)))
+        return scanned
+
+
+def conflict(document: Document, pointer: str, schema: Any, other: Document) -> SchemaFault:
+    """Return the fault of a schema in a document whose `$id` is that of another schema too."""
+    name = "$id" if "$id" in schema else "id"
+    message = (
+        f"`{schema[name]}` is also the `$id` of another schema, in `{other.path.name if other.path else '?'}`"
+    )
+    pointer = f"{document.pointer}{pointer}/{name}"
+    return SchemaFault("reference", message, document.path, pointer, "give each schema its own `$id`")
+
+
+#: A member that may be the `$id` of a schema; in draft 4 it is called `id`.
+_ID = re.compile(rb'"\$?id"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+def _ids_in(data: bytes) -> Iterator[str]:
+    for quoted in _ID.findall(data):
+        with suppress(ValueError):
+            yield json.loads(quoted)
+
+
+def _last(uri: str) -> str:
+    """Return the part of a URI behind the last slash."""
+    return uri.removesuffix("#").rpartition("/")[2]
+
+
+def _identified(document: Document, uri: str, wanted: str) -> Iterator[Document]:
+    """Yield the schemas of a document that have an `$id`, as documents."""
+    value = document.value
+    loose = value.get("$id", value.get("id")) if isinstance(value, dict) else None  # whatever the draft
+    if isinstance(loose, str) and join_uri(uri, loose).removesuffix("#") == wanted:
+        yield document
+        return
+    for each in placed(value, uri):
+        if each.path and each.own is not None and each.base == wanted:
+            embedded = {"$schema": SCHEMA_URIS[each.draft], **each.schema}
+            yield Document.of(embedded, document.path, document.digest, join(each.path))
 
 
 def _unquote(quoted: str) -> str:

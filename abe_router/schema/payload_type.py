@@ -1,11 +1,12 @@
 """The annotated type of a handler's payload, and the conversion of payloads to it.
 
 msgspec converts to dataclasses, typed dictionaries and its own Structs, pydantic to its models. A handler
-with another annotation, or one that cannot be resolved, gets the payload as it was decoded.
+with another annotation gets the payload as it was decoded.
 """
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import re
 import types
@@ -18,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from abe_router.errors import PayloadUnfit
+from abe_router.errors import PayloadUnfit, text_of
 from abe_router.messages.pointer import join
 
 _EMPTY = inspect.Parameter.empty
@@ -29,16 +30,32 @@ _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])"
 _BEFORE = ("function-before", "function-wrap", "function-plain", "coerce_numbers_to_str': True")
 
 
+#: The classes of decoded JSON.
+_DECODED = (dict, list, str, int, float, type(None))
+#: Annotations that convert nothing, whatever is between their brackets.
+_PLAIN = re.compile(r"(typing\.)?(Any|dict|Dict|Mapping|set|Set|tuple|Tuple|str|int|float|bool|None)\b|<")
+
+
+class AnnotationUnusable(Exception):
+    """Raised when payloads cannot be converted to an annotated type. `name` is how it is written."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(reason)
+
+
 @dataclass(frozen=True, slots=True)
 class PayloadType:
     """The type to which payloads of a handler are converted.
 
-    `convert` converts a decoded payload, or raises PayloadUnfit. `each` does the same with the items of
-    an annotated list, for batches; it is None where no list is annotated. `schema` is the type as JSON
-    Schema, of the item where there is a list; None where it would not tell everything that is accepted.
+    `annotation` is the type itself. `convert` converts a decoded payload, or raises PayloadUnfit. `each`
+    does the same with the items of an annotated list, for batches; it is None where no list is annotated.
+    `schema` is the type as JSON Schema, of the item where there is a list; None where it would not tell
+    everything that is accepted.
     """
 
     name: str
+    annotation: Any
     convert: Callable[[Any], Any]
     each: Callable[[Any], Any] | None = None
     schema: Any = None
@@ -46,33 +63,54 @@ class PayloadType:
 
 
 def payload_type_of(function: Callable[..., Any]) -> PayloadType | None:
-    """Return the type of a handler's payload, or None if the handler takes decoded JSON."""
+    """Return the type of a handler's payload, or None if the handler takes decoded JSON.
+
+    Raise AnnotationUnusable if it is annotated with a type that payloads cannot be converted to.
+    """
+    written: Any = _EMPTY
     try:
-        annotation = _annotation(function)
+        written, scope = _annotation(function)
+        annotation = _resolved(written, scope)
         return None if annotation is _EMPTY else _payload_type(annotation)
-    except Exception:  # noqa: BLE001  evaluating annotations runs the user's code
-        return None
+    except Exception as error:  # noqa: BLE001  evaluating annotations runs the user's code
+        name = _written(written)
+        if _PLAIN.match(name):
+            return None
+        raise AnnotationUnusable(name, text_of(error).partition("\n")[0]) from None
 
 
-def _annotation(function: Any) -> Any:
-    """Return the resolved annotation of the first parameter, also through wrappers that take `*args`."""
+def _written(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _annotation(function: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the annotation of the first parameter as it is written, and the names of its module.
+
+    Wrappers that take `*args` have the annotation of what they wrap.
+    """
     while True:
         first = next(iter(inspect.signature(function, follow_wrapped=False).parameters.values()), None)
         inner = getattr(function, "__wrapped__", None)
         if first is None:
-            return _EMPTY
+            return _EMPTY, {}
         if inner is None:
             break
         if first.kind is not first.VAR_POSITIONAL:
-            return _EMPTY  # the annotations of a wrapper are those of what it wraps, and it may convert
+            return _EMPTY, {}  # the annotations of a wrapper are those of what it wraps, and it may convert
         function = inner
     target = function
     while isinstance(target, partial):
         target = target.func
     if not inspect.isroutine(target):
         target = type(target).__call__
-    scope = SimpleNamespace(__annotations__={"payload": first.annotation})
-    return typing.get_type_hints(scope, getattr(target, "__globals__", {}), include_extras=True)["payload"]
+    return first.annotation, getattr(target, "__globals__", {})
+
+
+def _resolved(annotation: Any, scope: dict[str, Any]) -> Any:
+    """Return an annotation with its names resolved. Generic types need no import at run time."""
+    names = {**vars(collections.abc), **vars(typing), **scope}
+    holder = SimpleNamespace(__annotations__={"payload": annotation})
+    return typing.get_type_hints(holder, names, include_extras=True)["payload"]
 
 
 def _payload_type(annotation: Any) -> PayloadType | None:
@@ -80,12 +118,17 @@ def _payload_type(annotation: Any) -> PayloadType | None:
     if typing.get_origin(bare) in {list, Sequence}:
         (item,) = typing.get_args(bare)
     wanted = list(_members(annotation if item is None else item))
+    if wanted and all(map(_is_foreign, wanted)):
+        raise TypeError(
+            "payloads are converted to dataclasses, TypedDicts, Structs and pydantic models alone"
+        )
     if not wanted or not all(map(_is_structured, wanted)):
         return None
     make = _by_pydantic if any(map(_is_pydantic, wanted)) else _by_msgspec
     schema = _schema(annotation if item is None else item, lax=make is _by_pydantic)
     return PayloadType(
         name=getattr(annotation, "__name__", str(annotation)) if item is None else str(annotation),
+        annotation=annotation,
         convert=make(annotation),
         each=None if item is None else make(item),
         schema=schema,
@@ -117,6 +160,13 @@ def _is_structured(kind: Any) -> bool:
         or issubclass(kind, msgspec.Struct)
         or _is_pydantic(kind)
     )
+
+
+def _is_foreign(kind: Any) -> bool:
+    """Return whether it is a class that no decoded JSON is an instance of, and nothing is converted to."""
+    if not inspect.isclass(kind) or _is_structured(kind) or inspect.isabstract(kind):
+        return False
+    return not getattr(kind, "_is_protocol", False) and not issubclass(kind, _DECODED) and kind is not object
 
 
 def _is_pydantic(kind: Any) -> bool:

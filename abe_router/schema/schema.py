@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from abe_router.errors import Violation
+from abe_router.errors import SchemaFault, Violation
 from abe_router.schema.explanation import Explainer
 
 
@@ -17,7 +17,8 @@ class Schema:
 
     `name` is how messages call it. `digest` covers the document, every document it refers to, and whether
     formats are asserted, so that reformatting or moving a file changes nothing. `is_valid` is the compiled
-    check itself, for the hot path. `sources` are the files it was made of.
+    check itself, for the hot path. `sources` are the files it was made of. `ignored` are the keywords that
+    check nothing, but certainly should.
 
     Payloads are values as decoded from JSON, nested at most as deep as a message may be. A deeper one,
     built in memory, can exhaust the native stack of the checker.
@@ -28,6 +29,7 @@ class Schema:
     document: Any = field(compare=False, repr=False)
     is_valid: Callable[[Any], bool] = field(compare=False, repr=False)
     sources: frozenset[Path] = field(compare=False, repr=False)
+    ignored: tuple[SchemaFault, ...] = field(compare=False, repr=False)
     _explainer: Explainer = field(compare=False, repr=False)
 
     def violations(self, value: Any) -> tuple[Violation, ...]:

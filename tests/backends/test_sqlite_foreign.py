@@ -10,6 +10,8 @@ import pytest
 
 from abe_router.backend import ACKED
 from abe_router.backends.sqlite import SQLiteBackend
+from abe_router.errors import BackendError
+from abe_router.operations.dead_letters import list_dead_letters
 
 from .deliveries import as_dead, bodies
 
@@ -105,6 +107,35 @@ async def check_neighbours(path):
         health = {result.code: result for result in await backend.check_health({("even", GROUP)})}
         assert "D110" in health or "D201" in health
         assert await backend.replay("#", GROUP, [letter.id for letter in dead]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("id", 2**63 - 1), ("content", '{"x":' + '{"a":' * 3000 + "1" + "}" * 3001)]
+)
+async def test_dead_letter_with_the_largest_id_or_a_deep_record_is_listed_once(
+    tmp_path, filled, column, value
+):
+    path = tmp_path / "queue.db"
+    shutil.copy(filled, path)
+    with sqlite3.connect(path) as other:
+        other.execute(f"UPDATE dead_letters SET {column} = ? WHERE id = 2", [value])
+    other.close()
+    async with SQLiteBackend(path) as backend:
+        listed = await list_dead_letters(backend, ("#", GROUP))
+        assert len(listed) == 2
+        assert await backend.purge("#", GROUP, [dead.id for dead in listed]) == 2
+
+
+async def test_file_whose_schema_is_no_text_is_damaged(tmp_path, filled):
+    path = tmp_path / "queue.db"
+    shutil.copy(filled, path)
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA writable_schema = ON")
+        other.execute("UPDATE sqlite_master SET sql = CAST(x'ff9f' AS TEXT) WHERE name = 'entries'")
+    other.close()
+    with pytest.raises(BackendError, match=r"damaged|malformed"):
+        async with SQLiteBackend(path) as backend:
+            await backend.status()
 
 
 async def test_message_that_was_deleted_becomes_a_dead_letter(tmp_path, caplog):

@@ -1,6 +1,14 @@
 """What the handler paths of the golden files lead to."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from abe_router import Message
+
+if TYPE_CHECKING:
+    from golden_types import Receipt
 
 LIMIT = 3
 
@@ -39,3 +47,26 @@ class Bill:
 
 async def bill(order: Bill):
     """Take an order as an instance of a class."""
+
+
+async def collect(orders: list[Bill]):
+    """Take several orders."""
+
+
+async def file(receipt: Receipt):
+    """Take a payload of a type that is not imported."""
+
+
+async def store(order, database):
+    """Take a payload and a database."""
+
+
+class Shop:
+    """A class whose method is no handler."""
+
+    def charge(self, order):
+        """Take a payload."""
+
+
+async def swapped(message: Message, order):
+    """Take a message and its payload, in the wrong order."""

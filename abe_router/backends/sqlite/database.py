@@ -127,6 +127,8 @@ class Database:
         started = time.monotonic()
         try:
             return transaction()
+        except UnicodeDecodeError:  # Python cannot decode SQLite's own message, which quotes the file
+            raise sqlite3.DatabaseError("the file is damaged") from None
         except sqlite3.OperationalError as error:
             if self._is_text_undecodable(error):
                 return self.retry_while_locked(transaction)

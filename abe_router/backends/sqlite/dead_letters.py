@@ -54,7 +54,7 @@ def _decoded(spec: SubscriptionSpec, content: str) -> DeadLetter:
     """Return the dead letter without its message; an unreadable one with a reason that says so."""
     try:
         return _decode(content)
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         reason = Reason("malformed", type(error).__name__, f"this dead letter is not readable: {error}")
         message = Message("", spec.pattern, b"", {}, 0.0, 1)
         return DeadLetter(f"{spec.pattern}/{spec.group}", message, reason, 0, 0, 0.0, 0.0)
@@ -86,7 +86,8 @@ def purge(database: Database, spec: SubscriptionSpec, ids: Sequence[str]) -> int
 
 def number(id: str) -> int:
     """Return the number of an id that this provider made, 0 for any other text."""
-    return int(id) if id.isascii() and id.isdigit() and len(id) < 19 else 0
+    found = int(id) if id.isascii() and id.isdigit() and len(id) < 20 else 0
+    return found if found < 2**63 else 0
 
 
 def _delete(database: Database, sid: int, numbers: str) -> int:

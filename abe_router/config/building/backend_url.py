@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -40,8 +41,11 @@ def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) ->
     known = providers()
     if not colon or scheme not in known:
         close = suggestion(scheme, known)
+        like = _meant(url, known)
         installed = ", ".join(f"`{name}://`" for name in sorted(known))
         hint = f"did you mean `{close}://`?" if close else f"installed: {installed}"
+        if not colon and like and node is not None and node.text == url:
+            hint = f"did you mean `{like}`?"
         if node is not None and node.text.startswith(f"{scheme}://") and node.plain:
             span = span.part(0, len(scheme))
         named = f"the scheme `{scheme}://`" if colon else "a URL without `://`"
@@ -60,6 +64,18 @@ def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) ->
         faults.add(Code.BACKEND_URL, message, span, label=label)
         return None
     return provider.features
+
+
+def _meant(url: str, known: Collection[str]) -> str:
+    """Return the URL that a text without `://` most likely means, or an empty string."""
+    scheme, _, rest = url.partition(":")
+    if "@" in url:  # it may hold a password
+        return ""
+    if scheme in known and rest:
+        return f"{scheme}://{'/' if scheme == 'sqlite' else ''}{rest.lstrip('/')}"
+    if re.fullmatch(r"[A-Za-z0-9.-]+:[0-9]+(/[0-9]+)?", url):
+        return f"redis://{url}"
+    return f"sqlite:///{url}" if url.endswith((".db", ".sqlite", ".sqlite3")) else ""
 
 
 def _reason(error: ValueError, url: str) -> str:

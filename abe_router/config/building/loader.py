@@ -19,12 +19,13 @@ from abe_router.config.language.errors import read_model
 from abe_router.config.language.model import DEFAULT_BACKEND, FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
-from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.faults import Faults, Span, TooManyFaults
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import has_variables, interpolate
 from abe_router.config.rules.lint import Lint
 from abe_router.errors import ConfigError
 from abe_router.files.source import Source
+from abe_router.messages.pattern import is_wild
 from abe_router.routing.handler import (
     Handler,
     forget_imports,
@@ -34,6 +35,10 @@ from abe_router.routing.handler import (
 )
 from abe_router.routing.table import RouteTable
 from abe_router.schema import SchemaFolder
+from abe_router.text import counted
+
+#: Most steps of comparing patterns with keys, some seconds of work.
+MAX_COMPARISONS = 4_000_000
 
 
 class Loader:
@@ -86,17 +91,23 @@ class Loader:
 
     def _load(self) -> RouteTable:
         faults = Faults(self._path)
+        with suppress(TooManyFaults):
+            if (table := self._table(faults)) is not None:
+                return table
+        raise ConfigError(faults.all())
+
+    def _table(self, faults: Faults) -> RouteTable | None:
+        """Return the table, or None after an error was added; raise TooManyFaults at too many errors."""
         source = self._read(faults)
         root = read_document(source.data, self._env, faults) if source else None
         if source and root:
             if root.value is None:
                 hint = "write `routes:` with a key and its consumers below it"
                 faults.add(Code.NO_ROUTES, "the file is empty", Span(), hint=hint)
-            elif file := read_model(root, faults):
+            elif (file := read_model(root, faults)) and not _too_many_patterns(file, root, faults):
                 table = self._assemble(file, root, source, faults)
-                if not faults.refused:
-                    return table
-        raise ConfigError(faults.all())
+                return None if faults.refused else table
+        return None
 
     def salvage(self) -> RouteTable | None:
         """Return a table without routes, with the backend and prefix of a faulty file.
@@ -107,7 +118,9 @@ class Loader:
         """
         faults = Faults(self._path)
         source = self._read(faults)
-        root = read_document(source.data, self._env, faults, partly=True) if source else None
+        root: YamlNode | None = None
+        with suppress(TooManyFaults):
+            root = read_document(source.data, self._env, faults, partly=True) if source else None
         if source is None or root is None or not isinstance(root.value, dict):
             return None
         options = {"backend": interpolate(DEFAULT_BACKEND, self._env), "prefix": ""}
@@ -126,9 +139,8 @@ class Loader:
         try:
             source = Source.read(self._path)
         except FileNotFoundError:
-            faults.add(
-                Code.UNREADABLE, "the file does not exist", start, hint="`abe-router init` creates one"
-            )
+            hint = _other_file(self._path) or "`abe-router init` creates one"
+            faults.add(Code.UNREADABLE, "the file does not exist", start, hint=hint)
         except OSError as error:
             faults.add(Code.UNREADABLE, f"the file cannot be read: {(error.strerror or '').lower()}", start)
         except ValueError as error:
@@ -172,7 +184,7 @@ class Loader:
             revision=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
-            cases=Cases(file, routes, root, faults).all(),
+            cases=Cases(file, root, faults).all(),
             warnings=faults.all(),
         )
 
@@ -200,6 +212,32 @@ class Loader:
             find = import_handler if self._imports else unimported_handler
             self._handlers[path] = find(path, self._allowed)
         return self._handlers[path]
+
+
+def _too_many_patterns(file: FileModel, root: YamlNode, faults: Faults) -> bool:
+    """Return whether comparing all patterns of a file with all its keys takes too long, and add the fault.
+
+    A comparison takes as many steps as the pattern has words.
+    """
+    patterns = [key for key in file.routes if is_wild(key)]
+    emits = sum(c.emit is not None for e in file.routes.values() if e for c in (e.consumers or {}).values())
+    keys = len(file.routes) + emits + sum(len(case.publish) for case in file.tests.values())
+    if sum(pattern.count(".") + 4 for pattern in patterns) * keys <= MAX_COMPARISONS:
+        return False
+    message = f"{counted(len(patterns), 'pattern')} and {counted(keys, 'key')}: too many to compare them all"
+    hint = "write fewer patterns with wildcards, or split the file"
+    faults.add(Code.TOO_LARGE, message, root.name_at(["routes", patterns[-1]]), hint=hint)
+    return True
+
+
+def _other_file(missing: Path) -> str:
+    """Return a hint with the routes file that is there instead: one of a similar name, or one of a parent."""
+    folder = Path(os.path.abspath(missing)).parent  # noqa: PTH100  not where a link leads
+    other = {".yaml": ".yml", ".yml": ".yaml"}.get(missing.suffix, missing.suffix)
+    beside = folder / f"{missing.stem}{other}"
+    parents = (parent / name for parent in folder.parents for name in (missing.name, beside.name))
+    found = next((path for path in (beside, *parents) if path.is_file()), None)
+    return f"`{os.path.relpath(found)}` exists" if found else ""
 
 
 def load(path: Path) -> RouteTable:

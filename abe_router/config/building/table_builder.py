@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,15 +11,15 @@ from abe_router.config.language.model import ConsumerModel, FileModel, OptionsMo
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
+from abe_router.config.reading.variable import has_variables
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.pattern import is_group, is_key, is_pattern, is_wild, matches, overlaps
+from abe_router.messages.pattern import PatternIndex, is_group, is_key, is_pattern, is_wild, overlaps
 from abe_router.routing.contract import ContractIndex, SchemaBinding
 from abe_router.routing.handler import Handler
 from abe_router.routing.policies import Batch, Emit, RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.schema import Schema
-from abe_router.text import did_you_mean
 
 _HANDLER_CODES = {
     "path": Code.HANDLER_PATH,
@@ -45,7 +46,11 @@ class TableBuilder:
     ) -> None:
         self._file, self._root, self._faults = file, root, faults
         self._schemas, self._find = schemas, find
+        self._broken: set[str] = set()
         self._contracts = ContractIndex((), {})
+        entries = root.at(["routes"]).names  # of the file itself, so that a key with a fault is known
+        self._keys = [entry for entry in entries if not is_wild(entry)]
+        self._known = PatternIndex((entry, entry) for entry in entries)
         self._defaults = file.defaults
         self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
@@ -67,16 +72,20 @@ class TableBuilder:
         A message has one id, so all entries that match a key must take it from the same source.
         """
         found: dict[str, Deduplication] = {}
+        wild: dict[str, Deduplication] = {}
         for key, entry in self._file.routes.items():
             if entry is None or not (entry.id or entry.dedupe):
                 continue
-            for other, said in found.items():
+            others = found if is_wild(key) else wild  # two keys never overlap
+            for other, said in others.items():
                 if entry.id and said.source not in {"", entry.id} and overlaps(other, key):
                     message = f"the id comes from `{entry.id}` here, but from `{said.source}` in `{other}`"
                     hint = "a message that matches both has only one id; use the same source for both"
                     self._faults.add(Code.ID, message, self._root.span_at(["routes", key, "id"]), hint=hint)
                     break
             found[key] = Deduplication(entry.dedupe or 0.0, entry.id or "")
+            if is_wild(key):
+                wild[key] = found[key]
         return found
 
     def routes(
@@ -84,8 +93,7 @@ class TableBuilder:
     ) -> tuple[Route, ...]:
         """Return the routes, in the order of the file."""
         self._contracts = ContractIndex(bindings, deduplications)
-        exact = {c.pattern: c for c in bindings if not is_wild(c.pattern)}
-        wild = [c for c in bindings if is_wild(c.pattern)]
+        index = PatternIndex((each.pattern, each) for each in bindings)
         found = []
         for key, entry in self._file.routes.items():
             if not self._is_good_key(key) or entry is None or not entry.consumers:
@@ -93,15 +101,16 @@ class TableBuilder:
             if is_wild(key):
                 own = tuple(c for c in bindings if overlaps(c.pattern, key))
             else:
-                met = [c for c in wild if matches(c.pattern, key)]
-                own = (exact[key], *met) if key in exact else tuple(met)
+                own = tuple(index.match(key))
             found += [r for g, c in entry.consumers.items() if (r := self._route(key, g, c, own)) is not None]
         return tuple(found)
 
     def _is_good_key(self, key: str) -> bool:
         if is_pattern(key):
             return True
-        hint = "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
+        hint = _meant(key) or (
+            "use words of letters, digits and `_:@=+~-`, joined by dots; `*` and `#` are whole words"
+        )
         shown = key if len(key) <= 80 else f"{key[:80]}…"
         message = f"`{shown}` is not a routing key or pattern"
         self._faults.add(Code.KEY, message, self._root.name_at(["routes", key]), hint=hint)
@@ -151,14 +160,13 @@ class TableBuilder:
     def _emit(self, key: str | None, place: list[str | int]) -> Emit | None:
         if key is None:
             return None
-        known = [entry for entry in self._file.routes if not is_wild(entry)]
         if not is_key(key):
             hint = "use words of letters, digits and `_:@=+~-`, joined by dots, without wildcards"
             self._faults.add(
                 Code.EMIT, f"`{key[:80]}` is not a routing key", self._root.at(place).span, hint=hint
             )
-        elif self._file.unrouted == "error" and not any(matches(entry, key) for entry in self._file.routes):
-            hint = did_you_mean(key, known) or f"add `{key}` to `routes`"
+        elif self._file.unrouted == "error" and not self._known.match(key):
+            hint = self._faults.did_you_mean(key, self._keys) or f"add `{key}` to `routes`"
             message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
         return Emit(key, self._contracts.contract(key))
@@ -169,13 +177,27 @@ class TableBuilder:
         return self._schemas.inline(consumer.when, [*place, "when"])
 
     def _handler(self, path: str, place: list[str | int]) -> Handler | None:
+        """Return the handler of a path. A module that cannot be imported is tried and reported once."""
+        module = path.partition(":")[0]
+        if module in self._broken:
+            return None
         try:
             return self._find(path)
         except HandlerError as error:
+            if error.kind in _OF_MODULE:
+                self._broken.add(module)
             node = self._root.at([*place, "handler"])
             span = _side(error.kind, node, path)
             self._faults.add(_HANDLER_CODES[error.kind], str(error), span, hint=error.hint)
             return None
+
+
+def _meant(key: str) -> str:
+    """Return a hint for a key in the form of another system, or an empty string."""
+    if has_variables(key):
+        return "variables are replaced in values, not in keys"
+    like = re.sub(r"(^|\.)>$", r"\1#", key.replace("/", ".").strip("."))
+    return f"did you mean `{like}`?" if like != key and is_pattern(like) else ""
 
 
 #: The options that a route takes without conversion.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from heapq import nsmallest
 
 from abe_router.config.language import tests_model
 from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
 from abe_router.config.reading.node import YamlNode
-from abe_router.messages.pattern import is_key, is_wild, matches
+from abe_router.messages.pattern import PatternIndex, is_key, is_wild
 from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, PayloadMatcher, Publication
-from abe_router.routing.route import Route
-from abe_router.text import did_you_mean
 
 Steps = tuple[str | int, ...]
 
@@ -20,11 +19,19 @@ Steps = tuple[str | int, ...]
 class Cases:
     """Builds the cases of a file. A key or a route that the file does not have is a fault."""
 
-    def __init__(self, file: FileModel, routes: Sequence[Route], root: YamlNode, faults: Faults) -> None:
+    def __init__(self, file: FileModel, root: YamlNode, faults: Faults) -> None:
         self._file, self._root, self._faults = file, root, faults
-        entries = file.routes.items()
-        self._routes = [f"{key}/{g}" for key, entry in entries if entry for g in entry.consumers or ()]
-        self._emitted = {route.emit.key for route in routes if route.emit}
+        # Of the file itself, so that a route with a fault is known.
+        self._keys = root.at(["routes"]).parts
+        self._known = PatternIndex((key, key) for key in map(str, self._keys))
+        consumers = {
+            f"{key}/{group}": node
+            for key, entry in self._keys.items()
+            if (groups := entry.get(["consumers"])) is not None
+            for group, node in groups.parts.items()
+        }
+        self._routes = consumers.keys()
+        self._emitted = {emit.value for node in consumers.values() if (emit := node.get(["emit"]))}
 
     def all(self) -> tuple[Case, ...]:
         """Return the cases, in the order of the file."""
@@ -47,8 +54,8 @@ class Cases:
                 self._fault(
                     f"`{each.key[:80]}` is not a routing key", where, "a routing key has no wildcards"
                 )
-            elif self._file.unrouted == "error" and not any(matches(k, each.key) for k in self._file.routes):
-                keys = [key for key in self._file.routes if not is_wild(key)]
+            elif self._file.unrouted == "error" and not self._known.match(each.key):
+                keys = [key for key in map(str, self._keys) if not is_wild(key)]
                 self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
 
@@ -97,8 +104,8 @@ class Cases:
             self._unknown(message.format(name[:80]), name, known, place)
 
     def _unknown(self, message: str, name: str, known: Collection[str], place: Steps) -> None:
-        few = ", ".join(f"`{each}`" for each in sorted(known)[:8])
-        self._fault(message, place, did_you_mean(name, known) or (few and f"known: {few}"))
+        few = ", ".join(f"`{each}`" for each in nsmallest(8, known))
+        self._fault(message, place, self._faults.did_you_mean(name, known) or (few and f"known: {few}"))
 
     def _fault(self, message: str, place: Steps, hint: str) -> None:
         self._faults.add(Code.CASE, message, self._root.span_at(place), hint=hint)

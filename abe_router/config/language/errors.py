@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -53,7 +53,8 @@ _CUSTOM = {
 }
 _HOMES: dict[type[BaseModel], str] = {
     BatchModel: "`batch`",
-    ConsumerModel: "a consumer, or of `defaults`",
+    OptionsModel: "a consumer, or of `defaults`",
+    ConsumerModel: "a consumer",
     EntryModel: "a routing key",
     FileModel: "the file",
     RetryModel: "`retry`",
@@ -89,6 +90,7 @@ def read_model(root: YamlNode, faults: Faults) -> FileModel | None:
     others.
     """
     _respell_routes(root, faults)
+    _remove_dedented(root, faults)
     value, first = root.value, True
     while True:
         try:
@@ -111,10 +113,55 @@ def _respell_routes(root: YamlNode, faults: Faults) -> None:
         return
     for name in root.value:
         if _similar(name, FileModel) == "routes":
-            _report_unknown((name,), root.names[name], faults)
+            _report_unknown((name,), root, faults)
             root.value = {"routes" if key == name else key: value for key, value in root.value.items()}
             root.names["routes"], root.parts["routes"] = root.names[name], root.parts[name]
             return
+
+
+def _remove_dedented(root: YamlNode, faults: Faults) -> None:
+    """Report and remove options that stand one level too far left, where their names read as keys or groups.
+
+    A key or a group may have the name of an option. So its value must be one that no key or group has.
+    """
+    routes = root.get(["routes"])
+    if routes is None or not isinstance(routes.value, dict):
+        return
+    _remove_options(routes, EntryModel, "a routing key", "a key", _is_entry, faults)
+    for key in routes.value:
+        consumers = routes.get([key, "consumers"])
+        if consumers is not None and isinstance(consumers.value, dict):
+            _remove_options(consumers, ConsumerModel, "a consumer", "a group", _is_consumer, faults)
+
+
+def _remove_options(
+    mapping: YamlNode,
+    model: type[BaseModel],
+    home: str,
+    instead: str,
+    fits: Callable[[Any], bool],
+    faults: Faults,
+) -> None:
+    before = ""
+    for name in list(mapping.value):
+        if before and name in _options(model) and not fits(mapping.value[name]):
+            hint = f"indent it below `{before}`"
+            message = f"`{name}` is an option of {home}, not {instead}"
+            faults.add(Code.UNKNOWN_OPTION, message, mapping.names[name], hint=hint)
+            del mapping.value[name]
+        else:
+            before = name
+
+
+def _is_entry(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and value.keys() <= set(_options(EntryModel)))
+
+
+def _is_consumer(value: Any) -> bool:
+    path = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return bool(path[1] and path[0].replace(".", "_").isidentifier()) or (
+        isinstance(value, dict) and "handler" in value
+    )
 
 
 def _existing(root: YamlNode, location: Steps) -> Iterator[str | int]:
@@ -144,7 +191,7 @@ def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -
     kind, context = detail["type"], detail.get("ctx", {})
     node, span, name = root.at(path), root.span_at(path), _name(path)
     if kind == "extra_forbidden":
-        _report_unknown(path, root.name_at(path), faults)
+        _report_unknown(path, root, faults)
     elif kind == "missing":
         _report_missing(str(detail["loc"][-1]), path, span, faults)
     elif kind == "literal_error":
@@ -171,8 +218,15 @@ def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -
         elif len(path) == 4 and path[2] == "consumers":
             wanted = "a handler, or a mapping with `handler`"
         hint = "remove the quotes" if _quoted(kind, node) else ""
-        if len(path) == 2 and path[0] == "routes":
+        if path == ("routes",):
+            hint = "write each key as `orders.created:`, with its `consumers:` below it, without dashes"
+        elif len(path) == 3 and path[0] == "routes" and path[2] == "consumers":
+            handler = node.value if isinstance(node.value, str) else "package.module:function"
+            hint = f"write each handler below its group: `billing: {handler}`"
+        elif len(path) == 2 and path[0] == "routes":
             hint = "write `schema:` or `consumers:` below it"
+            if isinstance(node.value, str) and node.value == node.text and ":" in node.value:
+                hint = f"write `consumers: {{billing: {node.value}}}` below it"
         elif path[-1:] == ("batch",):
             hint = "write `{size: 100, wait: 50ms}`"
         elif path[-1:] == ("retry",):
@@ -180,16 +234,17 @@ def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -
         faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
 
 
-def _report_unknown(path: Steps, span: Span, faults: Faults) -> None:
-    option, here = str(path[-1]), _model_at(path[:-1])
+def _report_unknown(path: Steps, root: YamlNode, faults: Faults) -> None:
+    option, here, span = str(path[-1]), _model_at(path[:-1]), root.name_at(path)
     close = _similar(option, here)
     homes = [where for model, where in _HOMES.items() if option in _options(model)]
     if here is FileModel and "." in option:
         hint = "routing keys go under `routes`"
     elif close:
         hint = f"did you mean `{close}`?"
-    elif option == "handler":
-        hint = "each consumer names its own handler"
+    elif option == "handler" and here is EntryModel:
+        handler = root.at(path).text or "package.module:function"
+        hint = f"a handler is given below the name of its group: `consumers: {{billing: {handler}}}`"
     elif homes:
         hint = f"`{option}` is an option of {homes[0]}"
     else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from bisect import bisect_right
 
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import YamlNode
-from abe_router.messages.pointer import is_pointer, parse
+from abe_router.messages.pointer import escape, is_pointer, parse
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
@@ -29,53 +31,47 @@ def below(node: YamlNode, pointer: str) -> list[str | int]:
     return path
 
 
-def locate(text: str, pointer: str) -> Span:
-    """Return the span of a pointer in valid JSON: that of a scalar itself, else that of the key.
+class JsonPositions:
+    """The positions of all values in a valid JSON text, found in one pass."""
 
-    If the pointer has no target, return the start of the file.
-    """
-    wanted = list(parse(pointer))
-    where: list[str | int] = []  # the key or index of the current value, in each open container
-    key: re.Match[str] | None = None
-    tokens = list(_TOKEN.finditer(text))
-    for number, token in enumerate(tokens):
-        match token[0]:
-            case ",":
+    def __init__(self, text: str) -> None:
+        self._starts = [0]
+        for line in text.splitlines(keepends=True):
+            self._starts.append(self._starts[-1] + len(line))
+        #: The key and the first token of each value, by its pointer.
+        self._found: dict[str, tuple[re.Match[str] | None, re.Match[str]]] = {}
+        pointers, counts = [""], [0]  # of the open containers; the number of the next item, if it is a list
+        key: re.Match[str] | None = None
+        tokens = list(_TOKEN.finditer(text))
+        for number, token in enumerate(tokens):
+            if token[0] in {",", ":"}:
+                key = None if token[0] == "," else key
+            elif token[0] in {"}", "]"}:
+                pointers.pop()
+                counts.pop()
                 key = None
-                if isinstance(where[-1], int):
-                    where[-1] += 1
-                continue
-            case ":":
-                continue
-            case "}" | "]":
-                where.pop()
-                continue
-        if where and number + 1 < len(tokens) and tokens[number + 1][0] == ":" and isinstance(where[-1], str):
-            key, where[-1] = token, _unquoted(token[0])
-            continue
-        container = token[0] in {"{", "["}
-        if [str(step) for step in where] == wanted:
-            return _span(text, key if container and key is not None else token)
-        if container:
-            where.append("" if token[0] == "{" else 0)
-            key = None
-    return Span()
+            elif key is None and number + 1 < len(tokens) and tokens[number + 1][0] == ":":
+                key = token
+            else:
+                pointer = pointers[-1]
+                if self._found:
+                    step = escape(json.loads(key[0])) if key is not None else counts[-1]
+                    pointer = f"{pointer}/{step}"
+                    counts[-1] += 1
+                self._found[pointer] = key, token
+                if token[0] in {"{", "["}:
+                    pointers.append(pointer)
+                    counts.append(0)
+                    key = None
 
+    def span(self, pointer: str, *, of_key: bool = False) -> Span:
+        """Return the span of a value: that of a scalar itself, else that of its key. `of_key` wants the key.
 
-def _unquoted(token: str) -> str:
-    return re.sub(
-        r"\\(u[0-9a-fA-F]{4}|.)",
-        lambda m: chr(int(m[1][1:], 16)) if len(m[1]) > 1 else _ESCAPED.get(m[1], m[1]),
-        token[1:-1],
-    )
-
-
-_ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-
-
-def _span(text: str, token: re.Match[str]) -> Span:
-    before = text[: token.start()].splitlines(keepends=True)
-    open_line = before and not before[-1].endswith(("\n", "\r"))
-    line = len(before) if open_line else len(before) + 1
-    column = len(before[-1]) + 1 if open_line else 1
-    return Span(line, column, len(token[0]))
+        If the pointer has no target, return the start of the file.
+        """
+        if pointer not in self._found:
+            return Span()
+        key, value = self._found[pointer]
+        token = key if key is not None and (of_key or value[0] in {"{", "["}) else value
+        line = bisect_right(self._starts, token.start())
+        return Span(line, token.start() - self._starts[line - 1] + 1, len(token[0]))

@@ -17,6 +17,7 @@ from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.scalar import Ambiguous, resolve
 from abe_router.config.reading.variable import VariableError, has_variables, interpolate
+from abe_router.files.source import MAX_BYTES
 
 #: Deepest nesting.
 MAX_DEPTH = 64
@@ -54,7 +55,8 @@ class Composer:
         self._env, self._faults = env, faults
         self._open: list[_Open] = []
         self._anchors: dict[str, YamlNode] = {}
-        self._nodes = self._aliases = 0
+        #: Values and aliases so far, and characters of values that have variables.
+        self._nodes = self._aliases = self._grown = 0
         self.root: YamlNode | None = None
 
     def take(self, event: yaml.Event) -> None:
@@ -177,7 +179,13 @@ class Composer:
         """Replace the variables in a scalar, and give a plain one its type."""
         try:
             if has_variables(node.text):
-                node.value = interpolate(node.text, self._env)
+                used: dict[str, str] = {}
+                node.value = interpolate(node.text, self._env, used)
+                self._faults.secrets.add(used)
+                self._grown += len(node.value)
+                if self._grown > MAX_BYTES:
+                    message = f"the values with variables are longer than {MAX_BYTES:,} characters in all"
+                    self._refuse(Code.TOO_LARGE, message, node.span)
             if node.plain and (node.value or not node.text):
                 node.value = resolve(node.value)
         except VariableError as error:

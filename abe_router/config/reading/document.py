@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
 
 import yaml
@@ -27,6 +28,7 @@ def read_document(
     text = _decode(data, faults)
     if text is None:
         return None
+    faults.secrets.read_file(text)
     commented_patterns(text, faults)
     composer = Composer(text, env, faults)
     try:
@@ -53,6 +55,9 @@ def _decode(data: bytes, faults: Faults) -> str | None:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            faults.add(Code.NOT_TEXT, "the file is UTF-16, not UTF-8", Span(), hint="save it as UTF-8")
+            return None
         before = data[: error.start].decode("utf-8", "replace")
         faults.add(Code.NOT_TEXT, "the file is not UTF-8", _span_of_end(before), label="not UTF-8 from here")
         return None

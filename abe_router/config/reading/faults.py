@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from abe_router.config.reading.code import Code
+from abe_router.config.reading.secrets import Secrets
 from abe_router.diagnostic import Diagnostic, Severity
+from abe_router.text import did_you_mean, shortened
+
+#: Most errors and most warnings of a file that are told. At more errors, the rest is not looked for.
+MAX_FAULTS = 200
+#: Longest message, label or hint, in characters.
+MAX_TEXT = 600
+#: Most errors with a suggestion that is searched among the names of the file.
+MAX_SUGGESTIONS = 50
+
+
+class TooManyFaults(Exception):
+    """Raised at the error after `MAX_FAULTS`. Those before it were added, with one that says so."""
 
 
 class Span(NamedTuple):
@@ -23,12 +38,18 @@ class Span(NamedTuple):
 
 
 class Faults:
-    """Collects faults: the first error at each position, and one warning of each code."""
+    """Collects faults: the first error at each position, and one warning of each code.
+
+    Texts are cut to a length, and the values of variables are replaced by the variables.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._errors: dict[tuple[Path, int], list[Diagnostic]] = {}
         self._warnings: dict[tuple[Path, Span, Code], Diagnostic] = {}
+        self._count = self._suggestions = 0
+        #: The values of variables, which no fault shows.
+        self.secrets = Secrets()
 
     def add(
         self,
@@ -42,7 +63,8 @@ class Faults:
     ) -> None:
         """Add a fault of the routes file, or of the file at `path`.
 
-        A fault at the position of an earlier error is ignored, because it usually repeats that error.
+        A fault at the position of an earlier error is ignored, because it usually repeats that error. Raise
+        TooManyFaults when there are too many errors; further warnings are ignored.
         """
         where = path or self._path
         warns = code.startswith("W")
@@ -52,18 +74,35 @@ class Faults:
             column=span.column,
             code=code.value,
             severity=Severity.WARNING if warns else Severity.ERROR,
-            message=message,
-            label=label,
-            hint=hint,
+            message=self._shown(message),
+            label=self._shown(label),
+            hint=self._shown(hint),
             width=span.width,
         )
         errors = self._errors.setdefault((where, span.line), [])
         if any(_overlap(fault, error) for error in errors):
             return
         if warns:
-            self._warnings.setdefault((where, span, code), fault)
-        else:
-            errors.append(fault)
+            if len(self._warnings) < MAX_FAULTS:
+                self._warnings.setdefault((where, span, code), fault)
+            return
+        if self._count == MAX_FAULTS:
+            message = f"more than {MAX_FAULTS} errors; the others are not shown"
+            errors.append(replace(fault, code=Code.TOO_LARGE.value, message=message, label="", hint=""))
+            raise TooManyFaults
+        self._count += 1
+        errors.append(fault)
+
+    def did_you_mean(self, name: str, known: Iterable[str]) -> str:
+        """Return "did you mean `NAME`?" for the closest name of `known`, empty if none is close.
+
+        After many errors it is always empty, because the search takes time.
+        """
+        self._suggestions += 1
+        return did_you_mean(name, known) if self._suggestions <= MAX_SUGGESTIONS else ""
+
+    def _shown(self, text: str) -> str:
+        return shortened(self.secrets.hidden_in(text), MAX_TEXT) if text else ""
 
     @property
     def refused(self) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import yaml
 
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.composer import TOO_DEEP
-from abe_router.config.reading.faults import Faults, Span
+from abe_router.config.reading.faults import MAX_FAULTS, Faults, Span
 
+#: A name and its value, with a colon or spaces between them, but not both.
+_UNSPACED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)(?::| +)([^\s:#][^#]*?)\s*(?:#.*)?")
 _COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*(?:\{.*\}[ ]*)?$", re.MULTILINE)
 
 
@@ -23,6 +26,15 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
         line = max((n for n, content in enumerate(lines[: line + 1]) if content.strip()), default=0)
         column = max(0, len(lines[line].rstrip()) - 1)
     context = ""
+    if (begun := _without_colon(error, lines)) is not None:
+        line, column, hint = begun
+        faults.add(
+            Code.SYNTAX,
+            "YAML: no colon with a space after this name",
+            Span(line + 1, column + 1, len(lines[line].strip())),
+            hint=hint,
+        )
+        return
     if error.context and error.context_mark is not None and error.context_mark.line < line:
         context = f"{error.context}, begun on line {error.context_mark.line + 1}"
     problem = error.problem or "the file is not YAML"
@@ -37,6 +49,20 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
         label=context,
         hint=_hint(problem, lines[line], column),
     )
+
+
+def _without_colon(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, int, str] | None:
+    """Return the line and column of a member that has no colon, or no space after it, with a hint.
+
+    The parser notices it only on the line below.
+    """
+    if error.context != "while scanning a simple key" or error.context_mark is None:
+        return None
+    line, column = error.context_mark.line, error.context_mark.column
+    member = _UNSPACED.fullmatch(lines[line][column:]) if line < len(lines) else None
+    if member is None:
+        return None
+    return line, column, f"write a colon and a space after the name: `{member[1]}: {member[2]}`"
 
 
 def _hint(problem: str, content: str, column: int) -> str:
@@ -58,8 +84,9 @@ def _hint(problem: str, content: str, column: int) -> str:
 
 def commented_patterns(text: str, faults: Faults) -> None:
     """Warn of lines such as `#.deleted:`, which look like a key but are comments."""
-    for match in _COMMENTED.finditer(text):
-        line = text.count("\n", 0, match.start(1)) + 1
+    line, end = 1, 0
+    for match in islice(_COMMENTED.finditer(text), MAX_FAULTS):
+        line, end = line + text.count("\n", end, match.start(1)), match.start(1)
         column = match.start(1) - text.rfind("\n", 0, match.start(1))
         message = f"`{match[1]}` is a comment here, not a pattern"
         hint = f'the lines below it belong to the previous key; write `"{match[1]}":`'

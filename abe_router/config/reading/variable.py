@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from abe_router.files.source import MAX_BYTES
+
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
 
 
@@ -25,11 +27,13 @@ def has_variables(text: str) -> bool:
     return "${" in text
 
 
-def interpolate(text: str, env: Mapping[str, str]) -> str:
+def interpolate(text: str, env: Mapping[str, str], used: dict[str, str] | None = None) -> str:
     """Return the text with every reference replaced; an empty variable counts as unset, as in a shell.
 
-    Raise VariableError when one is malformed, or is unset and has no default.
+    Note the variables that were replaced in `used`. Raise VariableError when a reference is malformed, is
+    unset and has no default, or makes the text too long.
     """
+    size = len(text)
 
     def replace(match: re.Match[str]) -> str:
         name, default = match["name"], match["default"]
@@ -46,6 +50,14 @@ def interpolate(text: str, env: Mapping[str, str]) -> str:
                 "a default cannot contain another variable", "write a value without variables", match
             )
         if value := env.get(name):
+            nonlocal size
+            size += len(value)
+            if size > MAX_BYTES:
+                raise VariableError(
+                    f"variables make the value longer than {MAX_BYTES:,} characters", "shorten it", match
+                )
+            if used is not None:
+                used[name] = value
             return value
         if default is not None:
             return default

@@ -30,10 +30,17 @@ class _Part(NamedTuple):
     whole: bool
 
 
-def contradictions(route: Route) -> Iterator[str]:
-    """Yield each value that the handler of a route requires, but its messages cannot or need not have."""
+class Contradiction(NamedTuple):
+    """A value that a handler requires, but its messages need not have. If `total`, none of them has it."""
+
+    message: str
+    total: bool = False
+
+
+def contradictions(route: Route) -> Iterator[Contradiction]:
+    """Yield the contradictions of a route."""
     typed = route.handler.payload_type
-    if typed is None or typed.schema is None or (typed.each is None) is not (route.batch is None):
+    if typed is None or typed.schema is None or (typed.each is None and route.batch is not None):
         return
     documents = [c.schema.document for c in route.bindings if c.pattern == route.key]
     if len(documents) != len(route.bindings) or not documents:
@@ -41,7 +48,9 @@ def contradictions(route: Route) -> Iterator[str]:
     if route.when is not None:
         documents.append(route.when.document)
     parts = [_Part(each, whole=not _COMPOSING & each.keys()) for each in documents if isinstance(each, dict)]
-    yield from _Comparison(typed.schema, lax=typed.lax).at(typed.schema, parts, "", 0)
+    # Without `batch`, an annotated list is that of one payload.
+    schema = {"type": "array"} if typed.each is not None and route.batch is None else typed.schema
+    yield from _Comparison(typed.schema, lax=typed.lax).at(schema, parts, "", 0)
 
 
 class _Comparison:
@@ -50,7 +59,7 @@ class _Comparison:
     def __init__(self, root: dict[str, Any], *, lax: bool) -> None:
         self._root, self._lax = root, lax
 
-    def at(self, typed: Any, parts: Sequence[_Part], pointer: str, depth: int) -> Iterator[str]:
+    def at(self, typed: Any, parts: Sequence[_Part], pointer: str, depth: int) -> Iterator[Contradiction]:
         """Yield the contradictions at a pointer and below it."""
         typed = self._resolved(typed)
         # Pydantic also converts numbers to types with a format, such as dates.
@@ -58,10 +67,11 @@ class _Comparison:
         for part in parts:
             found = types_of(part.schema)
             if wanted and found and not self._meet(wanted, found):
-                yield (
+                message = (
                     f"at {pointer or '(root)'} the type needs {either(wanted)}, the schema has"
                     f" {either(found)}"
                 )
+                yield Contradiction(message, total=not pointer)
                 return
         if depth >= MAX_DEPTH or "properties" not in typed or "anyOf" in typed:
             return
@@ -75,17 +85,17 @@ class _Comparison:
             if below:
                 yield from self.at(member, below, f"{pointer}/{escape(name)}", depth + 1)
 
-    def _required(self, typed: dict[str, Any], parts: Sequence[_Part], pointer: str) -> Iterator[str]:
+    def _required(
+        self, typed: dict[str, Any], parts: Sequence[_Part], pointer: str
+    ) -> Iterator[Contradiction]:
         if not any(part.schema.keys() & {"properties", "required"} for part in parts):
             return  # the schema does not mention its members
         required = {name for part in parts for name in part.schema.get("required") or ()}
         for name in typed.get("required", ()):
             if any(forbids(part.schema, name) for part in parts):
-                yield (
-                    f"at {pointer}/{escape(name)} the type requires a value, but the schema does not allow it"
-                )
+                yield Contradiction(f"{_at(pointer, name)}, but the schema does not allow it")
             elif name not in required and all(part.whole for part in parts):
-                yield f"at {pointer}/{escape(name)} the type requires a value, but the schema does not"
+                yield Contradiction(f"{_at(pointer, name)}, but the schema does not")
 
     def _resolved(self, typed: Any) -> dict[str, Any]:
         """Return a schema that msgspec or pydantic generated, with its reference resolved."""
@@ -102,6 +112,10 @@ class _Comparison:
             return False
         scalars = _FROM_TEXT | {"string"}
         return bool(wanted & _FROM_TEXT and found & scalars)
+
+
+def _at(pointer: str, name: str) -> str:
+    return f"at {pointer}/{escape(name)} the type requires a value"
 
 
 def types_of(schema: dict[str, Any]) -> frozenset[str]:

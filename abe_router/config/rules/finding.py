@@ -30,6 +30,10 @@ class OptionSpans:
         """Return the span of a route's name."""
         return self.root.name_at(["routes", route.key, "consumers", route.group])
 
+    def handler(self, route: Route) -> Span:
+        """Return the span of the path of a route's handler."""
+        return self.root.at(["routes", route.key, "consumers", route.group, "handler"]).span
+
     def given(self, route: Route, *option: str) -> Span | None:
         """Return the span of an option: in its consumer, else in `defaults`, else None."""
         for path in (["routes", route.key, "consumers", route.group, *option], ["defaults", *option]):

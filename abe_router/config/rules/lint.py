@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 
 from abe_router.backend import Features
 from abe_router.config.language.model import FileModel
@@ -13,17 +12,18 @@ from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.rules.batch import batch_findings
-from abe_router.config.rules.contradiction import contradictions
+from abe_router.config.rules.cycles import cycles
 from abe_router.config.rules.finding import Finding, OptionSpans
+from abe_router.config.rules.handlers import handler_findings
 from abe_router.config.rules.ids import id_findings
-from abe_router.messages.pattern import is_wild, matches, overlaps
+from abe_router.messages.pattern import is_wild, overlaps
 from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.policies import MAX_HOPS
 from abe_router.routing.route import Route
 from abe_router.text import format_duration, suggestion
 
-#: Most contradictions reported for one handler.
-MOST_CONTRADICTIONS = 5
+#: Most routes of a cycle that are named.
+MAX_SHOWN = 10
 #: Most threads that one route may take without a warning.
 MANY_THREADS = 100
 
@@ -46,21 +46,23 @@ class Lint:
             yield from self._retry(route)
             yield from self._threads(route)
             yield from self._drain(route)
-            yield from self._type(route)
+            yield from handler_findings(route, self._options)
             yield from batch_findings(route, self._options)
         if features is not None:
             yield from self._backend(features)
         yield from self._unchecked()
         yield from self._overlaps()
         yield from self._cycles()
-        if not self._file.routes:
+        if not self._root.at(["routes"]).parts:  # in the file, so that a key with a fault counts
             yield Finding(Code.NOTHING_ROUTED, self._root.name_at(["routes"]), "the file has no route")
         yield from id_findings(self._file, self._bindings, features, self._root)
 
     def _cycles(self) -> Iterator[Finding]:
-        for cycle in _cycles(self._routes):
-            first = cycle[0]
-            path = " -> ".join(f"`{route.name}`" for route in (*cycle, first))
+        for cycle in cycles(self._routes):
+            first, whole = cycle[0], [f"`{route.name}`" for route in (*cycle, cycle[0])]
+            path = " -> ".join(
+                whole if len(whole) <= MAX_SHOWN else [*whole[: MAX_SHOWN - 2], "…", whole[-1]]
+            )
             message = f"messages that are emitted here return to this route: {path}"
             hint = f"a message that passes {MAX_HOPS} handlers in a row becomes a dead letter"
             span = self._root.span_at(["routes", first.key, "consumers", first.group, "emit"])
@@ -107,14 +109,6 @@ class Lint:
             )
             yield Finding(Code.TIMEOUT_OVER_DRAIN, span, message, f"write `drain: {timeout}`")
 
-    def _type(self, route: Route) -> Iterator[Finding]:
-        found = list(islice(contradictions(route), MOST_CONTRADICTIONS))
-        if found and (typed := route.handler.payload_type):
-            span = self._root.at(["routes", route.key, "consumers", route.group, "handler"]).span
-            message = f"`{route.handler.path}` takes `{typed.name}`, which the schema contradicts:"
-            hint = "a payload that the schema allows but the type does not becomes a dead letter"
-            yield Finding(Code.TYPE_CONTRADICTED, span, f"{message} {'; '.join(found)}", hint)
-
     def _backend(self, features: Features) -> Iterator[Finding]:
         lacks: dict[str, None] = {}
         for route in self._routes:
@@ -135,7 +129,9 @@ class Lint:
         return any(other is not route and overlaps(other.key, route.key) for other in self._routes)
 
     def _unchecked(self) -> Iterator[Finding]:
-        checked = [key for key, entry in self._file.routes.items() if entry is not None and entry.schema_]
+        # Of the file itself, so that a key whose schema has a fault counts.
+        entries = self._root.at(["routes"]).parts
+        checked = [str(key) for key, node in entries.items() if node.get(["schema"]) is not None]
         for key, entry in self._file.routes.items():
             if entry is None or entry.schema_ or not entry.consumers or not is_wild(key):
                 continue
@@ -187,36 +183,3 @@ def _in_vain(route: Route, features: Features) -> Iterator[tuple[str, str]]:
     for option, why in features.without_effect().items():
         if option in _USES and _USES[option](route):
             yield option, why
-
-
-def _cycles(routes: Sequence[Route]) -> list[tuple[Route, ...]]:
-    """Return the shortest cycle through each route that is on one, each cycle once.
-
-    A route is followed by the routes that get what it emits. A cycle begins with its first route in the file.
-    """
-    emitting = [route for route in routes if route.emit is not None]
-    following = {
-        route.name: [r for r in emitting if route.emit and matches(r.key, route.emit.key)]
-        for route in emitting
-    }
-    found: dict[frozenset[str], tuple[Route, ...]] = {}
-    for route in emitting:
-        cycle = _back_to(route, following)
-        if cycle is not None:
-            found.setdefault(frozenset(r.name for r in cycle), cycle)
-    return list(found.values())
-
-
-def _back_to(start: Route, following: dict[str, list[Route]]) -> tuple[Route, ...] | None:
-    """Return the shortest path from a route back to itself, searched breadth first."""
-    paths: deque[tuple[Route, ...]] = deque([(start,)])
-    seen: set[str] = set()
-    while paths:
-        path = paths.popleft()
-        for route in following[path[-1].name]:
-            if route is start:
-                return path
-            if route.name not in seen:
-                seen.add(route.name)
-                paths.append((*path, route))
-    return None

@@ -1,0 +1,30 @@
+"""The targets, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fuzz.target.answer import AnswerTarget
+from fuzz.target.config import ConfigTarget
+from fuzz.target.edit import EditTarget
+from fuzz.target.pattern import PatternTarget
+from fuzz.target.payload import PayloadTarget
+from fuzz.target.round_trip import RoundTripTarget
+from fuzz.target.row import PageTarget, RowTarget
+from fuzz.target.schema import SchemaTarget
+from fuzz.target.target import Target
+from fuzz.target.text import TextTarget
+
+TARGETS: Sequence[Target] = (
+    ConfigTarget(),
+    SchemaTarget(),
+    PayloadTarget(),
+    PatternTarget(),
+    TextTarget(),
+    EditTarget(),
+    RoundTripTarget("memory"),
+    RoundTripTarget("sqlite"),
+    RowTarget(),
+    PageTarget(),
+    AnswerTarget(),
+)

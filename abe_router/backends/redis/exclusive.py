@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Delayed, Delivery, ExclusiveSubscription, Outcome
+from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.blocking_connection import ScriptCall
 from abe_router.backends.redis.entry import new_deliveries
 from abe_router.backends.redis.node import Node
@@ -172,6 +173,7 @@ class Ownership:
         self._timers[stream] = self._loop.call_later(max(seconds, 0.001), stream.wake)
 
 
+@refuses_unreadable
 class ExclusiveRedisSubscription(ExclusiveSubscription):
     """Owns each stream that no other exclusive handle owns, from its first fetch on.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.answers import UNREADABLE, unreadable
 from abe_router.backends.redis.appender import Appender
 from abe_router.backends.redis.blocking_connection import BlockingConnection
 from abe_router.backends.redis.connection import Connection, FlowControl
@@ -21,6 +22,7 @@ from abe_router.backends.redis.reaper import Reaper
 from abe_router.backends.redis.registry import Registrations, Registry
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import is_wild
+from abe_router.text import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +154,8 @@ async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     while True:
         try:
             await work()
+        except UNREADABLE as error:
+            _log.error("%s failed, and begins anew in %g s: %s", work.__qualname__, _DELAY, unreadable(error))
         except Exception:  # noqa: BLE001  the next attempt may succeed
-            _log.exception("%s failed, and begins anew in %g s", work.__qualname__, _DELAY)
+            _log.exception("%s failed, and begins anew in %s", work.__qualname__, format_duration(_DELAY))
         await asyncio.sleep(_DELAY)

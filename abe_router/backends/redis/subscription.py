@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
+from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.pipelining import KEPT, PipelinedReads
 from abe_router.backends.redis.reader import Reading, StreamReader
@@ -36,6 +37,7 @@ from abe_router.errors import BackendError, BackendUnavailable, SubscriptionClos
 PATIENCE = 2.0
 
 
+@refuses_unreadable
 class RedisSubscription(Subscription):
     """Reads the streams that match, as one consumer of one group, and settles what it read.
 

@@ -106,7 +106,9 @@ async def open_backend(
 
     backend = shared_backend(table, prefix=prefix)
     if only_read and (missing := missing_file(backend)):
-        print_message(f"`{printable(str(missing))}` does not exist yet: no message was published to it")
+        print_message(
+            f"`{printable(str(missing.absolute()))}` does not exist yet: no message was published to it"
+        )
         backend = empty_backend()
     async with backend:
         yield backend

@@ -152,6 +152,13 @@ class TestConnection:
             fetch.cancel()
         await asyncio.gather(*fetching, return_exceptions=True)
 
+    async def test_port_that_does_not_answer_over_tls_is_reported_as_such(self):
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as silent:
+            port = silent.sockets[0].getsockname()[1]
+            url = f"rediss://127.0.0.1:{port}?socket_connect_timeout=0.1"
+            with pytest.raises(BackendUnavailable, match="over TLS; does this port use TLS"):
+                await RedisBackend.from_url(url).open()
+
     async def test_unix_sockets_and_tls_work(self, tmp_path):
         certificate(tmp_path)
         socket, port = tmp_path / "redis.sock", free_port()

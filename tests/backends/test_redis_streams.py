@@ -405,7 +405,9 @@ class TestServerLoss:
 
 
 class TestServerRefusal:
-    async def test_a_key_of_another_type_fails_no_other_message(self, redis_backend, redis_client, prefix):
+    async def test_a_key_of_another_type_fails_no_other_message(
+        self, redis_backend, redis_client, prefix, caplog
+    ):
         """The publishers of one batch get results of their own."""
         await redis_client.set(f"{prefix}orders.bad", "no stream")
         keys = ["orders.a", "orders.bad", "orders.b", "orders.bad", "orders.a"]
@@ -422,8 +424,15 @@ class TestServerRefusal:
         assert "WRONGTYPE" in str(results[1])
         handle = await redis_backend.subscribe("orders.*", GROUP)
         assert len(await take(handle, 6)) == 6
-        with pytest.raises(BackendError, match="WRONGTYPE"):
+        assert [record.levelname for record in caplog.records] == [
+            "WARNING"
+        ]  # for the pattern that has others
+        with pytest.raises(BackendError, match=f"{prefix}orders.bad` gets no group.*WRONGTYPE"):
             await redis_backend.subscribe("orders.bad", GROUP)
+        assert len(caplog.records) == 1  # the consumer reports what is raised, and less often than it retries
+        counted = {each.pattern: each.in_flight for each in await redis_backend.status()}
+        assert counted == {"orders.*": 6, "orders.bad": 0}
+        assert f"{prefix}orders.bad` is not counted" in caplog.text
 
     async def test_messages_before_a_refused_one_are_kept(self, redis_backend, redis_client, prefix):
         await redis_client.set(f"{prefix}orders.bad", "no stream")

@@ -307,3 +307,16 @@ class TestRestore:
         (second,) = await take(handle, 1)
         assert second.message.body == b"2"
         await ack(handle, [*held, second])
+
+
+async def test_file_of_another_user_is_reported_with_its_owner_and_mode(path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    path.touch(mode=0o600)
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+    with pytest.raises(
+        BackendUnavailable, match=rf"owner is user {os.geteuid()} and its mode -rw-------, but"
+    ):
+        await SQLiteBackend(path).open()

@@ -138,7 +138,7 @@ def test_reading_a_missing_sqlite_file_does_not_create_it(
 ) -> None:
     done = run(*command, "--backend", "sqlite:///none.db")
     assert done.code == 0
-    assert done.err.startswith("`none.db` does not exist yet: no message was published to it\n")
+    assert done.err.startswith(f"`{shop / 'none.db'}` does not exist yet: no message was published to it\n")
     assert not (shop / "none.db").exists()
 
 

@@ -199,7 +199,12 @@ class Connection:
                     await loop.create_connection(make, address.host, address.port, ssl=context)
                 await self._greet(made[0], credentials)
         except TimeoutError:
-            raise self._unreachable("it does not answer", made) from None
+            why = (
+                "it does not answer over TLS; does this port use TLS?"
+                if address.tls
+                else "it does not answer"
+            )
+            raise self._unreachable(why, made) from None
         except ssl.SSLError as error:
             raise self._unreachable(error.reason or str(error), made) from None
         except OSError as error:

@@ -185,9 +185,11 @@ class StreamReader:
     async def create_groups(self) -> None:
         """Create the groups that may not exist yet, and their streams.
 
-        A group that cannot be created does not keep the others waiting: it is tried again later.
+        A group that cannot be created does not keep the others waiting: it is logged and tried again later.
+        When none can be created, the error is raised instead, for the caller to log and to try again.
         """
-        failed, created = None, 0
+        failed: list[ServerError] = []
+        created = 0
         sent = [
             (s, self._connection.send("XGROUP", "CREATE", s.stream, s.group, s.begin, "MKSTREAM"))
             for s in self.pending.of(PendingReason.NEW)
@@ -197,8 +199,8 @@ class StreamReader:
                 await reply
             except ServerError as error:
                 if error.code != "BUSYGROUP":
-                    failed = error
-                    _log.warning("stream `%s` gets no group `%s`: %s", stream.stream, stream.group, error)
+                    why = f"stream `{stream.stream}` gets no group `{stream.group}`: {error}"
+                    failed.append(ServerError(why, error.code))
                     self.pending.remove(PendingReason.NEW, stream)
                     self._loop.call_later(_LONGEST_DELAY, self.pending.signal, PendingReason.NEW, [stream])
                     continue
@@ -207,7 +209,9 @@ class StreamReader:
             self.pending.add(PendingReason.CLAIMABLE, stream)
             self.pending.add(PendingReason.READABLE, stream)
         if failed and not created:
-            raise failed
+            raise failed[0]
+        for refused in failed:
+            _log.warning("%s", refused)
 
     def release(self) -> None:
         """Let notifier and reaper forget the streams."""

@@ -19,7 +19,7 @@ from abe_router.backend.rate import BURST, TokenGrant
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.entry import accepted_at, read_count
 from abe_router.backends.redis.names import Names, group_name, position_before, subscription_name
-from abe_router.backends.redis.protocol import Arg
+from abe_router.backends.redis.protocol import Arg, ServerError
 from abe_router.backends.redis.scripts import (
     ADD_KEYS,
     COUNT,
@@ -180,8 +180,12 @@ class Registry:
         ready = in_flight = waiting = dead = 0
         oldest: list[float] = []
         for key, reply in replies:
-            lag, last, pending, released, delayed, dead_letters, first = await reply
-            ready += released + (lag if lag >= 0 else await self._count_after(key, last))
+            try:
+                lag, last, pending, released, delayed, dead_letters, first = await reply
+                ready += released + (lag if lag >= 0 else await self._count_after(key, last))
+            except ServerError as error:  # another program has put something else there
+                _log.warning("stream `%s` is not counted: %s", self._names.stream(key), error)
+                continue
             in_flight += max(0, pending - released - delayed)
             waiting += delayed
             dead += dead_letters

@@ -9,9 +9,11 @@ import logging
 import math
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from abe_router.backends.sqlite.file import Checkpoint, File, FileState, checkpoint
@@ -267,7 +269,7 @@ class Database:
         if code == sqlite3.SQLITE_NOTADB:
             return BackendError(f"`{self.path}` is not a SQLite database")
         if isinstance(error, sqlite3.OperationalError):
-            return BackendUnavailable(f"cannot use `{self.path}`: {error}")
+            return BackendUnavailable(f"cannot use `{self.path}`: {error}{_permissions(self.path)}")
         return BackendError(f"cannot use `{self.path}`: {error}")
 
     def data_version(self) -> int:
@@ -354,3 +356,13 @@ def is_busy(error: Exception) -> bool:
 def _code(error: sqlite3.Error) -> int:
     """Return the primary result code: extended codes such as SQLITE_BUSY_SNAPSHOT add higher bits."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _permissions(path: Path) -> str:
+    """Return the owner and mode of a file that this process may not use, or an empty string."""
+    with suppress(OSError):
+        status = path.stat()
+        if not os.access(path, os.R_OK | os.W_OK):
+            mode = stat.filemode(status.st_mode)
+            return f": its owner is user {status.st_uid} and its mode {mode}, but this is user {os.geteuid()}"
+    return ""

@@ -1,4 +1,4 @@
-"""The state of a running system: every subscription, and the workers with their last reload."""
+"""The state of a running system: every subscription, the workers, and the edit in force."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import msgspec
 
 from abe_router.backend import Backend
+from abe_router.errors import BackendError
+from abe_router.operations.access import missing_file, table_backend
 from abe_router.operations.subscriptions import SubscriptionState, subscription_states
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
 from abe_router.text import redact_url
 
@@ -62,3 +65,23 @@ async def check_host(backend: Backend, host: str) -> HostReadiness:
     workers = [worker for worker in (await read_workers(backend)).values() if worker and worker.host == host]
     disconnected = sum(not all(route.connected for route in worker.routes.values()) for worker in workers)
     return HostReadiness(host, len(workers), disconnected)
+
+
+async def load_edit_in_force(
+    salvaged: RouteTable, *, prefix: str | None = None
+) -> tuple[EditRecord, RouteTable] | None:
+    """Return the edit in force of a faulty file, and its table; None if the backend does not know it.
+
+    `salvaged` is what `load_table_or_backend` returned for the file. An SQLite file is not created.
+    """
+    backend = table_backend(salvaged, prefix=prefix)
+    if salvaged.path is None or not backend.features.processes or missing_file(backend):
+        return None
+    try:
+        async with backend:
+            running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
+            edit = edit_in_force(await read_edits(backend), salvaged.path, running)
+            table = edit and await load_edit(backend, edit, salvaged.backend, salvaged.path)
+    except BackendError:
+        return None
+    return (edit, table) if edit and table else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -20,13 +20,16 @@ class Status(msgspec.Struct, frozen=True):
     """The state of every subscription and every worker.
 
     `revision` is that of the table, or empty if the file was not read. `workers` has the last report of each
-    worker. None is a report of another version of this package.
+    worker. None is a report of another version of this package. If the workers rejected the file, for example
+    because a handler cannot be imported, `edit` is the number of the edit that they run, and `routes` and
+    `revision` are those of that edit.
     """
 
     backend: str
     revision: str
     routes: tuple[SubscriptionState, ...]
     workers: Mapping[str, WorkerReport | None]
+    edit: int | None = None
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
@@ -44,11 +47,18 @@ class HostReadiness(msgspec.Struct, frozen=True):
 
 async def read_status(table: RouteTable, backend: Backend) -> Status:
     """Return the state of every subscription and every worker on a backend."""
+    workers = await read_workers(backend)
+    reports = [worker for worker in workers.values() if worker is not None]
+    edit: EditRecord | None = None
+    if table.revision and table.revision not in {worker.revision for worker in reports}:
+        found = await _find_edit(table, backend, {worker.revision for worker in reports if worker.rejected})
+        edit, table = found or (None, table)
     return Status(
         backend=redact_url(table.backend),
         revision=table.revision,
         routes=subscription_states(table, await backend.status()),
-        workers=await read_workers(backend),
+        workers=workers,
+        edit=edit.number if edit else None,
     )
 
 
@@ -80,8 +90,22 @@ async def load_edit_in_force(
     try:
         async with backend:
             running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
-            edit = edit_in_force(await read_edits(backend), salvaged.path, running)
-            table = edit and await load_edit(backend, edit, salvaged.backend, salvaged.path)
+            return await _find_edit(salvaged, backend, running, or_last=True)
     except BackendError:
         return None
-    return (edit, table) if edit and table else None
+
+
+async def _find_edit(
+    table: RouteTable, backend: Backend, running: Collection[str], *, or_last: bool = False
+) -> tuple[EditRecord, RouteTable] | None:
+    """Return the edit of the file of `table` that is among the running revisions, and its table.
+
+    With `or_last`, the last edit if none is.
+    """
+    if table.path is None or not (running or or_last):
+        return None
+    edit = edit_in_force(await read_edits(backend), table.path, running)
+    if edit is None or not (or_last or edit.revision in running):
+        return None
+    loaded = await load_edit(backend, edit, table.backend, table.path)
+    return None if loaded is None else (edit, loaded)

@@ -57,9 +57,10 @@ class ConfigError(AbeRouterError):
 class SchemaFault:
     """One reason why a document is not a usable JSON Schema.
 
-    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`.
-    `pointer` is a JSON pointer into the document. A syntax error has a `line` and a `column` instead, which
-    count from 1. `path` is None for a schema that is written in the routes file.
+    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`; or it is
+    `ignored`, which refuses nothing. `pointer` is a JSON pointer into the document. A syntax error has a
+    `line` and a `column` instead, which count from 1. `path` is None for a schema that is written in the
+    routes file.
     """
 
     kind: str
@@ -83,7 +84,7 @@ class SchemaInvalid(AbeRouterError):
 class HandlerError(AbeRouterError):
     """Raised when a handler path cannot be turned into a function.
 
-    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`.
+    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`, `writable`.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str = "") -> None:

@@ -67,7 +67,7 @@ class HandledCounter:
         self.changed.set()
 
     async def wait(self, count):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.count < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -211,7 +211,7 @@ async def test_an_unforeseen_error_of_the_heartbeat_is_logged_and_does_not_end_t
     backend = BrokenHeartbeat()
     application = Application(RouteTable(unrouted="allow"), backend)
     await application.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while backend.puts < 5:
             await asyncio.sleep(0.001)
     assert (await application.publish("orders.created", {})).key == "orders.created"

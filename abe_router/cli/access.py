@@ -30,10 +30,12 @@ def read_table(
     import_handlers: bool = False,
     allow_handlers: Sequence[str] = (),
     trust_writable: bool = True,
+    confined: bool = False,
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
-    What imported handlers print goes to stderr, so that stdout stays data. Raise CommandError when the
+    With `confined`, no file outside the folder of the routes file is read. What imported handlers print goes
+    to stderr, so that stdout stays data. Raise CommandError when the
     `backend` of the command line is not one.
     """
     from abe_router.operations.access import load_table
@@ -46,6 +48,7 @@ def read_table(
             import_handlers=import_handlers,
             allow_handlers=allow_handlers,
             trust_writable=trust_writable,
+            confined=confined,
         )
 
 

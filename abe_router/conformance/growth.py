@@ -20,8 +20,8 @@ from abe_router.conformance.harness import (
 )
 from abe_router.conformance.suite import Suite, check
 
-#: Entries of a bucket that are many, and how many puts run at a time.
-ENTRIES, AT_A_TIME = 10_000, 500
+#: How many puts run at a time.
+AT_A_TIME = 500
 
 
 class GrowthTests(Suite):
@@ -29,6 +29,8 @@ class GrowthTests(Suite):
 
     #: Messages after which the provider's memory has reached its full size.
     warm = 10_000
+    #: Entries of a bucket that are many.
+    entries = 10_000
 
     @check()
     async def test_ten_thousand_messages_leave_nothing_in_this_process(self, harness: Harness) -> None:
@@ -135,7 +137,7 @@ class GrowthTests(Suite):
         await asyncio.sleep(0.6)
         assert dict(await harness.backend.entries("expiring")) == {}
         assert_as_quick(await quickest(put), few, "put when many entries have expired")
-        assert len(await harness.backend.entries("workers")) == ENTRIES + 1
+        assert len(await harness.backend.entries("workers")) == self.entries + 1
 
     @check("key_value")
     async def test_expired_and_replaced_entries_leave_nothing_in_this_process(self, harness: Harness) -> None:
@@ -165,11 +167,11 @@ class GrowthTests(Suite):
             await ack(handle, await take(handle, 500))
 
     async def _publish(self, harness: Harness, count: int) -> None:
-        for _ in range(0, count, 2_000):
-            await harness.publish(min(count, 2_000))
+        for done in range(0, count, 2_000):
+            await harness.publish(min(count - done, 2_000))
 
     async def _fill(self, harness: Harness, bucket: str, ttl: float | None) -> None:
-        for first in range(0, ENTRIES, AT_A_TIME):
+        for first in range(0, self.entries, AT_A_TIME):
             names = [f"entry {number}" for number in range(first, first + AT_A_TIME)]
             await asyncio.gather(*(harness.backend.put(bucket, name, b"x", ttl=ttl) for name in names))
 

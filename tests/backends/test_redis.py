@@ -146,7 +146,7 @@ class TestConnection:
             await asyncio.sleep(0.01)
         assert (await redis_client.info("clients"))["connected_clients"] <= before + 1
         await redis_client.xadd(f"{prefix}{KEY}.n7", {"data": b"1"})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(8):
             assert bodies(await fetching[7]) == [b"1"]
         for fetch in fetching:
             fetch.cancel()

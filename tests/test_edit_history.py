@@ -98,6 +98,16 @@ async def test_files_that_were_saved_meanwhile_are_not_recorded(backend, folder)
     assert not await backend.entries(FILES)
 
 
+async def test_files_are_recorded_without_a_folder_for_temporary_files(backend, folder, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "none"))
+    table = load(folder)
+    await recorder(backend).record(table)
+    (edit,) = await read_edits(backend)
+    assert await load_edit(backend, edit, "memory://", table.path) is None
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert await load_edit(backend, edit, "memory://", table.path) is not None
+
+
 async def test_only_the_last_edits_are_kept_with_their_files(backend, folder, monkeypatch):
     monkeypatch.setattr(history, "KEPT", 2)
     for group in ("a", "b", "c", "d"):

@@ -61,12 +61,14 @@ def read_table_in_force(
     edit in force, and if there is no file but `backend` is given, the table has no routes and no revision.
     Raise ConfigError when the backend is not known, and CommandError when `backend` is not one.
     """
-    from abe_router.operations.access import load_edit_in_force, load_table_or_backend
+    from abe_router.operations.access import load_table_or_backend
 
     require_backend(backend)
     table, error = load_table_or_backend(path, backend=backend)
     if error is None:
         return table, None
+    from abe_router.operations.status import load_edit_in_force
+
     found = asyncio.run(load_edit_in_force(table, prefix=prefix))
     if found is None:
         known = "no accepted edit is known, so its routes are unknown"

@@ -46,6 +46,8 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
     if here:
         return _report_host(asyncio.run(_read_host(table, prefix)))
     status = asyncio.run(_read(table, prefix))
+    if status.edit is not None:
+        print_message(f"warning: the workers rejected {table.path}; edit {status.edit} counts")
     if json:
         print_json(status)
         return OK

@@ -100,12 +100,15 @@ class EditRecorder:
 def _read(table: RouteTable) -> EditFiles | None:
     """Read the files of a table; return None unless they still make that table.
 
-    So the files of a record always load as its revision, also if an edit is saved meanwhile.
+    So the files of a record always load as its revision, also if an edit is saved meanwhile. A host without a
+    writable folder for temporary files cannot check that; then they are returned as they are.
     """
     assert table.path is not None
     try:
         files = EditFiles.read(table)
-        return files if files.load(table.backend, table.path).revision == table.revision else None
+        with suppress(OSError):
+            return files if files.load(table.backend, table.path).revision == table.revision else None
+        return files
     except (ConfigError, OSError, ValueError) as error:
         _log.debug("the files of the table in force cannot be recorded now: %s", error)
         return None

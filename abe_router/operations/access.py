@@ -8,11 +8,9 @@ from pathlib import Path
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
-from abe_router.errors import BackendError, ConfigError
+from abe_router.errors import ConfigError
 from abe_router.operations.errors import BackendNotShared
-from abe_router.operations.status import read_workers
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
 
 
 def load_table(
@@ -44,8 +42,8 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
     """Return the table of a routes file, and the error if the file has faults.
 
     The table of a faulty file has neither routes nor revision, only the backend and the prefix. Workers
-    continue with their last valid table: see `load_edit_in_force`. If there is no file but `backend` is
-    given, such a table is returned without an error. Raise ConfigError if the backend is unknown.
+    continue with their last valid table: see `status.load_edit_in_force`. If there is no file but `backend`
+    is given, such a table is returned without an error. Raise ConfigError if the backend is unknown.
     """
     if backend is not None and not path.exists():
         return RouteTable(backend=backend), None
@@ -59,26 +57,6 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
         if table is None:
             raise
         return table, error
-
-
-async def load_edit_in_force(
-    salvaged: RouteTable, *, prefix: str | None = None
-) -> tuple[EditRecord, RouteTable] | None:
-    """Return the edit in force of a faulty file, and its table; None if the backend does not know it.
-
-    `salvaged` is what `load_table_or_backend` returned for the file. An SQLite file is not created.
-    """
-    backend = table_backend(salvaged, prefix=prefix)
-    if salvaged.path is None or not backend.features.processes or missing_file(backend):
-        return None
-    try:
-        async with backend:
-            running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
-            edit = edit_in_force(await read_edits(backend), salvaged.path, running)
-            table = edit and await load_edit(backend, edit, salvaged.backend, salvaged.path)
-    except BackendError:
-        return None
-    return (edit, table) if edit and table else None
 
 
 def check_backend_url(url: str) -> None:

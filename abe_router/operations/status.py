@@ -1,14 +1,17 @@
-"""The state of a running system: every subscription, and the workers with their last reload."""
+"""The state of a running system: every subscription, the workers, and the edit in force."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from abe_router.backend import Backend
+from abe_router.errors import BackendError
+from abe_router.operations.access import missing_file, table_backend
 from abe_router.operations.subscriptions import SubscriptionState, subscription_states
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
 from abe_router.text import redact_url
 
@@ -17,13 +20,16 @@ class Status(msgspec.Struct, frozen=True):
     """The state of every subscription and every worker.
 
     `revision` is that of the table, or empty if the file was not read. `workers` has the last report of each
-    worker. None is a report of another version of this package.
+    worker. None is a report of another version of this package. If the workers rejected the file, for example
+    because a handler cannot be imported, `edit` is the number of the edit that they run, and `routes` and
+    `revision` are those of that edit.
     """
 
     backend: str
     revision: str
     routes: tuple[SubscriptionState, ...]
     workers: Mapping[str, WorkerReport | None]
+    edit: int | None = None
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
@@ -41,11 +47,18 @@ class HostReadiness(msgspec.Struct, frozen=True):
 
 async def read_status(table: RouteTable, backend: Backend) -> Status:
     """Return the state of every subscription and every worker on a backend."""
+    workers = await read_workers(backend)
+    reports = [worker for worker in workers.values() if worker is not None]
+    edit: EditRecord | None = None
+    if table.revision and table.revision not in {worker.revision for worker in reports}:
+        found = await _find_edit(table, backend, {worker.revision for worker in reports if worker.rejected})
+        edit, table = found or (None, table)
     return Status(
         backend=redact_url(table.backend),
         revision=table.revision,
         routes=subscription_states(table, await backend.status()),
-        workers=await read_workers(backend),
+        workers=workers,
+        edit=edit.number if edit else None,
     )
 
 
@@ -62,3 +75,37 @@ async def check_host(backend: Backend, host: str) -> HostReadiness:
     workers = [worker for worker in (await read_workers(backend)).values() if worker and worker.host == host]
     disconnected = sum(not all(route.connected for route in worker.routes.values()) for worker in workers)
     return HostReadiness(host, len(workers), disconnected)
+
+
+async def load_edit_in_force(
+    salvaged: RouteTable, *, prefix: str | None = None
+) -> tuple[EditRecord, RouteTable] | None:
+    """Return the edit in force of a faulty file, and its table; None if the backend does not know it.
+
+    `salvaged` is what `load_table_or_backend` returned for the file. An SQLite file is not created.
+    """
+    backend = table_backend(salvaged, prefix=prefix)
+    if salvaged.path is None or not backend.features.processes or missing_file(backend):
+        return None
+    try:
+        async with backend:
+            running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
+            return await _find_edit(salvaged, backend, running, or_last=True)
+    except BackendError:
+        return None
+
+
+async def _find_edit(
+    table: RouteTable, backend: Backend, running: Collection[str], *, or_last: bool = False
+) -> tuple[EditRecord, RouteTable] | None:
+    """Return the edit of the file of `table` that is among the running revisions, and its table.
+
+    With `or_last`, the last edit if none is.
+    """
+    if table.path is None or not (running or or_last):
+        return None
+    edit = edit_in_force(await read_edits(backend), table.path, running)
+    if edit is None or not (or_last or edit.revision in running):
+        return None
+    loaded = await load_edit(backend, edit, table.backend, table.path)
+    return None if loaded is None else (edit, loaded)

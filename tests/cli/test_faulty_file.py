@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from abe_router.application import Application
@@ -14,6 +15,7 @@ from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
 from abe_router.runtime.edit_record import EDITS, FILES, EditFiles
+from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, WorkerReport
 
 from .conftest import ROUTES, Run, on_backend, published
 
@@ -84,6 +86,22 @@ def test_routes_are_unknown_before_the_first_edit_is_recorded(run: Run, shop: Pa
     assert done.code == 78
     assert "unknown option `concurency`" in done.err
     assert run("doctor").code == 78
+
+
+def test_status_shows_the_routes_that_workers_run_when_they_reject_a_handler(run: Run, served: Path) -> None:
+    truth = run("status", "--json").json
+    (served / "routes.yaml").write_text(ROUTES.replace("billing: shop_handlers", "invoices: none"))
+    assert "orders.created/invoices" in run("status").out
+    fault = DiagnosticReport("routes.yaml", 7, 17, "R302", "no module named `none`")
+    for name, rejected in (("w1", (fault,)), ("w2", ())):
+        report = WorkerReport("here", 1, 0.0, truth["revision"], rejected=rejected)
+        on_backend(lambda backend, n=name, r=report: backend.put(WORKERS, n, msgspec.json.encode(r), ttl=60))
+    done = run("status", "--json")
+    assert done.err == "warning: the workers rejected routes.yaml; edit 1 counts\n"
+    assert (done.json["edit"], done.json["routes"]) == (1, truth["routes"])
+    text = run("status").out
+    assert "orders.created/invoices" not in text
+    assert "routes.yaml:7:17: error[R302]: no module named `none`" in text
 
 
 def test_edit_of_the_file_at_this_path_counts_and_not_that_of_another(run: Run, served: Path) -> None:

@@ -70,14 +70,16 @@ def test_every_help_has_examples(path: str) -> None:
     assert path in examples
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy_and_publish_no_consumer() -> None:
     code = (
         "import sys; from abe_router.cli.root import run; run(['--help']);"
         "heavy = {'pydantic', 'yaml', 'redis', 'rich', 'asyncio', 'jsonschema_rs', 'msgspec'};"
-        "print(*heavy & set(sys.modules), file=sys.stderr)"
+        "print(*heavy & set(sys.modules), file=sys.stderr);"
+        "import abe_router.cli.publish, abe_router.operations.access;"
+        "print(*{'rich', 'abe_router.consumer'} & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "\n"
+    assert done.stderr == "\n\n"
     assert "Commands:" in done.stdout
 
 

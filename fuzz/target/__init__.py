@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fuzz.target.answer import AnswerTarget
 from fuzz.target.config import ConfigTarget
 from fuzz.target.edit import EditTarget
+from fuzz.target.entry import EntryTarget
 from fuzz.target.pattern import PatternTarget
 from fuzz.target.payload import PayloadTarget
 from fuzz.target.round_trip import RoundTripTarget
@@ -26,5 +27,6 @@ TARGETS: Sequence[Target] = (
     RoundTripTarget("sqlite"),
     RowTarget(),
     PageTarget(),
+    EntryTarget(),
     AnswerTarget(),
 )

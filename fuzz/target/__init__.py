@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fuzz.target.answer import AnswerTarget
+from fuzz.target.command import CommandTarget
 from fuzz.target.config import ConfigTarget
 from fuzz.target.edit import EditTarget
 from fuzz.target.entry import EntryTarget
@@ -18,6 +19,7 @@ from fuzz.target.text import TextTarget
 
 TARGETS: Sequence[Target] = (
     ConfigTarget(),
+    CommandTarget(),
     SchemaTarget(),
     PayloadTarget(),
     PatternTarget(),

@@ -276,6 +276,8 @@ def test_error_for_an_invalid_key_shows_it(key, words):
         (b'"\\ud800"', "it holds a lone surrogate, which is no Unicode text"),
         (b'"\xff"', "it is not UTF-8"),
         (b'{"a": 1', "expecting ',' delimiter (character 8)"),
+        (b"{bad", "expecting property name enclosed in double quotes (character 2)"),
+        ('{"é": x}'.encode(), "expecting value (character 7)"),
     ],
 )
 def test_error_for_invalid_json_names_the_cause(body, why):

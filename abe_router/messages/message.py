@@ -204,9 +204,8 @@ def _why(body: bytes, error: Exception) -> str:
     constants: list[str] = []
     try:
         json.loads(body.decode(), parse_constant=constants.append)
-    except json.JSONDecodeError as fault:
-        place = f"{fault.msg[:1].lower()}{fault.msg[1:]} (character {fault.pos + 1})"
-        return place if "truncated" in said else said
+    except json.JSONDecodeError as fault:  # the second parser tells the position in characters
+        return f"{fault.msg[:1].lower()}{fault.msg[1:]} (character {fault.pos + 1})"
     except (ValueError, RecursionError):
         return said
     # The second parser accepts the body: it has the form of JSON, and a value that other readers refuse.

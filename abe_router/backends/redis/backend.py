@@ -186,7 +186,7 @@ class RedisBackend(Backend):
         handle = kind(node, pattern, group, start=millis, lease=lease)
         node.add(handle)
         try:
-            await handle.open(node.keys(pattern), "$" if from_now else position_before(millis))
+            await handle.reader.open(node.keys(pattern), "$" if from_now else position_before(millis))
         except BaseException:
             await handle.close()
             raise

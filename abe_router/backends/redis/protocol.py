@@ -16,6 +16,7 @@ import hiredis
 
 from abe_router.backends.redis.scripts import Script
 from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.text import format_duration
 
 Arg = str | bytes | int | float
 _INCOMPLETE = object()
@@ -193,9 +194,9 @@ class RedisProtocol(asyncio.Protocol):
         self._silent = self._silent + 1 if self._pending else 0
         self._incomplete = self._incomplete + 1 if self._partial else 0
         if self._silent > _CHECKS:
-            self.abort(f"it kept silent for {self._timeout:g} s")
+            self.abort(f"it kept silent for {format_duration(self._timeout)}")
         elif self._incomplete > _LONGEST_ANSWER * _CHECKS:
-            self.abort(f"an answer takes longer than {_LONGEST_ANSWER * self._timeout:g} s")
+            self.abort(f"an answer takes longer than {format_duration(_LONGEST_ANSWER * self._timeout)}")
         else:
             self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
 

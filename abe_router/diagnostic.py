@@ -57,8 +57,12 @@ class Diagnostic:
     width: int = 1
 
     def to_json(self) -> dict[str, object]:
-        """Return the fault as plain JSON values."""
-        return {**asdict(self), "path": str(self.path), "severity": str(self.severity)}
+        """Return the fault as plain JSON values. What is not UTF-8 in the name of a file is escaped."""
+        values = {**asdict(self), "path": str(self.path), "severity": str(self.severity)}
+        return {
+            name: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
 
 
 #: The code of a file that was not read. No line of it is shown, because it may be a link to any other file.

@@ -170,3 +170,8 @@ def test_count_of_one_has_a_singular_noun():
         "2 routes",
         "1,200 routes",
     ]
+
+
+def test_name_of_a_file_that_is_not_utf8_is_escaped_in_json():
+    found = fault(path=Path(os.fsdecode(b"caf\xe9")), message="no file `\udcff`").to_json()
+    assert (found["path"], found["message"]) == (r"caf\udce9", r"no file `\udcff`")

@@ -183,6 +183,12 @@ def test_depth_of_a_body_with_a_string_without_an_end_is_found_in_one_pass():
         decode(body)
 
 
+def test_integer_is_exact_up_to_4300_digits_and_refused_beyond():
+    assert decode(b"9" * 4300) == 10**4300 - 1
+    with pytest.raises(PayloadMalformed, match="out of range"):
+        decode(b"9" * 4301)
+
+
 def test_reason_does_not_grow_with_the_depth_of_the_value():
     with pytest.raises(PayloadMalformed, match="out of range") as caught:
         decode(b'{"a":' * 600 + b"1e400")

@@ -386,3 +386,21 @@ def test_available_cores_respect_the_quota_of_a_container(tmp_path):
     assert available_cores(quota) == len(os.sched_getaffinity(0))
     quota.write_text("50000 100000\n")
     assert available_cores(quota) == 1
+
+
+async def test_workers_of_the_console_script_run_no_code_that_lies_in_the_current_folder(tmp_path, url):
+    """`-m` would put the folder on the import path before anything of the routes file is read."""
+    entry = tmp_path / "evil-1.dist-info"
+    entry.mkdir()
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1\n")
+    (entry / "entry_points.txt").write_text("[abe_router.backends]\nevil = evil:Evil\n")
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\n")
+    (tmp_path / "routes.yaml").write_text("backend: evil://\nroutes: {a: {}}\n")
+    process = await asyncio.create_subprocess_exec(
+        *(Path(sys.executable).with_name("abe-router"), "serve", "--workers", "2"),
+        cwd=tmp_path,
+        stderr=PIPE,
+    )
+    _, output = await process.communicate()
+    assert b"evil" in output
+    assert not (tmp_path / "ran").exists()

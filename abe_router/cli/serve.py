@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -162,14 +163,22 @@ def command(
 def _worker_command(given: Sequence[str], number: int, line: int, *, caches: bool) -> Sequence[str]:
     """Return the command line of a worker: that of its supervisor, with the option that makes it a worker.
 
+    The import path of the supervisor is that of its workers: `-m` adds the current folder, and `-P` does not.
     Without `caches` the worker writes no compiled code. Python takes a file that is saved twice within a
     second, with the same size, for unchanged, so a cache could hide an edit from the next worker.
     """
     before = ["", *given]  # a routes file may have the name of the command
     serve = next(i for i, text in enumerate(given, 1) if text == "serve" and before[i - 1] not in _CONFIG)
     mark = ("--as-worker", str(number), str(line))
-    python = (sys.executable, *(() if caches else ("-B",)), "-m", "abe_router")
+    safe = () if _imports_current_folder() else ("-P",)
+    python = (sys.executable, *safe, *(() if caches else ("-B",)), "-m", "abe_router")
     return (*python, *given[:serve], *mark, *given[serve:])
+
+
+def _imports_current_folder() -> bool:
+    with suppress(FileNotFoundError):  # the folder was removed
+        return not {"", str(Path.cwd())}.isdisjoint(sys.path)
+    return False
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

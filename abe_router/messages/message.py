@@ -181,7 +181,8 @@ def _encoded(payload: Any) -> bytes:
 def decode(body: bytes) -> Any:
     """Return the value of a JSON body, or raise PayloadMalformed.
 
-    Integers stay exact. Of duplicate object keys the last one counts.
+    Integers stay exact; one of more than 4,300 digits is refused. Of duplicate object keys the last one
+    counts.
     """
     if len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadMalformed(fault)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fuzz.target.answer import AnswerTarget
+from fuzz.target.command import CommandTarget
 from fuzz.target.config import ConfigTarget
 from fuzz.target.edit import EditTarget
+from fuzz.target.entry import EntryTarget
 from fuzz.target.pattern import PatternTarget
 from fuzz.target.payload import PayloadTarget
 from fuzz.target.round_trip import RoundTripTarget
@@ -17,6 +19,7 @@ from fuzz.target.text import TextTarget
 
 TARGETS: Sequence[Target] = (
     ConfigTarget(),
+    CommandTarget(),
     SchemaTarget(),
     PayloadTarget(),
     PatternTarget(),
@@ -26,5 +29,6 @@ TARGETS: Sequence[Target] = (
     RoundTripTarget("sqlite"),
     RowTarget(),
     PageTarget(),
+    EntryTarget(),
     AnswerTarget(),
 )

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from abe_router.backend import ACKED, RELEASED, Backend, Outcome
+from abe_router.backend import ACKED, RELEASED, Backend, Delayed, Outcome
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.errors import BackendError
 from abe_router.messages.message import Message
@@ -79,7 +79,9 @@ class RowTarget(Target):
                 except sqlite3.Error:  # the column does not take the value
                     continue
         connection.close()
-        asyncio.run(use(SQLiteBackend(self._path)))
+        # Without the rows of its key and its subscription, a message cannot be found.
+        usable = all(damage[0] not in ("keys", "subscriptions") for damage in given)
+        asyncio.run(use(SQLiteBackend(self._path), usable=usable))
 
 
 class PageTarget(Target):
@@ -144,22 +146,33 @@ async def fill(backend: Backend) -> None:
     await backend.publish("odd", 10, id="odd-new")
     await odd.fetch(2, 0.5)
     await every.fetch(2, 0.5)
+    late = await backend.subscribe("odd", "late", lease=0.2)
+    found = await late.fetch(2, 0.5)
+    await late.settle([(delivery, Delayed(0.01 + 60 * n)) for n, delivery in enumerate(found)])
+    await late.close()
     await backend.put(WORKERS, "odd", b"{}")
     await backend.put("other", "odd", b"1", ttl=60.0)
     await backend.take_tokens("odd", 100.0, 1)
 
 
-async def use(backend: Backend) -> None:
-    """Use all that `fill` has stored; demand that a message of another key is handled meanwhile."""
+async def use(backend: Backend, *, peeks: bool = True, usable: bool = False) -> None:
+    """Use all that `fill` has stored; demand that a message of another key is handled meanwhile.
+
+    If the damaged key is `usable`, the next message of that key must be handled too, or be a dead letter.
+    """
 
     async def handle(_: Message) -> None:
         pass
 
     async with backend:
-        async with Working(backend, "even", handle) as even, Working(backend, "odd", handle):
-            await operate(backend)
+        async with Working(backend, "even", handle) as even, Working(backend, "odd", handle) as odd:
+            await operate(backend, peeks=peeks)
             await backend.publish("even", 1, id="even-1")
             await even.until(lambda: even.handled["even-1"] == 1, "the message of another key is handled")
+            if usable:
+                await backend.publish("odd", 1, id="odd-last")
+                ended = odd.handled, odd.dead
+                await odd.until(lambda: any(each["odd-last"] for each in ended), "the next message ends")
         demand(even.dead.total() == 0, "a message of another key becomes a dead letter")
 
 
@@ -178,6 +191,7 @@ async def operate(backend: Backend, *, peeks: bool = True) -> None:
         lambda: backend.publish("odd", 2, id="odd-once", window=60.0),
         lambda: backend.replay("odd", "g", ["1", "2", "x"]),
         lambda: backend.purge("odd", "g", ["3"]),
+        lambda: _fetch(backend, "late"),
         lambda: backend.drop("odd", "x"),
     )
     if peeks:
@@ -190,15 +204,22 @@ async def operate(backend: Backend, *, peeks: bool = True) -> None:
             continue
 
 
+async def _fetch(backend: Backend, group: str) -> None:
+    """Fetch and settle what waits for a group of the key `odd`."""
+    handle = await backend.subscribe("odd", group, lease=0.2)
+    try:
+        found = await handle.fetch(10, 0.05)
+        await handle.settle([(delivery, _outcome(delivery.message)) for delivery in found])
+    finally:
+        await handle.close()
+
+
 async def _use_lost(backend: Backend) -> None:
     """Use a backend that may never work again; BackendError is an answer of each operation."""
     try:
         async with backend:
             await operate(backend)
-            handle = await backend.subscribe("odd", "g")
-            for delivery in await handle.fetch(10, 0.01):
-                await handle.settle([(delivery, _outcome(delivery.message))])
-            await handle.close()
+            await _fetch(backend, "g")
     except BackendError:
         return
 

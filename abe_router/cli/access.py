@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,8 @@ from abe_router.cli.output import print_message
 from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.table import RouteTable
 from abe_router.text import format_age, printable
+
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 
 
 def read_table(
@@ -86,7 +89,8 @@ def require_backend(url: str | None) -> None:
         context = click.get_current_context(silent=True)
         source = context.get_parameter_source("backend") if context else None
         name = "ABE_ROUTER_BACKEND" if source is ParameterSource.ENVIRONMENT else "--backend"
-        raise CommandError(f"{name}: {error}", code=CONFIG) from error
+        close = f"did you mean `redis://{url}`?" if _HOST_AND_PORT.fullmatch(url) else ""
+        raise CommandError(f"{name}: {error}", hint=close, code=CONFIG) from error
 
 
 @asynccontextmanager

@@ -160,19 +160,17 @@ class SchemaIndex:
     def _scan(self, root: Subschema, resources: dict[str, Subschema]) -> None:
         """Note each `$id` and each anchor of a document."""
         resources.setdefault(root.base, root)
-        for path, schema in subschemas(root.schema):
-            found = self.below(root, *path)
-            if path and own_id(schema, found.draft) is not None:
-                resources.setdefault(found.base, found)
+        for path, schema, base, _, own in placed(root.schema, root.document):
+            if own is not None:
+                resources.setdefault(base, self.below(root, *path))
             older = schema.get("$id", schema.get("id"))
-            if isinstance(older, str) and older.startswith("#"):
-                self._anchors.setdefault((found.base, older[1:]), found)
-            for keyword in ("$anchor", "$dynamicAnchor"):
-                if isinstance(name := schema.get(keyword), str):
-                    self._anchors.setdefault((found.base, name), found)
+            anchors = [older[1:] if isinstance(older, str) and older.startswith("#") else None]
+            for name in (*anchors, schema.get("$anchor"), schema.get("$dynamicAnchor")):
+                if isinstance(name, str):
+                    self._anchors.setdefault((base, name), self.below(root, *path))
             for keyword in DYNAMIC_ANCHORS.values():
                 if isinstance(name := schema.get(keyword), str | bool) and name:
-                    self._dynamic.setdefault((found.base, name), found)
+                    self._dynamic.setdefault((base, name), self.below(root, *path))
 
     def dynamic_anchors(self, name: str | bool) -> list[Subschema]:
         """Return every subschema with a dynamic anchor of that name; True stands for `$recursiveAnchor`."""

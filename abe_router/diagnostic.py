@@ -65,6 +65,8 @@ class Diagnostic:
         }
 
 
+#: What stands before the user name in a URL, which may be malformed.
+_BEFORE_USER = re.compile(r":(?=\S)(?://)?")
 #: The code of a file that was not read. No line of it is shown, because it may be a link to any other file.
 NOT_READ = "R001"
 #: Most of a source file that is read to show a line of it, in bytes.
@@ -90,11 +92,13 @@ def _printable(text: str) -> str:
 def _without_credentials(line: str) -> str:
     """Return a source line with a star for each character of a URL's user name, password and secret options.
 
-    A password may hold any character, so the last `@` of the line ends it.
+    A password may hold any character, so the last `@` of the line ends it. The URL may lack its slashes.
     """
     line = mask_options(line)
-    start, end = line.find("://") + 3, line.rfind("@")
-    return f"{line[:start]}{re.sub(r'[^ ]', '*', line[start:end])}{line[end:]}" if 3 <= start < end else line
+    begin, end = _BEFORE_USER.search(line), line.rfind("@")
+    if begin is None or begin.end() >= end:
+        return line
+    return f"{line[: begin.end()]}{re.sub(r'[^ ]', '*', line[begin.end() : end])}{line[end:]}"
 
 
 class SourceText:

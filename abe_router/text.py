@@ -29,7 +29,7 @@ MAX_RATE, MIN_RATE = 1_000_000.0, 1 / MAX_SECONDS
 
 #: Longest name that a suggestion is made for, in characters, most names that it is chosen from, and most
 #: pairs of characters that are compared for it.
-MAX_NAME, MAX_KNOWN, MAX_WORK = 100, 5000, 200_000
+MAX_NAME, MAX_KNOWN, MAX_WORK = 100, 5000, 100_000
 #: Longest text that a duration or a rate is suggested for, in characters.
 MAX_MISSPELT = 100
 

@@ -133,6 +133,18 @@ def test_a_value_that_breaks_its_schema_is_not_logged(formatter: logging.Formatt
     assert "Ada" not in text
 
 
+@pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
+@pytest.mark.parametrize("kind", [DeadLettered, Retried])
+def test_a_value_that_a_handler_emits_is_not_logged(formatter: logging.Formatter, kind: type[Event]) -> None:
+    said = 'PayloadInvalid: payload for `t` is invalid: at /n: type: expected number, found "Ada Lovelace"'
+    trace = f"Traceback (most recent call last):\n  x\nabe_router.errors.{said}\n  | {said}\n"
+    number = (True,) if kind is DeadLettered else ()
+    event = kind("k/g", "7", "k", 1, *(("failed", said, *number) if number else (0.5, "failed", said)), trace)
+    text = lines(formatter, event)
+    assert "at /n: type: expected number" in text
+    assert "Ada" not in text
+
+
 def test_long_errors_are_cut() -> None:
     text = lines(TextFormatter(), DeadLettered("k/g", "7", "k", 1, "failed", "x" * 10_000))
     assert len(text) < MAX_TEXT + 100

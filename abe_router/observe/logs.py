@@ -63,6 +63,9 @@ OUTAGE_QUIET = 5.0
 #: Longest text from outside in one line, in characters.
 MAX_TEXT = 500
 
+#: A line that begins with the error of a payload, also in a traceback: one that a handler emits or publishes.
+_INVALID = re.compile(r"[\s|+]*(?:abe_router\.errors\.)?Payload(?:Invalid|Unfit): ")
+
 _log = logging.getLogger("abe_router")
 _TINTS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
@@ -147,13 +150,21 @@ class OutageThrottle:
 
 def log_event(event: Event) -> None:
     """Log an event; ignore those that have no sentence."""
-    if isinstance(event, DeadLettered) and event.kind == "invalid":
-        # The value that breaks the schema is a part of the payload. The pointer and the expectation are not.
-        event = replace(event, error=event.error.partition(", found ")[0])
+    if isinstance(event, DeadLettered | Retried):
+        trace = "\n".join(map(_without_value, event.traceback.split("\n")))
+        event = replace(event, error=_without_value(event.error, event.kind == "invalid"), traceback=trace)
     if isinstance(event, Logged | Handled):
         level, sentence = describe(event)
         if _log.isEnabledFor(level):
             _log.log(level, "%s", _complete(event, sentence), extra={"event": event})
+
+
+def _without_value(line: str, of_payload: bool = False) -> str:
+    """Return what says that a payload breaks its schema without the value that was found.
+
+    The value is a part of the payload. The pointer and the expectation are not.
+    """
+    return line.partition(", found ")[0] if of_payload or _INVALID.match(line) else line
 
 
 def _complete(event: Event, sentence: str) -> str:

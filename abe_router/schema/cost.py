@@ -37,9 +37,9 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 _REPETITION = re.compile(r"\{([0-9]{1,6})(?:,([0-9]{0,6}))?\}")
 _UNICODE = re.compile(r"\\[pP]")
-#: Memory of a compiled pattern: of each character and of each Unicode class, in bytes. The engine refuses a
-#: pattern that takes more than `_LARGEST`.
-_OF_CHARACTER, _OF_CLASS, _LARGEST = 100, 55_000, 10 * 1024 * 1024
+#: Memory of a compiled pattern: of each character and each Unicode class, and of one that looks around, in
+#: bytes. The engine refuses a pattern that takes more than `_LARGEST`.
+_OF_CHARACTER, _OF_CLASS, _OF_GROUP, _LARGEST = 360, 55_000, 18_000, 10 * 1024 * 1024
 
 
 def large_patterns(document: Any, path: Path | None) -> list[SchemaFault]:
@@ -89,7 +89,11 @@ def _patterns(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _size(pattern: str) -> int:
     """Return the memory that a compiled pattern takes at most, in bytes."""
-    size = len(pattern) * _OF_CHARACTER + len(_UNICODE.findall(pattern)) * _OF_CLASS
+    size = (
+        len(pattern) * _OF_CHARACTER
+        + ("(?" in pattern) * _OF_GROUP
+        + len(_UNICODE.findall(pattern)) * _OF_CLASS
+    )
     for least, most in _REPETITION.findall(pattern):
         size *= max(1, int(least), int(most or 0))
         if size > _LARGEST:

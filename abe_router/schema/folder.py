@@ -27,6 +27,8 @@ from abe_router.schema.library import Document, Library, conflict
 from abe_router.schema.schema import Schema
 from abe_router.text import suggestion
 
+#: Most references of one schema for which a target is suggested.
+MAX_SUGGESTIONS = 20
 #: Most parts of a document among which the target of a reference is suggested.
 MAX_PLACES = 1000
 #: Most faults of the references of one schema.
@@ -283,6 +285,7 @@ def _unresolved(
     absent = {unquote(uri) for uri in missing}
     by_target = {unquote(uri): document for uri, document in documents.items()}
     places: dict[str, list[str]] = {}
+    suggestions = 0
     for reference in _references(documents):
         if reference.target in absent:
             continue
@@ -295,7 +298,8 @@ def _unresolved(
                 paths = subschemas(target.value) if target else iter(())
                 places[name] = [join(path) for path, _ in islice(paths, MAX_PLACES)]
             before, _, fragment = reference.text.partition("#")
-            close = suggestion(fragment, places[name])
+            suggestions += 1
+            close = suggestion(fragment, places[name]) if suggestions <= MAX_SUGGESTIONS else None
             yield SchemaFault(
                 "reference",
                 f"`{reference.keyword}` to `{reference.text}` has no target",

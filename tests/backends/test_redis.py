@@ -67,11 +67,20 @@ class TestUrl:
             ("redis://host?socket_timeout=soon", "`socket_timeout` must be a number"),
             ("redis://host?socket_timeout=-1", "`socket_timeout` is out of range"),
             ("rediss://host?ssl_cert_reqs=maybe", "`ssl_cert_reqs` must be"),
+            ("redis://host?ssl_ca_certs=/etc/ca.pem", "need `rediss://`"),
+            ("redis://me:63?CRET@host", "a `.` in the user name or password"),
         ],
     )
     def test_a_malformed_url_is_refused_with_the_reason(self, url, why):
         with pytest.raises(BackendError, match=f"malformed: .*{why}"):
             make_backend(url)
+
+    def test_only_none_turns_the_check_of_the_hostname_off(self):
+        checked = {
+            verify: Address.parse(f"rediss://host?ssl_cert_reqs={verify}").tls.context().check_hostname
+            for verify in ("required", "optional", "none")
+        }
+        assert checked == {"required": True, "optional": True, "none": False}
 
     @pytest.mark.parametrize(
         ("env", "url"),

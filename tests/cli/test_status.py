@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from abe_router.backend import Backend
 from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, ReloadReport, RouteState, WorkerReport
 
 from .conftest import ROUTES, Run, dead_letter, on_backend, published
@@ -144,3 +145,34 @@ def test_reading_a_missing_sqlite_file_does_not_create_it(
 
 def test_missing_folder_of_the_sqlite_file_exits_69(run: Run) -> None:
     assert run("status", "--backend", "sqlite:///none/none.db").code == 69
+
+
+def test_reports_of_another_program_hide_no_worker(run: Run) -> None:
+    good = {"host": "h", "pid": 7, "started_at": 1.0, "revision": "r", "routes": {}}
+    deep = b'{"x":' + b'{"a":' * 3000 + b"1" + b"}" * 3001
+    odd = [
+        {**good, "started_at": 1e300},
+        {**good, "started_at": -1e300},
+        {**good, "pid": 2**70},
+        {**good, "host": "\x1b[2J"},
+    ]
+    values = [
+        deep,
+        b"\xff",
+        b"[]",
+        b"",
+        b"{",
+        *map(msgspec.json.encode, [*odd[:2], odd[3]]),
+        msgspec.json.encode(good),
+    ]
+
+    async def put(backend: Backend) -> None:
+        for number, value in enumerate(values):
+            await backend.put("workers", f"w{number}", value, ttl=60)
+
+    on_backend(put)
+    for options in ((), ("--json",), ("--here",)):
+        done = run("status", *options)
+        assert done.code in (0, 1), done.err
+        assert "\x1b[2J" not in done.out + done.err
+    assert "h:7" in run("status").out

@@ -387,6 +387,8 @@ def deep_leaves(leaf: Any) -> Any:
     return nested({"properties": {f"{n:x}": leaf for n in range(count)}}, 120, "allOf")
 
 
-def cases() -> dict[str, Files]:
-    """Return every case by name."""
-    return dict([*scalars(), *many(), *schemas()])
+def cases() -> Iterator[tuple[str, Files]]:
+    """Yield every case with its name, one at a time, because they are large."""
+    yield from scalars()
+    yield from many()
+    yield from schemas()

@@ -46,7 +46,7 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """Return the context; raise OSError when a file it names cannot be read."""
         context = ssl.create_default_context(cafile=self.ca_certs, capath=self.ca_path)
-        context.check_hostname = self.check_hostname and self.cert_reqs == "required"
+        context.check_hostname = self.check_hostname and self.cert_reqs != "none"
         context.verify_mode = _VERIFY[self.cert_reqs]
         if self.certfile:
             context.load_cert_chain(self.certfile, self.keyfile, self.password)
@@ -89,6 +89,10 @@ class Address:
         password = options.text("password") or _unquoted(parts.password)
         host, port, path, database = _location(parts)
         tls = options.tls()
+        if parts.scheme != "rediss" and tls != Tls():
+            raise ValueError(
+                "options that begin with `ssl_` need `rediss://`: this connection is not encrypted"
+            )
         address = cls(
             host=host,
             port=port,
@@ -167,6 +171,8 @@ class _Options:
     def finish(self) -> None:
         """Raise ValueError when an unknown option is left."""
         for name in self._left.keys() - _IGNORED:
+            if "@" in name or "@" in self._left[name]:  # the rest of a password
+                raise ValueError("a `?` in the user name or password must be written as `%3F`")
             hint = did_you_mean(name, self._known)
             raise ValueError(f"unknown option `{name[:40]}`{'; ' if hint else ''}{hint}")
 

@@ -43,7 +43,7 @@ from abe_router.text import counted
 
 _CONFINED = "`check --no-import` reads no file outside this folder; without `--no-import` it does"
 #: Most bytes of schemas that are compiled again for a file of a stranger.
-MAX_CONFINED = 3 * 1024 * 1024
+MAX_CONFINED = 3 * 512 * 1024
 #: Most steps of comparing patterns with keys, some seconds of work.
 MAX_COMPARISONS = 4_000_000
 

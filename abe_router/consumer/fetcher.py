@@ -133,7 +133,8 @@ class Fetcher:
             in_flight.low_water = prefetch.low_water
             limit = min(max(1, self._room()), MAX_FETCH)
             deliveries = await self._calls.repeat(partial(self._fetch, limit))
-            prefetch.fetched(clock(), full=deliveries is not None and len(deliveries) == limit)
+            # One that is half full may have left more behind: a pattern has many streams to share the limit.
+            prefetch.fetched(clock(), full=deliveries is not None and 2 * len(deliveries) >= limit)
             if not deliveries:
                 # A provider whose fetch returns without waiting must not keep the loop from everything else.
                 await asyncio.sleep(0)

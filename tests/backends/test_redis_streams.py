@@ -10,7 +10,7 @@ import time
 import pytest
 
 from abe_router.backend import ACKED, RELEASED, Delayed
-from abe_router.backends.redis import RedisBackend, discovery, reaper, registration
+from abe_router.backends.redis import RedisBackend, discovery, reaper, registry
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -254,7 +254,7 @@ class TestServerLoss:
         assert caplog.text.count("was gone and begins anew") == 1
 
     async def test_messages_before_a_group_is_created_again_are_kept(self, redis_backend, redis_client):
-        """Lost otherwise: messages that other groups settle during the delay, and that are trimmed."""
+        """A bug loses messages that other groups settle during the delay, and that are trimmed."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         other = await redis_backend.subscribe(KEY, "audit", lease=0.1)
         await publish(redis_backend, 1)
@@ -282,7 +282,7 @@ class TestServerLoss:
         self, redis_backend, redis_client, prefix, monkeypatch, caplog
     ):
         """Otherwise nothing is trimmed, and no command shows the subscription, until the next restart."""
-        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        monkeypatch.setattr(registry, "INTERVAL", 0.05)
         handle = await redis_backend.subscribe(KEY, GROUP)
         wild = await redis_backend.subscribe("orders.#", GROUP)
         await publish(redis_backend, 3)
@@ -302,7 +302,7 @@ class TestServerLoss:
     async def test_a_dropped_subscription_is_not_registered_again(
         self, redis_server, redis_backend, prefix, monkeypatch, caplog
     ):
-        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        monkeypatch.setattr(registry, "INTERVAL", 0.05)
         await redis_backend.subscribe(KEY, GROUP)
         async with RedisBackend.from_url(redis_server.url, prefix=prefix) as admin:
             assert await admin.drop(KEY, GROUP)
@@ -320,7 +320,7 @@ class TestServerLoss:
         assert not await handle.fetch(1, 0)
 
     async def test_retries_without_due_times_are_due_at_once(self, redis_backend, redis_client, prefix):
-        """Lost otherwise: retries whose due times the server evicted."""
+        """A bug loses retries whose due times the server evicted."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         await publish(redis_backend, 3)
         assert not await handle.settle([(delivery, Delayed(60.0)) for delivery in await take(handle, 3)])

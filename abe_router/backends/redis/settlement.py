@@ -22,11 +22,12 @@ from abe_router.backends.redis.scripts import (
     DELAY,
     EMIT,
     EXTEND,
+    EXTEND_UNREAD,
     POSTPONE,
     REFUSED,
     RELEASE,
 )
-from abe_router.backends.redis.stream_state import PendingReason, StreamState
+from abe_router.backends.redis.stream_state import MOST_ENTRIES, PendingReason, StreamState
 from abe_router.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
@@ -83,8 +84,17 @@ class Settlement:
         return refused + await self._collect(sent, settled=False)
 
     def extension_calls(self, deliveries: Sequence[Delivery]) -> list[ScriptCall]:
-        """Return the calls that start the leases anew, for a thread that runs them."""
-        return [call for _, _, call in self._extensions(deliveries, [])]
+        """Return the calls that start the leases anew, for a thread that runs them.
+
+        They include what the server delivered in a reply that the event loop has not read yet.
+        """
+        keys = {delivery.message.key for delivery in deliveries}
+        streams = [stream for key, stream in tuple(self._streams.items()) if stream.pipelined or key in keys]
+        unread = [
+            ScriptCall(EXTEND_UNREAD, (s.stream,), (s.group, s.consumer, MOST_ENTRIES, *tuple(s.held)))
+            for s in streams
+        ]
+        return [call for _, _, call in self._extensions(deliveries, [])] + unread
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Count failures of deliveries that the handle keeps; return those that were refused."""

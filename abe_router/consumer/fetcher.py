@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from abe_router.backend import Backend, Delivery, Subscription
@@ -38,8 +38,8 @@ PROBE_SECONDS = 0.3
 # The fetcher is in one state at a time:
 #
 #   full      the buffer is above the low-water mark, or too much is unsettled; it waits for `capacity`
-#   careful   it fetches a probe: one delivery, or as many as a group of suspects; all suspects in it are
-#             settled before the next fetch
+#   careful   it fetches a probe: one delivery, or as many as a group of suspects; before the next fetch the
+#             group has ended, and one that runs alone is settled
 #   fetching  a fetch is under way, or is repeated after an error of the backend
 #   pacing    what it fetched is withheld, and it waits for tokens of the rate limiter
 #   ended     a stop was requested, the subscription is closed, or a fault of the package was met
@@ -156,7 +156,7 @@ class Fetcher:
             del deliveries  # or an idle route keeps the last ones, settled by now, in memory
 
     async def _fetch_carefully(self) -> None:
-        """Fetch a probe; hold nothing else that may be a suspect until the suspects in it are settled."""
+        """Fetch a probe; fetch nothing else until the suspects in it have ended; see `_run`."""
         gate, in_flight = self._suspects, self._in_flight
         self._interrupted = False
         async with gate.probe(self._interrupt_probe):
@@ -205,19 +205,32 @@ class Fetcher:
         return kept
 
     async def _run(self, suspects: Sequence[Delivery]) -> None:
-        """Pass on what is withheld, and wait until the suspects in it are settled."""
+        """Pass on what is withheld, and wait until the suspects in it are settled.
+
+        Of a group it is enough that all have ended: what the next death counts against them leaves them
+        deliveries for runs alone.
+        """
         await self._pass_on()
-        if suspects:
+        if not suspects:
+            return
+        if runs_alone(suspects[0], self._route.delivery_limit):
             await self._settled(suspects)
-            if not self._stop.is_set():  # otherwise they may still run
-                self._suspects.release(self._in_flight)
+        else:
+            await self._until_not(self._in_flight.has_unended, suspects)
+        if not self._stop.is_set():  # otherwise they may still run
+            self._suspects.release(self._in_flight)
 
     async def _settled(self, deliveries: Collection[Delivery]) -> None:
         """Wait until none of the deliveries is in flight."""
-        in_flight = self._in_flight
-        while in_flight.holds(deliveries) and not self._stop.is_set():
-            in_flight.capacity.clear()
-            await in_flight.capacity.wait()
+        await self._until_not(self._in_flight.holds, deliveries)
+
+    async def _until_not(
+        self, holds: Callable[[Collection[Delivery]], bool], deliveries: Collection[Delivery]
+    ) -> None:
+        capacity = self._in_flight.capacity
+        while holds(deliveries) and not self._stop.is_set():
+            capacity.clear()
+            await capacity.wait()
 
     async def _fetch(self, limit: int, wait: float = FETCH_WAIT) -> Sequence[Delivery]:
         """Fetch once no lease may have run out: the fetch would take again what is in flight here."""

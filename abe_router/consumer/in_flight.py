@@ -167,6 +167,11 @@ class InFlight:
         """Say whether any of the deliveries is in flight."""
         return any(each in deliveries for each in self.deliveries())
 
+    def has_unended(self, deliveries: Collection[Delivery]) -> bool:
+        """Say whether any of the deliveries is not started, or running."""
+        running = (each for slot in self.slots for each in slot.deliveries)
+        return any(each in deliveries for each in (*self.withheld, *self.buffer, *running))
+
     def track(self, leased_at: float) -> None:
         """Note that what comes in flight now was leased at `leased_at` or later.
 

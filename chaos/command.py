@@ -8,24 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-import multiprocessing
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-_FORKED = multiprocessing.get_context("forkserver")
-# A module that does not exist is ignored, which is only slower.
-_FORKED.set_forkserver_preload(
-    [
-        "abe_router.__main__",
-        "abe_router.config",
-        "abe_router.backends.redis",
-        "abe_router.backends.sqlite",
-        "abe_router.cli.dead",
-        "abe_router.cli.status",
-    ]
-)
+from chaos.process import FORKED
 
 
 class Ended(NamedTuple):
@@ -42,8 +30,8 @@ async def run(arguments: Sequence[str]) -> Ended:
 
 
 def _run(arguments: Sequence[str]) -> Ended:
-    receiver, sender = _FORKED.Pipe(duplex=False)
-    process = _FORKED.Process(target=_send, args=(arguments, sender), daemon=True)
+    receiver, sender = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=_send, args=(arguments, sender), daemon=True)
     process.start()
     sender.close()
     try:

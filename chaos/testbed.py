@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -159,7 +158,6 @@ class Testbed:
         while time.monotonic() < until:
             first = max(self._asked(), default=-1) + 1
             arguments: list[Any] = [
-                sys.executable,
                 "-m",
                 "chaos.producer",
                 self.folder,

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -161,7 +160,7 @@ def argv(program: Path | None, routes: Path, *options: str) -> list[str]:
     """Return the command of a worker: `abe-router serve`, or a program that takes the same arguments."""
     start = ["-m", "abe_router"] if program is None else [str(program)]
     arguments = ["serve", str(routes), "--log-format", "json", "--log-level", "debug"]
-    return [sys.executable, *start, *arguments, *options]
+    return [*start, *arguments, *options]
 
 
 def _timestamp(text: str) -> float:

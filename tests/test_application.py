@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
@@ -66,10 +67,20 @@ class HandledCounter:
         self.changed.set()
 
     async def wait(self, count):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.count < count:
                 self.changed.clear()
                 await self.changed.wait()
+
+
+def test_traceback_of_a_faulty_file_shows_every_fault_as_check_does(folder):
+    (folder / "routes.yaml").write_text("routes:\n  a.b: {consumers: {x: 'web_handlers:charg'}, shema: x}\n")
+    with pytest.raises(ConfigError) as raised:
+        Router.from_file("routes.yaml")
+    text = "".join(traceback.format_exception(raised.value))
+    assert "hint: did you mean `schema`?" in text
+    assert "error[R303]" in text
+    assert " --> routes.yaml:2:" in text
 
 
 async def test_it_runs_the_routes_and_publishes_through_the_same_file(folder):
@@ -200,7 +211,7 @@ async def test_an_unforeseen_error_of_the_heartbeat_is_logged_and_does_not_end_t
     backend = BrokenHeartbeat()
     application = Application(RouteTable(unrouted="allow"), backend)
     await application.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while backend.puts < 5:
             await asyncio.sleep(0.001)
     assert (await application.publish("orders.created", {})).key == "orders.created"

@@ -38,7 +38,7 @@ class Recorder:
         self._changed.set()
 
     async def wait(self, count: int) -> list:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.payloads) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -168,7 +168,7 @@ async def test_shutdown_before_run_makes_run_return_at_once(backend):
     running = asyncio.create_task(consumer.run(Recorder()))
     await consumer.shutdown()
     await consumer.shutdown()
-    await asyncio.wait_for(running, 1)
+    await asyncio.wait_for(running, 10)
 
 
 async def test_a_second_run_returns_at_once(backend):
@@ -177,7 +177,7 @@ async def test_a_second_run_returns_at_once(backend):
     running = asyncio.create_task(consumer.run(got))
     await backend.publish("a", 1)
     await got.wait(1)
-    await asyncio.wait_for(consumer.run(got), 1)
+    await asyncio.wait_for(consumer.run(got), 10)
     assert not running.done()
     await consumer.shutdown()
     await running
@@ -190,7 +190,7 @@ async def test_a_handler_can_shut_down_its_own_consumer(backend):
 
     consumer = AsyncLoopConsumer(backend)
     await backend.publish("a", 1)
-    await asyncio.wait_for(consumer.run(handle), 2)
+    await asyncio.wait_for(consumer.run(handle), 10)
     (status,) = await backend.status()
     assert (status.ready, status.in_flight) == (0, 0)
 
@@ -270,7 +270,7 @@ async def test_an_override_of_handler_adds_custom_retries_and_dead_letters(backe
     class Careful(AsyncLoopConsumer):
         async def handler(self, payload, message):
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     return await super().handler(payload, message)
             except ConnectionError:
                 if message.attempt < 3:
@@ -322,13 +322,13 @@ class Plain:
 
 async def test_a_plain_provider_is_consumed_until_its_messages_end():
     plain, got = Plain({"id": 1}, {"id": 2}), Recorder()
-    await asyncio.wait_for(AsyncLoopConsumer(plain, group="billing").run(got), 2)
+    await asyncio.wait_for(AsyncLoopConsumer(plain, group="billing").run(got), 10)
     assert (got.payloads, plain.groups) == ([{"id": 1}, {"id": 2}], ["billing"])
 
 
 async def test_without_a_group_a_plain_provider_gets_no_group():
     plain = Plain()
-    await asyncio.wait_for(AsyncLoopConsumer(plain).run(Recorder()), 2)
+    await asyncio.wait_for(AsyncLoopConsumer(plain).run(Recorder()), 10)
     assert plain.groups == [None]
 
 
@@ -366,7 +366,7 @@ async def test_a_failure_on_a_plain_provider_is_logged_and_the_next_message_is_h
             raise ValueError("bad one")
         seen.append(payload["id"])
 
-    await asyncio.wait_for(AsyncLoopConsumer(Plain({"id": 1}, {"id": 2}, {"id": 3})).run(handle), 2)
+    await asyncio.wait_for(AsyncLoopConsumer(Plain({"id": 1}, {"id": 2}, {"id": 3})).run(handle), 10)
     assert seen == [1, 3]
     assert "bad one" in caplog.text
     assert "keeps no dead letters" in caplog.text
@@ -377,7 +377,7 @@ async def test_shutdown_ends_a_plain_provider_that_waits():
     consumer = AsyncLoopConsumer(Plain(then=asyncio.Event()))
     running = asyncio.create_task(consumer.run(Recorder()))
     await asyncio.sleep(0)
-    await asyncio.wait_for(consumer.shutdown(), 2)
+    await asyncio.wait_for(consumer.shutdown(), 10)
     await running
 
 
@@ -390,7 +390,7 @@ async def test_mocks_can_be_backend_and_handler():
     backend = mock.AsyncMock(spec=Plain)
     backend.consume.return_value.__aiter__.return_value = [{"id": 1}, {"id": 2}]
     handler = mock.AsyncMock()
-    await asyncio.wait_for(AsyncLoopConsumer(backend, group="g").run(handler), 2)
+    await asyncio.wait_for(AsyncLoopConsumer(backend, group="g").run(handler), 10)
     assert [call.args for call in handler.await_args_list] == [({"id": 1},), ({"id": 2},)]
     backend.consume.assert_called_once_with(group="g")
 

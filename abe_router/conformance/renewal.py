@@ -32,7 +32,7 @@ class RenewalTests(Suite):
 
     @check("leases", measures_time=True)
     async def test_renewal_while_the_loop_is_blocked_keeps_the_leases(self, harness: Harness) -> None:
-        """Doubled otherwise: what a worker runs while one of its handlers blocks the event loop."""
+        """A bug duplicates what a worker runs while one of its handlers blocks the event loop."""
         blocked, other = await harness.subscribe(lease=self._blocked_lease), await harness.subscribe()
         sent = await harness.publish(4)
         held = await take(blocked, 3)
@@ -46,7 +46,7 @@ class RenewalTests(Suite):
 
     @check("leases", measures_time=True)
     async def test_leases_that_are_not_renewed_end_while_the_loop_is_blocked(self, harness: Harness) -> None:
-        """Lost otherwise: what a hanging handler holds, if all of its worker is renewed."""
+        """A bug loses what a hanging handler holds, if all of its worker is renewed."""
         blocked, other = await harness.subscribe(lease=self._blocked_lease), await harness.subscribe()
         await harness.publish(3)
         running, *hanging = await take(blocked, 3)
@@ -61,7 +61,7 @@ class RenewalTests(Suite):
 
     @check("order", measures_time=True)
     async def test_renewal_while_the_loop_is_blocked_keeps_the_ownership(self, harness: Harness) -> None:
-        """Out of order otherwise: a second owner handles what comes after the messages of the first one."""
+        """A bug lets a second owner handle what comes after the messages of the first one."""
         blocked = await harness.subscribe_exclusive(lease=self._blocked_lease)
         other = await harness.subscribe_exclusive(lease=self._blocked_lease, backend=harness.another())
         await harness.publish(3)
@@ -110,7 +110,7 @@ class RenewalTests(Suite):
 
     @check("leases")
     async def test_stale_renewal_takes_nothing_back(self, harness: Harness) -> None:
-        """Doubled otherwise: a message that a late renewal takes back from its new holder."""
+        """A bug duplicates a message that a late renewal takes back from its new holder."""
         stale, owner = await harness.subscribe(lease=self.lease), await harness.subscribe()
         await harness.publish()
         held = await take(stale, 1)
@@ -122,7 +122,7 @@ class RenewalTests(Suite):
 
     @check("leases")
     async def test_renewal_does_not_revive_settled_messages(self, harness: Harness) -> None:
-        """Doubled otherwise: an acked message that a late renewal makes ready again."""
+        """A bug duplicates an acked message that a late renewal makes ready again."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
         held = await take(handle, 1)
@@ -133,7 +133,7 @@ class RenewalTests(Suite):
 
     @check("leases")
     async def test_renewal_beside_the_event_loop_harms_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: an ack that a renewal in another thread undoes."""
+        """A bug loses an ack that a renewal in another thread undoes."""
         handle = await harness.subscribe()
         sent = await harness.publish(50)
         held = await take(handle, 50)

@@ -134,7 +134,7 @@ class TestConnection:
         ready = {b"EVAL": b":1\r\n", b"CLIENT": b":7\r\n", b"EVALSHA": b""}
         async with answering(ready) as url:
             backend = RedisBackend.from_url(f"{url}?socket_timeout=0.2")
-            with pytest.raises(BackendUnavailable, match=r"kept silent for 0\.2 s"):
+            with pytest.raises(BackendUnavailable, match=r"kept silent for 200ms"):
                 await backend.append([new_message(KEY, b"1")])
             await backend.close()
 
@@ -146,7 +146,7 @@ class TestConnection:
             await asyncio.sleep(0.01)
         assert (await redis_client.info("clients"))["connected_clients"] <= before + 1
         await redis_client.xadd(f"{prefix}{KEY}.n7", {"data": b"1"})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(8):
             assert bodies(await fetching[7]) == [b"1"]
         for fetch in fetching:
             fetch.cancel()

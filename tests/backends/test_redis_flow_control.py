@@ -79,10 +79,10 @@ async def test_every_handle_gets_its_own_messages(narrow, redis_backend):
 async def test_a_fetch_that_is_queued_may_be_interrupted_and_repeated(narrow, redis_backend):
     first, second, *_ = await backlogs(redis_backend)
     protocol(redis_backend)._transport.pause_reading()
-    reading, waiting = (asyncio.create_task(handle.fetch(10, 5.0)) for handle in (first, second))
+    reading, waiting = (asyncio.create_task(handle.fetch(10, 20.0)) for handle in (first, second))
     await until_queued(second)
     second.interrupt()
-    assert not await asyncio.wait_for(waiting, 1.0)
+    assert not await asyncio.wait_for(waiting, 10.0)
     protocol(redis_backend)._transport.resume_reading()
     assert len(await reading) == 3
     assert len(await second.fetch(10, 5.0)) == 3

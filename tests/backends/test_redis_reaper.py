@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from abe_router.backends.redis.names import Names
-from abe_router.backends.redis.reaper import INTERVAL, Reaper
+from abe_router.backends.redis.reaper import Reaper
 from abe_router.backends.redis.stream_state import PendingReason, PendingWork, StreamState
 
 uvloop = pytest.importorskip("uvloop")
@@ -40,11 +40,12 @@ async def test_a_stream_with_a_shorter_lease_is_checked_at_once(monkeypatch):
         checked.set()
 
     monkeypatch.setattr(reaper, "check", check)
+    monkeypatch.setattr("abe_router.backends.redis.reaper.INTERVAL", 20.0)
     running = asyncio.create_task(reaper.run())
-    for lease in (30.0, 0.1):
+    for lease in (60.0, 0.1):
         await asyncio.sleep(0.01)
         assert not checked.is_set()
         reaper.add(state(PendingWork(lambda: None), lease))
-    async with asyncio.timeout(INTERVAL / 2):
+    async with asyncio.timeout(10):
         await checked.wait()
     running.cancel()

@@ -262,6 +262,7 @@ class TestLock:
         await backend.publish(KEY, 3)
         assert bodies(await drain(await backend.subscribe(KEY, "g"))) == [b"3"]
 
+    @pytest.mark.alone
     async def test_close_waits_for_a_lock_at_most_a_second(self, backend, locked):
         locked.execute("BEGIN IMMEDIATE")
         publishing = asyncio.create_task(backend.publish(KEY, 1))
@@ -271,6 +272,7 @@ class TestLock:
             with pytest.raises(BackendUnavailable):
                 await publishing
 
+    @pytest.mark.alone
     async def test_close_with_many_handles_waits_for_a_lock_once(self, backend, locked):
         for name in "abc":
             handle = await backend.subscribe_exclusive(name, "g")
@@ -363,7 +365,7 @@ class TestFetch:
         fetching = asyncio.create_task(closed.fetch(1, 20.0))
         await asyncio.sleep(0.02)
         await closed.close()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             with pytest.raises(SubscriptionClosed):
                 await fetching
         locked.execute("COMMIT")
@@ -394,7 +396,7 @@ class TestFetch:
         fetching = asyncio.create_task(handle.fetch(1, 20.0))
         await asyncio.sleep(0.02)
         handle.interrupt()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             assert not await fetching
         locked.execute("COMMIT")
         (delivery,) = await handle.fetch(1, 5.0)

@@ -123,6 +123,7 @@ async def test_message_of_another_process_wakes_a_fetch_within_50_ms(path, backe
     await other
 
 
+@pytest.mark.alone
 async def test_release_or_delay_of_another_connection_wakes_a_fetch(path, backend):
     holder = SQLiteBackend(path)
     held, handle = await holder.subscribe(KEY, GROUP), await backend.subscribe(KEY, GROUP)

@@ -81,7 +81,7 @@ def test_readme_steps_add_a_consumer_to_a_running_router(shop: Path) -> None:
         routes.write_text(f"{head}{consumers}{added.text}{rest}")
         while "added orders.created/history" not in seen:
             seen += serving.stdout.readline()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         while seen.count("recorded order 7: 250") < 2:  # once for `audit`, once for `history`
             seen += serving.stdout.readline()
         serving.send_signal(signal.SIGTERM)

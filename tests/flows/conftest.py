@@ -37,8 +37,8 @@ class EventLog:
         return [event for event in self.seen if isinstance(event, kind)]
 
     async def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
-        """Return the events of a kind once there are `count`; wait at most five seconds."""
-        async with asyncio.timeout(5):
+        """Return the events of a kind once there are `count`; wait at most 20 seconds."""
+        async with asyncio.timeout(20):
             while len(self.of(kind)) < count:
                 self._added.clear()
                 await self._added.wait()

@@ -15,7 +15,7 @@ import pytest
 
 from abe_router.backend import Backend, Delivery
 from abe_router.backends import make_backend
-from abe_router.consumer.stall_monitor import REPORT_AFTER
+from abe_router.consumer import stall_monitor
 from abe_router.observe.events import DeadLettered, Event, Events, Handled, LeaseLost
 from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.table import RouteTable
@@ -24,8 +24,14 @@ from abe_router.testing import RedisServer
 
 from .conftest import EventLog, PatchedBackend, Running, make_route
 
-#: The lease of these tests, and how long a handler blocks the event loop, in seconds.
-LEASE, BLOCKS = 0.5, 1.3
+#: The lease of these tests, how long a handler blocks the event loop, and after how long that is reported, in
+#: seconds.
+LEASE, BLOCKS, REPORT_AFTER = 0.4, 0.9, 0.5
+
+
+@pytest.fixture(autouse=True)
+def _report_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall_monitor, "REPORT_AFTER", REPORT_AFTER)
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -159,6 +165,24 @@ async def test_healthy_loop_renews_nothing_from_a_thread() -> None:
     await asyncio.to_thread(thread.join, 10.0)
     assert not thread.is_alive()
     await running.backend.close()
+
+
+async def test_forked_child_renews_nothing(running: Running) -> None:
+    statuses = list[int]()
+
+    async def charge(order: int) -> None:
+        thread = running.router.stalls.thread
+        assert thread is not None
+        assert thread.is_alive()
+        child = os.fork()
+        if child == 0:
+            os._exit(3 if thread.is_alive() else 0)
+        statuses.append(os.waitpid(child, 0)[1])  # noqa: ASYNC222  the child ends at once
+
+    await running.route(make_route(charge))
+    await running.publish("orders.created", 1)
+    await running.log.wait_for(Handled)
+    assert statuses == [0]
 
 
 @pytest.mark.alone

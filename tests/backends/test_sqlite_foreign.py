@@ -121,7 +121,7 @@ async def test_dead_letter_with_the_largest_id_or_a_deep_record_is_listed_once(
         other.execute(f"UPDATE dead_letters SET {column} = ? WHERE id = 2", [value])
     other.close()
     async with SQLiteBackend(path) as backend:
-        listed = await list_dead_letters(backend, ("#", GROUP))
+        listed = (await list_dead_letters(backend, ("#", GROUP))).dead_letters
         assert len(listed) == 2
         assert await backend.purge("#", GROUP, [dead.id for dead in listed]) == 2
 

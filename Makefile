@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait.
-WORKERS ?= 3
-ROWS ?= 3
+WORKERS ?= 4
+ROWS ?= 4
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
 ARGS ?=

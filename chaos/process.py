@@ -28,15 +28,16 @@ _PR_SET_PDEATHSIG = 1
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     [
-        "abe_router.__main__",
         "abe_router.application",
         "abe_router.backends.redis",
         "abe_router.backends.sqlite",
         "abe_router.cli.dead",
+        "abe_router.cli.root",
         "abe_router.cli.serve",
         "abe_router.cli.status",
         "chaos.handler",
-        "chaos.producer",
+        "chaos.ledger",
+        "chaos.plan",
         "uvloop",
     ]
 )

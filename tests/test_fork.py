@@ -23,9 +23,11 @@ ENDS = {"exit": 3, "text": 1, "error": 1, "await": 1, "return": 0}
 HANDLERS = """\
 import asyncio, os, sys, threading, time
 
-PARENT, handled, codes = os.getpid(), [], []
+PARENT, ended = os.getpid(), []
 
 def note(text):
+    if text.startswith("end"):
+        ended.append(text)
     os.write(1, f"{text} {os.getpid() == PARENT}\\n".encode())
 
 def fork(end):
@@ -74,7 +76,8 @@ async def main():
     async with Router.from_file("routes.yaml", watch=False) as router:
         for n in range({MESSAGES}):
             await router.publish("a.b", {{"n": n, "end": ends.get(n)}})
-        await asyncio.sleep(0.4)
+        while len(sys.modules["forking"].ended) < {MESSAGES}:
+            await asyncio.sleep(0.01)
 
 def run():
     if sys.argv[2] == "uvloop":

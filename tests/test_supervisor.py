@@ -24,6 +24,7 @@ from abe_router.process.supervisor import available_cores
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
 from abe_router.testing import RedisServer
 
+pytestmark = pytest.mark.timeout(120)
 KEY = "orders.created"
 ROUTES = """\
 backend: {url}
@@ -85,7 +86,7 @@ class Serving:
             self._changed.set()
         self._changed.set()
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
+    async def until(self, condition: Callable[[], Any], seconds: float = 40) -> Any:
         """Wait until a condition holds."""
         try:
             async with asyncio.timeout(seconds):
@@ -134,7 +135,7 @@ class Serving:
 
     async def code(self) -> int:
         """Wait until all processes have ended, and return the exit code of `serve`."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await asyncio.gather(*self._reading)
             return await self.process.wait()
 

@@ -132,7 +132,7 @@ class DelayTests(Suite):
         await harness.assert_nothing_comes(first)
         assert await harness.counts() == (0, 0, 0, 0)
 
-    @check("delays")
+    @check("delays", measures_time=True)
     async def test_retry_comes_to_a_handle_that_already_waits(self, harness: Harness) -> None:
         """A bug delays a retry that another handle asked for after this one began to wait."""
         handle = await harness.subscribe()

@@ -41,7 +41,7 @@ class DeliveryTests(Suite):
             assert got.attempt == 1
         assert all(delivery.deliveries == 1 and delivery.failed_at is None for delivery in came)
 
-    @check()
+    @check(measures_time=True)
     async def test_new_message_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
         """A bug delays a message that comes only when the wait is over."""
         handle = await harness.subscribe()
@@ -49,7 +49,7 @@ class DeliveryTests(Suite):
             came = await harness.fetch_during(handle, harness.publish(1, KEY, backend), within=PROMPT)
             assert numbers(came) == [0]
 
-    @check()
+    @check(measures_time=True)
     async def test_fetch_that_finds_nothing_waits_its_time(self, harness: Harness) -> None:
         """A bug blocks the event loop with a consumer that fetches without end."""
         handle = await harness.subscribe()

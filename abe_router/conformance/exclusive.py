@@ -26,7 +26,7 @@ class ExclusiveTests(Suite):
         await harness.assert_nothing_comes(there)
         assert numbers(await take(handle, 4)) == [2, 3, 4, 5]
 
-    @check("order")
+    @check("order", measures_time=True)
     async def test_closing_releases_the_ownership_at_once(self, harness: Harness) -> None:
         """A bug blocks an ordered route, for a lease at each reload."""
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
@@ -181,7 +181,7 @@ class ExclusiveTests(Suite):
         came = [each for _ in range(6) for each in await take(handle, 1)]
         assert numbers(came) == list(range(6))
 
-    @check("order", "leases")
+    @check("order", "leases", measures_time=True)
     async def test_ownership_waits_for_leases_of_other_handles(self, harness: Harness) -> None:
         """A bug duplicates what a consumer without order has in flight while one with order begins."""
         other = await harness.subscribe()

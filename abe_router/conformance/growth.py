@@ -29,8 +29,6 @@ class GrowthTests(Suite):
 
     #: Messages after which the provider's memory has reached its full size.
     warm = 10_000
-    #: Entries of a bucket that are many.
-    entries = 10_000
 
     @check()
     async def test_ten_thousand_messages_leave_nothing_in_this_process(self, harness: Harness) -> None:

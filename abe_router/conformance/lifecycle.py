@@ -118,7 +118,7 @@ class LifecycleTests(Suite):
         fetching = asyncio.create_task(handle.fetch(10, 30.0))
         await harness.pause()
         handle.interrupt()
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(5.0):
             assert not await fetching
 
     @check()
@@ -127,7 +127,7 @@ class LifecycleTests(Suite):
         handle = await harness.subscribe()
         handle.interrupt()
         handle.interrupt()
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(5.0):
             assert not await handle.fetch(10, 30.0)
         fetching = asyncio.create_task(handle.fetch(10, 10.0))
         await asyncio.sleep(0.1)
@@ -192,11 +192,11 @@ class LifecycleTests(Suite):
 async def _assert_closes(
     harness: Harness, handles: Sequence[Subscription], close: Callable[[], Awaitable[None]]
 ) -> None:
-    """Fail unless waiting fetches raise SubscriptionClosed within a second of the closing."""
+    """Fail unless waiting fetches raise SubscriptionClosed soon after the closing."""
     fetching = [asyncio.create_task(handle.fetch(10, 30.0)) for handle in handles]
     await harness.pause()
     assert not any(fetch.done() for fetch in fetching), "a fetch did not wait"
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(5.0):
         await close()
         ended = await asyncio.gather(*fetching, return_exceptions=True)
     assert [type(result) for result in ended] == [SubscriptionClosed] * len(handles)
@@ -204,7 +204,7 @@ async def _assert_closes(
 
 async def _assert_closed(handle: Subscription) -> None:
     """Fail unless a fetch raises SubscriptionClosed at once."""
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(5.0):
         try:
             fetched = await handle.fetch(10, 30.0)
         except SubscriptionClosed:

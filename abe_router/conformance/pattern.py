@@ -63,7 +63,7 @@ class PatternTests(Suite):
         assert_exactly_once(sent, came)
         await harness.assert_nothing_comes(handle)
 
-    @check()
+    @check(measures_time=True)
     async def test_new_key_ends_the_wait_of_a_pattern(self, harness: Harness) -> None:
         """A bug delays the first message of a key, if new keys are looked for between fetches alone."""
         handle = await harness.subscribe("fresh.*")

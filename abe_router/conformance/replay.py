@@ -107,7 +107,7 @@ class ReplayTests(Suite):
         await harness.assert_nothing_comes(handle)
         assert await harness.counts() == (0, 1, 0, 1)
 
-    @check("dead_letters")
+    @check("dead_letters", measures_time=True)
     async def test_replay_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
         """A bug delays a replayed message on a silent key."""
         handle, ids = await self._dead(harness, 2)

@@ -71,7 +71,7 @@ class SettleTests(Suite):
         assert numbers(came) == list(range(30))
         assert {(d.deliveries, d.message.attempt, d.failed_at) for d in came} == {(1, 1, None)}
 
-    @check("leases")
+    @check("leases", measures_time=True)
     async def test_release_ends_the_wait_of_another_handle(self, harness: Harness) -> None:
         """A bug delays what a stopping worker hands back while others wait."""
         leaving = await harness.subscribe()

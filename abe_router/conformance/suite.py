@@ -23,7 +23,7 @@ class Suite:
     Either `url` or `make_backend` is needed. Times are in seconds. `lease` is the lease of tests in which one
     ends: as short as the provider keeps it without strain. Within a `pause` a call surely waits, and what is
     ready surely comes. `patience` is the most that a test takes. `backlog` is the number of messages in tests
-    which measure that a call does not depend on it.
+    which measure that a call does not depend on it, and `entries` the number of entries of a bucket there.
     """
 
     url: str = ""
@@ -31,6 +31,7 @@ class Suite:
     pause: float = 0.05
     patience: float = 900.0 if LONGER else 30.0
     backlog: int = 1_000_000 if LONGER else 20_000
+    entries: int = 10_000
 
     def make_backend(self, prefix: str) -> Backend:
         """Return a backend, not yet open, on a prefix.

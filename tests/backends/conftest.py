@@ -1,4 +1,4 @@
-"""A Redis of one's own, and distributions that are really installed, though for one test only."""
+"""Backends on a file and on a Redis server of the tests, and distributions installed for one test."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.health import rules
 from abe_router.backends.redis.names import Names
+from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.testing import RedisServer
 
-#: A provider as Abstract Backend's guide has people write them.
+#: A provider as the guide of Abstract Backend shows it.
 QUEUE = '''\
-"""A queue for Abstract Backend: it publishes, it consumes, and that is all."""
+"""A queue for Abstract Backend, which publishes and consumes."""
 import asyncio
 
 
@@ -48,15 +49,28 @@ Install = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Yield a durable Redis for the whole run, with a user `least` who may do what we need and no more.
+    """Yield a durable Redis for the whole run, and its user `least`, which has only the rights that we need.
 
-    A laptop may be without one, continuous integration not.
+    Without `redis-server` the tests are skipped, but they fail where CI is set.
     """
     if not RedisServer.installed():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     user = ["--user", "least", "on", ">right", *rules(Names(""))]
     with RedisServer(tmp_path_factory.mktemp("redis"), durable=True, options=user) as server:
         yield server
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the file of `backend`."""
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture
+async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
+    """Yield an open backend on a SQLite file."""
+    async with SQLiteBackend(path) as backend:
+        yield backend
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -73,7 +87,7 @@ async def each_backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 
 @pytest.fixture
 def prefix() -> str:
-    """Return a prefix that nothing on the server has."""
+    """Return a prefix that no name on the server begins with."""
     return f"t{secrets.token_hex(4)}."
 
 
@@ -86,7 +100,7 @@ async def redis_backend(redis_server: RedisServer, prefix: str) -> AsyncIterator
 
 @pytest.fixture
 async def redis_client(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    """Yield what another program has: plain Redis commands, sent by another library."""
+    """Yield a client of another library, with which tests do what other programs do."""
     async with Redis.from_url(redis_server.url) as client:
         yield client
 

@@ -31,3 +31,12 @@ async def take(handle: Subscription, count: int) -> list[Delivery]:
 async def ack(handle: Subscription, deliveries: Sequence[Delivery]) -> None:
     """Ack the deliveries; fail when one is refused."""
     assert not await handle.settle([(delivery, ACKED) for delivery in deliveries])
+
+
+async def drain(handle: Subscription, limit: int = 100) -> list[Delivery]:
+    """Fetch and ack until nothing is ready, `limit` deliveries at a time; return all of them."""
+    came: list[Delivery] = []
+    while fetched := await handle.fetch(limit, 0):
+        await ack(handle, fetched)
+        came += fetched
+    return came

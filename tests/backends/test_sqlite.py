@@ -18,35 +18,16 @@ from abe_router.backends.sqlite.operations import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable, SubscriptionClosed
 from abe_router.messages.message import Message, new_message
 
-from .deliveries import bodies
+from .deliveries import bodies, drain
 
 KEY = "orders.created"
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "log.db"
-
-
-@pytest.fixture
-async def backend(path):
-    async with SQLiteBackend(path) as backend:
-        yield backend
-
-
-async def drain(handle, limit=100):
-    came = []
-    while fetched := await handle.fetch(limit, 0):
-        assert not await handle.settle([(delivery, ACKED) for delivery in fetched])
-        came += fetched
-    return came
 
 
 class TestUrl:
     @pytest.mark.parametrize(
         ("url", "path"),
         [
-            ("sqlite:////var/lib/log.db", "/var/lib/log.db"),
+            ("sqlite:////var/lib/queue.db", "/var/lib/queue.db"),
             ("sqlite:////var/a%20b%3F.db?synchronous=normal", "/var/a b?.db"),
             ("sqlite:////var/#1.db", "/var/#1.db"),
         ],
@@ -61,7 +42,7 @@ class TestUrl:
     @pytest.mark.parametrize(
         ("url", "why"),
         [
-            ("sqlite://log.db", "write `sqlite:///relative.db`"),
+            ("sqlite://queue.db", "write `sqlite:///relative.db`"),
             ("sqlite://", "write `sqlite:///relative.db`"),
             ("sqlite:///", "write `sqlite:///relative.db`"),
             ("sqlite:///:memory:", "write `memory://`"),
@@ -90,13 +71,13 @@ class TestFile:
     async def test_new_file_is_readable_by_its_owner_only(self, path, backend):
         await backend.publish(KEY, 1)
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
-        assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
+        assert modes == {"queue.db": 0o600, "queue.db-wal": 0o600, "queue.db-shm": 0o600}
 
     async def test_closing_leaves_one_file_and_no_thread(self, path):
         threads = threading.active_count()
         async with SQLiteBackend(path) as backend:
             await backend.publish(KEY, 1)
-        assert [p.name for p in path.parent.iterdir()] == ["log.db"]
+        assert [p.name for p in path.parent.iterdir()] == ["queue.db"]
         assert threading.active_count() == threads
 
     @pytest.mark.parametrize("rounds", [1, 2])
@@ -112,9 +93,9 @@ class TestFile:
     @pytest.mark.parametrize(
         ("name", "why"),
         [
-            ("none/log.db", "folder `.*none` does not exist"),
+            ("none/queue.db", "folder `.*none` does not exist"),
             (".", "it is a folder"),
-            ("log.db/x", "does not exist"),
+            ("queue.db/x", "does not exist"),
         ],
     )
     async def test_failed_open_is_unavailable_and_leaves_no_thread(self, path, name, why):
@@ -125,7 +106,7 @@ class TestFile:
         assert threading.active_count() == threads
 
     async def test_failed_open_can_be_tried_again(self, path):
-        backend = SQLiteBackend(path.parent / "later" / "log.db")
+        backend = SQLiteBackend(path.parent / "later" / "queue.db")
         with pytest.raises(BackendUnavailable):
             await backend.publish(KEY, 1)
         (path.parent / "later").mkdir()
@@ -332,7 +313,7 @@ class TestLock:
 
     async def test_write_ahead_log_is_checkpointed(self, path, backend):
         messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
-        wal = path.with_name("log.db-wal")
+        wal = path.with_name("queue.db-wal")
         for _ in range(12):
             await backend.append(messages)
             await asyncio.sleep(0.06)
@@ -347,7 +328,7 @@ class TestLock:
             for _ in range(8):
                 await backend.append(messages)
                 await asyncio.sleep(0.06)
-        wal = path.with_name("log.db-wal")
+        wal = path.with_name("queue.db-wal")
         grown = wal.stat().st_size
         assert grown > file.CHECKPOINT_BYTES
         locked.execute("COMMIT")
@@ -405,7 +386,7 @@ class TestFetch:
     async def test_waiting_fetch_writes_nothing(self, path, backend, locked):
         handles = [await backend.subscribe(pattern, "g") for pattern in (KEY, "#", "other.*")]
         version = locked.execute("PRAGMA data_version").fetchone()
-        size = path.with_name("log.db-wal").stat().st_size
+        size = path.with_name("queue.db-wal").stat().st_size
         assert await asyncio.gather(*(handle.fetch(1, 0.15) for handle in handles)) == [(), (), ()]
         assert locked.execute("PRAGMA data_version").fetchone() == version
-        assert path.with_name("log.db-wal").stat().st_size == size
+        assert path.with_name("queue.db-wal").stat().st_size == size

@@ -16,17 +16,6 @@ from abe_router.messages.message import Message, new_message
 KEY = "orders.created"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "log.db"
-
-
-@pytest.fixture
-async def backend(path):
-    async with SQLiteBackend(path) as backend:
-        yield backend
-
-
 def windowed(*names, window=60.0, key=KEY):
     return [(new_message(key, b"1", id=name), window) for name in names]
 
@@ -96,9 +85,9 @@ async def test_id_that_is_not_text_is_refused_before_any_write(backend, path):
 
 async def test_calls_of_one_turn_share_a_commit(backend, path):
     await backend.append_once(windowed("warm"))
-    before = (await asyncio.to_thread(path.with_name("log.db-wal").stat)).st_size
+    before = (await asyncio.to_thread(path.with_name("queue.db-wal").stat)).st_size
     await asyncio.gather(*(backend.append_once(windowed(f"i{n}")) for n in range(50)))
-    written = path.with_name("log.db-wal").stat().st_size - before
+    written = path.with_name("queue.db-wal").stat().st_size - before
     assert written < 50 * 4096, "each call had its own commit"
 
 

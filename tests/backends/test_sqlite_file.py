@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +24,6 @@ KEY = "orders.created"
 def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the disk before each transaction."""
     monkeypatch.setattr(file, "_CHECK_INTERVAL", 0.0)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "queue.db"
-
-
-@pytest.fixture
-async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
-    async with SQLiteBackend(path) as backend:
-        yield backend
 
 
 async def counted(path: Path) -> int:

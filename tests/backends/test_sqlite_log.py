@@ -10,27 +10,13 @@ import msgspec
 import pytest
 
 from abe_router.backend import ACKED
-from abe_router.backends.sqlite import SQLiteBackend, backlog, lease, retention
+from abe_router.backends.sqlite import backlog, lease, retention
 from abe_router.messages.message import Message, new_message
 from abe_router.messages.pattern import matches
 
-from .deliveries import bodies
+from .deliveries import bodies, drain
 
 KEY = "orders.created"
-
-
-@pytest.fixture
-async def backend(tmp_path):
-    async with SQLiteBackend(tmp_path / "log.db") as backend:
-        yield backend
-
-
-async def drain(handle, limit=100):
-    came = []
-    while fetched := await handle.fetch(limit, 0):
-        assert not await handle.settle([(delivery, ACKED) for delivery in fetched])
-        came += fetched
-    return came
 
 
 @pytest.mark.parametrize("seed", range(4))

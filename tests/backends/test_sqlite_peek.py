@@ -15,20 +15,9 @@ from abe_router.messages.message import new_message
 KEY = "orders.created"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "log.db"
-
-
-@pytest.fixture
-async def backend(path):
-    async with SQLiteBackend(path) as backend:
-        yield backend
-
-
 def content(path):
     """Return the bytes of the file and of its write-ahead log."""
-    return path.read_bytes(), path.with_name("log.db-wal").read_bytes()
+    return path.read_bytes(), path.with_name("queue.db-wal").read_bytes()
 
 
 async def plan(backend, sql, values):

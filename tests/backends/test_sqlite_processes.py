@@ -30,17 +30,6 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "log.db"
-
-
-@pytest.fixture
-async def backend(path):
-    async with SQLiteBackend(path) as backend:
-        yield backend
-
-
-@pytest.fixture
 async def start():
     """Return a function that starts a Python process; each is killed at the end."""
     started = []

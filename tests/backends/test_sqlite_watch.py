@@ -19,11 +19,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "queue.db"
-
-
-@pytest.fixture
 async def waiting(path):
     """Another connection, and a fetch on it that has begun to wait."""
     async with SQLiteBackend(path) as backend:

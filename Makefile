@@ -16,7 +16,7 @@ COMPILE := $(BIN)/python -m compileall -q abe_router chaos
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help demo test check fmt unit parallel alone chaos bench docs coverage package resolved clean
+.PHONY: help demo test check fmt unit parallel alone chaos fuzz bench docs coverage package resolved clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,7 +25,7 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
-	@$(MAKE) --no-print-directory --jobs=2 check parallel
+	@$(MAKE) --no-print-directory --jobs=2 check parallel fuzz ARGS='--seed 1 --jobs 1'
 	@$(MAKE) --no-print-directory alone
 	@$(MAKE) --no-print-directory chaos
 
@@ -50,6 +50,9 @@ alone: $(VENV)/dev
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
 	@$(BIN)/python -m chaos --rows $(ROWS) $(ARGS)
+
+fuzz: $(VENV)/dev ## run random and damaged input, with a seed; `make fuzz ARGS=--long`
+	@$(BIN)/python -m fuzz $(ARGS)
 
 bench: $(VENV)/run ## compare with a hand-written loop and FastStream, as ratios; see docs/performance.md
 	@$(BIN)/python -m bench $(ARGS)

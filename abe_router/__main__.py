@@ -17,10 +17,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def open_standard_streams() -> None:
-    """Lead the standard streams that the caller has closed to nowhere.
+    """Replace each standard stream that the caller has closed by /dev/null.
 
-    Python has None in their place, and whatever is opened next would get their numbers: a database, or a
-    socket of the event loop, which then is taken for the stream.
+    Otherwise the next file that is opened gets the number of the stream: a database, or a socket of the event
+    loop. What is written to the stream would then go there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

@@ -68,7 +68,7 @@ class Application:
                 backend, self.reconciler, events, edited=edited, rejected=lambda: self.rejected, number=number
             )
             if backend.features.processes:  # another process can read the records
-                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted)
+                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted, number=number)
         self._cleanup = AsyncExitStack()
         self._drain: float | None = None
         self._abandoned = 0
@@ -173,7 +173,8 @@ class Router:
             around: Called with the deliveries of each attempt, one or those of a batch; returns an async
                 context manager that wraps the call of the handler.
             around_publish: Called with each message before it is appended; returns an async context manager
-                that wraps the append and yields the message to append, which may have more headers.
+                that wraps the append and yields the message to append, which may have more headers. Emitted
+                messages do not pass it: they are appended in the step that settles their cause.
 
         """
         kind = Loader if consume else _WithoutConsumers

@@ -61,6 +61,8 @@ class Diagnostic:
         return {**asdict(self), "path": str(self.path), "severity": str(self.severity)}
 
 
+#: The code of a file that was not read. No line of it is shown, because it may be a link to any other file.
+NOT_READ = "R001"
 #: Most of a source file that is read to show a line of it, in bytes.
 MAX_READ = 4 * 1024 * 1024
 #: Most terminal cells of a source line that are shown; a longer one is cut around the fault.
@@ -194,5 +196,6 @@ def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str
     for diagnostic in found:
         if diagnostic.path not in sources:
             sources[diagnostic.path] = SourceText(_text_of(diagnostic.path))
-        blocks.append(render_text(diagnostic, sources[diagnostic.path], color=color))
+        source = sources[diagnostic.path] if diagnostic.code != NOT_READ else SourceText(None)
+        blocks.append(render_text(diagnostic, source, color=color))
     return "\n".join([*blocks, render_counts(d.severity for d in found)]) if blocks else ""

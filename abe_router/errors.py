@@ -33,7 +33,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from abe_router.diagnostic import Diagnostic
+from abe_router.diagnostic import Diagnostic, render_all
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
@@ -50,15 +50,17 @@ class ConfigError(AbeRouterError):
         first = self.diagnostics[0]
         more = f" (and {len(self.diagnostics) - 1} more)" if len(self.diagnostics) > 1 else ""
         super().__init__(f"{first.path}:{first.line}:{first.column}: {first.message}{more}")
+        self.add_note(render_all(self.diagnostics))  # below a traceback, as `abe-router check` prints them
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
     """One reason why a document is not a usable JSON Schema.
 
-    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`.
-    `pointer` is a JSON pointer into the document. A syntax error has a `line` and a `column` instead, which
-    count from 1. `path` is None for a schema that is written in the routes file.
+    `kind` is one of `missing`, `unreadable`, `syntax`, `dialect`, `schema`, `outside`, `reference`; or it is
+    `ignored`, which refuses nothing. `pointer` is a JSON pointer into the document. A syntax error has a
+    `line` and a `column` instead, which count from 1. `path` is None for a schema that is written in the
+    routes file.
     """
 
     kind: str
@@ -82,7 +84,7 @@ class SchemaInvalid(AbeRouterError):
 class HandlerError(AbeRouterError):
     """Raised when a handler path cannot be turned into a function.
 
-    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`.
+    `kind` is one of `path`, `module`, `attribute`, `callable`, `signature`, `forbidden`, `writable`.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str = "") -> None:

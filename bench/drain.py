@@ -38,11 +38,17 @@ def drain(
     payload: Kind = "order",
     workers: int = 1,
     routes: int = 1,
+    by_pattern: bool = False,
 ) -> Drained:
     """Drain `count` messages; measure from the opened gates to the last call of the handler."""
     with testbed_for(contender, server) as testbed:
         spec = testbed.spec(
-            count=count, handling=handling, concurrency=concurrency, payload=payload, routes=routes
+            count=count,
+            handling=handling,
+            concurrency=concurrency,
+            payload=payload,
+            routes=routes,
+            by_pattern=by_pattern,
         )
         with testbed.workers(spec, workers) as processes:
             first = time.monotonic() - processes[0].began

@@ -25,7 +25,8 @@ class Spec:
 
     `folder` holds its files, and `url` is the backend. At most `concurrency` handlers run at the same time.
     A `fill` publishes `count` messages. A `pace` publishes `rate` messages per second. Both
-    `pace` and `publish` last for `seconds`. The messages are spread over `routes` keys.
+    `pace` and `publish` last for `seconds`. The messages are spread over `routes` keys, each with a route;
+    with `by_pattern`, one route with a pattern handles them all.
     """
 
     folder: str
@@ -38,6 +39,12 @@ class Spec:
     seconds: float = 1.0
     routes: int = 1
     uvloop: bool = True
+    by_pattern: bool = False
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The keys of the routes, or their one pattern."""
+        return ("orders.*",) if self.by_pattern else self.keys
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from bench.routes import idle, reload
 from bench.server import Server
 from bench.startup import startup
 
+#: Numbers of keys under one pattern, each compared with one key. The last one is measured by `--long` alone.
+KEYS = (5, 100, 1_000, 10_000)
 #: Concurrency of sleeping handlers.
 SLEEPERS = 100
 
@@ -24,13 +27,15 @@ Found = Mapping[str, float]
 class Scale:
     """The amount of work: `seconds` of publishing, `steady` of a steady rate, `watch` of idle routes.
 
-    `part` of each backlog is drained. `repeats` overrides the repeats of the measurements unless it is None.
+    `part` of each backlog is drained. `keys` are the numbers of keys under one pattern. `repeats` overrides
+    the repeats of the measurements unless it is None.
     """
 
     seconds: float
     steady: float
     watch: float
     part: float = 1.0
+    keys: tuple[int, ...] = KEYS[:-1]
     repeats: int | None = None
 
     def times(self, factor: float) -> Scale:
@@ -45,7 +50,7 @@ class Scale:
 
 
 SHORT = Scale(seconds=0.5, steady=1.0, watch=4.0, part=0.7)
-LONG = Scale(seconds=1.5, steady=5.0, watch=20.0, repeats=5)
+LONG = Scale(seconds=1.5, steady=5.0, watch=20.0, keys=KEYS, repeats=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,17 @@ def _shared(contender: Contender, server: Server, scale: Scale) -> Found:
     count = contender.backlog  # all of it: a hundredth of a smaller backlog would only measure the start
     one, hundred = drain(contender, server, count), drain(contender, server, count, routes=100)
     return {"shared.time": one.rate / hundred.rate, "shared.cpu": hundred.cpu / one.cpu}
+
+
+def _keys(contender: Contender, server: Server, scale: Scale) -> Found:
+    count = _share(contender.backlog, scale)
+    one = drain(contender, server, count, by_pattern=True).rate
+    return {
+        f"keys.{number}": drain(contender, server, count, routes=number, by_pattern=True).rate / one
+        if number in scale.keys
+        else math.nan
+        for number in KEYS
+    }
 
 
 def _idle(contender: Contender, server: Server, scale: Scale) -> Found:
@@ -227,6 +243,18 @@ MEASUREMENTS = (
         _shared,
         only=("redis", "sqlite"),
         repeats=2,
+    ),
+    Measurement(
+        "keys",
+        tuple(
+            Metric(
+                f"keys.{number}", f"{number:,} keys under one pattern for 1: rate", "x", more_is_better=True
+            )
+            for number in KEYS
+        ),
+        _keys,
+        only=("redis", "sqlite"),
+        repeats=1,
     ),
     Measurement(
         "idle",

@@ -99,7 +99,7 @@ class Verdict:
 
     @property
     def violations(self) -> list[str]:
-        """The violations as text, without `wrongly_dead_lettered`, which some faults allow."""
+        """The violations as text, without `wrongly_dead_lettered`."""
         kinds = {
             "lost": self.lost,
             "duplicated without a fault": self.unexplained,

@@ -19,8 +19,8 @@ from fuzz.corpus import Corpus
 from fuzz.target import TARGETS
 from fuzz.target.target import Target
 
-#: Time for each target, in seconds, in the short and in the long form.
-SHORT, LONG = 2.0, 120.0
+#: Time for each target in the long form, in seconds.
+LONG = 120.0
 #: How long one case may take, in seconds of the clock. After that its process is killed.
 HANG = 60.0
 #: Interval at which the processes are looked at, in seconds.
@@ -44,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the targets and print the failures; exit with 1 if there are any."""
     given = parser().parse_args(arguments)
     targets = [target for target in TARGETS if not given.target or target.name in given.target]
-    seconds = given.seconds or (LONG if given.long else SHORT)
-    cases = range(2**62) if given.case is None else range(given.case, given.case + 1)
-    print(f"seed {given.seed}, {seconds:g} s for each target", file=sys.stderr)
+    seconds = given.seconds or (LONG if given.long else 0.0)
+    print(f"seed {given.seed}", file=sys.stderr)
     failed = False
     must = bool(given.target) or bool(os.environ.get("CI"))
     ready = []
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             failed = failed or must
         else:
             ready.append(target)
-    for failure in _run_all(ready, given.seed, cases, seconds, given.jobs):
+    for failure in _run_all(ready, given.seed, given.case, seconds, given.jobs):
         failed = True
         print(_rendered(failure, given.seed))
     if failed:
@@ -64,14 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_all(
-    targets: Sequence[Target], seed: int, cases: range, seconds: float, jobs: int
+    targets: Sequence[Target], seed: int, case: int | None, seconds: float, jobs: int
 ) -> Iterator[Failure]:
-    """Run the targets, `jobs` at a time; yield their failures, and print how many cases each has run."""
+    """Run the targets, `jobs` at a time; yield their failures, and print how many cases each has run.
+
+    Each runs one case, if it is given, or cases for `seconds`, or as many as a short run has.
+    """
     context = multiprocessing.get_context("fork")
     waiting, running = list(targets), list[_Running]()
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(_start(context, waiting.pop(0), seed, cases, seconds))
+            running.append(_start(context, waiting.pop(0), seed, case, seconds))
         running[0].process.join(_LOOK)
         for each in list(running):
             hangs = each.progress.case.value >= 0 and time.monotonic() > each.progress.began.value + HANG
@@ -89,13 +91,14 @@ def _run_all(
 
 
 def _start(
-    context: multiprocessing.context.ForkContext, target: Target, seed: int, cases: range, seconds: float
+    context: multiprocessing.context.ForkContext, target: Target, seed: int, case: int | None, seconds: float
 ) -> _Running:
     receiver, sender = context.Pipe(duplex=False)
     progress, until = Progress.new(context), time.monotonic() + seconds
+    cases = range(2**62 if seconds else target.short) if case is None else range(case, case + 1)
 
     def is_over() -> bool:
-        return time.monotonic() > until
+        return bool(seconds) and time.monotonic() > until
 
     process = context.Process(
         target=partial(run_target, target, seed, cases, is_over, progress, sender), daemon=True
@@ -146,7 +149,9 @@ def parser() -> argparse.ArgumentParser:
         help="seed of all cases; by default a random one",
     )
     result.add_argument("--case", type=int, metavar="K", help="run only the case of this number")
-    result.add_argument("--seconds", type=float, metavar="S", help=f"time for each target; default {SHORT:g}")
+    result.add_argument(
+        "--seconds", type=float, metavar="S", help="time for each target, not a number of cases"
+    )
     result.add_argument("--long", action="store_true", help=f"{LONG:g} seconds for each target")
     result.add_argument(
         "--jobs", type=int, default=2, metavar="N", help="number of targets that run at the same time"

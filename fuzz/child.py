@@ -68,8 +68,8 @@ class _Unexpected(logging.Handler):
 class Cases:
     """Runs single cases of an open target."""
 
-    def __init__(self, target: Target, seed: int, corpus: Corpus) -> None:
-        self._target, self._seed, self._corpus = target, seed, corpus
+    def __init__(self, target: Target, seed: int, corpus: Corpus, progress: Progress) -> None:
+        self._target, self._seed, self._corpus, self._progress = target, seed, corpus, progress
         self._logged = _Unexpected()
         logger = logging.getLogger()
         logger.handlers[:] = [self._logged]
@@ -97,6 +97,7 @@ class Cases:
 
     def _try(self, given: Input) -> Exception | None:
         self._logged.texts.clear()
+        self._progress.began.value = time.monotonic()
         before, began = _peak(), time.process_time()
         try:
             self._target.check(given)
@@ -139,7 +140,7 @@ def run_target(
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         target.open(Path(folder))
         try:
-            runner = Cases(target, seed, Corpus.read())
+            runner = Cases(target, seed, Corpus.read(), progress)
             for case in cases:
                 progress.began.value, progress.case.value = time.monotonic(), case
                 failure = runner.run(case)

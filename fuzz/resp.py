@@ -24,6 +24,10 @@ class DamagingProxy:
         #: The port on which it listens, once it is entered.
         self.port = 0
 
+    def damage_next(self, data: bytes, how: str) -> None:
+        """Damage the next answer, whichever connection it is on."""
+        self.damages[self._answers] = (data, how)
+
     async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._listening.sockets[0].getsockname()[1]

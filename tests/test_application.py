@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
@@ -70,6 +71,16 @@ class HandledCounter:
             while self.count < count:
                 self.changed.clear()
                 await self.changed.wait()
+
+
+def test_traceback_of_a_faulty_file_shows_every_fault_as_check_does(folder):
+    (folder / "routes.yaml").write_text("routes:\n  a.b: {consumers: {x: 'web_handlers:charg'}, shema: x}\n")
+    with pytest.raises(ConfigError) as raised:
+        Router.from_file("routes.yaml")
+    text = "".join(traceback.format_exception(raised.value))
+    assert "hint: did you mean `schema`?" in text
+    assert "error[R303]" in text
+    assert " --> routes.yaml:2:" in text
 
 
 async def test_it_runs_the_routes_and_publishes_through_the_same_file(folder):

@@ -388,11 +388,11 @@ def test_shared_schema_is_looked_through_and_reported_once(project):
 
 
 def test_file_with_many_faults_is_read_once_for_their_positions(project, monkeypatch):
-    properties = {f"p{number}": {"type": "text"} for number in range(300)}
+    properties = {f"p{number}": {"type": "text"} for number in range(150)}
     project.schema("order.json", {"properties": properties})
     read, opened = Source.read, []
     monkeypatch.setattr(Source, "read", classmethod(lambda cls, path: opened.append(path.name) or read(path)))
-    assert project.codes(ROUTES) == ["R203"] * 300
+    assert project.codes(ROUTES) == ["R203"] * 150
     assert opened.count("order.json") == 2  # once as a schema, once for the positions
 
 
@@ -625,9 +625,23 @@ def test_editor_schema_is_valid_and_accepts_a_valid_file(project):
     assert editor.is_valid(
         {"routes": {"k": {"consumers": {"g": "m:f", "h": {"handler": "m:f", "timeout": "3s"}}}}}
     )
+    nothing = dict.fromkeys(("batch", "rate", "order_by", "max_deliveries", "emit"))
+    assert editor.is_valid({"routes": {"k": {"consumers": {"g": {"handler": "m:f", **nothing}}}}})
+    when = {"properties": {"total": {"minimum": "${LEAST}"}}, "anyOf": [True], "x-why": "large"}
+    assert editor.is_valid({"routes": {"#.k": None}, "defaults": {"when": when}})
     assert editor.is_valid(
         {"routes": {"k": None}, "formats": "${F:-true}", "defaults": {"retry": {"max": "${M}"}}}
     )
+
+
+def test_editor_schema_finds_what_check_warns_of_in_a_filter():
+    editor = jsonschema_rs.validator_for(json_schema())
+    for when in (
+        {"total": {"minimum": 1}},
+        {"properties": {"total": {"minimun": 1}}},
+        {"not": {"typ": "null"}},
+    ):
+        assert not editor.is_valid({"routes": {}, "defaults": {"when": when}})
 
 
 @pytest.mark.parametrize(
@@ -638,6 +652,8 @@ def test_editor_schema_is_valid_and_accepts_a_valid_file(project):
         {"routes": {}, "defaults": {"timeout": 30}},
         {"routes": {}, "defaults": {"handler": "m:f"}},
         {"routes": {"k": {"consumer": {}}}},
+        {"routes": {"a b": None}},
+        {"routes": {"k": {"consumers": {"g/h": "m:f"}}}},
         {"routes": {"k": {"consumers": {"g": {"concurrency": 1}}}}},
         {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "retry": {"attempts": 0}}}}}},
         {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "on_invalid": "dead-letter"}}}}},
@@ -731,3 +747,9 @@ def test_function_added_to_a_running_module_gets_a_hint_to_restart(edited):
     assert "restart" in fault.hint
     assert "--reload-handlers" in fault.hint
     assert "edited_audit" in sys.modules
+
+
+def test_schemas_folder_whose_name_is_too_long_is_a_fault(project):
+    project.write(f"schemas: {'a' * 300}\n{ROUTES}")
+    with pytest.raises(ConfigError, match="file name too long"):
+        project.loader().load()

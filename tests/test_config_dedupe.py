@@ -132,3 +132,43 @@ def test_dedupe_on_a_backend_without_it_is_a_warning(tmp_path):
     found = findings(tmp_path, {"dedupe": "1m"}, True, features=Features(dedupe=False))
     assert found == [(Code.BACKEND_CANNOT, "dedupe", "`dedupe` has no effect: the backend remembers no ids")]
     assert findings(tmp_path, {"id": "/id"}, True, features=Features(dedupe=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("routes", "codes"),
+    [
+        ("{orders.created: {schema: o.json, dedupe: 1m}}", ["W118"]),
+        ("{orders.created: {schema: o.json, dedupe: 1m}, orders.*: {id: /order_id}}", []),
+        ("{orders.created: {schema: o.json, dedupe: 1m, id: /order_id}}", []),
+        ("{orders.created: {dedupe: 1m}}", []),
+        ("{'#': {dedupe: 1m}, orders.created: {schema: o.json}}", []),
+        ("{orders.created: {schema: other.json, dedupe: 1m}}", []),
+    ],
+)
+def test_deduplication_of_messages_that_have_an_id_elsewhere_is_a_warning(tmp_path, routes, codes):
+    (tmp_path / "schemas").mkdir()
+    required = {
+        "required": ["total", "order_id"],
+        "properties": {"order_id": {"type": "string"}, "total": {}},
+    }
+    (tmp_path / "schemas" / "o.json").write_text(json.dumps(required))
+    (tmp_path / "schemas" / "other.json").write_text(json.dumps({**required, "required": ["total"]}))
+    assert [warning.code for warning in load(tmp_path, f"routes: {routes}").warnings] == codes
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "target", "codes"),
+    [
+        ("a.b", "a.b", "id: ce-id, dedupe: 1m", ["W119"]),
+        ("a.b", "a.*", "id: ce-id, dedupe: 1m", ["W119"]),
+        ("a.b", "a.c", "id: ce-id, dedupe: 1m", []),
+        ("a.b", "a.b", "id: ce-id", []),
+        ("a.b", "a.b", "id: /id, dedupe: 1m", []),
+    ],
+)
+def test_routes_that_emit_one_id_for_one_message_are_a_warning(tmp_path, one, other, target, codes):
+    routes = {one: "g: {handler: 'shop:f', emit: x.y}"}
+    routes[other] = ", ".join([*filter(None, [routes.get(other)]), "h: {handler: 'shop:f', emit: x.y}"])
+    entries = ", ".join(f"'{key}': {{consumers: {{{consumers}}}}}" for key, consumers in routes.items())
+    found = load(tmp_path, f"routes: {{{entries}, x.y: {{{target}}}}}").warnings
+    assert [warning.code for warning in found if warning.code != "W101"] == codes

@@ -440,3 +440,62 @@ def test_module_file_is_looked_up_once_for_all_its_functions(two_folders, monkey
     for number in range(100):
         import_handler(f"wide_module:f{number}")
     assert len(looked) <= 2
+
+
+@pytest.fixture
+def stock(folder):
+    """Write a module that contains functions of other modules, as most modules do."""
+    (folder / "stock_handlers.py").write_text("""
+import os
+from functools import partial, wraps
+from logging import getLogger
+from os import system
+from subprocess import getoutput as output
+
+log = getLogger("stock")
+items = []
+
+def charge(payload): ...
+
+class Charger:
+    def __call__(self, payload): ...
+    def refund(self, payload): ...
+
+@wraps(charge)
+def wrapped(payload): ...
+
+charger = Charger()
+half = partial(charge)
+run = partial(system)
+""")
+    yield "stock_handlers"
+    sys.modules.pop("stock_handlers", None)
+
+
+@pytest.mark.parametrize("name", ["system", "output", "run", "log.info", "items.append", "Charger.__call__"])
+def test_function_that_an_allowed_module_only_contains_is_refused(stock, name):
+    with pytest.raises(HandlerError) as caught:
+        import_handler(f"{stock}:{name}", [f"{stock}.*", f"{stock}"])
+    assert caught.value.kind == "forbidden"
+
+
+@pytest.mark.parametrize("allow", [[], ["stock_*"]])
+def test_handler_path_through_a_module_is_refused(stock, allow):
+    with pytest.raises(HandlerError, match="leads to module `os`"):
+        import_handler(f"{stock}:os.system", allow)
+
+
+@pytest.mark.parametrize("name", ["charge", "charger", "charger.refund", "wrapped", "half"])
+def test_function_that_an_allowed_module_defines_is_accepted(stock, name):
+    assert import_handler(f"{stock}:{name}", [stock]).path == f"{stock}:{name}"
+    assert import_handler(f"{stock}:{name}", [f"{stock}:*"]).path == f"{stock}:{name}"
+
+
+def test_allow_pattern_without_wildcards_names_any_function(stock):
+    assert import_handler(f"{stock}:system", [f"{stock}:system"]).path == f"{stock}:system"
+
+
+def test_name_of_a_module_with_a_thousand_parts_is_refused():
+    with pytest.raises(HandlerError) as caught:
+        import_handler("a." * 1000 + "a:f")
+    assert caught.value.kind == "path"

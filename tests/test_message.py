@@ -183,6 +183,12 @@ def test_depth_of_a_body_with_a_string_without_an_end_is_found_in_one_pass():
         decode(body)
 
 
+def test_reason_does_not_grow_with_the_depth_of_the_value():
+    with pytest.raises(PayloadMalformed, match="out of range") as caught:
+        decode(b'{"a":' * 600 + b"1e400")
+    assert len(str(caught.value)) < 300
+
+
 def test_very_deep_nesting_is_refused_without_recursion():
     with pytest.raises(PayloadMalformed):
         decode(b"[" * 400_000)
@@ -264,6 +270,8 @@ def test_error_for_an_invalid_key_shows_it(key, words):
         (b'"\\ud800"', "it holds a lone surrogate, which is no Unicode text"),
         (b'"\xff"', "it is not UTF-8"),
         (b'{"a": 1', "expecting ',' delimiter (character 8)"),
+        (b"{bad", "expecting property name enclosed in double quotes (character 2)"),
+        ('{"é": x}'.encode(), "expecting value (character 7)"),
     ],
 )
 def test_error_for_invalid_json_names_the_cause(body, why):

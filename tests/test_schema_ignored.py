@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from abe_router.schema.ignored import ignored_keywords, misspelt
+from abe_router.schema.ignored import MAX_COMPARED, ignored_keywords, misspelt
 
 D4, D6, D7 = (f"http://json-schema.org/draft-0{n}/schema#" for n in (4, 6, 7))
 D2019 = "https://json-schema.org/draft/2019-09/schema"
@@ -111,3 +111,11 @@ def test_one_cause_is_reported_once_with_the_number_of_its_places():
     document = {"$schema": D7, "properties": {name: {"$ref": "#", "minimum": 1} for name in "abc"}}
     (found,) = ignored_keywords(document)
     assert found.message == "keywords beside `$ref` have no effect in draft 7, here and in 2 other places"
+
+
+def test_number_of_names_that_are_compared_is_bounded(monkeypatch):
+    compared = []
+    monkeypatch.setattr("abe_router.schema.ignored.misspelt", lambda name: compared.append(name) or "")
+    ignored_keywords({f"name{number}": {} for number in range(5000)})
+    ignored_keywords({"anyOf": [{f"name{number}": {}} for number in range(5000)]})
+    assert len(compared) == 2 * MAX_COMPARED

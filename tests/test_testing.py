@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from abe_router.backend import Acked
@@ -47,6 +49,24 @@ def routes(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "desk_handlers", raising=False)
     return tmp_path / "routes.yaml"
+
+
+async def test_hooks_wrap_handlers_and_appends_as_in_a_router(routes):
+    wrapped = []
+
+    @asynccontextmanager
+    async def around(deliveries):
+        wrapped.append(deliveries[0].message.headers)
+        yield
+
+    @asynccontextmanager
+    async def around_publish(message):
+        yield msgspec.structs.replace(message, headers={"trace": "t"})
+
+    async with TestRouter(routes, around=around, around_publish=around_publish) as router:
+        await router.publish("orders.created", {"total": 20})
+        await router.quiet()
+    assert wrapped == [{"trace": "t"}]
 
 
 async def test_it_records_the_payloads_and_results_of_each_handler(routes):
@@ -128,7 +148,7 @@ async def test_the_error_of_quiet_lists_the_busy_routes(routes):
 
     async with TestRouter(routes, handlers={"orders.created/billing": stuck}) as router:
         await router.publish("orders.created", {"total": 1})
-        with pytest.raises(TimeoutError, match=r"not quiet after 0.1 s: orders.created/billing$"):
+        with pytest.raises(TimeoutError, match=r"not quiet after 100ms: orders.created/billing$"):
             await router.quiet(0.1)
 
 

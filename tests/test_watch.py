@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from abe_router.files.watch import Watch, _folders, fingerprint
+
+
+def test_library_that_watches_does_not_log_each_change(caplog):
+    with caplog.at_level(logging.INFO):
+        assert not logging.getLogger("watchfiles.main").isEnabledFor(logging.INFO)
 
 
 async def test_writes_of_a_database_in_the_folder_do_not_hide_a_change(tmp_path):

@@ -55,8 +55,9 @@ class Subscription(ABC):
         This is the only method that is not called in the event loop. It blocks until the backend has
         answered, but never for the event loop: it uses a connection of its own, or a thread of the provider.
         Only one call of a handle runs at a time. The event loop may continue meanwhile, and settle the same
-        deliveries. A delivery whose lease is lost stays lost, and `extend` reports it. An exclusive handle
-        keeps its ownership too. Raise BackendError if a lease may not have been restarted.
+        deliveries. A delivery whose lease is lost stays lost, and `extend` reports it. What a running `fetch`
+        has leased and not returned yet is renewed too. An exclusive handle keeps its ownership. Raise
+        BackendError if a lease may not have been restarted.
 
         Only a backend whose features declare `leases` implements it.
         """

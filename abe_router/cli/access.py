@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +20,8 @@ from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.table import RouteTable
 from abe_router.text import format_age, printable
 
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
+
 
 def read_table(
     path: Path,
@@ -27,10 +30,12 @@ def read_table(
     import_handlers: bool = False,
     allow_handlers: Sequence[str] = (),
     trust_writable: bool = True,
+    confined: bool = False,
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
-    What imported handlers print goes to stderr, so that stdout stays data. Raise CommandError when the
+    With `confined`, no file outside the folder of the routes file is read. What imported handlers print goes
+    to stderr, so that stdout stays data. Raise CommandError when the
     `backend` of the command line is not one.
     """
     from abe_router.operations.access import load_table
@@ -43,6 +48,7 @@ def read_table(
             import_handlers=import_handlers,
             allow_handlers=allow_handlers,
             trust_writable=trust_writable,
+            confined=confined,
         )
 
 
@@ -83,7 +89,8 @@ def require_backend(url: str | None) -> None:
         context = click.get_current_context(silent=True)
         source = context.get_parameter_source("backend") if context else None
         name = "ABE_ROUTER_BACKEND" if source is ParameterSource.ENVIRONMENT else "--backend"
-        raise CommandError(f"{name}: {error}", code=CONFIG) from error
+        close = f"did you mean `redis://{url}`?" if _HOST_AND_PORT.fullmatch(url) else ""
+        raise CommandError(f"{name}: {error}", hint=close, code=CONFIG) from error
 
 
 @asynccontextmanager

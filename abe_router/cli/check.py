@@ -41,7 +41,11 @@ from abe_router.text import counted, printable
     envvar="ABE_ROUTER_CHECK_FORMAT",
     help="Output format of the faults; github annotates a pull request.",
 )
-@option("--no-import", is_flag=True, help="Do not import the handlers; none of their code runs.")
+@option(
+    "--no-import",
+    is_flag=True,
+    help="Import no handler, and read no file outside the folder of ROUTES: for files of strangers.",
+)
 @backend_option
 @allow_handlers_option
 @trust_writable_option
@@ -65,6 +69,7 @@ def command(
             import_handlers=not no_import,
             allow_handlers=allow_handlers,
             trust_writable=trust_writable,
+            confined=no_import,
         )
     except ConfigError as error:
         _render(error.diagnostics, form)

@@ -4,7 +4,8 @@
         url = "my://localhost:1234"
 
 Or run `pytest --abe-backend my://localhost:1234`. Tests of what the provider's features do not declare are
-skipped. Each test says in its docstring what is lost, doubled or stuck where it fails.
+skipped. The docstring of a test says what a bug does that the test finds: it loses messages, or duplicates,
+reorders, delays or blocks them.
 """
 
 from abe_router.conformance.cancel import CancelTests

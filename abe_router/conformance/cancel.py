@@ -32,7 +32,7 @@ class CancelTests(Suite):
 
     @check("leases")
     async def test_cancelled_fetch_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what was on its way when the fetch was cancelled; in one trial a third of all."""
+        """A bug loses what was on its way when the fetch was cancelled; in one trial a third of all."""
         handle, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(MOMENTS)
         came: list[Delivery] = []
@@ -45,7 +45,7 @@ class CancelTests(Suite):
 
     @check("leases")
     async def test_many_cancelled_fetches_under_load_lose_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: the same, at random moments while messages keep coming."""
+        """A bug loses messages when fetches are cancelled at random moments under load."""
         handle = await harness.subscribe(lease=self.lease)
         chance = random.Random(20)  # noqa: S311
         came: list[Delivery] = []
@@ -69,7 +69,7 @@ class CancelTests(Suite):
 
     @check()
     async def test_cancelled_append_appends_once_or_not_at_all(self, harness: Harness) -> None:
-        """Doubled otherwise: what is sent again; or the next call gets the wrong reply."""
+        """A bug duplicates what is sent again, or gives the next call the wrong reply."""
         handle = await harness.subscribe()
         cut, whole = [], []
         for moment in range(MOMENTS):
@@ -84,7 +84,7 @@ class CancelTests(Suite):
 
     @check("dedupe")
     async def test_cancelled_append_once_can_be_repeated(self, harness: Harness) -> None:
-        """Lost otherwise: what is remembered and not kept; doubled: what is kept and not remembered."""
+        """A bug loses what is remembered and not kept; or it duplicates what is kept and not remembered."""
         handle = await harness.subscribe()
         sent = []
         for moment in range(MOMENTS):
@@ -97,7 +97,7 @@ class CancelTests(Suite):
 
     @check("leases")
     async def test_cancelled_ack_can_be_repeated(self, harness: Harness) -> None:
-        """Doubled otherwise: handled messages whose settlement was cut short."""
+        """A bug duplicates handled messages whose settlement was cut short."""
         handle = await harness.subscribe()
         await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
@@ -110,7 +110,7 @@ class CancelTests(Suite):
 
     @check("leases", "dead_letters")
     async def test_cancelled_dead_letter_is_in_one_state(self, harness: Harness) -> None:
-        """Lost or doubled otherwise: a message that is neither dead nor ready, or both."""
+        """A bug loses or duplicates a message that is neither dead nor ready, or both."""
         handle = await harness.subscribe()
         sent = await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
@@ -124,7 +124,7 @@ class CancelTests(Suite):
 
     @check("leases", "dead_letters")
     async def test_cancelled_replay_moves_once_or_not_at_all(self, harness: Harness) -> None:
-        """Lost or doubled otherwise: a dead letter that is taken out and not put in."""
+        """A bug loses or duplicates a dead letter that is taken out and not put in."""
         handle = await harness.subscribe()
         sent = await harness.publish(MOMENTS)
         held = await take(handle, MOMENTS)
@@ -139,7 +139,7 @@ class CancelTests(Suite):
 
     @check("leases")
     async def test_backend_works_after_any_cancelled_call(self, harness: Harness) -> None:
-        """Lost otherwise: a reply, if the next call gets the one to a cancelled call."""
+        """A bug loses a reply, if the next call gets the one to a cancelled call."""
         handle = await harness.subscribe()
         await harness.publish(2)
         held = await take(handle, 2)

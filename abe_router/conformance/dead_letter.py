@@ -33,7 +33,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters")
     async def test_every_field_of_a_dead_letter_is_kept(self, harness: Harness) -> None:
-        """Lost otherwise: why the message failed, which is all that an operator has."""
+        """A bug loses the reason of a failure, which is all that an operator has."""
         handle = await harness.subscribe()
         await harness.backend.append(
             [Message("id 1", KEY, b"\xff\x00", {"\u00fc": "\U0001f4e6"}, time.time())]
@@ -55,7 +55,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters")
     async def test_reason_with_lone_surrogates_is_kept(self, harness: Harness) -> None:
-        """Stuck otherwise: a failure that names a file whose name is not UTF-8."""
+        """A bug blocks a message whose failure names a file with a name that is not UTF-8."""
         handle = await harness.subscribe()
         await harness.publish(1)
         (delivery,) = await take(handle, 1)
@@ -66,7 +66,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters", "leases")
     async def test_dead_letter_is_not_delivered(self, harness: Harness) -> None:
-        """Doubled otherwise: what is written to the dead letters and not removed from the queue."""
+        """A bug duplicates what is written to the dead letters and not removed from the queue."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish(3)
         held = await take(handle, 3)
@@ -79,7 +79,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters")
     async def test_dead_letters_are_listed_oldest_first_in_pages(self, harness: Harness) -> None:
-        """Lost otherwise: from view, dead letters between two pages when the one between them is gone."""
+        """A bug hides dead letters between two pages when the one between them is gone."""
         handle = await harness.subscribe()
         await harness.publish(130)
         order = []
@@ -101,7 +101,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters", "groups")
     async def test_each_subscription_has_its_own_dead_letters(self, harness: Harness) -> None:
-        """Lost otherwise: from view, what failed in one group and not in another."""
+        """A bug hides what failed in one group and not in another."""
         handle, other = await harness.subscribe(), await harness.subscribe("orders.*")
         sent = await harness.publish(4)
         held = await take(handle, 4)
@@ -115,7 +115,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters")
     async def test_id_of_a_dead_letter_is_never_used_again(self, harness: Harness) -> None:
-        """Lost otherwise: a dead letter that is purged in place of the one that an operator saw."""
+        """A bug loses a dead letter that is purged in place of the one that an operator saw."""
         handle = await harness.subscribe()
         seen: set[str] = set()
         for turn in range(6):
@@ -132,7 +132,7 @@ class DeadLetterTests(Suite):
 
     @check("dead_letters")
     async def test_dead_letters_do_not_stop_what_is_behind_them(self, harness: Harness) -> None:
-        """Stuck otherwise: what is behind a message that failed."""
+        """A bug blocks what is behind a message that failed."""
         handle = await harness.subscribe()
         await harness.publish(20)
         held = await take(handle, 20)

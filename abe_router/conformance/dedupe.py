@@ -42,7 +42,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_duplicate_is_passed_over(self, harness: Harness) -> None:
-        """Doubled otherwise: what a producer publishes again after an unclear failure."""
+        """A bug duplicates what a producer publishes again after an unclear failure."""
         handle = await harness.subscribe()
         first, again = named("abc"), named("cbd")
         assert await publish(harness.backend, first) == []
@@ -52,7 +52,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_first_of_an_id_in_one_call_is_kept_in_order(self, harness: Harness) -> None:
-        """Lost or reordered otherwise: lines of a file that has some of them twice."""
+        """A bug loses or reorders lines of a file that has some of them twice."""
         handle = await harness.subscribe()
         messages = named("abacb")
         messages.append(messages[0])
@@ -61,7 +61,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_message_without_a_window_is_not_compared_or_remembered(self, harness: Harness) -> None:
-        """Lost otherwise: messages whose ids are not meant to be unique."""
+        """A bug loses messages whose ids are not meant to be unique."""
         handle = await harness.subscribe()
         assert await publish(harness.backend, named("aa"), 0.0) == []
         assert await publish(harness.backend, named("a")) == []
@@ -74,7 +74,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_same_id_under_another_key_is_no_duplicate(self, harness: Harness) -> None:
-        """Lost otherwise: the second of two messages that are about one order."""
+        """A bug loses the second of two messages that are about one order."""
         handle = await harness.subscribe("orders.*")
         messages = [*named("a", "orders.created"), *named("a", "orders.paid")]
         assert await publish(harness.backend, messages) == []
@@ -83,7 +83,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_ids_may_be_any_text(self, harness: Harness) -> None:
-        """Lost or doubled otherwise: ids that are cut, folded, or taken for one another or for numbers."""
+        """A bug loses or duplicates ids that are cut, folded, or taken for one another or for numbers."""
         handle = await harness.subscribe()
         ids = ["7", "07", "7.0", "1e3", "1000", "a", "A", "a ", "é", "e\u0301", "a\0b", "a\0c", "nan", "-inf"]
         ids += ["x" * 255, "x" * 254 + "y", "'", '"', "a:b", "{a}", "%s", "*", "\n", "☃🙂"]
@@ -94,7 +94,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_duplicates_do_not_lengthen_the_window(self, harness: Harness) -> None:
-        """Lost otherwise: what is published under an old id for good reason, without end."""
+        """A bug refuses for ever what is published again under an old id for good reason."""
         handle, window = await harness.subscribe(), max(0.2, self.lease)
         assert await publish(harness.backend, named("a"), window) == []
         took = await publish_until_kept(harness.backend, named("a"), window)
@@ -104,7 +104,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_each_id_has_its_own_window(self, harness: Harness) -> None:
-        """Doubled otherwise: what has a long window and is forgotten with what has a short one."""
+        """A bug duplicates what has a long window and is forgotten with what has a short one."""
         window = max(0.2, self.lease)
         assert await publish(harness.backend, named("a"), LONG) == []
         assert await publish(harness.backend, named("b"), window) == []
@@ -113,7 +113,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_one_of_several_publishers_at_the_same_time_is_kept(self, harness: Harness) -> None:
-        """Doubled otherwise: what two producers publish when one takes over from the other."""
+        """A bug duplicates what two producers publish when one takes over from the other."""
         handle = await harness.subscribe()
         backends = [harness.backend, *(harness.another() for _ in range(3))]
         ids = [f"id-{n}" for n in range(40)]
@@ -126,7 +126,7 @@ class DedupeTests(Suite):
 
     @check("dedupe", "durable")
     async def test_ids_survive_reopening(self, harness: Harness) -> None:
-        """Doubled otherwise: what a producer publishes again after both were restarted."""
+        """A bug duplicates what a producer publishes again after both were restarted."""
         messages = named("ab")
         assert await publish(harness.backend, messages) == []
         backend = await harness.reopen()
@@ -135,14 +135,14 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_many_ids_are_all_remembered(self, harness: Harness) -> None:
-        """Doubled otherwise: the oldest ids, if the provider remembers a fixed number."""
+        """A bug duplicates the oldest ids, if the provider remembers a fixed number."""
         ids = [f"{n:05d}" for n in range(12_000)]
         assert await publish(harness.backend, named(ids)) == []
         assert len(await publish(harness.backend, named(reversed(ids)))) == len(ids)
 
     @check("dedupe", "leases")
     async def test_duplicate_output_is_passed_over(self, harness: Harness) -> None:
-        """Doubled otherwise: what several handlers, or one handler twice, make of one cause."""
+        """A bug duplicates what several handlers, or one handler twice, make of one cause."""
         handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish(4)
         held = await take(handle, 4)
@@ -158,7 +158,7 @@ class DedupeTests(Suite):
 
     @check("dedupe", "leases")
     async def test_outputs_of_one_id_under_several_keys_are_kept(self, harness: Harness) -> None:
-        """Lost otherwise: the second of two outputs that are about one order."""
+        """A bug loses the second of two outputs that are about one order."""
         handle, others = await harness.subscribe(), await harness.backend.subscribe("emitted.*", "others")
         await harness.publish(2)
         held = await take(handle, 2)
@@ -171,7 +171,7 @@ class DedupeTests(Suite):
 
     @check("dedupe", "leases")
     async def test_lost_lease_leaves_no_id_behind(self, harness: Harness) -> None:
-        """Lost otherwise: what another worker emits under the id of an output that was never kept."""
+        """A bug loses what another worker emits under the id of an output that was never kept."""
         slow, quick = await harness.subscribe(lease=self.lease), await harness.subscribe()
         other = await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish()
@@ -184,7 +184,7 @@ class DedupeTests(Suite):
 
     @check("dedupe")
     async def test_ids_of_settled_messages_are_remembered(self, harness: Harness) -> None:
-        """Doubled otherwise: ids that are looked for among the kept messages alone."""
+        """A bug duplicates ids that are looked for among the kept messages alone."""
         handle = await harness.subscribe()
         messages = named("ab")
         assert await publish(harness.backend, messages) == []

@@ -28,7 +28,7 @@ class DelayTests(Suite):
 
     @check("delays")
     async def test_retry_is_never_early_and_hardly_late(self, harness: Harness) -> None:
-        """Useless otherwise: a backoff that is too short; or late, if it waits for traffic."""
+        """A bug makes a backoff too short, or too long because it waits for traffic."""
         handle = await harness.subscribe()
         await harness.publish(20)
         delays = [0.05 + 0.01 * n for n in range(20)]
@@ -46,7 +46,7 @@ class DelayTests(Suite):
 
     @check("delays")
     async def test_attempts_and_the_first_failure_are_kept(self, harness: Harness) -> None:
-        """Endless otherwise: attempts that the worker counts, or that begin again at each retry."""
+        """A bug repeats attempts without end, if the worker counts them or each retry resets them."""
         handle = await harness.subscribe()
         await harness.publish()
         failures, times = [], []
@@ -64,7 +64,7 @@ class DelayTests(Suite):
 
     @check("delays", "leases")
     async def test_crash_keeps_the_attempt(self, harness: Harness) -> None:
-        """Endless otherwise: attempts that a crash sets back to the first."""
+        """A bug repeats attempts without end, if a crash resets them."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
         (first,) = await take(handle, 1)
@@ -81,7 +81,7 @@ class DelayTests(Suite):
 
     @check("delays")
     async def test_retry_does_not_stop_what_is_behind_it(self, harness: Harness) -> None:
-        """Stuck otherwise: a key, by one bad message."""
+        """A bug lets one bad message block its key."""
         handle = await harness.subscribe()
         await harness.publish(10)
         held = await take(handle, 2)
@@ -92,7 +92,7 @@ class DelayTests(Suite):
 
     @check("delays", "groups")
     async def test_other_groups_see_nothing_of_a_retry(self, harness: Harness) -> None:
-        """Doubled otherwise: retries that are published again, for every group."""
+        """A bug duplicates retries that are published again, for every group."""
         handle, other = await harness.subscribe(), await harness.subscribe(group="audit")
         wide = await harness.subscribe("#", "audit")
         sent = await harness.publish(5)
@@ -108,7 +108,7 @@ class DelayTests(Suite):
 
     @check("delays", "leases")
     async def test_retries_survive_reopening(self, harness: Harness) -> None:
-        """Lost otherwise: retries that wait in the memory of a worker."""
+        """A bug loses retries that wait in the memory of a worker."""
         handle = await harness.subscribe()
         sent = await harness.publish(6)
         held = await take(handle, 6)
@@ -120,7 +120,7 @@ class DelayTests(Suite):
 
     @check("delays")
     async def test_many_retries_come_once_to_many_handles(self, harness: Harness) -> None:
-        """Doubled or lost otherwise: retries that fall due while several handles look for them."""
+        """A bug duplicates or loses retries that fall due while several handles look for them."""
         first = await harness.subscribe()
         sent = await harness.publish(400)
         held = await take(first, 400)
@@ -134,7 +134,7 @@ class DelayTests(Suite):
 
     @check("delays", measures_time=True)
     async def test_retry_comes_to_a_handle_that_already_waits(self, harness: Harness) -> None:
-        """Late otherwise: a retry that another handle asked for after this one began to wait."""
+        """A bug delays a retry that another handle asked for after this one began to wait."""
         handle = await harness.subscribe()
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
             await harness.publish()

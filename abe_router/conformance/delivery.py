@@ -25,7 +25,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_new_subscription_gets_what_was_published_before_it(self, harness: Harness) -> None:
-        """Lost otherwise: what was published before the first start, if a group begins at the end."""
+        """A bug loses what was published before the first start, if a group begins at the end."""
         sent = [
             new_message(KEY, encode({"n": n}), headers={"trace": f"t-{n}"}, id=f"id-{n}") for n in range(100)
         ]
@@ -43,7 +43,7 @@ class DeliveryTests(Suite):
 
     @check(measures_time=True)
     async def test_new_message_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
-        """Late otherwise: a message that comes only when the wait is over."""
+        """A bug delays a message that comes only when the wait is over."""
         handle = await harness.subscribe()
         for backend in (harness.backend, harness.another()):
             came = await harness.fetch_during(handle, harness.publish(1, KEY, backend), within=PROMPT)
@@ -51,7 +51,7 @@ class DeliveryTests(Suite):
 
     @check(measures_time=True)
     async def test_fetch_that_finds_nothing_waits_its_time(self, harness: Harness) -> None:
-        """Stuck otherwise: the event loop, by a consumer that fetches without end."""
+        """A bug blocks the event loop with a consumer that fetches without end."""
         handle = await harness.subscribe()
         for wait in (0.0, 0.2):
             began = time.monotonic()
@@ -60,7 +60,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_fetch_takes_no_more_than_its_limit(self, harness: Harness) -> None:
-        """Lost otherwise: what a killed worker had fetched beyond its free slots."""
+        """A bug loses what a killed worker had fetched beyond its free slots."""
         greedy, other = await harness.subscribe(), await harness.subscribe()
         sent = await harness.publish(50)
         held = await take(greedy, 3)
@@ -69,7 +69,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_messages_in_flight_do_not_stop_the_rest(self, harness: Harness) -> None:
-        """Stuck otherwise: a group, by one worker whose slots are all taken."""
+        """A bug lets one worker whose slots are all taken block its group."""
         slow, quick = await harness.subscribe(), await harness.subscribe()
         first = await harness.publish(20)
         held = await take(slow, 20)
@@ -82,7 +82,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_many_publishers_and_many_handles_deliver_once(self, harness: Harness) -> None:
-        """Doubled otherwise: what two handles compete for, and what a publisher sends again."""
+        """A bug duplicates what two handles compete for, and what a publisher sends again."""
         publishers = [harness.backend, harness.another()]
         async with Consumers([await harness.subscribe() for _ in range(8)]) as consumers:
             sent = await _publish_side_by_side(harness, [KEY] * 40, publishers)
@@ -92,7 +92,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_many_keys_at_once_do_not_mix(self, harness: Harness) -> None:
-        """Lost otherwise: messages that come under another key."""
+        """A bug loses messages that come under another key."""
         keys = [f"topic-{n}.news" for n in range(20)]
         handles = [await harness.subscribe(key) for key in keys]
         sent = await _publish_side_by_side(harness, keys * 2, [harness.backend])
@@ -103,7 +103,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_handles_that_open_and_close_under_load_lose_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what was on its way to a handle that closed."""
+        """A bug loses what was on its way to a handle that closed."""
         came: list[Delivery] = []
 
         async def worker(goal: int) -> None:
@@ -125,7 +125,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_publisher_that_closes_at_once_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what a publisher still had in a buffer."""
+        """A bug loses what a publisher still had in a buffer."""
         handle = await harness.subscribe()
         sent: list[Message] = []
         for _ in range(5):
@@ -137,7 +137,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_one_call_appends_many_messages(self, harness: Harness) -> None:
-        """Lost otherwise: what exceeds one batch of the provider."""
+        """A bug loses what exceeds one batch of the provider."""
         handle = await harness.subscribe()
         await harness.backend.append([])
         await harness.assert_nothing_comes(handle)
@@ -150,7 +150,7 @@ class DeliveryTests(Suite):
 
     @check()
     async def test_publish_encodes_and_appends(self, harness: Harness) -> None:
-        """Lost otherwise: the payload of the one method that the contract implements."""
+        """A bug loses the payload that `publish` encodes."""
         message = await harness.backend.publish(KEY, {"n": 10**30}, headers={"a": "b"}, id="own-id")
         (delivery,) = await take(await harness.subscribe(), 1)
         assert delivery.message.payload == {"n": 10**30}

@@ -18,7 +18,7 @@ class EmitTests(Suite):
 
     @check("leases")
     async def test_outputs_arrive_unchanged(self, harness: Harness) -> None:
-        """Lost otherwise: an output, if its cause is acked first."""
+        """A bug loses an output, if its cause is acked first."""
         handle = await harness.subscribe()
         exact = await harness.backend.subscribe("emitted.one", "exact")
         wild = await harness.backend.subscribe("emitted.*", "wild")
@@ -37,7 +37,7 @@ class EmitTests(Suite):
 
     @check("leases")
     async def test_outputs_of_one_delivery_keep_their_order(self, harness: Harness) -> None:
-        """Reordered otherwise: outputs that are appended one by one."""
+        """A bug reorders outputs that are appended one by one."""
         handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish()
         (held,) = await take(handle, 1)
@@ -47,7 +47,7 @@ class EmitTests(Suite):
 
     @check("leases")
     async def test_one_batch_may_have_deliveries_with_and_without_outputs(self, harness: Harness) -> None:
-        """Lost otherwise: outputs of deliveries that are settled beside others without."""
+        """A bug loses outputs of deliveries that are settled beside others without."""
         handle, other = await harness.subscribe(), await harness.backend.subscribe("emitted.one", "exact")
         await harness.publish(10)
         held = await take(handle, 10)
@@ -60,7 +60,7 @@ class EmitTests(Suite):
 
     @check("leases")
     async def test_lost_lease_emits_nothing(self, harness: Harness) -> None:
-        """Doubled otherwise: outputs of a worker whose message another one handles again."""
+        """A bug duplicates outputs of a worker whose message another one handles again."""
         slow = await harness.subscribe(lease=self.lease)
         quick = await harness.subscribe()
         other = await harness.backend.subscribe("emitted.one", "exact")

@@ -17,7 +17,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_only_one_handle_is_the_owner(self, harness: Harness) -> None:
-        """Reordered otherwise: messages of one value that two handles work on at once."""
+        """A bug reorders messages of one value that two handles work on at once."""
         handle, here = await harness.subscribe_exclusive(), await harness.subscribe_exclusive()
         there = await harness.subscribe_exclusive(backend=harness.another())
         await harness.publish(6)
@@ -28,7 +28,7 @@ class ExclusiveTests(Suite):
 
     @check("order", measures_time=True)
     async def test_closing_releases_the_ownership_at_once(self, harness: Harness) -> None:
-        """Stuck otherwise: an ordered route, for a lease at each reload."""
+        """A bug blocks an ordered route, for a lease at each reload."""
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
             handle = await harness.subscribe_exclusive()
             other = await harness.subscribe_exclusive(backend=backend)
@@ -42,7 +42,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_ownership_of_a_dead_handle_ends_with_its_lease(self, harness: Harness) -> None:
-        """Stuck otherwise, when it never ends; reordered when it ends earlier, or what is new comes first."""
+        """A bug blocks the route if the ownership never ends, and reorders messages if it ends too early."""
         dead = await harness.subscribe_exclusive(lease=self.lease)
         alive = await harness.subscribe_exclusive(backend=harness.another())
         await harness.publish(5)
@@ -57,7 +57,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_new_owner_gets_what_waits_for_its_next_attempt(self, harness: Harness) -> None:
-        """Reordered otherwise: what is behind a retry that the new owner does not know of."""
+        """A bug reorders what is behind a retry that the new owner does not know of."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(6)
         held = await take(handle, 5)
@@ -85,7 +85,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_former_owner_gets_and_changes_nothing(self, harness: Harness) -> None:
-        """Reordered otherwise: messages that a process works on which stood still and lost the ownership."""
+        """A bug reorders the messages of a paused process that lost the ownership."""
         handle = await harness.subscribe_exclusive(lease=self.lease)
         other = await harness.subscribe_exclusive()
         await harness.publish(8)
@@ -109,7 +109,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_waiting_and_extending_keep_the_ownership(self, harness: Harness) -> None:
-        """Reordered otherwise: messages of a quiet consumer, or of one with a long handler."""
+        """A bug reorders messages of a quiet consumer, or of one with a long handler."""
         lease = max(0.3, self.lease)
         handle = await harness.subscribe_exclusive(lease=lease)
         other = await harness.subscribe_exclusive(lease=lease)
@@ -125,7 +125,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_owner_without_competitors_keeps_what_it_holds(self, harness: Harness) -> None:
-        """Doubled otherwise: what a process held that stood still, although no other could take it."""
+        """A bug duplicates what a paused process held, although no other handle could take it."""
         handle = await harness.subscribe_exclusive(lease=self.lease)
         await harness.publish(3)
         held = await take(handle, 2)
@@ -137,7 +137,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_postponed_delivery_stays_in_flight(self, harness: Harness) -> None:
-        """Reordered otherwise: a retry that is fetched again, with another message in its place."""
+        """A bug reorders a retry that is fetched again, with another message in its place."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(2)
         first, second = await take(handle, 2)
@@ -159,7 +159,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_postponed_delivery_that_is_settled_is_not_counted(self, harness: Harness) -> None:
-        """Misled otherwise: an operator, by messages that seem to wait long after they were handled."""
+        """A bug misleads an operator with messages that seem to wait long after they were handled."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(3)
         retries = await handle.postpone([(each, 0.01) for each in await take(handle, 3)])
@@ -172,7 +172,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_returned_messages_come_first_and_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what is released or delayed, by its due time or behind what is new."""
+        """A bug reorders what is released or delayed, by its due time or behind what is new."""
         handle = await harness.subscribe_exclusive()
         await harness.publish(6)
         held = await take(handle, 4)
@@ -183,7 +183,7 @@ class ExclusiveTests(Suite):
 
     @check("order", "leases", measures_time=True)
     async def test_ownership_waits_for_leases_of_other_handles(self, harness: Harness) -> None:
-        """Doubled otherwise: what a consumer without order has in flight while one with order begins."""
+        """A bug duplicates what a consumer without order has in flight while one with order begins."""
         other = await harness.subscribe()
         await harness.publish(4)
         held = await take(other, 2)
@@ -195,7 +195,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_exclusive_handles_read_each_key_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: a key that two handles of a pattern read at once."""
+        """A bug reorders a key that two handles of a pattern read at once."""
         handles = [
             await harness.subscribe_exclusive("k.*", backend=b) for b in (harness.backend, harness.another())
         ]
@@ -213,7 +213,7 @@ class ExclusiveTests(Suite):
 
     @check("order")
     async def test_cancelled_or_interrupted_fetch_changes_no_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what came for a cancelled fetch, behind what came later."""
+        """A bug reorders what came for a cancelled fetch, behind what came later."""
         handle = await harness.subscribe_exclusive()
         came: list[int] = []
         for number in range(40):

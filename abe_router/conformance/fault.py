@@ -27,7 +27,7 @@ class FaultTests(Suite):
 
     @check()
     async def test_absent_server_raises_backend_unavailable(self, harness: Harness) -> None:
-        """Lost otherwise: what a caller does not send again, because the error is one of some library."""
+        """A bug loses what a caller does not send again, because the error is one of some library."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             backend = self._through(harness, free.getsockname()[1])
@@ -41,7 +41,7 @@ class FaultTests(Suite):
 
     @check("durable", "leases")
     async def test_restart_of_the_server_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what was kept or in flight; stuck: consumers that never connect again."""
+        """A bug loses what was kept or in flight; or it blocks consumers that never connect again."""
         handle = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(20)
         await ack(handle, await take(handle, 5))
@@ -72,7 +72,7 @@ class FaultTests(Suite):
 
     @check()
     async def test_lost_reply_doubles_nothing(self, harness: Harness) -> None:
-        """Doubled otherwise: what a client library sends again by itself."""
+        """A bug duplicates what a client library sends again by itself."""
         chance = Random(11)  # noqa: S311
         confirmed: list[Message] = []
         async with self._proxy(lambda: chance.random() < 0.2) as proxy:
@@ -89,11 +89,11 @@ class FaultTests(Suite):
         came += await handle.fetch(100, 0.2)
         ids = {delivery.message.id for delivery in came}
         assert ids >= {message.id for message in confirmed}, "what was confirmed is lost"
-        assert len(ids) == len(came), f"{len(came) - len(ids)} were doubled"
+        assert len(ids) == len(came), f"{len(came) - len(ids)} were duplicated"
 
     @check("dedupe")
     async def test_message_that_is_appended_once_until_confirmed_is_kept_once(self, harness: Harness) -> None:
-        """Doubled otherwise: what is published again because the reply was lost; lost: what was not."""
+        """A bug duplicates what is published again because the reply was lost; or it loses what was not."""
         chance = Random(13)  # noqa: S311
         messages = [new_message("orders.created", b"0", id=f"id-{n}") for n in range(60)]
         async with self._proxy(lambda: chance.random() < 0.2) as proxy:
@@ -108,7 +108,7 @@ class FaultTests(Suite):
 
     @check("dedupe", "durable")
     async def test_restart_of_the_server_forgets_no_id(self, harness: Harness) -> None:
-        """Doubled otherwise: what is published again when the server is back."""
+        """A bug duplicates what is published again when the server is back."""
         message = new_message("orders.created", b"0", id="id")
         assert not await harness.backend.append_once([(message, 60.0)])
         self.stop_server()
@@ -117,7 +117,7 @@ class FaultTests(Suite):
 
     @check("key_value", "durable")
     async def test_restart_of_the_server_forgets_no_entry(self, harness: Harness) -> None:
-        """Lost otherwise: edits and overrides; or a revision is given twice."""
+        """A bug loses edits and overrides; or a revision is given twice."""
         backend = harness.backend
         kept = await backend.put("edits", "1", b"x")
         gone = await backend.put("edits", "2", b"x")
@@ -131,7 +131,7 @@ class FaultTests(Suite):
 
     @check("leases")
     async def test_lost_reply_to_fetch_or_settle_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what was fetched, or settled, when the reply was lost."""
+        """A bug loses what was fetched, or settled, when the reply was lost."""
         chance = Random(12)  # noqa: S311
         sent = await harness.publish(60)
         seen: list[Delivery] = []

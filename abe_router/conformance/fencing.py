@@ -37,27 +37,27 @@ class FencingTests(Suite):
 
     @check("leases")
     async def test_stale_ack_is_refused(self, harness: Harness) -> None:
-        """Lost otherwise: the message whose new holder fails, acked by the old one."""
+        """A bug loses the message whose new holder fails, acked by the old one."""
         await self._refused(harness, ACKED)
 
     @check("leases")
     async def test_stale_release_is_refused(self, harness: Harness) -> None:
-        """Doubled otherwise: a message that is ready while its new holder works on it."""
+        """A bug duplicates a message that is ready while its new holder works on it."""
         await self._refused(harness, RELEASED)
 
     @check("leases", "delays")
     async def test_stale_retry_is_refused(self, harness: Harness) -> None:
-        """Doubled otherwise: a message that is delayed and in flight at once."""
+        """A bug duplicates a message that is delayed and in flight at once."""
         await self._refused(harness, Delayed(0.0))
 
     @check("leases", "dead_letters")
     async def test_stale_dead_letter_is_refused(self, harness: Harness) -> None:
-        """Doubled otherwise: a message that is dead and in flight at once."""
+        """A bug duplicates a message that is dead and in flight at once."""
         await self._refused(harness, None)
 
     @check("leases")
     async def test_stale_extension_takes_nothing_back(self, harness: Harness) -> None:
-        """Doubled otherwise: a message that a late renewal takes back from its new holder."""
+        """A bug duplicates a message that a late renewal takes back from its new holder."""
         stale, old, owner, new = await self._overtaken(harness)
         lost = await stale.extend([old])
         assert len(lost) == 1
@@ -67,7 +67,7 @@ class FencingTests(Suite):
 
     @check("leases")
     async def test_extension_does_not_revive_settled_messages(self, harness: Harness) -> None:
-        """Doubled otherwise: an acked message that a late renewal makes ready again."""
+        """A bug duplicates an acked message that a late renewal makes ready again."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
         held = await take(handle, 1)
@@ -78,7 +78,7 @@ class FencingTests(Suite):
 
     @check("leases", "delays")
     async def test_no_stale_outcome_revives_settled_messages(self, harness: Harness) -> None:
-        """Doubled otherwise: a late failure of the old holder after the success of the new one."""
+        """A bug makes a handled message ready again when its old holder reports a late failure."""
         stale, old, owner, new = await self._overtaken(harness)
         await ack(owner, [new])
         for outcome in (RELEASED, Delayed(0.0), ACKED):
@@ -88,7 +88,7 @@ class FencingTests(Suite):
 
     @check("leases")
     async def test_handle_is_fenced_from_its_own_earlier_deliveries(self, harness: Harness) -> None:
-        """Lost otherwise: a message that an earlier delivery settles, if fencing compares names alone."""
+        """A bug loses a message that an earlier delivery settles, if fencing compares names alone."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish()
         (old,) = await take(handle, 1)
@@ -100,7 +100,7 @@ class FencingTests(Suite):
 
     @check("leases")
     async def test_refused_delivery_does_not_stop_its_batch(self, harness: Harness) -> None:
-        """Doubled otherwise: a whole batch, because one delivery in it was refused."""
+        """A bug duplicates a whole batch, because one delivery in it was refused."""
         stale, old, owner, new = await self._overtaken(harness)
         await harness.publish(3)
         held = await take(stale, 3)

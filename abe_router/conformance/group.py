@@ -15,7 +15,7 @@ class GroupTests(Suite):
 
     @check("groups")
     async def test_each_group_gets_every_message(self, harness: Harness) -> None:
-        """Lost otherwise: what another group has taken or settled."""
+        """A bug loses what another group has taken or settled."""
         billing, audit = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = await harness.publish(50)
         came = await take(billing, 50)
@@ -27,7 +27,7 @@ class GroupTests(Suite):
 
     @check("groups")
     async def test_same_group_on_another_key_is_another_subscription(self, harness: Harness) -> None:
-        """Lost otherwise: what a group of the same name has settled on another key."""
+        """A bug loses what a group of the same name has settled on another key."""
         names = [("a.b", "g"), ("a.c", "g"), ("a", "b.g"), ("a.b", "g.h"), ("a.b", "g:h-1")]
         handles = [await harness.subscribe(*name) for name in names]
         for handle in handles:
@@ -41,7 +41,7 @@ class GroupTests(Suite):
 
     @check("groups")
     async def test_late_group_gets_what_another_has_not_settled(self, harness: Harness) -> None:
-        """Lost otherwise: the backlog, if a group begins at the end or messages are trimmed too early."""
+        """A bug loses the backlog, if a group begins at the end or messages are trimmed too early."""
         first = await harness.subscribe()
         sent = await harness.publish(100)
         await ack(first, await take(first, 40))
@@ -54,7 +54,7 @@ class GroupTests(Suite):
 
     @check("groups")
     async def test_unsettled_messages_are_never_trimmed(self, harness: Harness) -> None:
-        """Lost otherwise: what the slow group has yet to get, trimmed by length or by the quick group."""
+        """A bug loses what the slow group has yet to get, trimmed by length or by the quick group."""
         quick, slow = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = []
         for _ in range(6):
@@ -66,7 +66,7 @@ class GroupTests(Suite):
 
     @check()
     async def test_messages_without_a_group_are_kept(self, harness: Harness) -> None:
-        """Lost otherwise: what is published before the first subscription to its key."""
+        """A bug loses what is published before the first subscription to its key."""
         sent = []
         for _ in range(6):
             sent += await harness.publish(2_000)
@@ -74,7 +74,7 @@ class GroupTests(Suite):
 
     @check()
     async def test_group_may_begin_with_the_next_message(self, harness: Harness) -> None:
-        """Flooded otherwise: a group that wants no history; and it must not miss the next message."""
+        """A bug floods a group that wants no history, or loses the next message."""
         await harness.publish(5)
         handle = await harness.subscribe(start=inf)
         sent = await harness.publish(3)
@@ -83,7 +83,7 @@ class GroupTests(Suite):
 
     @check()
     async def test_group_may_begin_at_a_time(self, harness: Harness) -> None:
-        """Lost or flooded otherwise: what was published after or before that time."""
+        """A bug loses what was published after that time, or delivers what was published before it."""
         await harness.publish(5)
         await harness.pause()
         middle = time.time()
@@ -96,7 +96,7 @@ class GroupTests(Suite):
 
     @check()
     async def test_existing_group_goes_on_where_it_was(self, harness: Harness) -> None:
-        """Lost otherwise: the backlog, at each restart of a group that began with the next message."""
+        """A bug loses the backlog, at each restart of a group that began with the next message."""
         first = await harness.subscribe(start=inf)
         sent = await harness.publish(4)
         await first.close()
@@ -109,7 +109,7 @@ class GroupTests(Suite):
 
     @check()
     async def test_messages_of_prefixes_are_separate(self, harness: Harness) -> None:
-        """Lost otherwise: what several programs keep on one server under their own prefixes."""
+        """A bug loses what several programs keep on one server under their own prefixes."""
         other = Harness(self.make_backend, self.pause)
         try:
             handle, foreign = await harness.subscribe("#"), await other.subscribe("#")
@@ -123,7 +123,7 @@ class GroupTests(Suite):
 
     @check()
     async def test_dropped_subscription_is_forgotten(self, harness: Harness) -> None:
-        """Lost otherwise: what other groups hold; or it is kept for a group that is gone."""
+        """A bug loses what other groups hold; or it is kept for a group that is gone."""
         handle, other = await harness.subscribe(), await harness.subscribe(group="audit")
         sent = await harness.publish(5)
         await ack(handle, await take(handle, 1))

@@ -32,7 +32,7 @@ class GrowthTests(Suite):
 
     @check()
     async def test_ten_thousand_messages_leave_nothing_in_this_process(self, harness: Harness) -> None:
-        """Exhausted otherwise: memory, by tasks, threads and objects that are kept for each message."""
+        """A bug fills memory with tasks, threads and objects that are kept for each message."""
         handle = await harness.subscribe()
         await self._work_off(harness, handle, 500)
         tasks, threads = len(asyncio.all_tasks()), threading.active_count()
@@ -46,7 +46,7 @@ class GrowthTests(Suite):
 
     @check()
     async def test_closed_handles_are_forgotten(self, harness: Harness) -> None:
-        """Exhausted otherwise: memory, by a handle for each reload and each reconnect."""
+        """A bug fills memory with a handle for each reload and each reconnect."""
         keep = await harness.subscribe()
         before = _handles()
         for _ in range(50):
@@ -59,7 +59,7 @@ class GrowthTests(Suite):
 
     @check()
     async def test_cancelled_fetches_leave_no_tasks(self, harness: Harness) -> None:
-        """Exhausted otherwise: memory, by what is left of each cancelled fetch."""
+        """A bug fills memory with what is left of each cancelled fetch."""
         handle = await harness.subscribe()
         await handle.fetch(1, 0.0)
         tasks = len(asyncio.all_tasks())
@@ -74,7 +74,7 @@ class GrowthTests(Suite):
 
     @check("dead_letters")
     async def test_purged_dead_letters_leave_nothing_to_list(self, harness: Harness) -> None:
-        """Exhausted otherwise: storage, by an index of dead letters that are gone."""
+        """A bug fills storage with an index of dead letters that are gone."""
         handle = await harness.subscribe()
         for _ in range(5):
             await harness.publish(100)
@@ -87,7 +87,7 @@ class GrowthTests(Suite):
 
     @check("groups", measures_time=True)
     async def test_status_costs_the_same_with_a_long_backlog(self, harness: Harness) -> None:
-        """Stuck otherwise: the dashboard and the metrics, just when a route has fallen behind."""
+        """A bug blocks the dashboard and the metrics, just when a route has fallen behind."""
         quick, _ = await harness.subscribe(group="quick"), await harness.subscribe(group="slow")
         await self._publish(harness, 100)
         few = await quickest(harness.backend.status)
@@ -106,7 +106,7 @@ class GrowthTests(Suite):
 
     @check("peek", measures_time=True)
     async def test_page_of_a_peek_costs_the_same_with_a_long_backlog(self, harness: Harness) -> None:
-        """Stuck otherwise: a live tail, and with it the event loop, when many messages wait or are kept."""
+        """A bug blocks a live tail, and with it the event loop, when many messages wait or are kept."""
         await harness.subscribe()
         await self._publish(harness, 100)
         calls = {group: partial(harness.backend.peek, KEY, group, limit=10) for group in (GROUP, None)}
@@ -125,7 +125,7 @@ class GrowthTests(Suite):
 
     @check("key_value", measures_time=True)
     async def test_put_costs_the_same_with_ten_thousand_entries(self, harness: Harness) -> None:
-        """Stuck otherwise: the heartbeat of every worker, beside many entries or many expired ones."""
+        """A bug blocks the heartbeat of every worker, beside many entries or many expired ones."""
         put = partial(harness.backend.put, "workers", "host:1", b"x" * 200, ttl=60.0)
         few = await quickest(put)
         await self._fill(harness, "workers", None)
@@ -139,7 +139,7 @@ class GrowthTests(Suite):
 
     @check("key_value")
     async def test_expired_and_replaced_entries_leave_nothing_in_this_process(self, harness: Harness) -> None:
-        """Exhausted otherwise: memory, by each heartbeat of each worker that ever was."""
+        """A bug fills memory with each heartbeat of each worker that ever was."""
         await self._beat(harness, range(2_000))
         before = _objects()
         await self._beat(harness, range(2_000, 6_000))

@@ -42,7 +42,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_put_value_is_read_by_every_backend(self, harness: Harness) -> None:
-        """Lost otherwise: what a worker reports, where an operator reads it."""
+        """A bug loses what a worker reports, where an operator reads it."""
         one, two = harness.backend, harness.another()
         for value in (b"first", BINARY, b"", b"x" * 300_000):
             revision = await one.put("workers", "host:1", value)
@@ -60,7 +60,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_absent_entry_is_none(self, harness: Harness) -> None:
-        """Lost otherwise: the first writer, whose put fails although no entry exists."""
+        """A bug refuses the first writer although no entry exists."""
         backend = harness.backend
         assert await backend.get("never", "written") is None
         assert dict(await backend.entries("never")) == {}
@@ -71,7 +71,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_deleted_entry_is_gone(self, harness: Harness) -> None:
-        """Lost otherwise: that a worker has left; it would be shown until its entry expires."""
+        """A bug shows a worker that has left until its entry expires."""
         one, two = harness.backend, harness.another()
         for name in ("a", "b", "c"):
             await one.put("bucket", name, b"x")
@@ -82,7 +82,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_put_compares_the_revision_it_expects(self, harness: Harness) -> None:
-        """Lost otherwise: what another writer put since this one read."""
+        """A bug loses what another writer put since this one read."""
         one, two = harness.backend, harness.another()
         first = await one.put("edits", "state", b"checking", expected=0)
         second = await two.put("edits", "state", b"accepted", expected=first)
@@ -96,7 +96,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_delete_compares_the_revision_it_expects(self, harness: Harness) -> None:
-        """Lost otherwise: an override that was renewed while another process ended it."""
+        """A bug loses an override that one process renewed while another one ended it."""
         backend = harness.backend
         first = await backend.put("overrides", "route", b"pause")
         second = await backend.put("overrides", "route", b"pause longer")
@@ -108,7 +108,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_expecting_no_entry_creates_one_and_replaces_none(self, harness: Harness) -> None:
-        """Lost otherwise: the edit that came first, replaced by the one that came at the same time."""
+        """A bug loses the edit that came first, replaced by the one that came at the same time."""
         backend = harness.backend
         assert await backend.put("edits", "1", b"mine", expected=0)
         assert not await backend.put("edits", "1", b"theirs", expected=0)
@@ -124,7 +124,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_one_of_several_writers_wins(self, harness: Harness) -> None:
-        """Lost otherwise: a change of state, which two workers believe to have made."""
+        """A bug lets two workers believe that they made the same change of state."""
         backends = [harness.backend, harness.another(), harness.another()]
         for expected in (0, None):
             for number in range(15):
@@ -142,14 +142,14 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_handles_lose_no_update(self, harness: Harness) -> None:
-        """Lost otherwise: an update that compares and keeps in two steps."""
+        """A bug loses an update that compares and keeps in two steps."""
         backends = [harness.backend, harness.another(), harness.another()]
         await asyncio.gather(*(count(backend, "replays", "done", 20) for backend in backends))
         await _assert_counted(harness.backend, 60)
 
     @check("key_value", "processes")
     async def test_processes_lose_no_update(self, harness: Harness) -> None:
-        """Lost otherwise: an update that is one step in its process alone."""
+        """A bug loses an update that is one step in its process alone."""
         if not self.url:
             raise SkipTest("other processes need a URL")
         arguments = (self.url, harness.prefix, "replays", "done", "50")
@@ -159,7 +159,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_revision_rises_and_is_never_given_twice(self, harness: Harness) -> None:
-        """Lost otherwise: what was put since, by a writer that expects the revision of an entry long gone."""
+        """A bug loses what was put since, by a writer that expects the revision of an entry long gone."""
         backend = harness.backend
         revisions = [await backend.put("bucket", name, b"x") for name in ("a", "b", "a")]
         assert await backend.delete("bucket", "a")
@@ -179,7 +179,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_entry_expires_after_its_ttl_unless_it_is_put_again(self, harness: Harness) -> None:
-        """Lost otherwise: that a worker has died, or that one is alive."""
+        """A bug shows a dead worker as alive, or a living one as dead."""
         one, two = harness.backend, harness.another()
         expired = await one.put("workers", "dead", b"x", ttl=0.2)
         await one.put("workers", "alive", b"x", ttl=0.2)
@@ -200,7 +200,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_put_that_is_refused_changes_no_ttl(self, harness: Harness) -> None:
-        """Lost otherwise: an entry whose end a writer moved that was refused."""
+        """A bug lets a refused writer move the expiry of an entry."""
         backend = harness.backend
         revision = await backend.put("overrides", "route", b"x")
         assert not await backend.put("overrides", "route", b"y", expected=revision + 1, ttl=0.05)
@@ -211,7 +211,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_buckets_are_separate(self, harness: Harness) -> None:
-        """Lost otherwise: an entry whose name another bucket has as well."""
+        """A bug loses an entry whose name another bucket has as well."""
         backend = harness.backend
         names = [("a", "b:c"), ("a:b", "c"), ("a/b", "c"), ("a", "b/c"), ("A", "b"), ("a", "b")]
         for number, (bucket, name) in enumerate(names):
@@ -226,7 +226,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_prefixes_are_separate(self, harness: Harness) -> None:
-        """Lost otherwise: the entries of another program on the same server."""
+        """A bug loses the entries of another program on the same server."""
         other = Harness(self.make_backend, self.pause)
         try:
             assert await harness.backend.put("workers", "host:1", b"here")
@@ -242,7 +242,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_names_may_be_any_text(self, harness: Harness) -> None:
-        """Lost otherwise: an entry whose name is cut short, folded, or taken for a pattern."""
+        """A bug loses an entry whose name is cut short, folded, or taken for a pattern."""
         backend = harness.backend
         for number, name in enumerate(ODD_NAMES):
             assert await backend.put("bucket", name, b"%d" % number, expected=0), repr(name)
@@ -257,7 +257,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_entries_survive_reopening(self, harness: Harness) -> None:
-        """Lost otherwise: edits and overrides at each restart."""
+        """A bug loses edits and overrides at each restart."""
         revision = await harness.backend.put("edits", "1", BINARY)
         await harness.backend.put("edits", "2", b"x", ttl=60.0)
         backend = await harness.reopen()
@@ -267,7 +267,7 @@ class KeyValueTests(Suite):
 
     @check("key_value")
     async def test_cancelled_put_keeps_the_old_value_or_the_new_one(self, harness: Harness) -> None:
-        """Lost otherwise: an entry that a cancelled call left half written, or that nothing can change."""
+        """A bug loses an entry that a cancelled call left half written, or that nothing can change."""
         backend = harness.backend
         for moment in range(30):
             name = f"entry {moment}"

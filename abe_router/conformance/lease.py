@@ -15,7 +15,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_messages_of_a_dead_worker_come_back_without_traffic(self, harness: Harness) -> None:
-        """Lost otherwise: what a killed worker held, if reclaiming is missing or waits for traffic."""
+        """A bug loses what a killed worker held, if reclaiming is missing or waits for traffic."""
         dead, alive = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(3)
         began = time.monotonic()
@@ -27,7 +27,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_crash_counts_as_a_delivery_but_not_as_an_attempt(self, harness: Harness) -> None:
-        """Endless otherwise: a message that kills each worker; and a deploy would use up the attempts."""
+        """A bug redelivers a message that kills each worker without end, or a deploy uses up the attempts."""
         await harness.publish()
         for nth in (1, 2, 3):
             handle = await harness.subscribe(lease=self.lease / 2)
@@ -36,7 +36,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_closed_handle_holds_nothing_beyond_its_lease(self, harness: Harness) -> None:
-        """Lost otherwise: what a worker holds whose consumer is removed as it leaves."""
+        """A bug loses what a worker holds whose consumer is removed as it leaves."""
         leaving = await harness.subscribe(lease=self.lease)
         staying = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(5)
@@ -46,7 +46,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_many_messages_come_back_at_once(self, harness: Harness) -> None:
-        """Lost otherwise: what is beyond the first page of pending messages."""
+        """A bug loses what is beyond the first page of pending messages."""
         dead, alive = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(2_000)
         await take(dead, 2_000)
@@ -57,7 +57,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_extending_keeps_the_lease(self, harness: Harness) -> None:
-        """Doubled otherwise: a message whose handler takes longer than the lease."""
+        """A bug duplicates a message whose handler takes longer than the lease."""
         lease = max(0.1, self.lease)
         slow, idle = await harness.subscribe(lease=lease), await harness.subscribe(lease=lease)
         await harness.publish(4)
@@ -72,7 +72,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_extending_returns_deliveries_whose_lease_is_lost(self, harness: Harness) -> None:
-        """Doubled otherwise: what a worker goes on with that stood still, while another has the message."""
+        """A bug duplicates what a paused worker continues while another one has the message."""
         late, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
         await harness.publish(4)
         held = await take(late, 4)
@@ -85,7 +85,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_each_handle_has_its_own_lease(self, harness: Harness) -> None:
-        """Doubled otherwise: what a worker with a longer lease holds, as during a change of the lease."""
+        """A bug duplicates what a worker with a longer lease holds, as during a change of the lease."""
         patient = await harness.subscribe(lease=LONG)
         hasty = await harness.subscribe(lease=self.lease)
         await harness.publish(4)
@@ -99,7 +99,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_handle_does_not_get_again_what_it_holds(self, harness: Harness) -> None:
-        """Doubled otherwise: what a worker reads again from its own pending messages."""
+        """A bug duplicates what a worker reads again from its own pending messages."""
         handle = await harness.subscribe()
         await harness.publish(10)
         held = await take(handle, 4)
@@ -109,7 +109,7 @@ class LeaseTests(Suite):
 
     @check("leases")
     async def test_delivery_whose_lease_ended_is_settled_if_no_other_has_it(self, harness: Harness) -> None:
-        """Doubled otherwise: work that is a little late, although no other handle took it over."""
+        """A bug duplicates work that is a little late, although no other handle took it over."""
         handle = await harness.subscribe(lease=self.lease / 3)
         await harness.publish(3)
         first, second, third = await take(handle, 3)

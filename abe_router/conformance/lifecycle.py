@@ -33,7 +33,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_opening_and_closing_are_idempotent(self, harness: Harness) -> None:
-        """Stuck otherwise: a stop that fails because a part was stopped before."""
+        """A bug makes a second stop fail, because a part was stopped before."""
         backend = harness.backend
         await backend.close()
         await backend.open()
@@ -46,7 +46,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_every_method_opens_the_backend_if_needed(self, harness: Harness) -> None:
-        """Lost otherwise: the messages of a publisher that does not open first."""
+        """A bug loses the messages of a publisher that does not open first."""
         sent = await harness.publish()
         assert_exactly_once(sent, await take(await harness.another().subscribe(KEY, GROUP), 1))
         assert await harness.another().dead_letters(KEY, GROUP) is not None
@@ -54,13 +54,13 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_closing_a_handle_ends_its_fetch(self, harness: Harness) -> None:
-        """Stuck otherwise: a consumer whose key is silent, when it stops."""
+        """A bug blocks a consumer whose key is silent, when it stops."""
         for handle in await self._handles(harness):
             await _assert_closes(harness, [handle], handle.close)
 
     @check()
     async def test_closing_the_backend_ends_every_fetch(self, harness: Harness) -> None:
-        """Stuck otherwise: a program whose keys are silent, when it stops."""
+        """A bug blocks a program whose keys are silent, when it stops."""
         handles = [*await self._handles(harness), await harness.subscribe("other.#")]
         await _assert_closes(harness, handles, harness.backend.close)
         for handle in handles:
@@ -68,7 +68,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_fetch_on_a_closed_handle_raises(self, harness: Harness) -> None:
-        """Lost otherwise: what is handed to a consumer that has left; or it asks again without end."""
+        """A bug loses what is handed to a consumer that has left; or it asks again without end."""
         for handle in await self._handles(harness):
             other = await harness.subscribe(handle.pattern)
             await handle.close()
@@ -81,7 +81,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_handle_stays_closed_when_its_backend_is_opened_again(self, harness: Harness) -> None:
-        """Lost otherwise: what a consumer fetches that believes itself stopped."""
+        """A bug loses what a consumer fetches after it was stopped."""
         handle = await harness.subscribe()
         await harness.backend.close()
         await _assert_closed(handle)
@@ -92,7 +92,7 @@ class LifecycleTests(Suite):
 
     @check("leases")
     async def test_closing_during_a_fetch_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what arrived at the moment of the closing; it is delivered, or comes back."""
+        """A bug loses what arrived at the moment of the closing; it is delivered, or comes back."""
         came: list[Delivery] = []
         sent = []
         for number in range(40):
@@ -113,7 +113,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_interrupting_ends_the_wait(self, harness: Harness) -> None:
-        """Stuck otherwise: a consumer that waits its time before it stops."""
+        """A bug blocks a consumer that waits its time before it stops."""
         handle = await harness.subscribe()
         fetching = asyncio.create_task(handle.fetch(10, 30.0))
         await harness.pause()
@@ -123,7 +123,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_interrupting_before_a_fetch_counts_for_one_fetch(self, harness: Harness) -> None:
-        """Stuck otherwise: a consumer that is interrupted between two fetches; and it must not last."""
+        """A bug blocks a consumer that is interrupted between two fetches, or interrupts all later ones."""
         handle = await harness.subscribe()
         handle.interrupt()
         handle.interrupt()
@@ -137,7 +137,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_interrupting_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what arrives at the moment of the interruption."""
+        """A bug loses what arrives at the moment of the interruption."""
         handle = await harness.subscribe()
         came: list[Delivery] = []
         sent = []
@@ -153,7 +153,7 @@ class LifecycleTests(Suite):
 
     @check("leases")
     async def test_reopening_finds_everything_again(self, harness: Harness) -> None:
-        """Lost otherwise: what was in flight or ready at a restart."""
+        """A bug loses what was in flight or ready at a restart."""
         handle = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(10)
         held = await take(handle, 4)
@@ -168,7 +168,7 @@ class LifecycleTests(Suite):
 
     @check()
     async def test_methods_may_run_at_the_same_time(self, harness: Harness) -> None:
-        """Lost otherwise: a reply, if one call gets the reply of another."""
+        """A bug loses a reply, if one call gets the reply of another."""
         handle = await harness.subscribe()
         quiet = await harness.subscribe("quiet.key")
         waiting = asyncio.create_task(quiet.fetch(1, 30.0))

@@ -15,7 +15,7 @@ class OrderTests(Suite):
 
     @check()
     async def test_messages_of_a_key_come_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: messages of one call, of several calls, in batches of any size."""
+        """A bug reorders messages of one call, of several calls, in batches of any size."""
         handle = await harness.subscribe()
         sent = [message.id for _ in range(20) for message in await harness.publish(10)]
         came: list[str] = []
@@ -25,7 +25,7 @@ class OrderTests(Suite):
 
     @check()
     async def test_messages_of_each_key_of_a_pattern_come_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: keys that are read side by side."""
+        """A bug reorders keys that are read side by side."""
         handle = await harness.subscribe("k.*")
         await harness.backend.append([new_message(f"k.{n % 16}", b"%d" % n) for n in range(800)])
         by_key: dict[str, list[Delivery]] = defaultdict(list)
@@ -38,7 +38,7 @@ class OrderTests(Suite):
 
     @check()
     async def test_messages_of_one_microsecond_stay_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: messages that are sorted by a clock instead of their arrival."""
+        """A bug reorders messages that are sorted by a clock instead of their arrival."""
         handle = await harness.subscribe()
         for n in range(300):
             message = new_message(KEY, b"%d" % n)
@@ -47,7 +47,7 @@ class OrderTests(Suite):
 
     @check("leases")
     async def test_returned_messages_come_before_new_ones(self, harness: Harness) -> None:
-        """Reordered otherwise: what is handed back, if it goes to the end."""
+        """A bug reorders what is handed back, if it goes to the end."""
         handle, other = await harness.subscribe(), await harness.subscribe()
         await harness.publish(12)
         first, second = await take(handle, 4), await take(handle, 4)
@@ -58,7 +58,7 @@ class OrderTests(Suite):
 
     @check("leases")
     async def test_messages_of_dead_workers_come_back_in_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what several dead workers held."""
+        """A bug reorders what several dead workers held."""
         dead = [await harness.subscribe(lease=self.lease) for _ in range(3)]
         await harness.publish(30)
         for n in range(6):

@@ -27,7 +27,7 @@ class PatternTests(Suite):
 
     @check()
     async def test_star_matches_one_word(self, harness: Harness) -> None:
-        """Lost otherwise: keys that another pattern language would match differently."""
+        """A bug loses keys that another pattern language would match differently."""
         await self._gets(
             harness,
             "orders.*.paid",
@@ -37,24 +37,24 @@ class PatternTests(Suite):
 
     @check()
     async def test_hash_matches_any_number_of_words(self, harness: Harness) -> None:
-        """Lost otherwise: the key without those words."""
+        """A bug loses the key without those words."""
         await self._gets(
             harness, "orders.#", ["orders", "orders.a", "orders.a.b.c"], ["orders2", "order", "a.orders"]
         )
 
     @check()
     async def test_hash_alone_matches_every_key(self, harness: Harness) -> None:
-        """Lost otherwise: keys that no route was made for."""
+        """A bug loses keys that no route was made for."""
         await self._gets(harness, "#", ["a", "a.b", "x_y", "A"], [])
 
     @check()
     async def test_key_matches_itself_alone(self, harness: Harness) -> None:
-        """Lost otherwise: messages of other keys, as `_` is any character in SQL, or case is ignored."""
+        """A bug delivers messages of other keys, because `_` is any character in SQL or case is ignored."""
         await self._gets(harness, "a_b.c", ["a_b.c"], ["axb.c", "a_b.C", "A_b.c", "a_b.c.d", "a_b", "a_b.cc"])
 
     @check()
     async def test_new_key_is_read_from_its_beginning(self, harness: Harness) -> None:
-        """Lost otherwise: the first messages of a new key, if it is read from its end once it is found."""
+        """A bug loses the first messages of a new key, if it is read from its end once it is found."""
         handle = await harness.subscribe("fresh.*", start=inf)
         sent = []
         for n in range(5):
@@ -65,7 +65,7 @@ class PatternTests(Suite):
 
     @check(measures_time=True)
     async def test_new_key_ends_the_wait_of_a_pattern(self, harness: Harness) -> None:
-        """Late otherwise: the first message of a key, if new keys are looked for between fetches alone."""
+        """A bug delays the first message of a key, if new keys are looked for between fetches alone."""
         handle = await harness.subscribe("fresh.*")
         for key, backend in (("fresh.a", harness.backend), ("fresh.b", harness.another())):
             came = await harness.fetch_during(handle, harness.publish(1, key, backend), within=PROMPT)
@@ -73,7 +73,7 @@ class PatternTests(Suite):
 
     @check("groups")
     async def test_pattern_and_its_key_each_get_a_copy(self, harness: Harness) -> None:
-        """Lost otherwise: what an overlapping subscription has settled, even one of the same group."""
+        """A bug loses what an overlapping subscription has settled, even one of the same group."""
         handles = [await harness.subscribe(pattern) for pattern in ("a.b", "a.*", "#", "a.b.#")]
         sent = await harness.publish(10, "a.b")
         for handle in handles:
@@ -86,7 +86,7 @@ class PatternTests(Suite):
 
     @check("leases", "groups")
     async def test_pattern_may_match_many_keys(self, harness: Harness) -> None:
-        """Stuck otherwise: the keys behind a busy one."""
+        """A bug blocks the keys behind a busy one."""
         handle, other = await harness.subscribe("many.*"), await harness.subscribe("many.*")
         sent = await harness.publish(500, "many.busy")
         for n in range(60):

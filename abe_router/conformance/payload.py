@@ -62,22 +62,22 @@ class PayloadTests(Suite):
 
     @check()
     async def test_every_body_arrives_unchanged(self, harness: Harness) -> None:
-        """Changed otherwise: what is not UTF-8, not JSON, empty, or looks like the protocol itself."""
+        """A bug changes what is not UTF-8, not JSON, empty, or looks like the protocol itself."""
         await self._unchanged(harness, [new_message(KEY, body) for body in BODIES])
 
     @check()
     async def test_largest_body_arrives(self, harness: Harness) -> None:
-        """Lost otherwise: what exceeds a limit of the provider that is lower than ours."""
+        """A bug loses what exceeds a limit of the provider that is lower than ours."""
         await self._unchanged(harness, [new_message(KEY, b'"' + b"x" * (MAX_BYTES - 2) + b'"')])
 
     @check()
     async def test_every_header_arrives_unchanged(self, harness: Harness) -> None:
-        """Changed otherwise: headers that are not ASCII, empty, large or many."""
+        """A bug changes headers that are not ASCII, empty, large or many."""
         await self._unchanged(harness, [new_message(KEY, b"1", headers=headers) for headers in HEADERS])
 
     @check()
     async def test_every_key_and_id_arrives_unchanged(self, harness: Harness) -> None:
-        """Changed otherwise: names that a pattern language or a separator of the provider takes apart."""
+        """A bug changes names that a pattern language or a separator of the provider takes apart."""
         keys = ["a", "A", "a.b.c", "x" * 255, "a_b.c:d@e=f+g~h-i", "0.1", "data", "__proto__"]
         ids = ["1", "a b", "'; DROP TABLE m; --", "\u00e9\U0001f4e6", "a:b|c,d/e", "i" * 1_000, "None", "0-0"]
         sent = [
@@ -88,7 +88,7 @@ class PayloadTests(Suite):
 
     @check()
     async def test_large_integers_stay_exact(self, harness: Harness) -> None:
-        """Changed otherwise: numbers beyond 64 bits, which many JSON readers round."""
+        """A bug changes numbers beyond 64 bits, which many JSON readers round."""
         value = {"id": 10**25 + 1, "minus": -(2**70) - 1}
         await harness.backend.publish(KEY, value)
         (delivery,) = await take(await harness.subscribe(), 1)

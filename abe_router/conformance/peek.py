@@ -28,7 +28,7 @@ class PeekTests(Suite):
 
     @check("peek", "leases", "delays", "dead_letters")
     async def test_peek_shows_the_state_and_deliveries_of_each_message(self, harness: Harness) -> None:
-        """Lost otherwise: from view, what waits for a retry or is in flight."""
+        """A bug hides what waits for a retry or is in flight."""
         handle = await harness.subscribe()
         sent = await harness.publish(8)
         held = await take(handle, 6)
@@ -49,7 +49,7 @@ class PeekTests(Suite):
 
     @check("peek", "leases")
     async def test_peek_shows_messages_as_they_were_published(self, harness: Harness) -> None:
-        """Lost otherwise: what a check of an edit on the waiting messages goes by."""
+        """A bug shows the check of an edit other messages than those that wait."""
         await harness.subscribe()
         message = Message("id 1", KEY, b'{"a": 1}\xff\x00', {"\u00fc": "\U0001f4e6"}, time.time())
         await harness.backend.append([message])
@@ -62,7 +62,7 @@ class PeekTests(Suite):
 
     @check("peek", "leases", "delays")
     async def test_peek_changes_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: deliveries that are counted, leased or passed over because an operator looks."""
+        """A bug counts, leases or skips deliveries because an operator looks at them."""
         handle = await harness.subscribe()
         sent = await harness.publish(10)
         held = await take(handle, 3)
@@ -87,7 +87,7 @@ class PeekTests(Suite):
 
     @check("peek", "leases")
     async def test_peek_renews_no_lease(self, harness: Harness) -> None:
-        """Lost otherwise: what a dead worker held, as long as an operator looks at it."""
+        """A bug loses what a dead worker held, as long as an operator looks at it."""
         dead = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(3)
         await take(dead, 3)
@@ -103,7 +103,7 @@ class PeekTests(Suite):
 
     @check("peek")
     async def test_peek_without_a_group_shows_what_is_retained(self, harness: Harness) -> None:
-        """Lost otherwise: from view, what was handled, and what no route reads yet."""
+        """A bug hides what was handled, and what no route reads yet."""
         sent = await harness.publish(3)
         elsewhere = await harness.publish(2, "orders.paid")
         await harness.publish(2, "other.key")
@@ -118,7 +118,7 @@ class PeekTests(Suite):
 
     @check("peek", "groups", "leases")
     async def test_peek_shows_settled_messages_only_without_a_group(self, harness: Harness) -> None:
-        """Lost otherwise: the difference between what waits and what is kept for other groups."""
+        """A bug hides the difference between what waits and what is kept for other groups."""
         handle = await harness.subscribe()
         await harness.subscribe(group="audit")
         await harness.publish(4)
@@ -129,7 +129,7 @@ class PeekTests(Suite):
 
     @check("peek")
     async def test_peek_of_an_unknown_subscription_is_empty_and_makes_none(self, harness: Harness) -> None:
-        """Lost otherwise: the start of a subscription that looking at it has made."""
+        """A bug creates a subscription when an operator looks at it, with a wrong start."""
         await harness.publish(3)
         assert list(await harness.backend.peek(KEY, GROUP)) == []
         assert list(await harness.backend.peek("#", None, after="")) != []
@@ -138,7 +138,7 @@ class PeekTests(Suite):
 
     @check("peek", "leases", "delays")
     async def test_pages_show_each_message_once(self, harness: Harness) -> None:
-        """Lost otherwise: from view, what lies between two pages; or it is shown twice."""
+        """A bug hides what lies between two pages; or it is shown twice."""
         handle = await harness.subscribe("k.*")
         sent: dict[str, list[str]] = defaultdict(list)
         for number in range(60):
@@ -157,7 +157,7 @@ class PeekTests(Suite):
 
     @check("peek")
     async def test_what_is_accepted_later_comes_behind_the_cursor(self, harness: Harness) -> None:
-        """Lost otherwise: a message that a live tail has passed before it was there."""
+        """A bug loses a message that a live tail has passed before it was there."""
         await harness.subscribe("k.*")
         publishers = [harness.backend, harness.another(), harness.another()]
         sent: list[Message] = []
@@ -188,7 +188,7 @@ class PeekTests(Suite):
 
     @check("peek", "leases", "groups")
     async def test_peek_beside_settle_and_trim_neither_fails_nor_stops_them(self, harness: Harness) -> None:
-        """Lost otherwise: the work of a route, for as long as an operator looks at it."""
+        """A bug stops the work of a route while an operator looks at it."""
         handles = [await harness.subscribe() for _ in range(2)]
         viewer = harness.another()
         sent: list[Message] = []

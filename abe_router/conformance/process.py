@@ -20,7 +20,7 @@ class ProcessTests(Suite):
 
     @check("processes", "leases")
     async def test_killed_process_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what the killed process held; doubled: more than that."""
+        """A bug loses what the killed process held; or it duplicates more than that."""
         if not self.url:
             raise SkipTest("other processes need a URL")
         handle = await harness.subscribe()
@@ -52,7 +52,7 @@ class ProcessTests(Suite):
 
     @check("processes", "order")
     async def test_killed_process_changes_no_order(self, harness: Harness) -> None:
-        """Reordered otherwise: what the killed process held, or what is behind it while others take over."""
+        """A bug reorders what the killed process held, or what is behind it while others take over."""
         if not self.url:
             raise SkipTest("other processes need a URL")
         sent = [message.id for message in await harness.publish(200)]

@@ -20,7 +20,7 @@ class RateTests(Suite):
 
     @check()
     async def test_token_is_granted_after_the_wait_that_was_returned(self, harness: Harness) -> None:
-        """Stuck otherwise: a route that waits too long, or asks again and again."""
+        """A bug blocks a route that waits too long, or asks again and again."""
         take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 5.0, 100)).granted == 1
         refused = await take_tokens(KEY, 5.0, 100)
@@ -31,7 +31,7 @@ class RateTests(Suite):
 
     @check()
     async def test_no_more_tokens_are_granted_than_wanted(self, harness: Harness) -> None:
-        """Lost otherwise: tokens that no handler uses, and with them the rate of the route."""
+        """A bug loses tokens that no handler uses, and with them the rate of the route."""
         assert (await harness.backend.take_tokens(KEY, RATE, 0)).granted == 0
         assert (await harness.backend.take_tokens(KEY, RATE, 1)).granted == 1
         most = RATE * BURST
@@ -39,7 +39,7 @@ class RateTests(Suite):
 
     @check()
     async def test_slow_rate_grants_one_token_at_a_time(self, harness: Harness) -> None:
-        """Stuck otherwise: a route that may handle less than one message in each burst."""
+        """A bug blocks a route that may handle less than one message in each burst."""
         take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 1 / 3600, 10)).granted == 1
         granted, seconds = await take_tokens(KEY, 1 / 3600, 10)
@@ -48,7 +48,7 @@ class RateTests(Suite):
 
     @check()
     async def test_raised_rate_holds_at_once(self, harness: Harness) -> None:
-        """Stuck otherwise: a route whose rate was edited, until the tokens of the lower rate are used up."""
+        """A bug blocks a route whose rate was edited, until the tokens of the lower rate are used up."""
         take_tokens = harness.backend.take_tokens
         assert (await take_tokens(KEY, 1 / 3600, 1)).granted == 1
         refused = await take_tokens(KEY, 5.0, 1)
@@ -59,13 +59,13 @@ class RateTests(Suite):
 
     @check()
     async def test_each_name_has_its_own_rate(self, harness: Harness) -> None:
-        """Stuck otherwise: every route behind the slowest."""
+        """A bug blocks every route behind the slowest."""
         assert (await harness.backend.take_tokens(KEY, RATE, 1_000)).granted == RATE * BURST
         assert (await harness.backend.take_tokens("orders.paid", RATE, 1_000)).granted == RATE * BURST
 
     @check()
     async def test_backends_keep_one_rate_together(self, harness: Harness) -> None:
-        """Exceeded otherwise: the rate, by as many times as there are workers."""
+        """A bug exceeds the rate, by as many times as there are workers."""
         backends = [harness.backend, harness.another(), harness.another()]
         _assert_rate(
             await asyncio.gather(*(take_tokens_for(backend, KEY, RATE, SECONDS) for backend in backends))
@@ -73,7 +73,7 @@ class RateTests(Suite):
 
     @check("processes")
     async def test_processes_keep_one_rate_together(self, harness: Harness) -> None:
-        """Exceeded otherwise: the rate, by as many times as there are processes."""
+        """A bug exceeds the rate, by as many times as there are processes."""
         if not self.url:
             raise SkipTest("other processes need a URL")
         arguments = (self.url, harness.prefix, KEY, str(RATE), str(SECONDS))

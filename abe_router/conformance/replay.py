@@ -35,7 +35,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters", "groups")
     async def test_replay_goes_to_the_failing_subscription_alone(self, harness: Harness) -> None:
-        """Doubled otherwise: a replay that publishes again, for groups that had no failure."""
+        """A bug duplicates a replay that publishes again, for groups that had no failure."""
         other, wide = await harness.subscribe(group="audit"), await harness.subscribe("orders.*", "audit")
         handle, ids = await self._dead(harness, 4)
         for bystander in (other, wide):
@@ -50,7 +50,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters", "delays")
     async def test_replay_begins_with_fresh_counts(self, harness: Harness) -> None:
-        """Dead again otherwise: a replayed message whose attempts are used up before it begins."""
+        """A bug makes a replayed message dead again, because its attempts are used up."""
         handle = await harness.subscribe("orders.*")
         sent = await harness.publish()
         for attempt in (1, 2, 3):
@@ -68,7 +68,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters")
     async def test_concurrent_replays_move_a_dead_letter_once(self, harness: Harness) -> None:
-        """Doubled otherwise: a dead letter that two operators replay at once."""
+        """A bug duplicates a dead letter that two operators replay at once."""
         handle, ids = await self._dead(harness, 20)
         backends = [harness.backend, harness.another()]
         moved = await asyncio.gather(*(backends[n % 2].replay(KEY, GROUP, ids) for n in range(8)))
@@ -81,7 +81,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters")
     async def test_dead_letter_is_replayed_or_purged_never_both(self, harness: Harness) -> None:
-        """Doubled or lost otherwise: a dead letter that two commands take at the same time."""
+        """A bug duplicates or loses a dead letter that two commands take at the same time."""
         handle, ids = await self._dead(harness, 20)
         one, two = harness.backend, harness.another()
         calls = [
@@ -96,7 +96,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters")
     async def test_unknown_and_repeated_ids_are_passed_over(self, harness: Harness) -> None:
-        """Doubled otherwise: an id that is given twice; and one that is gone must not stop the others."""
+        """A bug replays twice an id that is given twice, or stops at an id that is gone."""
         handle, ids = await self._dead(harness, 3)
         odd = ["", "0", "-1", "no such id", "\u0663", "1-1-1", "9" * 40, "*"]
         assert await harness.backend.replay(KEY, GROUP, []) == 0
@@ -109,7 +109,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters", measures_time=True)
     async def test_replay_ends_the_wait_of_a_fetch(self, harness: Harness) -> None:
-        """Late otherwise: a replayed message on a silent key."""
+        """A bug delays a replayed message on a silent key."""
         handle, ids = await self._dead(harness, 2)
         for id, backend, within in ((ids[0], harness.backend, PROMPT), (ids[1], harness.another(), SOON)):
             came = await harness.fetch_during(handle, backend.replay(KEY, GROUP, [id]), within=within)
@@ -117,7 +117,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters")
     async def test_purged_dead_letters_are_gone(self, harness: Harness) -> None:
-        """Doubled otherwise: what an operator decided never to see again."""
+        """A bug duplicates what an operator decided never to see again."""
         _, ids = await self._dead(harness, 5)
         assert await harness.backend.purge(KEY, GROUP, ids[:4]) == 4
         assert await harness.backend.purge(KEY, GROUP, ids[:4]) == 0
@@ -128,7 +128,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters", "leases")
     async def test_replayed_message_survives_a_dead_worker(self, harness: Harness) -> None:
-        """Lost otherwise: what was replayed and then held by a worker that died."""
+        """A bug loses what was replayed and then held by a worker that died."""
         handle, ids = await self._dead(harness, 3)
         assert await harness.backend.replay(KEY, GROUP, ids) == 3
         dead = await harness.subscribe(lease=self.lease)
@@ -140,7 +140,7 @@ class ReplayTests(Suite):
 
     @check("dead_letters")
     async def test_many_dead_letters_may_be_replayed_at_once(self, harness: Harness) -> None:
-        """Lost otherwise: what exceeds the limit of one step of the provider."""
+        """A bug loses what exceeds the limit of one step of the provider."""
         handle, ids = await self._dead(harness, 1_500)
         assert await harness.backend.replay(KEY, GROUP, ids) == 1_500
         came = await take(handle, 1_500)

@@ -27,7 +27,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_messages_that_every_group_has_settled_are_removed(self, harness: Harness) -> None:
-        """Exhausted otherwise: the disk, some day."""
+        """A bug fills the disk in time."""
         billing, audit = await harness.subscribe(), await harness.subscribe("orders.*", "audit")
         await harness.publish(10)
         await ack(billing, await take(billing, 10))
@@ -41,7 +41,7 @@ class RetentionTests(Suite):
 
     @check("leases")
     async def test_messages_in_flight_are_kept(self, harness: Harness) -> None:
-        """Lost otherwise: what a crashed worker had in flight."""
+        """A bug loses what a crashed worker had in flight."""
         handle = await harness.subscribe(lease=self.lease)
         sent = await harness.publish(3)
         taken = await take(handle, 3)
@@ -52,17 +52,17 @@ class RetentionTests(Suite):
 
     @check("leases", "delays")
     async def test_delayed_messages_are_kept(self, harness: Harness) -> None:
-        """Lost otherwise: every message that fails once."""
+        """A bug loses every message that fails once."""
         await _assert_kept(harness, Delayed(self.lease))
 
     @check("leases")
     async def test_released_messages_are_kept(self, harness: Harness) -> None:
-        """Lost otherwise: what a stopping worker had fetched."""
+        """A bug loses what a stopping worker had fetched."""
         await _assert_kept(harness, RELEASED)
 
     @check("leases")
     async def test_undelivered_messages_are_kept(self, harness: Harness) -> None:
-        """Lost otherwise: the backlog."""
+        """A bug loses the backlog."""
         handle = await harness.subscribe()
         sent = await harness.publish(5)
         await ack(handle, await take(handle, 2))
@@ -71,7 +71,7 @@ class RetentionTests(Suite):
 
     @check("leases", "dead_letters")
     async def test_dead_letter_keeps_its_message(self, harness: Harness) -> None:
-        """Lost otherwise: what is left to replay."""
+        """A bug loses what is left to replay."""
         handle = await harness.subscribe()
         sent = await harness.publish(2)
         taken = await take(handle, 2)
@@ -90,7 +90,7 @@ class RetentionTests(Suite):
 
     @check()
     async def test_key_without_a_subscription_keeps_everything(self, harness: Harness) -> None:
-        """Lost otherwise: what is published before its first consumer starts."""
+        """A bug loses what is published before its first consumer starts."""
         other = await harness.subscribe("orders.paid")
         sent = await harness.publish(3)
         await _trim(harness.backend)
@@ -99,7 +99,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_key_whose_last_subscription_was_dropped_keeps_everything(self, harness: Harness) -> None:
-        """Lost otherwise: what the next consumer is to get."""
+        """A bug loses what the next consumer is to get."""
         handle = await harness.subscribe()
         await harness.publish(3)
         await ack(handle, await take(handle, 2))
@@ -110,7 +110,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_subscription_without_a_consumer_holds_its_messages(self, harness: Harness) -> None:
-        """Lost otherwise: what a group has to catch up with."""
+        """A bug loses what a group has to catch up with."""
         idle = await harness.subscribe("#", "idle")
         await idle.close()
         handle = await harness.subscribe()
@@ -121,7 +121,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_dropped_subscription_holds_nothing(self, harness: Harness) -> None:
-        """Exhausted otherwise: the disk, by a group that is gone for good."""
+        """A bug fills the disk for a group that is gone for good."""
         await (await harness.subscribe("#", "idle")).close()
         handle = await harness.subscribe()
         await harness.publish(3)
@@ -131,7 +131,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_history_is_kept_for_its_retention(self, harness: Harness) -> None:
-        """Lost otherwise: what a group that is added later is to begin with."""
+        """A bug loses what a group that is added later is to begin with."""
         handle = await harness.subscribe("orders.*")
         await harness.publish(3)
         await harness.publish(2, "orders.paid")
@@ -143,7 +143,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_retention_of_one_caller_holds_for_all(self, harness: Harness) -> None:
-        """Lost otherwise: the history that one file asks for, by the workers of another."""
+        """A bug loses the history that one file asks for, by the workers of another."""
         handle, other = await harness.subscribe(), harness.another()
         assert await _trim(other, {"orders.#": 3600}) == 0
         await harness.publish(3)
@@ -156,7 +156,7 @@ class RetentionTests(Suite):
 
     @check("groups", "leases")
     async def test_each_key_is_trimmed_separately(self, harness: Harness) -> None:
-        """Exhausted otherwise: the disk, when one of many keys has a backlog."""
+        """A bug fills the disk, when one of many keys has a backlog."""
         paid, created = await harness.subscribe("orders.paid"), await harness.subscribe()
         waiting = await harness.publish(2, "orders.paid")
         await harness.publish(2)
@@ -166,7 +166,7 @@ class RetentionTests(Suite):
 
     @check("leases")
     async def test_trim_beside_publish_and_settle_loses_nothing(self, harness: Harness) -> None:
-        """Lost otherwise: what comes between a look and a deletion."""
+        """A bug loses what comes between a look and a deletion."""
         handle, other = await harness.subscribe(), harness.another()
         sent, came = [], []
         for _ in range(20):
@@ -184,7 +184,7 @@ class RetentionTests(Suite):
 
     @check("leases")
     async def test_trim_leaves_nothing_of_twenty_thousand_messages(self, harness: Harness) -> None:
-        """Exhausted otherwise: memory and disk."""
+        """A bug fills memory and disk."""
         handle = await harness.subscribe()
         for _ in range(20):
             await harness.publish(1_000)

@@ -25,7 +25,7 @@ class SettleTests(Suite):
 
     @check()
     async def test_acked_message_never_comes_again(self, harness: Harness) -> None:
-        """Doubled otherwise: handled messages after the lease, or after a restart."""
+        """A bug duplicates handled messages after the lease, or after a restart."""
         handle = await harness.subscribe(lease=self.lease)
         await harness.publish(20)
         await ack(handle, await take(handle, 20))
@@ -35,7 +35,7 @@ class SettleTests(Suite):
 
     @check()
     async def test_settling_twice_settles_once(self, harness: Harness) -> None:
-        """Doubled otherwise: an outcome that is sent again after an unclear error."""
+        """A bug duplicates an outcome that is sent again after an unclear error."""
         handle = await harness.subscribe()
         await harness.publish(2)
         first, second = await take(handle, 2)
@@ -47,7 +47,7 @@ class SettleTests(Suite):
 
     @check("leases")
     async def test_messages_may_be_settled_out_of_order(self, harness: Harness) -> None:
-        """Lost otherwise: what is in flight, if a position moves past it."""
+        """A bug loses what is in flight, if a position moves past it."""
         handle, other = await harness.subscribe(lease=self.lease), await harness.subscribe()
         sent = await harness.publish(10)
         held = await take(handle, 10)
@@ -60,7 +60,7 @@ class SettleTests(Suite):
 
     @check("leases")
     async def test_released_messages_come_back_at_once_in_order_and_uncounted(self, harness: Harness) -> None:
-        """Reordered or used up otherwise: what a stopping worker hands back untried."""
+        """A bug reorders what a stopping worker hands back untried, or counts it as an attempt."""
         leaving, staying = await harness.subscribe(), await harness.subscribe()
         await harness.publish(30)
         early, late = await take(leaving, 10), await take(leaving, 10)
@@ -73,7 +73,7 @@ class SettleTests(Suite):
 
     @check("leases", measures_time=True)
     async def test_release_ends_the_wait_of_another_handle(self, harness: Harness) -> None:
-        """Late otherwise: what a stopping worker hands back while others wait."""
+        """A bug delays what a stopping worker hands back while others wait."""
         leaving = await harness.subscribe()
         for backend, within in ((harness.backend, PROMPT), (harness.another(), SOON)):
             await harness.publish()
@@ -86,7 +86,7 @@ class SettleTests(Suite):
 
     @check("leases", "delays", "dead_letters")
     async def test_one_batch_may_have_every_outcome(self, harness: Harness) -> None:
-        """Lost otherwise: outcomes that are carried out by kind, or in part."""
+        """A bug loses outcomes that are carried out by kind, or in part."""
         handle = await harness.subscribe()
         sent = await harness.publish(40)
         held = await take(handle, 40)
@@ -102,7 +102,7 @@ class SettleTests(Suite):
 
     @check("leases", "delays", "dead_letters")
     async def test_batch_may_be_large(self, harness: Harness) -> None:
-        """Lost otherwise: what exceeds the limit of one step of the provider."""
+        """A bug loses what exceeds the limit of one step of the provider."""
         handle = await harness.subscribe()
         await harness.publish(1_500)
         held = await take(handle, 1_500)

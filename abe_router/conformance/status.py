@@ -21,7 +21,7 @@ class StatusTests(Suite):
 
     @check("leases", "delays", "dead_letters")
     async def test_counts_follow_each_message_through_each_state(self, harness: Harness) -> None:
-        """Lost otherwise: what an operator drops because the counts show nothing left to do."""
+        """A bug loses what an operator drops because the counts show nothing left to do."""
         assert list(await harness.backend.status()) == []
         handle = await harness.subscribe()
         assert await harness.counts() == (0, 0, 0, 0)
@@ -42,7 +42,7 @@ class StatusTests(Suite):
 
     @check("groups")
     async def test_status_has_every_subscription_once_in_order(self, harness: Harness) -> None:
-        """Lost otherwise: from view, groups that no file names any more, whose backlog grows."""
+        """A bug hides groups that no file names any more, whose backlog grows."""
         names = [("b.c", "g"), ("a.*", "g"), ("a.b", "z"), ("#", "g"), ("a.b", "g"), ("a.b", "Z")]
         for name in names:
             await (await harness.subscribe(*name)).close()
@@ -57,7 +57,7 @@ class StatusTests(Suite):
 
     @check("leases", "delays")
     async def test_oldest_at_is_when_the_oldest_ready_message_was_accepted(self, harness: Harness) -> None:
-        """Lost otherwise: the alarm about a route that does not keep up; or it sounds for what is in work."""
+        """A bug loses the alarm about a route that does not keep up; or it sounds for what is in work."""
         handle = await harness.subscribe()
         assert (await harness.status()).oldest_at is None
         accepted = []
@@ -85,7 +85,7 @@ class StatusTests(Suite):
 
     @check("groups")
     async def test_oldest_at_covers_all_keys_of_one_subscription(self, harness: Harness) -> None:
-        """Lost otherwise: the alarm about a route that waits behind another, quicker one."""
+        """A bug loses the alarm about a route that waits behind another, quicker one."""
         quick, slow = (
             await harness.subscribe("orders.*", "quick"),
             await harness.subscribe("orders.*", "slow"),
@@ -108,7 +108,7 @@ class StatusTests(Suite):
 
     @check("leases")
     async def test_message_whose_lease_ended_is_still_counted(self, harness: Harness) -> None:
-        """Lost otherwise: from view, what a dead worker held."""
+        """A bug hides what a dead worker held."""
         handle = await harness.subscribe(lease=self.lease / 3)
         await harness.publish(4)
         await take(handle, 4)
@@ -121,7 +121,7 @@ class StatusTests(Suite):
     async def test_health_check_changes_nothing_and_names_orphaned_subscriptions(
         self, harness: Harness
     ) -> None:
-        """Lost otherwise: what a check changes that was to find out what weakens the promise."""
+        """A bug lets the health check change what it only has to read."""
         handle = await harness.subscribe()
         await harness.publish(3)
         held = await take(handle, 1)
@@ -140,7 +140,7 @@ class StatusTests(Suite):
 
     @check()
     async def test_address_has_no_credentials(self, harness: Harness) -> None:
-        """Leaked otherwise: a password, in the first line of every log."""
+        """A bug leaks a password, in the first line of every log."""
         parts = urlsplit(harness.backend.url)
         assert parts.scheme
         assert (parts.username, parts.password) == (None, None)

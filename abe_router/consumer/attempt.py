@@ -23,6 +23,7 @@ from abe_router.consumer.slot import Slot
 from abe_router.errors import BatchMismatch
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
+from abe_router.text import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -172,17 +173,17 @@ class Attempts:
 
     def _timeout_reason(self) -> Reason:
         route = self._route
-        text = f"the handler ran longer than {route.timeout:g} s"
+        text = f"the handler ran longer than {format_duration(route.timeout)}"
         if not route.handler.is_async:
             text += "; its thread cannot be stopped and may still be running"
             if not self._reported_thread:
                 self._reported_thread = True
                 _log.warning(
-                    "%s: a call of `%s` runs longer than %g s; its thread cannot be stopped and is replaced"
+                    "%s: a call of `%s` runs longer than %s; its thread cannot be stopped and is replaced"
                     " (logged once)",
                     route.name,
                     route.handler.path,
-                    route.timeout,
+                    format_duration(route.timeout),
                 )
         return Reason("timeout", "TimeoutError", text)
 

@@ -14,6 +14,10 @@ from abe_router.observe.events import BackendBack, BackendLost, Events
 
 T = TypeVar("T")
 
+#: How long an outage lasts before settler and lease keeper log it too, in seconds; the fetcher reports it at
+#: once.
+REPORT_AFTER = 5.0
+
 
 class Recovery:
     """Wakes all that wait for the backend as soon as one call reaches it again.

@@ -124,10 +124,15 @@ class Consumer:
             return await self._calls.repeat(partial(backend.subscribe, route.key, route.group, **terms))
         subscribe = partial(backend.subscribe_exclusive, route.key, route.group, **terms)
         handle = await self._calls.repeat(subscribe)
-        return (
-            None
-            if handle is None
-            else OrderedSubscription(handle, in_flight.ordering, in_flight, self._suspects)
+        if handle is None:
+            return None
+        return OrderedSubscription(
+            handle,
+            in_flight.ordering,
+            in_flight,
+            self._suspects,
+            concurrency=route.concurrency,
+            delivery_limit=route.delivery_limit,
         )
 
     async def _consume(self, subscription: Subscription | None) -> None:

@@ -112,7 +112,7 @@ class Fetcher:
         self._is_plain = in_flight.ordering is None
         self._careful = self._is_plain and backend.features.leases
         # How many deliveries a probe asks for, and how long it waits: not at all before there were suspects.
-        self._probe_size, self._probe_seconds = 1, 0.0
+        self._probe_size, self._probe_seconds, self._interrupted = 1, 0.0, False
         self._capacity = route.concurrency * (route.batch.size if route.batch else 1)
         self._prefetch, self._stop = prefetch, shutdown.requested
 
@@ -133,7 +133,8 @@ class Fetcher:
             in_flight.low_water = prefetch.low_water
             limit = min(max(1, self._room()), MAX_FETCH)
             deliveries = await self._calls.repeat(partial(self._fetch, limit))
-            prefetch.fetched(clock(), full=deliveries is not None and len(deliveries) == limit)
+            # One that is half full may have left more behind: a pattern has many streams to share the limit.
+            prefetch.fetched(clock(), full=deliveries is not None and 2 * len(deliveries) >= limit)
             if not deliveries:
                 # A provider whose fetch returns without waiting must not keep the loop from everything else.
                 await asyncio.sleep(0)
@@ -156,37 +157,44 @@ class Fetcher:
 
     async def _fetch_carefully(self) -> None:
         """Fetch a probe; hold nothing else that may be a suspect until the suspects in it are settled."""
-        gate, clock = self._suspects, asyncio.get_running_loop().time
-        asked_at = clock()
-        with gate.probe():
+        gate, in_flight = self._suspects, self._in_flight
+        self._interrupted = False
+        async with gate.probe(self._interrupt_probe):
+            asked_at = asyncio.get_running_loop().time()
             found = await self._calls.repeat(partial(self._fetch, self._probe_size, self._probe_seconds))
             suspects = suspects_of(found or ())
-            self._careful = found is None or bool(suspects)
+            self._careful = found is None or bool(suspects) or self._interrupted
+            if not suspects:
+                gate.release(in_flight)  # it may have waited for one that another process has settled
             if not found:
                 return
-            self._in_flight.track(asked_at)
+            in_flight.track(asked_at)
             kept = await self._sort_out(found, suspects)
-        if suspects and not kept:
-            await self._pass_on()
-            while not (gate.is_free or self._stop.is_set()):
-                await gate.wait()
-            return
-        while kept and gate.is_probed and clock() < asked_at + PROBE_WAIT and not self._stop.is_set():
-            await gate.wait()
+        if kept:
+            await gate.end_probes(PROBE_WAIT)
         await self._run(kept)
+        if suspects and not kept:
+            alone = runs_alone(suspects[0], self._route.delivery_limit)
+            while not (gate.admits(in_flight, alone=alone) or self._stop.is_set()):
+                await gate.wait()
+
+    def _interrupt_probe(self) -> None:
+        self._interrupted = True
+        self._subscription.interrupt()
 
     async def _sort_out(
         self, deliveries: Sequence[Delivery], suspects: Sequence[Delivery]
     ) -> Sequence[Delivery]:
-        """Withhold what is no suspect, and the suspects that may run now; hand back the others.
+        """Withhold what is no suspect, and the suspects that may run now, which are returned.
 
-        Return the suspects that may run. There are none while another consumer holds some.
+        Hand back the others.
         """
         limit, in_flight = self._route.delivery_limit, self._in_flight
-        kept: Sequence[Delivery] = ()
-        if suspects:
+        kept = group_of(suspects, limit, self._capacity)
+        if kept:
             self._probe_seconds = PROBE_SECONDS
-            kept = group_of(suspects, limit, self._capacity) if self._suspects.acquire(in_flight) else ()
+            if not self._suspects.acquire(in_flight, alone=runs_alone(kept[0], limit)):
+                kept = ()
             # One that runs alone is expected after another, and then none is fetched beside it.
             self._probe_size = 1 if any(runs_alone(each, limit) for each in suspects) else self._capacity
         others = set(suspects).difference(kept)
@@ -217,7 +225,12 @@ class Fetcher:
         while clock() > leases.overdue_at and not self._stop.is_set():
             if (error := await self._lease_keeper.renew()) is not None:
                 raise error
-        return await self._subscription.fetch(limit, wait)
+        fetch = self._subscription.fetch
+        if self._calls.connected:
+            return await fetch(limit, wait)
+        # In an outage it waits for no message, so that the end is noticed at once. It asks twice, because
+        # a fetch that was interrupted returns without asking.
+        return await fetch(limit, 0.0) or await fetch(limit, 0.0)
 
     def _room(self) -> int:
         """Return how many more deliveries to hold: for the free slots, and ahead of them."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from math import inf
 
-from abe_router.backend import Acked, Delivery, Outcome
+from abe_router.backend import Delivery, Outcome
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.slot import Slot
 
@@ -147,23 +147,21 @@ class InFlight:
             *(delivery for delivery, _ in self.outcomes),
         ]
 
-    def renewable(self, now: float, blocked: float, timeout: float) -> list[Delivery]:
-        """Return what a thread renews while the event loop is blocked, for `blocked` seconds so far.
+    def renewable(self, now: float, *, is_hanging: bool) -> list[Delivery]:
+        """Return what a thread renews while the event loop is blocked; `now` is the loop's time.
 
-        That is what runs within its deadline, what was handled, and, for `timeout` seconds, all the rest: it
-        stays here, since to hand it back needs the event loop. `now` is the loop's time. Raise RuntimeError
-        when the event loop continues meanwhile.
+        That is all but the handlers whose time is up. What does not run stays here too, since it cannot be
+        handed back without the event loop. When the event loop hangs, it is only what runs. Raise
+        RuntimeError when the event loop continues meanwhile.
         """
-        kept = [d for slot in self.slots if now < slot.deadline for d in slot.deliveries]
-        kept += [d for d, outcome in (*self.settling, *self.outcomes) if isinstance(outcome, Acked)]
-        if blocked < timeout:
-            kept += [d for d, outcome in (*self.settling, *self.outcomes) if not isinstance(outcome, Acked)]
-            kept += [
-                *(() if self.ordering is None else self.ordering.waiting()),
-                *self.withheld,
-                *self.buffer,
-            ]
-        return kept
+        expired = {
+            delivery
+            for slot in self.slots
+            if slot.deadline <= now or (is_hanging and slot.deadline == inf)
+            for delivery in slot.deliveries
+        }
+        held = [each for slot in self.slots for each in slot.deliveries] if is_hanging else self.deliveries()
+        return [delivery for delivery in held if delivery not in expired]
 
     def holds(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether any of the deliveries is in flight."""

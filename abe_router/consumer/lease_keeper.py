@@ -6,7 +6,8 @@ import asyncio
 import logging
 
 from abe_router.backend import Subscription
-from abe_router.consumer.backend_calls import Recovery
+from abe_router.backoff import LogThrottle
+from abe_router.consumer.backend_calls import REPORT_AFTER, Recovery
 from abe_router.consumer.in_flight import InFlight
 from abe_router.errors import BackendError
 from abe_router.observe.events import Events, LeaseLost
@@ -33,7 +34,8 @@ class LeaseKeeper:
     ) -> None:
         self._route, self._subscription = route, subscription
         self._in_flight, self._events, self._recovery = in_flight, events, recovery
-        self._failed = False
+        self._failed_at: float | None = None
+        self._throttle = LogThrottle()
         self._renewing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -61,14 +63,17 @@ class LeaseKeeper:
             try:
                 lost = set(await self._subscription.extend(held)) if held else set()
             except BackendError as error:
-                _log.warning("%s: leases not extended: %s", self._route.name, error)
-                self._failed = True
+                if self._failed_at is None:
+                    self._failed_at, self._throttle = now, LogThrottle()
+                lasted = now - self._failed_at
+                if lasted > REPORT_AFTER and self._throttle.is_due(lasted):
+                    _log.warning("%s: leases not extended: %s", self._route.name, error)
                 # A waiting fetch could take what is in flight again, once its lease has ended.
                 self._subscription.interrupt()
                 await self._recovery.wait(_RETRY_DELAY)
                 return error
-            if self._failed:
-                self._failed = False
+            if self._failed_at is not None:
+                self._failed_at = None
                 self._recovery.report()
             # A delivery that came in flight during the renewal is not part of it.
             leases.finish_renewal(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 
 from abe_router.backend import (
@@ -19,7 +19,7 @@ from abe_router.backoff import wait_for_event
 from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering_keys import OrderingKeys
-from abe_router.consumer.suspects import SuspectGate, suspects_of
+from abe_router.consumer.suspects import SuspectGate, runs_alone, suspects_of
 from abe_router.errors import BackendError, SubscriptionClosed
 
 #: Most deliveries held at once, those included that wait for their ordering key.
@@ -58,14 +58,18 @@ class OrderedSubscription(Subscription):
         keys: OrderingKeys,
         in_flight: InFlight,
         suspects: SuspectGate | None = None,
+        *,
+        concurrency: int = 1,
+        delivery_limit: int = 1,
     ) -> None:
         self.pattern, self.group = handle.pattern, handle.group
         self._handle, self._keys, self._in_flight = handle, keys, in_flight
+        self._concurrency, self._delivery_limit = concurrency, delivery_limit
         self._interrupted = self._closed = False
         self._suspects = suspects or SuspectGate()
-        # What was in flight when a process ended may have ended it. So one is held at a time until all of
-        # these are settled, or what is behind it would count as handed out with it.
-        self._careful = True
+        # What was in flight when a process ended may have ended it. So one of these, or a group, is held at a
+        # time until all are settled, or what is behind would count as handed out with it.
+        self._careful, self._probe_size = True, 1
         self._settling: set[Delivery] = set()
         self._error: Exception | None = None
         self._room = asyncio.Event()
@@ -175,8 +179,8 @@ class OrderedSubscription(Subscription):
         """Fetch as long as there is room."""
         keys = self._keys
         while not self._closed:
-            limit = 1 if self._careful else MAX_HELD
-            room = min(limit - keys.active, MAX_HELD - len(keys), MAX_FETCH)
+            limit = MAX_HELD - keys.active if not self._careful else 0 if keys.active else self._probe_size
+            room = min(limit, MAX_HELD - len(keys), MAX_FETCH)
             if self._error is not None or keys.broken or room < 1:
                 self._room.clear()
                 await self._room.wait()
@@ -192,15 +196,39 @@ class OrderedSubscription(Subscription):
         asked_at = clock()
         fetched = await self._handle.fetch(limit, FETCH_WAIT)
         if not fetched:
+            if self._careful:
+                self._suspects.release(self._in_flight)
             await asyncio.sleep(0)  # as the fetcher does
             return
-        gate, was_careful = self._suspects, self._careful
-        self._careful = bool(suspects_of(fetched))
-        if self._careful and not (was_careful and gate.acquire(self._in_flight)):
-            # They come again, in order, one by one.
-            await self._handle.settle([(delivery, RELEASED) for delivery in fetched])
-            while was_careful and not (gate.is_free or self._closed):
+        gate, was_careful, suspects = self._suspects, self._careful, suspects_of(fetched)
+        self._careful, kept = bool(suspects), fetched
+        if suspects:
+            alone = any(runs_alone(each, self._delivery_limit) for each in suspects)
+            self._probe_size = 1 if alone else self._concurrency
+            kept = self._first_group(fetched) if was_careful else ()
+            alone = runs_alone(suspects[0], self._delivery_limit)
+            if kept and not gate.acquire(self._in_flight, alone=alone):
+                kept = ()
+        elif was_careful:
+            gate.release(self._in_flight)
+        if kept:
+            self._in_flight.track(asked_at)
+            self._keys.add(kept, clock())
+        if len(kept) < len(fetched):
+            # They come again, in order.
+            await self._handle.settle([(delivery, RELEASED) for delivery in fetched[len(kept) :]])
+        if was_careful and not kept:
+            while not (gate.admits(self._in_flight, alone=alone) or self._closed):
                 await gate.wait()
-            return
-        self._in_flight.track(asked_at)
-        self._keys.add(fetched, clock())
+
+    def _first_group(self, fetched: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return the first deliveries that may run together: of each ordering key one."""
+        if runs_alone(fetched[0], self._delivery_limit):
+            return fetched[:1]
+        keys = set[Hashable]()
+        for number, delivery in enumerate(fetched):
+            key = self._keys.key_of(delivery.message)
+            if key in keys or runs_alone(delivery, self._delivery_limit):
+                return fetched[:number]
+            keys.add(key)
+        return fetched

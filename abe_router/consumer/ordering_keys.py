@@ -75,7 +75,7 @@ class OrderingKeys:
         for delivery in deliveries:
             if delivery.wait > 0:
                 self._due[delivery] = now + delivery.wait
-            key = self._key(delivery.message)
+            key = self.key_of(delivery.message)
             queue = self._queues.get(key)
             if queue is None:
                 self._queues[key] = deque((delivery,))
@@ -137,7 +137,8 @@ class OrderingKeys:
         else:
             heapq.heappush(self._early, (due, next(self._numbers), delivery))
 
-    def _key(self, message: Message) -> Hashable:
+    def key_of(self, message: Message) -> Hashable:
+        """Return the ordering key of a message."""
         try:
             value = find(decode(message.body), self._pointer)
         except (PayloadMalformed, LookupError):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from abe_router.backend import RELEASED, Acked, Delivery, Subscription
 from abe_router.backoff import Backoff, LogThrottle
-from abe_router.consumer.backend_calls import Recovery
+from abe_router.consumer.backend_calls import REPORT_AFTER, Recovery
 from abe_router.consumer.disposition import Disposition, DispositionPolicy
 from abe_router.consumer.in_flight import InFlight, Settlement
 from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
@@ -18,8 +18,6 @@ from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
 
-#: How long an outage lasts before the settler logs it too, in seconds; the fetcher reports most at once.
-REPORT_AFTER = 5.0
 #: Longest wait between two tries, as a part of the lease: another process may take over what is not settled.
 LONGEST_WAIT = 0.1
 

@@ -6,7 +6,7 @@ States of the thread, of which a process has one:
 - idle: nothing is in flight; it waits for the first delivery.
 - watching: something is in flight. Every tick it asks the event loop for an answer.
 - stalled: the event loop has not answered for STALLED_TICKS. It renews the leases that are due, and reports
-  once where the event loop stands.
+  once where the event loop stands. After the longest timeout of the routes the event loop hangs.
 
 Transitions: absent -> idle, when the first consumer comes; idle -> watching, when a delivery comes in flight;
 watching -> stalled -> watching, as answers fail to come and come; any -> idle or absent, as the work or the
@@ -56,13 +56,13 @@ class _Leases:
         #: Whether an error was logged in this stall.
         self.failed = False
 
-    def renew(self, now: float, blocked: float) -> None:
+    def renew(self, now: float, *, is_hanging: bool) -> None:
         """Renew what is due; `now` is the loop's time."""
         began_at = max(self.in_flight.leases.began_at, self._renewed_at)
         if not self._renews or now - began_at < self.route.lease / 3:
             return
         try:
-            if deliveries := self.in_flight.renewable(now, blocked, self.route.timeout):
+            if deliveries := self.in_flight.renewable(now, is_hanging=is_hanging):
                 self._subscription.renew(deliveries)
             self._renewed_at = now
         except Exception as error:  # noqa: BLE001  tried again at the next tick, and the others are renewed
@@ -158,8 +158,11 @@ class StallMonitor:
             unanswered += 1
             if unanswered < STALLED_TICKS:
                 continue
-            for each in self._busy():
-                each.renew(now + self._offset, blocked)
+            busy = self._busy()
+            # Whichever route blocks the event loop, its handler has had its time then.
+            is_hanging = blocked >= max((each.route.timeout for each in busy), default=0.0)
+            for each in busy:
+                each.renew(now + self._offset, is_hanging=is_hanging)
             if reported:
                 self.stalled_seconds += step
             elif blocked >= REPORT_AFTER:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from itertools import takewhile
 
 from abe_router.backend import Delivery
@@ -49,50 +49,69 @@ def group_of(suspects: Sequence[Delivery], limit: int, size: int) -> Sequence[De
 
 
 class SuspectGate:
-    """Lets one consumer of a process at a time hold suspects; the consumers of a process share it.
+    """Says which consumers of a process may hold suspects; the consumers share it.
 
-    It holds one suspect that runs alone, or a group; see `runs_alone`. Were more held at once, one message
-    that kills the process would make dead letters of the others. So a consumer probes: it fetches one
-    delivery, or as many as a group after it had a group. Suspects that it gets while another consumer holds
-    some are handed back, uncounted, before it waits for its turn. The consumer that holds suspects starts
-    them once no other consumer probes.
+    Several may hold a group each, see `runs_alone`. One that holds a suspect that runs alone is the only one.
+    Were more held beside it, one message that kills the process would make dead letters of the others.
+
+    So a consumer probes: it fetches one delivery, or as many as a group after it had a group. Suspects that
+    it may not hold are handed back, uncounted, before it waits. The first consumer that waits for a run alone
+    is next: the others get no further group. What a consumer may hold it starts once no other probes.
     """
 
     def __init__(self) -> None:
-        self._holder: object = None
-        self._probing = 0
+        self._holders: dict[object, bool] = {}  # and whether what it holds runs alone
+        self._next: object = None
+        self._probes: list[Callable[[], None]] = []
+        self._starting = 0
         self._changed = asyncio.Event()
 
-    @property
-    def is_free(self) -> bool:
-        """Whether no consumer holds a suspect."""
-        return self._holder is None
+    def admits(self, holder: object, *, alone: bool) -> bool:
+        """Say whether `holder` may hold a suspect that runs alone, or a group."""
+        others = [runs_alone for each, runs_alone in self._holders.items() if each is not holder]
+        return self._next in (None, holder) and not (any(others) or (alone and others))
 
-    @property
-    def is_probed(self) -> bool:
-        """Whether a consumer probes."""
-        return self._probing > 0
+    def acquire(self, holder: object, *, alone: bool) -> bool:
+        """Let `holder` hold a suspect that runs alone, or a group, if it may; say whether it may."""
+        if self.admits(holder, alone=alone):
+            self._holders[holder] = alone
+            self._next = None
+            return True
+        if alone and self._next is None:
+            self._next = holder
+        return False
 
-    @contextmanager
-    def probe(self) -> Iterator[None]:
-        """Fetch, and hand back if need be, within this."""
-        self._probing += 1
+    def release(self, holder: object) -> None:
+        """Note that `holder` holds no suspect any more, and waits for none. Idempotent."""
+        self._holders.pop(holder, None)
+        if self._next is holder:
+            self._next = None
+        self._changed.set()
+
+    @asynccontextmanager
+    async def probe(self, interrupt: Callable[[], None]) -> AsyncIterator[None]:
+        """Fetch, and hand back if need be, within this; `interrupt` ends the fetch early."""
+        while self._starting:
+            await self.wait()
+        self._probes.append(interrupt)
         try:
             yield
         finally:
-            self._probing -= 1
+            self._probes.remove(interrupt)
             self._changed.set()
 
-    def acquire(self, holder: object) -> bool:
-        """Let `holder` hold a suspect, unless another one does; say whether it may."""
-        if self._holder is None:
-            self._holder = holder
-        return self._holder is holder
-
-    def release(self, holder: object) -> None:
-        """Note that `holder` holds no suspect any more. Idempotent."""
-        if self._holder is holder:
-            self._holder = None
+    async def end_probes(self, seconds: float) -> None:
+        """Wait until no consumer probes, at most `seconds`; interrupt the probes that wait."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        self._starting += 1
+        try:
+            while self._probes and loop.time() < until:
+                for interrupt in self._probes:
+                    interrupt()
+                await self.wait()
+        finally:
+            self._starting -= 1
             self._changed.set()
 
     async def wait(self) -> None:

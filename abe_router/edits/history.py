@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 #: Edits that are kept; older ones are deleted.
 KEPT = 50
+#: How long a worker that is not the first of its supervisor waits before it records, in seconds.
+LATER = 1.0
 #: Interval at which the table in force is compared with the recorded one, in seconds.
 EVERY = 3.0
 
@@ -33,11 +35,15 @@ class EditRecorder:
     backend is away, edits are applied all the same; the last of them is recorded when it is back.
 
     Several workers apply one edit, and one of them records it: numbers are taken by compare-and-set, and a
-    worker that finds its revision on top of the history has nothing to do.
+    worker that finds its revision on top of the history has nothing to do. To read the files once is enough,
+    so workers with a `number` above 1 look later.
     """
 
-    def __init__(self, backend: Backend, reconciler: Reconciler, *, accepted: asyncio.Event) -> None:
+    def __init__(
+        self, backend: Backend, reconciler: Reconciler, *, accepted: asyncio.Event, number: int = 0
+    ) -> None:
         self._backend, self._reconciler, self._accepted = backend, reconciler, accepted
+        self._delay = LATER if number > 1 else 0.0
 
     async def run(self) -> None:
         """Record each table until cancelled."""
@@ -46,6 +52,7 @@ class EditRecorder:
             self._accepted.clear()
             table = self._reconciler.table
             if table.path is not None and table.revision not in ("", recorded):
+                await asyncio.sleep(self._delay)
                 with suppress(BackendError):
                     await self.record(table)
                     recorded = table.revision

@@ -79,7 +79,8 @@ class Reloader:
             return
         self.rejected = ()
         if (table.backend, table.prefix) != (old.backend, old.prefix) and table.path is not None:
-            self._events.emit(RestartNeeded("the backend", table.path))
+            what = "the backend" if table.backend != old.backend else "the prefix"
+            self._events.emit(RestartNeeded(what, table.path))
         self._events.emit(Reloading(table.revision))
         # Not awaited: a drain may take long, and the next edit must not wait for it.
         applying = asyncio.create_task(self._reconciler.apply(table))

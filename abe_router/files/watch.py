@@ -18,6 +18,10 @@ from watchfiles import awatch
 from abe_router.backoff import Backoff, wait_for_event
 
 _log = logging.getLogger(__name__)
+# watchfiles logs each change of a watched folder at INFO, and a database in it changes all the time. A level
+# that the program has chosen stays.
+if not logging.getLogger("watchfiles").level:
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 #: Quiet time after a change before it is reported, and the interval of collecting changes, in milliseconds.
 DEBOUNCE, STEP = 100, 20

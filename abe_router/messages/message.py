@@ -30,6 +30,8 @@ _SURELY_FLAT = 2 * MAX_DEPTH
 #: A string, or the rest of the text behind an open quote. It never fails, and gives nothing back (`*+`), so
 #: that a malformed text is read once too.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+#: Longest reason why a body is refused, in characters.
+_LONGEST_REASON = 200
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 
@@ -192,6 +194,8 @@ def decode(body: bytes) -> Any:
 def _why(body: bytes, error: Exception) -> str:
     """Return why the parser refused a body, more precisely than its own message where possible."""
     said = str(error)
+    if len(said) > _LONGEST_REASON:  # it names the path to a deep value
+        said = said.partition(" - at ")[0]
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     if not body.strip():
@@ -199,9 +203,8 @@ def _why(body: bytes, error: Exception) -> str:
     constants: list[str] = []
     try:
         json.loads(body.decode(), parse_constant=constants.append)
-    except json.JSONDecodeError as fault:
-        place = f"{fault.msg[:1].lower()}{fault.msg[1:]} (character {fault.pos + 1})"
-        return place if "truncated" in said else said
+    except json.JSONDecodeError as fault:  # the second parser tells the position in characters
+        return f"{fault.msg[:1].lower()}{fault.msg[1:]} (character {fault.pos + 1})"
     except (ValueError, RecursionError):
         return said
     # The second parser accepts the body: it has the form of JSON, and a value that other readers refuse.

@@ -21,8 +21,9 @@ V = TypeVar("V")
 
 _WORD = r"[A-Za-z0-9_:@=+~-]+"
 _KEY = re.compile(rf"{_WORD}(\.{_WORD})*")
-_PATTERN = re.compile(rf"({_WORD}|\*|\#)(\.({_WORD}|\*|\#))*")
-_GROUP = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+#: The form of a key or pattern, and of a group, as regular expressions that Python and ECMA-262 read alike.
+PATTERN_FORM, GROUP_FORM = rf"^({_WORD}|\*|#)(\.({_WORD}|\*|#))*$", "^[A-Za-z0-9_.:-]{1,128}$"
+_PATTERN, _GROUP = re.compile(PATTERN_FORM), re.compile(GROUP_FORM)
 
 
 def is_key(text: str) -> bool:

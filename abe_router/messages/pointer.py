@@ -10,12 +10,17 @@ from typing import Any
 #: A pointer below the root, as a regular expression that Python and ECMA-262 read alike.
 POINTER_PATTERN = r"^(/([^~/]|~[01])*)+$"
 _POINTER = re.compile(r"(/([^~/]|~[01])*)+")
+#: Longest pointer that a file may have, in characters.
+MAX_LENGTH = 4096
 _INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def is_pointer(text: str) -> bool:
-    """Return whether `text` is a pointer to a part of a document. The empty pointer is the whole."""
-    return _POINTER.fullmatch(text) is not None
+    """Return whether `text` is a pointer to a part of a document. The empty pointer is the whole.
+
+    A text of more than 4,096 characters is none: payloads are not that deep.
+    """
+    return len(text) <= MAX_LENGTH and _POINTER.fullmatch(text) is not None
 
 
 def escape(step: str | int) -> str:

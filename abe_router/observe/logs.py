@@ -32,6 +32,7 @@ from abe_router.observe.events import (
     LeaseLost,
     OrphanedSubscription,
     Reloaded,
+    Reloading,
     ReloadRejected,
     RestartNeeded,
     Retried,
@@ -51,6 +52,7 @@ Logged = (
     | BackendLost
     | BackendBack
     | OrphanedSubscription
+    | Reloading
     | Reloaded
     | ReloadRejected
     | RestartNeeded
@@ -97,6 +99,8 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case OrphanedSubscription():
             held = f"no router consumes it: it holds {counted(event.messages, 'message')} and keeps new ones"
             return logging.WARNING, f"{held}; put the route back, or `abe-router drop {event.route}`"
+        case Reloading():
+            return logging.DEBUG, f"an edit without errors is put into force: revision {event.revision}"
         case Reloaded(number=1):
             return logging.INFO, f"running {counted(len(event.added), 'route')}"
         case Reloaded():
@@ -275,5 +279,4 @@ def start_logging(
     handler = make_handler(stream) if in_thread else logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for verbose in ("asyncio", "watchfiles"):
-        logging.getLogger(verbose).setLevel(max(level, logging.WARNING))
+    logging.getLogger("asyncio").setLevel(max(level, logging.WARNING))

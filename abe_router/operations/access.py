@@ -22,11 +22,13 @@ def load_table(
     import_handlers: bool = False,
     allow_handlers: Sequence[str] = (),
     trust_writable: bool = True,
+    confined: bool = False,
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
     `backend` is a URL that takes precedence over the file's. Importing the handlers runs user code, so it is
-    off by default. Without it, a world-writable file is accepted.
+    off by default. Without it, a world-writable file is accepted. With `confined`, no file outside the folder
+    of the routes file is read.
     """
     return Loader(
         path,
@@ -34,6 +36,7 @@ def load_table(
         import_handlers=import_handlers,
         backend=backend,
         trust_writable=trust_writable,
+        confined=confined,
     ).load()
 
 

@@ -30,6 +30,8 @@ from abe_router.text import did_you_mean, suggestion
 _IMPORTLIB = os.path.dirname(importlib.__file__)  # noqa: PTH120
 #: The folders of the standard library.
 _LIBRARIES = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")})  # noqa: PTH118
+#: Most parts of the name of a module; Python refuses far fewer.
+MAX_PARTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,13 @@ def _positional(function: Callable[..., Any], name: str) -> int:
     return 2 if asked else 1
 
 
+def module_files(module: str) -> list[Path]:
+    """Return the files that importing a module runs: its own and those of its packages. Import nothing."""
+    parts = module.split(".")
+    names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return [Path(file) for name in names if (file := _file_of(name, sys.path))]
+
+
 def put_first_on_import_path(folders: Iterable[Path]) -> None:
     """Put the folders first on the import path, in order, each once."""
     first = list(dict.fromkeys(str(folder) for folder in folders))
@@ -134,11 +143,13 @@ def put_first_on_import_path(folders: Iterable[Path]) -> None:
 def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
     """Import `pkg.mod:function` and return it as a handler; raise HandlerError when that fails.
 
-    `allow` are patterns of permitted paths, such as `shop.*`; without patterns, all are permitted. Names with
+    `allow` are patterns of permitted paths, such as `shop.*`; without patterns, all are permitted. They apply
+    to the path and to what is found there: the function must be defined in a permitted module too. Names with
     leading underscores and paths with more than two attributes are refused: a path names a function of a
     module, or a method of an object in it.
     """
-    module_name, attribute = _checked(path, allow)
+    allowed = tuple(allow)
+    module_name, attribute = _checked(path, allowed)
     found: Any = _import(module_name, path)
     for name in attribute.split("."):
         try:
@@ -157,10 +168,45 @@ def import_handler(path: str, allow: Iterable[str] = ()) -> Handler:
             raise HandlerError(
                 "attribute", f"`{attribute}` of module `{module_name}` raises {_summary(error)}"
             ) from error
+        if inspect.ismodule(found):
+            raise HandlerError(
+                "forbidden",
+                f"`{path}` leads to module `{found.__name__}`",
+                hint="name a function of the module",
+            )
+    if allowed and path not in allowed:  # a pattern without wildcards names this very path
+        _require_allowed(found, path, allowed)
     if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, name, None)):
         hint = f"make an object in the module, and name its method: `{module_name}:object.{name}`"
         raise HandlerError("signature", f"`{path}` is a method of a class, and needs an object", hint=hint)
     return handler_from(found, path)
+
+
+def _require_allowed(found: Any, path: str, allowed: tuple[str, ...]) -> None:
+    """Raise HandlerError when a function was defined in a module that no pattern permits.
+
+    A permitted module contains what it imports from others, such as `os.system`.
+    """
+    module, name = _origin(found)
+    if not any(fnmatchcase(module, a) or fnmatchcase(f"{module}:{name}", a) for a in allowed):
+        raise HandlerError(
+            "forbidden",
+            f"`{path}` is defined in module `{module}`, which is not allowed",
+            hint=f"allowed: {', '.join(allowed)}",
+        )
+
+
+def _origin(found: Any) -> tuple[str, str]:
+    """Return the module that defines a function, and its name there; of an object, those of its class."""
+    while isinstance(found, partial):
+        found = found.func
+    if inspect.ismethod(found):
+        found = found.__func__
+    elif inspect.isbuiltin(found) and found.__self__ is not None and not inspect.ismodule(found.__self__):
+        found = type(found.__self__)  # a method that is written in C
+    elif not inspect.isroutine(found) and not inspect.isclass(found):
+        found = type(found)
+    return str(getattr(found, "__module__", "") or ""), str(getattr(found, "__qualname__", ""))
 
 
 def unimported_handler(path: str, allow: Iterable[str] = ()) -> Handler:
@@ -211,7 +257,8 @@ def _checked(path: str, allow: Iterable[str]) -> tuple[str, str]:
     """Return the module and the attribute of a path; raise HandlerError when malformed or not allowed."""
     module_name, colon, attribute = path.partition(":")
     parts = [*module_name.split("."), *attribute.split(".")]
-    if not colon or not all(part.isidentifier() for part in parts) or attribute.count(".") > 1:
+    fits = colon and attribute.count(".") <= 1 and len(parts) <= MAX_PARTS
+    if not fits or not all(part.isidentifier() for part in parts):
         module, dot, function = path.rpartition(".")
         dotted = dot and not colon and all(part.isidentifier() for part in path.split("."))
         hint = f"did you mean `{module}:{function}`?" if dotted else "write `package.module:function`"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from abe_router.backoff import Backoff, LogThrottle
+from abe_router.text import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -53,5 +54,5 @@ class BackgroundTasks:
                     throttle, failing_since = LogThrottle(), now
                 delay = backoff.next()
                 if throttle.is_due(now - failing_since):
-                    _log.error("%s failed, next try in %.1f s", name, delay, exc_info=error)
+                    _log.error("%s failed, next try in %s", name, format_duration(delay), exc_info=error)
             await asyncio.sleep(delay)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jsonschema_rs
+import msgspec
 
 from abe_router.errors import SchemaFault
 from abe_router.messages.pointer import join
@@ -28,6 +29,8 @@ DRAFTS = {
     DEFAULT: 2020,
 }
 
+#: Largest document of which all errors are looked for, in bytes.
+MAX_EXPLAINED = 16 * 1024
 #: Longest part of a wrong value that a fault shows, in characters.
 MAX_SHOWN = 120
 
@@ -75,11 +78,25 @@ def faults(document: Any, path: Path | None) -> list[SchemaFault]:
     if validator.is_valid(document):
         return []
     found_at: dict[str, SchemaFault] = {}
-    for error in validator.iter_errors(_with_kept_keys(document)):
+    for error in _errors(validator, _with_kept_keys(document)):
         steps = [step.removesuffix(_KEPT) if isinstance(step, str) else step for step in error.instance_path]
         place = join(steps)
         found_at.setdefault(place, SchemaFault("schema", _explain(error), path, place, _hint(error)))
     return list(found_at.values())
+
+
+def _errors(validator: jsonschema_rs.Validator, document: Any) -> Iterator[jsonschema_rs.ValidationError]:
+    """Yield the errors of a document, of a large one the first alone.
+
+    The validator makes all errors before it returns one, up to eight for each wrong value.
+    """
+    if len(msgspec.json.encode(document)) <= MAX_EXPLAINED:
+        yield from validator.iter_errors(document)
+        return
+    try:
+        validator.validate(document)
+    except jsonschema_rs.ValidationError as error:
+        yield error
 
 
 def _with_kept_keys(value: Any) -> Any:

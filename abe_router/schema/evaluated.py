@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 from abe_router.schema.index import DYNAMIC_ANCHORS
 from abe_router.schema.walk import Visit, Walk
 
-Steps = set[str | int]
+#: Names of members, or indexes of items.
+Evaluated = set[str | int]
 
 
-def evaluated_names(walk: Walk, visit: Visit) -> Steps:
+def evaluated_names(walk: Walk, visit: Visit) -> Evaluated:
     """Return the names of the members that a subschema, and all that apply beside it, have evaluated."""
     return _evaluated(walk, visit, _names_of, "")
 
 
-def evaluated_items(walk: Walk, visit: Visit) -> Steps:
+def evaluated_items(walk: Walk, visit: Visit) -> Evaluated:
     """Return the indexes of the items that a subschema, and all that apply beside it, have evaluated."""
     return _evaluated(walk, visit, _items_of, "")
 
 
-def _evaluated(walk: Walk, visit: Visit, own: Callable[[Walk, Visit], Steps], last: str) -> Steps:
+def _evaluated(walk: Walk, visit: Visit, own: Callable[[Walk, Visit], Evaluated], last: str) -> Evaluated:
     """Return what a subschema and all that apply beside it evaluate.
 
     `own` returns what the keywords of one subschema evaluate. `last` is the keyword that evaluates the rest;
@@ -29,7 +30,7 @@ def _evaluated(walk: Walk, visit: Visit, own: Callable[[Walk, Visit], Steps], la
     schema = visit.where.schema
     walk.tick()
     if not isinstance(schema, dict):
-        return Steps()
+        return Evaluated()
     if last in schema:
         return set(visit.value) if isinstance(visit.value, dict) else set(range(len(visit.value)))
     found = own(walk, visit)
@@ -62,24 +63,24 @@ def _beside(walk: Walk, visit: Visit) -> Iterator[Visit]:
             yield walk.below(visit, "dependentSchemas", name)
 
 
-def _names_of(walk: Walk, visit: Visit) -> Steps:
+def _names_of(walk: Walk, visit: Visit) -> Evaluated:
     schema, value = visit.where.schema, visit.value
     if "additionalProperties" in schema:
         return set(value)
-    found: Steps = set(value.keys() & schema.get("properties", {}).keys())
+    found: Evaluated = set(value.keys() & schema.get("properties", {}).keys())
     for pattern in schema.get("patternProperties", ()):
         found |= {name for name in value if walk.matches(visit, pattern, name)}
     return found
 
 
-def _items_of(walk: Walk, visit: Visit) -> Steps:
+def _items_of(walk: Walk, visit: Visit) -> Evaluated:
     schema, value, newest = visit.where.schema, visit.value, visit.where.draft >= 2020
     items = schema.get("items")
     listed = items if isinstance(items, list) else schema.get("prefixItems", ()) if newest else ()
     rest = "items" if newest or not isinstance(items, list) else "additionalItems"
     if rest in schema:
         return set(range(len(value)))
-    found: Steps = set(range(min(len(listed), len(value))))
+    found: Evaluated = set(range(min(len(listed), len(value))))
     if newest and "contains" in schema:
         inner = walk.below(visit, "contains")
         for index, item in enumerate(value):

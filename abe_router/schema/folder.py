@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ import jsonschema_rs
 
 from abe_router.errors import SchemaFault, SchemaInvalid
 from abe_router.messages.pointer import join
+from abe_router.schema.cost import SURELY_CHEAP, combined_too_often, large_patterns
 from abe_router.schema.dialect import faults, in_uri, subschemas
 from abe_router.schema.explanation import Explainer
 from abe_router.schema.ignored import ignored_keywords
@@ -26,6 +27,12 @@ from abe_router.schema.library import Document, Library, conflict
 from abe_router.schema.schema import Schema
 from abe_router.text import suggestion
 
+#: Most parts of a document among which the target of a reference is suggested.
+MAX_PLACES = 1000
+#: Most faults of the references of one schema.
+MAX_FAULTS = 200
+#: Most bytes of schemas that are compiled again because other schemas refer to them.
+MAX_REPEATED = 32 * 1024 * 1024
 #: A schema and the documents that were read for it, by the URI they were asked for.
 _Compiled = tuple[Schema, Mapping[str, Document]]
 
@@ -33,11 +40,14 @@ _Compiled = tuple[Schema, Mapping[str, Document]]
 class SchemaFolder:
     """Loads schemas from one folder, and compiles each again only when a document of it changes.
 
-    `formats` says whether `format` is asserted, in all drafts.
+    `formats` says whether `format` is asserted, in all drafts. `most` is how many bytes of schemas may be
+    compiled again between two refreshes, because several schemas refer to them.
     """
 
-    def __init__(self, root: Path, *, formats: bool = True) -> None:
-        self._library, self._formats = Library(root), formats
+    def __init__(self, root: Path, *, formats: bool = True, most: int = MAX_REPEATED) -> None:
+        self._library, self._formats, self._most = Library(root), formats, most
+        self._seen: set[Document] = set()
+        self._repeated = 0
         self._compiled: dict[tuple[str, Document], _Compiled] = {}
         self._older: dict[tuple[str, Document], _Compiled] = {}
         self._ignored: dict[Document, list[SchemaFault]] = {}
@@ -56,6 +66,7 @@ class SchemaFolder:
         """Read every file again from now on, and forget what was not loaded since the last refresh."""
         self._library.refresh()
         self._older, self._compiled, self._ignored = self._compiled, {}, {}
+        self._seen, self._repeated = set(), 0
 
     def names(self) -> list[str]:
         """Return the paths of the JSON files in the folder, relative to it, sorted."""
@@ -82,8 +93,16 @@ class SchemaFolder:
         return known[0]
 
     def _compile(self, name: str, uri: str, document: Document) -> _Compiled:
+        self._refuse_repetition(name, document)
         registry, others = self._gather(name, uri, document)
         documents = {uri: document, **others}
+        values = {place: each.value for place, each in documents.items()}
+        self._repeated += sum(len(each.canonical) for each in others.values() if each in self._seen)
+        self._seen.update(others.values())
+        self._refuse_repetition(name, document)
+        size = sum(len(each.canonical) for each in documents.values())
+        if size > SURELY_CHEAP and (costly := combined_too_often(values, uri, document.path)):
+            raise SchemaInvalid(name, costly)
         try:
             validator = jsonschema_rs.validator_for(
                 document.value,
@@ -94,10 +113,8 @@ class SchemaFolder:
             )
         except jsonschema_rs.ValidationError as error:
             fault = SchemaFault("schema", error.message, document.path, join(error.instance_path))
-            raise SchemaInvalid(
-                name, _malformed(documents) or list(_unresolved(documents, registry)) or [fault]
-            ) from None
-        values = {place: document.value for place, document in documents.items()}
+            unresolved = _malformed(documents) or list(islice(_unresolved(documents, registry), MAX_FAULTS))
+            raise SchemaInvalid(name, unresolved or [fault]) from None
         schema = Schema(
             digest=self._digest(document, others),
             name=name,
@@ -111,10 +128,15 @@ class SchemaFolder:
                 self._library.uri,
                 registry,
                 formats=self._formats,
-                size=sum(len(each.canonical) for each in documents.values()),
+                size=size,
             ),
         )
         return schema, others
+
+    def _refuse_repetition(self, name: str, document: Document) -> None:
+        if self._repeated > self._most:
+            message = "the schemas refer to large schemas too often: each reference compiles them again"
+            raise SchemaInvalid(name, [SchemaFault("schema", message, document.path)])
 
     def _ignored_in(self, document: Document) -> list[SchemaFault]:
         """Return the keywords of a document that check nothing. Each file is looked through once."""
@@ -154,7 +176,7 @@ class SchemaFolder:
         if others:
             found.extend(_conflicts(documents))
         if missing or found:
-            unresolved = _unresolved(documents, registry, missing)
+            unresolved = islice(_unresolved(documents, registry, missing), MAX_FAULTS)
             raise SchemaInvalid(name, [*found, *_missing(documents, missing), *unresolved])
         return registry, others
 
@@ -168,8 +190,11 @@ class SchemaFolder:
 
 
 def _faults(document: Document) -> list[SchemaFault]:
-    """Return the faults of a document, at their places in its file."""
-    found = faults(document.value, document.path)
+    """Return the faults of a document, at their places in its file.
+
+    The check of a document compiles its patterns, so their size comes first.
+    """
+    found = large_patterns(document.value, document.path) or faults(document.value, document.path)
     return [replace(fault, pointer=document.pointer + fault.pointer) for fault in found]
 
 
@@ -229,6 +254,8 @@ def _missing(documents: Mapping[str, Document], reasons: Mapping[str, SchemaFaul
     unplaced = {unquote(uri): reason for uri, reason in reasons.items() if reason.path is None}
     placed = set()
     for reference in _references(documents):
+        if len(found) >= MAX_FAULTS:
+            return found
         if (reason := unplaced.get(reference.target)) is not None:
             found.append(reference.fault(reason))
             placed.add(reference.target)
@@ -255,16 +282,20 @@ def _unresolved(
     """Yield a fault for each reference that has no target in a document that exists."""
     absent = {unquote(uri) for uri in missing}
     by_target = {unquote(uri): document for uri, document in documents.items()}
+    places: dict[str, list[str]] = {}
     for reference in _references(documents):
         if reference.target in absent:
             continue
         try:
             registry.resolver(reference.base).lookup(reference.text)
         except (jsonschema_rs.ReferencingError, ValueError):
-            target = by_target.get(reference.target)
-            places = [join(path) for path, _ in subschemas(target.value)] if target else []
+            name = reference.target
+            if name not in places:
+                target = by_target.get(name)
+                paths = subschemas(target.value) if target else iter(())
+                places[name] = [join(path) for path, _ in islice(paths, MAX_PLACES)]
             before, _, fragment = reference.text.partition("#")
-            close = suggestion(fragment, places)
+            close = suggestion(fragment, places[name])
             yield SchemaFault(
                 "reference",
                 f"`{reference.keyword}` to `{reference.text}` has no target",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 from abe_router.messages.pointer import escape
@@ -15,6 +16,8 @@ from abe_router.schema.dialect import draft_of
 from abe_router.schema.index import own_id
 from abe_router.text import counted
 
+#: Unknown names of a document that are compared with keywords. A comparison takes a tenth of a millisecond.
+MAX_COMPARED = 1000
 #: The keywords that check something, with the first and the last draft that has them.
 _CHECKING: dict[str, tuple[int, int]] = {
     **dict.fromkeys(
@@ -52,15 +55,15 @@ _DESCRIBING = frozenset(
     | {"definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"}
     | {"contentEncoding", "contentMediaType", "contentSchema"}
 )
-_KEYWORDS = frozenset(_CHECKING) | _DESCRIBING
+KEYWORDS = frozenset(_CHECKING) | _DESCRIBING
 _DEFINITIONS = frozenset({"$defs", "definitions"})
 #: Where a keyword has schemas: as its value, as items of a list, as members of an object.
-_ONE = frozenset(
+IN_VALUE = frozenset(
     {"not", "if", "then", "else", "items", "additionalItems", "contains", "propertyNames", "contentSchema"}
     | {"additionalProperties", "unevaluatedItems", "unevaluatedProperties"}
 )
-_LIST = frozenset({"allOf", "anyOf", "oneOf", "items", "prefixItems"})
-_MAP = frozenset(
+IN_LIST = frozenset({"allOf", "anyOf", "oneOf", "items", "prefixItems"})
+IN_MEMBERS = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 )
 
@@ -91,6 +94,7 @@ def ignored_keywords(document: Any, *, filters: bool = False) -> list[Ignored]:
 
 
 def _ignored(document: Any, *, filters: bool) -> Iterator[Ignored]:
+    compared = set[str]()
     left = [("", document, draft_of(document), False)]
     while left:
         pointer, schema, draft, named = left.pop()
@@ -104,7 +108,10 @@ def _ignored(document: Any, *, filters: bool) -> Iterator[Ignored]:
         else:
             yield from _of_another_draft(pointer, schema, draft)
             # A definition may be a mere container of others.
-            yield from _unknown(pointer, schema, filters=filters, container=named)
+            unknown = schema.keys() - KEYWORDS
+            if unknown and len(compared) < MAX_COMPARED:
+                compared |= unknown
+                yield from _unknown(pointer, schema, filters=filters, container=named)
         below = _below(pointer, schema, _DEFINITIONS if hidden else schema.keys())
         left += reversed([(place, inner, draft, keyword in _DEFINITIONS) for keyword, place, inner in below])
 
@@ -113,13 +120,13 @@ def _below(pointer: str, schema: dict[str, Any], keywords: Iterable[str]) -> Ite
     """Yield each schema that one of the keywords has, with the keyword and the pointer of the schema."""
     for keyword in keywords:
         value = schema.get(keyword)
-        if keyword in _MAP and isinstance(value, dict):
+        if keyword in IN_MEMBERS and isinstance(value, dict):
             for name, inner in value.items():
                 yield keyword, f"{pointer}/{keyword}/{escape(name)}", inner
-        elif keyword in _LIST and isinstance(value, list):
+        elif keyword in IN_LIST and isinstance(value, list):
             for index, inner in enumerate(value):
                 yield keyword, f"{pointer}/{keyword}/{index}", inner
-        elif keyword in _ONE:
+        elif keyword in IN_VALUE:
             yield keyword, f"{pointer}/{keyword}", value
 
 
@@ -142,7 +149,7 @@ def _of_another_draft(pointer: str, schema: dict[str, Any], draft: int) -> Itera
 
 def _unknown(pointer: str, schema: dict[str, Any], *, filters: bool, container: bool) -> Iterator[Ignored]:
     """Yield the unknown keywords of a schema. Several that look like members are reported as one."""
-    unknown = [name for name in schema if name not in _KEYWORDS]
+    unknown = [name for name in islice(schema, MAX_COMPARED) if name not in KEYWORDS]
     members = [name for name in unknown if _is_schema(schema[name])]
     if not filters and (container or len(unknown) < len(schema.keys() - {"$schema"})):
         members = []
@@ -173,7 +180,7 @@ def misspelt(name: str) -> str:
     One edit is allowed, two for a keyword of more than five characters. An edit inserts, removes or replaces
     a character, or swaps two neighbours. Upper and lower case are the same.
     """
-    edits, keyword = min((_edits(name.lower(), keyword.lower()), keyword) for keyword in _KEYWORDS)
+    edits, keyword = min((_edits(name.lower(), keyword.lower()), keyword) for keyword in KEYWORDS)
     named_after = keyword.lower() in name.lower() and edits > 1  # as `tsAdditionalProperties` is
     return keyword if edits <= (1 if len(keyword) <= 5 else 2) and not named_after else ""
 

@@ -45,12 +45,14 @@ class Placed(NamedTuple):
 
 def placed(document: Any, uri: str) -> Iterator[Placed]:
     """Yield every object of a document that may be a schema, outermost first."""
-    known: dict[Steps, tuple[str, int]] = {(): (uri, draft_of(document))}
+    around: list[tuple[Steps, str, int]] = [((), uri, draft_of(document))]  # schemas around that have an id
     for path, schema in subschemas(document):
-        base, draft = next(known[path[:n]] for n in range(len(path), -1, -1) if path[:n] in known)
+        while path[: len(around[-1][0])] != around[-1][0]:
+            around.pop()
+        _, base, draft = around[-1]
         if (own := own_id(schema, draft_of(schema, draft))) is not None:
             base, draft = join_uri(base, own).removesuffix("#"), draft_of(schema, draft)
-            known[path] = base, draft
+            around.append((path, base, draft))
         yield Placed(path, schema, base, draft, own)
 
 
@@ -91,6 +93,10 @@ class SchemaIndex:
         own = own_id(value, draft)
         base = join_uri(uri, own).removesuffix("#") if own else uri
         return Subschema(value, base, uri, "", draft)
+
+    def of(self, uri: str) -> Subschema:
+        """Return the whole document at a URI."""
+        return self._roots[uri]
 
     def every(self) -> Iterator[Any]:
         """Yield every object of every document that may be a schema."""
@@ -152,19 +158,17 @@ class SchemaIndex:
     def _scan(self, root: Subschema, resources: dict[str, Subschema]) -> None:
         """Note each `$id` and each anchor of a document."""
         resources.setdefault(root.base, root)
-        for path, schema in subschemas(root.schema):
-            found = self.below(root, *path)
-            if path and own_id(schema, found.draft) is not None:
-                resources.setdefault(found.base, found)
+        for path, schema, base, _, own in placed(root.schema, root.document):
+            if own is not None:
+                resources.setdefault(base, self.below(root, *path))
             older = schema.get("$id", schema.get("id"))
-            if isinstance(older, str) and older.startswith("#"):
-                self._anchors.setdefault((found.base, older[1:]), found)
-            for keyword in ("$anchor", "$dynamicAnchor"):
-                if isinstance(name := schema.get(keyword), str):
-                    self._anchors.setdefault((found.base, name), found)
+            anchors = [older[1:] if isinstance(older, str) and older.startswith("#") else None]
+            for name in (*anchors, schema.get("$anchor"), schema.get("$dynamicAnchor")):
+                if isinstance(name, str):
+                    self._anchors.setdefault((base, name), self.below(root, *path))
             for keyword in DYNAMIC_ANCHORS.values():
                 if isinstance(name := schema.get(keyword), str | bool) and name:
-                    self._dynamic.setdefault((found.base, name), found)
+                    self._dynamic.setdefault((base, name), self.below(root, *path))
 
     def dynamic_anchors(self, name: str | bool) -> list[Subschema]:
         """Return every subschema with a dynamic anchor of that name; True stands for `$recursiveAnchor`."""

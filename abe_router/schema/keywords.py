@@ -51,11 +51,6 @@ def _alone(walk: Walk, visit: Visit, keyword: str) -> Found:
     yield Mismatch(visit.path, keyword, visit.where, value, words, bare, instead)
 
 
-def _exclusive(walk: Walk, visit: Visit, keyword: str) -> Found:
-    if visit.where.draft > 4:
-        yield from _alone(walk, visit, keyword)
-
-
 def _reference(walk: Walk, visit: Visit, keyword: str) -> Found:
     base, reference = visit.where.base, visit.where.schema[keyword]
     if not isinstance(reference, str):
@@ -147,8 +142,7 @@ def _properties(walk: Walk, visit: Visit, keyword: str) -> Found:
     if not isinstance(visit.value, dict):
         return
     named = visit.where.schema[keyword]
-    few = named if len(named) <= len(visit.value) else visit.value
-    for name in few:
+    for name in min(named, visit.value, key=len):
         walk.tick()
         if name in named and name in visit.value:
             where = walk.index.below(visit.where, keyword, name)
@@ -308,7 +302,8 @@ _RULES: dict[str, tuple[Rule | None, int, int]] = {
     "contains": (_contains, 6, 2020),
     "unevaluatedProperties": (_unevaluated_properties, 2019, 2020),
     "unevaluatedItems": (_unevaluated_items, 2019, 2020),
-    "exclusiveMinimum": (_exclusive, 4, 2020),
-    "exclusiveMaximum": (_exclusive, 4, 2020),
+    # In draft 4 they are flags of `minimum` and `maximum`.
+    "exclusiveMinimum": (_alone, 6, 2020),
+    "exclusiveMaximum": (_alone, 6, 2020),
     **dict.fromkeys(_ALONE, (_alone, 4, 2020)),
 }

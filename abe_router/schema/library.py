@@ -24,8 +24,9 @@ from abe_router.schema.dialect import SCHEMA_URIS
 from abe_router.schema.index import join_uri, placed
 from abe_router.text import did_you_mean
 
-#: Most files of a folder that are looked into, for a name or an `$id`.
-MAX_FILES = 10_000
+#: Most files of a folder that are looked into, for a name or an `$id`; most bytes of them, for an `$id`; and
+#: most entries of folders that are passed on the way.
+MAX_FILES, MAX_SCANNED, MAX_ENTRIES = 10_000, 64 * 1024 * 1024, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Library:
         self.uri = self.root.as_uri().rstrip("/") + "/"
         self._known: dict[Path, Document] = {}
         self._read: dict[Path, Document | SchemaFault] = {}
+        self._names: list[str] | None = None
         #: The last parts of the `$id`s in a file, by its path and digest.
         self._ids: dict[tuple[Path, str], frozenset[str]] = {}
         self._scanned: dict[Path, frozenset[str]] | None = None
@@ -72,7 +74,7 @@ class Library:
     def refresh(self) -> None:
         """Read every file again from now on. The document of an unchanged file is kept."""
         self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}
-        self._read, self._scanned, self._identified = {}, None, {}
+        self._read, self._scanned, self._identified, self._names = {}, None, {}, None
 
     def uri_of(self, path: str) -> str:
         """Return the URI of a path relative to the folder."""
@@ -85,14 +87,22 @@ class Library:
     def names(self) -> list[str]:
         """Return the paths of the folder's JSON files, relative to it, sorted."""
         found: list[str] = []
+        entries = 0
         for folder, folders, files in os.walk(self.root):
             # A mounted ConfigMap has hidden folders with older copies of its files.
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             here = Path(folder).relative_to(self.root)
             found += [(here / name).as_posix() for name in files if name.endswith(".json")]
-            if len(found) > MAX_FILES:
+            entries += len(folders) + len(files)
+            if len(found) > MAX_FILES or entries > MAX_ENTRIES:
                 break
         return sorted(found[:MAX_FILES])
+
+    def _names_once(self) -> list[str]:
+        """Return the names as of the first time that they were asked for since the last refresh."""
+        if self._names is None:
+            self._names = self.names()
+        return self._names
 
     def find(self, uri: str) -> Document | SchemaFault:
         """Return the document of a URI without fragment, or why there is none."""
@@ -135,7 +145,7 @@ class Library:
                 return outside
             return Source.read(real)
         except FileNotFoundError:
-            hint = did_you_mean(shown, self.names())
+            hint = did_you_mean(shown, self._names_once())
             return SchemaFault("missing", f"schema `{shown}` is not in `{self.root.name}`", hint=hint)
         except (OSError, ValueError) as error:
             why = (error.strerror or "").lower() if isinstance(error, OSError) else error
@@ -170,9 +180,13 @@ class Library:
         """Return the last parts of the `$id`s in each file of the folder. No file is parsed for it."""
         scanned: dict[Path, frozenset[str]] = {}
         known, self._ids = self._ids, {}
+        left = MAX_SCANNED
         for name in self.names():
             source = self._source(path := self.root / name)
             if isinstance(source, Source):
+                left -= len(source.data)
+                if left < 0:
+                    break
                 key = (path, source.digest)
                 scanned[path] = self._ids[key] = known.get(key) or frozenset(map(_last, _ids_in(source.data)))
         return scanned

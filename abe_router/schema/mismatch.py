@@ -108,16 +108,8 @@ def expected(keyword: str, argument: Any) -> str:
         case "enum":
             more = f", … ({len(argument)} in all)" if len(argument) > MAX_LISTED else ""
             return f"one of {', '.join(map(found, argument[:MAX_LISTED]))}{more}"
-        case "minimum":
-            return f"at least {found(argument)}"
-        case "maximum":
-            return f"at most {found(argument)}"
-        case "exclusiveMinimum":
-            return f"more than {found(argument)}"
-        case "exclusiveMaximum":
-            return f"less than {found(argument)}"
-        case "multipleOf":
-            return f"a multiple of {found(argument)}"
+        case _ if keyword in _COMPARED:
+            return f"{_COMPARED[keyword]} {found(argument)}"
         case "pattern":
             return f"a match of `{cut(argument, MAX_EXPRESSION)}`"
         case "format":
@@ -133,6 +125,13 @@ def expected(keyword: str, argument: Any) -> str:
             return f"a value that `{keyword}` allows"
 
 
+_COMPARED = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+    "multipleOf": "a multiple of",
+}
 _COUNTED = {
     "minLength": ("at least", "character"),
     "maxLength": ("at most", "character"),

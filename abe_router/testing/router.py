@@ -12,15 +12,17 @@ from typing import Any, Self
 from abe_router.application import Application
 from abe_router.backend import DeadLetter
 from abe_router.config.building.loader import Loader
-from abe_router.consumer import as_async
+from abe_router.consumer import Around, as_async
 from abe_router.messages.message import Message
 from abe_router.observe.events import Event
 from abe_router.routing.handler import Handler, handler_from
 from abe_router.routing.policies import Batch, GiveUp, RetryPolicy, TryAgain
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.publish import AroundPublish
 from abe_router.runtime.threads import Threads
 from abe_router.testing.recording import RecordingBackend
+from abe_router.text import format_duration
 
 #: Longest time that a batch waits for more messages, in seconds.
 LONGEST_WAIT = 0.05
@@ -44,7 +46,7 @@ class TestRouter:
     """Runs the routes of a file in memory, with all of their policies, but without delays: retries, rates.
 
     `routes` is a file or a table. `handlers` replace handlers of the file, by the name of the route,
-    `key/group`.
+    `key/group`. `around` and `around_publish` are those of `Router.from_file`.
 
         async with TestRouter("routes.yaml") as router:
             await router.publish("orders.created", {"id": 7, "total": 250})
@@ -62,6 +64,8 @@ class TestRouter:
         routes: str | PathLike[str] | RouteTable,
         *,
         handlers: Mapping[str, Callable[..., Any]] | None = None,
+        around: Around | None = None,
+        around_publish: AroundPublish | None = None,
     ) -> None:
         table = routes if isinstance(routes, RouteTable) else Loader(Path(routes), backend="memory://").load()
         substitutes = {name: handler_from(function) for name, function in (handlers or {}).items()}
@@ -77,7 +81,12 @@ class TestRouter:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
         self._application = Application(
-            self.table, self.backend, listeners=[((Event,), self._record)], heartbeat=False
+            self.table,
+            self.backend,
+            listeners=[((Event,), self._record)],
+            heartbeat=False,
+            around=around,
+            around_publish=around_publish,
         )
 
     async def publish(
@@ -103,7 +112,7 @@ class TestRouter:
                         return
                     await self._changed.wait()
         except TimeoutError:
-            raise TimeoutError(f"not quiet after {seconds:g} s: {', '.join(busy)}") from None
+            raise TimeoutError(f"not quiet after {format_duration(seconds)}: {', '.join(busy)}") from None
 
     def calls(self, route: str) -> list[Call]:
         """Return all attempts of a route's handler, in the order they began; raise KeyError if unknown."""

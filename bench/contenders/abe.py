@@ -66,7 +66,7 @@ def routes_file(spec: Spec, handlers: dict[str, str] | None = None) -> Path:
     path = spec.path / "routes.yaml"
     (spec.path / "payload.json").write_text(json.dumps(spec.payloads.schema))
     lines = [f"backend: {json.dumps(spec.url)}", "schemas: .", "routes:"]
-    for key in spec.keys:
+    for key in spec.patterns:
         handler = (handlers or {}).get(key, f"bench.handler:{spec.handling}")
         consumer = f"{{handler: '{handler}', concurrency: {spec.concurrency}}}"
         lines.append(f"  {key}: {{schema: payload.json, consumers: {{{GROUP}: {consumer}}}}}")
@@ -77,14 +77,14 @@ def routes_file(spec: Spec, handlers: dict[str, str] | None = None) -> Path:
 
 def _table(spec: Spec, *, routed: bool = False) -> RouteTable:
     schema = SchemaFolder(spec.path).inline(spec.payloads.schema, "payload.json")
-    bindings = tuple(SchemaBinding(key, schema) for key in spec.keys)
+    bindings = tuple(SchemaBinding(key, schema) for key in spec.patterns)
     routes: tuple[Route, ...] = ()
     if routed:
         from bench.handler import COROUTINES
 
         handler = handler_from(COROUTINES[spec.handling])
         routes = tuple(Route(c.pattern, GROUP, handler, (c,), concurrency=spec.concurrency) for c in bindings)
-    return RouteTable(routes=routes, keys=spec.keys, bindings=bindings, backend=spec.url)
+    return RouteTable(routes=routes, keys=spec.patterns, bindings=bindings, backend=spec.url)
 
 
 async def _work_in_memory(spec: Spec) -> None:

@@ -25,7 +25,6 @@ class Fault:
         setup: The setup of the testbed.
         duplicates: Whether attempts in flight may run twice.
         exits: Whether workers end by themselves.
-        spills: Whether messages in flight beside a message that kills may become dead letters too.
         missing: Returns what this machine lacks for the row, or an empty string.
 
     """
@@ -37,7 +36,6 @@ class Fault:
     setup: Setup = field(default_factory=Setup)
     duplicates: bool = False
     exits: bool = False
-    spills: bool = False
     missing: Callable[[], str] = str
 
 

@@ -37,6 +37,5 @@ FAULTS = (
         setup=Setup(lease=1.0, max_deliveries=6, mix=POISONOUS, workers=3),
         duplicates=True,
         exits=True,
-        spills=True,
     ),
 )

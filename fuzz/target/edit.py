@@ -29,6 +29,7 @@ class EditTarget(Target):
 
     name = "edit"
     about = "after any edits a router runs the last table; each message is handled once by each group"
+    short = 200
 
     def make(self, random: Random, corpus: Corpus) -> Input:  # noqa: ARG002
         """Return tables, each with whether to wait for it. A route is a handler, concurrency, pause."""

@@ -19,6 +19,7 @@ class PatternTarget(Target):
 
     name = "pattern"
     about = "matching of keys and patterns equals a naive oracle, in bounded time"
+    short = 10000
 
     def make(self, random: Random, corpus: Corpus) -> Input:  # noqa: ARG002
         """Return two patterns and a key, sometimes long or malformed."""

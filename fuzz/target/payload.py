@@ -24,6 +24,7 @@ class PayloadTarget(Target):
 
     name = "payload"
     about = "JSON is read exactly or refused, as Python's parser says, in linear time"
+    short = 1500
 
     def make(self, random: Random, corpus: Corpus) -> Input:
         """Return bytes: JSON, damaged JSON, or many repetitions of a few pieces."""
@@ -41,7 +42,7 @@ class PayloadTarget(Target):
         try:
             value = decode(given)
         except PayloadMalformed as error:
-            demand(len(str(error)) < 1000, "the reason is as long as the payload")
+            demand(len(str(error)) < 300, "the reason is as long as the payload")
             reason = str(error)
             if "over the limit" in reason or "nested deeper" in reason or "is too large" in reason:
                 return

@@ -63,6 +63,7 @@ class SchemaTarget(Target):
 
     name = "schema"
     about = "a schema is compiled or refused; the verdict on a payload equals jsonschema's"
+    short = 800
 
     def open(self, folder: Path) -> None:
         """Open a folder with one schema that others may refer to."""

@@ -33,6 +33,8 @@ class Target(ABC):
     #: Its name on the command line, and one line about the property.
     name: str
     about: str
+    #: How many cases a short run has: about a second of work.
+    short = 100
     #: The longest processor time of one case, in seconds.
     seconds = 2.0
 

@@ -51,6 +51,7 @@ class TextTarget(Target):
 
     name = "text"
     about = "durations, rates, pointers, URLs, headers, control messages: read, or refused as documented"
+    short = 1000
 
     def make(self, random: Random, corpus: Corpus) -> Input:  # noqa: ARG002
         """Return which reader gets the text, and the text."""
@@ -159,7 +160,7 @@ def _channel(data: bytes) -> None:
 
 def _report(data: bytes) -> None:
     decode_report(data)
-    depth = 3 * len(data)
+    depth = min(3000, 3 * len(data))
     deep = b'{"host":"h","pid":1,"started_at":1,"revision":"r","x":' + b'{"a":' * depth
     decode_report(deep + (data if data.isdigit() else b"1") + b"}" * depth + b"}")
 

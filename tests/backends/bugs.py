@@ -146,6 +146,16 @@ class RenewsAllItHolds(Handle):
             entry.lease_until = self.backend._clock() + self.real._lease
 
 
+class ForgetsWhatIsOnItsWay(Handle):
+    """Renews what the event loop knows alone; what it fetched takes a few turns to arrive."""
+
+    async def fetch(self, limit, wait):
+        fetched = await super().fetch(limit, wait)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return fetched
+
+
 class RenewalTakesBack(Handle):
     def renew(self, deliveries):
         for delivery in deliveries:

@@ -103,7 +103,7 @@ async def test_a_live_tail_of_many_streams_misses_nothing_and_repeats_nothing(re
 
 
 def test_an_entry_of_the_current_millisecond_does_not_hide_a_smaller_id_elsewhere():
-    """Lost otherwise: a message that another stream accepts in the same millisecond."""
+    """A bug loses a message that another stream accepts in the same millisecond."""
     cursor = _advanced(_Cursor(), "b", "1000-5", now=1000)
     assert cursor.position("b") == "1000-5"
     assert cursor.position("a") == cursor.position("c") == f"999-{2**64 - 1}"

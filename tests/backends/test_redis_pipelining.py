@@ -34,7 +34,7 @@ async def with_pipelined_read(handle, client, stream):
 
 
 def pipelined(handle):
-    return any(state.pipelined for state in handle._reader.streams.values())
+    return any(state.pipelined for state in handle.reader.streams.values())
 
 
 async def interrupted(handle, fetching):
@@ -130,7 +130,7 @@ async def test_what_it_brought_is_not_recovered_while_the_reply_is_on_its_way(
         while len(await redis_client.xpending_range(stream, GROUP, "-", "+", 10)) < 2:
             await asyncio.sleep(0.001)
     # As happens some time after an earlier reply was lost.
-    handle._pending.signal(PendingReason.REPLY_LOST, handle._reader.streams.values())
+    handle._pending.signal(PendingReason.REPLY_LOST, handle.reader.streams.values())
     for _ in range(5):  # more round trips than a recovery takes
         await handle._node.connection.send("PING")
     assert handle._under_way is None

@@ -1,4 +1,4 @@
-"""The reader recovers what the server delivered in replies that were lost."""
+"""The reader shares a fetch between streams, and recovers what lost replies had brought."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.scripts import RECOVER
+from abe_router.backends.redis.stream_state import PendingWork, StreamState, shares
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -51,3 +53,45 @@ async def test_recovery_is_complete_although_the_connection_breaks_again_meanwhi
     came = await take(handle, len(KEYS))
     assert sorted(bodies(came)) == [key.encode() for key in KEYS]
     assert [delivery.deliveries for delivery in came] == [1, 1]
+
+
+def streams(count, likely=1):
+    names, pending = Names(""), PendingWork(lambda: None)
+    found = [StreamState(names, f"k{n}", GROUP, "me", 30.0, "0-0", pending) for n in range(count)]
+    for stream in found:
+        stream.likely = likely
+    return found
+
+
+def test_few_streams_share_the_whole_limit():
+    assert [share for _, share in shares(streams(5), 512)] == [103, 103, 102, 102, 102]
+
+
+def test_streams_with_many_entries_get_a_share_that_is_worth_a_read():
+    chosen = shares(streams(1000, likely=32), 500)
+    assert [share for _, share in chosen] == [32] * 15 + [20]
+
+
+def test_streams_with_few_entries_all_get_a_share():
+    assert [share for _, share in shares(streams(1000), 500)] == [1] * 500
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_shares_never_exceed_the_limit(limit):
+    mixed = [*streams(3, likely=32), *streams(50), *streams(50, likely=5)]
+    chosen = shares(mixed, limit)
+    assert sum(share for _, share in chosen) <= limit
+    assert all(share for _, share in chosen)
+
+
+async def test_a_backlog_under_many_keys_is_read_in_few_calls(redis_backend, redis_client):
+    handle = await redis_backend.subscribe("orders.*", GROUP)
+    keys = [f"orders.k{n}" for n in range(50)]
+    await redis_backend.append([new_message(key, b"1") for key in keys for _ in range(40)])
+    await redis_client.config_resetstat()
+    left = 40 * len(keys)
+    async with asyncio.timeout(20):
+        while left:
+            left -= len(await handle.fetch(100, 1.0))
+    calls = (await redis_client.info("commandstats"))["cmdstat_xreadgroup"]["calls"]
+    assert calls <= 6 * len(keys)

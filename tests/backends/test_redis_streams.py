@@ -10,7 +10,7 @@ import time
 import pytest
 
 from abe_router.backend import ACKED, RELEASED, Delayed
-from abe_router.backends.redis import RedisBackend, discovery, reaper, registration
+from abe_router.backends.redis import RedisBackend, discovery, reaper, registry
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -139,6 +139,25 @@ class TestOtherPrograms:
         await redis_backend.status()
         assert caplog.text.count(f"not pending in group `{GROUP}` any more: 3") == 1
 
+    async def test_entries_that_settle_after_settle_finds_gone_are_logged_together(
+        self, redis_backend, redis_client, stream, caplog, monkeypatch
+    ):
+        monkeypatch.setattr("abe_router.backends.redis.settlement._GATHERED", 0.2)
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 20)
+        held = await take(handle, 20)
+        for name in await consumers(redis_client, stream):
+            await redis_client.xgroup_delconsumer(stream, GROUP, name)
+        for delivery in held:
+            assert await handle.settle([(delivery, ACKED)]) == [delivery]
+        counts: list[int] = []
+        async with asyncio.timeout(5):
+            while sum(counts) < 20:
+                await asyncio.sleep(0.01)
+                counts = [int(n) for n in re.findall(r"any more: (\d+);", caplog.text)]
+        assert counts[0] == 1
+        assert len(counts) < 20
+
     async def test_a_repeated_settlement_is_no_loss(self, redis_backend, caplog):
         handle = await redis_backend.subscribe(KEY, GROUP)
         await publish(redis_backend, 2)
@@ -235,7 +254,7 @@ class TestServerLoss:
         assert caplog.text.count("was gone and begins anew") == 1
 
     async def test_messages_before_a_group_is_created_again_are_kept(self, redis_backend, redis_client):
-        """Lost otherwise: messages that other groups settle during the delay, and that are trimmed."""
+        """A bug loses messages that other groups settle during the delay, and that are trimmed."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         other = await redis_backend.subscribe(KEY, "audit", lease=0.1)
         await publish(redis_backend, 1)
@@ -263,7 +282,7 @@ class TestServerLoss:
         self, redis_backend, redis_client, prefix, monkeypatch, caplog
     ):
         """Otherwise nothing is trimmed, and no command shows the subscription, until the next restart."""
-        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        monkeypatch.setattr(registry, "INTERVAL", 0.05)
         handle = await redis_backend.subscribe(KEY, GROUP)
         wild = await redis_backend.subscribe("orders.#", GROUP)
         await publish(redis_backend, 3)
@@ -283,7 +302,7 @@ class TestServerLoss:
     async def test_a_dropped_subscription_is_not_registered_again(
         self, redis_server, redis_backend, prefix, monkeypatch, caplog
     ):
-        monkeypatch.setattr(registration, "INTERVAL", 0.05)
+        monkeypatch.setattr(registry, "INTERVAL", 0.05)
         await redis_backend.subscribe(KEY, GROUP)
         async with RedisBackend.from_url(redis_server.url, prefix=prefix) as admin:
             assert await admin.drop(KEY, GROUP)
@@ -301,7 +320,7 @@ class TestServerLoss:
         assert not await handle.fetch(1, 0)
 
     async def test_retries_without_due_times_are_due_at_once(self, redis_backend, redis_client, prefix):
-        """Lost otherwise: retries whose due times the server evicted."""
+        """A bug loses retries whose due times the server evicted."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)
         await publish(redis_backend, 3)
         assert not await handle.settle([(delivery, Delayed(60.0)) for delivery in await take(handle, 3)])
@@ -362,6 +381,18 @@ class TestServerLoss:
         await redis_client.xgroup_setid(stream, GROUP, "$")
         await watch.look()
         assert "with XGROUP SETID" in caplog.text
+
+    async def test_a_group_that_is_lost_is_not_logged_as_a_position_that_was_set(
+        self, redis_backend, redis_client, stream, caplog
+    ):
+        watch = redis_backend._node.gaps
+        handle = await redis_backend.subscribe(KEY, GROUP)
+        await publish(redis_backend, 2)
+        await ack(handle, await take(handle, 2))
+        await watch.look()
+        await redis_client.xgroup_destroy(stream, GROUP)
+        await watch.look()
+        assert "XGROUP SETID" not in caplog.text
 
     async def test_a_dead_letter_keeps_a_deleted_message(self, redis_backend, redis_client, stream):
         handle = await redis_backend.subscribe(KEY, GROUP)

@@ -25,6 +25,7 @@ BUGS = [
     (bugs.RenewsNothing, "test_renewal_while_the_loop_is_blocked_keeps_the_leases"),
     (bugs.RenewsInTheEventLoop, "test_renewal_while_the_loop_is_blocked_keeps_the_leases"),
     (bugs.RenewsAllItHolds, "test_leases_that_are_not_renewed_end_while_the_loop_is_blocked"),
+    (bugs.ForgetsWhatIsOnItsWay, "test_renewal_keeps_what_is_on_its_way_to_a_blocked_loop"),
     (bugs.RenewalTakesBack, "test_stale_renewal_takes_nothing_back"),
     (bugs.RenewalRevives, "test_renewal_does_not_revive_settled_messages"),
     (order_bugs.RenewsWithoutTheOwnership, "test_renewal_while_the_loop_is_blocked_keeps_the_ownership"),
@@ -126,7 +127,7 @@ BUGS = [
     (key_value_bugs.KeepsWhatHasExpired, "test_expired_and_replaced_entries_leave_nothing_in_this_process"),
 ]
 #: Parts of the names of tests that take longer than the others.
-LONGER = ("loop_is_blocked", "costs_the_same", "leave_nothing", "one_of_several", "_ttl")
+LONGER = ("loop_is_blocked", "blocked_loop", "costs_the_same", "leave_nothing", "one_of_several", "_ttl")
 TESTS = [
     pytest.param(test, marks=pytest.mark.alone if getattr(BackendConformance, test).measures_time else ())
     for test in sorted({test for _, test in BUGS})

@@ -226,6 +226,11 @@ def test_bad_backend_url_error_names_the_option_or_variable(
     assert done.err == f"error: {name}: {error}\n"
 
 
+def test_host_and_port_without_a_scheme_get_a_hint(run: Run) -> None:
+    done = run("check", "--backend", "localhost:6379")
+    assert done.err.endswith("\nhint: did you mean `redis://localhost:6379`?\n")
+
+
 def test_bad_backend_url_of_the_environment_is_not_a_fault_of_the_file(
     run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ class Worker:
         self.backend: Backend = make_backend(url)
         self.log = EventLog()
         self.reconciler = Reconciler(self.backend, Events([((Event,), self.log)]))
-        self._route = make_route(function, lease=LEASE, **options)
+        self._route = make_route(function, **{"lease": LEASE, **options})
 
     async def __aenter__(self) -> Self:
         await self.reconciler.apply(RouteTable(routes=(self._route,), revision="1"))
@@ -189,23 +189,29 @@ async def test_renewal_that_fails_is_logged_once_and_tried_again(
 
 
 @pytest.mark.alone
-async def test_plain_handler_that_was_in_time_is_not_timed_out_by_a_blocked_loop(running: Running) -> None:
-    returned = threading.Event()
+@pytest.mark.parametrize("backend_url", ["sqlite"], indirect=True)
+async def test_plain_handler_that_was_in_time_keeps_its_lease_on_a_blocked_loop(backend_url: str) -> None:
+    other, begun, blocked = OtherWorker(backend_url, LEASE), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
 
     def charge(order: int) -> None:
-        returned.set()
+        loop.call_soon_threadsafe(begun.set)
+        assert blocked.wait(10.0)
 
     async def block(order: int) -> None:
-        assert returned.wait(10.0)
-        time.sleep(0.5)  # noqa: ASYNC251  blocking is the purpose
+        await begun.wait()
+        blocked.set()
+        other.fetch(BLOCKS)
 
-    await running.route(
-        make_route(charge, timeout=0.2, retry=RetryPolicy(attempts=1)),
-        make_route(block, group="audit", timeout=10.0),
-    )
-    await running.publish("orders.created", 1)
-    await running.log.wait_for(Handled, 2)
-    assert not running.log.of(DeadLettered)
+    short = {"timeout": LEASE * 0.8, "retry": RetryPolicy(attempts=1)}
+    blocking = make_route(block, group="audit", lease=LEASE)
+    async with Worker(backend_url, charge, **short) as worker:
+        await worker.reconciler.apply(RouteTable(routes=(*worker.reconciler.table.routes, blocking)))
+        await worker.backend.publish("orders.created", 1)
+        await worker.log.wait_for(Handled, 2)
+        assert not other.taken
+        assert not worker.log.of(DeadLettered)
+        assert not worker.log.of(LeaseLost)
 
 
 @pytest.mark.alone

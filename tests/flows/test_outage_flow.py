@@ -10,7 +10,7 @@ from abe_router.observe.events import BackendBack, BackendLost, Event, Events
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 
-from .conftest import EventLog, make_route
+from .conftest import EventLog, PatchedBackend, Running, make_route
 
 
 class UnavailableBackend(MemoryBackend):
@@ -42,3 +42,45 @@ async def test_each_route_reports_an_outage_once():
     await log.wait_for(BackendBack, 5)
     assert sorted(event.route for event in log.of(BackendLost)) == [route.name for route in routes]
     await router.stop(0)
+
+
+async def test_interrupted_fetch_during_an_outage_does_not_report_its_end():
+    """The settler interrupts the fetch while it meets errors."""
+    up, failed, answers = True, 0, asyncio.Event()
+
+    def patch(subscription):
+        fetch, settle = subscription.fetch, subscription.settle
+
+        async def fetch_if_up(limit, wait):
+            nonlocal failed
+            if subscription._interrupted:  # as on Redis: nothing is asked
+                return await fetch(limit, wait)
+            if not up:
+                failed += 1
+                if failed == 5:
+                    answers.set()
+                raise BackendUnavailable("no answer")
+            return await fetch(limit, wait)
+
+        async def settle_if_up(settlements):
+            if not up:
+                raise BackendUnavailable("no answer")
+            return await settle(settlements)
+
+        subscription.fetch, subscription.settle = fetch_if_up, settle_if_up
+
+    async def charge(payload):
+        nonlocal up
+        up = False
+
+    running = Running(PatchedBackend(patch))
+    await running.route(make_route(charge))
+    await running.publish("orders.created", 1)
+    async with asyncio.timeout(10):
+        await answers.wait()
+        assert not running.log.of(BackendBack)
+        assert len(running.log.of(BackendLost)) == 1
+        up = True
+        await running.log.wait_for(BackendBack)
+    assert len(running.log.of(BackendBack)) == 1
+    await running.router.stop(0)

@@ -35,7 +35,7 @@ async def charge_all(orders):
 """
 ROUTES = """
 backend: {url}
-defaults: {{lease: 400ms, max_deliveries: 3, concurrency: 10}}
+defaults: {{lease: 400ms, max_deliveries: {limit}, concurrency: 10}}
 routes:
   orders.created:
     consumers:
@@ -82,11 +82,20 @@ def url(request, tmp_path):
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("kind", "seconds"), [("plain", 0.0), ("plain", 0.2), ("batch", 0.0), ("ordered", 0.0), ("rate", 0.0)]
+    ("kind", "seconds", "limit"),
+    [
+        ("plain", 0.0, 3),
+        ("plain", 0.2, 4),  # from 4 on suspects run in groups
+        ("batch", 0.0, 3),
+        ("batch", 0.0, 4),
+        ("ordered", 0.0, 3),
+        ("ordered", 0.0, 4),
+        ("rate", 0.0, 3),
+    ],
 )
-async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, seconds, tmp_path):
+async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, seconds, limit, tmp_path):
     (tmp_path / "handlers.py").write_text(HANDLERS.replace("SECONDS", str(seconds)))
-    (tmp_path / "routes.yaml").write_text(ROUTES.format(url=url, options=KINDS[kind]))
+    (tmp_path / "routes.yaml").write_text(ROUTES.format(url=url, options=KINDS[kind], limit=limit))
     async with make_backend(url) as backend:
         await backend.append(
             [

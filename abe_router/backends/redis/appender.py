@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from abe_router.backends.redis.answers import UNREADABLE, unreadable
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.discovery import Discovery
 from abe_router.backends.redis.entry import pack_headers
@@ -178,18 +179,22 @@ class Appender:
 
     def _landed(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
         self._flights -= 1
-        if error := reply.exception():
-            _fail(calls, error)
-        else:
-            count, *rest = reply.result()
-            if rest and rest[0]:
-                calls = self._stop(calls, count, rest[0])
-            if rest and rest[1]:
-                _report_duplicates(calls, rest[1])
+        try:
+            if error := reply.exception():
+                _fail(calls, error)
             else:
-                for call in calls:
-                    if not call[2].done():
-                        call[2].set_result(None)
+                count, *rest = reply.result()
+                if rest and rest[0]:
+                    calls = self._stop(calls, count, rest[0])
+                if rest and rest[1]:
+                    _report_duplicates(calls, rest[1])
+                else:
+                    for call in calls:
+                        if not call[2].done():
+                            call[2].set_result(None)
+        except UNREADABLE as error:  # the callers would wait for ever
+            self._connection.reset("an answer cannot be read")
+            _fail(calls, unreadable(error))
         self._schedule()
 
     def _stop(self, calls: list[_Call], count: int, why: bytes) -> list[_Call]:

@@ -21,6 +21,7 @@ from abe_router.backend import (
 )
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
+from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
@@ -38,6 +39,7 @@ _TRUE = ("1", "true", "yes", "on")
 H = TypeVar("H", RedisSubscription, ExclusiveRedisSubscription)
 
 
+@refuses_unreadable
 class RedisBackend(Backend):
     """Keeps messages in Redis 7.0 or later, or Valkey 7.2 or later, as durably as the server does.
 
@@ -184,7 +186,7 @@ class RedisBackend(Backend):
         handle = kind(node, pattern, group, start=millis, lease=lease)
         node.add(handle)
         try:
-            await handle.open(node.keys(pattern), "$" if from_now else position_before(millis))
+            await handle.reader.open(node.keys(pattern), "$" if from_now else position_before(millis))
         except BaseException:
             await handle.close()
             raise

@@ -137,6 +137,11 @@ class Connection:
             self._protocol.abort("the backend was closed")
             await asyncio.sleep(0)  # the transport reports its end in the next turn
 
+    def reset(self, why: str) -> None:
+        """Disconnect; what is unanswered fails, and the next `open` connects."""
+        if self._protocol:
+            self._protocol.abort(why)
+
     def authenticate(self, credentials: tuple[str, ...]) -> None:
         """Log in again with new credentials; reconnect if the server refuses them."""
         if self._protocol:
@@ -230,6 +235,8 @@ class Connection:
         naming.exception()  # marks it as seen: the name only helps people who look at the server
         if not (client_id.result(), chosen.result(), probe.result())[-1]:
             raise BackendError(f"Redis at {address.public} is too old: Redis 7.0 or Valkey 7.2 is needed")
+        if not isinstance(client_id.result(), int):
+            raise BackendUnavailable(f"an answer of Redis at {address.public} cannot be read")
         self.client_id = client_id.result()
 
     def _check_mode(self, hello: asyncio.Future[Any]) -> None:

@@ -2,19 +2,23 @@
 
 An entry has the fields `data`, the JSON payload, `id`, `at`, the time in seconds since the epoch, and
 `headers`, a JSON object, when there are any. Another program needs to write only `data`: id and time are then
-those of the entry. An entry without `data` that is no envelope either is delivered with an empty body and a
-fault. It ends among the dead letters and does not disappear.
+those of the entry.
+
+FastStream writes one field, `__data__`: an envelope of headers and payload. All other entries without `data`
+have no payload that we know of. They are delivered with an empty body, their fields as headers, and a fault,
+so they end among the dead letters. Their fields stay as they are on the server.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from abe_router.backend import Delivery
-from abe_router.backends.redis.foreign import read_foreign
 from abe_router.messages.message import MAX_BYTES, Message
 
 Fields = Sequence[bytes]
@@ -26,7 +30,17 @@ LATEST = 253402300799.0
 #: Most bytes of an entry that is delivered: a payload at its limit, and as much for all other fields.
 MOST_BYTES = 2 * MAX_BYTES
 
-_headers = msgspec.json.Decoder(dict[str, str])
+_decode_headers = msgspec.json.Decoder(dict[str, str])
+
+_ENVELOPE = b"__data__"
+#: An envelope of FastStream begins with this, its version, and where its headers and its payload begin.
+_MAGIC = b"\x89BIN\r\n\x1a\n"
+_HEAD = struct.Struct(">8sHII")
+_SHORT = struct.Struct(">H")
+#: Most fields that a reason names, and most characters of each name and of a value that is shown as a header.
+_NAMED, _NAME, _SHOWN = 10, 50, 1000
+_decode_record = msgspec.json.Decoder(dict[str, Any]).decode
+_OURS = frozenset({b"id", b"at", b"headers", b"only", b"dead_letter"})
 
 
 def pack_headers(headers: Mapping[str, str]) -> bytes:
@@ -37,7 +51,7 @@ def pack_headers(headers: Mapping[str, str]) -> bytes:
 def unpack_headers(field: bytes) -> dict[str, str]:
     """Return the headers of a field; none when another program wrote something else there."""
     try:
-        return _headers.decode(field) if field else {}
+        return _decode_headers.decode(field) if field else {}
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
 
@@ -48,23 +62,24 @@ def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list
     others: list[bytes] = []
     own = group.encode()
     for entry_id, fields in entries:
-        if len(fields) == 6 and fields[2] == b"id" and fields[4] == b"at" and fields[0] == b"data":
-            # A fast path for the common case; the code below would read the entry alike.
-            try:
-                at = float(fields[5])
-                message = Message(str(fields[3], "utf-8"), key, fields[1], {}, at, 1)
-            except ValueError:
-                at = 0.0
-            if not 0.0 < at <= LATEST:
-                message, _ = _message(entry_id, _values(fields), key, 1)
-            found.append(Delivery(message, 1, entry_id))
-        else:
-            values = _values(fields)
-            if values.get(b"only", own) != own:
-                others.append(entry_id)
-                continue
-            message, fault = _message(entry_id, values, key, 1)
-            found.append(Delivery(message, 1, entry_id, fault=fault))
+        if len(fields) == 6:
+            # A fast path for the common case; the code below reads such an entry alike.
+            data, body, name, text, when, at = fields
+            if data == b"data" and name == b"id" and when == b"at" and text:
+                try:
+                    seconds = float(at)
+                    if 0.0 < seconds <= LATEST:
+                        message = Message(text.decode(), key, body, {}, seconds, 1)
+                        found.append(Delivery(message, 1, entry_id))
+                        continue
+                except ValueError:
+                    pass  # another program wrote it
+        values = _values(fields)
+        if values.get(b"only", own) != own:
+            others.append(entry_id)
+            continue
+        message, fault = _message(entry_id, values, key, 1)
+        found.append(Delivery(message, 1, entry_id, fault=fault))
     return found, others
 
 
@@ -115,7 +130,7 @@ def _message(entry_id: bytes, values: Mapping[bytes, bytes], key: str, attempt: 
     if (size := sum(map(len, values.values()))) > MOST_BYTES:
         body, fault = b"", f"the entry has {size:,} bytes, over the limit of {MOST_BYTES:,}"
     elif body is None:
-        body, headers, fault = read_foreign(values)
+        body, headers, fault = _read_foreign(values)
     else:
         headers = unpack_headers(values.get(b"headers", b""))
     message = Message(
@@ -157,3 +172,57 @@ def _failures(field: bytes | None) -> tuple[int, float | None]:
 
 def _values(fields: Fields) -> dict[bytes, bytes]:
     return dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+def _read_foreign(values: Mapping[bytes, bytes]) -> tuple[bytes, dict[str, str], str]:
+    """Return payload, headers and fault of an entry without `data`; the fault is empty if there is none."""
+    if (envelope := _opened(values.get(_ENVELOPE))) is not None:
+        return *envelope, ""
+    shown = {_text(name): _text(value) for name, value in values.items() if name not in _OURS}
+    named = ", ".join(name[:_NAME] for name in list(shown)[:_NAMED]) or "none that tells more"
+    more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+    return b"", shown, f"no field `data`; it has: {named}{more}"
+
+
+def _opened(envelope: bytes | None) -> tuple[bytes, dict[str, str]] | None:
+    """Return payload and headers of an envelope, None if it is none."""
+    if envelope is None:
+        return None
+    try:
+        return _binary(envelope) if envelope.startswith(_MAGIC) else _legacy(envelope)
+    except (struct.error, UnicodeDecodeError, msgspec.DecodeError, RecursionError, KeyError, AttributeError):
+        return None
+
+
+def _binary(envelope: bytes) -> tuple[bytes, dict[str, str]]:
+    _, version, at, payload = _HEAD.unpack_from(envelope)
+    if version != 1 or not at <= payload <= len(envelope):
+        raise struct.error("another version, or cut off")
+    return envelope[payload:], _headers(envelope[:payload], at)
+
+
+def _headers(envelope: bytes, at: int) -> dict[str, str]:
+    """Return the headers that begin at a position, up to the first that cannot be read.
+
+    FastStream 0.7 writes the length of a text in characters, which is too short for some texts.
+    """
+    texts: list[str] = []
+    with suppress(struct.error, UnicodeDecodeError):
+        (count,) = _SHORT.unpack_from(envelope, at)
+        at += _SHORT.size
+        for _ in range(2 * count):
+            (size,) = _SHORT.unpack_from(envelope, at)
+            at += _SHORT.size + size
+            texts.append(envelope[at - size : at].decode())
+    return dict(zip(texts[::2], texts[1::2], strict=False))
+
+
+def _legacy(envelope: bytes) -> tuple[bytes, dict[str, str]]:
+    """Open the JSON envelope of FastStream before 0.6: the payload is a text in it."""
+    record = _decode_record(envelope)
+    headers = {name: str(value) for name, value in (record.get("headers") or {}).items()}
+    return record["data"].encode(), headers
+
+
+def _text(field: bytes) -> str:
+    return field[:_SHOWN].decode("utf-8", "backslashreplace")

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Delayed, Delivery, ExclusiveSubscription, Outcome
+from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.blocking_connection import ScriptCall
 from abe_router.backends.redis.entry import new_deliveries
 from abe_router.backends.redis.node import Node
@@ -104,9 +105,8 @@ class Ownership:
 
     async def _acquire(self, limit: int) -> list[Delivery]:
         """Acquire streams and read them, as many as the limit allows."""
-        chosen, share = shares(self._pending.of(PendingReason.READABLE), limit)
         sent = []
-        for stream in chosen:
+        for stream, share in shares(self._pending.of(PendingReason.READABLE), limit):
             count = min(share, stream.most)
             keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream), stream.dead)
             known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._to_redeliver else ()
@@ -173,6 +173,7 @@ class Ownership:
         self._timers[stream] = self._loop.call_later(max(seconds, 0.001), stream.wake)
 
 
+@refuses_unreadable
 class ExclusiveRedisSubscription(ExclusiveSubscription):
     """Owns each stream that no other exclusive handle owns, from its first fetch on.
 
@@ -184,30 +185,18 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
         self._node, self._lease = node, lease
         self._loop = asyncio.get_running_loop()
         self._pending = PendingWork(self._wake)
-        self._reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
-        self._ownership = Ownership(self._reader)
-        self._settlement = Settlement(node, self._reader.streams)
+        self.reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
+        self._ownership = Ownership(self.reader)
+        self._settlement = Settlement(node, self.reader.streams)
         self._round: asyncio.Task[list[Delivery]] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._interrupted = False
         self._closed = False
 
-    async def open(self, keys: Iterable[str], begin: str = "") -> None:
-        """Take in keys, and create their groups."""
-        self._reader.learn(keys, begin)
-        await self._reader.create_groups()
-
-    def learn(self, keys: Iterable[str]) -> None:
-        if not self._closed:
-            self._reader.learn(keys)
-
-    def reconnect(self) -> None:
-        self._pending.signal(PendingReason.READABLE, self._reader.streams.values())
-
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
         if wait <= 0:  # the notifier wakes fetches that wait; one that does not has to ask
-            self._pending.add_all(PendingReason.READABLE, self._reader.streams.values())
+            self._pending.add_all(PendingReason.READABLE, self.reader.streams.values())
         await self._forget_round()
         while not self._closed and not self._interrupted:
             if self._pending or not self._node.connection.up:
@@ -229,7 +218,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         await self._node.connection.open()
         refused = await self._settlement.settle(settlements)
-        streams = self._reader.streams
+        streams = self.reader.streams
         keys = {delivery.message.key for delivery, outcome in settlements if isinstance(outcome, Delayed)}
         self._pending.signal(PendingReason.READABLE, [streams[key] for key in keys & streams.keys()])
         return refused
@@ -261,11 +250,11 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
         if self._round:
             await asyncio.wait([self._round], timeout=PATIENCE)
         self._ownership.stop()
-        self._reader.release()
+        self.reader.release()
         self._node.remove(self)
         with suppress(BackendError):
             released = self._ownership.release()
-            self._reader.delete_consumers()
+            self.reader.delete_consumers()
             await asyncio.gather(*released)
 
     async def _one_round(self, limit: int) -> Sequence[Delivery]:

@@ -107,8 +107,8 @@ class GapWatch:
             _log.warning(
                 "messages of stream `%s` were deleted before group `%s` was given them: %d", *name, lost
             )
-        # A group that was lost and created again begins at 0-0.
-        if read == -1 and read_before >= 0 and given != b"0-0":
+        # A group that was lost has no position, and begins at 0-0 when it is created again.
+        if read == -1 and read_before >= 0 and given not in (b"", b"0-0"):
             _log.warning(
                 "another program set the position of group `%s` of stream `%s`, from %s to %s, with XGROUP "
                 "SETID: messages in between are not delivered, or come again",

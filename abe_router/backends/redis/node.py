@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.answers import UNREADABLE, unreadable
 from abe_router.backends.redis.appender import Appender
 from abe_router.backends.redis.blocking_connection import BlockingConnection
 from abe_router.backends.redis.connection import Connection, FlowControl
@@ -18,10 +19,10 @@ from abe_router.backends.redis.gaps import GapWatch, GroupChanges
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
 from abe_router.backends.redis.reaper import Reaper
-from abe_router.backends.redis.registration import Registrations
-from abe_router.backends.redis.registry import Registry
+from abe_router.backends.redis.registry import Registrations, Registry
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import is_wild
+from abe_router.text import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -29,14 +30,21 @@ _log = logging.getLogger(__name__)
 _DELAY = 1.0
 
 
-class Handle(KeyListener, Protocol):
+class Reader(KeyListener, Protocol):
+    """What reads the streams of a subscription, as the node sees it."""
+
+    def reconnect(self) -> None:
+        """Look at all streams again: the connection was lost, and replies with it."""
+
+
+class Handle(Protocol):
     """An open subscription, as the node sees it."""
 
     pattern: str
     group: str
 
-    def reconnect(self) -> None:
-        """Look at all streams again: the connection was lost, and replies with it."""
+    @property
+    def reader(self) -> Reader: ...
 
     async def close(self) -> None:
         """Close it."""
@@ -93,12 +101,12 @@ class Node:
     def add(self, handle: Handle) -> None:
         """Pass new keys and lost connections to a handle."""
         self._handles.add(handle)
-        self.discovery.listeners.add(handle)
+        self.discovery.listeners.add(handle.reader)
 
     def remove(self, handle: Handle) -> None:
         """Forget a handle."""
         self._handles.discard(handle)
-        self.discovery.listeners.discard(handle)
+        self.discovery.listeners.discard(handle.reader)
         if not any((h.pattern, h.group) == (handle.pattern, handle.group) for h in self._handles):
             self.registrations.remove(handle.pattern, handle.group)
 
@@ -138,7 +146,7 @@ class Node:
         if not self._closed:
             _log.warning("the connection to Redis is gone: %s", why)
         for handle in self._handles:
-            handle.reconnect()
+            handle.reader.reconnect()
 
 
 async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -146,6 +154,8 @@ async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     while True:
         try:
             await work()
+        except UNREADABLE as error:
+            _log.error("%s failed, and begins anew in %g s: %s", work.__qualname__, _DELAY, unreadable(error))
         except Exception:  # noqa: BLE001  the next attempt may succeed
-            _log.exception("%s failed, and begins anew in %g s", work.__qualname__, _DELAY)
+            _log.exception("%s failed, and begins anew in %s", work.__qualname__, format_duration(_DELAY))
         await asyncio.sleep(_DELAY)

@@ -16,12 +16,16 @@ import hiredis
 
 from abe_router.backends.redis.scripts import Script
 from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.text import format_duration
 
 Arg = str | bytes | int | float
 _INCOMPLETE = object()
 #: A connection is dead when replies are due and none came in this many checks in a row. One check is not
 #: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
 _CHECKS = 4
+#: The time that one answer may take to arrive, in units of the timeout. Without this, a header that announces
+#: millions of parts would turn all later answers into parts of one that never ends.
+_LONGEST_ANSWER = 12
 #: Most bytes that may arrive without completing an answer: a read of `MOST_ENTRIES` (in `stream_state`) of
 #: the largest payload, and a quarter more. A server that announces more would take all memory. If another
 #: program wrote larger entries, the connection ends, and the next one dead-letters them on the server.
@@ -87,6 +91,8 @@ class RedisProtocol(asyncio.Protocol):
         self._silent = 0
         #: Bytes that arrived since the last whole answer.
         self._partial = 0
+        #: Checks in a row that found an answer incomplete.
+        self._incomplete = 0
         self._timer: asyncio.TimerHandle | None = None
         self._why = "the connection was closed by the server"
 
@@ -100,10 +106,15 @@ class RedisProtocol(asyncio.Protocol):
         self._partial += len(data)
         try:
             while (reply := self._reader.gets()) is not _INCOMPLETE:
-                self._partial = 0
+                self._partial = self._incomplete = 0
+                if not self._pending:
+                    self.abort("the server sent an answer to no command")
+                    return
                 self._answer(reply)
         except hiredis.ProtocolError:
             self.abort("the server does not speak the Redis protocol")
+        except MemoryError:  # for an array of billions of parts
+            self.abort("an answer is too large")
         if self._partial > MOST_BYTES:
             self._partial = 0
             self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
@@ -181,8 +192,11 @@ class RedisProtocol(asyncio.Protocol):
 
     def _check(self) -> None:
         self._silent = self._silent + 1 if self._pending else 0
+        self._incomplete = self._incomplete + 1 if self._partial else 0
         if self._silent > _CHECKS:
-            self.abort(f"it kept silent for {self._timeout:g} s")
+            self.abort(f"it kept silent for {format_duration(self._timeout)}")
+        elif self._incomplete > _LONGEST_ANSWER * _CHECKS:
+            self.abort(f"an answer takes longer than {format_duration(_LONGEST_ANSWER * self._timeout)}")
         else:
             self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
 

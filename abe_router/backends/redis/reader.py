@@ -81,6 +81,15 @@ class StreamReader:
         """The streams, by key."""
         return self._streams
 
+    async def open(self, keys: Iterable[str], begin: str) -> None:
+        """Take in keys, and create their groups, which begin at `begin`."""
+        self.learn(keys, begin)
+        await self.create_groups()
+
+    def reconnect(self) -> None:
+        """Look at all streams again: the connection was lost, and replies with it."""
+        self.pending.signal(PendingReason.READABLE, self._streams.values())
+
     def learn(self, keys: Iterable[str], begin: str = "") -> None:
         """Take in the keys that match.
 
@@ -133,8 +142,7 @@ class StreamReader:
         Raise BackendUnavailable when the connection is down.
         """
         reading = Reading()
-        chosen, share = shares(self.pending.idle(PendingReason.READABLE), limit)
-        for stream in chosen:
+        for stream, share in shares(self.pending.idle(PendingReason.READABLE), limit):
             reading.append(self.read(stream, share, self._connection))
             self.pending.remove(PendingReason.READABLE, stream)
         size = sum(stream.size(count) for stream, count, _ in reading)
@@ -159,11 +167,13 @@ class StreamReader:
                 failed = self.failed(stream, PendingReason.READABLE, error) or failed
                 continue
             if not answered:
+                stream.replied(0, count)
                 self.pending.add(PendingReason.DRAINED, stream)
                 continue
             entries = answered[0][1]
             found += self.received(stream, *new_deliveries(entries, stream.key, stream.group))
             stream.position = entries[-1][0]
+            stream.replied(len(entries), count)
             if len(entries) < count:
                 self.node.notifier.wait(stream)
             else:
@@ -272,9 +282,8 @@ class StreamReader:
 
     async def _claim(self, limit: int) -> list[Delivery]:
         """Claim entries to deliver again, of as many streams as the limit allows."""
-        chosen, share = shares(self.pending.of(PendingReason.CLAIMABLE), limit)
         sent: Reading = []
-        for stream in chosen:
+        for stream, share in shares(self.pending.of(PendingReason.CLAIMABLE), limit):
             keys = (stream.stream, stream.failures, stream.delayed, stream.dead)
             args = (stream.group, stream.consumer, stream.lease, HORIZON, min(share, stream.most))
             sent.append((stream, share, self._connection.run(CLAIM, keys, args)))

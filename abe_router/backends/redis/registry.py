@@ -1,10 +1,17 @@
-"""What all processes under one prefix share: keys, subscriptions with their counts, retention and rates."""
+"""What all processes under one prefix share: keys, subscriptions with their counts, retention and rates.
+
+The server may lose the hash that lists the subscriptions: `DEL` and eviction take one key and leave the
+others. Without the hash the messages still arrive, but nothing is trimmed, and `status` and `dead list` show
+no subscription. So each process keeps its own subscriptions registered.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from abe_router.backend import RETAIN_TTL, SubscriptionStatus, retention
@@ -18,16 +25,24 @@ from abe_router.backends.redis.scripts import (
     COUNT,
     COUNT_AFTER,
     REGISTER,
+    RESTORE,
     RETAIN,
     TAKE_TOKENS,
     TRIM,
 )
+from abe_router.errors import BackendError
 from abe_router.messages.pattern import is_wild, matches
+
+_log = logging.getLogger(__name__)
 
 #: Entries that one trim removes from a stream, which takes the server one or two milliseconds.
 _PIECE = 10_000
-#: Streams trimmed at a time.
-_CHUNK = 50
+#: Streams trimmed at a time, and subscriptions checked in one call.
+_CHUNK, _CHECKED = 50, 500
+#: Time between two checks of the registrations, in seconds.
+INTERVAL = 2.0
+#: Most subscriptions that a log line names.
+_NAMED = 3
 
 
 class Registry:
@@ -183,6 +198,59 @@ class Registry:
             count, first = await self._connection.run(COUNT_AFTER, (self._names.stream(key),), (first,))
             total += count
         return total
+
+
+class Registrations:
+    """Keeps the subscriptions of this process registered.
+
+    Each has its start, in milliseconds since the epoch.
+    """
+
+    def __init__(self, connection: Connection, names: Names, registry: Registry) -> None:
+        self._connection, self._names, self._registry = connection, names, registry
+        self._starts: dict[tuple[str, str], int] = {}
+
+    def add(self, pattern: str, group: str, start: int) -> None:
+        """Keep a subscription registered."""
+        self._starts[pattern, group] = start
+
+    def remove(self, pattern: str, group: str) -> None:
+        """Keep a subscription registered no longer: the last handle on it was closed."""
+        self._starts.pop((pattern, group), None)
+
+    async def run(self) -> None:
+        """Check again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            try:
+                await self.check()
+            except BackendError:
+                continue  # the next fetch raises it
+
+    async def check(self) -> None:
+        """Register again what the server lost, with the keys that these subscriptions name."""
+        restored: list[str] = []
+        keys = (self._names.subscriptions, self._names.dropped)
+        for starts in _chunks(self._starts):
+            named = [subscription_name(*subscription) for subscription in starts]
+            args = [arg for pair in zip(named, starts.values(), strict=True) for arg in pair]
+            restored += [named[at] for at in await self._connection.run(RESTORE, keys, args)]
+            if exact := [pattern for pattern, _ in starts if not is_wild(pattern)]:
+                await self._registry.add_keys(exact)
+        if restored:
+            more = f" and {len(restored) - _NAMED} more" if len(restored) > _NAMED else ""
+            _log.warning(
+                "the server lost the registration of %s%s, which is made again; "
+                "nothing was trimmed meanwhile, and no message was lost by it",
+                ", ".join(f"`{name}`" for name in restored[:_NAMED]),
+                more,
+            )
+
+
+def _chunks(starts: Mapping[tuple[str, str], int]) -> Iterator[dict[tuple[str, str], int]]:
+    left = iter(tuple(starts.items()))
+    while chunk := dict(islice(left, _CHECKED)):
+        yield chunk
 
 
 def _text(name: bytes) -> str | None:

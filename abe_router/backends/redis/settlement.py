@@ -22,17 +22,22 @@ from abe_router.backends.redis.scripts import (
     DELAY,
     EMIT,
     EXTEND,
+    EXTEND_UNREAD,
     POSTPONE,
     REFUSED,
     RELEASE,
 )
-from abe_router.backends.redis.stream_state import PendingReason, StreamState
+from abe_router.backends.redis.stream_state import MOST_ENTRIES, PendingReason, StreamState
 from abe_router.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
 
 #: Most entries of one call, and most that carry payloads: dead letters and outputs. Lua limits the arguments.
 _CHUNK, _WITH_PAYLOADS = 500, 25
+
+#: How long entries that are gone are counted before they are logged again, in seconds: after the loss of a
+#: group each settle of another worker meets some.
+_GATHERED = 2.0
 
 Part = Sequence[tuple[Delivery, Outcome]]
 Sent = tuple[StreamState, Part, asyncio.Future[Any]]
@@ -46,6 +51,8 @@ class Settlement:
         self._connection = node.connection
         #: Entries whose settlement may have succeeded although its reply was lost.
         self._unsure: set[bytes] = set()
+        #: How many entries of a stream were gone since that was last logged.
+        self._gone: dict[StreamState, int] = {}
 
     async def settle(self, settlements: Part) -> list[Delivery]:
         """Carry out the outcomes; return the deliveries that were refused."""
@@ -77,8 +84,17 @@ class Settlement:
         return refused + await self._collect(sent, settled=False)
 
     def extension_calls(self, deliveries: Sequence[Delivery]) -> list[ScriptCall]:
-        """Return the calls that start the leases anew, for a thread that runs them."""
-        return [call for _, _, call in self._extensions(deliveries, [])]
+        """Return the calls that start the leases anew, for a thread that runs them.
+
+        They include what the server delivered in a reply that the event loop has not read yet.
+        """
+        keys = {delivery.message.key for delivery in deliveries}
+        streams = [stream for key, stream in tuple(self._streams.items()) if stream.pipelined or key in keys]
+        unread = [
+            ScriptCall(EXTEND_UNREAD, (s.stream,), (s.group, s.consumer, MOST_ENTRIES, *tuple(s.held)))
+            for s in streams
+        ]
+        return [call for _, _, call in self._extensions(deliveries, [])] + unread
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Count failures of deliveries that the handle keeps; return those that were refused."""
@@ -224,6 +240,16 @@ class Settlement:
     def _report_gone(self, stream: StreamState, reply: asyncio.Future[int]) -> None:
         if reply.cancelled() or reply.exception() or not (gone := reply.result()):
             return
+        self._node.changes.record(Change(stream.stream, stream.group), gone)
+        if stream in self._gone:
+            self._gone[stream] += gone
+        else:
+            self._log_gone(stream, gone)
+
+    def _log_gone(self, stream: StreamState, gone: int) -> None:
+        """Log a number of entries at once, and those of the next seconds together."""
+        self._gone[stream] = 0
+        asyncio.get_running_loop().call_later(_GATHERED, self._log_gathered, stream)
         _log.warning(
             "messages of stream `%s` that this worker held are not pending in group `%s` any more: %d; "
             "another worker settled them, or another program deleted what was pending, with XACK or XGROUP "
@@ -232,7 +258,10 @@ class Settlement:
             stream.group,
             gone,
         )
-        self._node.changes.record(Change(stream.stream, stream.group), gone)
+
+    def _log_gathered(self, stream: StreamState) -> None:
+        if gone := self._gone.pop(stream):
+            self._log_gone(stream, gone)
 
 
 def _fenced(stream: StreamState, part: Part, entries: Sequence[Arg]) -> list[Arg]:

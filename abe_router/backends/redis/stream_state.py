@@ -14,6 +14,8 @@ from abe_router.backends.redis.names import Names
 _BYTES, _LARGE = 4 * 1024 * 1024, 4096
 #: Most entries of one reply, however small the last ones were: the next may be as large as a payload can be.
 MOST_ENTRIES = 500
+#: The share of a stream that is worth the cost of a read.
+_WORTHWHILE = 32
 #: One of so many deliveries is measured.
 _SAMPLE = 16
 
@@ -52,6 +54,7 @@ class StreamState:
         "held",
         "key",
         "lease",
+        "likely",
         "most",
         "pending",
         "pipelined",
@@ -80,6 +83,8 @@ class StreamState:
         #: Most entries of one reply, which both sides hold in memory whole.
         self.most = min(MOST_ENTRIES, _BYTES // _LARGE)
         self.held: set[bytes] = set()
+        #: How many new entries it is likely to have: as many as the last reply, or many if that was full.
+        self.likely = 1
         #: Whether a pipelined read of it is under way. Nothing else reads it meanwhile.
         self.pipelined = False
 
@@ -93,6 +98,10 @@ class StreamState:
             self.held.update([delivery.receipt for delivery in deliveries])
             size = max(len(delivery.message.body) for delivery in deliveries[::_SAMPLE])
             self.most = max(1, min(MOST_ENTRIES, _BYTES // max(size, 1)))
+
+    def replied(self, found: int, count: int) -> None:
+        """Record how many new entries a reply brought, of so many at most."""
+        self.likely = _WORTHWHILE if found == count else max(1, min(found, _WORTHWHILE))
 
     def wake(self) -> None:
         """Record that the stream has something new; a pipelined read finds that by itself."""
@@ -167,7 +176,21 @@ class PendingWork:
         return streams
 
 
-def shares(streams: Iterable[StreamState], limit: int) -> tuple[Sequence[StreamState], int]:
-    """Return as many of the streams as the limit allows, the first ones, and the fair share of each."""
-    chosen = tuple(islice(streams, limit))
-    return chosen, limit // len(chosen)
+def shares(streams: Iterable[StreamState], limit: int) -> list[tuple[StreamState, int]]:
+    """Return streams to read, the first ones, each with its share; the shares add up to the limit at most.
+
+    A read of one entry costs as much as one of many. So when a fair share is small, a stream gets what it is
+    likely to have, and some streams wait for the next round.
+    """
+    waiting = tuple(islice(streams, limit))
+    fair, more = divmod(limit, len(waiting))
+    if fair >= _WORTHWHILE:
+        return [(stream, fair + (position < more)) for position, stream in enumerate(waiting)]
+    chosen: list[tuple[StreamState, int]] = []
+    for stream in waiting:
+        share = min(limit, max(fair, stream.likely))
+        chosen.append((stream, share))
+        limit -= share
+        if not limit:
+            break
+    return chosen

@@ -20,11 +20,12 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from abe_router.backend import RELEASED, Delivery, Outcome, Subscription
+from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.pipelining import KEPT, PipelinedReads
 from abe_router.backends.redis.reader import Reading, StreamReader
@@ -36,6 +37,7 @@ from abe_router.errors import BackendError, BackendUnavailable, SubscriptionClos
 PATIENCE = 2.0
 
 
+@refuses_unreadable
 class RedisSubscription(Subscription):
     """Reads the streams that match, as one consumer of one group, and settles what it read.
 
@@ -47,9 +49,9 @@ class RedisSubscription(Subscription):
         self._node, self._lease = node, lease
         self._loop = asyncio.get_running_loop()
         self._pending = PendingWork(self._work_came)
-        self._reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
-        self._pipelined = PipelinedReads(self._reader, self._pipelined_came)
-        self._settlement = Settlement(node, self._reader.streams)
+        self.reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
+        self._pipelined = PipelinedReads(self.reader, self._pipelined_came)
+        self._settlement = Settlement(node, self.reader.streams)
         self._limit = 1
         self._reading: Reading | None = None
         self._round: asyncio.Task[list[Delivery]] | None = None
@@ -60,18 +62,6 @@ class RedisSubscription(Subscription):
         self._waiter: asyncio.Future[None] | None = None
         self._interrupted = False
         self._closed = False
-
-    async def open(self, keys: Iterable[str], begin: str = "") -> None:
-        """Take in keys, and create their groups."""
-        self._reader.learn(keys, begin)
-        await self._reader.create_groups()
-
-    def learn(self, keys: Iterable[str]) -> None:
-        if not self._closed:
-            self._reader.learn(keys)
-
-    def reconnect(self) -> None:
-        self._pending.signal(PendingReason.READABLE, self._reader.streams.values())
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         deadline = self._loop.time() + wait
@@ -88,7 +78,7 @@ class RedisSubscription(Subscription):
             self._limit = limit
             if not self._under_way:
                 if ask:
-                    self._pending.add_all(PendingReason.READABLE, self._reader.streams.values())
+                    self._pending.add_all(PendingReason.READABLE, self.reader.streams.values())
                 if self._pending or not self._node.connection.up:
                     ask = False
                     self._begin()
@@ -121,7 +111,7 @@ class RedisSubscription(Subscription):
         await self._pipelined.end(PATIENCE)
         if self._under_way:
             await asyncio.wait([self._under_way], timeout=PATIENCE)
-        self._reader.release()
+        self.reader.release()
         self._node.remove(self)
         with suppress(BackendError):
             self._collect()
@@ -129,7 +119,7 @@ class RedisSubscription(Subscription):
             await self._returning
         await self._release(self._arrived)
         self._arrived = []
-        self._reader.delete_consumers()
+        self.reader.delete_consumers()
 
     @property
     def _under_way(self) -> asyncio.Future[Any] | None:
@@ -144,10 +134,10 @@ class RedisSubscription(Subscription):
             if self._queued:
                 return
             with suppress(BackendUnavailable):
-                self._reading = self._reader.ask(self._limit)
+                self._reading = self.reader.ask(self._limit)
                 self._reading[-1][-1].add_done_callback(self._landed)
                 return
-        self._round = self._loop.create_task(self._reader.round(self._limit))
+        self._round = self._loop.create_task(self.reader.round(self._limit))
         self._round.add_done_callback(self._landed)
 
     def _work_came(self) -> None:
@@ -176,7 +166,7 @@ class RedisSubscription(Subscription):
         if not done.cancelled():
             done.exception()  # marks it as seen: the next fetch raises it, and there may be none
         if self._closed:
-            self._reader.release()
+            self.reader.release()
         elif self._waiter is None:
             self._keep()
         self._wake()
@@ -188,7 +178,7 @@ class RedisSubscription(Subscription):
         reading, self._reading = self._reading, None
         done, self._round = self._round, None
         if reading:
-            self._arrived += self._reader.accept(reading)
+            self._arrived += self.reader.accept(reading)
         elif done:
             self._arrived += done.result()
 

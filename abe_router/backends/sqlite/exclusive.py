@@ -52,7 +52,7 @@ class ExclusiveFetch(Fetch):
     def claim(self, database: Database) -> lease.Claim:
         """Acquire ownership if it is free, and lease the deliveries there are, up to the limit."""
         claim, seconds = ownership.acquire(database, self._request)
-        self.sid = claim.sid
+        self.claimed, self.sid = claim, claim.sid
         self._try_in(seconds)
         return claim
 

@@ -32,6 +32,7 @@ from urllib.parse import quote
 
 from abe_router.backends.sqlite import schema
 from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.text import format_duration
 
 #: The oldest supported SQLite. Its JSON functions must be compiled in, as they are by default.
 OLDEST_SQLITE = (3, 35, 0)
@@ -184,9 +185,8 @@ class File:
 
     def missing(self) -> str:
         """Return what to say while an open file is missing."""
-        return (
-            f"`{self.path}` was removed or moved while it was open; waiting {GRACE:g} s for it to come back"
-        )
+        wait = format_duration(GRACE)
+        return f"`{self.path}` was removed or moved while it was open; waiting {wait} for it to come back"
 
     def alias(self) -> str:
         """Return what says that the file may have another name, empty when nothing does."""

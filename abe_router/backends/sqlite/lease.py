@@ -215,6 +215,16 @@ def extend(database: Database, receipts: Sequence[Receipt], lease: float) -> lis
     return [index for index, receipt in enumerate(receipts) if receipt not in held]
 
 
+def extend_claim(database: Database, claim: Claim, lease: float) -> Claim:
+    """Let the leases of a claim end `lease` seconds from now; return the claim as it is then."""
+    until = time.time() + lease
+    database.execute(
+        "UPDATE deliveries SET due_at = ? WHERE sid = ? AND due_at = ? AND claim = ?",
+        (until, claim.sid, claim.until, claim.number),
+    )
+    return claim._replace(until=until)
+
+
 def still_held(database: Database, receipts: Sequence[Receipt]) -> set[Receipt]:
     """Return those of the receipts whose delivery was neither settled nor claimed again."""
     leases: set[Receipt] = set()

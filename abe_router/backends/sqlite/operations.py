@@ -107,6 +107,8 @@ class Fetch(Request[Sequence[Delivery]]):
         self.sid = 0
         #: When it is tried again without any change in the file, on the monotonic clock.
         self.try_at = deadline
+        #: What it has leased, while the result is on its way.
+        self.claimed: lease.Claim | None = None
         self._limit = limit
         self._lease = lease_seconds
         self._release = release
@@ -119,7 +121,7 @@ class Fetch(Request[Sequence[Delivery]]):
 
     def claim(self, database: Database) -> lease.Claim:
         """Lease the deliveries there are, up to the limit."""
-        claim = lease.claim(database, self.spec, self._limit, self._lease)
+        claim = self.claimed = lease.claim(database, self.spec, self._limit, self._lease)
         self.sid = claim.sid
         self._schedule(database, claim.size > 0)
         return claim

@@ -81,8 +81,16 @@ class SQLiteSubscription(Subscription):
         return [deliveries[index] for index in lost]
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
-        receipts = [delivery.receipt for delivery in deliveries]
-        self._thread.run_blocking(lambda database: self._renew(database, receipts), self._lease)
+        receipts, fetch = [delivery.receipt for delivery in deliveries], self._fetch
+        claimed = None if fetch is None else fetch.claimed
+
+        def run(database: Database) -> lease.Claim | None:
+            self._renew(database, receipts)
+            return claimed and lease.extend_claim(database, claimed, self._lease)
+
+        extended = self._thread.run_blocking(run, self._lease)
+        if fetch is not None and fetch.claimed is claimed:
+            fetch.claimed = extended
 
     async def close(self) -> None:
         self._handles.discard(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,20 +24,26 @@ from abe_router.config.reading.faults import Faults, Span, TooManyFaults
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import has_variables, interpolate
 from abe_router.config.rules.lint import Lint
-from abe_router.errors import ConfigError
+from abe_router.errors import ConfigError, HandlerError
+from abe_router.files.permissions import Permissions
 from abe_router.files.source import Source
 from abe_router.messages.pattern import is_wild
 from abe_router.routing.handler import (
     Handler,
     forget_imports,
     import_handler,
+    module_files,
     put_first_on_import_path,
     unimported_handler,
 )
 from abe_router.routing.table import RouteTable
 from abe_router.schema import SchemaFolder
+from abe_router.schema.folder import MAX_REPEATED
 from abe_router.text import counted
 
+_CONFINED = "`check --no-import` reads no file outside this folder; without `--no-import` it does"
+#: Most bytes of schemas that are compiled again for a file of a stranger.
+MAX_CONFINED = 3 * 1024 * 1024
 #: Most steps of comparing patterns with keys, some seconds of work.
 MAX_COMPARISONS = 4_000_000
 
@@ -45,9 +52,10 @@ class Loader:
     """Loads one routes file. It keeps compiled schemas and handlers that did not change between loads.
 
     The file is code, because it names the functions that run. `allow_handlers` are patterns of permitted
-    handlers, such as `shop.*`. A world-writable file is refused unless `trust_writable` is true. Without
-    `import_handlers` no user code runs, and calling a handler raises HandlerError. `backend` is a URL that
-    takes precedence over the file's.
+    handlers, such as `shop.*`. Unless `trust_writable` is true, a world-writable file is refused, and so is a
+    file or a handler's module that another user can replace. Without `import_handlers` no user code runs, and
+    calling a handler raises HandlerError. `backend` is a URL that takes precedence over the file's. With
+    `confined`, no file outside the folder of the routes file is read.
     """
 
     def __init__(
@@ -58,12 +66,14 @@ class Loader:
         import_handlers: bool = True,
         backend: str | None = None,
         trust_writable: bool = False,
+        confined: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._path, self._env = path, os.environ if env is None else env
         self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100  not where a link leads
         self._allowed, self._imports = tuple(allow_handlers), import_handlers
-        self._backend, self._trusts = backend, trust_writable
+        self._backend, self._trusts, self._confined = backend, trust_writable, confined
+        self._permissions, self._own = Permissions(), set[str]()
         self._schemas: SchemaFolder | None = None
         self._handlers: dict[str, Handler] = {}
         self._features: dict[tuple[str, str], Features] = {}
@@ -136,6 +146,10 @@ class Loader:
 
     def _read(self, faults: Faults) -> Source | None:
         start = Span()
+        if self._confined and not _is_inside(self._path, self._folder):
+            message = "the file is a link to a file outside its folder"
+            faults.add(Code.UNREADABLE, message, start, hint=_CONFINED)
+            return None
         try:
             source = Source.read(self._path)
         except FileNotFoundError:
@@ -147,12 +161,21 @@ class Loader:
             code = Code.TOO_LARGE if "larger" in str(error) else Code.UNREADABLE
             faults.add(code, f"the file cannot be used: {error}", start)
         else:
-            if source.mode & 0o002 and not self._trusts:
+            if self._trusts:
+                return source
+            if source.mode & 0o002:
                 hint = (
                     f"run `chmod o-w {self._path}`: the file decides which code runs; or pass"
                     " `--trust-writable`"
                 )
                 faults.add(Code.WORLD_WRITABLE, "the file is world-writable", start, hint=hint)
+                return None
+            self._permissions, self._own = Permissions(), set()
+            if self._imports and (why := self._permissions.fault(self._path)):
+                hint = (
+                    "change its owner or mode: the file decides which code runs; or pass `--trust-writable`"
+                )
+                faults.add(Code.WORLD_WRITABLE, f"another user can replace the file: {why}", start, hint=hint)
                 return None
             return source
         return None
@@ -160,8 +183,12 @@ class Loader:
     def _assemble(self, file: FileModel, root: YamlNode, source: Source, faults: Faults) -> RouteTable:
         url, features = self._find_backend(file, root, faults)
         if self._imports:
-            with suppress(FileNotFoundError):  # the current folder was removed
-                put_first_on_import_path([self._folder, Path.cwd()])
+            put_first_on_import_path(self._import_folders())
+        if self._confined and not _is_inside(self._folder / file.schemas, self._folder):
+            message = "the folder of schemas is outside the folder of the routes file"
+            span = root.span_at(["schemas"]) if "schemas" in root.parts else Span()
+            faults.add(Code.SCHEMA_OUTSIDE, message, span, hint=_CONFINED)
+            raise TooManyFaults
         builder = TableBuilder(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
         bindings = builder.bindings()
         deduplications = builder.deduplications()
@@ -188,6 +215,14 @@ class Loader:
             warnings=faults.all(),
         )
 
+    def _import_folders(self) -> list[Path]:
+        """Return the folder of the file and the current one, which may be gone or open to all users."""
+        with suppress(FileNotFoundError):
+            here = Path.cwd()
+            if self._trusts or not here.stat().st_mode & stat.S_IWOTH:
+                return [self._folder, here]
+        return [self._folder]
+
     def _find_backend(self, file: FileModel, root: YamlNode, faults: Faults) -> tuple[str, Features | None]:
         url, node = self._backend, None
         if url is None and "backend" in file.model_fields_set:
@@ -203,15 +238,38 @@ class Loader:
     def _folder_of(self, file: FileModel) -> SchemaFolder:
         wanted = (self._folder / file.schemas, file.formats)
         if self._schemas is None or self._schemas_of != wanted:
-            self._schemas, self._schemas_of = SchemaFolder(wanted[0], formats=file.formats), wanted
+            most = MAX_CONFINED if self._confined else MAX_REPEATED
+            self._schemas = SchemaFolder(wanted[0], formats=file.formats, most=most)
+            self._schemas_of = wanted
         self._schemas.refresh()
         return self._schemas
 
     def _find(self, path: str) -> Handler:
         if path not in self._handlers:
+            if self._imports and not self._trusts:
+                self._require_own(path)
             find = import_handler if self._imports else unimported_handler
             self._handlers[path] = find(path, self._allowed)
         return self._handlers[path]
+
+    def _require_own(self, path: str) -> None:
+        """Raise HandlerError when another user can replace a file that the import of a handler runs."""
+        module = path.partition(":")[0]
+        if module in self._own:
+            return
+        for file in module_files(module):
+            if why := self._permissions.fault(file):
+                raise HandlerError(
+                    "writable",
+                    f"another user can replace the code of handler `{path}`: {why}",
+                    hint="give the file to the user that runs the router, or pass `--trust-writable`",
+                )
+        self._own.add(module)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, its links followed, is in a folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _too_many_patterns(file: FileModel, root: YamlNode, faults: Faults) -> bool:

@@ -34,7 +34,8 @@ class Schemas:
 
     def __init__(self, folder: SchemaFolder, root: YamlNode, faults: Faults) -> None:
         self._folder, self._root, self._faults = folder, root, faults
-        self._is_there, self._told = folder.root.is_dir(), False
+        # `Path.is_dir` raises OSError for a name that no file can have.
+        self._is_there, self._told = os.path.isdir(folder.root), False  # noqa: PTH112
         self._positions: dict[Path, JsonPositions] = {}
 
     def load(self, name: str, place: list[str | int]) -> Schema | None:

@@ -28,6 +28,7 @@ _HANDLER_CODES = {
     "callable": Code.HANDLER_CALLABLE,
     "signature": Code.HANDLER_SIGNATURE,
     "forbidden": Code.HANDLER_FORBIDDEN,
+    "writable": Code.WORLD_WRITABLE,
 }
 #: The kinds of faults that concern the module of a handler path, and those that concern its function.
 _OF_MODULE, _OF_FUNCTION = {"module"}, {"attribute", "callable", "signature"}

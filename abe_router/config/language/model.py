@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from abe_router.config.language.pointer import suggest_pointer
 from abe_router.config.language.tests_model import CaseModel, StrictModel
 from abe_router.messages.dedupe import HEADER_PATTERN, is_header
+from abe_router.messages.pattern import GROUP_FORM, MAX_KEY_LENGTH, PATTERN_FORM
 from abe_router.messages.pointer import POINTER_PATTERN, is_pointer
 from abe_router.text import (
     DURATION_PATTERN,
@@ -249,7 +250,9 @@ class EntryModel(StrictModel):
         " folder `schemas`.",
     )
     consumers: dict[str, ConsumerModel] | None = Field(
-        None, description="The handler of each group. A key without consumers can only be published to."
+        None,
+        description="The handler of each group. A key without consumers can only be published to.",
+        json_schema_extra={"propertyNames": {"pattern": GROUP_FORM}},
     )
     id: IdSource | None = Field(
         None,
@@ -299,7 +302,10 @@ class FileModel(StrictModel):
     defaults: OptionsModel = Field(
         default_factory=OptionsModel, description="Options that every consumer inherits."
     )
-    routes: dict[str, EntryModel | None] = Field(description="Routing keys and patterns, with their options.")
+    routes: dict[str, EntryModel | None] = Field(
+        description="Routing keys and patterns, with their options.",
+        json_schema_extra={"propertyNames": {"pattern": PATTERN_FORM, "maxLength": MAX_KEY_LENGTH}},
+    )
     tests: dict[str, CaseModel] = Field(
         default_factory=dict, description="Test cases by name. `abe-router test` runs them in memory."
     )

@@ -5,6 +5,8 @@ Only certain findings are reported. Of a schema that refers to others, only its 
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,12 +17,15 @@ from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.rules.contradiction import forbids, properties_of, types_of
 from abe_router.config.rules.finding import Finding, either
-from abe_router.messages.pattern import is_wild, matches
+from abe_router.messages.pattern import is_wild, matches, overlaps
 from abe_router.messages.pointer import join, parse
 from abe_router.routing.contract import SchemaBinding
+from abe_router.routing.route import Route
 
 #: The types of JSON Schema that an id may have.
 _FIT = {"string", "integer", "number"}
+#: What the id of a message is called.
+_CALLED_ID = re.compile(r"(.*[_-])?(id|uuid)|.*(Id|ID)")
 
 
 def id_findings(
@@ -29,6 +34,7 @@ def id_findings(
     """Yield the findings about the ids of the entries. `features` are the backend's, None if unknown."""
     own = {binding.pattern: binding for binding in bindings}
     wild = [binding for binding in bindings if is_wild(binding.pattern)]
+    with_id = [key for key, entry in file.routes.items() if entry is not None and entry.id]
     for key, entry in file.routes.items():
         if entry is None:
             continue
@@ -36,11 +42,56 @@ def id_findings(
         if entry.dedupe and why:
             message = f"`dedupe` has no effect: the backend {why}"
             yield Finding(Code.BACKEND_CANNOT, root.span_at(["routes", key, "dedupe"]), message)
+        elif entry.dedupe and not any(overlaps(other, key) for other in with_id):
+            name = _likely_id(own[key].schema.document) if key in own else ""
+            if name:
+                message = "`dedupe` has an effect only on messages that are published with an id"
+                span = root.span_at(["routes", key, "dedupe"])
+                yield Finding(Code.ID_NOT_NAMED, span, message, f"add `id: {join([name])}`")
         if entry.id:
             met = [each for each in wild if each.pattern != key and matches(each.pattern, key)]
             for binding in (*([own[key]] if key in own else ()), *met):
                 span = root.span_at(["routes", key, "id"])
                 yield from _at_odds(entry.id, binding, span)
+
+
+def shared_id_findings(routes: Sequence[Route], root: YamlNode) -> Iterator[Finding]:
+    """Yield a finding for each route whose emitted messages have the ids of those that another route emits.
+
+    An emitted message has the headers of its cause. If its id is a header, two messages of one cause are
+    duplicates of each other.
+    """
+    before: dict[str, list[Route]] = defaultdict(list)
+    for route in routes:
+        emit = route.emit
+        given = emit.contract.deduplication if emit is not None else None
+        if emit is None or given is None or not given.window or given.source[:1] in {"", "/"}:
+            continue
+        other = next((each for each in before[emit.key] if overlaps(each.key, route.key)), None)
+        if other is not None:
+            message = (
+                f"`{emit.key}` takes its id from the header `{given.source}`, so what `{other.name}` and"
+                f" `{route.name}` emit for one message is stored once"
+            )
+            span = root.span_at(["routes", route.key, "consumers", route.group, "emit"])
+            yield Finding(Code.ID_SHARED, span, message, "take the id from the payload, such as `id: /id`")
+        else:
+            before[emit.key].append(route)
+
+
+def _likely_id(document: Any) -> str:
+    """Return the member that most likely is the id: a required text or integer that is called so."""
+    if not isinstance(document, dict):
+        return ""
+    named = properties_of(document)
+    likely = [
+        name
+        for name in document.get("required") or ()
+        if _CALLED_ID.fullmatch(name)
+        and isinstance(schema := named.get(name), dict)
+        and types_of(schema) & {"string", "integer"}
+    ]
+    return min(likely, key=len) if likely else ""
 
 
 def _at_odds(source: str, binding: SchemaBinding, span: Span) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from abe_router.config.rules.batch import batch_findings
 from abe_router.config.rules.cycles import cycles
 from abe_router.config.rules.finding import Finding, OptionSpans
 from abe_router.config.rules.handlers import handler_findings
-from abe_router.config.rules.ids import id_findings
+from abe_router.config.rules.ids import id_findings, shared_id_findings
 from abe_router.messages.pattern import is_wild, overlaps
 from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.policies import MAX_HOPS
@@ -56,6 +56,7 @@ class Lint:
         if not self._root.at(["routes"]).parts:  # in the file, so that a key with a fault counts
             yield Finding(Code.NOTHING_ROUTED, self._root.name_at(["routes"]), "the file has no route")
         yield from id_findings(self._file, self._bindings, features, self._root)
+        yield from shared_id_findings(self._routes, self._root)
 
     def _cycles(self) -> Iterator[Finding]:
         for cycle in cycles(self._routes):

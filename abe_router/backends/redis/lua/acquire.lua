@@ -17,10 +17,14 @@ if owner ~= me and till > time then return {till - time, released} end
 -- Takes entries from their consumer, and lowers their delivery counts by `less`.
 local function put_back(entries, less)
   for _, entry in ipairs(entries) do
-    local due = redis.call('ZSCORE', KEYS[3], entry[1]) local to = due and tonumber(due) > time and
-    ':delayed' or ':released' local kept = redis.call('XCLAIM', KEYS[1], group, to, 0, entry[1],
-    'RETRYCOUNT', entry[4] - less, 'JUSTID') if #kept == 0 then gone[#gone + 1] = entry[1]
-    redis.call('HDEL', KEYS[2], entry[1]) redis.call('ZREM', KEYS[3], entry[1]) end
+    local id, due = entry[1], redis.call('ZSCORE', KEYS[3], entry[1])
+    local to = due and tonumber(due) > time and ':delayed' or ':released'
+    local kept = redis.call('XCLAIM', KEYS[1], group, to, 0, id, 'RETRYCOUNT', entry[4] - less, 'JUSTID')
+    if #kept == 0 then
+      gone[#gone + 1] = id
+      redis.call('HDEL', KEYS[2], id)
+      redis.call('ZREM', KEYS[3], id)
+    end
   end
 end
 
@@ -47,15 +51,6 @@ end
 if owner ~= me and alive then return {RETRY, released} end
 set_owner(KEYS[4], me, time + lease)
 
-local function before(a, b)
-  local x, y = {string.match(a[1], '^(%d+)-(%d+)$')}, {string.match(b[1], '^(%d+)-(%d+)$')}
-  for i = 1, 2 do
-    if #x[i] ~= #y[i] then return #x[i] < #y[i] end
-    if x[i] ~= y[i] then return x[i] < y[i] end
-  end
-  return false
-end
-
 local wanted, found = {}, {}
 if again then
   for _, name in ipairs({':released', ':delayed'}) do
@@ -63,7 +58,7 @@ if again then
       found[#found + 1] = {entry[1], entry[4] + 1}
     end
   end
-  table.sort(found, before)
+  table.sort(found, function(a, b) return before(a[1], b[1]) end)
   for i = 1, math.min(limit, #found) do wanted[i] = found[i] end
 end
 local taken, missing, large = take(wanted)
@@ -86,10 +81,6 @@ end
 if #new > 0 then
   last = new[#new][1]
 else
-  for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-    local info = {}
-    for i = 1, #row, 2 do info[row[i]] = row[i + 1] end
-    if info.name == group then last = info['last-delivered-id'] end
-  end
+  last = group_of(KEYS[1], group)['last-delivered-id']
 end
 return {0, released, taken, new, gone, large, last}

@@ -3,14 +3,11 @@
 -- of the oldest entry that is ready, empty if none is. Its cost does not depend on the number of entries.
 -- KEYS: stream, delayed, dead. ARGV: group, where it begins when it does not exist yet.
 local lag, last, pending, released, oldest = -1, ARGV[2], 0, 0, ''
-for _, row in ipairs(redis.pcall('XINFO', 'GROUPS', KEYS[1])) do
-  local group = {}
-  for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
-  if group.name == ARGV[1] then
-    lag, last, pending = group.lag or -1, group['last-delivered-id'], group.pending
-    for _, owner in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1])[4] or {}) do
-      if owner[1] == ':released' then released = tonumber(owner[2]) end
-    end
+local group = group_of(KEYS[1], ARGV[1])
+if group then
+  lag, last, pending = group.lag or -1, group['last-delivered-id'], group.pending
+  for _, owner in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1])[4] or {}) do
+    if owner[1] == ':released' then released = tonumber(owner[2]) end
   end
 end
 if released > 0 then

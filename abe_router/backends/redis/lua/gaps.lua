@@ -4,35 +4,17 @@
 -- were deleted one by one, which is -2.
 -- KEYS: stream of each. ARGV: group of each.
 local answers = {}
-local function before(a, b)
-  local x, y = {string.match(a, '^(%d+)-(%d+)$')}, {string.match(b, '^(%d+)-(%d+)$')}
-  for i = 1, 2 do
-    if #x[i] ~= #y[i] then return #x[i] < #y[i] end
-    if x[i] ~= y[i] then return x[i] < y[i] end
-  end
-  return false
-end
-local function named(row)
-  local values = {}
-  for i = 1, #row, 2 do values[row[i]] = row[i + 1] end
-  return values
-end
-
 for k = 1, #KEYS do
-  local answer, groups = {0, '', -1}, redis.pcall('XINFO', 'GROUPS', KEYS[k])
-  for _, row in ipairs(groups) do
-    local group = named(row)
-    if group.name == ARGV[k] then
-      local read, given = group['entries-read'] or -1, group['last-delivered-id']
-      local stream = named(redis.call('XINFO', 'STREAM', KEYS[k]))
-      local missing = 0
-      local first = stream['first-entry']
-      if read >= 0 and (not first or before(given, first[1])) then
-        missing = math.max(0, stream['entries-added'] - read - stream.length)
-      end
-      if read < 0 and stream['max-deleted-entry-id'] ~= '0-0' then read = -2 end
-      answer = {missing, given, read}
+  local answer, group = {0, '', -1}, group_of(KEYS[k], ARGV[k])
+  if group then
+    local read, given = group['entries-read'] or -1, group['last-delivered-id']
+    local stream = named(redis.call('XINFO', 'STREAM', KEYS[k]))
+    local missing, first = 0, stream['first-entry']
+    if read >= 0 and (not first or before(given, first[1])) then
+      missing = math.max(0, stream['entries-added'] - read - stream.length)
     end
+    if read < 0 and stream['max-deleted-entry-id'] ~= '0-0' then read = -2 end
+    answer = {missing, given, read}
   end
   answers[k] = answer
 end

@@ -7,29 +7,14 @@ local FIRST = 3
 if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
 local retain, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 
--- An id as a pair of texts, because both parts may exceed what a number holds.
-local function parts(id)
-  local millis, number = string.match(id, '^(%d+)-(%d+)$')
-  return {millis, number}
-end
-local function before(a, b)
-  for i = 1, 2 do
-    if #a[i] ~= #b[i] then return #a[i] < #b[i] end
-    if a[i] ~= b[i] then return a[i] < b[i] end
-  end
-  return false
-end
-
 local there, first = {}, nil
 for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local group = {}
-  for i = 1, #row, 2 do group[row[i]] = row[i + 1] end
+  local group = named(row)
   there[group.name] = true
   -- Its unsettled entries begin with the first one it holds, or the first one it was not given.
   local unread = redis.call('XRANGE', KEYS[1], '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
   for _, need in ipairs({unread and unread[1] or '', redis.call('XPENDING', KEYS[1], group.name)[2] or ''}) do
-    local id = need ~= '' and parts(need)
-    if id and (not first or before(id, first)) then first = id end
+    if need ~= '' and (not first or before(need, first)) then first = need end
   end
 end
 for i = FIRST, #ARGV do
@@ -58,7 +43,7 @@ local function first_young(entry, last, old)
   if seconds(entry) >= old then return entry end
   if seconds(last) < old then return nil end
   -- First among the milliseconds, then among the entries of one millisecond. Larger numbers are not exact.
-  local low, high = tonumber(parts(entry[1])[1]), tonumber(parts(last[1])[1])
+  local low, high = tonumber(string.match(entry[1], '^%d+')), tonumber(string.match(last[1], '^%d+'))
   while high - low > 1 and high < 9e15 do
     local middle = math.floor((low + high) / 2)
     local found = entry_at(string.format('%d', middle), '0')
@@ -68,8 +53,8 @@ local function first_young(entry, last, old)
       high = middle
     end
   end
-  local millis = parts(entry[1])[1]
-  low = tonumber(parts(entry[1])[2])
+  local millis, number = string.match(entry[1], '^(%d+)-(%d+)$')
+  low = tonumber(number)
   high = low + limit
   while high - low > 1 and high < 9e15 do
     local middle = math.floor((low + high) / 2)
@@ -85,26 +70,25 @@ end
 
 local time, bound = now(), nil
 if retain > 0 then
-  bound = {string.format('%d', math.max(0, time - retain + 1)), '0'}
+  bound = string.format('%d-0', math.max(0, time - retain + 1))
   local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-  local present = {string.format('%d', time + 1), '0'}
-  if not before(parts(last[1]), present) then
+  local present = string.format('%d-0', time + 1)
+  if not before(last[1], present) then
     -- What is not from the future comes first, and has to be old enough before the rest can go.
-    local oldest = redis.call('XRANGE', KEYS[1], bound[1] .. '-0', '+', 'COUNT', 1)[1]
-    if oldest and not before(parts(oldest[1]), present) then
+    local oldest = redis.call('XRANGE', KEYS[1], bound, '+', 'COUNT', 1)[1]
+    if oldest and not before(oldest[1], present) then
       local young = first_young(oldest, last, (time - retain) / 1000)
-      bound = young and parts(young[1])
+      bound = young and young[1]
     end
   end
 end
 if not bound or first and before(first, bound) then bound = first end
 local removed
 if bound then
-  if bound[1] == '0' and bound[2] == '0' then return 0 end
-  local id = bound[1] .. '-' .. bound[2]
-  removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', id, 'LIMIT', limit)
+  if bound == '0-0' then return 0 end
+  removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', bound, 'LIMIT', limit)
   -- The rest is less than a node of the stream.
-  if removed == 0 then removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', id) end
+  if removed == 0 then removed = redis.call('XTRIM', KEYS[1], 'MINID', '=', bound) end
 else
   removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', 0, 'LIMIT', limit)
   if removed == 0 then removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '=', 0) end

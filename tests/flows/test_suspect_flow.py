@@ -1,0 +1,103 @@
+"""Messages whose process died are handled in groups after one death, and one at a time after several."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from abe_router.backends.memory import MemoryBackend
+from abe_router.consumer.suspects import SuspectGate
+from abe_router.observe.events import Handled
+from abe_router.routing.policies import Batch
+
+from .conftest import Running, make_route, within
+
+LEASE = 30.0
+KEYS = "orders.created", "orders.paid"
+
+
+@pytest.mark.parametrize("options", [{}, {"order_by": "/id"}, {"batch": Batch(4, 0.0)}], ids=str)
+@pytest.mark.parametrize(
+    ("deaths", "limit", "together"),
+    [(1, None, True), (1, 4, True), (1, 3, False), (2, None, False)],
+    ids=["one death", "two deliveries left alone", "too few deliveries left", "two deaths"],
+)
+async def test_suspects_run_together_only_after_one_death(deaths, limit, together, options):
+    moved, at_once, most = 0.0, 0, 0
+    running = Running(MemoryBackend(clock=lambda: time.monotonic() + moved))
+    for key in KEYS:
+        await running.publish(key, *({"id": n} for n in range(12)))
+    subscribe = running.backend.subscribe_exclusive if "order_by" in options else running.backend.subscribe
+    for _ in range(deaths):
+        for key in KEYS:
+            dead = await subscribe(key, "billing", lease=LEASE)
+            assert len(await dead.fetch(100, 0.0)) == 12
+        moved += 2 * LEASE
+
+    async def charge(payload: Any) -> None:
+        nonlocal at_once, most
+        handled = len(payload) if isinstance(payload, list) else 1
+        at_once += handled
+        most = max(most, at_once)
+        await asyncio.sleep(0.001)
+        at_once -= handled
+
+    routes = [
+        make_route(charge, key, lease=LEASE, concurrency=4, max_deliveries=limit, **options) for key in KEYS
+    ]
+    await running.route(*routes)
+    await running.log.wait_for(Handled, 2 * 12)
+    assert most >= 4 if together else most == 1
+    await running.router.stop()
+    await running.backend.close()
+
+
+async def test_a_suspect_that_runs_alone_waits_for_groups_and_is_next():
+    gate = SuspectGate()
+    assert gate.acquire("a", alone=False)
+    assert gate.acquire("b", alone=False)
+    assert not gate.acquire("c", alone=True)
+    assert not gate.acquire("d", alone=False)
+    gate.release("a")
+    assert not gate.acquire("c", alone=True)
+    gate.release("b")
+    assert not gate.acquire("d", alone=False)
+    assert gate.acquire("c", alone=True)
+    assert not gate.acquire("d", alone=False)
+    gate.release("c")
+    assert gate.acquire("d", alone=False)
+
+
+async def test_a_consumer_that_is_next_and_finds_no_suspect_holds_up_no_other():
+    gate = SuspectGate()
+    assert gate.acquire("a", alone=True)
+    assert not gate.acquire("b", alone=True)
+    gate.release("a")
+    assert not gate.acquire("c", alone=False)
+    gate.release("b")
+    assert gate.acquire("c", alone=False)
+
+
+async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones():
+    gate, interrupted, order = SuspectGate(), asyncio.Event(), list[str]()
+
+    async def probe(name: str) -> None:
+        async with gate.probe(interrupted.set):
+            order.append(name)
+            await interrupted.wait()
+
+    async def start() -> None:
+        await gate.end_probes(5.0)
+        order.append("start")
+
+    first = asyncio.create_task(probe("first"))
+    await asyncio.sleep(0)
+    starting = asyncio.create_task(start())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(probe("second"))
+    async with within(5):
+        await asyncio.gather(first, starting, second)
+    assert order == ["first", "start", "second"]

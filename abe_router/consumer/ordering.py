@@ -215,8 +215,12 @@ class OrderedSubscription(Subscription):
             self._in_flight.track(asked_at)
             self._keys.add(kept, clock())
         if len(kept) < len(fetched):
-            # They come again, in order.
-            await self._handle.settle([(delivery, RELEASED) for delivery in fetched[len(kept) :]])
+            # They come again, in order; if they cannot be handed back, from a new subscription.
+            try:
+                await self._handle.settle([(delivery, RELEASED) for delivery in fetched[len(kept) :]])
+            except Exception:
+                self._in_flight.break_order()
+                raise
         if was_careful and not kept:
             while not (gate.admits(self._in_flight, alone=alone) or self._closed):
                 await gate.wait()

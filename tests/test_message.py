@@ -190,7 +190,7 @@ def test_integer_is_exact_up_to_4300_digits_and_refused_beyond():
 
 
 def test_reason_does_not_grow_with_the_depth_of_the_value():
-    with pytest.raises(PayloadMalformed, match="out of range") as caught:
+    with pytest.raises(PayloadMalformed, match="payload is not JSON") as caught:
         decode(b'{"a":' * 600 + b"1e400")
     assert len(str(caught.value)) < 300
 

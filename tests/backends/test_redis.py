@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket as socket_module
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import hiredis
@@ -162,11 +162,16 @@ class TestConnection:
         await asyncio.gather(*fetching, return_exceptions=True)
 
     async def test_port_that_does_not_answer_over_tls_is_reported_as_such(self):
-        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as silent:
+        clients = []
+        async with await asyncio.start_server(
+            lambda _, client: clients.append(client), "127.0.0.1"
+        ) as silent:
             port = silent.sockets[0].getsockname()[1]
             url = f"rediss://127.0.0.1:{port}?socket_connect_timeout=0.1"
             with pytest.raises(BackendUnavailable, match="over TLS; does this port use TLS"):
                 await RedisBackend.from_url(url).open()
+            for client in clients:
+                client.close()
 
     async def test_unix_sockets_and_tls_work(self, tmp_path):
         certificate(tmp_path)
@@ -236,13 +241,12 @@ async def test_a_server_that_announces_a_huge_answer_is_left(monkeypatch):
         nonlocal sent
         await reader.read(100)
         writer.write(b"$10000000000\r\n")
-        while not writer.is_closing():
-            writer.write(b"x" * 65536)
-            sent += 65536
-            try:
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"x" * 65536)
+                sent += 65536
                 await writer.drain()
-            except ConnectionError:
-                break
+        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -52,31 +52,36 @@ class BackendCalls:
         self._route, self._events, self._shutdown = route, events, shutdown
         #: Shared with what else calls the backend.
         self.recovery = recovery
-        #: Whether the last call did not meet an error.
-        self.connected = True
+        #: When the outage began in which the last call met an error, on the monotonic clock; None without one.
+        self._lost_at: float | None = None
         #: Set once the first call came to an end, by an answer or by an error.
         self.tried = asyncio.Event()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the last call did not meet an error."""
+        return self._lost_at is None
+
     async def repeat(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what `call` returns; None when a stop is requested before it does."""
-        backoff, throttle, lost_at = Backoff(), LogThrottle(), 0.0
+        backoff, throttle = Backoff(), LogThrottle()
         while not self._shutdown.requested.is_set():
             try:
                 result = await call()
             except BackendError as error:
-                self.connected = False
                 self.tried.set()
-                lost_at = lost_at or time.monotonic()
+                if self._lost_at is None:
+                    self._lost_at = time.monotonic()
                 delay = backoff.next()
-                if throttle.is_due(time.monotonic() - lost_at):
+                if throttle.is_due(time.monotonic() - self._lost_at):
                     self._events.emit(BackendLost(self._route, str(error), delay))
                 await wait_for_event(self._shutdown.requested, delay)
                 continue
             if not self.tried.is_set():
                 self.tried.set()
-            if not self.connected:
-                self.connected = True
-                self._events.emit(BackendBack(self._route, time.monotonic() - lost_at))
+            if self._lost_at is not None:
+                seconds, self._lost_at = time.monotonic() - self._lost_at, None
+                self._events.emit(BackendBack(self._route, seconds))
                 self.recovery.report()
             return result
         return None

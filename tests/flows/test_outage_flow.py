@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from abe_router.backends.memory import MemoryBackend
+from abe_router.consumer.backend_calls import BackendCalls, Recovery
+from abe_router.consumer.shutdown import Shutdown
 from abe_router.errors import BackendUnavailable
 from abe_router.observe.events import BackendBack, BackendLost, Event, Events
 from abe_router.routing.table import RouteTable
@@ -84,3 +87,21 @@ async def test_interrupted_fetch_during_an_outage_does_not_report_its_end():
         await running.log.wait_for(BackendBack)
     assert len(running.log.of(BackendBack)) == 1
     await running.router.stop(0)
+
+
+async def test_outage_is_as_long_as_since_its_first_error_whichever_call_ends_it():
+    async def fail():
+        raise BackendUnavailable("no answer")
+
+    async def answer():
+        return "answer"
+
+    log = EventLog()
+    calls = BackendCalls("k/g", Events([((Event,), log)]), Shutdown(1.0), Recovery())
+    began = time.monotonic()
+    interrupted = asyncio.create_task(calls.repeat(fail))
+    await calls.tried.wait()
+    interrupted.cancel()
+    assert await calls.repeat(answer) == "answer"
+    (back,) = log.of(BackendBack)
+    assert 0 <= back.seconds <= time.monotonic() - began

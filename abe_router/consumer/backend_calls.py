@@ -52,7 +52,7 @@ class BackendCalls:
         self._route, self._events, self._shutdown = route, events, shutdown
         #: Shared with what else calls the backend.
         self.recovery = recovery
-        #: When the outage began in which the last call met an error, on the monotonic clock; None without one.
+        #: When the present outage began, on the monotonic clock; None without one.
         self._lost_at: float | None = None
         #: Set once the first call came to an end, by an answer or by an error.
         self.tried = asyncio.Event()

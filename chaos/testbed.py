@@ -114,8 +114,11 @@ class Testbed:
 
     @property
     def waits(self) -> float:
-        """Longest time that a message may wait or be in flight, in seconds."""
-        return self.setup.lease + MARGIN * load_factor()
+        """Longest time that a message may wait or be in flight, in seconds.
+
+        A worker whose event loop is blocked keeps the leases of all that it holds.
+        """
+        return self.setup.lease + self.longest_block + MARGIN * load_factor()
 
     @property
     def longest_block(self) -> float:

@@ -30,11 +30,12 @@ FAULTS = (
         duplicates=True,
         exits=True,
     ),
+    # Two planned failures of a step count as deliveries too, and so does each poison that begins beside it.
     Fault(
         "poison",
         "messages that always kill",
         handlers_act,
-        setup=Setup(lease=1.0, max_deliveries=6, mix=POISONOUS, workers=3),
+        setup=Setup(lease=1.0, max_deliveries=8, mix=POISONOUS, workers=3),
         duplicates=True,
         exits=True,
     ),

@@ -40,7 +40,7 @@ def fork(end):
         if end == "error":
             raise ValueError("of the child")
         return True
-    threading.Thread(target=lambda: wait(pid, end)).start()
+    threading.Thread(target=lambda: wait(pid, end), daemon=False).start()
     return False
 
 def wait(pid, end):

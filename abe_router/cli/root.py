@@ -176,9 +176,19 @@ def run(args: Sequence[str] | None = None) -> int:
             for handler in logging.getLogger().handlers:
                 handler.flush()
             code = report_error(error)
-        sys.stdout.flush()
-    except (BrokenPipeError, _ReaderGone):
-        # The reader closed the pipe (`| head`). Buffered output must not fail again at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard_output()
+            code = code or report_error(error)
+    except (BrokenPipeError, _ReaderGone):  # the reader closed the pipe (`| head`)
+        _discard_output()
         return BROKEN_PIPE
     return int(code)
+
+
+def _discard_output() -> None:
+    """Discard what stdout holds, which would fail again when the interpreter exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

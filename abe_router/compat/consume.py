@@ -81,7 +81,8 @@ def queue_class(backend: type[Backend]) -> type[QueueBackend]:
     """Return the subclass of a backend class that has `consume` as well."""
     if issubclass(backend, QueueBackend):
         return backend
-    return type(backend.__name__, (QueueBackend, backend), {"__doc__": backend.__doc__})
+    about = {"__doc__": backend.__doc__, "__module__": backend.__module__}
+    return type(backend.__name__, (QueueBackend, backend), about)
 
 
 def __getattr__(name: str) -> Any:

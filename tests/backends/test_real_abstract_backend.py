@@ -171,5 +171,5 @@ async def test_routes_file_runs_on_abe_redis_through_the_adapter(environment, th
     assert got == [("charge", {"id": 2}), ("forget", {"id": 1})]
     assert "at most once: no retries, no dead letters" in caplog.text
     (warning,) = router.table.warnings
-    assert "cannot delay a retry, delivers a message at most once, keeps no dead letters" in warning.message
+    assert "delivers a message at most once, cannot delay a retry, keeps no dead letters" in warning.message
     gc.collect()  # abe-redis opens a connection per early call and leaks one

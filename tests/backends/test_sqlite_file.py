@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -210,7 +211,8 @@ class TestReplacedFile:
         assert caplog.text.count("the old file held 4 messages") == 3
         for each in others:
             await each.close()
-        assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert await counted(path.with_name("old.db")) == 4
 
     async def test_close_leaves_the_log_of_a_file_swapped_in(self, path, backend, monkeypatch):

@@ -41,7 +41,8 @@ class GrowthTests(Suite):
         await self._work_off(harness, handle, 5_000)
         grown = _objects() - before
         assert grown < 500, f"{grown} objects more after 5,000 messages"
-        assert (len(asyncio.all_tasks()), threading.active_count()) == (tasks, threads)
+        assert len(asyncio.all_tasks()) <= tasks
+        assert threading.active_count() <= threads
         assert await harness.counts() == (0, 0, 0, 0)
 
     @check()

@@ -12,7 +12,7 @@ import pytest
 
 from abe_router.testing import RedisServer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
 ROOT = Path(__file__).parents[2]
 #: The scenarios in which servers are killed; each kill needs a restart.
 KILLED = ("append of several batches", "ack with outputs", "delay", "dead letter", "replay", "drop")

@@ -144,8 +144,11 @@ async def test_edit_is_recorded_when_the_backend_is_back(backend, folder, monkey
     await reconciler.stop()
 
 
-async def test_record_of_another_version_is_left_out(backend, folder):
-    await backend.put(EDITS, "1", b"of another version")
+@pytest.mark.parametrize(
+    "value", [b"of another version", b'{"x":' * 3000 + b"1" + b"}" * 3000], ids=["no JSON", "deep"]
+)
+async def test_record_of_another_version_is_left_out(backend, folder, value):
+    await backend.put(EDITS, "1", value)
     await recorder(backend).record(load(folder))
     async with asyncio.timeout(5):
         assert [edit.number for edit in await read_edits(backend)] == [2]

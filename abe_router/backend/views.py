@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from abe_router.messages.message import Message
+
+T = TypeVar("T")
 
 
 class SubscriptionStatus(msgspec.Struct, frozen=True):
@@ -57,3 +59,11 @@ class Entry(msgspec.Struct, frozen=True):
 
     value: bytes
     revision: int
+
+
+def read_stored(value: bytes, kind: type[T]) -> T | None:
+    """Return a stored JSON value; None if another program or version wrote it and it cannot be read."""
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

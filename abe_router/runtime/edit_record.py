@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from abe_router.backend import Backend, Entry
+from abe_router.backend import Backend, Entry, read_stored
 from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
 from abe_router.files.source import Source
@@ -95,13 +95,8 @@ async def read_edits(backend: Backend) -> Sequence[EditRecord]:
 
 def decode_edits(entries: Mapping[str, Entry]) -> Sequence[EditRecord]:
     """Return the readable records among the entries of the bucket, oldest first."""
-    found = []
-    for entry in entries.values():
-        try:
-            found.append(msgspec.json.decode(entry.value, type=EditRecord))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-    return sorted(found, key=lambda edit: edit.number)
+    found = (read_stored(entry.value, EditRecord) for entry in entries.values())
+    return sorted((edit for edit in found if edit is not None), key=lambda edit: edit.number)
 
 
 def edit_in_force(edits: Sequence[EditRecord], path: Path, running: Collection[str]) -> EditRecord | None:

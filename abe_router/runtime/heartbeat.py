@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
-from abe_router.backend import Backend, Entry
+from abe_router.backend import Backend, Entry, read_stored
 from abe_router.backend.health import unserved
 from abe_router.backoff import wait_for_event
 from abe_router.diagnostic import Diagnostic
@@ -83,10 +83,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
 def decode_report(value: bytes) -> WorkerReport | None:
     """Return a worker's report; None if another program or version wrote it and it cannot be read."""
-    try:
-        return msgspec.json.decode(value, type=WorkerReport)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    return read_stored(value, WorkerReport)
 
 
 def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:

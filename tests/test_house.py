@@ -74,7 +74,7 @@ def test_contributing_names_only_targets_of_the_makefile():
 
 
 #: Classes of one name and one idea, in two providers.
-SHARED_NAMES = {"KeyValueStore", "Notifier", "Waiter", "_Readers"}
+SHARED_NAMES = {"KeyValueStore", "Notifier", "Waiter"}
 
 
 def test_a_class_name_has_one_meaning_in_the_package():

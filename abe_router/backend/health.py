@@ -9,7 +9,7 @@ import msgspec
 
 from abe_router.backend.views import SubscriptionStatus
 from abe_router.diagnostic import Severity
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex
 from abe_router.text import counted
 
 #: A subscription by its pattern and its group.
@@ -132,8 +132,8 @@ def unread_keys(
     `counts` is the number of messages of each such key. A key that a pattern of `served` matches has its
     consumer in the file: its subscription begins with the first worker.
     """
-    patterns = [pattern for pattern, _ in served or ()]
-    waiting = {key: n for key, n in counts.items() if any(matches(pattern, key) for pattern in patterns)}
+    consumed = PatternIndex(served or ())
+    waiting = {key: n for key, n in counts.items() if consumed.match(key)}
     if held := sum(waiting.values()):
         wait = "waits" if held == 1 else "wait"
         yield HealthResult(

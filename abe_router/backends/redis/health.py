@@ -29,7 +29,7 @@ from abe_router.backends.redis.scripts import RIGHTS, Script
 from abe_router.backends.redis.server import ask, check
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex, matches
 from abe_router.text import format_time
 
 #: Streams asked for at a time, and pending entries counted of a group.
@@ -185,7 +185,8 @@ class Health:
         keys = await self._registry.keys()
         subscriptions = [(pattern, group) for pattern, group, _ in await self._registry.subscriptions()]
         statuses = await self._registry.status()
-        unread = [key for key in keys if not any(matches(pattern, key) for pattern, _ in subscriptions)]
+        consumed = PatternIndex(subscriptions)
+        unread = [key for key in keys if not consumed.match(key)]
         lengths = [(key, self._connection.send("XLEN", self._names.stream(key))) for key in unread]
         counts = {key: await length for key, length in lengths}
         return [

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from abe_router.backend import RETAIN_TTL, SubscriptionStatus, retention
+from abe_router.backend import RETAIN_TTL, SubscriptionStatus
 from abe_router.backend.rate import BURST, TokenGrant
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.entry import accepted_at, read_count
@@ -31,7 +31,7 @@ from abe_router.backends.redis.scripts import (
     TRIM,
 )
 from abe_router.errors import BackendError
-from abe_router.messages.pattern import is_wild, matches
+from abe_router.messages.pattern import PatternIndex, is_wild, matches
 
 _log = logging.getLogger(__name__)
 
@@ -138,15 +138,15 @@ class Registry:
         """
         retain = await self.retain(wanted)
         keys = await self.keys()
-        readers = _Readers((pattern, group) for pattern, group, _ in await self.subscriptions())
-        # Most patterns are keys and are looked up. To match each pattern with each key would be slow.
-        wild = {pattern: seconds for pattern, seconds in retain.items() if is_wild(pattern)}
+        subscriptions = await self.subscriptions()
+        readers = PatternIndex((pattern, group_name(pattern, group)) for pattern, group, _ in subscriptions)
+        retained = PatternIndex(retain.items())
         removed = 0
         for first in range(0, len(keys), _CHUNK):
             answers = []
             for key in keys[first : first + _CHUNK]:
-                if groups := readers.of(key):
-                    age = math.ceil(max(retain.get(key, 0.0), retention(wild, key)) * 1000)
+                if groups := readers.match(key):
+                    age = math.ceil(max(retained.match(key), default=0.0) * 1000)
                     args: tuple[Arg, ...] = (age, _PIECE, *groups)
                     answers.append(self._connection.run(TRIM, (self._names.stream(key),), args))
             for answer in answers:
@@ -263,21 +263,3 @@ def _text(name: bytes) -> str | None:
         return name.decode()
     except UnicodeDecodeError:
         return None
-
-
-class _Readers:
-    """The groups of the subscriptions, by key."""
-
-    def __init__(self, subscriptions: Iterable[tuple[str, str]]) -> None:
-        self._exact: dict[str, list[str]] = {}
-        self._wild: list[tuple[str, str]] = []
-        for pattern, group in subscriptions:
-            if is_wild(pattern):
-                self._wild.append((pattern, group_name(pattern, group)))
-            else:
-                self._exact.setdefault(pattern, []).append(group)
-
-    def of(self, key: str) -> list[str]:
-        """Return the groups that read the stream of a key."""
-        wild = [group for pattern, group in self._wild if matches(pattern, key)]
-        return self._exact.get(key, []) + wild

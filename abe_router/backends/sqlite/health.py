@@ -32,7 +32,7 @@ from abe_router.backends.sqlite.file import (
 from abe_router.backends.sqlite.keys import decode_text
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import PatternIndex
 from abe_router.text import format_duration
 
 _ERROR, _WARNING, _INFO, _OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
@@ -310,12 +310,8 @@ def _unread(database: Database) -> dict[str, int]:
     rows = database.execute(
         "SELECT CAST(pattern AS TEXT) FROM subscriptions WHERE prefix = ?", (database.prefix,)
     )
-    patterns = [pattern for (pattern,) in rows]
-    unread = {
-        key_id: key
-        for key_id, key in database.keys.names.items()
-        if not any(matches(pattern, key) for pattern in patterns)
-    }
+    consumed = PatternIndex((pattern, pattern) for (pattern,) in rows)
+    unread = {key_id: key for key_id, key in database.keys.names.items() if not consumed.match(key)}
     count = "SELECT count(*) FROM messages WHERE key_id = ?"
     return {key: database.execute(count, (key_id,)).fetchone()[0] for key_id, key in unread.items()}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
-from abe_router.messages.pattern import is_wild, matches
+from abe_router.messages.pattern import PatternIndex
 from abe_router.routing.route import Route
 
 #: Most steps of the search for the shortest cycles. Behind it, cycles of a very large file are not found.
@@ -39,14 +39,8 @@ def cycles(routes: Sequence[Route]) -> list[tuple[Route, ...]]:
 
 
 def _following(keys: Sequence[str], emitted: Sequence[str]) -> _Following:
-    of_key: dict[str, list[int]] = defaultdict(list)
-    for number, key in enumerate(keys):
-        of_key[key].append(number)
-    wild = [key for key in of_key if is_wild(key)]
-    return {
-        key: [*of_key.get(key, ()), *(n for p in wild if matches(p, key) for n in of_key[p])]
-        for key in dict.fromkeys(emitted)
-    }
+    index = PatternIndex((key, number) for number, key in enumerate(keys))
+    return {key: index.match(key) for key in dict.fromkeys(emitted)}
 
 
 def _endless(emitted: Sequence[str], following: _Following) -> list[int]:

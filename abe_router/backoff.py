@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 
 class Backoff:
@@ -49,6 +50,30 @@ class LogThrottle:
         self._until = seconds + self._next
         self._next = min(self._longest, self._next * 2)
         return True
+
+
+class Outage:
+    """Failures without a success in between: how long they last, and when LogThrottle logs them."""
+
+    def __init__(self) -> None:
+        self._began_at: float | None = None
+        self._throttle = LogThrottle()
+
+    def __bool__(self) -> bool:
+        return self._began_at is not None
+
+    def fail(self, quiet: float = 0.0) -> bool:
+        """Note a failure; return whether to log it: failures of less than `quiet` seconds are not logged."""
+        now = time.monotonic()
+        if self._began_at is None:
+            self._began_at, self._throttle = now, LogThrottle()
+        lasted = now - self._began_at
+        return lasted >= quiet and self._throttle.is_due(lasted)
+
+    def end(self) -> float | None:
+        """Note a success; return how long the failures lasted, in seconds, None if there was none."""
+        began_at, self._began_at = self._began_at, None
+        return None if began_at is None else time.monotonic() - began_at
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from abe_router.backoff import Backoff, LogThrottle, wait_for_event
+from abe_router.backoff import Backoff, Outage, wait_for_event
 from abe_router.consumer.shutdown import Shutdown
 from abe_router.errors import BackendError
 from abe_router.observe.events import BackendBack, BackendLost, Events
@@ -52,35 +51,31 @@ class BackendCalls:
         self._route, self._events, self._shutdown = route, events, shutdown
         #: Shared with what else calls the backend.
         self.recovery = recovery
-        #: When the present outage began, on the monotonic clock; None without one.
-        self._lost_at: float | None = None
+        self._outage = Outage()
         #: Set once the first call came to an end, by an answer or by an error.
         self.tried = asyncio.Event()
 
     @property
     def connected(self) -> bool:
         """Whether the last call did not meet an error."""
-        return self._lost_at is None
+        return not self._outage
 
     async def repeat(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what `call` returns; None when a stop is requested before it does."""
-        backoff, throttle = Backoff(), LogThrottle()
+        backoff = Backoff()
         while not self._shutdown.requested.is_set():
             try:
                 result = await call()
             except BackendError as error:
                 self.tried.set()
-                if self._lost_at is None:
-                    self._lost_at = time.monotonic()
                 delay = backoff.next()
-                if throttle.is_due(time.monotonic() - self._lost_at):
+                if self._outage.fail():
                     self._events.emit(BackendLost(self._route, str(error), delay))
                 await wait_for_event(self._shutdown.requested, delay)
                 continue
             if not self.tried.is_set():
                 self.tried.set()
-            if self._lost_at is not None:
-                seconds, self._lost_at = time.monotonic() - self._lost_at, None
+            if (seconds := self._outage.end()) is not None:
                 self._events.emit(BackendBack(self._route, seconds))
                 self.recovery.report()
             return result

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from abe_router.backend import Subscription
-from abe_router.backoff import LogThrottle
+from abe_router.backoff import Outage
 from abe_router.consumer.backend_calls import REPORT_AFTER, Recovery
 from abe_router.consumer.in_flight import InFlight
 from abe_router.errors import BackendError
@@ -34,8 +34,7 @@ class LeaseKeeper:
     ) -> None:
         self._route, self._subscription = route, subscription
         self._in_flight, self._events, self._recovery = in_flight, events, recovery
-        self._failed_at: float | None = None
-        self._throttle = LogThrottle()
+        self._outage = Outage()
         self._renewing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -63,17 +62,13 @@ class LeaseKeeper:
             try:
                 lost = set(await self._subscription.extend(held)) if held else set()
             except BackendError as error:
-                if self._failed_at is None:
-                    self._failed_at, self._throttle = now, LogThrottle()
-                lasted = now - self._failed_at
-                if lasted > REPORT_AFTER and self._throttle.is_due(lasted):
+                if self._outage.fail(quiet=REPORT_AFTER):
                     _log.warning("%s: leases not extended: %s", self._route.name, error)
                 # A waiting fetch could take what is in flight again, once its lease has ended.
                 self._subscription.interrupt()
                 await self._recovery.wait(_RETRY_DELAY)
                 return error
-            if self._failed_at is not None:
-                self._failed_at = None
+            if self._outage.end() is not None:
                 self._recovery.report()
             # A delivery that came in flight during the renewal is not part of it.
             leases.finish_renewal(now)

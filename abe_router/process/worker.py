@@ -6,13 +6,12 @@ import asyncio
 import gc
 import logging
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from abe_router.application import Application
 from abe_router.backends import make_backend
-from abe_router.backoff import LogThrottle, wait_for_event
+from abe_router.backoff import Outage, wait_for_event
 from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import sources
 from abe_router.errors import BackendError
@@ -182,7 +181,7 @@ class Worker:
     async def _wait_until_empty(self) -> None:
         """Wait until no route has a message that is ready, in flight or delayed, or until stopped."""
         application = self._application
-        throttle, failing_since = LogThrottle(), 0.0
+        outage = Outage()
         while not await wait_for_event(self._stopping, ONCE_EVERY):
             reconciler = application.reconciler
             if any(consumer.in_flight for consumer in reconciler.consumers.values()):
@@ -192,11 +191,10 @@ class Worker:
                 statuses = await application.backend.status()
             except BackendError as error:
                 # The consumers may not report it, for they need other data.
-                failing_since = failing_since or time.monotonic()
-                if throttle.is_due(time.monotonic() - failing_since):
+                if outage.fail():
                     _log.error("cannot see whether every queue is empty, and keep trying: %s", error)
                 continue
-            throttle, failing_since = LogThrottle(), 0.0
+            outage.end()
             ours = [status for status in statuses if status.name in names]
             if not any(status.ready + status.in_flight + status.delayed for status in ours):
                 return

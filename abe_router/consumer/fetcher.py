@@ -253,12 +253,11 @@ class Fetcher:
     async def _pass_on(self) -> None:
         """Buffer what is withheld, as the rate permits, over all processes."""
         name, withheld, rate = self._route.name, self._in_flight.withheld, self._route.rate
-        if rate is None and not self._stop.is_set():
-            permitted = withheld[:]
-            withheld.clear()
-            self._pool.add(permitted)
-            return
         if rate is None:
+            if not self._stop.is_set():
+                permitted = withheld[:]
+                withheld.clear()
+                self._pool.add(permitted)
             return
         while withheld and not self._stop.is_set():
             grant = await self._calls.repeat(partial(self._backend.take_tokens, name, rate, len(withheld)))

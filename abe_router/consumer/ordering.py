@@ -203,8 +203,9 @@ class OrderedSubscription(Subscription):
         gate, was_careful, suspects = self._suspects, self._careful, suspects_of(fetched)
         self._careful, kept = bool(suspects), fetched
         if suspects:
-            alone = any(runs_alone(each, self._delivery_limit) for each in suspects)
-            self._probe_size = 1 if alone else self._concurrency
+            # One that runs alone is expected after another, as in the fetcher.
+            any_alone = any(runs_alone(each, self._delivery_limit) for each in suspects)
+            self._probe_size = 1 if any_alone else self._concurrency
             kept = self._first_group(fetched) if was_careful else ()
             alone = runs_alone(suspects[0], self._delivery_limit)
             if kept and not gate.acquire(self._in_flight, alone=alone):

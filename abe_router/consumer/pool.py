@@ -184,7 +184,7 @@ class WorkerPool:
             if any(map(alone, buffer)):
                 break
             await self._wait_added(left)
-        while buffer and self._in_flight.unsettled >= self._route.max_unacked:
+        while buffer and len(self._in_flight.outcomes) >= self._in_flight.most_outcomes:
             await self._wait_settled()
         while buffer and loop.time() > self._in_flight.leases.overdue_at:
             await self._lease_keeper.renew()

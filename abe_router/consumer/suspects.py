@@ -16,18 +16,13 @@ RUNS_ALONE = 2
 _LOOK_AGAIN = 0.1
 
 
-def is_suspect(delivery: Delivery) -> bool:
-    """Say whether it was handed out before and never settled: what held it then may have died of it.
+def suspects_of(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """Return those that were handed out before and never settled: what held them then may have died of them.
 
     Each recorded failure explains one earlier delivery.
     """
-    return delivery.deliveries > delivery.message.attempt
-
-
-def suspects_of(deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """Return the suspects among deliveries."""
     # Nearly all are delivered for the first time, and `attempt` is at least 1.
-    return [each for each in deliveries if each.deliveries > 1 and is_suspect(each)]
+    return [each for each in deliveries if each.deliveries > 1 and each.deliveries > each.message.attempt]
 
 
 def runs_alone(delivery: Delivery, limit: int) -> bool:

@@ -93,7 +93,7 @@ class WorkerProcess:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop. It is killed when that takes too long."""
+        """Whether `stop` was called. The worker is killed when it takes too long."""
         return self._killing is not None
 
     @property

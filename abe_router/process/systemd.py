@@ -1,4 +1,4 @@
-"""What a service manager is told, by the protocol of sd_notify(3), and log lines for its journal.
+"""Notifies a service manager, by the protocol of sd_notify(3), and formats log lines for its journal.
 
 States of the service: starting; running (READY=1); reloading (RELOADING=1), which ends with READY=1; stopping
 (STOPPING=1), which is final. A text, STATUS, goes with each. With a watchdog, `ping` says at intervals that

@@ -155,7 +155,8 @@ async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await work()
         except UNREADABLE as error:
-            _log.error("%s failed, and begins anew in %g s: %s", work.__qualname__, _DELAY, unreadable(error))
+            delay = format_duration(_DELAY)
+            _log.error("%s failed, and begins anew in %s: %s", work.__qualname__, delay, unreadable(error))
         except Exception:  # noqa: BLE001  the next attempt may succeed
             _log.exception("%s failed, and begins anew in %s", work.__qualname__, format_duration(_DELAY))
         await asyncio.sleep(_DELAY)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -226,10 +227,8 @@ class Registrations:
         """Check again and again, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL)
-            try:
+            with suppress(BackendError):  # the next fetch raises it
                 await self.check()
-            except BackendError:
-                continue  # the next fetch raises it
 
     async def check(self) -> None:
         """Register again what the server lost, with the keys that these subscriptions name."""

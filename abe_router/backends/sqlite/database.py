@@ -169,8 +169,8 @@ class Database:
 
         A loss of power may undo one that is not `durable`. What it makes available wakes other processes.
         """
-        self.open()
         if durable != self._is_durable and self._file.synchronous == "full":
+            self.open()
             self.execute(f"PRAGMA synchronous = {'full' if durable else 'normal'}")
             self._is_durable = durable
         with self._transaction("BEGIN IMMEDIATE"):

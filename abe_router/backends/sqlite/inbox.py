@@ -59,7 +59,7 @@ class LogWatch:
 
 
 class Inbox:
-    """The requests on their way to the thread. `put` may be called from any thread, `get` from one."""
+    """The requests on their way to the thread. Any thread may call `put`; that thread calls the rest."""
 
     def __init__(self, watch: LogWatch) -> None:
         self._requests: deque[Sequence[Request[Any]] | None] = deque()

@@ -8,10 +8,10 @@ States of the thread:
 - in a round: it runs the requests that have arrived, and the waiting fetches that are worth another try.
 - stopped: `stop` was called, the requests queued before it have run, and the connection is closed.
 
-Transitions: idle or polling -> in a round, when requests or a touch arrive or the timeout is
-  over; in a round ->
-polling or idle, as fetches wait or not; any -> stopped, by the None that `stop` queues. A waiting fetch ends
-by deliveries, by its deadline, by an error, by being withdrawn, or, with none, when the thread stops.
+Transitions: idle or polling -> in a round, when requests or a touch arrive or the timeout is over; in a
+round -> polling or idle, as fetches wait or not; any -> stopped, by the None that `stop` queues. A waiting
+fetch ends by deliveries, by its deadline, by an error, by being withdrawn, or, with none, when the thread
+stops.
 
 Invariants:
 

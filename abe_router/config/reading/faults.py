@@ -13,7 +13,7 @@ from abe_router.config.reading.secrets import Secrets
 from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.text import did_you_mean, shortened
 
-#: Most errors and most warnings of a file that are told. At more errors, the rest is not looked for.
+#: Most errors, and most warnings, of a file. After so many errors the loader stops.
 MAX_FAULTS = 200
 #: Longest message, label or hint, in characters.
 MAX_TEXT = 600

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendError
 from abe_router.messages.message import Message
-from abe_router.testing import RedisServer
 from fuzz.corpus import Corpus
 from fuzz.resp import DamagingProxy
+from fuzz.target.redis_target import RedisTarget
 from fuzz.target.row import fill, operate
-from fuzz.target.target import Input, Target, demand
+from fuzz.target.target import Input, demand
 from fuzz.working import Working
 
 _ANSWERS = (
@@ -51,27 +50,13 @@ _ANSWERS = (
 )
 
 
-class AnswerTarget(Target):
+class AnswerTarget(RedisTarget):
     """Passes everything to a real server and damages single answers of it."""
 
     name = "answer"
     about = "damaged answers of a Redis server give documented errors; after them everything works"
     short = 15
     seconds = 6.0
-
-    def missing(self) -> str:
-        """Return why it cannot run here."""
-        return "" if RedisServer.installed() else "redis-server is not installed"
-
-    def open(self, folder: Path) -> None:
-        """Start a server."""
-        super().open(folder)
-        self._server = RedisServer(folder)
-        self._server.start()
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.kill()
 
     def make(self, random: Random, corpus: Corpus) -> Input:  # noqa: ARG002
         """Return which answers are replaced, by their number, with what, and what happens after that."""
@@ -91,7 +76,7 @@ class AnswerTarget(Target):
         loop.set_exception_handler(
             lambda _, context: unhandled.append(f"{context['message']}: {context.get('exception')!r}")
         )
-        port = int(self._server.url.rpartition(":")[2].partition("/")[0])
+        port = int(self.server.url.rpartition(":")[2].partition("/")[0])
 
         async def handle(_: Message) -> None:
             pass
@@ -113,7 +98,7 @@ class AnswerTarget(Target):
                 await backend.publish("even", 1, id="last")
                 await even.until(lambda: even.handled["last"] >= 1, "the next message is handled")
                 await backend.drop("even", "g")
-        async with RedisBackend.from_url(self._server.url) as clean:
+        async with RedisBackend.from_url(self.server.url) as clean:
             for status in await clean.status():
                 await clean.drop(status.pattern, status.group)
         demand(not unhandled, f"the event loop reports {unhandled}")

@@ -11,10 +11,10 @@ from typing import Any
 import redis
 
 from abe_router.backends.redis import RedisBackend
-from abe_router.testing import RedisServer
 from fuzz.corpus import Corpus
+from fuzz.target.redis_target import RedisTarget
 from fuzz.target.row import fill, use
-from fuzz.target.target import Input, Target
+from fuzz.target.target import Input
 
 _VALUES = (
     *(
@@ -38,7 +38,7 @@ _VALUES = (
 _FIELDS = (b"data", b"id", b"at", b"headers", b"__data__", b"dead_letter", b"x", b"\xff")
 
 
-class EntryTarget(Target):
+class EntryTarget(RedisTarget):
     """Adds odd entries, and overwrites parts of what is stored about the key `odd` and its groups."""
 
     name = "entry"
@@ -46,21 +46,15 @@ class EntryTarget(Target):
     short = 20
     seconds = 6.0
 
-    def missing(self) -> str:
-        """Return why it cannot run here."""
-        return "" if RedisServer.installed() else "redis-server is not installed"
-
     def open(self, folder: Path) -> None:
-        """Start a server."""
+        """Start a server, and connect a client to it."""
         super().open(folder)
-        self._server = RedisServer(folder)
-        self._server.start()
-        self._client = redis.Redis.from_url(self._server.url)
+        self._client = redis.Redis.from_url(self.server.url)
 
     def close(self) -> None:
-        """End the server."""
+        """End both."""
         self._client.close()
-        self._server.kill()
+        super().close()
 
     def make(self, random: Random, corpus: Corpus) -> Input:  # noqa: ARG002
         """Return entries for the stream, and damages: which key, which part of it, and the value."""
@@ -87,10 +81,10 @@ class EntryTarget(Target):
             # Keys that concern every subscription are left alone: without them nothing works, by design.
             keys = sorted(key for key in self._client.scan_iter() if b"odd" in key)
             self._damage(keys[number % len(keys)], part, value)
-        asyncio.run(use(RedisBackend.from_url(self._server.url), peeks=False, usable=usable))
+        asyncio.run(use(RedisBackend.from_url(self.server.url), peeks=False, usable=usable))
 
     async def _fill(self) -> None:
-        async with RedisBackend.from_url(self._server.url) as backend:
+        async with RedisBackend.from_url(self.server.url) as backend:
             await fill(backend)
 
     def _damage(self, key: bytes, part: int, value: bytes) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
+from abe_router.testing import RedisServer
 
 #: No wait between attempts, so that a test takes only as long as its work.
 AT_ONCE = RetryPolicy(attempts=3, initial=0.0, jitter=False)
@@ -97,3 +100,15 @@ async def running() -> AsyncIterator[Running]:
 async def within(seconds: float) -> AsyncIterator[None]:
     async with asyncio.timeout(seconds):
         yield
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Yield the URL of an empty backend that processes share."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/orders.db"
+    elif not RedisServer.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    else:
+        with RedisServer(tmp_path) as server:
+            yield server.url

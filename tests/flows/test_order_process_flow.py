@@ -9,11 +9,8 @@ import sys
 from collections import Counter, defaultdict
 from contextlib import AsyncExitStack
 
-import pytest
-
 from abe_router.backends import make_backend
 from abe_router.messages.message import encode, new_message
-from abe_router.testing import RedisServer
 
 HANDLERS = """
 import asyncio, os
@@ -44,17 +41,6 @@ routes:
         retry: {{initial: 20ms}}
 """
 CUSTOMERS, ORDERS = 8, 20
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/orders.db"
-    elif not RedisServer.installed():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
-    else:
-        with RedisServer(tmp_path) as server:
-            yield server.url
 
 
 async def test_order_is_kept_after_a_kill_and_an_edit(url, tmp_path):

@@ -47,7 +47,7 @@ PROBE_SECONDS = 0.3
 # Transitions:
 #
 #   careful  -> fetching           the probe brought no suspect; it begins as careful
-#   fetching -> careful            suspects came: those run that may run together, the others are handed back
+#   fetching -> careful            suspects came, and are handed back; or another route holds some
 #   full     -> fetching           there is room: `capacity` was set by a slot, the settler or a lost lease
 #   fetching -> full | fetching    deliveries came, and went into the buffer; or none came
 #   fetching -> pacing             deliveries came, and the route has a rate
@@ -125,14 +125,24 @@ class Fetcher:
                 in_flight.capacity.clear()
                 await in_flight.capacity.wait()
                 continue
-            if self._careful:
+            if self._careful or (self._is_plain and self._suspects.is_busy):
                 await self._fetch_carefully()
                 continue
             asked_at = clock()
             prefetch.asking(asked_at)
             in_flight.low_water = prefetch.low_water
             limit = min(max(1, self._room()), MAX_FETCH)
-            deliveries = await self._calls.repeat(partial(self._fetch, limit))
+            with self._suspects.fetching(self._subscription.interrupt):
+                deliveries = await self._calls.repeat(partial(self._fetch, limit))
+                suspects = set(suspects_of(deliveries or ())) if self._is_plain else set[Delivery]()
+                if deliveries and suspects:
+                    # Another route may hold one. So a probe fetches them again, when it may.
+                    self._careful = True
+                    in_flight.track(asked_at)
+                    await self._separate(deliveries, suspects)
+            if suspects:
+                await self._pass_on()
+                continue
             # One that is half full may have left more behind: a pattern has many streams to share the limit.
             prefetch.fetched(clock(), full=deliveries is not None and 2 * len(deliveries) >= limit)
             if not deliveries:
@@ -141,10 +151,6 @@ class Fetcher:
                 continue
             if self._is_plain:  # deliveries of an ordered route are tracked already
                 in_flight.track(asked_at)
-                if suspects := suspects_of(deliveries):
-                    self._careful = True
-                    await self._run(await self._sort_out(deliveries, suspects))
-                    continue
             if rate is None:
                 pool.add(deliveries)
                 if len(deliveries) < _BACKLOG:
@@ -161,7 +167,9 @@ class Fetcher:
         self._interrupted = False
         async with gate.probe(self._interrupt_probe):
             asked_at = asyncio.get_running_loop().time()
-            found = await self._calls.repeat(partial(self._fetch, self._probe_size, self._probe_seconds))
+            # Beside the suspects of others it has to wait, because nothing else slows it down.
+            seconds = max(self._probe_seconds, PROBE_SECONDS if gate.is_busy else 0.0)
+            found = await self._calls.repeat(partial(self._fetch, self._probe_size, seconds))
             suspects = suspects_of(found or ())
             self._careful = found is None or bool(suspects) or self._interrupted
             if not suspects:
@@ -171,7 +179,7 @@ class Fetcher:
             in_flight.track(asked_at)
             kept = await self._sort_out(found, suspects)
         if kept:
-            await gate.end_probes(PROBE_WAIT)
+            await gate.end_fetches(PROBE_WAIT)
         await self._run(kept)
         if suspects and not kept:
             alone = runs_alone(suspects[0], self._route.delivery_limit)
@@ -189,20 +197,23 @@ class Fetcher:
 
         Hand back the others.
         """
-        limit, in_flight = self._route.delivery_limit, self._in_flight
+        limit = self._route.delivery_limit
         kept = group_of(suspects, limit, self._capacity)
         if kept:
             self._probe_seconds = PROBE_SECONDS
-            if not self._suspects.acquire(in_flight, alone=runs_alone(kept[0], limit)):
+            if not self._suspects.acquire(self._in_flight, alone=runs_alone(kept[0], limit)):
                 kept = ()
             # One that runs alone is expected after another, and then none is fetched beside it.
             self._probe_size = 1 if any(runs_alone(each, limit) for each in suspects) else self._capacity
-        others = set(suspects).difference(kept)
-        in_flight.withheld.extend(each for each in deliveries if each not in others)
+        await self._separate(deliveries, set(suspects).difference(kept))
+        return kept
+
+    async def _separate(self, deliveries: Sequence[Delivery], others: Collection[Delivery]) -> None:
+        """Hand back `others`, and withhold the rest."""
+        self._in_flight.withheld.extend(each for each in deliveries if each not in others)
         if others:
             self._pool.hand_back(others)
             await self._settled(others)
-        return kept
 
     async def _run(self, suspects: Sequence[Delivery]) -> None:
         """Pass on what is withheld, and wait until the suspects in it are settled.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from itertools import takewhile
 
 from abe_router.backend import Delivery
@@ -51,13 +51,13 @@ class SuspectGate:
 
     So a consumer probes: it fetches one delivery, or as many as a group after it had a group. Suspects that
     it may not hold are handed back, uncounted, before it waits. The first consumer that waits for a run alone
-    is next: the others get no further group. What a consumer may hold it starts once no other probes.
+    is next: the others get no further group. What a consumer may hold it starts once no other fetches.
     """
 
     def __init__(self) -> None:
         self._holders: dict[object, bool] = {}  # and whether what it holds runs alone
         self._next: object = None
-        self._probes: list[Callable[[], None]] = []
+        self._fetches: list[Callable[[], None]] = []
         self._starting = 0
         self._changed = asyncio.Event()
 
@@ -83,26 +83,37 @@ class SuspectGate:
             self._next = None
         self._changed.set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a consumer holds suspects, so that the others fetch in probes."""
+        return bool(self._holders or self._starting)
+
     @asynccontextmanager
     async def probe(self, interrupt: Callable[[], None]) -> AsyncIterator[None]:
-        """Fetch, and hand back if need be, within this; `interrupt` ends the fetch early."""
+        """Fetch while no consumer starts a suspect; otherwise as `fetching`."""
         while self._starting:
             await self.wait()
-        self._probes.append(interrupt)
+        with self.fetching(interrupt):
+            yield
+
+    @contextmanager
+    def fetching(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Fetch, and hand back suspects, within this; `interrupt` ends the fetch early."""
+        self._fetches.append(interrupt)
         try:
             yield
         finally:
-            self._probes.remove(interrupt)
+            self._fetches.remove(interrupt)
             self._changed.set()
 
-    async def end_probes(self, seconds: float) -> None:
-        """Wait until no consumer probes, at most `seconds`; interrupt the probes that wait."""
+    async def end_fetches(self, seconds: float) -> None:
+        """Wait until no consumer fetches, at most `seconds`; interrupt the fetches that wait."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         self._starting += 1
         try:
-            while self._probes and loop.time() < until:
-                for interrupt in self._probes:
+            while self._fetches and loop.time() < until:
+                for interrupt in self._fetches:
                     interrupt()
                 await self.wait()
         finally:

@@ -90,7 +90,7 @@ async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones():
             await interrupted.wait()
 
     async def start() -> None:
-        await gate.end_probes(5.0)
+        await gate.end_fetches(5.0)
         order.append("start")
 
     first = asyncio.create_task(probe("first"))

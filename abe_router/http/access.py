@@ -11,7 +11,7 @@ from itertools import product
 
 from starlette.requests import Request
 
-from abe_router.http.problem import RequestRefused
+from abe_router.http.problem import Refusal
 from abe_router.messages.pattern import matches
 
 #: A key of a route with more `#` than this is allowed only to a caller without limits.
@@ -79,12 +79,12 @@ def caller_of(request: Request) -> Caller:
 
 
 def require(request: Request, role: Role, key: str | None = None) -> Caller:
-    """Return the caller of a request; raise RequestRefused if it does not have the role for the key."""
+    """Return the caller of a request; raise Refusal if it does not have the role for the key."""
     caller = caller_of(request)
     if caller.allows(role, key):
         return caller
     where = f" for `{key}`" if key is not None and caller.allows(role) else ""
-    raise RequestRefused(
+    raise Refusal(
         403,
         "forbidden",
         "The token does not allow this",

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from abe_router.errors import AbeRouterError
 from abe_router.http import probes, reading
 from abe_router.http.guard import Guard, on_http_error
-from abe_router.http.problem import RequestRefused, problem_of
+from abe_router.http.problem import Refusal, problem_of
 from abe_router.http.site import Site
 
 #: The modules of the API; each returns its endpoints.
@@ -38,7 +38,7 @@ def _application(routes: list[Route], guard: Middleware) -> Starlette:
         middleware=[guard],
         exception_handlers={
             HTTPException: on_http_error,
-            RequestRefused: _on_refused,
+            Refusal: _on_refused,
             AbeRouterError: _on_error,
         },
     )
@@ -47,7 +47,7 @@ def _application(routes: list[Route], guard: Middleware) -> Starlette:
 
 
 async def _on_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestRefused)
+    assert isinstance(error, Refusal)
     return error.response()
 
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from abe_router.http.problem import RequestRefused, problem
+from abe_router.http.problem import Refusal, invalid, problem
 from abe_router.http.security import Headers, Security, unauthorized
 
 _log = logging.getLogger("abe_router.http")
@@ -65,7 +65,7 @@ class Guard:
             state = {**scope.get("state", {}), "caller": caller}
             body = _Body(receive, limit, _headers(scope))
             await self._application({**scope, "state": state}, body.receive, answer.send)
-        except RequestRefused as refused:
+        except Refusal as refused:
             await answer.finish(refused.response(), scope, receive)
         except (ClientDisconnect, ConnectionError):
             pass  # an answer that is not complete ends with its connection
@@ -76,12 +76,10 @@ class Guard:
 
     def _check(self, scope: Scope, path: str) -> Any:
         if len(scope["query_string"]) > MAX_QUERY:
-            raise RequestRefused(414, "invalid-request", "The request is invalid", "the query is too long")
+            raise Refusal(414, "invalid-request", "The request is invalid", "the query is too long")
         parts = path.split("/")[1:]
         if not path.isprintable() or "\\" in path or {".", ".."} & set(parts) or "" in parts[:-1]:
-            raise RequestRefused(
-                400, "invalid-request", "The request is invalid", "the path is not canonical"
-            )
+            raise invalid("the path is not canonical")
         if self._security is None:
             return None
         headers, query = _headers(scope), scope["query_string"].decode("latin-1")
@@ -104,14 +102,14 @@ class _Body:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """Return the next part; raise RequestRefused if the limit is exceeded, or the client is too slow."""
+        """Return the next part; raise Refusal if the limit is exceeded, or the client is too slow."""
         if self._complete:
             return await self._receive()  # waits until the client has gone
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
-            raise RequestRefused(408, "too-slow", "The body took too long") from None
+            raise Refusal(408, "too-slow", "The body took too long") from None
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
@@ -119,10 +117,8 @@ class _Body:
                 raise self._too_large()
         return message
 
-    def _too_large(self) -> RequestRefused:
-        return RequestRefused(
-            413, "too-large", "The body is too large", f"the limit is {self._limit:,} bytes"
-        )
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "too-large", "The body is too large", f"the limit is {self._limit:,} bytes")
 
 
 class _Answer:

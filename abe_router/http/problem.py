@@ -18,7 +18,7 @@ TYPES = "https://abe-router.github.io/abe-router/http/#"
 RETRY_AFTER = 5
 
 
-class RequestRefused(Exception):
+class Refusal(Exception):
     """Ends a request with a problem. Endpoints raise it, and the application answers it."""
 
     def __init__(self, status: int, kind: str, title: str, detail: str = "", /, **members: Any) -> None:
@@ -28,6 +28,11 @@ class RequestRefused(Exception):
     def response(self) -> Response:
         """Return the answer."""
         return problem(self.status, self.kind, self.title, self.detail, **self.members)
+
+
+def invalid(detail: str) -> Refusal:
+    """Return the refusal of a request that has not the form that the endpoint expects."""
+    return Refusal(400, "invalid-request", "The request is invalid", detail)
 
 
 def problem(

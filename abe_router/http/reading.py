@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.http.access import Caller, Role, require
-from abe_router.http.problem import RequestRefused
+from abe_router.http.problem import Refusal, invalid
 from abe_router.http.site import Site, json_response
 from abe_router.operations.explain import explain
 from abe_router.operations.routes import describe_routes
@@ -49,7 +49,7 @@ def routes(site: Site) -> list[Route]:
         described = [one for one in describe_routes(site.source.table) if one.route == name]
         state = next((one for one in (await site.status.get()).routes if one.route == name), None)
         if state is None and not described:
-            raise RequestRefused(404, "not-found", "Not found", f"there is no route `{name}`")
+            raise Refusal(404, "not-found", "Not found", f"there is no route `{name}`")
         return json_response({"route": name, "options": next(iter(described), None), "state": state})
 
     async def workers(request: Request) -> Response:
@@ -77,12 +77,10 @@ def allows_route(caller: Caller, route: str, role: Role = Role.VIEWER) -> bool:
 
 
 async def read_body(request: Request, kind: type[Any]) -> Any:
-    """Return the body of a request as a value of `kind`; raise RequestRefused if it does not have its form."""
+    """Return the body of a request as a value of `kind`; raise Refusal if it does not have its form."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RequestRefused(
-            415, "wrong-content-type", "The content type is not supported", "send application/json"
-        )
+        raise Refusal(415, "wrong-content-type", "The content type is not supported", "send application/json")
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestRefused(400, "invalid-request", "The request is invalid", str(error)) from None
+        raise invalid(str(error)) from None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 
 from abe_router.http.access import Caller, Token, digest, find_token
-from abe_router.http.problem import RequestRefused
+from abe_router.http.problem import Refusal, invalid
 from abe_router.routing.http_options import is_loopback
 
 #: The cookie of a browser that has logged in.
@@ -49,7 +49,7 @@ class Security:
         self._origins = frozenset(origin.lower() for origin in origins)
 
     def check_host(self, headers: Headers) -> str:
-        """Return the host of a request, without its port; raise RequestRefused if a stranger may have named it.
+        """Return the host of a request, without its port; raise Refusal if a stranger may have named it.
 
         A page of a stranger can let its own name point to this machine ("DNS rebinding"). Its requests carry
         that name. They cannot carry a loopback name or an IP address.
@@ -57,13 +57,11 @@ class Security:
         given = headers.get("host", ())
         match = _HOST.fullmatch(given[0].lower()) if len(given) == 1 else None
         if match is None:
-            raise RequestRefused(
-                400, "invalid-request", "The request is invalid", "it needs one valid Host header"
-            )
+            raise invalid("it needs one valid Host header")
         host = match[1].removeprefix("[").removesuffix("]")
         if is_loopback(host) or _is_address(host) or any(_fits(host, known) for known in self._hosts):
             return host
-        raise RequestRefused(
+        raise Refusal(
             421,
             "unknown-host",
             "The server is not known by this name",
@@ -73,10 +71,10 @@ class Security:
     def find_caller(self, method: str, headers: Headers, query: str) -> Caller | None:
         """Return the caller of a request, None if it has neither a token nor a session.
 
-        Raise RequestRefused if the token is unknown, or if a page of another origin sends the request.
+        Raise Refusal if the token is unknown, or if a page of another origin sends the request.
         """
         if _CREDENTIALS.search(query):
-            raise RequestRefused(
+            raise Refusal(
                 400,
                 "token-in-url",
                 "The URL contains a token",
@@ -123,7 +121,7 @@ class Security:
     def _check_origin(self, method: str, headers: Headers) -> bool:
         """Return whether a browser sends the request, for a page of this server or of a trusted origin.
 
-        Raise RequestRefused if another page does. The rules are those of `http.CrossOriginProtection` of Go 1.25.
+        Raise Refusal if another page does. The rules are those of `http.CrossOriginProtection` of Go 1.25.
         Browsers do not send Sec-Fetch-Site over plain HTTP to other machines, but they send Origin.
         """
         if method in SAFE:
@@ -139,7 +137,7 @@ class Security:
         host = headers.get("host", ("",))[0].lower()
         if not site and origin.partition("://")[2] == host:
             return True
-        raise RequestRefused(
+        raise Refusal(
             403,
             "cross-origin",
             "A page of another origin sends the request",
@@ -147,11 +145,9 @@ class Security:
         )
 
 
-def unauthorized(detail: str) -> RequestRefused:
+def unauthorized(detail: str) -> Refusal:
     """Return the refusal of a request whose sender is not known."""
-    return RequestRefused(
-        401, "unauthorized", "A token is needed", detail, headers={"WWW-Authenticate": "Bearer"}
-    )
+    return Refusal(401, "unauthorized", "A token is needed", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _session(headers: Headers) -> str:

@@ -17,6 +17,8 @@ HOST_PATTERN = r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 ORIGIN_PATTERN = r"^https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
 #: The form of a SHA-256 hash.
 DIGEST_PATTERN = "^[0-9a-f]{64}$"
+#: The form of the name of a token.
+NAME_PATTERN = "^[A-Za-z0-9_.@-]{1,64}$"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Self
 from abe_router.files.watch import Fingerprint, fingerprint
 from abe_router.http.access import Token
 from abe_router.http.app import make_app, make_probes_app
-from abe_router.http.security import Security
 from abe_router.http.listener import Listener, bind
+from abe_router.http.security import Security
 from abe_router.http.site import HttpSource, Site
 from abe_router.http.tokens import TOKEN_FILE, local_token, read_tokens, token_files
 from abe_router.operations.errors import OperationError

@@ -48,7 +48,8 @@ class WorkerPool:
         tally: RouteTally,
     ) -> None:
         self._route, self._attempts, self._in_flight = route, attempts, in_flight
-        self._tally = tally
+        self._tally, self._clock = tally, _precise_clock()
+        tally.clock = self._clock
         self._lease_keeper, self._settler, self._shutdown = lease_keeper, settler, shutdown
         self._slots = in_flight.slots
         self._idle: list[asyncio.Future[None]] = []
@@ -65,9 +66,7 @@ class WorkerPool:
                 in_flight.busy.clear()
                 await in_flight.busy.wait()
             await asyncio.sleep(interval)
-            now = loop.time()
-            self._tally.set_clock(now)
-            self._expire(now)
+            self._expire(loop.time())
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Buffer deliveries and start as many as there are free slots."""
@@ -132,7 +131,7 @@ class WorkerPool:
 
     async def _work(self, slot: Slot) -> None:
         in_flight, buffer, leases = self._in_flight, self._in_flight.buffer, self._in_flight.leases
-        attempt, settle, clock = self._attempts.run, self._settler.add, _precise_clock()
+        attempt, settle, clock = self._attempts.run, self._settler.add, self._clock
         report_capacity, outcomes = in_flight.capacity.set, in_flight.outcomes
         record_wait, record_call = self._tally.record_wait, self._tally.record_call
         while True:
@@ -153,7 +152,7 @@ class WorkerPool:
                 if buffer:
                     self._wake_next()
                 if delivery.deliveries == 1:
-                    record_wait(delivery.message.published_at, now)
+                    record_wait(now - delivery.message.published_at)
                 began_at = now
                 try:
                     disposition = await attempt(slot, delivery, now)
@@ -170,7 +169,7 @@ class WorkerPool:
             await self._wait_idle()
 
     async def _work_in_batches(self, slot: Slot, batch: Batch) -> None:
-        buffer, clock, tally = self._in_flight.buffer, _precise_clock(), self._tally
+        buffer, clock, tally = self._in_flight.buffer, self._clock, self._tally
         while not self._stopping:
             self._waking = False
             # One slot gathers at a time: several would share what comes into batches half as large.
@@ -182,7 +181,7 @@ class WorkerPool:
             began_at = clock()
             for delivery in deliveries:
                 if delivery.deliveries == 1:
-                    tally.record_wait(delivery.message.published_at, began_at)
+                    tally.record_wait(began_at - delivery.message.published_at)
             try:
                 dispositions = await self._attempts.run_batch(slot, deliveries, began_at)
             except GeneratorExit as error:

@@ -102,6 +102,7 @@ class Settler:
         for delivery, event in events.items():
             if delivery not in refused and event is not None:
                 self._events.emit(event)
+        self._tally.fold()
         if not events and not refused:
             self._tally.handled += len(batch)
             return

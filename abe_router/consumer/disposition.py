@@ -27,10 +27,14 @@ MAX_MESSAGE = 1_000
 
 
 class Disposition(NamedTuple):
-    """The outcome of a delivery, and the event to emit once the backend has carried it out."""
+    """The outcome of a delivery, and the event to emit once the backend has carried it out.
+
+    `called` says whether the handler was called.
+    """
 
     outcome: Outcome
     event: Event | None = None
+    called: bool = True
 
 
 #: Handled, with no output and no event.
@@ -88,7 +92,7 @@ class DispositionPolicy:
     def skipped(self, delivery: Delivery, why: str) -> Disposition:
         """Ack a message that is not for the handler."""
         message = delivery.message
-        return Disposition(ACKED, Skipped(self._route.name, message.id, message.key, why))
+        return Disposition(ACKED, Skipped(self._route.name, message.id, message.key, why), called=False)
 
     def dead_lettered(self, delivery: Delivery, reason: Reason) -> Disposition:
         """End a message for good: as a dead letter, or dropped if the route keeps none."""

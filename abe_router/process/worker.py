@@ -17,6 +17,7 @@ from abe_router.edits.reload import sources
 from abe_router.errors import BackendError
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
 from abe_router.process.channel import Alive, ControlChannel, Running, Storing
+from abe_router.process.collector import CountsReporter
 from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
 from abe_router.process.systemd import ServiceNotifier
@@ -67,6 +68,10 @@ class Worker:
             listeners=[*listeners, forwarded],
             number=0 if channel is None else channel.number,
         )
+        self._reporter: CountsReporter | None = None
+        if channel is not None:
+            counts = self._application.counts, self._application.process_counts
+            self._reporter = CountsReporter(channel, *counts)
         self._stopping = asyncio.Event()
         self._forced_by = 0
         self._obeys_signals = False
@@ -121,9 +126,10 @@ class Worker:
             # many routes cause so many collections that they take a fifth.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            if self._channel is not None:
+            if self._reporter is not None and self._channel is not None:
                 channel = self._channel
                 application.background.start("reporting the code", lambda: self._report_code(channel))
+                application.background.start("reporting the counts", self._reporter.run)
             else:
                 self._service.ready(self._state())
                 application.background.start("the watchdog", self._service.ping_until_cancelled)
@@ -138,6 +144,8 @@ class Worker:
             self._begin_stop()
         finally:
             abandoned = await application.stop(self._drain)
+            if self._reporter is not None:
+                self._reporter.finish()
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0

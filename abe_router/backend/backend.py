@@ -172,6 +172,16 @@ class Backend(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot peek")
 
+    async def peek_end(self, pattern: str, group: str | None) -> str:
+        """Return the cursor of a peek that finds only messages accepted after this call.
+
+        Like `peek`, it changes nothing. A provider replaces this walk over all pages by one bounded step.
+        """
+        cursor = ""
+        while page := await self.peek(pattern, group, limit=1000, after=cursor):
+            cursor = page[-1].cursor
+        return cursor
+
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
     ) -> int:

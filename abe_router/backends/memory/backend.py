@@ -142,6 +142,9 @@ class MemoryBackend(Backend):
         queue = self._queues.get((pattern, group))
         return queue.peek(limit, last_seen) if queue else []
 
+    async def peek_end(self, pattern: str, group: str | None) -> str:  # noqa: ARG002
+        return str(self._log.last)
+
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
     ) -> int:

@@ -187,6 +187,9 @@ class SQLiteBackend(Backend):
         spec = SubscriptionSpec(pattern, group)
         return await self._read(lambda database: peek.unsettled(database, spec, limit, seq))
 
+    async def peek_end(self, pattern: str, group: str | None) -> str:  # noqa: ARG002
+        return str(await self._read(peek.last))
+
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None
     ) -> int:

@@ -19,7 +19,7 @@ from abe_router.http.body import BodyBudget, BodyShare, body_parts, read_body
 from abe_router.http.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_batch
 from abe_router.http.endpoint import AnyOf, Content, Endpoint, Parameter, Problem, json_content
 from abe_router.http.problem import Refusal
-from abe_router.http.publish_bulk import MAX_ITEMS, NDJSON, BulkAnswer, Published, PublishedLine
+from abe_router.http.publish_bulk import BATCH_SIZE, MAX_ITEMS, NDJSON, BulkAnswer, Published, PublishedLine
 from abe_router.http.publish_problem import draining, outcome_unknown, publish_problem
 from abe_router.http.publish_request import (
     NDJSON_NAMES,
@@ -30,7 +30,7 @@ from abe_router.http.publish_request import (
     refuse_idempotency_key,
 )
 from abe_router.http.site import HttpSource, Site, json_response
-from abe_router.operations.bulk import BATCH_SIZE, BulkPublisher, Item, LineContent, LineSplitter
+from abe_router.operations.bulk import BulkPublisher, Item, LineContent, LineSplitter
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import append, prepare, window
 
@@ -44,7 +44,7 @@ _HEADERS = (
     Parameter("traceparent", "The trace context of the messages; `tracestate` goes with it.", "header"),
 )
 #: Longest batch of events, in bytes.
-MAX_BATCH = 16 * 1024 * 1024
+MAX_BATCH = 8 * 1024 * 1024
 
 
 def routes(site: Site, budget: BodyBudget | None = None) -> list[Route]:
@@ -61,7 +61,7 @@ def routes(site: Site, budget: BodyBudget | None = None) -> list[Route]:
     problems = {
         400: "the body, a header, an event or the key is malformed",
         404: "no route has the key",
-        413: f"a payload is over 1 MiB, a batch of events over 16 MiB, or there are over {MAX_ITEMS:,} lines",
+        413: f"a payload is over 1 MiB, a batch of events over 8 MiB, or there are over {MAX_ITEMS:,} lines",
         415: "the type, charset or encoding of the body is not supported",
         422: "the payload breaks its schema, as `errors` says, or has no valid id",
         429: "the server is publishing too much at once: wait as `Retry-After` says",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,14 @@ from starlette.responses import Response
 from abe_router.http.problem import Refusal
 from abe_router.http.publish_problem import draining, outcome_unknown, publish_problem
 from abe_router.http.site import HttpSource
-from abe_router.operations.bulk import BATCH_SIZE, BulkPublisher, Item, LineBatch
+from abe_router.operations.bulk import BulkPublisher, Item, LineBatch
 from abe_router.operations.errors import OutcomeUnknown
 
 NDJSON = "application/x-ndjson"
 #: Most items of one request.
 MAX_ITEMS = 100_000
+#: Items in one batch: few, so that the server answers other requests in between.
+BATCH_SIZE = 100
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,6 +55,7 @@ class BulkAnswer:
         """Publish items in batches; raise Refusal if it ends before the last of them."""
         for start in range(0, len(items), BATCH_SIZE):
             await self._publish(items[start : start + BATCH_SIZE])
+            await asyncio.sleep(0)  # a backend in memory lets no other request in
 
     def end(self, refused: Refusal) -> None:
         """Note why the next item was not published; raise Refusal if none was tried before it."""
@@ -67,7 +71,7 @@ class BulkAnswer:
         if self._end is not None:
             status, headers = self._end.status, self._end.members.get("headers", {})
         if self._are_lines:
-            return Response(b"".join(line + b"\n" for line in self._results), status, headers, NDJSON)
+            return Response(b"".join(self._results), status, headers, NDJSON)
         return Response(b"[" + b",".join(self._results) + b"]", status, headers, "application/json")
 
     async def _publish(self, items: Sequence[Item]) -> None:
@@ -97,9 +101,9 @@ class BulkAnswer:
 
     def _add(self, number: int, result: Any) -> None:
         if self._are_lines:
-            known = isinstance(result, Published)
-            result = (
-                PublishedLine(number, result.id, result.duplicate) if known else {"line": number, **result}
-            )
-        self._results.append(_encode(result))
+            if isinstance(result, Published):
+                result = PublishedLine(number, result.id, result.duplicate)
+            else:
+                result = {"line": number, **result}
+        self._results.append(_encode(result) + b"\n" if self._are_lines else _encode(result))
         self._next = number + 1

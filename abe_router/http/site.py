@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,9 +52,6 @@ class HttpSource(Protocol):
     @property
     def readiness(self) -> Readiness:
         """The readiness, known without asking the backend."""
-
-    def counts(self) -> Mapping[str, Any]:
-        """Return the tallies by route, of all workers since the start."""
 
 
 class SharedAnswer(Generic[T]):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.errors import AbeRouterError
-from abe_router.http import probes, publish, reading
+from abe_router.http import openapi, probes, publish, reading
 from abe_router.http.guard import Guard, on_http_error
 from abe_router.http.problem import Refusal, problem_of
 from abe_router.http.site import Site
@@ -22,6 +22,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     probes.health_routes,
     reading.routes,
     publish.routes,
+    openapi.routes,
 )
 
 

@@ -12,8 +12,8 @@ import httpx
 from abe_router.backend import Backend
 from abe_router.http.access import Caller, Role, Token, digest
 from abe_router.http.app import make_app
+from abe_router.http.listener import Listener, bind
 from abe_router.http.security import Security
-from abe_router.http.server import Listener, bind
 from abe_router.http.site import Readiness, Site
 from abe_router.routing.http_options import ListenAddress
 from abe_router.routing.table import RouteTable

@@ -74,7 +74,7 @@ class Worker:
         )
         self._reporter: CountsReporter | None = None
         if channel is not None:
-            counts = self._application.counts, self._application.process_counts
+            counts = self.application.counts, self.application.process_counts
             self._reporter = CountsReporter(channel, *counts)
         #: Whether the routes run, or have run.
         self.started = False

@@ -29,6 +29,11 @@ class Refusal(Exception):
         """Return the answer."""
         return problem(self.status, self.kind, self.title, self.detail, **self.members)
 
+    def content(self) -> dict[str, Any]:
+        """Return the problem as one of several results in an answer."""
+        members = {name: value for name, value in self.members.items() if name != "headers"}
+        return problem_content(self.status, self.kind, self.title, self.detail, members)
+
 
 def invalid(detail: str) -> Refusal:
     """Return the refusal of a request that has not the form that the endpoint expects."""
@@ -50,15 +55,20 @@ def problem(
     `kind` is the name of a heading of docs/http.md, `title` the same text for each problem of the kind, and
     `detail` says what is wrong with this request. Names of `members` consist of letters, digits and `_`.
     """
-    body = {"type": TYPES + kind, "title": title, "status": status}
-    if detail:
-        body["detail"] = detail
     return Response(
-        msgspec.json.encode({**body, **members}),
+        msgspec.json.encode(problem_content(status, kind, title, detail, members)),
         status_code=status,
         headers=headers,
         media_type="application/problem+json",
     )
+
+
+def problem_content(
+    status: int, kind: str, title: str, detail: str, members: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a problem as RFC 9457 writes it."""
+    said = {"detail": detail} if detail else {}
+    return {"type": TYPES + kind, "title": title, "status": status, **said, **members}
 
 
 def problem_of(error: AbeRouterError) -> Response:

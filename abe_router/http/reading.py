@@ -11,11 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.http.access import Caller, Role, require
+from abe_router.http.endpoint import Endpoint, json_content
 from abe_router.http.problem import Refusal, invalid
 from abe_router.http.site import Site, json_response
-from abe_router.operations.explain import explain
-from abe_router.operations.routes import describe_routes
-from abe_router.operations.status import read_workers
+from abe_router.operations.explain import Explanation, explain
+from abe_router.operations.routes import RouteDescription, describe_routes
+from abe_router.operations.status import Status, read_workers
+from abe_router.operations.subscriptions import SubscriptionState
+from abe_router.runtime.heartbeat import WorkerReport
 
 
 class ExplainRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -24,6 +27,14 @@ class ExplainRequest(msgspec.Struct, forbid_unknown_fields=True):
     key: str
     payload: msgspec.Raw
     headers: Mapping[str, str] = {}
+
+
+class RouteView(msgspec.Struct, frozen=True):
+    """A route: its options, or null if the file does not have it, and its state, or null if it never ran."""
+
+    route: str
+    options: RouteDescription | None
+    state: SubscriptionState | None
 
 
 def routes(site: Site) -> list[Route]:
@@ -50,7 +61,7 @@ def routes(site: Site) -> list[Route]:
         state = next((one for one in (await site.status.get()).routes if one.route == name), None)
         if state is None and not described:
             raise Refusal(404, "not-found", "Not found", f"there is no route `{name}`")
-        return json_response({"route": name, "options": next(iter(described), None), "state": state})
+        return json_response(RouteView(name, next(iter(described), None), state))
 
     async def workers(request: Request) -> Response:
         require(request, Role.VIEWER, "#")
@@ -63,11 +74,49 @@ def routes(site: Site) -> list[Route]:
         return json_response(explain(table, asked.key, bytes(asked.payload), headers=asked.headers))
 
     return [
-        Route("/v1/status", status),
-        Route("/v1/routes", list_routes),
-        Route("/v1/routes/{key}/{group}", one_route),
-        Route("/v1/workers", workers),
-        Route("/v1/explain", explain_message, methods=["POST"]),
+        Endpoint(
+            "GET",
+            "/v1/status",
+            status,
+            Role.VIEWER,
+            "The state of every route and worker",
+            answers={200: json_content(Status, "the state, at most two seconds old")},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/routes",
+            list_routes,
+            Role.VIEWER,
+            "The routes of the file with their options",
+            answers={200: json_content(list[RouteDescription], "the routes, in the order of the file")},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/routes/{key}/{group}",
+            one_route,
+            Role.VIEWER,
+            "One route with its options and its state",
+            answers={200: json_content(RouteView, "the route")},
+            problems={404: "neither the file nor the backend knows the route"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/workers",
+            workers,
+            Role.VIEWER,
+            "The last report of every worker",
+            answers={200: json_content(dict[str, WorkerReport | None], "the reports, by worker")},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/explain",
+            explain_message,
+            Role.VIEWER,
+            "What becomes of a message, without publishing it",
+            body=json_content(ExplainRequest, "the key, the payload and the headers of the message"),
+            answers={200: json_content(Explanation, "the explanation")},
+            problems={400: "the body is malformed", 415: "the body is not JSON"},
+        ),
     ]
 
 

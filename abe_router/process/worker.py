@@ -205,9 +205,9 @@ class Worker:
         outage = Outage()
         while not await wait_for_event(self._stopping, ONCE_EVERY):
             reconciler = application.reconciler
-            if any(consumer.in_flight for consumer in reconciler.consumers.values()):
+            names = {route.name for route in reconciler.table.routes if not reconciler.is_paused(route)}
+            if any(c.in_flight for name, c in reconciler.consumers.items() if name in names):
                 continue
-            names = {route.name for route in reconciler.table.routes if not route.paused}
             try:
                 statuses = await application.backend.status()
             except BackendError as error:

@@ -28,8 +28,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BATCH, MAX_BODY = 64 * 1024 * 1024, 1024 * 1024
 #: Longest path and longest query of a URL, and longest headers, in bytes.
 MAX_QUERY, MAX_HEADERS = 8_192, 16_384
-#: How long a client may take to send a body, and to take one part of an answer, in seconds.
-BODY_TIME, SEND_TIME = 30.0, 30.0
+#: How long a client may take to send a body, in seconds.
+BODY_TIME = 30.0
 #: Most bytes that are read of a refused body, and the time for that, in seconds.
 MAX_DISCARDED, DISCARD_TIME = 4 * 1024 * 1024, 1.0
 #: Paths that need no token.
@@ -153,14 +153,14 @@ class _Body:
 
 
 class _Answer:
-    """The answer to one request: adds the headers, and gives up on a client that does not take it."""
+    """The answer to one request, with the headers that every answer has."""
 
     def __init__(self, send: Send, body: _Body) -> None:
         self._send, self._body = send, body
         self._started = False
 
     async def send(self, message: Message) -> None:
-        """Send a part; raise ConnectionAbortedError if the client does not take it."""
+        """Send a part."""
         if message["type"] == "http.response.start":
             self._started = True
             if message["status"] >= 400:
@@ -168,11 +168,7 @@ class _Answer:
             own = {name for name, _ in message["headers"]}
             added = [header for header in _RAW_HEADERS if header[0] not in own]
             message = {**message, "headers": [*message["headers"], *added]}
-        try:
-            async with asyncio.timeout(SEND_TIME):
-                await self._send(message)
-        except TimeoutError:
-            raise ConnectionAbortedError("the client does not take the answer") from None
+        await self._send(message)
 
     async def finish(self, response: Response, scope: Scope, receive: Receive) -> None:
         """Send a whole answer, if none has begun."""

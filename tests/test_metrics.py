@@ -12,8 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from abe_router.backend import SubscriptionStatus
-from abe_router.observe.metrics import MetricsRenderer, Snapshot, WorkersState
+from abe_router.observe.metrics import Backlog, MetricsRenderer, Snapshot, WorkersState
 from abe_router.observe.tally import HANDLING_BOUNDS, WAITING_BOUNDS, ProcessCounts, RouteCounts, RouteTally
 
 A, B = "orders.created/billing", "orders.#/audit"
@@ -37,8 +36,8 @@ def full(**changes: object) -> Snapshot:
         workers=WorkersState(2, 1, restarts=3, silence=0.5),
         backend_up=True,
         backlogs=(
-            SubscriptionStatus("orders.created", "billing", 5, 2, 1, 7, 990.5),
-            SubscriptionStatus("orders.#", "audit", 0, 0, 0, 0, 1000.2),
+            Backlog(A, 5, 2, 1, 7, 990.5),
+            Backlog(B, 0, 0, 0, 0, 1000.2),
         ),
         paused=(B,),
         replays={"running": 1},
@@ -136,10 +135,7 @@ def many_routes() -> Iterator[tuple[str, RouteCounts]]:
 @pytest.mark.alone
 def test_a_thousand_routes_render_within_10_ms():
     routes = dict(many_routes())
-    backlogs = tuple(
-        SubscriptionStatus(*name.split("/"), ready=5, in_flight=1, delayed=2, dead=3, oldest_at=990.5)
-        for name in routes
-    )
+    backlogs = tuple(Backlog(name, 5, 1, 2, 3, 990.5) for name in routes)
     snapshot, renderer = full(routes=routes, backlogs=backlogs), MetricsRenderer()
     renderer.render(snapshot)
     seconds = []

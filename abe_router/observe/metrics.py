@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -83,36 +83,23 @@ _SILENCE: _Metric = (
 )
 _UP: _Metric = ("abe_router_backend_up", "gauge", "1 if the backend has answered lately.")
 _REPLAYS: _Metric = ("abe_router_replays", "gauge", "Replays of dead letters by state.")
+_ORPHANS: _Metric = ("abe_router_orphans", "gauge", "Subscriptions of the backend that are not in the file.")
 _TABLE: _Metric = ("abe_router_table_info", "gauge", "The revision of the route table in force.")
 _BUILD: _Metric = ("abe_router_build_info", "gauge", "The version of the program.")
 
 
-class Backlog(Protocol):
-    """The status of a subscription, as a backend returns it."""
+class Backlog(msgspec.Struct, frozen=True):
+    """The messages of one subscription in the backend, by state.
 
-    @property
-    def name(self) -> str:
-        """The name of its route."""
+    `oldest_at` is when the oldest ready message was accepted, in seconds since the epoch, or None.
+    """
 
-    @property
-    def ready(self) -> int:
-        """Messages that wait."""
-
-    @property
-    def in_flight(self) -> int:
-        """Messages that are fetched and not settled."""
-
-    @property
-    def delayed(self) -> int:
-        """Messages that wait for a retry."""
-
-    @property
-    def dead(self) -> int:
-        """Dead letters."""
-
-    @property
-    def oldest_at(self) -> float | None:
-        """When the oldest ready message was accepted, in seconds since the epoch."""
+    name: str
+    ready: int
+    in_flight: int
+    delayed: int
+    dead: int
+    oldest_at: float | None = None
 
 
 class WorkersState(msgspec.Struct, frozen=True):
@@ -132,20 +119,22 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What is rendered; what is None is left out.
 
     `now` is the time of the backlogs, in seconds since the epoch. `paused` and `limited` name the routes that
-    are so now. `replays` has the number of replays by state.
+    are so now. `replays` has the number of replays by state. `orphans` is the number of subscriptions of the
+    backend that are not in the file.
     """
 
     now: float
     version: str
     revision: str = ""
     routes: Mapping[str, RouteCounts] = {}
-    process: ProcessCounts = ProcessCounts()
+    process: ProcessCounts | None = None
     workers: WorkersState | None = None
     backend_up: bool | None = None
     backlogs: Sequence[Backlog] | None = None
     paused: Collection[str] = ()
     limited: Collection[str] = ()
     replays: Mapping[str, int] | None = None
+    orphans: int | None = None
 
 
 class MetricsRenderer:
@@ -306,15 +295,20 @@ def _process_text(snapshot: Snapshot) -> bytes:
     series: list[tuple[_Metric, Mapping[str, float]]] = [
         (_BUILD, {build: 1}),
         (_TABLE, {f'{{revision="{snapshot.revision}"}}': 1} if snapshot.revision else {}),
-        (_RELOADS, {'{result="accepted"}': process.accepted, '{result="rejected"}': process.rejected}),
-        (_STALLS, {"": process.stalls}),
-        (_STALLED, {"": process.stalled_seconds}),
-        (_OUTAGES, {"": process.outages}),
-        (_OUTAGE, {"": process.outage_seconds}),
-        (_DISCONNECTED, {"": process.disconnected}),
         (_UP, {} if snapshot.backend_up is None else {"": int(snapshot.backend_up)}),
         (_REPLAYS, {f'{{state="{state}"}}': count for state, count in (replays or {}).items()}),
     ]
+    if snapshot.orphans is not None:
+        series.append((_ORPHANS, {"": snapshot.orphans}))
+    if process is not None:
+        series += [
+            (_RELOADS, {'{result="accepted"}': process.accepted, '{result="rejected"}': process.rejected}),
+            (_STALLS, {"": process.stalls}),
+            (_STALLED, {"": process.stalled_seconds}),
+            (_OUTAGES, {"": process.outages}),
+            (_OUTAGE, {"": process.outage_seconds}),
+            (_DISCONNECTED, {"": process.disconnected}),
+        ]
     if workers is not None:
         states = {'{state="wanted"}': workers.wanted, '{state="running"}': workers.running}
         series += [

@@ -321,7 +321,7 @@ class SubscriptionQueue:
         return self._last_oldest[1]
 
     def _next_due_at(self, now: float) -> float | None:
-        """Return when the first delayed entry is due, in seconds since the epoch; the same for repeated calls."""
+        """Return when the first delayed entry is due; the same for repeated calls."""
         due = [entry.due for entry in self._leased.values() if entry.due > now]
         due += [entry.due for _, _, entry in self._delayed[:1]]  # a heap
         if not due:

@@ -35,6 +35,7 @@ COMMANDS = {
     "resume": "End the pause and the limit of routes.",
     "dead": "List, show, replay and purge dead letters.",
     "audit": "Show what operators did, newest first: who, from where, why, and what came of it.",
+    "dashboard": "Serve the HTTP API of a backend, without running handlers.",
     "doctor": "Check the backend, and show what weakens the promise and how to fix it.",
     "drop": "Delete the backlog and the dead letters of a removed route.",
     "backends": "List the backend providers and their features, and the one `load_backend()` selects.",

@@ -28,6 +28,7 @@ from abe_router.consumer.stall_monitor import StallMonitor
 from abe_router.consumer.suspects import SuspectGate
 from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Events
+from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class Consumer:
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
     makes a context manager for each call of the handler; see `Attempts`. `limits` may be changed while it
-    runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process.
+    runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process. `tally` counts what it
+    does, after what an earlier consumer of the route has done.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -58,6 +60,7 @@ class Consumer:
         recovery: Recovery | None = None,
         suspects: SuspectGate | None = None,
         stalls: StallMonitor | None = None,
+        tally: RouteTally | None = None,
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
@@ -71,7 +74,7 @@ class Consumer:
         self._throttle = Throttle(route.rate, limits)
         self._prefetch = Prefetch(allowed=self._may_prefetch)
         self._subscription: Subscription | None = None
-        self._suspects = suspects or SuspectGate()
+        self._suspects, self._tally = suspects or SuspectGate(), tally or RouteTally()
         self._shutdown = Shutdown(route.drain)
         self._calls = BackendCalls(route.name, events, self._shutdown, recovery or Recovery())
         #: Set once it has its subscription, or has seen that the backend cannot be reached, or has ended.
@@ -89,6 +92,14 @@ class Consumer:
     def connected(self) -> bool:
         """Whether the last call of the backend met no error."""
         return self._calls.connected
+
+    def counts(self) -> RouteCounts:
+        """Return what the route has done so far in this process, and what it does now."""
+        in_flight, route = self._in_flight, self.route
+        held, running = len(in_flight), in_flight.running_count
+        prefetched = held - running - in_flight.unsettled
+        slots = route.concurrency * (route.batch.size if route.batch else 1)
+        return self._tally.counts(in_flight=held, running=running, prefetched=prefetched, slots=slots)
 
     def limit(self, limits: RouteLimits) -> None:
         """Put limits into force at once.
@@ -183,9 +194,11 @@ class Consumer:
         """
         route, in_flight, shutdown = self.route, self._in_flight, self._shutdown
         recovery = self._calls.recovery
-        lease_keeper = LeaseKeeper(route, subscription, in_flight, self._events, recovery)
-        settler = Settler(route, subscription, in_flight, self._policy, self._events, recovery, shutdown)
-        pool = WorkerPool(route, self._attempts, in_flight, lease_keeper, settler, shutdown)
+        lease_keeper = LeaseKeeper(route, subscription, in_flight, self._events, recovery, self._tally)
+        settler = Settler(
+            route, subscription, in_flight, self._policy, self._events, recovery, shutdown, self._tally
+        )
+        pool = WorkerPool(route, self._attempts, in_flight, lease_keeper, settler, shutdown, self._tally)
         fetcher = Fetcher(
             route,
             subscription,

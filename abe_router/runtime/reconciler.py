@@ -19,6 +19,7 @@ from abe_router.consumer import (
     SuspectGate,
 )
 from abe_router.observe.events import Events, Reloaded
+from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.retention import RetentionLoop
@@ -46,6 +47,7 @@ class Reconciler:
         self._backend, self._events, self._around = backend, events, around
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
+        self._tallies: dict[str, RouteTally] = {}
         self._limits: Mapping[str, RouteLimits] = {}
         self._recovery, self._suspects = Recovery(), SuspectGate()
         #: Counts how often the event loop was blocked.
@@ -66,6 +68,17 @@ class Reconciler:
     def consumers(self) -> dict[str, Consumer]:
         """The running consumers by route, including those that are draining."""
         return {name: r.consumer for name, r in self._routes.items() if r.consumer is not None}
+
+    def counts(self) -> Mapping[str, RouteCounts]:
+        """Return what each route has done, those that are draining too; after `stop`, the last counts.
+
+        The counts of a route last as long as it is in the table. A reload of a changed route keeps them.
+        """
+        consumers = self.consumers
+        return {
+            name: consumers[name].counts() if name in consumers else tally.counts()
+            for name, tally in self._tallies.items()
+        }
 
     def limit(self, limits: Mapping[str, RouteLimits]) -> None:
         """Put the limits of routes into force at once, also for consumers that start later.
@@ -105,12 +118,14 @@ class Reconciler:
             reconciler = self._routes.get(name)
             if reconciler is None:
                 reconciler = self._routes[name] = _RouteReconciler(self._make_consumer)
+                self._tallies.setdefault(name, RouteTally())
             reconciler.set_desired(route, table.revision)
             touched.append((name, reconciler))
         for name, reconciler in touched:
             await reconciler.settled()
             if reconciler.is_idle and self._routes.get(name) is reconciler:
                 del self._routes[name]
+                self._tallies.pop(name, None)
         reloaded = Reloaded(
             number=number,
             revision=table.revision,
@@ -154,6 +169,7 @@ class Reconciler:
             recovery=self._recovery,
             suspects=self._suspects,
             stalls=self.stalls,
+            tally=self._tallies[route.name],
         )
 
 

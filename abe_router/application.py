@@ -60,15 +60,14 @@ class Application:
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
-        edited, accepted = asyncio.Event(), asyncio.Event()
+        edited = asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
-        events = Events([*listeners, wake, counted, ((Reloaded,), lambda _: accepted.set())])
+        events = Events([*listeners, wake, counted])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around)
-        self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
         self._heartbeat: Heartbeat | None = None
         self._recorder: EditRecorder | None = None
         self._overrides: OverrideFollower | None = None
@@ -85,8 +84,10 @@ class Application:
                 obeyed=lambda: overrides.obeyed,
                 number=number,
             )
-            if backend.features.processes:  # another process can read the records
-                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted, number=number)
+            self._recorder = EditRecorder(backend, number=number)
+        self._reloader: Reloader | None = None
+        if loader is not None:
+            self._reloader = Reloader(loader, self.reconciler, events, recorder=self._recorder)
         self._cleanup = AsyncExitStack()
         self._drain: float | None = None
         self._abandoned = 0
@@ -126,6 +127,8 @@ class Application:
             if self._overrides is not None:
                 self.background.start("following overrides", self._overrides.run)
             await self.reconciler.apply(self._first)
+            if self._recorder is not None:
+                self._recorder.accept(self._first)
             if self._heartbeat is not None:
                 self.background.start("the heartbeat", self._heartbeat.run)
             if self._recorder is not None:

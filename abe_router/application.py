@@ -259,6 +259,19 @@ class Router:
 
         return running
 
+    def http_app(self) -> ASGI:
+        """Return the HTTP API as an ASGI application: `app.mount("/router", router.http_app())` in FastAPI.
+
+        It needs the extra `http`. Its tokens, hosts and origins are those of `http` in the routes file.
+        Without tokens there, it keeps one in the file `.abe-router.token` beside the routes file.
+        """
+        from abe_router.http.http_server import embedded_app
+        from abe_router.http.sources import OwnSource
+
+        return embedded_app(
+            OwnSource(lambda: self.table, lambda: self.backend, started=lambda: self._application is not None)
+        )
+
     async def __aenter__(self) -> Self:
         if self._application is not None:
             raise RuntimeError("the router runs already")

@@ -18,6 +18,7 @@ from abe_router.consumer.disposition import DispositionPolicy
 from abe_router.consumer.fetcher import Fetcher, Prefetch
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
+from abe_router.consumer.limits import NO_LIMITS, RouteLimits, Throttle
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.pool import WorkerPool
@@ -37,9 +38,9 @@ class Consumer:
     """Runs one route until it is stopped.
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
-    makes a context manager for each call of the handler; see `Attempts`. `recovery`, `suspects`
-    and `stalls` are shared by the consumers of a process. `tally` counts what it does, after what an earlier
-    consumer of the route has done.
+    makes a context manager for each call of the handler; see `Attempts`. `limits` may be changed while it
+    runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process. `tally` counts what it
+    does, after what an earlier consumer of the route has done.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -55,6 +56,7 @@ class Consumer:
         revision: str,
         threads: Executor,
         around: Around | None = None,
+        limits: RouteLimits = NO_LIMITS,
         recovery: Recovery | None = None,
         suspects: SuspectGate | None = None,
         stalls: StallMonitor | None = None,
@@ -69,7 +71,9 @@ class Consumer:
         self._stalls = stalls or StallMonitor()
         keys = OrderingKeys(route.order_by or "") if ordered else None
         self._in_flight = InFlight(route.lease, route.max_unacked, keys, on_busy=self._stalls.wake)
-        self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
+        self._throttle = Throttle(route.rate, limits)
+        self._prefetch = Prefetch(allowed=self._may_prefetch)
+        self._subscription: Subscription | None = None
         self._suspects, self._tally = suspects or SuspectGate(), tally or RouteTally()
         self._shutdown = Shutdown(route.drain)
         self._calls = BackendCalls(route.name, events, self._shutdown, recovery or Recovery())
@@ -96,6 +100,22 @@ class Consumer:
         prefetched = held - running - in_flight.unsettled
         slots = route.concurrency * (route.batch.size if route.batch else 1)
         return self._tally.counts(in_flight=held, running=running, prefetched=prefetched, slots=slots)
+
+    def limit(self, limits: RouteLimits) -> None:
+        """Put limits into force at once.
+
+        Once it is paused, the consumer hands back what it fetches, and finishes what it had fetched before,
+        except what its rate did not permit yet.
+        """
+        if not self._throttle.change(limits):
+            return
+        self._prefetch.allow(self._may_prefetch)
+        if self._subscription is not None:
+            self._subscription.interrupt()
+
+    @property
+    def _may_prefetch(self) -> bool:
+        return self._backend.features.leases and self._throttle.rate is None
 
     def stop(self, drain: float | None = None) -> None:
         """Stop fetching; `run` ends once the running handlers have, after `drain` seconds at the latest.
@@ -142,6 +162,7 @@ class Consumer:
             in_flight.ordering,
             in_flight,
             self._suspects,
+            throttle=self._throttle,
             concurrency=route.concurrency,
             delivery_limit=route.delivery_limit,
         )
@@ -188,8 +209,10 @@ class Consumer:
             pool,
             self._prefetch,
             self._suspects,
+            self._throttle,
             shutdown,
         )
+        self._subscription = subscription
         closed: SubscriptionClosed | None = None
         try:
             async with asyncio.TaskGroup() as parts:
@@ -220,6 +243,7 @@ class Consumer:
                     for task in (settling, *running):
                         task.cancel()
         finally:
+            self._subscription = None
             await self._close(subscription)
             self._suspects.release(in_flight)
             in_flight.clear()
@@ -237,6 +261,7 @@ class Consumer:
         await self._shutdown.requested.wait()
         subscription.interrupt()
         self._in_flight.capacity.set()
+        self._throttle.changed.set()
 
     async def _close(self, subscription: Subscription) -> None:
         try:

@@ -16,6 +16,7 @@ from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import Shutdown
 from abe_router.consumer.slot import Slot
 from abe_router.consumer.suspects import runs_alone
+from abe_router.observe import log_context
 from abe_router.observe.tally import RouteTally
 from abe_router.routing.policies import Batch
 from abe_router.routing.route import Route
@@ -116,6 +117,7 @@ class WorkerPool:
         return [delivery for slot in self._slots for delivery in slot.cancel()]
 
     async def _run_slot(self, slot: Slot) -> None:
+        log_context.route.set(self._route.name)
         try:
             if self._route.batch is None:
                 await self._work(slot)

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Around, Consumer, Recovery, StallMonitor, SuspectGate
+from abe_router.consumer import (
+    NO_LIMITS,
+    Around,
+    Consumer,
+    Recovery,
+    RouteLimits,
+    StallMonitor,
+    SuspectGate,
+)
 from abe_router.observe.events import Events, Reloaded
 from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.routing.route import Route
@@ -40,6 +48,7 @@ class Reconciler:
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
         self._tallies: dict[str, RouteTally] = {}
+        self._limits: Mapping[str, RouteLimits] = {}
         self._recovery, self._suspects = Recovery(), SuspectGate()
         #: Counts how often the event loop was blocked.
         self.stalls = StallMonitor()
@@ -70,6 +79,19 @@ class Reconciler:
             name: consumers[name].counts() if name in consumers else tally.counts()
             for name, tally in self._tallies.items()
         }
+
+    def limit(self, limits: Mapping[str, RouteLimits]) -> None:
+        """Put the limits of routes into force at once, also for consumers that start later.
+
+        Routes that are not named have none. No consumer is restarted.
+        """
+        self._limits = limits
+        for name, consumer in self.consumers.items():
+            consumer.limit(limits.get(name, NO_LIMITS))
+
+    def is_paused(self, route: Route) -> bool:
+        """Whether the route is paused, in the file or by an operator."""
+        return route.paused or self._limits.get(route.name, NO_LIMITS).paused
 
     async def apply(self, table: RouteTable) -> Reloaded:
         """Put `table` into force; return what changed, once every change is carried out.
@@ -143,6 +165,7 @@ class Reconciler:
             revision=revision,
             threads=threads,
             around=self._around,
+            limits=self._limits.get(route.name, NO_LIMITS),
             recovery=self._recovery,
             suspects=self._suspects,
             stalls=self.stalls,

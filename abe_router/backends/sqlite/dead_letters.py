@@ -54,7 +54,7 @@ def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -
         if seq is None:
             whole, reason = stored.message, _DELETED
         else:
-            whole, reason = log.decode(database, stored.message.attempt, *message), stored.reason
+            whole, reason = log.decode(database.keys.names, stored.message.attempt, *message), stored.reason
         dead_letters.append(msgspec.structs.replace(stored, message=whole, reason=reason))
     return dead_letters
 

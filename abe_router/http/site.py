@@ -14,6 +14,8 @@ from starlette.responses import Response
 from abe_router.backend import Backend
 from abe_router.errors import AbeRouterError, BackendUnavailable
 from abe_router.http.security import Security
+from abe_router.observe.metrics import WorkersState
+from abe_router.operations.metrics import Counters
 from abe_router.operations.status import Status, read_status
 from abe_router.routing.table import RouteTable
 
@@ -52,6 +54,18 @@ class HttpSource(Protocol):
     @property
     def readiness(self) -> Readiness:
         """The readiness, known without asking the backend."""
+
+    @property
+    def backend_up(self) -> bool | None:
+        """Whether the backend has answered lately; None if that is not watched."""
+
+    @property
+    def counters(self) -> Counters | None:
+        """What counts the work of the routes; None if no consumers belong to this server."""
+
+    @property
+    def workers(self) -> WorkersState | None:
+        """The workers of a supervisor, None without one."""
 
 
 class SharedAnswer(Generic[T]):

@@ -60,7 +60,7 @@ def plan_server(
     if listen is None and table.http is None:
         return None
     require_extra()
-    address = _address(listen) if listen else None
+    address = read_address(listen) if listen else None
     if table_backend(table).features.processes:
         return Beside(supervisor=partial(_beside_supervisor, loader, table, address))
     return Beside(worker=partial(_beside_worker, address))
@@ -103,7 +103,8 @@ def announcement() -> Callable[[str], None] | None:
     return (lambda link: print_message(f"log in: {link}")) if sys.stderr.isatty() else None
 
 
-def _address(text: str) -> ListenAddress:
+def read_address(text: str) -> ListenAddress:
+    """Return the address of an option; raise CommandError."""
     try:
         return parse_address(text)
     except ValueError as error:

@@ -63,7 +63,7 @@ class Guard:
             caller = self._check(scope, path)
             limit = MAX_BATCH if path.startswith("/v1/publish") else MAX_BODY
             state = {**scope.get("state", {}), "caller": caller}
-            body = _Body(receive, limit, _headers(scope))
+            body = _Body(receive, limit, request_headers(scope))
             await self._application({**scope, "state": state}, body.receive, answer.send)
         except Refusal as refused:
             await answer.finish(refused.response(), scope, receive)
@@ -82,7 +82,7 @@ class Guard:
             raise invalid("the path is not canonical")
         if self._security is None:
             return None
-        headers, query = _headers(scope), scope["query_string"].decode("latin-1")
+        headers, query = request_headers(scope), scope["query_string"].decode("latin-1")
         self._security.check_host(headers)
         caller = self._security.find_caller(scope["method"], headers, query)
         if caller is None and path not in PUBLIC:
@@ -159,7 +159,8 @@ def on_http_error(request: Request, error: Exception) -> Response:
     return problem(error.status_code, "invalid-request", "The request is invalid", error.detail)
 
 
-def _headers(scope: Scope) -> Headers:
+def request_headers(scope: Scope) -> Headers:
+    """Return the values of each header of a request, by its name in lower case."""
     found: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

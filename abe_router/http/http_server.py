@@ -12,6 +12,7 @@ from typing import Self
 from abe_router.files.watch import Fingerprint, fingerprint
 from abe_router.http.access import Token
 from abe_router.http.app import make_app, make_probes_app
+from abe_router.http.guard import Application, Receive, Scope, Send
 from abe_router.http.listener import Listener, bind
 from abe_router.http.security import Security
 from abe_router.http.site import HttpSource, Site
@@ -154,6 +155,30 @@ class HttpServer:
                 self._announce(f"http://{self.address}/login?code={self._site.security.login_code}")
             _log.info("the token of the HTTP server is in %s", folder / TOKEN_FILE)
         return self._local
+
+
+def embedded_app(source: HttpSource) -> Application:
+    """Return the API as an ASGI application that another one mounts.
+
+    Its options are those of the routes file, without the addresses. An edit of them takes effect with the
+    next request.
+    """
+    site = Site(source, Security())
+    application = make_app(site)
+    seen: list[object] = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        options = source.table.http
+        now = [options, fingerprint(token_files(options))]
+        if now != seen:
+            given = options or HttpOptions(parse_address(DEFAULT_LISTEN))
+            path = source.table.path
+            local = () if given.tokens else (local_token(path.parent if path else Path.cwd()),)
+            site.security.update(read_tokens(given) or local, hosts=given.hosts, origins=given.origins)
+            seen[:] = now
+        await application(scope, receive, send)
+
+    return serve
 
 
 _NAMES = {"api": "HTTP server", "probes": "second listener, for probes and metrics,"}

@@ -13,8 +13,6 @@ from abe_router.http.access import Caller, Token, digest, find_token
 from abe_router.http.problem import Refusal, invalid
 from abe_router.routing.http_options import is_loopback
 
-#: The cookie of a browser that has logged in.
-COOKIE = "abe-router-session"
 #: How long a session lasts, in seconds, and how many there are; the oldest one ends first.
 SESSION_TIME, MOST_SESSIONS = 12 * 3600.0, 1_000
 #: Methods that change nothing.
@@ -150,15 +148,23 @@ def unauthorized(detail: str) -> Refusal:
     return Refusal(401, "unauthorized", "A token is needed", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
+def cookie_name(headers: Headers) -> str:
+    """Return the name of the cookie of a session. Two servers of one host have different ports."""
+    match = _HOST.fullmatch(headers.get("host", ("",))[0].lower())
+    port = match[2][1:] if match and match[2] else "default"
+    return f"abe-router-session-{port}"
+
+
 def _session(headers: Headers) -> str:
     """Return the hash of the session in the cookies of a request."""
+    name = cookie_name(headers)
     for text in headers.get("cookie", ()):
         try:
             cookies = SimpleCookie(text)
         except CookieError:
             continue
-        if COOKIE in cookies:
-            return digest(cookies[COOKIE].value)
+        if name in cookies:
+            return digest(cookies[name].value)
     return ""
 
 

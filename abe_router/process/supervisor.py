@@ -18,7 +18,17 @@ from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
-from abe_router.process.channel import FORCE, Accepted, Applying, Outdated, Rejected, Running, WorkerMessage
+from abe_router.process.channel import (
+    FORCE,
+    Accepted,
+    Applying,
+    Counts,
+    Outdated,
+    Rejected,
+    Running,
+    WorkerMessage,
+)
+from abe_router.process.collector import Collector
 from abe_router.process.slot import CommandLine, WorkerProcess, WorkerSlot
 from abe_router.process.systemd import ServiceNotifier
 from abe_router.text import format_duration
@@ -63,6 +73,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._forcing: asyncio.Task[None] | None = None
         self._workers: set[WorkerProcess] = set()
+        #: The counts of all workers.
+        self.collector = Collector()
         self._slots = [
             WorkerSlot(partial(self._start, number), self._stopping, once=once)
             for number in range(1, workers + 1)
@@ -181,6 +193,8 @@ class Supervisor:
         match message:
             case Running() if not worker.has_run:
                 _log.info("%s runs", worker)
+            case Counts():
+                self.collector.record(worker, message)
             case Applying():
                 self._change(worker)
             case Accepted():

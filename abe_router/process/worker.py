@@ -18,6 +18,7 @@ from abe_router.edits.reload import sources
 from abe_router.errors import BackendError
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
 from abe_router.process.channel import Alive, ControlChannel, Running, Storing
+from abe_router.process.collector import CountsReporter
 from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
 from abe_router.process.systemd import ServiceNotifier
@@ -71,6 +72,10 @@ class Worker:
             listeners=[*listeners, forwarded],
             number=0 if channel is None else channel.number,
         )
+        self._reporter: CountsReporter | None = None
+        if channel is not None:
+            counts = self._application.counts, self._application.process_counts
+            self._reporter = CountsReporter(channel, *counts)
         #: Whether the routes run, or have run.
         self.started = False
         self._stopping = asyncio.Event()
@@ -134,9 +139,10 @@ class Worker:
             # many routes cause so many collections that they take a fifth.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            if self._channel is not None:
+            if self._reporter is not None and self._channel is not None:
                 channel = self._channel
                 application.background.start("reporting the code", lambda: self._report_code(channel))
+                application.background.start("reporting the counts", self._reporter.run)
             else:
                 self._service.ready(self._state())
                 application.background.start("the watchdog", self._service.ping_until_cancelled)
@@ -151,6 +157,8 @@ class Worker:
             self._begin_stop()
         finally:
             abandoned = await application.stop(self._drain)
+            if self._reporter is not None:
+                self._reporter.finish()
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0
@@ -197,9 +205,9 @@ class Worker:
         outage = Outage()
         while not await wait_for_event(self._stopping, ONCE_EVERY):
             reconciler = application.reconciler
-            if any(consumer.in_flight for consumer in reconciler.consumers.values()):
+            names = {route.name for route in reconciler.table.routes if not reconciler.is_paused(route)}
+            if any(c.in_flight for name, c in reconciler.consumers.items() if name in names):
                 continue
-            names = {route.name for route in reconciler.table.routes if not route.paused}
             try:
                 statuses = await application.backend.status()
             except BackendError as error:

@@ -269,7 +269,12 @@ class Router:
         from abe_router.http.sources import OwnSource
 
         return embedded_app(
-            OwnSource(lambda: self.table, lambda: self.backend, started=lambda: self._application is not None)
+            OwnSource(
+                lambda: self.table,
+                lambda: self.backend,
+                started=lambda: self._application is not None,
+                counters=lambda: self._application,
+            )
         )
 
     async def __aenter__(self) -> Self:

@@ -73,7 +73,7 @@ async def _beside_supervisor(
     from abe_router.http.http_server import HttpServer
     from abe_router.http.sources import FileSource
 
-    source = FileSource(loader, table, workers=supervisor)
+    source = FileSource(loader, table, workers=supervisor, counters=supervisor.collector)
     await source.start()
     try:
         async with HttpServer(source, listen=listen, announce=announcement()):
@@ -93,6 +93,7 @@ async def _beside_worker(listen: ListenAddress | None, worker: Worker) -> AsyncI
         lambda: application.backend,
         started=lambda: worker.started,
         draining=lambda: worker.draining,
+        counters=lambda: application,
     )
     async with HttpServer(source, listen=listen, announce=announcement()):
         yield

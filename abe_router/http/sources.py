@@ -16,7 +16,7 @@ from abe_router.backend import Backend
 from abe_router.config.building.loader import Loader
 from abe_router.errors import BackendError, BackendUnavailable, ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
-from abe_router.http.site import Readiness
+from abe_router.http.site import Counters, Readiness
 from abe_router.operations.access import shared_backend
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
@@ -43,9 +43,15 @@ class OwnSource:
         *,
         started: Callable[[], bool],
         draining: Callable[[], bool] = lambda: False,
+        counters: Callable[[], Counters | None],
     ) -> None:
         self._table, self._backend = table, backend
-        self._started, self._draining = started, draining
+        self._started, self._draining, self._counters = started, draining, counters
+
+    @property
+    def counters(self) -> Counters | None:
+        """The counts of the routes, None unless the application runs."""
+        return self._counters()
 
     @property
     def table(self) -> RouteTable:
@@ -89,8 +95,17 @@ class FileSource:
     `workers` are those of this process, if it is a supervisor. The backend stays that of the first table.
     """
 
-    def __init__(self, loader: Loader, table: RouteTable, *, workers: WorkersView | None = None) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        table: RouteTable,
+        *,
+        workers: WorkersView | None = None,
+        counters: Counters | None = None,
+    ) -> None:
         self._loader, self._workers = loader, workers
+        #: The counts of the workers.
+        self.counters = counters
         self.table = table
         self._backend = shared_backend(table)
         self._is_open = False

@@ -14,7 +14,7 @@ from abe_router.http.access import Caller, Role, Token, digest
 from abe_router.http.app import make_app
 from abe_router.http.listener import Listener, bind
 from abe_router.http.security import Security
-from abe_router.http.site import Readiness, Site
+from abe_router.http.site import Counters, Readiness, Site
 from abe_router.routing.http_options import ListenAddress
 from abe_router.routing.table import RouteTable
 
@@ -26,10 +26,7 @@ class FixedSource:
     table: RouteTable
     backend: Backend
     readiness: Readiness = field(default_factory=lambda: Readiness(started=True))
-    tallies: Mapping[str, Any] = field(default_factory=dict)
-
-    def counts(self) -> Mapping[str, Any]:
-        return self.tallies
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True)

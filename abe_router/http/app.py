@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.errors import AbeRouterError
-from abe_router.http import login, openapi, probes, publish, reading, tail
+from abe_router.http import events, login, openapi, probes, publish, reading, tail
 from abe_router.http.guard import Guard, on_http_error
 from abe_router.http.problem import Refusal, problem_of
 from abe_router.http.site import Site
@@ -24,6 +24,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     reading.routes,
     publish.routes,
     tail.routes,
+    events.routes,
     openapi.routes,
 )
 

@@ -52,7 +52,9 @@ async def watching(
 ) -> AsyncIterator[Events]:
     headers = bearer(token) | ({} if after is None else {"Last-Event-ID": after})
     async with (
-        httpx.AsyncClient(base_url=f"http://{api.address}", trust_env=False, timeout=30) as client,
+        httpx.AsyncClient(
+            base_url=f"http://{api.address}", trust_env=False, verify=False, timeout=30
+        ) as client,
         client.stream("GET", path, headers=headers) as response,
     ):
         yield Events(response)

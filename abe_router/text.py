@@ -143,6 +143,13 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def format_until(seconds: float, now: float) -> str:
+    """Return a time to come, both in seconds since the epoch: `14:20 UTC`, with the date if not today."""
+    then = datetime.fromtimestamp(seconds, UTC)
+    same_day = then.date() == datetime.fromtimestamp(now, UTC).date()
+    return then.strftime("%H:%M UTC" if same_day else "%Y-%m-%d %H:%M UTC")
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 route`, `1,200 routes`."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"

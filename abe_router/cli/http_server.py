@@ -73,7 +73,7 @@ async def _beside_supervisor(
     from abe_router.http.http_server import HttpServer
     from abe_router.http.sources import FileSource
 
-    source = FileSource(loader, table, workers=supervisor, counters=supervisor.collector)
+    source = FileSource(loader, table, workers=supervisor)
     await source.start()
     try:
         async with HttpServer(source, listen=listen, announce=announcement()):

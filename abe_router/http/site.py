@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,7 +15,8 @@ from abe_router.backend import Backend
 from abe_router.errors import AbeRouterError, BackendUnavailable
 from abe_router.http.event_stream import StreamLimit
 from abe_router.http.security import Security
-from abe_router.observe.tally import ProcessCounts, RouteCounts
+from abe_router.observe.metrics import WorkersState
+from abe_router.operations.metrics import Counters
 from abe_router.operations.status import Status, read_status
 from abe_router.routing.table import RouteTable
 
@@ -40,16 +41,6 @@ class Readiness(msgspec.Struct, frozen=True):
         return self.started and not self.draining and not self.reasons
 
 
-class Counters(Protocol):
-    """What the consumers have done: an application, or the collector of a supervisor."""
-
-    def counts(self) -> Mapping[str, RouteCounts]:
-        """Return the counts of each route, by name."""
-
-    def process_counts(self) -> ProcessCounts:
-        """Return what the processes have met, all routes together."""
-
-
 class HttpSource(Protocol):
     """What an HTTP server shows: the supervisor with its workers, one application, or a backend alone."""
 
@@ -66,8 +57,16 @@ class HttpSource(Protocol):
         """The readiness, known without asking the backend."""
 
     @property
+    def backend_up(self) -> bool | None:
+        """Whether the backend has answered lately; None if that is not watched."""
+
+    @property
     def counters(self) -> Counters | None:
-        """The counts of the routes; None if no consumers belong to this server."""
+        """What counts the work of the routes; None if no consumers belong to this server."""
+
+    @property
+    def workers(self) -> WorkersState | None:
+        """The workers of a supervisor, None without one."""
 
 
 class SharedAnswer(Generic[T]):

@@ -102,7 +102,7 @@ class UnknownReplay(OperationError):
     """Raised when the backend has no replay of that number."""
 
 
-class _Part(msgspec.Struct, frozen=True, array_like=True):
+class _SelectionPart(msgspec.Struct, frozen=True, array_like=True):
     """A part of a selection: ids, and for each the index of its fingerprint."""
 
     ids: tuple[str, ...]
@@ -169,7 +169,7 @@ async def continue_replay(backend: Backend, number: int, author: Author) -> Repl
     fingerprints: list[str] = []
     while len(ids) < replay.total:
         entry = await backend.get(SELECTIONS, f"{number}.{-(-len(ids) // PART)}")
-        part = entry and read_stored(entry.value, _Part)
+        part = entry and read_stored(entry.value, _SelectionPart)
         if not part:
             raise OperationError(f"the selection of replay {number} is not complete, so it cannot go on")
         ids += part.ids
@@ -378,12 +378,12 @@ async def _put(backend: Backend, replay: Replay, *, expected: int) -> int:
     return await backend.put(REPLAYS, str(replay.number), value, expected=expected, ttl=KEPT)
 
 
-def _parts(selection: Selection) -> Sequence[_Part]:
+def _parts(selection: Selection) -> Sequence[_SelectionPart]:
     parts = []
     for begin in range(0, len(selection.ids), PART):
         fingerprints = selection.fingerprints[begin : begin + PART]
         names = tuple(dict.fromkeys(fingerprints))
         index = {name: at for at, name in enumerate(names)}
         ids = selection.ids[begin : begin + PART]
-        parts.append(_Part(ids, names, tuple(index[name] for name in fingerprints)))
+        parts.append(_SelectionPart(ids, names, tuple(index[name] for name in fingerprints)))
     return parts

@@ -67,7 +67,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. In paths and messages, everything that JSON cannot carry is escaped.
+    if it was rejected. `overrides` maps the names of the overrides in force to the revisions of their
+    entries. In paths and messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -79,6 +80,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    overrides: Mapping[str, int] = {}
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
@@ -95,8 +97,9 @@ def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
 class Heartbeat:
     """Reports a router to its backend, and emits an event for each subscription that no router consumes.
 
-    The backend has a key-value store. `edited` is set whenever an edit was accepted or rejected; `rejected`
-    returns the diagnostics of the last edit. Of several workers of one supervisor, only the first, by
+    The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
+    accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
+    `obeyed` the overrides in force. Of several workers of one supervisor, only the first, by
     `number`, looks for orphaned subscriptions.
     """
 
@@ -108,10 +111,11 @@ class Heartbeat:
         *,
         edited: asyncio.Event,
         rejected: Callable[[], Sequence[Diagnostic]],
+        obeyed: Callable[[], Mapping[str, int]] = dict,
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
-        self._edited, self._rejected, self._number = edited, rejected, number
+        self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
@@ -153,6 +157,7 @@ class Heartbeat:
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
             rejected=tuple(map(_report_of, self._rejected())),
+            overrides=self._obeyed(),
         )
         return msgspec.json.encode(report)
 

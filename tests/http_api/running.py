@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ async def serving(
         source := FixedSource(table, backend),
         Security([Token(digest(name), caller) for name, caller in known.items()]),
     )
-    listener = Listener(make_app(site), bind(ListenAddress("127.0.0.1", 0)), closing=site.closing)
+    listening = bind(ListenAddress("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # a full one is noticed
+    listener = Listener(make_app(site), listening, closing=site.closing)
     async with backend:
         await listener.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,23 @@ async def test_failure_of_the_backend_ends_the_stream_with_its_reason(
     assert (last.name, end) == ("error", None)
     assert "refused" in last.data["detail"]
     assert "secret" not in last.data["detail"]
+
+
+async def test_client_that_does_not_read_loses_old_events_and_delays_no_other(table: RouteTable) -> None:
+    async with serving(table, make_backend("memory://")) as api, watching(api, "/v1/tail") as quick:
+        with socket.create_connection((api.address.host, api.address.port)) as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            slow.sendall(f"GET /v1/tail HTTP/1.1\r\nHost: {api.address}\r\n".encode())
+            slow.sendall(b"Authorization: Bearer admin\r\nConnection: close\r\n\r\n")
+            await until_watched(api, 2)
+            for number in range(6):
+                await api.source.backend.publish("orders.paid", [number, "x" * 700_000])
+                event = await quick.next()
+                assert event is not None
+                assert event.data["payload"][0] == number
+            slow.setblocking(False)
+            received = b""
+            while b'"payload":[5,' not in received:
+                received += await asyncio.get_running_loop().sock_recv(slow, 1_000_000)
+    assert b'event: dropped\ndata: {"events":' in received
+    assert b'"payload":[4,' not in received

@@ -21,10 +21,11 @@ from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
+from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat
-from abe_router.runtime.publish import AroundPublish, publish
+from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
 Receive = Callable[[], Awaitable[Any]]
@@ -37,8 +38,8 @@ class Application:
 
     With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself, and each table
     that it accepts, to a backend that has a key-value store; `number` is its number under a supervisor, 0 if
-    it has none. Following the files and reporting are background tasks: an error in one of them is logged and
-    never ends the application.
+    it has none. If the program has set a tracer provider by now, messages are traced. Following the files and
+    reporting are background tasks: an error in one of them is logged and never ends the application.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Application:
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
+        self._tracing = Tracing.if_set_up()
         edited, accepted = asyncio.Event(), asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         events = Events([*listeners, wake, ((Reloaded,), lambda _: accepted.set())])
         self.backend = backend
         self.background = BackgroundTasks()
-        self.reconciler = Reconciler(backend, events, around=around)
+        self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
         self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
         self._heartbeat: Heartbeat | None = None
         self._recorder: EditRecorder | None = None
@@ -118,7 +120,9 @@ class Application:
         self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> Message:
         """Check a payload against the table in force and append it; see `runtime.publish.publish`."""
-        around = self._around_publish
+        around, tracing = self._around_publish, self._tracing
+        if tracing is not None and tracing.wants_to_publish(headers):
+            around = traced(tracing, around)
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
 
     async def _stop_consumers(self) -> None:

@@ -240,6 +240,23 @@ class ConsumerModel(OptionsModel):
         return {"anyOf": [{**long["properties"]["handler"], "description": said}, long]}
 
 
+class TraceModel(StrictModel):
+    """Traces, for a program that uses OpenTelemetry."""
+
+    ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the messages without a trace context that begin a trace, such as `0.01`."
+        " A message with a context follows it.",
+    )
+    baggage: list[str] = Field(
+        [],
+        description="Members of the header `baggage` that reach handlers, and the messages that they publish"
+        " or emit. The others are removed there.",
+    )
+
+
 class EntryModel(StrictModel):
     """A routing key or pattern: its message contract and its consumers."""
 
@@ -299,6 +316,7 @@ class FileModel(StrictModel):
         " (`error`) or allowed"
         " (`allow`).",
     )
+    trace: TraceModel = Field(default_factory=TraceModel, description="Which messages are traced.")
     defaults: OptionsModel = Field(
         default_factory=OptionsModel, description="Options that every consumer inherits."
     )

@@ -138,15 +138,21 @@ class Backend(ABC):
 
     @abstractmethod
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self, pattern: str, group: str, *, limit: int = 100, after: str = "", bodies: bool = True
     ) -> Sequence[DeadLetter]:
-        """Return the dead letters after the one with the id `after`, oldest first."""
+        """Return the dead letters after the one with the id `after`, oldest first.
+
+        Without `bodies`, the provider may leave the body and the headers of each message empty, so that a
+        caller reads many dead letters at little cost.
+        """
 
     @abstractmethod
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         """Make dead letters ready again for their own subscription, with new counts. Return their number.
 
-        Each is moved in one step, so a crash neither loses nor duplicates it. Unknown ids are skipped.
+        Each is moved in one step, so a crash neither loses nor duplicates it. Unknown ids are skipped. If the
+        message ends as a dead letter again, the new one counts one more of its `replays`, and its `former` is
+        the id of this one.
         """
 
     @abstractmethod

@@ -114,7 +114,13 @@ class MemoryBackend(Backend):
         return self._log.trim(retain)
 
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self,
+        pattern: str,
+        group: str,
+        *,
+        limit: int = 100,
+        after: str = "",
+        bodies: bool = True,  # noqa: ARG002  they cost nothing
     ) -> Sequence[DeadLetter]:
         queue = self._queues.get((pattern, group))
         return queue.dead_letters(limit, after) if queue else []

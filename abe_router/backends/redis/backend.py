@@ -128,10 +128,10 @@ class RedisBackend(Backend):
         return await node.registry.trim(retain)
 
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self, pattern: str, group: str, *, limit: int = 100, after: str = "", bodies: bool = True
     ) -> Sequence[DeadLetter]:
         dead_letters = await self._dead_letters(pattern, group)
-        return await dead_letters.list(limit, after)
+        return await dead_letters.list(limit, after, bodies=bodies)
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         dead_letters = await self._dead_letters(pattern, group)

@@ -164,10 +164,10 @@ class SQLiteBackend(Backend):
         return trimmer.deleted
 
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self, pattern: str, group: str, *, limit: int = 100, after: str = "", bodies: bool = True
     ) -> Sequence[DeadLetter]:
-        spec = SubscriptionSpec(pattern, group)
-        return await self._read(lambda database: dead_letters.select(database, spec, limit, after))
+        spec, read = SubscriptionSpec(pattern, group), dead_letters.select if bodies else dead_letters.bare
+        return await self._read(lambda database: read(database, spec, limit, after))
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         spec = SubscriptionSpec(pattern, group)

@@ -41,7 +41,7 @@ def unsettled(database: Database, spec: SubscriptionSpec, limit: int, after: int
     now = time.time()
     rows = database.execute(_DELIVERIES, (now, now, sid, after, limit)).fetchall()
     peeked = [
-        Peeked(str(seq), log.decode(database, *message), state, deliveries)
+        Peeked(str(seq), log.decode(database.keys.names, *message), state, deliveries)
         for seq, deliveries, state, *message in rows
     ]
     if len(peeked) < limit:
@@ -67,4 +67,4 @@ def last(database: Database) -> int:
 
 def _messages(database: Database, seqs: Sequence[int], state: PeekState) -> list[Peeked]:
     rows = database.execute(_MESSAGES, (json.dumps(seqs),)).fetchall()
-    return [Peeked(str(seq), log.decode(database, 1, *message), state) for seq, *message in rows]
+    return [Peeked(str(seq), log.decode(database.keys.names, 1, *message), state) for seq, *message in rows]

@@ -160,15 +160,15 @@ class OutageThrottle:
 def log_event(event: Event) -> None:
     """Log an event; ignore those that have no sentence."""
     if isinstance(event, DeadLettered | Retried):
-        trace = "\n".join(map(_without_value, event.traceback.split("\n")))
-        event = replace(event, error=_without_value(event.error, event.kind == "invalid"), traceback=trace)
+        trace = "\n".join(map(without_value, event.traceback.split("\n")))
+        event = replace(event, error=without_value(event.error, event.kind == "invalid"), traceback=trace)
     if isinstance(event, Logged | Handled):
         level, sentence = describe(event)
         if _log.isEnabledFor(level):
             _log.log(level, "%s", _complete(event, sentence), extra={"event": event})
 
 
-def _without_value(line: str, of_payload: bool = False) -> str:
+def without_value(line: str, of_payload: bool = False) -> str:
     """Return what says that a payload breaks its schema without the value that was found.
 
     The value is a part of the payload. The pointer and the expectation are not.

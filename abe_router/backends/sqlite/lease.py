@@ -122,7 +122,7 @@ def _bury_missing(database: Database, claim: Claim) -> None:
     """Turn deliveries whose message another program deleted into dead letters, so that the loss is shown."""
     values = (claim.sid, claim.until, claim.number)
     with database.writing():
-        rows = database.execute(f"SELECT sid, seq, '' FROM {_MISSING}", values).fetchall()  # noqa: S608
+        rows = database.execute(f"SELECT '', sid, seq FROM {_MISSING}", values).fetchall()  # noqa: S608
         dead_letters.add(database, rows)
         database.execute(f"DELETE FROM {_MISSING}", values)  # noqa: S608  a constant
     if rows:
@@ -217,7 +217,8 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
                 database.changes.add_due(receipt.sid, now + seconds)
             case Dead():
                 done.append(receipt)
-                dead.append((receipt.sid, receipt.seq, content))
+                dead.append((content, receipt.sid, receipt.seq))
+    dead_letters.add(database, dead)
     for sid, seqs in _by_subscription(done):
         database.execute(
             "DELETE FROM deliveries WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))", (sid, seqs)
@@ -240,7 +241,6 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
             WHERE sid = ? AND seq = ?""",
             delayed,
         )
-    dead_letters.add(database, dead)
     if emitted:
         dedupe.append(database, emitted)
     return refused

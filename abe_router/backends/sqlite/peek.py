@@ -59,6 +59,12 @@ def retained(database: Database, pattern: str, limit: int, after: int) -> list[P
     return _messages(database, backlog.upcoming(database, pattern, after, limit), "retained")
 
 
+def last(database: Database) -> int:
+    """Return the number of the last message, 0 if there is none."""
+    (number,) = database.execute("SELECT coalesce(max(seq), 0) FROM messages").fetchone()
+    return int(number)
+
+
 def _messages(database: Database, seqs: Sequence[int], state: PeekState) -> list[Peeked]:
     rows = database.execute(_MESSAGES, (json.dumps(seqs),)).fetchall()
     return [Peeked(str(seq), log.decode(database.keys.names, 1, *message), state) for seq, *message in rows]

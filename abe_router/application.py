@@ -24,10 +24,10 @@ from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
+from abe_router.observe.tracing import Tracing
 from abe_router.operations import overrides
 from abe_router.operations.audit import Author, local_author
 from abe_router.operations.overrides import DEFAULT_SECONDS, OverrideResult
-from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat

@@ -12,12 +12,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.errors import AbeRouterError
-from abe_router.http import dead_letters, login, metrics, openapi, probes, publish, reading, replays
+from abe_router.http import (
+    dead_letters,
+    events,
+    login,
+    metrics,
+    openapi,
+    probes,
+    publish,
+    reading,
+    replays,
+    tail,
+)
 from abe_router.http.guard import Guard, on_http_error
 from abe_router.http.problem import Refusal, problem_of
 from abe_router.http.site import Site
 
-#: The modules of the API; each returns its endpoints.
+#: The modules of the API; each returns its endpoints. `Endpoint` describes those under /v1.
 ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     login.routes,
     probes.health_routes,
@@ -26,6 +37,8 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     dead_letters.routes,
     replays.routes,
     publish.routes,
+    tail.routes,
+    events.routes,
     openapi.routes,
 )
 

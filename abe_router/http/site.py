@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from abe_router.backend import Backend
 from abe_router.errors import AbeRouterError, BackendUnavailable
+from abe_router.http.event_stream import StreamLimit
 from abe_router.http.security import Security
 from abe_router.observe.metrics import WorkersState
 from abe_router.operations.metrics import Counters
@@ -100,12 +101,13 @@ class SharedAnswer(Generic[T]):
 class Site:
     """The parts of one HTTP server that the endpoints share.
 
-    `closing` is set when the server is about to end: streams of events end then.
+    `closing` is set when the server is about to end: streams of events end then. `streams` counts them.
     """
 
     source: HttpSource
     security: Security
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: StreamLimit = field(default_factory=StreamLimit)
 
     def __post_init__(self) -> None:
         self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)

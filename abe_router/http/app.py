@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from abe_router.errors import AbeRouterError
 from abe_router.http import (
+    acts,
     dead_letters,
     events,
     login,
@@ -36,6 +37,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     metrics.routes,
     dead_letters.routes,
     replays.routes,
+    acts.routes,
     publish.routes,
     tail.routes,
     events.routes,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from abe_router.backend import DeadLetter, Reason
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.entry import LATEST, accepted_at, order, read_message
 from abe_router.backends.redis.names import Names, subscription_name
-from abe_router.backends.redis.scripts import REPLAY
+from abe_router.backends.redis.scripts import ANSWER_BYTES, RANGE, REPLAY
 
 #: Ids of one call.
 _CHUNK = 100
@@ -36,16 +37,23 @@ class DeadLetters:
     async def list(self, limit: int, after: str) -> Sequence[DeadLetter]:
         """Return up to `limit` dead letters, oldest first, beginning after the one of that id."""
         last_key, last = _parse(after) or ("", "")
+        room = ANSWER_BYTES // max(len(self._keys), 1)
         sent = []
         for key in self._keys:
             # They are in the order of (time, key). In keys up to the last one, its own time was listed.
             first = "-" if not last else f"({last}" if key <= last_key else last
             stream = self._names.dead(key, self._group)
-            sent.append((key, self._connection.send("XRANGE", stream, first, "+", "COUNT", limit)))
-        found = [(key, *row) for key, rows in sent for row in await rows]
-        found.sort(key=lambda row: (order(row[1]), row[0]))
-        name = self._group
-        return [_dead_letter(key, name, entry_id, fields) for key, entry_id, fields in found[:limit]]
+            sent.append((key, self._connection.run(RANGE, (stream,), (first, limit, room))))
+        found: list[tuple[tuple[tuple[int, int], str], bytes, Sequence[bytes]]] = []
+        ends = []
+        for key, reply in sent:
+            rows, full = await reply
+            found += [((order(entry_id), key), entry_id, fields) for entry_id, fields in rows]
+            if full:
+                ends.append(found[-1][0])
+        # What comes after the end of a full answer may come after more of the same key.
+        found = sorted((row for row in found if not ends or row[0] <= min(ends)), key=itemgetter(0))
+        return [_dead_letter(row[0][1], self._group, *row[1:]) for row in found[:limit]]
 
     async def replay(self, ids: Sequence[str]) -> int:
         """Deliver dead letters to their group again; return how many there were."""

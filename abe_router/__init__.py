@@ -24,6 +24,7 @@ _HOMES = {
     "HandlerFunction": "abe_router.compat.consumer",
     "IdInvalid": "abe_router.errors",
     "KeyInvalid": "abe_router.errors",
+    "LogContext": "abe_router.observe.log_context",
     "Message": "abe_router.messages.message",
     "NoRoute": "abe_router.errors",
     "PayloadInvalid": "abe_router.errors",

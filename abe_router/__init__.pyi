@@ -40,6 +40,7 @@ from abe_router.errors import (
     Violation,
 )
 from abe_router.messages.message import Duplicate, Message
+from abe_router.observe.log_context import LogContext
 from abe_router.routing.policies import RetryPolicy
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "HandlerFunction",
     "IdInvalid",
     "KeyInvalid",
+    "LogContext",
     "Message",
     "NoRoute",
     "PayloadInvalid",

@@ -21,6 +21,7 @@ from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
+from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat
@@ -56,7 +57,9 @@ class Application:
         self._first, self._around_publish = table, around_publish
         edited, accepted = asyncio.Event(), asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
-        events = Events([*listeners, wake, ((Reloaded,), lambda _: accepted.set())])
+        self._tally = ProcessTally()
+        counted = (ProcessTally.KINDS, self._tally.on_event)
+        events = Events([*listeners, wake, counted, ((Reloaded,), lambda _: accepted.set())])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around)
@@ -82,6 +85,15 @@ class Application:
     def rejected(self) -> Sequence[Diagnostic]:
         """The diagnostics of the last edit; empty if it was accepted."""
         return () if self._reloader is None else self._reloader.rejected
+
+    def counts(self) -> Mapping[str, RouteCounts]:
+        """Return what each route has done in this process, by name; after `stop`, the last counts."""
+        return self.reconciler.counts()
+
+    def process_counts(self) -> ProcessCounts:
+        """Return what this process has met, all routes together."""
+        stalls = self.reconciler.stalls
+        return self._tally.counts(stalls=stalls.stalls, stalled_seconds=stalls.stalled_seconds)
 
     async def start(self) -> None:
         """Open the backend, start the consumers, then the background tasks.
@@ -246,6 +258,19 @@ class Router:
             await send({"type": "lifespan.shutdown.complete"})
 
         return running
+
+    def http_app(self) -> ASGI:
+        """Return the HTTP API as an ASGI application: `app.mount("/router", router.http_app())` in FastAPI.
+
+        It needs the extra `http`. Its tokens, hosts and origins are those of `http` in the routes file.
+        Without tokens there, it keeps one in the file `.abe-router.token` beside the routes file.
+        """
+        from abe_router.http.http_server import embedded_app
+        from abe_router.http.sources import OwnSource
+
+        return embedded_app(
+            OwnSource(lambda: self.table, lambda: self.backend, started=lambda: self._application is not None)
+        )
 
     async def __aenter__(self) -> Self:
         if self._application is not None:

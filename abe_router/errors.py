@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ from typing import Any
 from abe_router.diagnostic import Diagnostic, render_all
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+_STDLIB = str(Path(os.__file__).parent) + os.sep
+#: The folders of installed packages; they may lie in that of the standard library.
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+#: What Python adds to the name of a function for a comprehension, before 3.12.
+_COMPREHENSION = re.compile(r"(\.<locals>)?\.<(list|dict|set)comp>$|(\.<locals>)?\.<genexpr>$")
 
 
 class AbeRouterError(Exception):
@@ -226,6 +232,41 @@ def user_traceback(error: BaseException) -> str:
             each.stack = traceback.StackSummary.from_list(frames)
         left += [each.__cause__, each.__context__, *(each.exceptions or ())]
     return "".join(shown.format())
+
+
+def type_name(error: BaseException) -> str:
+    """Return the qualified type of an error, without the module if that is `builtins`."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error itself, or the first one of an exception group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def user_frame(error: BaseException) -> str:
+    """Return the innermost frame of the user's code in the traceback of an error, as `module:function`.
+
+    The user's code is what lies outside of the standard library and of installed packages, and every module
+    of the package that the handler is in. The line is left out, so that an edit of the file changes nothing.
+    The result is empty if no code of the user ran.
+    """
+    found, package, trace = "", None, error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        code, module = frame.f_code, str(frame.f_globals.get("__name__", ""))
+        path, top = code.co_filename, module.partition(".")[0]
+        is_installed = any(part in path for part in _INSTALLED)
+        if path.startswith((_PACKAGE, "<frozen")) or (path.startswith(_STDLIB) and not is_installed):
+            continue
+        if package is None:
+            package = top  # the outermost one is that of the handler
+        if top == package or not is_installed:
+            found = f"{module}:{_COMPREHENSION.sub('', code.co_qualname)}"
+    return found
 
 
 def _delay(after: float | timedelta) -> float:

@@ -220,6 +220,19 @@ def test_pattern_masks_the_names_that_the_check_matches(pattern, name):
     assert all(SECRET not in str(violation) for violation in violations)
 
 
+def test_value_that_takes_too_long_to_mask_is_masked_as_a_whole():
+    branches = [{"properties": {f"p{n}": {"x-sensitive": True}}} for n in range(100)]
+    schema = inline({"additionalProperties": {"$ref": "#"}, "anyOf": branches})
+    value = {f"name {n}": {f"name {m}": 1 for m in range(20)} for n in range(2_000)}
+    started = thread_time()
+    assert schema.mask(value) == "(masked)"
+    assert thread_time() - started < 4 * MOST_SECONDS
+    assert schema.mask({"p3": SECRET, "other": {"p4": SECRET}}) == {
+        "p3": "(masked)",
+        "other": {"p4": "(masked)"},
+    }
+
+
 def test_failed_explanation_shows_only_the_type(monkeypatch):
     def fail(*_):
         raise RecursionError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.config.building.loader import Loader
-from abe_router.config.language import model, tests_model
+from abe_router.config.language import http_model, model, tests_model
 from abe_router.config.language.editor import json_schema
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def test_the_tables_list_every_option(name, table):
 def test_every_model_of_the_language_has_its_table():
     assert {name for name, _ in TABLES} == {
         name.removesuffix("Model")
-        for part in (model, tests_model)
+        for part in (model, http_model, tests_model)
         for name, kind in vars(part).items()
         if isinstance(kind, type)
         and issubclass(kind, tests_model.StrictModel)

@@ -556,6 +556,33 @@ def test_formats_are_asserted_in_all_drafts_or_none(draft):
 def test_a_sensitive_value_appears_nowhere(document):
     for violation in inline(document).violations({"a": SECRET, "b": {"a": SECRET}}):
         assert SECRET not in f"{violation}{violation.schema_pointer}"
+    assert SECRET not in json.dumps(inline(document).mask({"a": SECRET}))
+
+
+def test_mask_replaces_the_sensitive_parts_and_leaves_the_value_as_it_was():
+    document = {
+        "properties": {
+            "card": {"x-sensitive": True},
+            "lines": {"items": {"properties": {"pin": {"x-sensitive": True}}}},
+            "pair": {"prefixItems": [{}, {"x-sensitive": True}], "items": {}},
+            "codes": {"propertyNames": {"x-sensitive": True}},
+        },
+    }
+    value = {
+        "card": {"number": 1},
+        "lines": [{"pin": 1, "n": 2}, {"n": 3}],
+        "pair": [1, 2, 3],
+        "codes": {"a": 1},
+    }
+    before = json.dumps(value)
+    assert inline(document).mask(value) == {
+        "card": "(masked)",
+        "lines": [{"pin": "(masked)", "n": 2}, {"n": 3}],
+        "pair": [1, "(masked)", 3],
+        "codes": "(masked)",
+    }
+    assert json.dumps(value) == before
+    assert inline({"properties": {"a": {"type": "null"}}}).mask(value) is value
 
 
 def test_a_path_within_a_sensitive_value_is_masked():
@@ -683,6 +710,21 @@ def test_no_violation_shows_a_secret_below_a_sensitive_schema(document, value):
     document = {"allOf": [document], "$dynamicAnchor": "any", **_masking_secrets("any")}
     for violation in inline(document).violations(value):
         assert f'"{SECRET}"' not in violation.found
+
+
+@given(schemas, values)
+def test_mask_shows_no_secret_below_a_sensitive_schema(document, value):
+    document = {"allOf": [document], "$dynamicAnchor": "any", **_masking_secrets("any")}
+    assert f'"{SECRET}"' not in json.dumps(list(_strings(inline(document).mask(value))))
+
+
+def _strings(value):
+    """Yield the strings of a value, without the names of members."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def _masking_secrets(anchor: str) -> dict[str, object]:

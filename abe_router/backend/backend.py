@@ -138,15 +138,21 @@ class Backend(ABC):
 
     @abstractmethod
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self, pattern: str, group: str, *, limit: int = 100, after: str = "", bodies: bool = True
     ) -> Sequence[DeadLetter]:
-        """Return the dead letters after the one with the id `after`, oldest first."""
+        """Return the dead letters after the one with the id `after`, oldest first.
+
+        Without `bodies`, the provider may leave the body and the headers of each message empty, so that a
+        caller reads many dead letters at little cost.
+        """
 
     @abstractmethod
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         """Make dead letters ready again for their own subscription, with new counts. Return their number.
 
-        Each is moved in one step, so a crash neither loses nor duplicates it. Unknown ids are skipped.
+        Each is moved in one step, so a crash neither loses nor duplicates it. Unknown ids are skipped. If the
+        message ends as a dead letter again, the new one counts one more of its `replays`, and its `former` is
+        the id of this one.
         """
 
     @abstractmethod
@@ -165,6 +171,16 @@ class Backend(ABC):
         messages, and is not created. Only a backend whose features declare `peek` implements it.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot peek")
+
+    async def peek_end(self, pattern: str, group: str | None) -> str:
+        """Return the cursor of a peek that finds only messages accepted after this call.
+
+        Like `peek`, it changes nothing. A provider replaces this walk over all pages by one bounded step.
+        """
+        cursor = ""
+        while page := await self.peek(pattern, group, limit=1000, after=cursor):
+            cursor = page[-1].cursor
+        return cursor
 
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None

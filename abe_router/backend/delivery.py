@@ -48,7 +48,8 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     `kind` is `invalid` (the payload breaks its schema), `malformed` (not JSON), `rejected` (the handler
     raised `Reject`), `failed` (the handler raised another error), `timeout`, or `max_deliveries` (delivered
     too often, most likely because it kills the process). `pointer` and `keyword` describe the first
-    violation of the schema.
+    violation of the schema. `type` is the qualified type of the exception, and `frame` the innermost frame of
+    the user's code, as `module:function`. They are empty where no code of the user ran.
     """
 
     kind: str
@@ -57,13 +58,17 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
     pointer: str = ""
     keyword: str = ""
+    type: str = ""
+    frame: str = ""
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message that ended without being handled, with the reason.
 
     `id` identifies the dead letter (not the message) within its route. The backend sets it; before that it is
-    empty. Times are in seconds since the epoch. `revision` is that of the active route table.
+    empty. Times are in seconds since the epoch. `revision` is that of the active route table. `replays`
+    counts the replays of the message to its route, and `former` is the id of the dead letter that the last
+    replay moved. The backend sets both.
     """
 
     route: str
@@ -75,6 +80,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     last_failed_at: float
     revision: str = ""
     id: str = ""
+    replays: int = 0
+    former: str = ""
 
     def pack(self) -> bytes:
         """Return it as JSON without the body of its message, which providers store separately.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 import click
 
+from abe_router.errors import PayloadMalformed
 from abe_router.messages.message import MAX_BYTES
+from abe_router.runtime.publish import payload_bytes
 
 
 def read_payload(argument: str) -> bytes:
@@ -30,9 +31,7 @@ def read_payload(argument: str) -> bytes:
 
 def _checked(data: bytes, source: str) -> bytes:
     """Return the data without its byte order mark; raise UsageError when it cannot be JSON."""
-    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        raise click.UsageError(f"{source} is UTF-16, and JSON is UTF-8")
-    data = data.removeprefix(BOM_UTF8)
-    if not data.strip():
-        raise click.UsageError(f"{source} is empty, so there is no payload")
-    return data
+    try:
+        return payload_bytes(data, source)
+    except PayloadMalformed as error:
+        raise click.UsageError(str(error)) from None

@@ -30,6 +30,7 @@ COMMANDS = {
     "explain": "Show which routes receive a message, and why.",
     "status": "Show the message counts of each route, and the workers.",
     "dead": "List, show, replay and purge dead letters.",
+    "dashboard": "Serve the HTTP API of a backend, without running handlers.",
     "doctor": "Check the backend, and show what weakens the promise and how to fix it.",
     "drop": "Delete the backlog and the dead letters of a removed route.",
     "backends": "List the backend providers and their features, and the one `load_backend()` selects.",

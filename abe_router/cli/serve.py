@@ -16,6 +16,7 @@ import click
 from abe_router.cli.access import require_backend
 from abe_router.cli.errors import BUG, CONFIG, USAGE, CommandError
 from abe_router.cli.examples import as_command
+from abe_router.cli.http_server import mentions_http, plan_server
 from abe_router.cli.options import (
     allow_handlers_option,
     backend_option,
@@ -41,6 +42,7 @@ _CONFIG = ("-c", "--config")
     abe-router serve
     abe-router serve shop.yaml --backend redis://localhost/0
     abe-router serve --workers auto --reload-handlers
+    abe-router serve --http
     abe-router serve --once
     """,
 )
@@ -53,6 +55,13 @@ _CONFIG = ("-c", "--config")
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     help="Longest wait for handlers at shutdown.",
+)
+@option(
+    "--http",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="Serve the API and the probes at this address; by default that of the file, or 127.0.0.1:8470.",
 )
 @option("--once", is_flag=True, help="Exit when no message is left to handle.")
 @option("--no-watch", is_flag=True, help="Do not reload the file when it changes.")
@@ -80,6 +89,7 @@ def command(
     workers: int,
     reload_handlers: bool,
     drain: float | None,
+    http: str | None,
     once: bool,
     no_watch: bool,
     log_format: str | None,
@@ -95,6 +105,7 @@ def command(
 
     With several workers, or with --reload-handlers, a supervisor starts the workers, restarts those that
     crash and forwards signals. The workers share the messages of every group, which needs SQLite or Redis.
+    With --http, or `http` in the file, a supervisor also serves the API, and a worker does for memory://.
 
     The exit code is 0 when all running handlers were finished, and 1 when the drain time ended first.
     """
@@ -111,11 +122,21 @@ def command(
     start_logging(sys.stderr, level, formatter, in_thread=True)
     service = ServiceNotifier.from_env()
     require_backend(backend)
-    if as_worker is None and (workers > 1 or reload_handlers):
+    beside = None
+    if as_worker is None and (http is not None or mentions_http(routes)):
+        beside = plan_server(routes, http, backend=backend, trust_writable=trust_writable)
+    if as_worker is None and (workers > 1 or reload_handlers or (beside and beside.supervisor)):
         from abe_router.process.supervisor import Supervisor
 
         command = partial(_worker_command, given, caches=not reload_handlers)
-        supervisor = Supervisor(command, workers, once=once, reload_handlers=reload_handlers, service=service)
+        supervisor = Supervisor(
+            command,
+            workers,
+            once=once,
+            reload_handlers=reload_handlers,
+            service=service,
+            beside=beside.supervisor if beside else None,
+        )
         return asyncio.run(supervisor.run())
     from abe_router.process.channel import FORWARDED, ControlChannel, Rejected
 
@@ -144,6 +165,7 @@ def command(
         drain=drain,
         channel=channel,
         service=service,
+        beside=beside.worker if beside else None,
     )
     if channel is not None and not worker.features.processes:
         hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"

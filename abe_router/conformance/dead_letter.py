@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from abe_router.backend import Dead, DeadLetter, Reason
 from abe_router.conformance.harness import GROUP, KEY, Harness, ack, assert_exactly_once, dead_letter, take
 from abe_router.conformance.suite import Suite, check
@@ -19,6 +21,8 @@ FULL = {
         traceback='Traceback:\n  File "shop.py", line 3\n' * 40,
         pointer="/items/0/~1price",
         keyword="minimum",
+        type="shop.errors.\u00dcberlauf",
+        frame="shop.billing:charge",
     ),
     "attempts": 7,
     "deliveries": 11,
@@ -51,6 +55,9 @@ class DeadLetterTests(Suite):
             assert (got.id, got.key, got.body) == (sent.id, sent.key, sent.body)
             assert abs(got.published_at - sent.published_at) < 0.002
             assert dict(got.headers) == {"\u00fc": "\U0001f4e6"}
+            (bare,) = await harness.backend.dead_letters(KEY, GROUP, bodies=False)
+            assert msgspec.structs.replace(bare, message=got) == read
+            assert (bare.message.id, bare.message.key) == (sent.id, sent.key)
             await harness.reopen()
 
     @check("dead_letters")
@@ -94,6 +101,9 @@ class DeadLetterTests(Suite):
         assert len({each.id for each in everything}) == 130
         paged: list[DeadLetter] = []
         while page := await backend.dead_letters(KEY, GROUP, limit=17, after=paged[-1].id if paged else ""):
+            after = paged[-1].id if paged else ""
+            bare = await backend.dead_letters(KEY, GROUP, limit=17, after=after, bodies=False)
+            assert [each.id for each in bare] == [each.id for each in page]
             paged += page
             await backend.purge(KEY, GROUP, [page[-1].id])
         assert [each.id for each in paged] == [each.id for each in everything]

@@ -186,6 +186,19 @@ class PeekTests(Suite):
                 assert len(seen) == len(set(seen))
                 assert set(seen) == {message.id for message in sent}
 
+    @check("peek")
+    async def test_peek_from_the_end_shows_only_what_is_accepted_later(self, harness: Harness) -> None:
+        """A bug begins a live tail with messages of yesterday, or loses the first new ones."""
+        await harness.subscribe("k.*")
+        await harness.publish(5, "k.0")
+        ends = [(group, await harness.another().peek_end("k.*", group)) for group in (GROUP, None)]
+        later = [message.id for key in ("k.1", "k.0") for message in await harness.publish(2, key)]
+        for group, end in ends:
+            seen = await harness.backend.peek("k.*", group, after=end)
+            assert sorted(each.message.id for each in seen) == sorted(later)
+            last = await harness.backend.peek_end("k.*", group)
+            assert list(await harness.backend.peek("k.*", group, after=last)) == []
+
     @check("peek", "leases", "groups")
     async def test_peek_beside_settle_and_trim_neither_fails_nor_stops_them(self, harness: Harness) -> None:
         """A bug stops the work of a route while an operator looks at it."""

@@ -66,6 +66,23 @@ class ReplayTests(Suite):
         (dead,) = await harness.backend.dead_letters("orders.*", GROUP)
         assert (dead.attempts, dead.deliveries) == (1, 1)
 
+    @check("dead_letters", "delays")
+    async def test_dead_letter_names_the_one_that_was_replayed(self, harness: Harness) -> None:
+        """A bug hides that a message goes round between replays and the dead letters."""
+        handle, (id,) = await self._dead(harness, 1)
+        for replays in (1, 2):
+            assert await harness.backend.replay(KEY, GROUP, [id]) == 1
+            (again,) = await take(handle, 1)
+            assert not await handle.settle([(again, Delayed(0.0))])
+            (again,) = await take(handle, 1)
+            assert not await handle.settle([(again, Dead(dead_letter(again)))])
+            await harness.reopen()
+            handle = await harness.subscribe()
+            (dead,) = await harness.backend.dead_letters(KEY, GROUP)
+            (bare,) = await harness.backend.dead_letters(KEY, GROUP, bodies=False)
+            assert (dead.replays, dead.former) == (bare.replays, bare.former) == (replays, id)
+            id = dead.id
+
     @check("dead_letters")
     async def test_concurrent_replays_move_a_dead_letter_once(self, harness: Harness) -> None:
         """A bug duplicates a dead letter that two operators replay at once."""

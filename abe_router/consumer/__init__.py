@@ -6,7 +6,17 @@
 from abe_router.consumer.attempt import Around, as_async
 from abe_router.consumer.backend_calls import Recovery
 from abe_router.consumer.consumer import Consumer
+from abe_router.consumer.limits import NO_LIMITS, RouteLimits
 from abe_router.consumer.stall_monitor import StallMonitor
 from abe_router.consumer.suspects import SuspectGate
 
-__all__ = ["Around", "Consumer", "Recovery", "StallMonitor", "SuspectGate", "as_async"]
+__all__ = [
+    "NO_LIMITS",
+    "Around",
+    "Consumer",
+    "Recovery",
+    "RouteLimits",
+    "StallMonitor",
+    "SuspectGate",
+    "as_async",
+]

@@ -61,7 +61,7 @@ class Attempts:
         """
         checked = self._check(delivery)
         if isinstance(checked, Disposition):
-            return checked
+            return checked._replace(called=False) if checked.called else checked
         arguments = (checked[0], delivery.message) if self._wants_message else checked
         slot.begin((delivery,), now + self._timeout)
         try:
@@ -86,7 +86,9 @@ class Attempts:
         `Retry`, is that message's failure, anything else its success.
         """
         checked = [self._check(delivery) for delivery in deliveries]
-        dispositions = [item if isinstance(item, Disposition) else HANDLED for item in checked]
+        dispositions = [
+            item._replace(called=False) if isinstance(item, Disposition) else HANDLED for item in checked
+        ]
         passed = [index for index, item in enumerate(checked) if not isinstance(item, Disposition)]
         if not passed:
             return dispositions

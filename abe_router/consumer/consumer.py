@@ -18,6 +18,7 @@ from abe_router.consumer.disposition import DispositionPolicy
 from abe_router.consumer.fetcher import Fetcher, Prefetch
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
+from abe_router.consumer.limits import NO_LIMITS, RouteLimits, Throttle
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.pool import WorkerPool
@@ -27,6 +28,7 @@ from abe_router.consumer.stall_monitor import StallMonitor
 from abe_router.consumer.suspects import SuspectGate
 from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Events
+from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
@@ -36,8 +38,9 @@ class Consumer:
     """Runs one route until it is stopped.
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
-    makes a context manager for each call of the handler; see `Attempts`. `recovery`, `suspects`
-    and `stalls` are shared by the consumers of a process.
+    makes a context manager for each call of the handler; see `Attempts`. `limits` may be changed while it
+    runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process. `tally` counts what it
+    does, after what an earlier consumer of the route has done.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -53,9 +56,11 @@ class Consumer:
         revision: str,
         threads: Executor,
         around: Around | None = None,
+        limits: RouteLimits = NO_LIMITS,
         recovery: Recovery | None = None,
         suspects: SuspectGate | None = None,
         stalls: StallMonitor | None = None,
+        tally: RouteTally | None = None,
     ) -> None:
         self.route = route
         self._backend, self._events = backend, events
@@ -66,8 +71,10 @@ class Consumer:
         self._stalls = stalls or StallMonitor()
         keys = OrderingKeys(route.order_by or "") if ordered else None
         self._in_flight = InFlight(route.lease, route.max_unacked, keys, on_busy=self._stalls.wake)
-        self._prefetch = Prefetch(allowed=backend.features.leases and route.rate is None)
-        self._suspects = suspects or SuspectGate()
+        self._throttle = Throttle(route.rate, limits)
+        self._prefetch = Prefetch(allowed=self._may_prefetch)
+        self._subscription: Subscription | None = None
+        self._suspects, self._tally = suspects or SuspectGate(), tally or RouteTally()
         self._shutdown = Shutdown(route.drain)
         self._calls = BackendCalls(route.name, events, self._shutdown, recovery or Recovery())
         #: Set once it has its subscription, or has seen that the backend cannot be reached, or has ended.
@@ -85,6 +92,30 @@ class Consumer:
     def connected(self) -> bool:
         """Whether the last call of the backend met no error."""
         return self._calls.connected
+
+    def counts(self) -> RouteCounts:
+        """Return what the route has done so far in this process, and what it does now."""
+        in_flight, route = self._in_flight, self.route
+        held, running = len(in_flight), in_flight.running_count
+        prefetched = held - running - in_flight.unsettled
+        slots = route.concurrency * (route.batch.size if route.batch else 1)
+        return self._tally.counts(in_flight=held, running=running, prefetched=prefetched, slots=slots)
+
+    def limit(self, limits: RouteLimits) -> None:
+        """Put limits into force at once.
+
+        Once it is paused, the consumer hands back what it fetches, and finishes what it had fetched before,
+        except what its rate did not permit yet.
+        """
+        if not self._throttle.change(limits):
+            return
+        self._prefetch.allow(self._may_prefetch)
+        if self._subscription is not None:
+            self._subscription.interrupt()
+
+    @property
+    def _may_prefetch(self) -> bool:
+        return self._backend.features.leases and self._throttle.rate is None
 
     def stop(self, drain: float | None = None) -> None:
         """Stop fetching; `run` ends once the running handlers have, after `drain` seconds at the latest.
@@ -131,6 +162,7 @@ class Consumer:
             in_flight.ordering,
             in_flight,
             self._suspects,
+            throttle=self._throttle,
             concurrency=route.concurrency,
             delivery_limit=route.delivery_limit,
         )
@@ -162,9 +194,11 @@ class Consumer:
         """
         route, in_flight, shutdown = self.route, self._in_flight, self._shutdown
         recovery = self._calls.recovery
-        lease_keeper = LeaseKeeper(route, subscription, in_flight, self._events, recovery)
-        settler = Settler(route, subscription, in_flight, self._policy, self._events, recovery, shutdown)
-        pool = WorkerPool(route, self._attempts, in_flight, lease_keeper, settler, shutdown)
+        lease_keeper = LeaseKeeper(route, subscription, in_flight, self._events, recovery, self._tally)
+        settler = Settler(
+            route, subscription, in_flight, self._policy, self._events, recovery, shutdown, self._tally
+        )
+        pool = WorkerPool(route, self._attempts, in_flight, lease_keeper, settler, shutdown, self._tally)
         fetcher = Fetcher(
             route,
             subscription,
@@ -175,8 +209,10 @@ class Consumer:
             pool,
             self._prefetch,
             self._suspects,
+            self._throttle,
             shutdown,
         )
+        self._subscription = subscription
         closed: SubscriptionClosed | None = None
         try:
             async with asyncio.TaskGroup() as parts:
@@ -207,6 +243,7 @@ class Consumer:
                     for task in (settling, *running):
                         task.cancel()
         finally:
+            self._subscription = None
             await self._close(subscription)
             self._suspects.release(in_flight)
             in_flight.clear()
@@ -224,6 +261,7 @@ class Consumer:
         await self._shutdown.requested.wait()
         subscription.interrupt()
         self._in_flight.capacity.set()
+        self._throttle.changed.set()
 
     async def _close(self, subscription: Subscription) -> None:
         try:

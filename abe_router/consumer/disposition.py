@@ -6,7 +6,16 @@ import time
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Reason
-from abe_router.errors import Reject, Retry, TooManyHops, text_of, user_traceback
+from abe_router.errors import (
+    Reject,
+    Retry,
+    TooManyHops,
+    first_cause,
+    text_of,
+    type_name,
+    user_frame,
+    user_traceback,
+)
 from abe_router.observe.events import DeadLettered, Event, Handled, Retried, Skipped
 from abe_router.routing.policies import GiveUp
 from abe_router.routing.route import Route
@@ -18,10 +27,14 @@ MAX_MESSAGE = 1_000
 
 
 class Disposition(NamedTuple):
-    """The outcome of a delivery, and the event to emit once the backend has carried it out."""
+    """The outcome of a delivery, and the event to emit once the backend has carried it out.
+
+    `called` says whether the handler was called.
+    """
 
     outcome: Outcome
     event: Event | None = None
+    called: bool = True
 
 
 #: Handled, with no output and no event.
@@ -79,7 +92,7 @@ class DispositionPolicy:
     def skipped(self, delivery: Delivery, why: str) -> Disposition:
         """Ack a message that is not for the handler."""
         message = delivery.message
-        return Disposition(ACKED, Skipped(self._route.name, message.id, message.key, why))
+        return Disposition(ACKED, Skipped(self._route.name, message.id, message.key, why), called=False)
 
     def dead_lettered(self, delivery: Delivery, reason: Reason) -> Disposition:
         """End a message for good: as a dead letter, or dropped if the route keeps none."""
@@ -135,5 +148,12 @@ def _logged_traceback(reason: Reason) -> str:
 
 
 def _reason(kind: str, error: BaseException) -> Reason:
-    lines = user_traceback(error)[-MAX_TRACEBACK:]
-    return Reason(kind, type(error).__name__, text_of(error)[:MAX_MESSAGE], traceback=lines)
+    cause = first_cause(error)
+    return Reason(
+        kind,
+        type(error).__name__,
+        text_of(error)[:MAX_MESSAGE],
+        traceback=user_traceback(error)[-MAX_TRACEBACK:],
+        type=type_name(cause),
+        frame=user_frame(cause),
+    )

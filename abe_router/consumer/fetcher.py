@@ -11,6 +11,7 @@ from abe_router.backoff import wait_for_event
 from abe_router.consumer.backend_calls import BackendCalls
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
+from abe_router.consumer.limits import Throttle
 from abe_router.consumer.pool import WorkerPool
 from abe_router.consumer.shutdown import Shutdown
 from abe_router.consumer.suspects import SuspectGate, group_of, runs_alone, suspects_of
@@ -42,6 +43,7 @@ PROBE_SECONDS = 0.3
 #             group has ended, and one that runs alone is settled
 #   fetching  a fetch is under way, or is repeated after an error of the backend
 #   pacing    what it fetched is withheld, and it waits for tokens of the rate limiter
+#   paused    it fetches nothing, and has handed back what was withheld
 #   ended     a stop was requested, the subscription is closed, or a fault of the package was met
 #
 # Transitions:
@@ -52,6 +54,8 @@ PROBE_SECONDS = 0.3
 #   fetching -> full | fetching    deliveries came, and went into the buffer; or none came
 #   fetching -> pacing             deliveries came, and the route has a rate
 #   pacing   -> full | fetching    everything withheld was permitted or lost
+#   any      -> paused             an operator paused the route; a fetch under way is interrupted
+#   paused   -> careful | fetching the pause ended
 #   any      -> ended
 #
 # Invariants: one fetch at a time. A fetch under way is interrupted, and cancelled only if the consumer is:
@@ -73,6 +77,11 @@ class Prefetch:
         self.low_water = 0
         self._allowed = allowed
         self._full_at = 0.0  # when the last fetch came in full; 0 when it did not
+
+    def allow(self, allowed: bool) -> None:
+        """Set whether anything may be held ahead; begin at nothing again."""
+        self._allowed, self._full_at = allowed, 0.0
+        self.depth = self.low_water = 0
 
     def asking(self, now: float) -> None:
         """Note that there is room for another fetch; `now` is the loop's time."""
@@ -103,6 +112,7 @@ class Fetcher:
         pool: WorkerPool,
         prefetch: Prefetch,
         suspects: SuspectGate,
+        throttle: Throttle,
         shutdown: Shutdown,
     ) -> None:
         self._route, self._subscription, self._backend = route, subscription, backend
@@ -114,13 +124,17 @@ class Fetcher:
         # How many deliveries a probe asks for, and how long it waits: not at all before there were suspects.
         self._probe_size, self._probe_seconds, self._interrupted = 1, 0.0, False
         self._capacity = route.concurrency * (route.batch.size if route.batch else 1)
-        self._prefetch, self._stop = prefetch, shutdown.requested
+        self._prefetch, self._throttle, self._stop = prefetch, throttle, shutdown.requested
 
     async def run(self) -> None:
         """Fetch until a stop is requested; raise SubscriptionClosed when the subscription is closed."""
         in_flight, pool, prefetch = self._in_flight, self._pool, self._prefetch
-        rate, clock = self._route.rate, asyncio.get_running_loop().time
+        throttle, clock = self._throttle, asyncio.get_running_loop().time
         while not self._stop.is_set():
+            if throttle.paused:
+                throttle.changed.clear()
+                await throttle.changed.wait()
+                continue
             if self._room() < max(1, prefetch.low_water) or in_flight.unsettled > MAX_UNSETTLED:
                 in_flight.capacity.clear()
                 await in_flight.capacity.wait()
@@ -151,7 +165,7 @@ class Fetcher:
                 continue
             if self._is_plain:  # deliveries of an ordered route are tracked already
                 in_flight.track(asked_at)
-            if rate is None:
+            if throttle.rate is None and not throttle.paused:
                 pool.add(deliveries)
                 if len(deliveries) < _BACKLOG:
                     # Low traffic: start these handlers before fetching again. Latency counts most.
@@ -262,22 +276,23 @@ class Fetcher:
         return self._capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
 
     async def _pass_on(self) -> None:
-        """Buffer what is withheld, as the rate permits, over all processes."""
-        name, withheld, rate = self._route.name, self._in_flight.withheld, self._route.rate
-        if rate is None:
-            if not self._stop.is_set():
-                permitted = withheld[:]
-                withheld.clear()
-                self._pool.add(permitted)
-            return
+        """Buffer what is withheld, as the rate permits, over all processes; hand it back once paused."""
+        name, withheld, throttle = self._route.name, self._in_flight.withheld, self._throttle
         while withheld and not self._stop.is_set():
-            grant = await self._calls.repeat(partial(self._backend.take_tokens, name, rate, len(withheld)))
-            if grant is None:
+            if throttle.paused:
+                self._pool.hand_back(withheld[:])
+                withheld.clear()
                 return
-            granted, seconds = grant
-            if not granted:
-                await wait_for_event(self._stop, seconds)
-                continue
-            permitted = withheld[:granted]
-            del withheld[:granted]
+            if throttle.rate is None:
+                permitted = withheld[:]
+            else:
+                take = partial(self._backend.take_tokens, name, throttle.rate, len(withheld))
+                throttle.changed.clear()
+                if (grant := await self._calls.repeat(take)) is None:
+                    return
+                if not grant.granted:
+                    await wait_for_event(throttle.changed, grant.seconds)
+                    continue
+                permitted = withheld[: grant.granted]
+            del withheld[: len(permitted)]
             self._pool.add(permitted)

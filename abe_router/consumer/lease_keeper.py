@@ -11,6 +11,7 @@ from abe_router.consumer.backend_calls import REPORT_AFTER, Recovery
 from abe_router.consumer.in_flight import InFlight
 from abe_router.errors import BackendError
 from abe_router.observe.events import Events, LeaseLost
+from abe_router.observe.tally import RouteTally
 from abe_router.routing.route import Route
 
 #: Wait after a renewal that failed, in seconds.
@@ -31,10 +32,11 @@ class LeaseKeeper:
         in_flight: InFlight,
         events: Events,
         recovery: Recovery,
+        tally: RouteTally,
     ) -> None:
         self._route, self._subscription = route, subscription
         self._in_flight, self._events, self._recovery = in_flight, events, recovery
-        self._outage = Outage()
+        self._tally, self._outage = tally, Outage()
         self._renewing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -74,5 +76,6 @@ class LeaseKeeper:
             leases.finish_renewal(now)
         for delivery in in_flight.drop(lost) if lost else ():
             message = delivery.message
+            self._tally.count("lease_lost", "renewal")
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
         return None

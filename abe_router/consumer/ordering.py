@@ -18,6 +18,7 @@ from abe_router.backend import (
 from abe_router.backoff import wait_for_event
 from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH
 from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.limits import Throttle
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.suspects import SuspectGate, runs_alone, suspects_of
 from abe_router.errors import BackendError, SubscriptionClosed
@@ -28,14 +29,15 @@ MAX_HELD = 1000
 # An ordered subscription is in one state at a time:
 #
 #   filling  it fetches from its handle, one fetch at a time, and holds less than it may
-#   full     it holds as much as it may, or its handle met an error that `fetch` has not raised yet
+#   full     it holds as much as it may, or its handle met an error that `fetch` has not raised yet, or the
+#            route is paused
 #   broken   a lease was lost or an outcome refused: what follows it may be handled elsewhere
 #   closed   what was not handed out is handed back, and the handle is closed
 #
 # Transitions:
 #
-#   filling -> full              the limit is reached, or the fetch failed
-#   full    -> filling           something was settled, or the error was raised
+#   filling -> full              the limit is reached, or the fetch failed, or a pause began
+#   full    -> filling           something was settled, or the error was raised, or the pause ended
 #   filling | full -> broken     `settle` or `extend` met a loss, or the settler gave an outcome up
 #   any     -> closed            `close`
 #
@@ -59,6 +61,7 @@ class OrderedSubscription(Subscription):
         in_flight: InFlight,
         suspects: SuspectGate | None = None,
         *,
+        throttle: Throttle | None = None,
         concurrency: int = 1,
         delivery_limit: int = 1,
     ) -> None:
@@ -67,6 +70,7 @@ class OrderedSubscription(Subscription):
         self._concurrency, self._delivery_limit = concurrency, delivery_limit
         self._interrupted = self._closed = False
         self._suspects = suspects or SuspectGate()
+        self._throttle = throttle or Throttle(None)
         # What was in flight when a process ended may have ended it. So one of these, or a group, is held at a
         # time until all are settled, or what is behind would count as handed out with it.
         self._careful, self._probe_size = True, 1
@@ -100,6 +104,7 @@ class OrderedSubscription(Subscription):
         """Make a waiting `fetch`, or else the next one, return at once."""
         self._interrupted = True
         self._keys.changed.set()
+        self._room.set()
 
     async def settle(self, settlements: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         """Carry out the outcomes, and free the ordering keys of what has ended; return what was refused."""
@@ -167,7 +172,6 @@ class OrderedSubscription(Subscription):
         self.interrupt()
         # The fetch is not cancelled: what it brings must be handed back before another consumer takes over.
         self._handle.interrupt()
-        self._room.set()
         if self._filling is not None:
             await asyncio.wait({self._filling})
         with suppress(BackendError):
@@ -181,7 +185,7 @@ class OrderedSubscription(Subscription):
         while not self._closed:
             limit = MAX_HELD - keys.active if not self._careful else 0 if keys.active else self._probe_size
             room = min(limit, MAX_HELD - len(keys), MAX_FETCH)
-            if self._error is not None or keys.broken or room < 1:
+            if self._error is not None or keys.broken or self._throttle.paused or room < 1:
                 self._room.clear()
                 await self._room.wait()
                 continue

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
-from abe_router.backend import RELEASED, Acked, Delivery, Subscription
+from abe_router.backend import RELEASED, Acked, Delivery, Released, Subscription
 from abe_router.backoff import Backoff, LogThrottle
 from abe_router.consumer.backend_calls import REPORT_AFTER, Recovery
 from abe_router.consumer.disposition import Disposition, DispositionPolicy
@@ -14,6 +14,7 @@ from abe_router.consumer.in_flight import InFlight, Settlement
 from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.observe.events import Event, Events, LeaseLost
+from abe_router.observe.tally import RouteTally
 from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class Settler:
 
     While the backend is unavailable it tries again, however long that lasts: an outcome is carried out also
     after its lease, unless another handle took the delivery. It gives up only when the consumer stops, after
-    SHUTDOWN_GRACE. `policy` decides on a handled message whose outputs the backend refuses for good.
+    SHUTDOWN_GRACE. `policy` decides on a handled message whose outputs the backend refuses for good. `tally`
+    counts what the backend has carried out.
     """
 
     def __init__(
@@ -41,13 +43,14 @@ class Settler:
         events: Events,
         recovery: Recovery,
         shutdown: Shutdown,
+        tally: RouteTally,
     ) -> None:
         self._route, self._subscription, self._in_flight = route, subscription, in_flight
         self._policy, self._events = policy, events
         self._outcomes = in_flight.outcomes
-        self._recovery, self._shutdown = recovery, shutdown
-        #: The events of outcomes that are not sent; most have none.
-        self._unreported: list[tuple[Delivery, Event]] = []
+        self._recovery, self._shutdown, self._tally = recovery, shutdown, tally
+        #: The events of outcomes that are not sent. A success has none, and a release has None.
+        self._unreported: list[tuple[Delivery, Event | None]] = []
         self._added = asyncio.Event()
         self._finishing = False
 
@@ -56,7 +59,7 @@ class Settler:
         outcomes = self._outcomes
         if not outcomes:
             self._added.set()
-        outcome, event = disposition
+        outcome, event, _ = disposition
         outcomes.append((delivery, outcome))
         if event is not None:
             self._unreported.append((delivery, event))
@@ -65,6 +68,7 @@ class Settler:
         """Hand deliveries back soon; return how many they are."""
         for delivery in deliveries:
             self.add(delivery, _RELEASED)
+            self._unreported.append((delivery, None))
         return len(deliveries)
 
     def finish(self) -> None:
@@ -85,7 +89,7 @@ class Settler:
                 in_flight.finish_settling()
 
     async def _settle(
-        self, batch: Sequence[Settlement], unreported: Sequence[tuple[Delivery, Event]]
+        self, batch: Sequence[Settlement], unreported: Sequence[tuple[Delivery, Event | None]]
     ) -> None:
         failures = dict[Delivery, Event | None]()
         refused = dict.fromkeys(await self._persist(batch, failures))
@@ -94,9 +98,23 @@ class Settler:
         for delivery in refused:
             message = delivery.message
             self._events.emit(LeaseLost(self._route.name, message.id, message.key))
-        for delivery, event in [*((d, e) for d, e in unreported if d not in failures), *failures.items()]:
+        events = {**dict(unreported), **failures}
+        for delivery, event in events.items():
             if delivery not in refused and event is not None:
                 self._events.emit(event)
+        self._tally.fold()
+        if not events and not refused:
+            self._tally.handled += len(batch)
+            return
+        for delivery, outcome in batch:
+            if delivery in refused:
+                self._tally.count("lease_lost", "settlement")
+            elif (event := events.get(delivery)) is not None:
+                self._tally.count_event(event)
+            elif isinstance(outcome, Released):
+                self._tally.count("released")
+            else:
+                self._tally.handled += 1
 
     async def _persist(
         self, batch: Sequence[Settlement], failures: dict[Delivery, Event | None]

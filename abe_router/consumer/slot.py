@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from math import inf
 
 from abe_router.backend import Delivery
+from abe_router.observe import log_context
+
+_set_logged = log_context.deliveries.set
 
 
 class Slot:
@@ -28,7 +31,11 @@ class Slot:
         self.task: asyncio.Task[None] | None = None
 
     def begin(self, deliveries: Sequence[Delivery], deadline: float) -> None:
-        """Note what is handled from now on, and until when it may be, by the loop's clock."""
+        """Note what is handled from now on, and until when it may be, by the loop's clock.
+
+        It is called in the task of the slot, whose log lines are about these deliveries from now on.
+        """
+        _set_logged(deliveries)
         self.deliveries, self._deadline = deliveries, deadline
         self._thread_deadline, self.timed_out = None, False
 

@@ -39,6 +39,7 @@ from abe_router.observe.events import (
     Skipped,
     Subscribed,
 )
+from abe_router.observe.log_context import LogContext
 from abe_router.observe.log_writer import make_handler
 from abe_router.text import counted, format_duration, mask_credentials, printable
 
@@ -206,7 +207,8 @@ class PlainFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """Formats a record as one short line: time of day, level, route, sentence. Further lines are indented.
 
-    If `worker` is not 0, this number of the worker process precedes the route.
+    If `worker` is not 0, this number of the worker process precedes the route. A line of a handler ends with
+    what the handler is working on.
     """
 
     def __init__(self, *, color: bool = False, worker: int = 0) -> None:
@@ -217,11 +219,17 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; the column of routes is as wide as the longest route so far."""
         event = getattr(record, "event", None)
-        route = printable(getattr(event, "route", "") if isinstance(event, Event) else record.name)
+        context = {} if isinstance(event, Event) else _context_of(record)
+        route = getattr(event, "route", "") if isinstance(event, Event) else record.name
+        route = printable(str(context.pop("route", route)))
         self._width = min(48, max(self._width, len(route)))
         level = record.levelname.lower()
         label = f"\033[{_TINTS.get(level, '0')}m{level:<8}\033[0m" if self._color else f"{level:<8}"
-        text = printable(_bounded(_sentence(record)))
+        text = _bounded(_sentence(record))
+        if context:
+            said = " ".join(f"{name}={value}" for name, value in context.items())
+            text = f"{record.name}: {text} [{said}]"
+        text = printable(text)
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         route = f"{route:<{self._width}} " if route else ""
         line = f"{clock} {label} {self._worker}{route}{text}"
@@ -262,11 +270,24 @@ class JSONFormatter(logging.Formatter):
             if trace:
                 line["traceback"] = mask_credentials(trace)
         else:
-            line |= {"event": "log", "logger": record.name}
+            line |= {"event": "log", "logger": record.name, **_context_of(record)}
         line["message"] = _bounded(_sentence(record))
         if record.exc_info:
             line["traceback"] = mask_credentials(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
+
+
+def _context_of(record: logging.LogRecord) -> dict[str, str | int]:
+    """Return what the handler is working on that has written the record; see `LogContext`.
+
+    The number of messages is left out if it is 1.
+    """
+    if not getattr(record, "message_id", ""):
+        return {}
+    names = ("route", "message_id", "key", "attempt", "trace_id", "messages")
+    values = {name: getattr(record, name, "") for name in names}
+    values["messages"] = values["messages"] if values["messages"] != 1 else ""
+    return {n: _bounded(v) if isinstance(v, str) else v for n, v in values.items() if v}
 
 
 def _sentence(record: logging.LogRecord) -> str:
@@ -289,5 +310,6 @@ def start_logging(
     """
     handler = make_handler(stream) if in_thread else logging.StreamHandler(stream)
     handler.setFormatter(formatter)
+    handler.addFilter(LogContext())
     logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.getLogger("asyncio").setLevel(max(level, logging.WARNING))

@@ -7,16 +7,16 @@ digit.
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from abe_router.backend import Backend
 from abe_router.errors import BackendUnavailable, PayloadInvalid, PayloadMalformed, PublishError
 from abe_router.messages.message import MAX_BYTES, Message
-from abe_router.operations.errors import OutcomeUnknown
+from abe_router.operations.errors import KeyForbidden, OutcomeUnknown
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import append, prepare, window
 
@@ -36,6 +36,17 @@ class LineContent(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(LineContent).decode
+
+
+class Item(Protocol):
+    """One item of a stream or a batch that becomes one message. `number` counts from 1."""
+
+    @property
+    def number(self) -> int:
+        """Its position."""
+
+    def parse(self, key: str | None, headers: Mapping[str, str]) -> LineContent:
+        """Return the content of the item; raise PublishError or PayloadMalformed if it is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,11 @@ class LineSplitter:
         self._started = False
         #: Whether the line that `_rest` begins is longer than MAX_LINE, so its bytes are not kept.
         self._too_long = False
+
+    @property
+    def size(self) -> int:
+        """The bytes of the incomplete line that it keeps."""
+        return len(self._rest)
 
     def feed(self, chunk: bytes) -> list[Line]:
         """Return the lines that a chunk completes."""
@@ -123,12 +139,16 @@ class RejectedLine:
 
 @dataclass(frozen=True, slots=True)
 class LineBatch:
-    """The messages of some lines, each with its deduplication window, and the lines that were rejected."""
+    """The messages of some lines, each with its deduplication window, and the lines that were rejected.
+
+    `numbers` are the numbers of the lines of the messages.
+    """
 
     first: int
     last: int
     messages: tuple[tuple[Message, float], ...]
     rejected: tuple[RejectedLine, ...]
+    numbers: tuple[int, ...]
 
 
 class BulkResult(msgspec.Struct, frozen=True):
@@ -145,7 +165,10 @@ class BulkResult(msgspec.Struct, frozen=True):
 
 
 class BulkPublisher:
-    """Publishes lines in batches, one batch after the other, so that messages keep the order of the lines."""
+    """Publishes lines in batches, one batch after the other, so that messages keep the order of the lines.
+
+    `allows` says whether the publisher may use a key; without it, every key is allowed.
+    """
 
     def __init__(
         self,
@@ -154,9 +177,10 @@ class BulkPublisher:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         allow_unrouted: bool = False,
+        allows: Callable[[str], bool] | None = None,
     ) -> None:
         self._table, self._key, self._headers = table, key, headers or {}
-        self._allow_unrouted = allow_unrouted
+        self._allow_unrouted, self._allows = allow_unrouted, allows
         self._result = BulkResult()
 
     @property
@@ -164,9 +188,10 @@ class BulkPublisher:
         """The result of all lines so far."""
         return self._result
 
-    def prepare(self, lines: Sequence[Line]) -> LineBatch:
+    def prepare(self, lines: Sequence[Item]) -> LineBatch:
         """Check lines against the table. Return their messages and the rejected lines."""
         messages: list[tuple[Message, float]] = []
+        numbers: list[int] = []
         rejected: list[RejectedLine] = []
         for line in lines:
             key = self._key
@@ -174,18 +199,22 @@ class BulkPublisher:
                 content = line.parse(self._key, self._headers)
                 key = content.key
                 messages.append(self._message(content))
+                numbers.append(line.number)
             except (PublishError, PayloadMalformed) as error:
                 rejected.append(RejectedLine(line.number, key, error))
         self._count(rejected=len(rejected))
-        return LineBatch(lines[0].number, lines[-1].number, tuple(messages), tuple(rejected))
+        return LineBatch(lines[0].number, lines[-1].number, tuple(messages), tuple(rejected), tuple(numbers))
 
-    async def append(self, backend: Backend, batch: LineBatch) -> None:
-        """Append the messages of a batch. Raise OutcomeUnknown if the backend fails during the call."""
+    async def append(self, backend: Backend, batch: LineBatch) -> Sequence[Message]:
+        """Append the messages of a batch; return the duplicates, which were not kept.
+
+        Raise OutcomeUnknown if the backend fails during the call.
+        """
         if not batch.messages:
-            return
+            return ()
         count = len(batch.messages)
         try:
-            duplicates = len(await append(backend, batch.messages))
+            duplicates = await append(backend, batch.messages)
         except BackendUnavailable as error:
             self._count(unknown=count)
             raise OutcomeUnknown(
@@ -198,9 +227,12 @@ class BulkPublisher:
         except BaseException:
             self._count(unknown=count)
             raise
-        self._count(published=count - duplicates, duplicates=duplicates)
+        self._count(published=count - len(duplicates), duplicates=len(duplicates))
+        return duplicates
 
     def _message(self, content: LineContent) -> tuple[Message, float]:
+        if self._allows is not None and not self._allows(content.key):
+            raise KeyForbidden(f"the publisher may not use the key `{content.key}`")
         message = prepare(
             self._table,
             content.key,

@@ -5,7 +5,7 @@ This module imports nothing heavy, so the command line can import it at no cost.
 
 from __future__ import annotations
 
-from abe_router.errors import AbeRouterError, BackendUnavailable
+from abe_router.errors import AbeRouterError, BackendUnavailable, PublishError
 
 
 class OperationError(AbeRouterError):
@@ -30,6 +30,10 @@ class RouteInFile(OperationError):
 
 class BackendNotShared(OperationError):
     """Raised when the backend lives in another process, as `memory://` does."""
+
+
+class KeyForbidden(PublishError):
+    """Raised when a publisher may not use the key of a message."""
 
 
 class OutcomeUnknown(BackendUnavailable):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import msgspec
 
 from abe_router.diagnostic import Diagnostic
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded
+from abe_router.observe.tally import ProcessCounts, RouteCounts
 
 #: The commands: drain and exit, and exit at once.
 STOP, FORCE = b"stop\n", b"force\n"
@@ -67,16 +69,33 @@ class Outdated(msgspec.Struct, frozen=True, tag=True):
     path: Path
 
 
-WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Outdated
+class Counts(msgspec.Struct, frozen=True, tag=True):
+    """What routes have done so far in the worker, by name; a message may have a part of the routes.
+
+    `names` has all routes of the worker, those that are draining too; None if they are as reported before.
+    """
+
+    routes: Mapping[str, RouteCounts]
+    process: ProcessCounts = ProcessCounts()
+    names: tuple[str, ...] | None = None
+
+
+WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Outdated | Counts
+_COUNTS = b'{"type":"Counts"'
+_decode_counts = msgspec.json.Decoder(Counts).decode
 
 
 def encode_message(message: WorkerMessage) -> bytes:
-    """Return a message as one line of ASCII. Names of files need not be UTF-8."""
+    """Return a message as one line of JSON. Names of files need not be UTF-8; counts name none."""
+    if isinstance(message, Counts):
+        return msgspec.json.encode(message) + b"\n"
     return json.dumps(msgspec.to_builtins(message, enc_hook=str)).encode() + b"\n"
 
 
 def decode_message(line: bytes) -> WorkerMessage:
     """Return the message of a line, with the exact names of files."""
+    if line.startswith(_COUNTS):  # they come often, and are long
+        return _decode_counts(line)
     message: WorkerMessage = msgspec.convert(
         json.loads(line), WorkerMessage, dec_hook=lambda kind, value: kind(value)
     )
@@ -113,6 +132,13 @@ class ControlChannel:
         flags = socket.MSG_DONTWAIT if isinstance(message, Alive) else 0
         with suppress(OSError):
             self._socket.sendall(encode_message(message), flags)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message of some 10,000 bytes can be sent without waiting for the supervisor."""
+        writable = select.poll()
+        writable.register(self._socket, select.POLLOUT)
+        return bool(writable.poll(0))
 
     def forward(self, event: Event) -> None:
         """Send the message about an event that concerns the routes file."""

@@ -188,6 +188,11 @@ class WorkerSlot:
         self._code: frozenset[Path] = frozenset()
 
     @property
+    def is_up(self) -> bool:
+        """Whether its worker runs its routes."""
+        return self._worker is not None and self._worker.has_run and not self._worker.has_ended
+
+    @property
     def code(self) -> frozenset[Path]:
         """The files that define the handlers of its worker, or of the last one that ran."""
         if self._worker is not None and self._worker.has_run:

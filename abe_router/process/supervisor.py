@@ -8,7 +8,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,17 @@ from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
-from abe_router.process.channel import FORCE, Accepted, Applying, Outdated, Rejected, Running, WorkerMessage
+from abe_router.process.channel import (
+    FORCE,
+    Accepted,
+    Applying,
+    Counts,
+    Outdated,
+    Rejected,
+    Running,
+    WorkerMessage,
+)
+from abe_router.process.collector import Collector
 from abe_router.process.slot import CommandLine, WorkerProcess, WorkerSlot
 from abe_router.process.systemd import ServiceNotifier
 from abe_router.text import format_duration
@@ -39,7 +50,8 @@ class Supervisor:
     replaced, after a delay that grows up to half a minute, and never given up. With `once`, the workers end
     by themselves and the supervisor ends with them. With `reload_handlers`, a change of handler code replaces
     the workers one by one. The supervisor tells `service` its state. If `service` has a watchdog, a worker
-    whose event loop stands still for that time is killed and replaced.
+    whose event loop stands still for that time is killed and replaced. `beside` returns what is entered
+    before the first worker starts, and left after the last one has ended.
     """
 
     def __init__(
@@ -50,8 +62,10 @@ class Supervisor:
         once: bool = False,
         reload_handlers: bool = False,
         service: ServiceNotifier | None = None,
+        beside: Callable[[Supervisor], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
         self._command_line, self._reload_handlers = command_line, reload_handlers
+        self._beside = beside
         self._service = service or ServiceNotifier()
         #: The workers that put an edit into force, or the whole supervisor while it replaces them.
         self._changing: set[object] = set()
@@ -59,6 +73,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._forcing: asyncio.Task[None] | None = None
         self._workers: set[WorkerProcess] = set()
+        #: The counts of all workers.
+        self.collector = Collector()
         self._slots = [
             WorkerSlot(partial(self._start, number), self._stopping, once=once)
             for number in range(1, workers + 1)
@@ -79,26 +95,48 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         try:
-            first = await self._slots[0].fill()
-            if first is None:
-                return 0
-            await first.settled.wait()
-            if not first.has_run:
-                if first.diagnostics:
-                    raise ConfigError(first.diagnostics)
-                code = await first.ended()
-                return code if code >= 0 else 128 - code
-            self._is_up = True
-            self._service.ready(self._state())
-            following = asyncio.create_task(self._follow_code())
-            pinging = asyncio.create_task(self._service.ping_until_cancelled(self._kill_silent))
-            codes = await asyncio.gather(*(slot.keep() for slot in self._slots))
-            pinging.cancel()
-            self._watch.stop()
-            await following
+            async with nullcontext() if self._beside is None else self._beside(self):
+                return await self._run()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    @property
+    def started(self) -> bool:
+        """Whether the routes of the first worker have run."""
+        return self._is_up
+
+    @property
+    def draining(self) -> bool:
+        """Whether the workers are told to end."""
+        return self._stopping.is_set()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The reasons for which not all workers run their routes."""
+        numbered = enumerate(self._slots, 1)
+        return tuple(
+            f"worker {number} does not run its routes" for number, slot in numbered if not slot.is_up
+        )
+
+    async def _run(self) -> int:
+        first = await self._slots[0].fill()
+        if first is None:
+            return 0
+        await first.settled.wait()
+        if not first.has_run:
+            if first.diagnostics:
+                raise ConfigError(first.diagnostics)
+            code = await first.ended()
+            return code if code >= 0 else 128 - code
+        self._is_up = True
+        self._service.ready(self._state())
+        following = asyncio.create_task(self._follow_code())
+        pinging = asyncio.create_task(self._service.ping_until_cancelled(self._kill_silent))
+        codes = await asyncio.gather(*(slot.keep() for slot in self._slots))
+        pinging.cancel()
+        self._watch.stop()
+        await following
         if len(self._signals) > 1:
             return 128 + self._signals[-1]
         return 1 if any(codes) else 0
@@ -155,6 +193,8 @@ class Supervisor:
         match message:
             case Running() if not worker.has_run:
                 _log.info("%s runs", worker)
+            case Counts():
+                self.collector.record(worker, message)
             case Applying():
                 self._change(worker)
             case Accepted():

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from abe_router.application import Application
@@ -17,6 +18,7 @@ from abe_router.edits.reload import sources
 from abe_router.errors import BackendError
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
 from abe_router.process.channel import Alive, ControlChannel, Running, Storing
+from abe_router.process.collector import CountsReporter
 from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
 from abe_router.process.systemd import ServiceNotifier
@@ -39,6 +41,7 @@ class Worker:
 
     With `once`, it ends when every queue is empty. `drain`, in seconds, replaces the drain time of every
     route. `channel` leads to the supervisor, if there is one. A worker without one tells `service` its state.
+    `beside` returns what is entered before the application starts, and left after it has stopped.
     """
 
     def __init__(
@@ -52,25 +55,38 @@ class Worker:
         drain: float | None = None,
         channel: ControlChannel | None = None,
         service: ServiceNotifier | None = None,
+        beside: Callable[[Worker], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
         self._once, self._drain, self._channel = once, drain, channel
+        self._beside = beside
         self._service = service or ServiceNotifier()
         on_event = self._notify if channel is None else channel.forward
         forwarded: Subscribed = ((Reloading, Reloaded, ReloadRejected, RestartNeeded), on_event)
         backend = make_backend(table.backend, prefix=table.prefix)
         #: What the backend can do.
         self.features = backend.features
-        self._application = Application(
+        self.application = Application(
             table,
             backend,
             loader=loader if watch else None,
             listeners=[*listeners, forwarded],
             number=0 if channel is None else channel.number,
         )
+        self._reporter: CountsReporter | None = None
+        if channel is not None:
+            counts = self.application.counts, self.application.process_counts
+            self._reporter = CountsReporter(channel, *counts)
+        #: Whether the routes run, or have run.
+        self.started = False
         self._stopping = asyncio.Event()
         self._forced_by = 0
         self._obeys_signals = False
         self._forcing: asyncio.Task[int] | None = None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is about to end."""
+        return self._stopping.is_set()
 
     def run_in(self, loop: asyncio.AbstractEventLoop) -> int:
         """Run in a loop that does not run yet, as `run` does.
@@ -106,13 +122,15 @@ class Worker:
         with Signals(self._stopping.set, force, begin=self._begin_stop):
             self._obeys_signals = True
             try:
-                return await self._run()
+                async with nullcontext() if self._beside is None else self._beside(self):
+                    return await self._run()
             finally:
                 self._obeys_signals = False
 
     async def _run(self) -> int:
-        application = self._application
+        application = self.application
         await application.start()
+        self.started = True
         cancelled = False
         try:
             # The objects of the running routes live until the end. Without this, the garbage collector takes
@@ -121,9 +139,10 @@ class Worker:
             # many routes cause so many collections that they take a fifth.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            if self._channel is not None:
+            if self._reporter is not None and self._channel is not None:
                 channel = self._channel
                 application.background.start("reporting the code", lambda: self._report_code(channel))
+                application.background.start("reporting the counts", self._reporter.run)
             else:
                 self._service.ready(self._state())
                 application.background.start("the watchdog", self._service.ping_until_cancelled)
@@ -138,6 +157,8 @@ class Worker:
             self._begin_stop()
         finally:
             abandoned = await application.stop(self._drain)
+            if self._reporter is not None:
+                self._reporter.finish()
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0
@@ -157,13 +178,13 @@ class Worker:
                 self._service.status(f"{self._state()}; an edit is rejected: {event.diagnostics[0].message}")
 
     def _state(self) -> str:
-        return f"running {counted(len(self._application.table.routes), 'route')}"
+        return f"running {counted(len(self.application.table.routes), 'route')}"
 
     def _longest_drain(self) -> float:
         """Return how long running handlers may take to end after a stop, in seconds."""
         if self._drain is not None:
             return self._drain
-        return max((route.drain for route in self._application.table.routes), default=0.0)
+        return max((route.drain for route in self.application.table.routes), default=0.0)
 
     def _report_storing(self) -> None:
         if self._channel is not None:
@@ -176,17 +197,17 @@ class Worker:
 
     def _force(self, number: int) -> None:
         self._forced_by = number
-        self._forcing = asyncio.create_task(self._application.reconciler.stop(0.0))
+        self._forcing = asyncio.create_task(self.application.reconciler.stop(0.0))
 
     async def _wait_until_empty(self) -> None:
         """Wait until no route has a message that is ready, in flight or delayed, or until stopped."""
-        application = self._application
+        application = self.application
         outage = Outage()
         while not await wait_for_event(self._stopping, ONCE_EVERY):
             reconciler = application.reconciler
-            if any(consumer.in_flight for consumer in reconciler.consumers.values()):
+            names = {route.name for route in reconciler.table.routes if not reconciler.is_paused(route)}
+            if any(c.in_flight for name, c in reconciler.consumers.items() if name in names):
                 continue
-            names = {route.name for route in reconciler.table.routes if not route.paused}
             try:
                 statuses = await application.backend.status()
             except BackendError as error:
@@ -214,5 +235,5 @@ class Worker:
 
     def _code(self) -> frozenset[Path]:
         """Return the files of the handlers, and all imported files below the folder of the routes file."""
-        table = self._application.table
+        table = self.application.table
         return frozenset(sources(table) | (code_below(table.path.parent) if table.path else set()))

@@ -50,6 +50,12 @@ class MessageContract:
             check_headers(headers)
         return Message(new_id() if id is None else check_id(key, id), key, body, headers, time())
 
+    def mask(self, payload: Any) -> Any:
+        """Return a payload with `(masked)` in place of what any of the schemas marks as `x-sensitive`."""
+        for schema in self.schemas:
+            payload = schema.mask(payload)
+        return payload
+
     def window(self, given: str | None = None) -> float:
         """Return how long an id is remembered, in seconds; `given` is the id that the publisher set."""
         return 0.0 if self.deduplication is None else self.deduplication.window_of(given)

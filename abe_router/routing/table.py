@@ -14,6 +14,7 @@ from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import PatternIndex, check_key, is_wild
 from abe_router.routing.case import Case
 from abe_router.routing.contract import ContractIndex, MessageContract, SchemaBinding
+from abe_router.routing.http_options import HttpOptions
 from abe_router.routing.route import Route
 
 
@@ -34,7 +35,7 @@ class RouteTable:
     `keys` are the keys and patterns of the file, with or without consumers. `retain` maps keys and patterns
     to the seconds that settled messages are kept. `deduplications` maps them to the source and the window of
     ids. `revision` is the hash of the file and everything it names. `sources` are the files that were read.
-    `cases` are its tests.
+    `cases` are its tests. `http` are the options of its HTTP server, if the file has them.
     """
 
     routes: tuple[Route, ...] = ()
@@ -49,6 +50,7 @@ class RouteTable:
     path: Path | None = None
     sources: frozenset[Path] = frozenset()
     cases: tuple[Case, ...] = ()
+    http: HttpOptions | None = None
     warnings: tuple[Diagnostic, ...] = ()
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)

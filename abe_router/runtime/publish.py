@@ -5,12 +5,13 @@ These are functions of the table, so that no object keeps one that is no longer 
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from abe_router.backend import Backend
-from abe_router.errors import NoRoute
+from abe_router.errors import NoRoute, PayloadMalformed
 from abe_router.messages.message import Duplicate, Message, decode, encode_and_read
 from abe_router.routing.table import RouteTable
 from abe_router.text import did_you_mean
@@ -76,6 +77,19 @@ def prepare(
     if not (contract.known or allow_unrouted):
         raise _unknown(table, key)
     return contract.message(key, body, decode(body), headers or {}, id)
+
+
+def payload_bytes(data: bytes, source: str) -> bytes:
+    """Return `data` without its byte order mark; raise PayloadMalformed if it cannot be a payload.
+
+    `source` says where the data comes from.
+    """
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise PayloadMalformed(f"{source} is UTF-16, and JSON is UTF-8")
+    data = data.removeprefix(BOM_UTF8)
+    if not data.strip():
+        raise PayloadMalformed(f"{source} is empty, so there is no payload")
+    return data
 
 
 def window(table: RouteTable, key: str, id: str | None) -> float:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
-from abe_router.consumer import Around, Consumer, Recovery, StallMonitor, SuspectGate
+from abe_router.consumer import (
+    NO_LIMITS,
+    Around,
+    Consumer,
+    Recovery,
+    RouteLimits,
+    StallMonitor,
+    SuspectGate,
+)
 from abe_router.observe.events import Events, Reloaded
+from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.retention import RetentionLoop
@@ -38,6 +47,8 @@ class Reconciler:
         self._backend, self._events, self._around = backend, events, around
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
+        self._tallies: dict[str, RouteTally] = {}
+        self._limits: Mapping[str, RouteLimits] = {}
         self._recovery, self._suspects = Recovery(), SuspectGate()
         #: Counts how often the event loop was blocked.
         self.stalls = StallMonitor()
@@ -57,6 +68,30 @@ class Reconciler:
     def consumers(self) -> dict[str, Consumer]:
         """The running consumers by route, including those that are draining."""
         return {name: r.consumer for name, r in self._routes.items() if r.consumer is not None}
+
+    def counts(self) -> Mapping[str, RouteCounts]:
+        """Return what each route has done, those that are draining too; after `stop`, the last counts.
+
+        The counts of a route last as long as it is in the table. A reload of a changed route keeps them.
+        """
+        consumers = self.consumers
+        return {
+            name: consumers[name].counts() if name in consumers else tally.counts()
+            for name, tally in self._tallies.items()
+        }
+
+    def limit(self, limits: Mapping[str, RouteLimits]) -> None:
+        """Put the limits of routes into force at once, also for consumers that start later.
+
+        Routes that are not named have none. No consumer is restarted.
+        """
+        self._limits = limits
+        for name, consumer in self.consumers.items():
+            consumer.limit(limits.get(name, NO_LIMITS))
+
+    def is_paused(self, route: Route) -> bool:
+        """Whether the route is paused, in the file or by an operator."""
+        return route.paused or self._limits.get(route.name, NO_LIMITS).paused
 
     async def apply(self, table: RouteTable) -> Reloaded:
         """Put `table` into force; return what changed, once every change is carried out.
@@ -83,12 +118,14 @@ class Reconciler:
             reconciler = self._routes.get(name)
             if reconciler is None:
                 reconciler = self._routes[name] = _RouteReconciler(self._make_consumer)
+                self._tallies.setdefault(name, RouteTally())
             reconciler.set_desired(route, table.revision)
             touched.append((name, reconciler))
         for name, reconciler in touched:
             await reconciler.settled()
             if reconciler.is_idle and self._routes.get(name) is reconciler:
                 del self._routes[name]
+                self._tallies.pop(name, None)
         reloaded = Reloaded(
             number=number,
             revision=table.revision,
@@ -128,9 +165,11 @@ class Reconciler:
             revision=revision,
             threads=threads,
             around=self._around,
+            limits=self._limits.get(route.name, NO_LIMITS),
             recovery=self._recovery,
             suspects=self._suspects,
             stalls=self.stalls,
+            tally=self._tallies[route.name],
         )
 
 

@@ -17,16 +17,16 @@ from abe_router.errors import Violation
 from abe_router.schema.index import SchemaIndex
 from abe_router.schema.keywords import rule_of
 from abe_router.schema.mismatch import Mismatch, Path, found
-from abe_router.schema.sensitive import Sensitivity
+from abe_router.schema.sensitive import MASKED, Sensitivity
 from abe_router.schema.validators import Validators
 from abe_router.schema.walk import Exhausted, Visit, Walk
 
-#: Longest time to look for mismatches and then to describe them, in seconds of this thread's processor time.
-MAX_SEARCH, MAX_DESCRIPTION = 0.025, 0.01
+#: Longest time to look for mismatches, to describe them, and to mask a value, in seconds of this thread's
+#: processor time.
+MAX_SEARCH, MAX_DESCRIPTION, MAX_MASKING = 0.025, 0.01, 0.05
 #: Most violations of one value, and most characters of their pointers. A pointer may be as long as a payload.
 MAX_VIOLATIONS, MAX_TEXT = 1000, 1024 * 1024
 
-MASKED = "(masked)"
 #: What an incomplete explanation says of itself.
 MORE = "there are more violations"
 UNFINISHED = "there may be more violations: looking for them takes too long"
@@ -64,6 +64,25 @@ class Explainer:
             raise
         except BaseException:  # noqa: BLE001  a message without a reason is worse than any of them
             return (_undescribed(value, NOT_DESCRIBED),)
+
+    def mask(self, value: Any) -> Any:
+        """Return a value with MASKED in place of what the schema calls sensitive.
+
+        If that cannot be found out in bounded time, the whole value is masked. It raises nothing.
+        """
+        deadline = thread_time() + MAX_MASKING
+
+        def look() -> None:
+            if thread_time() > deadline:
+                raise Exhausted
+
+        try:
+            with self._lock:
+                return self._prepared()[1].mask(value, look)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001  a value that is shown by mistake is worse than any of them
+            return MASKED
 
     def _explain(self, value: Any) -> tuple[Violation, ...]:
         deadline = thread_time() + MAX_SEARCH

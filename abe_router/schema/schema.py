@@ -39,3 +39,10 @@ class Schema:
         first has a note that says so. It raises nothing.
         """
         return () if self.is_valid(value) else self._explainer.explain(value)
+
+    def mask(self, value: Any) -> Any:
+        """Return the value with `(masked)` in place of each part that the schema marks as `x-sensitive`.
+
+        It takes bounded time, and masks the whole value if that does not suffice. It raises nothing.
+        """
+        return self._explainer.mask(value)

@@ -1,19 +1,24 @@
-"""Finds the values that a schema marks as sensitive with `x-sensitive: true`."""
+"""Finds and masks the values that a schema marks as sensitive with `x-sensitive: true`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from abe_router.schema.index import DYNAMIC_ANCHORS, SchemaIndex, Subschema
 from abe_router.schema.mismatch import Path
 from abe_router.schema.validators import Validators
 
+#: What is shown in place of a sensitive value.
+MASKED = "(masked)"
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SINGLE = ("not", "if", "then", "else")
 _MAPS = ("dependentSchemas", "dependencies")
 #: What applies to every item of an array, and what to those that no list of schemas names.
 _ALL = ("contains", "unevaluatedItems")
 _REST = ("items", "additionalItems", *_ALL)
+#: The subschemas that apply below others, by their identities and the step.
+_Known = dict[tuple[tuple[int, ...], str | int], Sequence[Subschema]]
 
 
 class Sensitivity:
@@ -52,12 +57,57 @@ class Sensitivity:
                 return node
         return None
 
+    def mask(self, value: Any, look: Callable[[], None]) -> Any:
+        """Return the value with MASKED in place of each sensitive part. The value itself stays as it is.
+
+        `look` is called now and then, and may raise to end the search.
+        """
+        if not self._any:
+            return value
+        return self._mask(value, list(self._together([self._index.root])), look, {})
+
+    def _mask(
+        self, value: Any, applicable: Sequence[Subschema], look: Callable[[], None], known: _Known
+    ) -> Any:
+        if not applicable:
+            return value
+        if any(map(_is_sensitive, applicable)):
+            return MASKED
+        if isinstance(value, dict) and value:
+            if self._names_are_sensitive(applicable):
+                return MASKED
+            members = value.items()
+            return {
+                name: self._mask(member, self._below(applicable, name, look, known), look, known)
+                for name, member in members
+            }
+        if isinstance(value, list):
+            listed = max(map(_listed, applicable))
+            return [
+                self._mask(item, self._below(applicable, min(at, listed), look, known), look, known)
+                for at, item in enumerate(value)
+            ]
+        return value
+
+    def _below(
+        self, applicable: Sequence[Subschema], step: str | int, look: Callable[[], None], known: _Known
+    ) -> Sequence[Subschema]:
+        """Return the subschemas that may apply to a member or an item; each answer is computed once."""
+        key = (tuple(map(id, applicable)), step)
+        found = known.get(key)
+        if found is None:
+            look()
+            below = [sub for each in applicable for sub in self._children(each, step)]
+            found = known[key] = list(self._together(below))
+        return found
+
     def _has_secret_names(self, node: Path) -> bool:
         """Return whether the names of an object's members are sensitive."""
+        return self._names_are_sensitive(node.applicable or ())
+
+    def _names_are_sensitive(self, applicable: Sequence[Subschema]) -> bool:
         names = [
-            self._index.below(sub, "propertyNames")
-            for sub in node.applicable or ()
-            if "propertyNames" in sub.schema
+            self._index.below(sub, "propertyNames") for sub in applicable if "propertyNames" in sub.schema
         ]
         return any(_is_sensitive(sub) for sub in self._together(names))
 
@@ -114,6 +164,12 @@ class Sensitivity:
             for keyword in ("additionalProperties", "unevaluatedProperties"):
                 if keyword in schema:
                     yield self._index.below(sub, keyword)
+
+
+def _listed(sub: Subschema) -> int:
+    """Return how many items of an array have a schema of their own."""
+    listings = (sub.schema.get(name) for name in ("prefixItems", "items"))
+    return max((len(listed) for listed in listings if isinstance(listed, list)), default=0)
 
 
 def _is_sensitive(sub: Subschema) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from msgspec import structs
 
+from abe_router.backends.redis.appender import LARGE
 from abe_router.backends.redis.scripts import APPEND
 from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
@@ -75,3 +76,48 @@ async def test_the_server_receives_as_many_arguments_for_a_batch_as_for_one_mess
     monkeypatch.setattr(connection, "run", lambda *call: calls.append(call) or run(*call))
     await asyncio.gather(*(redis_backend.append([new_message(KEY, b"1")]) for _ in range(50)))
     assert [len(args) for script, _, args in calls if script is APPEND] == [2]
+
+
+SMALL_AND_LARGE = [new_message(KEY, b"%d" % n * (LARGE if n % 3 else 1), id=f"m{n}") for n in range(9)]
+
+
+async def test_small_and_large_messages_of_many_callers_keep_their_order(redis_backend):
+    sent = [*SMALL_AND_LARGE, new_message(KEY, b"x" * LARGE, headers={"trace": "\U0001f4e6"})]
+    await asyncio.gather(*(redis_backend.append([each]) for each in sent))
+    found = await take(await redis_backend.subscribe(KEY, GROUP), len(sent))
+    assert [structs.replace(each.message, attempt=0) for each in found] == sent
+
+
+async def test_small_and_large_messages_of_one_call_keep_their_order_and_windows(redis_backend):
+    await redis_backend.append(SMALL_AND_LARGE[:2])
+    assert await redis_backend.append_once([(each, 60.0) for each in SMALL_AND_LARGE[2:]]) == []
+    again = await redis_backend.append_once([(each, 60.0) for each in SMALL_AND_LARGE])
+    assert again == SMALL_AND_LARGE[2:]
+    found = await take(await redis_backend.subscribe(KEY, GROUP), 11)
+    assert bodies(found) == bodies_of([*SMALL_AND_LARGE, *SMALL_AND_LARGE[:2]])
+
+
+async def test_large_body_is_an_argument_of_its_own(redis_backend, monkeypatch):
+    await redis_backend.open()
+    connection, sent = redis_backend._node.connection, []
+    run, send = connection.run, connection.send
+    monkeypatch.setattr(connection, "run", lambda *call: sent.append(call[2]) or run(*call))
+    monkeypatch.setattr(connection, "send", lambda *call: sent.append(call) or send(*call))
+    message = new_message(KEY, b"x" * LARGE)
+    await redis_backend.append([message])
+    await redis_backend.append([message, message])
+    assert [message.body in call for call in sent if len(str(call)) > LARGE] == [True, True]
+
+
+async def test_refusal_of_the_server_fails_the_caller_of_a_large_message(redis_backend, redis_client, prefix):
+    await redis_client.set(prefix + KEY, "no stream")
+    refused, kept = await asyncio.gather(
+        *(redis_backend.append([new_message(key, b"x" * LARGE)]) for key in (KEY, "other")),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, BackendError)
+    assert kept is None
+
+
+def bodies_of(messages):
+    return [message.body for message in messages]

@@ -128,6 +128,16 @@ class PeekForgetsWhatIsDelayed(Sound):
         return [each for each in seen if each.state != "delayed"]
 
 
+class PeekEndsAtTheBeginning(Sound):
+    async def peek_end(self, pattern, group):
+        return ""
+
+
+class PeekEndsOneTooFar(Sound):
+    async def peek_end(self, pattern, group):
+        return str(int(await super().peek_end(pattern, group)) + 1)
+
+
 class PeekIgnoresItsLimit(Sound):
     async def peek(self, pattern, group, *, limit=100, after=""):
         return await super().peek(pattern, group, limit=1_000, after=after)

@@ -13,6 +13,7 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.messages.message import new_message
 from abe_router.observe.events import Events, LeaseLost
+from abe_router.observe.tally import RouteTally
 
 from .conftest import make_route
 
@@ -60,7 +61,7 @@ async def test_delivery_that_arrives_during_a_renewal_does_not_count_as_renewed(
     now = asyncio.get_running_loop().time
     in_flight = InFlight(lease=10.0, max_unacked=500)
     in_flight.buffer.append(Delivery(new_message("orders.created", b"1"), 1, None))
-    keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events(), Recovery())
+    keeper = LeaseKeeper(make_route(print, lease=10.0), slow, in_flight, Events(), Recovery(), RouteTally())
     in_flight.track(now() - 9.0)
     renewing = asyncio.create_task(keeper.renew())
     await extending.wait()

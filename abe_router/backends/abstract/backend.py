@@ -212,6 +212,7 @@ class AbstractBackend(Backend):
         *,
         limit: int = 100,
         after: str = "",
+        bodies: bool = True,
     ) -> Sequence[DeadLetter]:
         return []
 

@@ -114,7 +114,13 @@ class MemoryBackend(Backend):
         return self._log.trim(retain)
 
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self,
+        pattern: str,
+        group: str,
+        *,
+        limit: int = 100,
+        after: str = "",
+        bodies: bool = True,  # noqa: ARG002  they cost nothing
     ) -> Sequence[DeadLetter]:
         queue = self._queues.get((pattern, group))
         return queue.dead_letters(limit, after) if queue else []
@@ -135,6 +141,9 @@ class MemoryBackend(Backend):
             return self._log.peek(pattern, limit, last_seen)
         queue = self._queues.get((pattern, group))
         return queue.peek(limit, last_seen) if queue else []
+
+    async def peek_end(self, pattern: str, group: str | None) -> str:  # noqa: ARG002
+        return str(self._log.last)
 
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None

@@ -41,14 +41,15 @@ class MessageLog:
     def __init__(self, clock: Clock, is_consumed: Callable[[str], bool]) -> None:
         self._clock, self._is_consumed = clock, is_consumed
         self._retain: dict[tuple[str, float], float] = {}
-        self._last = 0  # the number of the last message
+        #: The number of the last message.
+        self.last = 0
         self._kept: dict[int, LoggedMessage] = {}  # by number, in the order of acceptance
         self._settled: deque[int] = deque()
 
     def append(self, message: Message) -> LoggedMessage:
         """Keep the message as it is at its first attempt."""
-        self._last += 1
-        logged = self._kept[self._last] = LoggedMessage(self._last, with_attempt(message, 1), self._clock())
+        self.last += 1
+        logged = self._kept[self.last] = LoggedMessage(self.last, with_attempt(message, 1), self._clock())
         return logged
 
     def begin(self, pattern: str, start: float) -> Iterator[LoggedMessage]:
@@ -77,8 +78,8 @@ class MessageLog:
 
     def peek(self, pattern: str, limit: int, after: int) -> list[Peeked]:
         """Return up to `limit` messages whose key matches and whose number is greater than `after`."""
-        first = max(after + 1, next(iter(self._kept), self._last + 1))
-        later = (self._kept[seq] for seq in range(first, self._last + 1) if seq in self._kept)
+        first = max(after + 1, next(iter(self._kept), self.last + 1))
+        later = (self._kept[seq] for seq in range(first, self.last + 1) if seq in self._kept)
         found = (logged for logged in later if matches(pattern, logged.message.key))
         return [Peeked(str(logged.seq), logged.message, "retained") for logged in islice(found, limit)]
 

@@ -62,10 +62,12 @@ class QueueEntry:
         "deliveries",
         "due",
         "failed_at",
+        "former",
         "holder",
         "lease_until",
         "logged",
         "message",
+        "replays",
         "seq",
     )
 
@@ -73,6 +75,7 @@ class QueueEntry:
         self.logged, self.seq, self.message = logged, logged.seq, logged.message
         self.claim = self.deliveries = 0
         self.failed_at: float | None = None
+        self.replays, self.former = 0, ""
         self.holder: Subscription | None = None
         self.lease_until = self.due = 0.0
 
@@ -209,7 +212,10 @@ class SubscriptionQueue:
             self.wake_all()
         elif isinstance(outcome, Dead):
             id = str(next(self._dead_letter_ids))
-            self._dead[id] = (msgspec.structs.replace(outcome.dead_letter, id=id), entry)
+            dead_letter = msgspec.structs.replace(
+                outcome.dead_letter, id=id, replays=entry.replays, former=entry.former
+            )
+            self._dead[id] = (dead_letter, entry)
             self._log.settled(entry.logged)
         else:
             entry.deliveries -= 1
@@ -264,12 +270,14 @@ class SubscriptionQueue:
 
     def replay(self, ids: Sequence[str]) -> int:
         """Make dead letters ready again, as if they were never handed out; return how many."""
-        entries = self._remove_dead(ids)
-        for entry in entries:
-            entry.logged.unsettled += 1
-            self._return(QueueEntry(entry.logged))
+        removed = self._remove_dead(ids)
+        for dead_letter, dead in removed:
+            dead.logged.unsettled += 1
+            entry = QueueEntry(dead.logged)
+            entry.replays, entry.former = dead_letter.replays + 1, dead_letter.id
+            self._return(entry)
         self.wake_all()
-        return len(entries)
+        return len(removed)
 
     def purge(self, ids: Sequence[str]) -> int:
         """Delete dead letters; return how many."""
@@ -312,8 +320,8 @@ class SubscriptionQueue:
             self._last_oldest = entry.seq, time.time() - (self._clock() - entry.logged.since)
         return self._last_oldest[1]
 
-    def _remove_dead(self, ids: Sequence[str]) -> list[QueueEntry]:
-        return [self._dead.pop(id)[1] for id in ids if id in self._dead]
+    def _remove_dead(self, ids: Sequence[str]) -> list[tuple[DeadLetter, QueueEntry]]:
+        return [self._dead.pop(id) for id in ids if id in self._dead]
 
     def _recover(self) -> None:
         """Make ready what is due, and what was leased until a time that has passed."""

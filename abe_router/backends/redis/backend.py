@@ -29,7 +29,7 @@ from abe_router.backends.redis.health import Health
 from abe_router.backends.redis.key_value import KeyValueStore
 from abe_router.backends.redis.names import Names, group_name, position_before
 from abe_router.backends.redis.node import Node
-from abe_router.backends.redis.peek import Peek
+from abe_router.backends.redis.peek import Peek, end_cursor
 from abe_router.backends.redis.scripts import DROP
 from abe_router.backends.redis.subscription import RedisSubscription
 from abe_router.messages.message import Message
@@ -128,10 +128,10 @@ class RedisBackend(Backend):
         return await node.registry.trim(retain)
 
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self, pattern: str, group: str, *, limit: int = 100, after: str = "", bodies: bool = True
     ) -> Sequence[DeadLetter]:
         dead_letters = await self._dead_letters(pattern, group)
-        return await dead_letters.list(limit, after)
+        return await dead_letters.list(limit, after, bodies=bodies)
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         dead_letters = await self._dead_letters(pattern, group)
@@ -146,6 +146,9 @@ class RedisBackend(Backend):
     ) -> Sequence[Peeked]:
         node = await self._opened()
         return await Peek(node.connection, self._names, node.registry).peek(pattern, group, limit, after)
+
+    async def peek_end(self, pattern: str, group: str | None) -> str:  # noqa: ARG002
+        return await end_cursor((await self._opened()).connection)
 
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None

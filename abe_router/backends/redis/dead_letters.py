@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from abe_router.backend import DeadLetter, Reason
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.entry import LATEST, accepted_at, order, read_message
+from abe_router.backends.redis.entry import LATEST, accepted_at, order, read_count, read_message
 from abe_router.backends.redis.names import Names, subscription_name
-from abe_router.backends.redis.scripts import ANSWER_BYTES, RANGE, REPLAY
+from abe_router.backends.redis.scripts import ANSWER_BYTES, DEAD, RANGE, REPLAY
 
 #: Ids of one call.
 _CHUNK = 100
+#: Rows that are read of each stream in addition to its share of a page.
+_AHEAD = 10
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}")
+_ENTRY_BYTES = re.compile(rb"\d{1,20}-\d{1,20}")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_typed = msgspec.json.Decoder(DeadLetter).decode
 
 
 class DeadLetters:
@@ -34,26 +37,56 @@ class DeadLetters:
         self._connection, self._names = connection, names
         self._group, self._keys = group, sorted(keys)
 
-    async def list(self, limit: int, after: str) -> Sequence[DeadLetter]:
-        """Return up to `limit` dead letters, oldest first, beginning after the one of that id."""
-        last_key, last = _parse(after) or ("", "")
-        room = ANSWER_BYTES // max(len(self._keys), 1)
-        sent = []
+    async def list(self, limit: int, after: str, *, bodies: bool) -> Sequence[DeadLetter]:
+        """Return up to `limit` dead letters, oldest first, beginning after the one of that id.
+
+        With large bodies it returns fewer, though at least one, so that they do not fill the memory.
+        """
+        position = _parse(after) or ("", "")
+        found: list[tuple[str, Any]] = []
+        more = limit > 0
+        while more and len(found) < limit:
+            page, more, full = await self._page(limit - len(found), *position, bodies=bodies)
+            found += page
+            more = more and not full
+            if page:
+                position = page[-1][0], page[-1][1][0].decode()
+        make = _dead_letter if bodies else _bare
+        return [make(key, self._group, *row) for key, row in found[:limit]]
+
+    async def _page(
+        self, limit: int, last_key: str, last: str, *, bodies: bool
+    ) -> tuple[Sequence[tuple[str, Any]], bool, bool]:
+        """Return the next rows with their keys, by time and key, whether there may be more, and why.
+
+        The last value is true if an answer ended because it was full.
+        """
+        count, sent = limit // max(1, len(self._keys)) + _AHEAD, []
         for key in self._keys:
-            # They are in the order of (time, key). In keys up to the last one, its own time was listed.
+            # In keys up to the last one, its own time was listed.
             first = "-" if not last else f"({last}" if key <= last_key else last
             stream = self._names.dead(key, self._group)
-            sent.append((key, self._connection.run(RANGE, (stream,), (first, limit, room))))
-        found: list[tuple[tuple[tuple[int, int], str], bytes, Sequence[bytes]]] = []
-        ends = []
+            if bodies:
+                room = ANSWER_BYTES // len(self._keys)
+                reply = self._connection.run(RANGE, (stream,), (first, count, room))
+            else:
+                reply = self._connection.run(DEAD, (stream,), (first, count))
+            sent.append((key, reply))
+        rows: list[tuple[tuple[int, int], str, Any]] = []
+        ends: list[tuple[tuple[int, int], str]] = []
+        full = 0
         for key, reply in sent:
-            rows, full = await reply
-            found += [((order(entry_id), key), entry_id, fields) for entry_id, fields in rows]
-            if full:
-                ends.append(found[-1][0])
-        # What comes after the end of a full answer may come after more of the same key.
-        found = sorted((row for row in found if not ends or row[0] <= min(ends)), key=itemgetter(0))
-        return [_dead_letter(row[0][1], self._group, *row[1:]) for row in found[:limit]]
+            answer, ended = (await reply) if bodies else (await reply, 0)
+            full += ended
+            found = [(order(row[0]), key, row) for row in answer]
+            rows += found
+            if len(found) == count or ended:
+                ends.append(found[-1][:2])
+        # Of a stream that was not read to its end, later rows may come before those of other streams.
+        end = min(ends, default=None)
+        rows.sort(key=lambda row: row[:2])
+        read = [row[1:] for row in rows if end is None or row[:2] <= end]
+        return read, end is not None, full > 0
 
     async def replay(self, ids: Sequence[str]) -> int:
         """Deliver dead letters to their group again; return how many there were."""
@@ -86,6 +119,32 @@ def _parse(dead_letter_id: str) -> tuple[str, str] | None:
     return (key, entry_id) if _ENTRY.fullmatch(entry_id) else None
 
 
+def _bare(key: str, group: str, entry_id: bytes, record: bytes, name: bytes, former: bytes) -> DeadLetter:
+    """Return a dead letter without the body of its message.
+
+    A record that this package wrote is decoded at once; any other one is read field by field.
+    """
+    try:
+        found = _decode_typed(record)
+        is_ours = found.route and found.message.key == key and found.message.id.encode() == name
+        times = 0 <= found.first_failed_at <= LATEST and 0 <= found.last_failed_at <= LATEST
+        if is_ours and times and found.attempts >= 0 and found.deliveries >= 0:
+            replays, id = _former(key, former)
+            return msgspec.structs.replace(found, id=f"{key}:{entry_id.decode()}", replays=replays, former=id)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
+    fields = [b"dead_letter", record, b"data", b"", b"former", former]
+    return _dead_letter(key, group, entry_id, [*fields, b"id", name] if name else fields)
+
+
+def _former(key: str, field: bytes) -> tuple[int, str]:
+    """Return how often a message was replayed, and the id of the dead letter that the last replay moved."""
+    count, _, entry_id = field.partition(b":")
+    if not _ENTRY_BYTES.fullmatch(entry_id):
+        return 0, ""
+    return read_count(count) or 0, f"{key}:{entry_id.decode()}"
+
+
 def _dead_letter(key: str, group: str, entry_id: bytes, fields: Sequence[bytes]) -> DeadLetter:
     values = dict(zip(fields[::2], fields[1::2], strict=True))
     try:
@@ -98,6 +157,7 @@ def _dead_letter(key: str, group: str, entry_id: bytes, fields: Sequence[bytes])
     if b"headers" not in values and headers and isinstance(headers, dict):
         message = msgspec.structs.replace(message, headers={k: _text(v) for k, v in headers.items()})
     accepted = accepted_at(entry_id)
+    replays, former = _former(key, values.get(b"former", b""))
     subscription = group if "/" in group else subscription_name(key, group)  # that of a pattern has a slash
     return DeadLetter(
         route=_text(record.get("route")) or subscription,
@@ -109,6 +169,8 @@ def _dead_letter(key: str, group: str, entry_id: bytes, fields: Sequence[bytes])
         last_failed_at=_seconds(record, "last_failed_at", accepted),
         revision=_text(record.get("revision")),
         id=f"{key}:{entry_id.decode()}",
+        replays=replays,
+        former=former,
     )
 
 

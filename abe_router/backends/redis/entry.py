@@ -40,7 +40,7 @@ _SHORT = struct.Struct(">H")
 #: Most fields that a reason names, and most characters of each name and of a value that is shown as a header.
 _NAMED, _NAME, _SHOWN = 10, 50, 1000
 _decode_record = msgspec.json.Decoder(dict[str, Any]).decode
-_OURS = frozenset({b"id", b"at", b"headers", b"only", b"dead_letter"})
+_OURS = frozenset({b"id", b"at", b"headers", b"only", b"dead_letter", b"former"})
 
 
 def pack_headers(headers: Mapping[str, str]) -> bytes:

@@ -68,6 +68,7 @@ _SENT = (
     "SMEMBERS",
     "TIME",
     "XACK",
+    "XADD",
     "XDEL",
     "XGROUP|CREATE",
     "XINFO|GROUPS",

@@ -97,8 +97,7 @@ class Peek:
         # The time is read before the keys, and the keys before their entries. So what is found with an id
         # before this millisecond is all that will ever exist there, in streams that are not known yet as
         # well.
-        seconds, micros = await self._connection.send("TIME")
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = await _milliseconds(self._connection)
         keys = self._registry.matching(pattern, await self._registry.keys())
         if limit < 1 or not keys:
             return []
@@ -116,6 +115,20 @@ class Peek:
                 if len(found) == limit:
                     break
         return found
+
+
+async def end_cursor(connection: Connection) -> str:
+    """Return the cursor behind every entry of every stream that was added before this call."""
+    began = now = await _milliseconds(connection)
+    while now == began:  # another entry may come in the same millisecond
+        now = await _milliseconds(connection)
+    return _Cursor(f"{began}-{2**64 - 1}", _LAST_KEY).text()
+
+
+async def _milliseconds(connection: Connection) -> int:
+    """Return the time of the server."""
+    seconds, micros = await connection.send("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 class _Stream:

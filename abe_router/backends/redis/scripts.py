@@ -48,6 +48,7 @@ DELAY = _load("now", "fence", "failed", "delay")
 POSTPONE = _load("now", "fence", "failed", "postpone")
 DEAD_LETTER = _load("fence", "large", "dead_letter")
 REPLAY = _load("replay")
+DEAD = _load("dead")
 REFUSED = _load("refused")
 # Own a stream.
 ACQUIRE = _load("now", "idle", "large", "take", "group", "ownership", "acquire")

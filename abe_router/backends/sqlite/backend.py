@@ -164,10 +164,10 @@ class SQLiteBackend(Backend):
         return trimmer.deleted
 
     async def dead_letters(
-        self, pattern: str, group: str, *, limit: int = 100, after: str = ""
+        self, pattern: str, group: str, *, limit: int = 100, after: str = "", bodies: bool = True
     ) -> Sequence[DeadLetter]:
-        spec = SubscriptionSpec(pattern, group)
-        return await self._read(lambda database: dead_letters.select(database, spec, limit, after))
+        spec, read = SubscriptionSpec(pattern, group), dead_letters.select if bodies else dead_letters.bare
+        return await self._read(lambda database: read(database, spec, limit, after))
 
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         spec = SubscriptionSpec(pattern, group)
@@ -186,6 +186,9 @@ class SQLiteBackend(Backend):
             return await self._read(lambda database: peek.retained(database, pattern, limit, seq))
         spec = SubscriptionSpec(pattern, group)
         return await self._read(lambda database: peek.unsettled(database, spec, limit, seq))
+
+    async def peek_end(self, pattern: str, group: str | None) -> str:  # noqa: ARG002
+        return str(await self._read(peek.last))
 
     async def put(
         self, bucket: str, name: str, value: bytes, *, expected: int | None = None, ttl: float | None = None

@@ -17,14 +17,23 @@ from abe_router.backends.sqlite.registry import SubscriptionSpec, find
 from abe_router.messages.message import Message
 
 _decode = msgspec.json.Decoder(DeadLetter).decode
+_COLUMNS = "l.id, CAST(l.replays AS INTEGER), CAST(l.former AS INTEGER), CAST(l.content AS TEXT)"
 #: The reason of a dead letter whose message is no longer in the file.
 _DELETED = Reason("malformed", "MessageDeleted", "another program deleted the message from the file")
 
 
-def add(database: Database, rows: Sequence[tuple[int, int, str]]) -> None:
-    """Add dead letters, each a subscription, the number of its message, and its JSON."""
+def add(database: Database, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Add the dead letters of deliveries: the JSON of each, its subscription, and the number of its message.
+
+    The deliveries must still exist.
+    """
     if rows:
-        database.execute_many("INSERT INTO dead_letters (sid, seq, content) VALUES (?, ?, ?)", rows)
+        database.execute_many(
+            """
+            INSERT INTO dead_letters (sid, seq, replays, former, content)
+            SELECT sid, seq, replays, former, ? FROM deliveries WHERE sid = ? AND seq = ?""",
+            rows,
+        )
 
 
 def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -> list[DeadLetter]:
@@ -34,24 +43,49 @@ def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -
         return []
     rows = database.execute(
         f"""
-        SELECT l.id, CAST(l.content AS TEXT), m.seq, {log.COLUMNS}
+        SELECT {_COLUMNS}, m.seq, {log.COLUMNS}
         FROM dead_letters AS l LEFT JOIN messages AS m ON m.seq = l.seq
         WHERE l.sid = ? AND l.id > ? ORDER BY l.id LIMIT ?""",  # noqa: S608  a constant
         (found[0], number(after), limit),
     ).fetchall()
     dead_letters = []
-    for id, content, seq, *message in rows:
-        stored = _decoded(spec, content)
+    for id, replays, former, content, seq, *message in rows:
+        stored = _decoded(spec, content, id, replays, former)
         if seq is None:
             whole, reason = stored.message, _DELETED
         else:
-            whole, reason = log.decode(database, stored.message.attempt, *message), stored.reason
-        dead_letters.append(msgspec.structs.replace(stored, message=whole, reason=reason, id=str(id)))
+            whole, reason = log.decode(database.keys.names, stored.message.attempt, *message), stored.reason
+        dead_letters.append(msgspec.structs.replace(stored, message=whole, reason=reason))
     return dead_letters
 
 
-def _decoded(spec: SubscriptionSpec, content: str) -> DeadLetter:
+def bare(database: Database, spec: SubscriptionSpec, limit: int, after: str) -> list[DeadLetter]:
+    """Return dead letters as `select` does, without the bodies of their messages."""
+    found = find(database, spec)
+    if found is None:
+        return []
+    rows = database.execute(
+        f"""
+        SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM messages AS m WHERE m.seq = l.seq)
+        FROM dead_letters AS l WHERE l.sid = ? AND l.id > ? ORDER BY l.id LIMIT ?""",  # noqa: S608
+        (found[0], number(after), limit),
+    ).fetchall()
+    dead_letters = []
+    for id, replays, former, content, exists in rows:
+        stored = _decoded(spec, content, id, replays, former)
+        dead_letters.append(stored if exists else msgspec.structs.replace(stored, reason=_DELETED))
+    return dead_letters
+
+
+def _decoded(spec: SubscriptionSpec, content: str, id: int, replays: int, former: int | None) -> DeadLetter:
     """Return the dead letter without its message; an unreadable one with a reason that says so."""
+    stored = _read(spec, content)
+    return msgspec.structs.replace(
+        stored, id=str(id), replays=max(0, replays), former="" if former is None else str(former)
+    )
+
+
+def _read(spec: SubscriptionSpec, content: str) -> DeadLetter:
     try:
         return _decode(content)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
@@ -68,8 +102,8 @@ def replay(database: Database, spec: SubscriptionSpec, ids: Sequence[str]) -> in
     numbers = _numbers(ids)
     moved = database.execute(
         """
-        INSERT OR IGNORE INTO deliveries (sid, seq, due_at, deliveries, failures)
-        SELECT sid, seq, 0, 0, 0 FROM dead_letters
+        INSERT OR IGNORE INTO deliveries (sid, seq, due_at, deliveries, failures, replays, former)
+        SELECT sid, seq, 0, 0, 0, CAST(replays AS INTEGER) + 1, id FROM dead_letters
         WHERE sid = ? AND id IN (SELECT value FROM json_each(?))""",
         (found[0], numbers),
     ).rowcount

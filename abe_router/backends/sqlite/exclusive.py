@@ -9,6 +9,8 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+import msgspec
+
 from abe_router.backend import Delivery, ExclusiveSubscription, Outcome
 from abe_router.backends.sqlite import lease, ownership
 from abe_router.backends.sqlite.database import Database
@@ -110,7 +112,9 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
             lambda database: ownership.postpone(database, receipts, number, seconds)
         )
         return [
-            delivery.next_attempt(receipt=delivery.receipt._replace(claim=number), failed_at=now, wait=wait)
+            delivery.next_attempt(
+                receipt=msgspec.structs.replace(delivery.receipt, claim=number), failed_at=now, wait=wait
+            )
             if delivery.receipt in held
             else None
             for delivery, wait in failed

@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from abe_router.backend import Acked, Dead, Delayed, Delivery, Outcome, Released
+import msgspec
+
+from abe_router.backend import ACKED, Acked, Dead, Delayed, Delivery, Outcome, Released
 from abe_router.backends.sqlite import backlog, dead_letters, dedupe, log
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.registry import SubscriptionSpec, advance, find, find_or_create
-from abe_router.messages.message import MAX_BYTES
 from abe_router.text import counted
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _MISSING = """
     deliveries WHERE sid = ? AND due_at = ? AND claim = ? AND seq NOT IN (SELECT seq FROM messages)"""
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Which delivery of which subscription, and the claim that its lease has."""
 
     sid: int
@@ -96,22 +97,24 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
     """
     rows = database.execute(
         f"""
-        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, m.seq, {log.TOO_LARGE}, {log.COLUMNS}
+        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, m.seq, {log.COLUMNS}
         FROM deliveries AS d JOIN messages AS m USING (seq)
         WHERE d.sid = ? AND d.due_at = ? AND d.claim = ? ORDER BY d.seq""",  # noqa: S608  a constant
         (claim.sid, claim.until, claim.number),
     ).fetchall()
     if len(rows) < claim.size:
         _bury_missing(database, claim)
+    sid, number, decode, names = claim.sid, claim.number, log.decode, database.keys.names
     return [
         Delivery(
-            log.decode(database, failures + 1, *message),
+            decode(names, failures + 1, key_id, published_at, id, headers, body),
             deliveries,
-            Receipt(claim.sid, seq, claim.number),
+            Receipt(sid, seq, number),
             failed_at if type(failed_at) is float else None,
-            fault=f"the payload has {size:,} bytes, over the limit of {MAX_BYTES:,}" if size else "",
+            0.0,
+            "" if body else log.fault(database, seq),
         )
-        for deliveries, failures, failed_at, seq, size, *message in rows
+        for deliveries, failures, failed_at, seq, key_id, published_at, id, headers, body in rows
     ]
 
 
@@ -119,7 +122,7 @@ def _bury_missing(database: Database, claim: Claim) -> None:
     """Turn deliveries whose message another program deleted into dead letters, so that the loss is shown."""
     values = (claim.sid, claim.until, claim.number)
     with database.writing():
-        rows = database.execute(f"SELECT sid, seq, '' FROM {_MISSING}", values).fetchall()  # noqa: S608
+        rows = database.execute(f"SELECT '', sid, seq FROM {_MISSING}", values).fetchall()  # noqa: S608
         dead_letters.add(database, rows)
         database.execute(f"DELETE FROM {_MISSING}", values)  # noqa: S608  a constant
     if rows:
@@ -155,6 +158,43 @@ def first_due(database: Database) -> dict[int, float | None]:
 Settlement = tuple[Receipt, Outcome, str, Sequence[dedupe.WindowedMessage]]
 
 
+def ack(database: Database, receipts: Sequence[Receipt]) -> list[int]:
+    """Settle deliveries as handled, without outputs; return the indices of those that were refused."""
+    parts: dict[tuple[int, int], list[int]] = {}
+    last, seqs = receipts[0], list[int]()
+    for receipt in receipts:
+        if not seqs or receipt.claim != last.claim or receipt.sid != last.sid:
+            seqs = parts.setdefault((receipt.sid, receipt.claim), [])
+        seqs.append(receipt.seq)
+        last = receipt
+    # Usually all of them are held, and each claim is one statement.
+    database.execute("SAVEPOINT ack")
+    are_all_held = all(_delete_claimed(database, *claim, seqs) for claim, seqs in parts.items())
+    if not are_all_held:
+        database.execute("ROLLBACK TO ack")
+    database.execute("RELEASE ack")
+    return [] if are_all_held else settle(database, [(receipt, ACKED, "", ()) for receipt in receipts])
+
+
+def _delete_claimed(database: Database, sid: int, number: int, seqs: Sequence[int]) -> bool:
+    """Delete deliveries of one claim; return whether all of them were there, each named once."""
+    first, last = min(seqs), max(seqs)
+    if last - first < len(set(seqs)):
+        # They are all numbers of the range. It takes half as long as a list of them.
+        deleted = database.execute(
+            "DELETE FROM deliveries WHERE sid = ? AND seq BETWEEN ? AND ? AND claim = ?",
+            (sid, first, last, number),
+        )
+    else:
+        deleted = database.execute(
+            """
+            DELETE FROM deliveries
+            WHERE sid = ? AND seq IN (SELECT value FROM json_each(?)) AND claim = ?""",
+            (sid, json.dumps(seqs), number),
+        )
+    return deleted.rowcount == len(seqs)
+
+
 def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
     """Carry out the outcomes; return the indices of those that were refused."""
     held = still_held(database, [receipt for receipt, *_ in settlements])
@@ -177,7 +217,8 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
                 database.changes.add_due(receipt.sid, now + seconds)
             case Dead():
                 done.append(receipt)
-                dead.append((receipt.sid, receipt.seq, content))
+                dead.append((content, receipt.sid, receipt.seq))
+    dead_letters.add(database, dead)
     for sid, seqs in _by_subscription(done):
         database.execute(
             "DELETE FROM deliveries WHERE sid = ? AND seq IN (SELECT value FROM json_each(?))", (sid, seqs)
@@ -200,7 +241,6 @@ def settle(database: Database, settlements: Sequence[Settlement]) -> list[int]:
             WHERE sid = ? AND seq = ?""",
             delayed,
         )
-    dead_letters.add(database, dead)
     if emitted:
         dedupe.append(database, emitted)
     return refused

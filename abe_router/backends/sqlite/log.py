@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
 
@@ -25,9 +25,8 @@ _MANY = 1000
 MOST_BYTES = 2 * MAX_BYTES
 #: It needs the first bytes of a row alone. The older function reads a whole text to count its characters.
 _LENGTH = "octet_length" if sqlite3.sqlite_version_info >= (3, 43) else "length"
-#: The size of the body of a message, 0 if it can be read, for a table with the alias `m`.
-TOO_LARGE = f"iif({_LENGTH}(m.body) > {MOST_BYTES}, {_LENGTH}(m.body), 0)"
-#: The columns of a message that `decode` takes after `attempt`. What is too large is empty.
+#: The columns of a message that `decode` takes after `attempt`, for a table with the alias `m`. What is too
+#: large is empty; then `fault` says so.
 COLUMNS = f"""m.key_id, m.published_at, m.id,
     iif({_LENGTH}(m.headers) > {MOST_BYTES}, NULL, m.headers),
     iif({_LENGTH}(m.body) > {MOST_BYTES}, x'', CAST(m.body AS BLOB))"""
@@ -52,7 +51,7 @@ def encode(message: Message) -> EncodedMessage:
 
 
 def decode(
-    database: Database,
+    names: Mapping[int, str],
     attempt: int,
     key_id: int,
     published_at: float,
@@ -60,7 +59,7 @@ def decode(
     headers: str | None,
     body: bytes,
 ) -> Message:
-    """Return a stored message.
+    """Return a stored message; `names` are the keys by their numbers.
 
     SQLite stores what another program writes, whatever the type of the column. So invalid headers are left
     out, an invalid time is 0, and a key that is not in the table is named by its number.
@@ -73,8 +72,14 @@ def decode(
         id = decode_text(id) if isinstance(id, bytes) else str(id)
     if type(published_at) is not float or not isfinite(published_at):
         published_at = 0.0
-    key = database.keys.names.get(key_id) or f"unknown.{key_id}"
-    return Message(id, key, body, decoded, published_at, attempt)
+    return Message(id, names.get(key_id) or f"unknown.{key_id}", body, decoded, published_at, attempt)
+
+
+def fault(database: Database, seq: int) -> str:
+    """Return why the body of a message was not read, empty when it is empty."""
+    row = database.execute(f"SELECT {_LENGTH}(body) FROM messages WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  a constant
+    size = row[0] if row else 0
+    return f"the payload has {size:,} bytes, over the limit of {MAX_BYTES:,}" if size > MOST_BYTES else ""
 
 
 def rows_at_once(left: int) -> int:

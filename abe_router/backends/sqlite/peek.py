@@ -41,7 +41,7 @@ def unsettled(database: Database, spec: SubscriptionSpec, limit: int, after: int
     now = time.time()
     rows = database.execute(_DELIVERIES, (now, now, sid, after, limit)).fetchall()
     peeked = [
-        Peeked(str(seq), log.decode(database, *message), state, deliveries)
+        Peeked(str(seq), log.decode(database.keys.names, *message), state, deliveries)
         for seq, deliveries, state, *message in rows
     ]
     if len(peeked) < limit:
@@ -59,6 +59,12 @@ def retained(database: Database, pattern: str, limit: int, after: int) -> list[P
     return _messages(database, backlog.upcoming(database, pattern, after, limit), "retained")
 
 
+def last(database: Database) -> int:
+    """Return the number of the last message, 0 if there is none."""
+    (number,) = database.execute("SELECT coalesce(max(seq), 0) FROM messages").fetchone()
+    return int(number)
+
+
 def _messages(database: Database, seqs: Sequence[int], state: PeekState) -> list[Peeked]:
     rows = database.execute(_MESSAGES, (json.dumps(seqs),)).fetchall()
-    return [Peeked(str(seq), log.decode(database, 1, *message), state) for seq, *message in rows]
+    return [Peeked(str(seq), log.decode(database.keys.names, 1, *message), state) for seq, *message in rows]

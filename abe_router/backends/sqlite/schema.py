@@ -20,7 +20,7 @@ from abe_router.errors import BackendError
 #: Marks a SQLite file as ours (`PRAGMA application_id`): "aber" in ASCII.
 APPLICATION_ID = 0x61626572
 #: The version of the tables (`PRAGMA user_version`).
-VERSION = 2
+VERSION = 3
 
 # `AUTOINCREMENT` never gives a number twice: cursors, receipts, dead-letter ids and revisions depend on it.
 # `body` is the last column, so that the others are read without following the pages of a large payload.
@@ -56,7 +56,8 @@ _TABLES = (
     )""",
     # `claim` is the fencing token: the number of the fetch that holds the lease, NULL without a lease.
     # `due_at` is when the row may be delivered again: the end of the lease or of the delay, 0 for at once.
-    # `retry_at` is the end of the delay of a row that an exclusive handle holds.
+    # `retry_at` is the end of the delay of a row that an exclusive handle holds. `replays` counts the replays
+    # of the message, and `former` is the dead letter that the last one moved.
     """
     CREATE TABLE deliveries (
         sid INTEGER NOT NULL,
@@ -67,15 +68,20 @@ _TABLES = (
         failures INTEGER NOT NULL,
         failed_at REAL,
         retry_at REAL,
+        replays INTEGER NOT NULL DEFAULT 0,
+        former INTEGER,
         PRIMARY KEY (sid, seq)
     ) WITHOUT ROWID""",
     "CREATE INDEX deliveries_by_due_at ON deliveries (sid, due_at)",
-    # `content` is the dead letter as JSON, without the body of its message.
+    # `content` is the dead letter as JSON, without the body of its message. `replays` and `former` are those
+    # of its delivery.
     """
     CREATE TABLE dead_letters (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         sid INTEGER NOT NULL,
         seq INTEGER NOT NULL,
+        replays INTEGER NOT NULL,
+        former INTEGER,
         content TEXT NOT NULL
     )""",
     "CREATE INDEX dead_letters_by_subscription ON dead_letters (sid)",

@@ -212,6 +212,7 @@ class Loader:
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
             cases=Cases(file, root, faults).all(),
+            http=file.http.options(self._folder) if file.http else None,
             warnings=faults.all(),
         )
 

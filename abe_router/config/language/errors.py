@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from abe_router.config.language import tests_model
+from abe_router.config.language.http_model import HttpModel, TokenModel
 from abe_router.config.language.model import (
     BatchModel,
     ConsumerModel,
@@ -45,6 +46,7 @@ _BOUNDS = {
 #: The kinds of errors that the model raises itself, with the expected value and a hint.
 _CUSTOM = {
     "duration": Code.DURATION,
+    "http": Code.VALUE,
     "id": Code.ID,
     "json_schema": Code.WRONG_TYPE,
     "pointer": Code.POINTER,
@@ -58,6 +60,8 @@ _HOMES: dict[type[BaseModel], str] = {
     EntryModel: "a routing key",
     FileModel: "the file",
     RetryModel: "`retry`",
+    HttpModel: "`http`",
+    TokenModel: "a token",
     tests_model.CaseModel: "a case of `tests`",
     tests_model.PublishModel: "`publish`",
     tests_model.DeadModel: "`dead`",
@@ -79,6 +83,7 @@ _MISSING = {
     "key": "write `key: orders.created`",
     "payload": "write `payload: {total: 250}`, or any other value",
     "publish": "write `publish: {key: orders.created, payload: {total: 250}}`",
+    "roles": "write `roles: [viewer]`",
     "route": "write `route: KEY/GROUP`",
 }
 
@@ -176,8 +181,8 @@ def _existing(root: YamlNode, location: Steps) -> Iterator[str | int]:
 
 
 def _take_out(value: Any, path: Steps) -> bool:
-    """Remove the value at the path (in `tests`: the whole case), and return whether it existed."""
-    path = path[:2] if path[0] == "tests" else path
+    """Remove the value at the path (in `tests`: the whole case; all of `http`); return if it existed."""
+    path = path[: {"tests": 2, "http": 1}.get(str(path[0]))]
     for step in path[:-1]:
         value = value.get(step) if isinstance(value, dict) else None
     if not isinstance(value, dict) or path[-1] not in value:
@@ -263,6 +268,8 @@ def _report_missing(option: str, path: Steps, span: Span, faults: Faults) -> Non
 def _model_at(path: Steps) -> type[BaseModel]:
     if path[:1] == ("tests",):
         return _PARTS_OF_CASE[path[2]] if len(path) > 2 else tests_model.CaseModel
+    if path[:1] == ("http",):
+        return TokenModel if len(path) > 1 else HttpModel
     if path and path[-1] in _PARTS:
         return _PARTS[path[-1]]
     if path[:1] == ("defaults",):
@@ -291,6 +298,8 @@ def _name(path: Steps) -> str:
             return f"consumer `{group}`"
         case ("tests", name):
             return f"case `{name}`"
+        case ("http", "tokens", name):
+            return f"token `{name}`"
         case _:
             return f"`{next(step for step in reversed(path) if isinstance(step, str))}`"
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from abe_router.config.language.http_model import HttpModel
 from abe_router.config.language.pointer import suggest_pointer
 from abe_router.config.language.tests_model import CaseModel, StrictModel
 from abe_router.messages.dedupe import HEADER_PATTERN, is_header
@@ -298,6 +299,9 @@ class FileModel(StrictModel):
         description="Whether publishing to a key that the file does not mention is refused"
         " (`error`) or allowed"
         " (`allow`).",
+    )
+    http: HttpModel | None = Field(
+        None, description="The HTTP server. Without it, `serve --http` uses the defaults."
     )
     defaults: OptionsModel = Field(
         default_factory=OptionsModel, description="Options that every consumer inherits."

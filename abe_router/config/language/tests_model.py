@@ -11,7 +11,7 @@ from abe_router.config.language.pointer import suggest_pointer
 from abe_router.messages.pointer import is_pointer
 
 
-class _OneOrMore:
+class OneOrMore:
     """Accepts one value in place of a list. With `short`, a text stands for a mapping with that member."""
 
     def __init__(self, short: str = "") -> None:
@@ -119,28 +119,28 @@ class RejectedModel(_Why):
 class CaseModel(StrictModel):
     """One test: what is published, and what is expected to happen."""
 
-    publish: Annotated[tuple[PublishModel, ...], _OneOrMore(), Field(min_length=1)] = Field(
+    publish: Annotated[tuple[PublishModel, ...], OneOrMore(), Field(min_length=1)] = Field(
         description="The message to publish, or a list of them."
     )
-    handled: Annotated[tuple[GotModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
+    handled: Annotated[tuple[GotModel, ...], OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="Messages that are handled: the name of a route, or one or more mappings.",
     )
-    dead: Annotated[tuple[DeadModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
+    dead: Annotated[tuple[DeadModel, ...], OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="Messages that become dead letters. Any other dead letter fails the case.",
     )
-    emitted: Annotated[tuple[EmittedModel, ...], _OneOrMore("key"), Field(min_length=1)] = Field(
+    emitted: Annotated[tuple[EmittedModel, ...], OneOrMore("key"), Field(min_length=1)] = Field(
         default_factory=tuple, description="Messages that handlers emit."
     )
-    rejected: Annotated[tuple[RejectedModel, ...], _OneOrMore("at"), Field(min_length=1)] = Field(
+    rejected: Annotated[tuple[RejectedModel, ...], OneOrMore("at"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="Messages that are refused when they are published. Any other refusal fails the case.",
     )
-    skipped: Annotated[tuple[GotModel, ...], _OneOrMore("route"), Field(min_length=1)] = Field(
+    skipped: Annotated[tuple[GotModel, ...], OneOrMore("route"), Field(min_length=1)] = Field(
         default_factory=tuple,
         description="Messages that are settled without the handler, because of `when` or `on_invalid: drop`.",
     )
-    nothing: Annotated[tuple[str, ...], _OneOrMore(), Field(min_length=1)] = Field(
+    nothing: Annotated[tuple[str, ...], OneOrMore(), Field(min_length=1)] = Field(
         default_factory=tuple, description="Routes whose handlers must not be called."
     )

@@ -24,6 +24,15 @@ local function without_data(id, at)
   return fields
 end
 
+-- Returns the field of a replayed entry that says how often, and of which dead letter.
+local function former(id)
+  local row = redis.call('XRANGE', KEYS[1], id, id)[1]
+  for i = 1, row and #row[2] or 0, 2 do
+    if row[2][i] == 'former' then return {'former', row[2][i + 1]} end
+  end
+  return {}
+end
+
 local held, at, refused = fence(held_now(), 6)
 for i, id in ipairs(held) do
   local a = at[i]
@@ -32,7 +41,7 @@ for i, id in ipairs(held) do
     redis.call('XADD', KEYS[4], '*', 'dead_letter', ARGV[a + 1], unpack(fields))
   else
     redis.call('XADD', KEYS[4], '*', 'dead_letter', ARGV[a + 1],
-      'data', ARGV[a + 2], 'id', ARGV[a + 3], 'at', ARGV[a + 4], 'headers', ARGV[a + 5])
+      'data', ARGV[a + 2], 'id', ARGV[a + 3], 'at', ARGV[a + 4], 'headers', ARGV[a + 5], unpack(former(id)))
   end
   redis.call('XACK', KEYS[1], ARGV[1], id)
   clear({id})

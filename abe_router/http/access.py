@@ -1,0 +1,127 @@
+"""What a caller may do: tokens, the five roles, and the keys that a token is limited to."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from itertools import product
+
+from starlette.requests import Request
+
+from abe_router.http.problem import Refusal
+from abe_router.messages.pattern import matches
+
+#: A key of a route with more `#` than this is allowed only to a caller without limits.
+MAX_HASHES = 2
+
+
+class Role(StrEnum):
+    """A role. Each endpoint needs one of them."""
+
+    VIEWER = "viewer"
+    READER = "reader"
+    PUBLISHER = "publisher"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+#: The roles that a role includes. A publisher sees nothing, and an operator sees no payload.
+INCLUDED = {
+    Role.VIEWER: {Role.VIEWER},
+    Role.READER: {Role.VIEWER, Role.READER},
+    Role.PUBLISHER: {Role.PUBLISHER},
+    Role.OPERATOR: {Role.VIEWER, Role.OPERATOR},
+    Role.ADMIN: set(Role),
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The sender of a request: the name of its token, its roles, and the patterns of its keys."""
+
+    name: str
+    roles: frozenset[Role]
+    keys: tuple[str, ...] = ("#",)
+
+    def allows(self, role: str, key: str | None = None) -> bool:
+        """Return whether the caller has a role for a key, or for every key of a pattern.
+
+        Without `key`, whether it has the role for at least some keys.
+        """
+        if not any(role in INCLUDED[own] for own in self.roles):
+            return False
+        return key is None or any(covers(pattern, key) for pattern in self.keys)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there are keys that the caller may not use."""
+        return "#" not in self.keys
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token, of which only the hash is known, with the rights of its callers.
+
+    `digest` is the SHA-256 hash in hexadecimal.
+    """
+
+    digest: str
+    caller: Caller
+
+
+def caller_of(request: Request) -> Caller:
+    """Return the caller of a request."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def require(request: Request, role: Role, key: str | None = None) -> Caller:
+    """Return the caller of a request; raise Refusal if it does not have the role for the key."""
+    caller = caller_of(request)
+    if caller.allows(role, key):
+        return caller
+    where = f" for `{key}`" if key is not None and caller.allows(role) else ""
+    raise Refusal(
+        403,
+        "forbidden",
+        "The token does not allow this",
+        f"the request needs the role `{role}`{where}, and token `{caller.name}` does not have it",
+        role=role.value,
+    )
+
+
+def digest(secret: str) -> str:
+    """Return the hash of a token, as the routes file has it."""
+    return sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def find_token(tokens: Iterable[Token], secret: str) -> Token | None:
+    """Return the token of a secret, or None. The time does not depend on which one it is."""
+    wanted = digest(secret)
+    found: Token | None = None
+    for token in tokens:
+        if hmac.compare_digest(token.digest, wanted):
+            found = token
+    return found
+
+
+def covers(pattern: str, key: str) -> bool:
+    """Return whether `pattern` matches every key that `key`, a key or another pattern, matches.
+
+    The wildcards of `key` are replaced by a word that no pattern has. A `#` stands for any number of words,
+    and only as many as `pattern` has can make a difference.
+    """
+    if pattern in ("#", key):
+        return True
+    words = key.split(".")
+    if words.count("#") > MAX_HASHES:
+        return False
+    longest = pattern.count(".") + 2
+    choices = [[("\0",) * n for n in range(longest + 1)] if word == "#" else [(word,)] for word in words]
+    fillings = (sum(filling, ()) for filling in product(*choices))
+    return all(
+        matches(pattern, ".".join("\0" if word == "*" else word for word in filling)) for filling in fillings
+    )

@@ -1,0 +1,167 @@
+"""The outermost layer of the application: limits, headers, and errors of every request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from abe_router.http.problem import Refusal, invalid, problem
+from abe_router.http.security import Headers, Security, unauthorized
+
+_log = logging.getLogger("abe_router.http")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Longest body of a request in bytes: of a batch that is published, and of all others.
+MAX_BATCH, MAX_BODY = 64 * 1024 * 1024, 1024 * 1024
+#: Longest query of a URL, in bytes.
+MAX_QUERY = 8_192
+#: How long a client may take to send a body, and to take one part of an answer, in seconds.
+BODY_TIME, SEND_TIME = 30.0, 30.0
+#: Paths that need no token.
+PUBLIC = {"/livez", "/readyz", "/startupz", "/login"}
+#: The headers of every answer. Pages have no inline scripts, and no page may frame them.
+ANSWER_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in ANSWER_HEADERS.items()]
+
+
+class Guard:
+    """Passes a request on after the checks of `security`, with its caller as `request.state.caller`.
+
+    Without `security`, as on the listener of the probes, it only sets the limits.
+    """
+
+    def __init__(self, application: Application, security: Security | None) -> None:
+        self._application, self._security = application, security
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the application answers no {scope['type']} connections")
+        answer = _Answer(send)
+        try:
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            caller = self._check(scope, path)
+            limit = MAX_BATCH if path.startswith("/v1/publish") else MAX_BODY
+            state = {**scope.get("state", {}), "caller": caller}
+            body = _Body(receive, limit, request_headers(scope))
+            await self._application({**scope, "state": state}, body.receive, answer.send)
+        except Refusal as refused:
+            await answer.finish(refused.response(), scope, receive)
+        except (ClientDisconnect, ConnectionError):
+            pass  # an answer that is not complete ends with its connection
+        except Exception:  # noqa: BLE001  an error of one request must not reach the server
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            failure = problem(500, "bug", "The server has a bug", "the log of the server has the details")
+            await answer.finish(failure, scope, receive)
+
+    def _check(self, scope: Scope, path: str) -> Any:
+        if len(scope["query_string"]) > MAX_QUERY:
+            raise Refusal(414, "invalid-request", "The request is invalid", "the query is too long")
+        parts = path.split("/")[1:]
+        if not path.isprintable() or "\\" in path or {".", ".."} & set(parts) or "" in parts[:-1]:
+            raise invalid("the path is not canonical")
+        if self._security is None:
+            return None
+        headers, query = request_headers(scope), scope["query_string"].decode("latin-1")
+        self._security.check_host(headers)
+        caller = self._security.find_caller(scope["method"], headers, query)
+        if caller is None and path not in PUBLIC:
+            raise unauthorized("send `Authorization: Bearer TOKEN`, or log in with a browser at /login")
+        return caller
+
+
+class _Body:
+    """The body of a request, with a limit of its size and of the time that it takes."""
+
+    def __init__(self, receive: Receive, limit: int, headers: Headers) -> None:
+        self._receive, self._limit = receive, limit
+        self._complete, self._read = False, 0
+        self._until = asyncio.get_running_loop().time() + BODY_TIME
+        length = headers.get("content-length", ("0",))[0]
+        if length.isdecimal() and int(length) > limit:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """Return the next part; raise Refusal if the limit is exceeded, or the client is too slow."""
+        if self._complete:
+            return await self._receive()  # waits until the client has gone
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refusal(408, "too-slow", "The body took too long") from None
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            if self._read > self._limit:
+                raise self._too_large()
+        return message
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "too-large", "The body is too large", f"the limit is {self._limit:,} bytes")
+
+
+class _Answer:
+    """The answer to one request: adds the headers, and gives up on a client that does not take it."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._started = send, False
+
+    async def send(self, message: Message) -> None:
+        """Send a part; raise ConnectionAbortedError if the client does not take it."""
+        if message["type"] == "http.response.start":
+            self._started = True
+            own = {name for name, _ in message["headers"]}
+            added = [header for header in _RAW_HEADERS if header[0] not in own]
+            message = {**message, "headers": [*message["headers"], *added]}
+        try:
+            async with asyncio.timeout(SEND_TIME):
+                await self._send(message)
+        except TimeoutError:
+            raise ConnectionAbortedError("the client does not take the answer") from None
+
+    async def finish(self, response: Response, scope: Scope, receive: Receive) -> None:
+        """Send a whole answer, if none has begun."""
+        if self._started:
+            return
+        response.headers["Connection"] = "close"  # the rest of the body was not read
+        await response(scope, receive, self.send)
+
+
+def on_http_error(request: Request, error: Exception) -> Response:
+    """Return the answer for an unknown path or a wrong method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        detail = f"{request.url.path} does not take {request.method}"
+        return problem(405, "invalid-request", "The request is invalid", detail, headers=error.headers)
+    if error.status_code == 404:
+        return problem(404, "not-found", "Not found", "there is nothing at this path")
+    return problem(error.status_code, "invalid-request", "The request is invalid", error.detail)
+
+
+def request_headers(scope: Scope) -> Headers:
+    """Return the values of each header of a request, by its name in lower case."""
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return found

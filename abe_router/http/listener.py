@@ -1,0 +1,185 @@
+"""uvicorn inside another program: it handles no signals, and slow or many clients cost it little.
+
+States of a connection: *waiting*, from its start and after each answer, until the head of a request is
+complete; then *answering*. Invariants: at most `most_connections` are open; a waiting connection ends after
+`HEAD_TIME`, or at once when a new one needs its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from abe_router.routing.http_options import ListenAddress
+
+#: Most open connections of one listener.
+MOST_CONNECTIONS = 512
+#: Longest head of a request, in bytes.
+MAX_HEAD = 16 * 1024
+#: How long the head of a request may take, and how long a connection stays open between two, in seconds.
+HEAD_TIME, KEEP_ALIVE = 10.0, 30
+#: How long the server waits for its answers at the end, in seconds.
+CLOSE_TIME = 2
+#: Connections that the system accepts before the server does.
+BACKLOG = 1_024
+
+# The guard reports what fails. The rest is about clients, which could fill the log.
+logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\n\r\n"
+)
+
+
+class HttpConnection(H11Protocol):
+    """One connection, with a limit of the time that the head of a request takes."""
+
+    most_connections = MOST_CONNECTIONS
+    head_time = HEAD_TIME
+    _timer: asyncio.TimerHandle | None = None
+    _is_open = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse the connection if there are too many, and none of them waits."""
+        if len(self.connections) >= self.most_connections and not self._make_room():
+            transport.write(_REFUSAL)
+            transport.close()
+            self.transport = transport
+            return
+        self._is_open = True
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.head_time, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end."""
+        self._stop_timer()
+        if self._is_open:
+            super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a request."""
+        if self._is_open:
+            super().data_received(data)
+            self._follow()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._follow()
+
+    def pause_writing(self) -> None:
+        """Stop until the client has taken what was sent."""
+        if self._is_open:
+            super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._is_open:
+            super().resume_writing()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the head of the next request is not complete."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _follow(self) -> None:
+        """Keep the timer of the head while a head is awaited, but not between two requests."""
+        if not self.is_waiting:
+            self._stop_timer()
+        elif self._timer is None and self.timeout_keep_alive_task is None:
+            self._timer = self.loop.call_later(self.head_time, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _make_room(self) -> bool:
+        """End a connection that waits; return whether there was one."""
+        for other in self.connections:
+            if isinstance(other, HttpConnection) and other.is_waiting:
+                self.connections.discard(other)
+                other.transport.abort()
+                return True
+        return False
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to the program."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: one SIGTERM would become two, and the second one ends the handlers at once."""
+        yield
+
+
+class Listener:
+    """Serves one application on one address."""
+
+    def __init__(
+        self, application: Any, sock: socket.socket, *, closing: asyncio.Event | None = None
+    ) -> None:
+        config = uvicorn.Config(
+            application,
+            http=HttpConnection,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=CLOSE_TIME,
+            h11_max_incomplete_event_size=MAX_HEAD,
+            backlog=BACKLOG,
+        )
+        self._server, self._socket, self._closing = _Server(config), sock, closing
+        #: Where it listens, with the port that the system chose for port 0.
+        self.address = ListenAddress(*sock.getsockname()[:2])
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when requests are answered."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http server")
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise RuntimeError("the HTTP server has ended")
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """End streams of events at once, complete the other answers, and end. Idempotent."""
+        if self._closing is not None:
+            self._closing.set()
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+def bind(address: ListenAddress) -> socket.socket:
+    """Return a socket that listens on an address; raise OSError if that fails.
+
+    uvicorn would end the process if the address is in use.
+    """
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, name = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address.host == "::" else 1)
+        sock.bind(name)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

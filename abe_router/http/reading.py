@@ -1,0 +1,135 @@
+"""The endpoints that show the router: status, routes, workers, explanations and plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from abe_router.http.access import Caller, Role, require
+from abe_router.http.endpoint import Endpoint, json_content
+from abe_router.http.problem import Refusal, invalid
+from abe_router.http.site import Site, json_response
+from abe_router.operations.explain import Explanation, explain
+from abe_router.operations.routes import RouteDescription, describe_routes
+from abe_router.operations.status import Status, read_workers
+from abe_router.operations.subscriptions import SubscriptionState
+from abe_router.runtime.heartbeat import WorkerReport
+
+
+class ExplainRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a request for an explanation: a key, a payload as JSON, and headers."""
+
+    key: str
+    payload: msgspec.Raw
+    headers: Mapping[str, str] = {}
+
+
+class RouteView(msgspec.Struct, frozen=True):
+    """A route: its options, or null if the file does not have it, and its state, or null if it never ran."""
+
+    route: str
+    options: RouteDescription | None
+    state: SubscriptionState | None
+
+
+def routes(site: Site) -> list[Route]:
+    """Return the endpoints."""
+
+    async def status(request: Request) -> Response:
+        caller = require(request, Role.VIEWER)
+        found = await site.status.get()
+        if caller.is_limited:
+            shown = tuple(state for state in found.routes if allows_route(caller, state.route))
+            found = msgspec.structs.replace(found, routes=shown, workers={})
+        return json_response(found)
+
+    async def list_routes(request: Request) -> Response:
+        caller = require(request, Role.VIEWER)
+        described = describe_routes(site.source.table)
+        return json_response([one for one in described if caller.allows(Role.VIEWER, one.key)])
+
+    async def one_route(request: Request) -> Response:
+        key, group = request.path_params["key"], request.path_params["group"]
+        require(request, Role.VIEWER, key)
+        name = f"{key}/{group}"
+        described = [one for one in describe_routes(site.source.table) if one.route == name]
+        state = next((one for one in (await site.status.get()).routes if one.route == name), None)
+        if state is None and not described:
+            raise Refusal(404, "not-found", "Not found", f"there is no route `{name}`")
+        return json_response(RouteView(name, next(iter(described), None), state))
+
+    async def workers(request: Request) -> Response:
+        require(request, Role.VIEWER, "#")
+        return json_response(await read_workers(site.source.backend))
+
+    async def explain_message(request: Request) -> Response:
+        asked = await read_body(request, ExplainRequest)
+        require(request, Role.VIEWER, asked.key)
+        table = site.source.table
+        return json_response(explain(table, asked.key, bytes(asked.payload), headers=asked.headers))
+
+    return [
+        Endpoint(
+            "GET",
+            "/v1/status",
+            status,
+            Role.VIEWER,
+            "The state of every route and worker",
+            answers={200: json_content(Status, "the state, at most two seconds old")},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/routes",
+            list_routes,
+            Role.VIEWER,
+            "The routes of the file with their options",
+            answers={200: json_content(list[RouteDescription], "the routes, in the order of the file")},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/routes/{key}/{group}",
+            one_route,
+            Role.VIEWER,
+            "One route with its options and its state",
+            answers={200: json_content(RouteView, "the route")},
+            problems={404: "neither the file nor the backend knows the route"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/workers",
+            workers,
+            Role.VIEWER,
+            "The last report of every worker",
+            answers={200: json_content(dict[str, WorkerReport | None], "the reports, by worker")},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/explain",
+            explain_message,
+            Role.VIEWER,
+            "What becomes of a message, without publishing it",
+            body=json_content(ExplainRequest, "the key, the payload and the headers of the message"),
+            answers={200: json_content(Explanation, "the explanation")},
+            problems={400: "the body is malformed", 415: "the body is not JSON"},
+        ),
+    ]
+
+
+def allows_route(caller: Caller, route: str, role: Role = Role.VIEWER) -> bool:
+    """Return whether a caller has a role for the key or pattern of a route's name."""
+    return caller.allows(role, route.partition("/")[0])
+
+
+async def read_body(request: Request, kind: type[Any]) -> Any:
+    """Return the body of a request as a value of `kind`; raise Refusal if it does not have its form."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(415, "wrong-content-type", "The content type is not supported", "send application/json")
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(str(error)) from None

@@ -1,0 +1,115 @@
+"""What the endpoints work on: the source of their data, the cached status, and the end of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from abe_router.backend import Backend
+from abe_router.errors import AbeRouterError, BackendUnavailable
+from abe_router.http.security import Security
+from abe_router.operations.status import Status, read_status
+from abe_router.routing.table import RouteTable
+
+T = TypeVar("T")
+
+#: How long the status of the backend is shared by all clients, in seconds.
+FRESH = 1.5
+#: How long a client waits for the backend, in seconds.
+PATIENCE = 10.0
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the router takes part: whether it has started, whether it drains, and what else is missing."""
+
+    started: bool
+    draining: bool = False
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the router is to be counted in a rollout, and to be sent messages."""
+        return self.started and not self.draining and not self.reasons
+
+
+class HttpSource(Protocol):
+    """What an HTTP server shows: the supervisor with its workers, one application, or a backend alone."""
+
+    @property
+    def table(self) -> RouteTable:
+        """The table of the routes file."""
+
+    @property
+    def backend(self) -> Backend:
+        """The backend, which is open."""
+
+    @property
+    def readiness(self) -> Readiness:
+        """The readiness, known without asking the backend."""
+
+
+class SharedAnswer(Generic[T]):
+    """An answer of the backend that all clients share: one request at a time, and none while it is fresh.
+
+    An error of the package is shared too.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[T]], *, fresh: float = FRESH) -> None:
+        self._read, self._fresh = read, fresh
+        self._task: asyncio.Task[T] | None = None
+        self._read_at = -fresh
+
+    async def get(self) -> T:
+        """Return the answer; raise BackendUnavailable if it takes too long."""
+        task = self._task
+        if task is None or (task.done() and time.monotonic() >= self._read_at + self._fresh):
+            task = self._task = asyncio.create_task(self._ask())
+        return await asyncio.shield(task)
+
+    async def _ask(self) -> T:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._read()
+        except TimeoutError:
+            raise BackendUnavailable("the backend does not answer") from None
+        finally:
+            self._read_at = time.monotonic()
+
+
+@dataclass
+class Site:
+    """The parts of one HTTP server that the endpoints share.
+
+    `closing` is set when the server is about to end: streams of events end then.
+    """
+
+    source: HttpSource
+    security: Security
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)
+
+    async def _read_status(self) -> Status:
+        return await read_status(self.source.table, self.source.backend)
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return a value of an operation as an answer in JSON."""
+    return Response(
+        msgspec.json.encode(value, enc_hook=_plain), status_code=status, media_type="application/json"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, AbeRouterError):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

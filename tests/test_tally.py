@@ -1,0 +1,116 @@
+"""Tallies: durations by bucket, counts that add up, outages of a process."""
+
+from __future__ import annotations
+
+import time
+from random import Random
+
+import msgspec
+import pytest
+
+from abe_router.observe.events import BackendBack, BackendLost, ConsumerStopped, Reloaded, ReloadRejected
+from abe_router.observe.tally import (
+    HANDLING_BOUNDS,
+    WAITING_BOUNDS,
+    ProcessCounts,
+    ProcessTally,
+    RouteCounts,
+    RouteTally,
+    added,
+)
+
+
+def bucket(seconds: float, bounds: tuple[float, ...]) -> int:
+    return next((index for index, bound in enumerate(bounds) if seconds <= bound), len(bounds))
+
+
+@pytest.mark.parametrize("longest", [0.0004, 0.004, 100.0])
+def test_each_call_is_counted_in_the_bucket_of_its_duration(longest):
+    random = Random(longest)
+    calls = [random.uniform(0, longest) for _ in range(200)] + [0.0, longest]
+    tally = RouteTally()
+    for start in range(0, len(calls), 50):
+        for seconds in calls[start : start + 50]:
+            tally.record_call(seconds)
+        tally.fold()
+    expected = [0] * (len(HANDLING_BOUNDS) + 1)
+    for seconds in calls:
+        expected[bucket(seconds, HANDLING_BOUNDS)] += 1
+    counts = tally.counts()
+    assert counts.handling == tuple(expected)
+    assert counts.handling_seconds == pytest.approx(sum(calls))
+
+
+def test_a_duration_that_equals_a_bound_counts_below_it():
+    tally = RouteTally()
+    for bound in HANDLING_BOUNDS:
+        tally.record_call(bound)
+    assert tally.counts().handling == (*[1] * len(HANDLING_BOUNDS), 0)
+
+
+def test_waits_are_measured_from_the_time_of_acceptance():
+    tally, waits = RouteTally(), [0.002, 2.5, 100.0, 7200.0, 200_000.0]
+    tally.clock = lambda: 5.0  # the clock of the loop begins anywhere
+    for seconds in waits:
+        tally.record_wait(5.0 - (time.time() - seconds))
+    counts = tally.counts()
+    assert [index for index, count in enumerate(counts.waiting) if count] == [1, 7, 10, 13, 14]
+    assert counts.waiting_seconds == pytest.approx(sum(waits), abs=5)
+    assert counts.clock_skews == 0
+
+
+def test_a_message_from_a_clock_that_is_ahead_waits_0_seconds_and_is_counted():
+    tally = RouteTally()
+    for ahead in (60.0, -3.0, 0.5):
+        tally.record_wait(tally.clock() - (time.time() + ahead))
+    counts = tally.counts()
+    assert (counts.clock_skews, counts.waiting[0]) == (2, 2)
+    assert counts.waiting[bucket(3.5, WAITING_BOUNDS)] == 1
+    assert counts.waiting_seconds == pytest.approx(3, abs=2)
+
+
+def test_counts_of_processes_add_up_and_survive_json():
+    one, other = RouteTally(), RouteTally()
+    one.handled, other.handled = 3, 4
+    one.count("retried", "failed")
+    other.count("retried", "timeout")
+    other.count("dead", "timeout")
+    one.record_call(0.003)
+    other.record_call(70.0)
+    sent = msgspec.json.decode(msgspec.json.encode(other.counts(in_flight=2, slots=5)), type=RouteCounts)
+    total = added([{"a/b": one.counts(in_flight=1, slots=5)}, {"a/b": sent, "c/d": sent}])
+    assert total["c/d"] == sent
+    assert total["a/b"].outcomes == {
+        "handled": {"": 7},
+        "retried": {"failed": 1, "timeout": 1},
+        "dead": {"timeout": 1},
+    }
+    assert (total["a/b"].total("retried"), total["a/b"].total("skipped")) == (2, 0)
+    assert (sum(total["a/b"].handling), total["a/b"].handling_seconds) == (2, 70.003)
+    assert (total["a/b"].in_flight, total["a/b"].slots) == (3, 10)
+    assert total["a/b"].since == one.since
+    assert (total["a/b"].retired().in_flight, total["a/b"].retired().total("handled")) == (0, 7)
+
+
+def test_an_outage_lasts_from_the_first_route_that_is_lost_to_the_last_that_is_back():
+    now = [100.0]
+    tally = ProcessTally(clock=lambda: now[0])
+
+    def at(seconds: float, event: object) -> None:
+        now[0] = 100.0 + seconds
+        tally.on_event(event)
+
+    at(0, BackendLost("a/b", "refused", 0.1))
+    at(1, BackendLost("c/d", "refused", 0.1))
+    at(1, BackendLost("a/b", "refused", 0.1))
+    at(2, BackendBack("a/b", 2.0))
+    assert tally.counts() == ProcessCounts(outages=1, outage_seconds=2.0, disconnected=1)
+    at(3, ConsumerStopped("c/d", 0, 0, 1.0))
+    at(9, BackendLost("e/f", "refused", 0.1))
+    at(10, Reloaded(2, "r", (), ("e/f",), (), 3, 0.1))  # it was stopped before it could subscribe
+    at(20, ReloadRejected(()))
+    expected = ProcessCounts(outages=2, outage_seconds=4.0, accepted=1, rejected=1, stalls=7)
+    assert tally.counts(stalls=7) == expected
+    assert expected + expected == ProcessCounts(
+        outages=4, outage_seconds=8.0, accepted=2, rejected=2, stalls=14
+    )

@@ -191,7 +191,8 @@ async def _finish(
     """Wait for the workers, and record the act: its command, and the route or the pattern."""
     obeyed, silent = await _wait_for_workers(backend, revisions, patience)
     counts = {status.name: status for status in statuses}
-    result = "; ".join(f"{name} {text}" for name, text in texts.items())
+    target = act[1]
+    result = "; ".join(text if name == target else f"{name} {text}" for name, text in texts.items())
     if silent:
         result = f"not obeyed yet by {', '.join(silent)}; {result}"
     await record_act(backend, author, *act, why=why, result=result)

@@ -69,7 +69,8 @@ class EditFiles(msgspec.Struct, frozen=True):
         with TemporaryDirectory(prefix="abe-router-") as folder:
             file = self.write(Path(folder))
             loader = Loader(file, import_handlers=False, backend=backend, trust_writable=True)
-            return replace(loader.load(), path=path)
+            # A path in the URL is relative to the folder of `path`, and not to the temporary one.
+            return replace(loader.load(), backend=backend, path=path)
 
     def write(self, folder: Path) -> Path:
         """Write the files to a folder, and return the routes file; raise OSError or ValueError."""

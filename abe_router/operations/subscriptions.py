@@ -19,7 +19,8 @@ class SubscriptionState(msgspec.Struct, frozen=True):
 
     `in_file` is None if the routes of the file are unknown. The counts are None if the backend has no
     subscription for it. `oldest_at` is the time at which the oldest ready message was accepted, in seconds
-    since the epoch, or None. `overrides` are those in force.
+    since the epoch, or None; `next_due_at` is that at which the first delayed one is due. `overrides` are
+    those in force.
     """
 
     route: str
@@ -29,6 +30,7 @@ class SubscriptionState(msgspec.Struct, frozen=True):
     delayed: int | None = None
     dead: int | None = None
     oldest_at: float | None = None
+    next_due_at: float | None = None
     paused: bool = False
     overrides: tuple[Override, ...] = ()
 
@@ -104,6 +106,7 @@ def _state(
         delayed=status.delayed,
         dead=status.dead,
         oldest_at=status.oldest_at,
+        next_due_at=status.next_due_at,
         paused=paused,
         overrides=overrides,
     )

@@ -143,7 +143,7 @@ async def test_four_applications_record_each_edit_once(folder, tmp_path):
     try:
         async with within(20), make_backend(url) as backend:
             for number, edited in enumerate(
-                (text.replace("{g:", "{h:"), text + "nonsense: 1\n", text), start=2
+                (text, text.replace("{g:", "{h:"), text + "nonsense: 1\n", text), start=1
             ):
                 path.write_text(edited)
                 while len(await read_edits(backend)) < number:

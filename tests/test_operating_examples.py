@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -86,16 +82,6 @@ FAULTS: dict[str, At] = {
 }
 
 
-def promtool(*arguments: object, **options: Any) -> str:
-    if shutil.which("promtool") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("promtool is not installed")
-    found = subprocess.run(
-        ["promtool", *map(str, arguments)], capture_output=True, text=True, check=False, **options
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    return found.stdout
-
-
 #: In the other tests a healthy router runs beside the one with the fault.
 ALONE = ("AbeRouterAbsent", "AbeRouterHandlersFail")
 #: The metrics that the rules name.
@@ -138,7 +124,7 @@ def test_every_alert_has_a_fault():
     assert [rule["alert"] for rule in RULES] == list(FAULTS)
 
 
-def test_each_alert_fires_with_its_fault_and_none_without(tmp_path):
+def test_each_alert_fires_with_its_fault_and_none_without(tmp_path, promtool):
     tests = [alerts_test("", {"a": healthy, "b": healthy})]
     for name, fault in FAULTS.items():
         tests.append(alerts_test(name, {"a": fault} if name in ALONE else {"a": healthy, "b": fault}))
@@ -178,7 +164,7 @@ def test_gauges_of_the_backend_are_never_added_up_over_routers():
             assert re.search(r"max(?: by \(key, group\) )?\($", before), query
 
 
-def test_queries_of_the_board_are_valid(tmp_path):
+def test_queries_of_the_board_are_valid(tmp_path, promtool):
     queries = [re.sub(r"\$__rate_interval|\$__range", "5m", query) for query in board_queries()]
     assert len(queries) >= 12
     rules = [{"record": f"q{number}", "expr": query} for number, query in enumerate(queries)]

@@ -31,6 +31,8 @@ from abe_router.observe.events import (
     Handled,
     LeaseLost,
     OrphanedSubscription,
+    OverrideBegan,
+    OverrideEnded,
     Reloaded,
     Reloading,
     ReloadRejected,
@@ -53,6 +55,8 @@ Logged = (
     | BackendLost
     | BackendBack
     | OrphanedSubscription
+    | OverrideBegan
+    | OverrideEnded
     | Reloading
     | Reloaded
     | ReloadRejected
@@ -103,6 +107,10 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case OrphanedSubscription():
             held = f"no router consumes it: it holds {counted(event.messages, 'message')} and keeps new ones"
             return logging.WARNING, f"{held}; put the route back, or `abe-router drop {event.route}`"
+        case OverrideBegan():
+            return logging.WARNING, event.override
+        case OverrideEnded():
+            return logging.INFO, f"no longer {event.effect}"
         case Reloading():
             return logging.DEBUG, f"an edit without errors is put into force: revision {event.revision}"
         case Reloaded(number=1):

@@ -24,13 +24,14 @@ from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
+from abe_router.observe.tracing import Tracing
 from abe_router.operations import overrides
 from abe_router.operations.audit import Author, local_author
 from abe_router.operations.overrides import DEFAULT_SECONDS, OverrideResult
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat
-from abe_router.runtime.publish import AroundPublish, publish
+from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
 Receive = Callable[[], Awaitable[Any]]
@@ -43,8 +44,9 @@ class Application:
 
     With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself, and each table
     that it accepts, to a backend that has a key-value store, and follows the overrides there; `number` is its
-    number under a supervisor, 0 if it has none. Following and reporting are background tasks: an error in one
-    of them is logged and never ends the application.
+    number under a supervisor, 0 if it has none. If the program has set a tracer provider by now, messages are
+    traced. Following and reporting are background tasks: an error in one of them is logged and never ends the
+    application.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Application:
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
+        self._tracing = Tracing.if_set_up()
         edited = asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         self._tally = ProcessTally()
@@ -67,7 +70,7 @@ class Application:
         events = Events([*listeners, wake, counted])
         self.backend = backend
         self.background = BackgroundTasks()
-        self.reconciler = Reconciler(backend, events, around=around)
+        self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
         self._heartbeat: Heartbeat | None = None
         self._recorder: EditRecorder | None = None
         self._overrides: OverrideFollower | None = None
@@ -151,7 +154,9 @@ class Application:
         self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> Message:
         """Check a payload against the table in force and append it; see `runtime.publish.publish`."""
-        around = self._around_publish
+        around, tracing = self._around_publish, self._tracing
+        if tracing is not None and tracing.wants_to_publish(headers):
+            around = traced(tracing, around)
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
 
     async def refresh_overrides(self) -> None:
@@ -322,7 +327,12 @@ class Router:
         from abe_router.http.sources import OwnSource
 
         return embedded_app(
-            OwnSource(lambda: self.table, lambda: self.backend, started=lambda: self._application is not None)
+            OwnSource(
+                lambda: self.table,
+                lambda: self.backend,
+                started=lambda: self._application is not None,
+                counters=lambda: self._application,
+            )
         )
 
     async def __aenter__(self) -> Self:

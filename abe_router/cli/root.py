@@ -36,7 +36,7 @@ COMMANDS = {
     "dead": "List, group, try, replay and purge dead letters.",
     "history": "Show the edits of the routes file, newest first, or the files of one of them.",
     "audit": "Show what operators did, newest first: who, from where, why, and what came of it.",
-    "dashboard": "Serve the HTTP API of a backend, without running handlers.",
+    "dashboard": "Serve the API and the probes for a backend, without running handlers.",
     "doctor": "Check the backend, and show what weakens the promise and how to fix it.",
     "drop": "Delete the backlog and the dead letters of a removed route.",
     "backends": "List the backend providers and their features, and the one `load_backend()` selects.",

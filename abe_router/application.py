@@ -24,13 +24,14 @@ from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
+from abe_router.observe.tracing import Tracing
 from abe_router.operations import overrides
 from abe_router.operations.audit import Author, local_author
 from abe_router.operations.overrides import DEFAULT_SECONDS, OverrideResult
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat
-from abe_router.runtime.publish import AroundPublish, publish
+from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
 Receive = Callable[[], Awaitable[Any]]
@@ -43,8 +44,9 @@ class Application:
 
     With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself, and each table
     that it accepts, to a backend that has a key-value store, and follows the overrides there; `number` is its
-    number under a supervisor, 0 if it has none. Following and reporting are background tasks: an error in one
-    of them is logged and never ends the application.
+    number under a supervisor, 0 if it has none. If the program has set a tracer provider by now, messages are
+    traced. Following and reporting are background tasks: an error in one of them is logged and never ends the
+    application.
     """
 
     def __init__(
@@ -60,15 +62,15 @@ class Application:
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
-        edited, accepted = asyncio.Event(), asyncio.Event()
+        self._tracing = Tracing.if_set_up()
+        edited = asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
-        events = Events([*listeners, wake, counted, ((Reloaded,), lambda _: accepted.set())])
+        events = Events([*listeners, wake, counted])
         self.backend = backend
         self.background = BackgroundTasks()
-        self.reconciler = Reconciler(backend, events, around=around)
-        self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
+        self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
         self._heartbeat: Heartbeat | None = None
         self._recorder: EditRecorder | None = None
         self._overrides: OverrideFollower | None = None
@@ -85,8 +87,10 @@ class Application:
                 obeyed=lambda: overrides.obeyed,
                 number=number,
             )
-            if backend.features.processes:  # another process can read the records
-                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted, number=number)
+            self._recorder = EditRecorder(backend, number=number)
+        self._reloader: Reloader | None = None
+        if loader is not None:
+            self._reloader = Reloader(loader, self.reconciler, events, recorder=self._recorder)
         self._cleanup = AsyncExitStack()
         self._drain: float | None = None
         self._abandoned = 0
@@ -126,6 +130,8 @@ class Application:
             if self._overrides is not None:
                 self.background.start("following overrides", self._overrides.run)
             await self.reconciler.apply(self._first)
+            if self._recorder is not None:
+                self._recorder.accept(self._first)
             if self._heartbeat is not None:
                 self.background.start("the heartbeat", self._heartbeat.run)
             if self._recorder is not None:
@@ -148,7 +154,9 @@ class Application:
         self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> Message:
         """Check a payload against the table in force and append it; see `runtime.publish.publish`."""
-        around = self._around_publish
+        around, tracing = self._around_publish, self._tracing
+        if tracing is not None and tracing.wants_to_publish(headers):
+            around = traced(tracing, around)
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
 
     async def refresh_overrides(self) -> None:

@@ -208,6 +208,11 @@ def mask_options(text: str) -> str:
     return _URL_OPTION.sub(_without_secret, text) if "=" in text else text
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether the value of an option of this name is a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def redact_url(url: str) -> str:
     """Return a URL without user name, password and query, fit for a log or a message.
 
@@ -227,7 +232,7 @@ def _without_user(match: re.Match[str]) -> str:
 
 def _without_secret(match: re.Match[str]) -> str:
     mark, name, value = match.groups()
-    return f"{mark}{name}={'*' * len(value)}" if _SECRET_NAME.search(name) else match[0]
+    return f"{mark}{name}={'*' * len(value)}" if is_secret_name(name) else match[0]
 
 
 def _significant(number: float, digits: int = 4) -> str:

@@ -75,7 +75,7 @@ def read_table_in_force(
         known = "no accepted edit is known, so its routes are unknown"
     else:
         edit, table = found
-        known = f"edit {edit.number}, accepted {format_age(time.time() - edit.accepted_at)} ago, counts"
+        known = f"edit {edit.number}, accepted {format_age(time.time() - edit.offered_at)} ago, counts"
     print_message(f"warning: {printable(str(path))} has faults; {known}; run `abe-router check`")
     return table, error
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "limit": "Limit the rate of routes for a time.",
     "resume": "End the pause and the limit of routes.",
     "dead": "List, group, try, replay and purge dead letters.",
+    "history": "Show the edits of the routes file, newest first, or the files of one of them.",
     "audit": "Show what operators did, newest first: who, from where, why, and what came of it.",
     "dashboard": "Serve the API and the probes for a backend, without running handlers.",
     "doctor": "Check the backend, and show what weakens the promise and how to fix it.",

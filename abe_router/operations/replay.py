@@ -348,7 +348,12 @@ class ReplayRun:
     async def _save(self, **changes: object) -> None:
         """Store the record; raise ReplayTaken if another process changed it."""
         self._change(updated_at=time.time(), **changes)
-        revision = await _put(self._backend, self._replay, expected=self._revision)
+        put = asyncio.ensure_future(_put(self._backend, self._replay, expected=self._revision))
+        try:
+            revision = await asyncio.shield(put)
+        except asyncio.CancelledError:
+            self._revision = await put or self._revision  # the next change needs it
+            raise
         if not revision:
             raise ReplayTaken(
                 f"replay {self._replay.number} was continued or stopped by another process",

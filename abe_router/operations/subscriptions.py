@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from abe_router.backend import Backend, SubscriptionName, SubscriptionStatus
+from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import RouteInFile, UnknownRoute
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.override import Override
-from abe_router.text import did_you_mean
+from abe_router.text import counted, did_you_mean
 
 
 class SubscriptionState(msgspec.Struct, frozen=True):
@@ -72,14 +73,21 @@ def require_removed(table: RouteTable, route: SubscriptionName) -> None:
         )
 
 
-async def drop(table: RouteTable, backend: Backend, route: SubscriptionName) -> None:
+async def drop(
+    table: RouteTable, backend: Backend, route: SubscriptionName, *, author: Author, why: str = ""
+) -> None:
     """Delete the subscription of a removed route: its backlog and its dead letters.
 
     Raise RouteInFile if the table still has the route, and UnknownRoute if the backend does not have it.
     """
     require_removed(table, route)
     await require_subscription(backend, route)
+    found = [status for status in await backend.status() if (status.pattern, status.group) == route]
     await backend.drop(*route)
+    held = sum(status.ready + status.in_flight + status.delayed for status in found)
+    dead = sum(status.dead for status in found)
+    result = f"dropped {counted(held, 'message')} and {counted(dead, 'dead letter')}"
+    await record_act(backend, author, "drop", "/".join(route), why=why, result=result)
 
 
 def _state(

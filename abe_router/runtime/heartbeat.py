@@ -24,6 +24,7 @@ from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
 from abe_router.runtime.reconciler import Reconciler
+from abe_router.text import mask_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,18 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
     code: str
     message: str
     severity: str = "error"
+
+    @classmethod
+    def of(cls, diagnostic: Diagnostic) -> DiagnosticReport:
+        """Return the report of a diagnostic, without credentials."""
+        return cls(
+            path=_escaped(str(diagnostic.path)),
+            line=diagnostic.line,
+            column=diagnostic.column,
+            code=diagnostic.code,
+            message=_escaped(mask_credentials(diagnostic.message)),
+            severity=diagnostic.severity,
+        )
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -156,7 +169,7 @@ class Heartbeat:
             path=_escaped(str(table.path)) if table.path else None,
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
-            rejected=tuple(map(_report_of, self._rejected())),
+            rejected=tuple(map(DiagnosticReport.of, self._rejected())),
             overrides=self._obeyed(),
         )
         return msgspec.json.encode(report)
@@ -169,17 +182,6 @@ class Heartbeat:
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))
         self._orphans = set(orphans)
-
-
-def _report_of(diagnostic: Diagnostic) -> DiagnosticReport:
-    return DiagnosticReport(
-        path=_escaped(str(diagnostic.path)),
-        line=diagnostic.line,
-        column=diagnostic.column,
-        code=diagnostic.code,
-        message=_escaped(diagnostic.message),
-        severity=diagnostic.severity,
-    )
 
 
 def _escaped(text: str) -> str:

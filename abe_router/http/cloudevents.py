@@ -67,17 +67,18 @@ class StructuredEvent:
         """Return the message of the event; raise PayloadMalformed if it is not an event with JSON data."""
         try:
             members = _read_members(self.text)
-            data, encoded = members.pop("data", None), members.pop("data_base64", None)
+            data = members.pop("data", None)
             values = {name: _read_value(value) for name, value in members.items()}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PayloadMalformed(f"the event is not a JSON object: {error}") from None
+        encoded = values.pop("data_base64", None)
         attributes = _attributes(values)
         _check_type(attributes.pop("datacontenttype", "application/json"))
         if encoded is not None and data is not None:
             raise PayloadMalformed("the event has both `data` and `data_base64`")
         body = b"null" if data is None else bytes(data)
         if encoded is not None:
-            body = _decode_base64(_read_value(encoded))
+            body = _decode_base64(encoded)
         return _content(attributes, body, key, headers, self.names_id)
 
 

@@ -29,6 +29,8 @@ COMMANDS = {
     "plan": "Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.",
     "explain": "Show which routes receive a message, and why.",
     "status": "Show the message counts of each route, and the workers.",
+    "top": "Show what all routes do now: rates, backlog, durations, failures.",
+    "tap": "Show messages as they are accepted, sampled and masked.",
     "dead": "List, show, replay and purge dead letters.",
     "dashboard": "Serve the HTTP API of a backend, without running handlers.",
     "doctor": "Check the backend, and show what weakens the promise and how to fix it.",
@@ -49,6 +51,8 @@ _OTHER_NAMES = {
     "up": "serve",
     "list": "routes",
     "ls": "routes",
+    "watch": "status --watch",
+    "tail": "tap",
     "replay": "dead replay",
     "purge": "dead purge",
 }

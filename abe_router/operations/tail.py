@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -69,7 +69,7 @@ async def tail(
     sample: float = SAMPLE,
     where: Mapping[str, Any] | None = None,
     payloads: bool = True,
-) -> AsyncIterator[Tailed]:
+) -> AsyncGenerator[Tailed, None]:
     """Yield the messages whose key matches `pattern`, as they are accepted, until the caller stops.
 
     With a group, they are the unsettled messages of the subscription `pattern/group`. `after` is the cursor

@@ -161,6 +161,8 @@ def frame(
     shown = [paint(_cut(title, columns), _RED if error else _BOLD), ""]
     if view.typing or view.filter:
         shown[1] = _cut(f"filter: {printable(view.filter)}{'_' if view.typing else ''}", columns)
+    elif load is not None:
+        shown[1] = _cut(_overrides(load), columns)
     routes = _ordered(_filtered(load.routes if load else (), view.filter), view, now)
     room = max(1, lines - _AROUND)
     first = max(0, min(view.scroll, len(routes) - room))
@@ -193,6 +195,12 @@ def _title(load: Load | None, now: float, error: str) -> str:
         workers += f", {load.disconnected} cannot reach the backend"
     clock = time.strftime("%H:%M:%S", time.localtime(load.at))
     return f"{clock}  {workers}  {_compact(load.handled)} handled/s  {load.backend}"
+
+
+def _overrides(load: Load) -> str:
+    """Return the first override in force, and how many others there are."""
+    said = [f"{printable(r.route)} {override.describe()}" for r in load.routes for override in r.overrides]
+    return f"{len(said) - 1:,} more, and {said[0]}" if len(said) > 1 else "".join(said)
 
 
 def _filtered(routes: Sequence[RouteLoad], text: str) -> Sequence[RouteLoad]:

@@ -82,7 +82,7 @@ async def tail(
     a revision, the schemas of `table` are unknown, and every payload is masked. Raise OperationError if the
     arguments do not fit or the backend cannot peek, and BackendError.
     """
-    _check(backend, pattern, group, where, payloads=payloads)
+    check_tail(backend, pattern, group, where, payloads=payloads)
     cursor = await backend.peek_end(pattern, group) if after is None else after
     is_live, skipped, omitted = after is None, False, 0
     while True:
@@ -177,7 +177,7 @@ def _holds(payload: Any, pointer: str, value: Any) -> bool:
     return isinstance(found, bool) is isinstance(value, bool) and bool(found == value)
 
 
-def _check(
+def check_tail(
     backend: Backend, pattern: str, group: str | None, where: Mapping[str, Any] | None, *, payloads: bool
 ) -> None:
     """Raise OperationError when the arguments of a tail do not fit."""

@@ -17,6 +17,7 @@ from abe_router.operations.status import read_status
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.heartbeat import WorkerReport
+from abe_router.runtime.override import Override
 
 #: Of two readings that are closer, in seconds, the growth of a backlog says nothing about the rate.
 _SHORTEST = 0.2
@@ -28,6 +29,7 @@ class RouteLoad(msgspec.Struct, frozen=True):
     `accepted` is the rate of new messages: of those that ended, and of the growth of the backlog since the
     reading before. `waiting` is ready or delayed. `p50` and `p99` are of the calls of the handler. `failed`
     is the rate of failed attempts, of which `retried` are tried again. `dead` is the number of dead letters.
+    `paused` means by the file or by one of the `overrides` in force.
     """
 
     route: str
@@ -43,6 +45,7 @@ class RouteLoad(msgspec.Struct, frozen=True):
     failed: float = 0.0
     in_file: bool | None = None
     paused: bool = False
+    overrides: tuple[Override, ...] = ()
     workers: int = 0
 
 
@@ -119,7 +122,8 @@ class LoadReader:
             dead=state.dead,
             failed=failed,
             in_file=state.in_file,
-            paused=state.paused,
+            paused=state.paused or any(override.action == "pause" for override in state.overrides),
+            overrides=state.overrides,
             workers=sum(name in report.routes for report in reports),
         )
 

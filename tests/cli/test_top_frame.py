@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from abe_router.cli.table import width
 from abe_router.cli.top_frame import View, _compact, _seconds, frame, plain_rows, pressed
 from abe_router.operations.top import Load, RouteLoad
+from abe_router.runtime.override import Override
 
 BILLING = RouteLoad(
     "orders.created/billing",
@@ -135,6 +137,19 @@ def test_failed_reading_keeps_the_numbers_and_says_their_age() -> None:
     assert lines[0] == r"cannot connect to redis://\x1b (numbers are 42s old)"
     assert len(routes(lines)) == 4
     assert shown(load=None, error="away")[0] == "abe-router top: away"
+
+
+def test_overrides_in_force_are_named() -> None:
+    held = replace(
+        AUDIT, paused=True, overrides=(Override("pause", AUDIT.route, 1_000.0, 60.0, "ada@host", "why"),)
+    )
+    slow = replace(MAIL, overrides=(Override("limit", MAIL.route, 1_000.0, 60.0, "ada@host", "slow", 5.0),))
+    one = shown(load=replace(LOAD, routes=(BILLING, held)), columns=120)
+    assert one[1].startswith("orders.created/audit paused until ")
+    assert one[1].endswith("by ada@host: why")
+    assert one[3].split()[2] == "paused"
+    two = shown(load=replace(LOAD, routes=(BILLING, held, slow)), columns=120)
+    assert two[1].startswith("1 more, and orders.created/audit paused until ")
 
 
 def test_colour_marks_failures_and_changes_no_text() -> None:

@@ -81,6 +81,11 @@ class Loader:
         self._schemas_of: tuple[Path, bool] | None = None
 
     @property
+    def path(self) -> Path:
+        """The routes file."""
+        return self._path
+
+    @property
     def files(self) -> frozenset[Path]:
         """The files that the last load looked for. A change of any of them may change the table."""
         return frozenset([self._path]) | (self._schemas.files if self._schemas else frozenset())

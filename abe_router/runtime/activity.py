@@ -57,7 +57,9 @@ class ActivityReporter:
         counts, now = self._counts(), self._clock()
         last, self._last = self._last, counts
         seconds, self._last_at = now - self._last_at, now
-        found = {name: _difference(each, last.get(name)) for name, each in counts.items()}
+        # A route that is idle returns the same counts as before.
+        moved = ((name, each) for name, each in counts.items() if each is not last.get(name))
+        found = {name: _difference(each, last.get(name)) for name, each in moved}
         return seconds, {name: activity for name, activity in found.items() if activity != _NOTHING}
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,18 @@ def _is_long(item: pytest.Item) -> bool:
     """Say whether a test has a timeout beyond that of the other tests."""
     mark = item.get_closest_marker("timeout")
     return mark is not None and mark.args[0] > 60
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Callable[..., str]:
+    """Return a function that runs `promtool`, with a text as its input, and returns what it prints."""
+
+    def run(*arguments: object, text: str | None = None) -> str:
+        if shutil.which("promtool") is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("promtool is not installed")
+        command = ["promtool", *map(str, arguments)]
+        found = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+        return found.stdout + found.stderr
+
+    return run

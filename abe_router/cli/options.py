@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from abe_router.messages.pattern import is_group, is_pattern
+from abe_router.text import parse_duration
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -137,6 +138,16 @@ headers_option = option(
     callback=_parse_headers,
     help="Add a header; can be repeated.",
 )
+
+
+def parse_duration_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return the seconds of an option such as `90s` or `5m`."""
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, such as 90s or 5m", ctx, param) from None
 
 
 def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int:

@@ -23,6 +23,7 @@ from abe_router.diagnostic import Diagnostic
 from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
+from abe_router.runtime.activity import ActivityReporter, RouteActivity
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.text import json_safe, mask_credentials
 
@@ -80,8 +81,9 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. `overrides` maps the names of the overrides in force to the revisions of their
-    entries. In paths and messages, everything that JSON cannot carry is escaped.
+    if it was rejected. `activity` is what the routes that did something did in the last `interval` seconds.
+    `overrides` maps the names of the overrides in force to the revisions of their entries. In paths and
+    messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -93,6 +95,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    interval: float = 0.0
+    activity: Mapping[str, RouteActivity] = {}
     overrides: Mapping[str, int] = {}
 
 
@@ -132,6 +136,7 @@ class Heartbeat:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
+        self._activity = ActivityReporter(reconciler.counts)
 
     async def run(self) -> None:
         """Report every few seconds, and at once after an edit, until cancelled."""
@@ -160,6 +165,7 @@ class Heartbeat:
     def _encoded(self) -> bytes:
         reconciler = self._reconciler
         table, last = reconciler.table, reconciler.last_reload
+        interval, activity = self._activity.report()
         report = WorkerReport(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -171,6 +177,8 @@ class Heartbeat:
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
             rejected=tuple(map(DiagnosticReport.of, self._rejected())),
             overrides=self._obeyed(),
+            interval=interval,
+            activity=activity,
         )
         return msgspec.json.encode(report)
 

@@ -31,6 +31,8 @@ from abe_router.observe.events import (
     Handled,
     LeaseLost,
     OrphanedSubscription,
+    OverrideBegan,
+    OverrideEnded,
     Reloaded,
     Reloading,
     ReloadRejected,
@@ -53,6 +55,8 @@ Logged = (
     | BackendLost
     | BackendBack
     | OrphanedSubscription
+    | OverrideBegan
+    | OverrideEnded
     | Reloading
     | Reloaded
     | ReloadRejected
@@ -103,6 +107,10 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case OrphanedSubscription():
             held = f"no router consumes it: it holds {counted(event.messages, 'message')} and keeps new ones"
             return logging.WARNING, f"{held}; put the route back, or `abe-router drop {event.route}`"
+        case OverrideBegan():
+            return logging.WARNING, event.override
+        case OverrideEnded():
+            return logging.INFO, f"no longer {event.effect}"
         case Reloading():
             return logging.DEBUG, f"an edit without errors is put into force: revision {event.revision}"
         case Reloaded(number=1):
@@ -162,16 +170,16 @@ def log_event(event: Event) -> None:
 
 def _without_values(event: DeadLettered | Retried) -> DeadLettered | Retried:
     """Return the event without values of payloads in its error and its traceback."""
-    error = _without_value(event.error, event.kind == "invalid")
+    error = without_value(event.error, event.kind == "invalid")
     trace = event.traceback
     if "Payload" in trace:
-        trace = "\n".join(map(_without_value, trace.split("\n")))
+        trace = "\n".join(map(without_value, trace.split("\n")))
     if error == event.error and trace == event.traceback:
         return event
     return replace(event, error=error, traceback=trace)
 
 
-def _without_value(line: str, of_payload: bool = False) -> str:
+def without_value(line: str, of_payload: bool = False) -> str:
     """Return what says that a payload breaks its schema without the value that was found.
 
     The value is a part of the payload. The pointer and the expectation are not.

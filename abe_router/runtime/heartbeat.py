@@ -24,6 +24,7 @@ from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
 from abe_router.runtime.reconciler import Reconciler
+from abe_router.text import mask_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -61,13 +62,26 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
     message: str
     severity: str = "error"
 
+    @classmethod
+    def of(cls, diagnostic: Diagnostic) -> DiagnosticReport:
+        """Return the report of a diagnostic, without credentials."""
+        return cls(
+            path=_escaped(str(diagnostic.path)),
+            line=diagnostic.line,
+            column=diagnostic.column,
+            code=diagnostic.code,
+            message=_escaped(mask_credentials(diagnostic.message)),
+            severity=diagnostic.severity,
+        )
+
 
 class WorkerReport(msgspec.Struct, frozen=True):
     """What a worker reports about itself.
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. In paths and messages, everything that JSON cannot carry is escaped.
+    if it was rejected. `overrides` maps the names of the overrides in force to the revisions of their
+    entries. In paths and messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -79,6 +93,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    overrides: Mapping[str, int] = {}
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
@@ -95,8 +110,9 @@ def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
 class Heartbeat:
     """Reports a router to its backend, and emits an event for each subscription that no router consumes.
 
-    The backend has a key-value store. `edited` is set whenever an edit was accepted or rejected; `rejected`
-    returns the diagnostics of the last edit. Of several workers of one supervisor, only the first, by
+    The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
+    accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
+    `obeyed` the overrides in force. Of several workers of one supervisor, only the first, by
     `number`, looks for orphaned subscriptions.
     """
 
@@ -108,10 +124,11 @@ class Heartbeat:
         *,
         edited: asyncio.Event,
         rejected: Callable[[], Sequence[Diagnostic]],
+        obeyed: Callable[[], Mapping[str, int]] = dict,
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
-        self._edited, self._rejected, self._number = edited, rejected, number
+        self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
@@ -152,7 +169,8 @@ class Heartbeat:
             path=_escaped(str(table.path)) if table.path else None,
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
-            rejected=tuple(map(_report_of, self._rejected())),
+            rejected=tuple(map(DiagnosticReport.of, self._rejected())),
+            overrides=self._obeyed(),
         )
         return msgspec.json.encode(report)
 
@@ -164,17 +182,6 @@ class Heartbeat:
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))
         self._orphans = set(orphans)
-
-
-def _report_of(diagnostic: Diagnostic) -> DiagnosticReport:
-    return DiagnosticReport(
-        path=_escaped(str(diagnostic.path)),
-        line=diagnostic.line,
-        column=diagnostic.column,
-        code=diagnostic.code,
-        message=_escaped(diagnostic.message),
-        severity=diagnostic.severity,
-    )
 
 
 def _escaped(text: str) -> str:

@@ -18,7 +18,7 @@ from abe_router.backend import DeadLetter, Reason
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.entry import LATEST, accepted_at, order, read_count, read_message
 from abe_router.backends.redis.names import Names, subscription_name
-from abe_router.backends.redis.scripts import DEAD, REPLAY
+from abe_router.backends.redis.scripts import ANSWER_BYTES, DEAD, RANGE, REPLAY
 
 #: Ids of one call.
 _CHUNK = 100
@@ -38,13 +38,17 @@ class DeadLetters:
         self._group, self._keys = group, sorted(keys)
 
     async def list(self, limit: int, after: str, *, bodies: bool) -> Sequence[DeadLetter]:
-        """Return up to `limit` dead letters, oldest first, beginning after the one of that id."""
+        """Return up to `limit` dead letters, oldest first, beginning after the one of that id.
+
+        With large bodies it returns fewer, though at least one, so that they do not fill the memory.
+        """
         position = _parse(after) or ("", "")
         found: list[tuple[str, Any]] = []
         more = limit > 0
         while more and len(found) < limit:
-            page, more = await self._page(limit - len(found), *position, bodies=bodies)
+            page, more, full = await self._page(limit - len(found), *position, bodies=bodies)
             found += page
+            more = more and not full
             if page:
                 position = page[-1][0], page[-1][1][0].decode()
         make = _dead_letter if bodies else _bare
@@ -52,29 +56,37 @@ class DeadLetters:
 
     async def _page(
         self, limit: int, last_key: str, last: str, *, bodies: bool
-    ) -> tuple[Sequence[tuple[str, Any]], bool]:
-        """Return the next rows with their keys, by time and key, and whether there may be more."""
+    ) -> tuple[Sequence[tuple[str, Any]], bool, bool]:
+        """Return the next rows with their keys, by time and key, whether there may be more, and why.
+
+        The last value is true if an answer ended because it was full.
+        """
         count, sent = limit // max(1, len(self._keys)) + _AHEAD, []
         for key in self._keys:
             # In keys up to the last one, its own time was listed.
             first = "-" if not last else f"({last}" if key <= last_key else last
             stream = self._names.dead(key, self._group)
             if bodies:
-                reply = self._connection.send("XRANGE", stream, first, "+", "COUNT", count)
+                room = ANSWER_BYTES // len(self._keys)
+                reply = self._connection.run(RANGE, (stream,), (first, count, room))
             else:
                 reply = self._connection.run(DEAD, (stream,), (first, count))
             sent.append((key, reply))
         rows: list[tuple[tuple[int, int], str, Any]] = []
         ends: list[tuple[tuple[int, int], str]] = []
+        full = 0
         for key, reply in sent:
-            found = [(order(row[0]), key, row) for row in await reply]
+            answer, ended = (await reply) if bodies else (await reply, 0)
+            full += ended
+            found = [(order(row[0]), key, row) for row in answer]
             rows += found
-            if len(found) == count:
+            if len(found) == count or ended:
                 ends.append(found[-1][:2])
         # Of a stream that was not read to its end, later rows may come before those of other streams.
         end = min(ends, default=None)
         rows.sort(key=lambda row: row[:2])
-        return [row[1:] for row in rows if end is None or row[:2] <= end], end is not None
+        read = [row[1:] for row in rows if end is None or row[:2] <= end]
+        return read, end is not None, full > 0
 
     async def replay(self, ids: Sequence[str]) -> int:
         """Deliver dead letters to their group again; return how many there were."""

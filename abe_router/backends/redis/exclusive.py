@@ -139,6 +139,7 @@ class Ownership:
         gone: Sequence[bytes],
         large: Sequence[bytes],
         last: bytes,
+        full: int,
     ) -> list[Delivery]:
         """Take in what the owner of a stream got, and plan to keep the ownership."""
         if waiter := self._waiters.pop(stream, None):
@@ -150,7 +151,7 @@ class Ownership:
         ]
         found += self._reader.received(stream, *new_deliveries(new, stream.key, stream.group))
         stream.position = last
-        if len(taken) + len(new) < count:
+        if len(taken) + len(new) < count and not full:
             self._node.notifier.wait(stream)
         else:
             self._pending.add(PendingReason.READABLE, stream)

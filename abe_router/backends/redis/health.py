@@ -25,7 +25,7 @@ from abe_router.backends.redis.gaps import Change, GroupChanges
 from abe_router.backends.redis.names import Names, escape_glob, group_name
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry
-from abe_router.backends.redis.scripts import RIGHTS, Script
+from abe_router.backends.redis.scripts import RIGHTS, STREAM, Script
 from abe_router.backends.redis.server import ask, check
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
@@ -73,7 +73,6 @@ _SENT = (
     "XGROUP|CREATE",
     "XINFO|GROUPS",
     "XPENDING",
-    "XRANGE",
     "XREAD",
     "XREADGROUP",
     "XREVRANGE",
@@ -223,7 +222,7 @@ class Health:
             asked = [
                 (
                     key,
-                    self._connection.send("XINFO", "STREAM", stream),
+                    self._connection.run(STREAM, (stream,)),
                     self._connection.send("XINFO", "GROUPS", stream),
                 )
                 for key in chunk

@@ -28,7 +28,7 @@ from abe_router.backends.redis.entry import order, read_message
 from abe_router.backends.redis.names import Names, group_name, position_before
 from abe_router.backends.redis.protocol import ServerError
 from abe_router.backends.redis.registry import Registry
-from abe_router.backends.redis.scripts import PEEK
+from abe_router.backends.redis.scripts import ANSWER_BYTES, PEEK, RANGE
 from abe_router.messages.message import Message
 
 #: Most entries of one call, which must be short, because the server does nothing else meanwhile.
@@ -157,12 +157,12 @@ class _Stream:
             return ()
         reply, self._reply = self._reply or self._ask(), None
         try:
-            rows = await reply
+            rows, full = await reply
         except ServerError as error:
             if error.code != "WRONGTYPE":
                 raise
-            rows = []  # it holds no messages, and hides none of the others
-        self._ended = len(rows) < self._chunk
+            rows, full = [], 0  # it holds no messages, and hides none of the others
+        self._ended = len(rows) < self._chunk and not full
         self._chunk = min(_CHUNK, self._chunk * 2)
         found = [self._found(row) for row in rows]
         if found:
@@ -172,9 +172,9 @@ class _Stream:
     def _ask(self) -> asyncio.Future[Any]:
         stream = self._names.stream(self.key)
         if self._group is None:
-            return self._connection.send("XRANGE", stream, f"({self._position}", "+", "COUNT", self._chunk)
+            return self._connection.run(RANGE, (stream,), (f"({self._position}", self._chunk, ANSWER_BYTES))
         keys = (stream, self._names.delayed(self.key, self._group))
-        args = (self._group, self._begin, self._position, self._chunk)
+        args = (self._group, self._begin, self._position, self._chunk, ANSWER_BYTES)
         return self._connection.run(PEEK, keys, args)
 
     def _found(self, row: Sequence[Any]) -> _Found:

@@ -26,10 +26,10 @@ _CHECKS = 4
 #: The time that one answer may take to arrive, in units of the timeout. Without this, a header that announces
 #: millions of parts would turn all later answers into parts of one that never ends.
 _LONGEST_ANSWER = 12
-#: Most bytes that may arrive without completing an answer: a read of `MOST_ENTRIES` (in `stream_state`) of
-#: the largest payload, and a quarter more. A server that announces more would take all memory. If another
-#: program wrote larger entries, the connection ends, and the next one dead-letters them on the server.
-MOST_BYTES = 640 * 1024 * 1024
+#: Most bytes that may come without completing an answer. A server that announces more would fill the memory.
+#: Scripts end their answers far below. A read is expected to bring a thirtieth. If it brings more than this,
+#: because its entries are larger than those before, the connection ends. The next one takes them in pieces.
+MOST_BYTES = 128 * 1024 * 1024
 
 #: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy.
 _PASSING = frozenset(

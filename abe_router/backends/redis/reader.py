@@ -324,7 +324,11 @@ class StreamReader:
                     )
                     if unknown := [row[0] for row in rows if row[0] not in stream.held]:
                         args = (stream.group, stream.consumer, *unknown)
-                        found += self.taken(stream, *await self._connection.run(RECOVER, keys, args))
+                        *taken, full = await self._connection.run(RECOVER, keys, args)
+                        found += self.taken(stream, *taken)
+                        if full:
+                            self.pending.add(PendingReason.REPLY_LOST, stream)
+                            break
                     first = b"(" + rows[-1][0] if rows else b""
             except BackendError as error:
                 failed = self.failed(stream, PendingReason.REPLY_LOST, error) or failed

@@ -13,6 +13,9 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "lua"
 
+#: An answer to a look ends with the entry that brings it to as many bytes. For deliveries, see `large.lua`.
+ANSWER_BYTES = 8 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -69,4 +72,6 @@ GET = _load("now", "bucket", "get")
 ENTRIES = _load("now", "bucket", "entries")
 DELETE = _load("now", "bucket", "delete")
 # Look.
-PEEK = _load("group", "peek")
+PEEK = _load("group", "large", "bounded", "peek")
+STREAM = _load("stream")
+RANGE = _load("large", "bounded", "range")

@@ -3,7 +3,7 @@
 -- milliseconds to ask again, and the last entry of `released`. For the owner these follow: {id, fields,
 -- delivery count, failures, milliseconds to wait} of each entry that comes again, the new entries, the ids of
 -- those that the stream no longer has, the ids of those that became dead letters because they are too large,
--- and up to where the group was delivered.
+-- up to where the group was delivered, and 1 if there is more because the answer is full.
 -- KEYS: stream, failures, delayed, owner, released, dead. ARGV: group, consumer, lease in milliseconds, limit; then,
 -- if replies may have been lost, how many ids are held, and these ids.
 local RETRY = 250
@@ -61,7 +61,7 @@ if again then
   table.sort(found, function(a, b) return before(a[1], b[1]) end)
   for i = 1, math.min(limit, #found) do wanted[i] = found[i] end
 end
-local taken, missing, large = take(wanted)
+local taken, missing, large, full = take(wanted)
 for _, id in ipairs(missing) do gone[#gone + 1] = id end
 for _, entry in ipairs(taken) do
   local due = redis.call('ZSCORE', KEYS[3], entry[1])
@@ -72,15 +72,36 @@ end
 local due = redis.call('ZRANGE', KEYS[3], '-inf', time, 'BYSCORE', 'LIMIT', 0, 1000)
 if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
 
+-- Makes new entries that are too large dead letters, and puts back those beyond what one answer brings. Returns
+-- the others, and whether some were put back.
+local function within_answer(entries)
+  local kept, room, rest = {}, ANSWER_BYTES, {}
+  for _, entry in ipairs(entries) do
+    local size, only = size_and_group(entry[2])
+    if room <= 0 then
+      rest[#rest + 1] = {entry[1], me, 0, 1}
+    elseif size > MOST_BYTES and (only or group) == group then
+      bury(entry[1], entry[2], size, 1, nil)
+      large[#large + 1] = entry[1]
+    else
+      room = room - size
+      kept[#kept + 1] = entry
+    end
+  end
+  put_back(rest, 1)
+  return kept, #rest > 0
+end
+
 local new, last = {}, ''
-if #wanted < limit then
+if #wanted < limit and not full then
   local answer = redis.call(
     'XREADGROUP', 'GROUP', group, me, 'COUNT', limit - #wanted, 'STREAMS', KEYS[1], '>')
   new = answer and answer[1][2] or new
 end
 if #new > 0 then
   last = new[#new][1]
+  new, full = within_answer(new)
 else
   last = group_of(KEYS[1], group)['last-delivered-id']
 end
-return {0, released, taken, new, gone, large, last}
+return {0, released, taken, new, gone, large, last, full and 1 or 0}

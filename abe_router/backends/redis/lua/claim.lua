@@ -1,5 +1,5 @@
 -- Claims entries that were handed back, entries held longer than the lease, and entries due for another
--- attempt. Returns what `take` returns, and in how many milliseconds there may be more, -1 for not within the
+-- attempt. Returns what `take` returns but the last, and in how many milliseconds there may be more, -1 for not within the
 -- horizon.
 -- KEYS: stream, failures, delayed, dead. ARGV: group, consumer, lease and horizon in milliseconds, limit.
 local group, lease, limit, wanted = ARGV[1], ARGV[3], tonumber(ARGV[5]), {}
@@ -30,9 +30,9 @@ if #wanted < limit then
     redis.call('ZREM', KEYS[3], id)
   end
 end
-local taken, gone, large = take(wanted)
+local taken, gone, large, full = take(wanted)
 local more = -1
-if #wanted == limit then
+if full or #wanted == limit then
   more = 0
 else
   local due = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')[2]

@@ -2,8 +2,20 @@
 
 -- Most bytes of an entry that is delivered: a payload at its limit, and as much for all other fields.
 local MOST_BYTES = 2 * 1024 * 1024
+-- An answer ends with the entry that brings it to as many bytes.
+local ANSWER_BYTES = 8 * 1024 * 1024
 -- Most bytes of a field, and most fields, that the dead letter of a larger one keeps.
 local SHORT, FEW = 1000, 100
+
+-- Returns the bytes of an entry, and the group that it is for, nothing if that is every group.
+local function size_and_group(fields)
+  local size, only = 0, nil
+  for i = 1, #fields, 2 do
+    size = size + #fields[i] + #fields[i + 1]
+    if fields[i] == 'only' then only = fields[i + 1] end
+  end
+  return size, only
+end
 
 -- Returns what a dead letter keeps of the fields: short ones, and the beginning of the payload. That is in
 -- another field, because a part of a payload may be a valid payload.

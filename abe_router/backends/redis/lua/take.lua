@@ -1,15 +1,7 @@
 -- Delivers entries, given as id and delivery count, to the consumer ARGV[2] of the group ARGV[1]. Returns
--- {id, fields, delivery count, failures} of each, the ids of those the stream no longer has, and the ids of
--- those that were too large, and became dead letters. The last of KEYS is the stream of dead letters.
-
-local function size_and_group(fields)
-  local size, only = 0, nil
-  for i = 1, #fields, 2 do
-    size = size + #fields[i] + #fields[i + 1]
-    if fields[i] == 'only' then only = fields[i + 1] end
-  end
-  return size, only or ARGV[1]
-end
+-- {id, fields, delivery count, failures} of each, the ids of those the stream no longer has, the ids of those
+-- that were too large, and became dead letters, and whether the answer is full. Then the last entries are not
+-- delivered. The last of KEYS is the stream of dead letters.
 
 local function bury(id, fields, size, count, failures)
   local attempts = tonumber(string.match(failures or '', '^(%d+):') or 0)
@@ -29,17 +21,19 @@ local function bury(id, fields, size, count, failures)
 end
 
 local function take(wanted)
-  local taken, gone, large = {}, {}, {}
+  local taken, gone, large, room = {}, {}, {}, ANSWER_BYTES
   for _, entry in ipairs(wanted) do
+    if room <= 0 then return taken, gone, large, true end
     local id, count = entry[1], entry[2]
     local got = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', count)[1]
     if got then
       local failures = redis.call('HGET', KEYS[2], id)
       local size, only = size_and_group(got[2])
-      if size > MOST_BYTES and only == ARGV[1] then
+      if size > MOST_BYTES and (only or ARGV[1]) == ARGV[1] then
         bury(id, got[2], size, count, failures)
         large[#large + 1] = id
       else
+        room = room - size
         taken[#taken + 1] = {id, got[2], count, failures}
       end
     else
@@ -47,5 +41,5 @@ local function take(wanted)
       redis.call('HDEL', KEYS[2], id)
     end
   end
-  return taken, gone, large
+  return taken, gone, large, false
 end

@@ -67,8 +67,15 @@ class Application:
         self._heartbeat: Heartbeat | None = None
         self._recorder: EditRecorder | None = None
         if heartbeat and backend.features.key_value:
+            reloader = self._reloader
             self._heartbeat = Heartbeat(
-                backend, self.reconciler, events, edited=edited, rejected=lambda: self.rejected, number=number
+                backend,
+                self.reconciler,
+                events,
+                edited=edited,
+                rejected=lambda: self.rejected,
+                outdated=lambda: () if reloader is None else reloader.outdated(),
+                number=number,
             )
             if backend.features.processes:  # another process can read the records
                 self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted, number=number)

@@ -14,6 +14,11 @@ from abe_router.routing.contract import MessageContract
 HOPS = "abe-hops"
 #: Header that holds the id of the message whose handler emitted this one.
 CAUSE = "abe-cause"
+#: The attributes that CloudEvents defines, as headers. They name one event, or describe its data.
+_CLOUDEVENTS = frozenset(
+    f"ce-{name}"
+    for name in ("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype")
+)
 #: Most handlers in a row. A cycle of routes that emit to each other ends here.
 MAX_HOPS = 16
 
@@ -75,6 +80,11 @@ class Batch:
     wait: float = 0.05
 
 
+def is_inherited(header: str) -> bool:
+    """Return whether an emitted message has the header of its cause; the names of headers ignore case."""
+    return header.lower() not in _CLOUDEVENTS
+
+
 @dataclass(frozen=True, slots=True)
 class Emit:
     """Publish the return value of the handler under `key`, if it satisfies the contract of that key.
@@ -91,15 +101,17 @@ class Emit:
         return self.contract.window()
 
     def message(self, cause: Message, payload: Any) -> Message:
-        """Return the message to append for what a handler returned. It inherits the headers of its cause.
+        """Return the message to append for what a handler returned.
 
-        Raise PayloadUnencodable, PayloadInvalid, IdInvalid, or TooManyHops.
+        It inherits the headers of its cause, except the attributes of CloudEvents: it is another event. Raise
+        PayloadUnencodable, PayloadInvalid, IdInvalid, or TooManyHops.
         """
         text = cause.headers.get(HOPS, "0")
         # A publisher may write anything there. Python does not read numbers of thousands of digits.
         hops = 1 + (int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 0)
         if hops > MAX_HOPS:
             raise TooManyHops(f"came through {MAX_HOPS} handlers already: do routes emit in a cycle?")
-        headers = {**cause.headers, HOPS: str(hops), CAUSE: cause.id}
+        inherited = {name: value for name, value in cause.headers.items() if is_inherited(name)}
+        headers = {**inherited, HOPS: str(hops), CAUSE: cause.id}
         body, value = encode_and_read(payload)
         return self.contract.message(self.key, body, value, headers)

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -67,7 +68,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. In paths and messages, everything that JSON cannot carry is escaped.
+    if it was rejected. `outdated` are the files of handler code that have changed since the worker loaded
+    them. In paths and messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -79,6 +81,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    outdated: tuple[str, ...] = ()
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
@@ -96,8 +99,8 @@ class Heartbeat:
     """Reports a router to its backend, and emits an event for each subscription that no router consumes.
 
     The backend has a key-value store. `edited` is set whenever an edit was accepted or rejected; `rejected`
-    returns the diagnostics of the last edit. Of several workers of one supervisor, only the first, by
-    `number`, looks for orphaned subscriptions.
+    returns the diagnostics of the last edit, and `outdated` the changed files of handler code. Of several
+    workers of one supervisor, only the first, by `number`, looks for orphaned subscriptions.
     """
 
     def __init__(
@@ -108,10 +111,12 @@ class Heartbeat:
         *,
         edited: asyncio.Event,
         rejected: Callable[[], Sequence[Diagnostic]],
+        outdated: Callable[[], Sequence[Path]],
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
-        self._edited, self._rejected, self._number = edited, rejected, number
+        self._edited, self._rejected, self._outdated = edited, rejected, outdated
+        self._number = number
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
@@ -153,6 +158,7 @@ class Heartbeat:
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
             rejected=tuple(map(_report_of, self._rejected())),
+            outdated=tuple(_escaped(str(path)) for path in self._outdated()),
         )
         return msgspec.json.encode(report)
 

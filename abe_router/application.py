@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -17,15 +18,20 @@ from abe_router.config.building.loader import Loader
 from abe_router.consumer import Around
 from abe_router.diagnostic import Diagnostic
 from abe_router.edits.history import EditRecorder
+from abe_router.edits.overrides import OverrideFollower
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
 from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
 from abe_router.observe.logs import log_listener
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
+from abe_router.observe.tracing import Tracing
+from abe_router.operations import overrides
+from abe_router.operations.audit import Author, local_author
+from abe_router.operations.overrides import DEFAULT_SECONDS, OverrideResult
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import Heartbeat
-from abe_router.runtime.publish import AroundPublish, publish
+from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
 Receive = Callable[[], Awaitable[Any]]
@@ -37,9 +43,10 @@ class Application:
     """Runs the consumers of a table on a backend: the parts that `serve`, Router and TestRouter share.
 
     With a `loader`, it follows the files of the table. With `heartbeat`, it reports itself, and each table
-    that it accepts, to a backend that has a key-value store; `number` is its number under a supervisor, 0 if
-    it has none. Following the files and reporting are background tasks: an error in one of them is logged and
-    never ends the application.
+    that it accepts, to a backend that has a key-value store, and follows the overrides there; `number` is its
+    number under a supervisor, 0 if it has none. If the program has set a tracer provider by now, messages are
+    traced. Following and reporting are background tasks: an error in one of them is logged and never ends the
+    application.
     """
 
     def __init__(
@@ -55,30 +62,36 @@ class Application:
         around_publish: AroundPublish | None = None,
     ) -> None:
         self._first, self._around_publish = table, around_publish
-        edited, accepted = asyncio.Event(), asyncio.Event()
+        self._tracing = Tracing.if_set_up()
+        edited = asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
-        events = Events([*listeners, wake, counted, ((Reloaded,), lambda _: accepted.set())])
+        events = Events([*listeners, wake, counted])
         self.backend = backend
         self.background = BackgroundTasks()
-        self.reconciler = Reconciler(backend, events, around=around)
-        self._reloader = None if loader is None else Reloader(loader, self.reconciler, events)
+        self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
         self._heartbeat: Heartbeat | None = None
         self._recorder: EditRecorder | None = None
+        self._overrides: OverrideFollower | None = None
         if heartbeat and backend.features.key_value:
-            reloader = self._reloader
+            overrides = self._overrides = OverrideFollower(
+                backend, self.reconciler, events, changed=edited, reports=number < 2
+            )
             self._heartbeat = Heartbeat(
                 backend,
                 self.reconciler,
                 events,
                 edited=edited,
                 rejected=lambda: self.rejected,
-                outdated=lambda: () if reloader is None else reloader.outdated(),
+                obeyed=lambda: overrides.obeyed,
+                outdated=lambda: () if self._reloader is None else self._reloader.outdated(),
                 number=number,
             )
-            if backend.features.processes:  # another process can read the records
-                self._recorder = EditRecorder(backend, self.reconciler, accepted=accepted, number=number)
+            self._recorder = EditRecorder(backend, number=number)
+        self._reloader: Reloader | None = None
+        if loader is not None:
+            self._reloader = Reloader(loader, self.reconciler, events, recorder=self._recorder)
         self._cleanup = AsyncExitStack()
         self._drain: float | None = None
         self._abandoned = 0
@@ -114,7 +127,12 @@ class Application:
                 stack.push_async_callback(self._heartbeat.leave)
             stack.push_async_callback(self.background.stop)
             stack.push_async_callback(self._stop_consumers)
+            await self.refresh_overrides()  # before a consumer starts that may be paused
+            if self._overrides is not None:
+                self.background.start("following overrides", self._overrides.run)
             await self.reconciler.apply(self._first)
+            if self._recorder is not None:
+                self._recorder.accept(self._first)
             if self._heartbeat is not None:
                 self.background.start("the heartbeat", self._heartbeat.run)
             if self._recorder is not None:
@@ -137,8 +155,15 @@ class Application:
         self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
     ) -> Message:
         """Check a payload against the table in force and append it; see `runtime.publish.publish`."""
-        around = self._around_publish
+        around, tracing = self._around_publish, self._tracing
+        if tracing is not None and tracing.wants_to_publish(headers):
+            around = traced(tracing, around)
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
+
+    async def refresh_overrides(self) -> None:
+        """Read the overrides in the backend, and put them into force now."""
+        if self._overrides is not None:
+            await self._overrides.refresh()
 
     async def _stop_consumers(self) -> None:
         self._abandoned = await self.reconciler.stop(self._drain)
@@ -234,6 +259,33 @@ class Router:
         """
         return await self._running.publish(key, payload, headers=headers, id=id)
 
+    async def pause(self, route: str, *, why: str, seconds: float = DEFAULT_SECONDS) -> OverrideResult:
+        """Pause a route, or the routes that match a pattern, for a time: what `abe-router pause` does.
+
+        It is the way to pause routes on `memory://`, which no other process can reach. Raise OperationRefused
+        or UnknownRoute, BackendUnavailable if the backend cannot be reached, and RuntimeError if the router
+        is not entered.
+        """
+        return await self._override(partial(overrides.pause, route=route, why=why, seconds=seconds))
+
+    async def limit(
+        self, route: str, rate: float, *, why: str, seconds: float = DEFAULT_SECONDS
+    ) -> OverrideResult:
+        """Limit a route to `rate` messages a second for a time; otherwise as `pause`."""
+        return await self._override(
+            partial(overrides.limit, route=route, rate=rate, why=why, seconds=seconds)
+        )
+
+    async def resume(self, route: str, *, why: str = "") -> OverrideResult:
+        """End the pause and the limit of a route; otherwise as `pause`."""
+        return await self._override(partial(overrides.resume, route=route, why=why))
+
+    async def _override(self, act: Callable[..., Awaitable[OverrideResult]]) -> OverrideResult:
+        running, author = self._running, Author(local_author().name, "a program")
+        result = await act(running.table, running.backend, author=author)
+        await running.refresh_overrides()  # a router that has just been entered has not reported itself yet
+        return result
+
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[dict[str, Router]]:  # noqa: ARG002
         """Run as long as a web application: `FastAPI(lifespan=router.lifespan)`.
@@ -276,7 +328,12 @@ class Router:
         from abe_router.http.sources import OwnSource
 
         return embedded_app(
-            OwnSource(lambda: self.table, lambda: self.backend, started=lambda: self._application is not None)
+            OwnSource(
+                lambda: self.table,
+                lambda: self.backend,
+                started=lambda: self._application is not None,
+                counters=lambda: self._application,
+            )
         )
 
     async def __aenter__(self) -> Self:

@@ -76,8 +76,8 @@ class Outage:
         return None if began_at is None else time.monotonic() - began_at
 
 
-async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until the event is set, at most `seconds`; say whether it is set."""
+async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait until the event is set, at most `seconds`, or without limit; say whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -32,11 +32,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import CodeType, TracebackType
 from typing import Any
 
 from abe_router.diagnostic import Diagnostic, render_all
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
+#: Frames as they are printed, by their code and instruction: finding the line and the part of it that failed
+#: takes longer than all else that a failure costs. An entry keeps its code, so that the id stays its own.
+_frame_texts: dict[tuple[int, int], tuple[CodeType, str]] = {}
+_MOST_FRAMES = 1000
+#: Errors whose traceback ends with more than their text: a position, or a name that is like the wrong one.
+_WITH_MORE = (SyntaxError, NameError, AttributeError, ImportError)
+#: Modules that a traceback does not name.
+_UNNAMED = ("__main__", "builtins")
+_NOT_OF_USERS = (_PACKAGE, "<frozen")
 _STDLIB = str(Path(os.__file__).parent) + os.sep
 #: The folders of installed packages; they may lie in that of the standard library.
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -222,6 +232,49 @@ def text_of(error: BaseException) -> str:
 
 def user_traceback(error: BaseException) -> str:
     """Return the traceback of an error of a handler, without the frames of this package that called it."""
+    is_chained = error.__cause__ is not None or not (error.__context__ is None or error.__suppress_context__)
+    if is_chained or isinstance(error, BaseExceptionGroup):
+        return _chained_traceback(error)
+    frames: list[TracebackType] = []
+    ours: list[TracebackType] = []
+    trace = error.__traceback__
+    while trace is not None:
+        is_ours = trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+        (ours if is_ours else frames).append(trace)
+        trace = trace.tb_next
+    shown = [_frame_text(each) for each in frames or ours]  # without any of the handler, the fault is ours
+    if len(shown) > 3 and any(map(str.__eq__, shown, shown[1:])):
+        return _chained_traceback(error)  # a recursion, of which only the first few frames are shown
+    title = ["Traceback (most recent call last):\n"] if shown else []
+    return "".join([*title, *shown, _final_line(error)])
+
+
+def _frame_text(trace: TracebackType) -> str:
+    """Return the first frame of a traceback as it is printed."""
+    code = trace.tb_frame.f_code
+    key = id(code), trace.tb_lasti
+    known = _frame_texts.get(key)
+    if known is None:
+        while len(_frame_texts) >= _MOST_FRAMES:
+            del _frame_texts[next(iter(_frame_texts))]
+        known = _frame_texts[key] = code, "".join(traceback.extract_tb(trace, limit=1).format())
+    return known[1]
+
+
+def _final_line(error: BaseException) -> str:
+    """Return the type and the text of an error as a traceback ends with them."""
+    if isinstance(error, _WITH_MORE) or getattr(error, "__notes__", None):
+        return "".join(traceback.format_exception_only(error))
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  its own code may raise anything
+        text = "<exception str() failed>"
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in _UNNAMED else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{name}: {text}\n" if text else f"{name}\n"
+
+
+def _chained_traceback(error: BaseException) -> str:
     shown = traceback.TracebackException.from_exception(error)
     left: list[traceback.TracebackException | None] = [shown]
     while left:
@@ -254,19 +307,25 @@ def user_frame(error: BaseException) -> str:
     of the package that the handler is in. The line is left out, so that an edit of the file changes nothing.
     The result is empty if no code of the user ran.
     """
-    found, package, trace = "", None, error.__traceback__
+    module, function, package, trace = "", "", None, error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
-        code, module = frame.f_code, str(frame.f_globals.get("__name__", ""))
-        path, top = code.co_filename, module.partition(".")[0]
-        is_installed = any(part in path for part in _INSTALLED)
-        if path.startswith((_PACKAGE, "<frozen")) or (path.startswith(_STDLIB) and not is_installed):
+        code = frame.f_code
+        path = code.co_filename
+        if path.startswith(_NOT_OF_USERS):
             continue
+        is_installed = _INSTALLED[0] in path or _INSTALLED[1] in path
+        if path.startswith(_STDLIB) and not is_installed:
+            continue
+        name = str(frame.f_globals.get("__name__", ""))
+        top = name.partition(".")[0]
         if package is None:
             package = top  # the outermost one is that of the handler
         if top == package or not is_installed:
-            found = f"{module}:{_COMPREHENSION.sub('', code.co_qualname)}"
-    return found
+            module, function = name, code.co_qualname
+    if function.endswith(">"):
+        function = _COMPREHENSION.sub("", function)
+    return f"{module}:{function}" if function else ""
 
 
 def _delay(after: float | timedelta) -> float:

@@ -143,6 +143,13 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def format_until(seconds: float, now: float) -> str:
+    """Return a time to come, both in seconds since the epoch: `14:20 UTC`, with the date if not today."""
+    then = datetime.fromtimestamp(seconds, UTC)
+    same_day = then.date() == datetime.fromtimestamp(now, UTC).date()
+    return then.strftime("%H:%M UTC" if same_day else "%Y-%m-%d %H:%M UTC")
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 route`, `1,200 routes`."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
@@ -201,6 +208,11 @@ def mask_options(text: str) -> str:
     return _URL_OPTION.sub(_without_secret, text) if "=" in text else text
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether the value of an option of this name is a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def redact_url(url: str) -> str:
     """Return a URL without user name, password and query, fit for a log or a message.
 
@@ -220,7 +232,7 @@ def _without_user(match: re.Match[str]) -> str:
 
 def _without_secret(match: re.Match[str]) -> str:
     mark, name, value = match.groups()
-    return f"{mark}{name}={'*' * len(value)}" if _SECRET_NAME.search(name) else match[0]
+    return f"{mark}{name}={'*' * len(value)}" if is_secret_name(name) else match[0]
 
 
 def _significant(number: float, digits: int = 4) -> str:

@@ -24,6 +24,15 @@ def bucket(seconds: float, bounds: tuple[float, ...]) -> int:
     return next((index for index, bound in enumerate(bounds) if seconds <= bound), len(bounds))
 
 
+def outcomes(counts: RouteCounts) -> dict[str, dict[str, int]]:
+    """Return the outcomes that were counted at least once."""
+    found = {
+        outcome: {reason: count for reason, count in reasons.items() if count}
+        for outcome, reasons in counts.outcomes.items()
+    }
+    return {outcome: reasons for outcome, reasons in found.items() if reasons}
+
+
 @pytest.mark.parametrize("longest", [0.0004, 0.004, 100.0])
 def test_each_call_is_counted_in_the_bucket_of_its_duration(longest):
     random = Random(longest)
@@ -80,7 +89,7 @@ def test_counts_of_processes_add_up_and_survive_json():
     sent = msgspec.json.decode(msgspec.json.encode(other.counts(in_flight=2, slots=5)), type=RouteCounts)
     total = added([{"a/b": one.counts(in_flight=1, slots=5)}, {"a/b": sent, "c/d": sent}])
     assert total["c/d"] == sent
-    assert total["a/b"].outcomes == {
+    assert outcomes(total["a/b"]) == {
         "handled": {"": 7},
         "retried": {"failed": 1, "timeout": 1},
         "dead": {"timeout": 1},

@@ -16,7 +16,8 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
 
     `oldest_at` is the time at which the oldest ready message was accepted, in seconds since the epoch, or
     None if no message is ready. For a replayed message, the provider decides whether this is the time of its
-    acceptance or of its replay.
+    acceptance or of its replay. `next_due_at` is the time at which the first delayed message is due, or None
+    if none is delayed; it may have passed.
     """
 
     pattern: str
@@ -26,6 +27,7 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     delayed: int
     dead: int
     oldest_at: float | None = None
+    next_due_at: float | None = None
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from abe_router.cli.errors import CONFIG, CommandError
 from abe_router.cli.output import print_message
 from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.override import Override
 from abe_router.text import format_age, printable
 
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
@@ -74,9 +75,19 @@ def read_table_in_force(
         known = "no accepted edit is known, so its routes are unknown"
     else:
         edit, table = found
-        known = f"edit {edit.number}, accepted {format_age(time.time() - edit.accepted_at)} ago, counts"
+        known = f"edit {edit.number}, accepted {format_age(time.time() - edit.offered_at)} ago, counts"
     print_message(f"warning: {printable(str(path))} has faults; {known}; run `abe-router check`")
     return table, error
+
+
+def read_overrides(table: RouteTable) -> Sequence[Override]:
+    """Return the overrides in force; print a warning if the backend cannot be reached."""
+    from abe_router.operations.overrides import overrides_in_force
+
+    found = asyncio.run(overrides_in_force(table))
+    if found is None:
+        print_message("warning: the backend cannot be reached, so pauses and limits by operators are unknown")
+    return found or ()
 
 
 def require_backend(url: str | None) -> None:

@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
 
 import click
 import msgspec
 
-from abe_router.backend import Backend, DeadLetter
-from abe_router.cli.access import open_backend, read_table_in_force
+from abe_router.backend import Backend
+from abe_router.cli import replay
+from abe_router.cli.access import read_table
+from abe_router.cli.dead_options import (
+    Route,
+    all_option,
+    filter_options,
+    require_selection,
+    run_on_backend,
+    run_with_table,
+    why_option,
+)
+from abe_router.cli.dead_table import print_groups, shortened_reason
 from abe_router.cli.errors import FINDINGS, OK, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, json_option, option, route_argument
 from abe_router.cli.output import confirm, print_data, print_json, print_message, print_table
-from abe_router.messages.pattern import is_pattern
 from abe_router.operations import dead_letters
-from abe_router.operations.dead_letters import DeadLetterFilter, DeadLetterPage, DeadLetterSummary, Moved
-from abe_router.operations.subscriptions import require_subscription
-from abe_router.text import counted, format_time, parse_duration, printable
+from abe_router.operations.audit import local_author
+from abe_router.operations.dead_groups import DeadGroups, dead_groups, select
+from abe_router.operations.dead_letters import (
+    DeadLetterDetail,
+    DeadLetterFilter,
+    DeadLetterPage,
+    DeadLetterSummary,
+    Moved,
+)
+from abe_router.operations.dead_try import TryResult, try_dead_letters
+from abe_router.routing.table import RouteTable
+from abe_router.text import counted, format_time, printable
 
-Route = tuple[str, str]
-
-#: Width of a reason in the table, in characters.
-LONGEST_REASON = 100
 #: Rows of a table, if no other limit is given.
 MOST_ROWS = 1_000
-
-_all_option = option(
-    "--all", "every", is_flag=True, envvar="ABE_ROUTER_DEAD_ALL", help="Select all dead letters of the route."
-)
-
-
-def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
-    """Return the time that an age or a time of ISO 8601 means, in seconds since the epoch."""
-    if value is None:
-        return 0.0
-    with suppress(ValueError):
-        return time.time() - parse_duration(value)
-    with suppress(ValueError):
-        return datetime.fromisoformat(value).timestamp()
-    raise click.BadParameter(f"`{value}` is neither an age, such as 2h, nor a time of ISO 8601", ctx, param)
-
-
-def _pattern(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_pattern(value):
-        raise click.BadParameter(f"`{value}` is not a key or a pattern", ctx, param)
-    return value
 
 
 @click.group("dead")
 def command() -> None:
-    """List, show, replay and purge dead letters.
+    """List, group, try, replay and purge dead letters.
 
     A dead letter is a message that one route could not handle. A route is written KEY/GROUP and may have
     been removed from the routes file. With --backend no routes file is needed.
@@ -75,10 +63,7 @@ def command() -> None:
     command,
 )
 @route_argument(required=False)
-@option("--kind", metavar="KIND", help="Only those of this kind, such as failed, invalid or timeout.")
-@option("--since", metavar="AGO|TIME", callback=_since, help="Only those that failed since then: 2h, a time.")
-@option("--key", metavar="PATTERN", callback=_pattern, help="Only those whose key matches.")
-@option("--id", "message_id", metavar="TEXT", help="Only those of the message with this id.")
+@filter_options
 @option(
     "--limit",
     metavar="N",
@@ -90,10 +75,7 @@ def command() -> None:
 @json_option
 def list_(
     route: Route | None,
-    kind: str | None,
-    since: float,
-    key: str | None,
-    message_id: str | None,
+    where: DeadLetterFilter | None,
     limit: int | None,
     after: str,
     routes: Path,
@@ -109,14 +91,13 @@ def list_(
         raise click.UsageError("--after needs a route, because an id belongs to one route")
     if limit is None and not json:
         limit = MOST_ROWS
-    where = DeadLetterFilter(kind, key, message_id, since)
 
-    async def read(found: Backend) -> DeadLetterPage:
+    async def read(found: Backend, _: RouteTable) -> DeadLetterPage:
         return await dead_letters.list_dead_letters(
             found, route, where=where, limit=limit or None, after=after
         )
 
-    page: DeadLetterPage = _run(route, routes, backend, prefix, read)
+    page: DeadLetterPage = run_on_backend(route, routes, backend, prefix, read)
     found = page.dead_letters
     if json:
         print_json(found)
@@ -132,6 +113,85 @@ def list_(
 
 
 @as_command(
+    "groups",
+    """
+    abe-router dead groups
+    abe-router dead groups orders.created/billing --since 2h
+    """,
+    command,
+)
+@route_argument(required=False)
+@filter_options
+@backend_options
+@json_option
+def groups(
+    route: Route | None,
+    where: DeadLetterFilter | None,
+    routes: Path,
+    backend: str | None,
+    prefix: str | None,
+    json: bool,
+) -> int:
+    """Show the dead letters by fault, the most frequent first.
+
+    Dead letters of one route with the same fault are one group. Numbers, ids and lines do not matter.
+    `sample` is the id of the newest one. A group with several messages has a line for each, at most three.
+    """
+
+    async def read(found: Backend, _: RouteTable) -> DeadGroups:
+        return await dead_groups(found, route, where=where)
+
+    result: DeadGroups = run_on_backend(route, routes, backend, prefix, read)
+    if json:
+        print_json(result)
+    else:
+        print_groups(result)
+    return OK
+
+
+@as_command(
+    "try",
+    """
+    abe-router dead try
+    abe-router dead try orders.created/billing --group v1-3f2a9c1b04
+    abe-router dead try -c new.yaml orders.created/billing
+    """,
+    command,
+)
+@route_argument(required=False)
+@filter_options
+@backend_options
+@json_option
+def try_(
+    route: Route | None,
+    where: DeadLetterFilter | None,
+    routes: Path,
+    backend: str | None,
+    prefix: str | None,
+    json: bool,
+) -> int:
+    """Show which dead letters would reach their handler now.
+
+    Each payload is checked by the schemas and `when` of the file, or of another file with -c. No handler is
+    imported or called, and nothing is replayed. The exit code is 1 if some would not reach their handler.
+    """
+
+    async def check(found: Backend, table: RouteTable) -> tuple[TryResult, ...]:
+        return await try_dead_letters(found, table, route, where=where)
+
+    results: tuple[TryResult, ...] = run_with_table(read_table(routes, backend=backend), route, prefix, check)
+    if json:
+        print_json(results)
+    for result in () if json else results:
+        print_data(printable(f"{result.route}: {result}"))
+        for reason, count in result.reasons.items():
+            print_data(printable(f"  {count:,}: {reason}"))
+    if not results:
+        print_message("no dead letters")
+    return FINDINGS if any(r.invalid or r.dropped or r.unknown for r in results) else OK
+
+
+@as_command(
     "show",
     """
     abe-router dead show orders.created/billing 17
@@ -143,104 +203,100 @@ def list_(
 @backend_options
 @json_option
 def show(route: Route, id: str, routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
-    """Show one dead letter with its payload, headers and traceback."""
-    found = _run(
-        route, routes, backend, prefix, lambda found: dead_letters.find_dead_letter(found, route, id)
-    )
+    """Show one dead letter with its payload, headers and traceback.
+
+    Values that a schema marks as `x-sensitive` are masked. Without a routes file, the whole payload is.
+    """
+
+    async def read(found: Backend, table: RouteTable) -> DeadLetterDetail:
+        return dead_letters.detail(await dead_letters.find_dead_letter(found, route, id), table)
+
+    found: DeadLetterDetail = run_on_backend(route, routes, backend, prefix, read)
     if json:
-        print_json(dead_letters.detail(found))
+        print_json(found)
     else:
         print_data("\n".join(lines(found)))
     return OK
 
 
 @as_command(
-    "replay",
-    """
-    abe-router dead replay orders.created/billing 17 18
-    abe-router dead replay orders.created/billing --all
-    """,
-    command,
-)
-@route_argument()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@_all_option
-@backend_options
-def replay(
-    route: Route, ids: Sequence[str], every: bool, routes: Path, backend: str | None, prefix: str | None
-) -> int:
-    """Send dead letters back to their own route, and to no other.
-
-    Each is moved exactly once, and its attempts count from 1 again.
-    """
-    _require_selection(ids, every)
-
-    async def move(found: Backend) -> Moved:
-        return await dead_letters.replay(found, route, await dead_letters.select(found, route, ids))
-
-    return _report("replayed", _run(route, routes, backend, prefix, move))
-
-
-@as_command(
     "purge",
     """
     abe-router dead purge orders.created/billing 17
+    abe-router dead purge orders.created/billing --group v1-3f2a9c1b04
     abe-router dead purge orders.created/billing --all --yes
     """,
     command,
 )
 @route_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@_all_option
-@option("--yes", is_flag=True, help="Do not ask for confirmation of --all.")
+@all_option
+@filter_options
+@why_option
+@option("--yes", is_flag=True, help="Do not ask for confirmation of --all and of filters.")
 @backend_options
 def purge(
     route: Route,
     ids: Sequence[str],
     every: bool,
+    where: DeadLetterFilter | None,
+    why: str,
     yes: bool,
     routes: Path,
     backend: str | None,
     prefix: str | None,
 ) -> int:
-    """Delete dead letters permanently."""
-    _require_selection(ids, every)
+    """Delete dead letters permanently.
 
-    async def delete(found: Backend) -> Moved:
-        selected = await dead_letters.select(found, route, ids)
+    The dead letters are chosen before the question. Later ones are not deleted.
+    """
+    require_selection(ids, every, where)
+
+    async def delete(found: Backend, _: RouteTable) -> Moved:
+        selected = (await select(found, route, where=where)).ids if not ids else tuple(dict.fromkeys(ids))
         question = f"permanently delete {counted(len(selected), 'dead letter')}?"
-        if every and selected and not (yes or confirm(question)):
+        if not ids and selected and not (yes or confirm(question)):
             raise CommandError("nothing was deleted", hint="use --yes to delete without a question")
-        return await dead_letters.purge(found, route, selected)
+        return await dead_letters.purge(found, route, selected, author=local_author(), why=why)
 
-    return _report("purged", _run(route, routes, backend, prefix, delete))
+    moved: Moved = run_on_backend(route, routes, backend, prefix, delete)
+    missing = f", {moved.missing:,} not found" if moved.missing else ""
+    print_message(f"purged {moved.done:,}{missing}")
+    return FINDINGS if moved.missing else OK
 
 
-def lines(dead_letter: DeadLetter) -> Iterator[str]:
+for each in (replay.command, replay.replays):
+    command.add_command(each)
+
+
+def lines(detail: DeadLetterDetail) -> Iterator[str]:
     """Yield the whole of a dead letter as lines of text."""
-    message, reason = dead_letter.message, dead_letter.reason
-    where = f" at {reason.pointer or '(root)'} ({reason.keyword})" if reason.keyword else ""
+    where = f" at {detail.pointer or '(root)'} ({detail.keyword})" if detail.keyword else ""
+    former = f", the last one of {detail.former}" if detail.former else ""
     facts = {
-        "dead letter": dead_letter.id,
-        "route": dead_letter.route,
-        "message": message.id,
-        "key": message.key,
-        "published": format_time(message.published_at),
-        "reason": f"{reason.kind}{where}: {reason.error}: {reason.message}",
-        "attempts": str(dead_letter.attempts),
-        "deliveries": str(dead_letter.deliveries),
-        "first failed": format_time(dead_letter.first_failed_at),
-        "last failed": format_time(dead_letter.last_failed_at),
-        "revision": dead_letter.revision,
-        **{f"header {name}": value for name, value in message.headers.items()},
+        "dead letter": detail.id,
+        "route": detail.route,
+        "group": detail.group,
+        "message": detail.message_id,
+        "key": detail.key,
+        "published": format_time(detail.published_at),
+        "reason": f"{detail.kind}{where}: {detail.error}: {detail.message}",
+        "raised in": detail.frame,
+        "attempts": str(detail.attempts),
+        "deliveries": str(detail.deliveries),
+        "replays": f"{detail.replays}{former}" if detail.replays else "",
+        "first failed": format_time(detail.first_failed_at),
+        "last failed": format_time(detail.last_failed_at),
+        "revision": detail.revision,
+        **{f"header {name}": value for name, value in detail.headers.items()},
     }
     for name, value in facts.items():
         if value:
             yield printable(f"{name:<14}{value}")
-    body = message.body
-    if dead_letters.is_json(body):
-        body = msgspec.json.format(body, indent=2)
-    for title, text in (("payload", body.decode(errors="backslashreplace")), ("traceback", reason.traceback)):
+    payload = detail.payload
+    if not isinstance(payload, str):
+        payload = msgspec.json.format(msgspec.json.encode(payload), indent=2).decode()
+    for title, text in (("payload", payload), ("traceback", detail.traceback)):
         if text:
             yield f"\n{title}"
             yield from (f"  {printable(line)}" for line in text.splitlines())
@@ -266,36 +322,4 @@ def _short_reason(summary: DeadLetterSummary) -> str:
     )
     others = f" (+{more.count('; at ') + 1})" if more else ""
     text = " ".join(text.split())
-    return (
-        text if len(text) <= LONGEST_REASON else shorten(text, LONGEST_REASON, placeholder="...")
-    ) + others
-
-
-def _run(
-    route: Route | None,
-    routes: Path,
-    url: str | None,
-    prefix: str | None,
-    act: Callable[[Backend], Awaitable[Any]],
-) -> Any:
-    """Run an operation on the backend of the file, or on another; a route that is given must be known."""
-    table, _ = read_table_in_force(routes, backend=url, prefix=prefix)
-
-    async def inside() -> Any:
-        async with open_backend(table, prefix=prefix, only_read=True) as backend:
-            if route is not None:
-                await require_subscription(backend, route, table.by_name)
-            return await act(backend)
-
-    return asyncio.run(inside())
-
-
-def _require_selection(ids: Sequence[str], every: bool) -> None:
-    if bool(ids) == every:
-        raise click.UsageError("give either IDs or --all")
-
-
-def _report(verb: str, moved: Moved) -> int:
-    missing = f", {moved.missing:,} not found" if moved.missing else ""
-    print_message(f"{verb} {moved.done:,}{missing}")
-    return FINDINGS if moved.missing else OK
+    return shortened_reason(text) + others

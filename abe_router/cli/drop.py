@@ -10,6 +10,7 @@ from abe_router.cli.errors import OK, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, option, route_argument
 from abe_router.cli.output import confirm, print_message
+from abe_router.operations.audit import local_author
 from abe_router.operations.subscriptions import drop, require_removed, require_subscription
 from abe_router.routing.table import RouteTable
 
@@ -22,8 +23,11 @@ from abe_router.routing.table import RouteTable
 )
 @route_argument()
 @option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@option("--why", default="", show_default=False, metavar="TEXT", help="The reason, for the audit.")
 @backend_options
-def command(route: tuple[str, str], yes: bool, routes: Path, backend: str | None, prefix: str | None) -> int:
+def command(
+    route: tuple[str, str], yes: bool, why: str, routes: Path, backend: str | None, prefix: str | None
+) -> int:
     """Delete the backlog and the dead letters of a removed route.
 
     A route that is removed from the file keeps its messages in the backend, so nothing is lost if it is
@@ -42,7 +46,7 @@ def command(route: tuple[str, str], yes: bool, routes: Path, backend: str | None
             await require_subscription(found, route)
             if not (yes or confirm(f"delete the backlog and the dead letters of {name}?")):
                 raise CommandError("nothing was dropped", hint="use --yes to drop without a question")
-            await drop(table, found, route)
+            await drop(table, found, route, author=local_author(), why=why)
 
     asyncio.run(delete())
     print_message(f"dropped {name}")

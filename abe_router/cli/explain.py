@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from abe_router.cli.access import read_table
+from abe_router.cli.access import read_overrides, read_table
 from abe_router.cli.errors import FINDINGS, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import config_option, headers_option, json_option, option
@@ -39,7 +39,14 @@ def command(
     is imported. The exit code is 1 when the message would be refused.
     """
     table = read_table(routes)
-    explanation = explain(table, key, read_payload(payload), headers=headers, allow_unrouted=allow_unrouted)
+    explanation = explain(
+        table,
+        key,
+        read_payload(payload),
+        headers=headers,
+        allow_unrouted=allow_unrouted,
+        overrides=read_overrides(table),
+    )
     if json:
         print_json(explanation)
     else:

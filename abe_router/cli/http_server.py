@@ -93,6 +93,7 @@ async def _beside_worker(listen: ListenAddress | None, worker: Worker) -> AsyncI
         lambda: application.backend,
         started=lambda: worker.started,
         draining=lambda: worker.draining,
+        counters=lambda: application,
     )
     async with HttpServer(source, listen=listen, announce=announcement()):
         yield

@@ -19,7 +19,8 @@ from abe_router.cli.options import root_config_option
 from abe_router.observe.logs import PlainFormatter, start_logging
 from abe_router.text import did_you_mean
 
-#: Every command with its line of help. The module of that name in this package has it as `command`.
+#: Every command with its line of help. The module of that name in this package has it as `command`; see also
+#: `_MODULES`.
 COMMANDS = {
     "serve": "Run the routes of the file, and reload it when it changes.",
     "check": "Check a routes file, and the schemas and handlers it names.",
@@ -29,8 +30,13 @@ COMMANDS = {
     "plan": "Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.",
     "explain": "Show which routes receive a message, and why.",
     "status": "Show the message counts of each route, and the workers.",
-    "dead": "List, show, replay and purge dead letters.",
-    "dashboard": "Serve the HTTP API of a backend, without running handlers.",
+    "pause": "Pause routes for a time.",
+    "limit": "Limit the rate of routes for a time.",
+    "resume": "End the pause and the limit of routes.",
+    "dead": "List, group, try, replay and purge dead letters.",
+    "history": "Show the edits of the routes file, newest first, or the files of one of them.",
+    "audit": "Show what operators did, newest first: who, from where, why, and what came of it.",
+    "dashboard": "Serve the API and the probes for a backend, without running handlers.",
     "doctor": "Check the backend, and show what weakens the promise and how to fix it.",
     "drop": "Delete the backlog and the dead letters of a removed route.",
     "backends": "List the backend providers and their features, and the one `load_backend()` selects.",
@@ -39,6 +45,8 @@ COMMANDS = {
     "completion": "Print the completion script for a shell.",
 }
 
+#: The modules of commands that share one, in which they are named as they are called.
+_MODULES = {"pause": "overrides", "limit": "overrides", "resume": "overrides"}
 
 #: Names of other programs for a command of this one.
 _OTHER_NAMES = {
@@ -87,7 +95,9 @@ class LazyGroup(CommandWithExamples, click.Group):
         """Import a command."""
         if cmd_name not in self._lines:
             return None
-        command: click.Command = import_module(f"abe_router.cli.{cmd_name}").command
+        shared = _MODULES.get(cmd_name)
+        module = import_module(f"abe_router.cli.{shared or cmd_name}")
+        command: click.Command = getattr(module, cmd_name if shared else "command")
         return command
 
     def resolve_command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from abe_router.cli.access import read_table
+from abe_router.cli.access import read_overrides, read_table
 from abe_router.cli.errors import OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import json_option, routes_argument
@@ -38,7 +38,7 @@ def command(routes: Path, json: bool) -> int:
     Handlers are not imported.
     """
     table = read_table(routes)
-    described = describe_routes(table)
+    described = describe_routes(table, read_overrides(table))
     if json:
         print_json(described)
         return OK
@@ -87,6 +87,7 @@ def _options(route: RouteDescription) -> Iterator[str]:
     yield from _key_options(route)
     if route.paused:
         yield "paused"
+    yield from (override.describe() for override in route.overrides)
 
 
 def _key_options(options: KeyOptions | RouteDescription) -> Iterator[str]:

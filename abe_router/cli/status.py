@@ -101,6 +101,7 @@ def _note(state: SubscriptionState) -> str:
         "" if state.seen else "never seen",
         "not in the file, keeps its messages" if state.in_file is False else "",
         "paused" if state.paused else "",
+        *(override.describe() for override in state.overrides),
     )
     return ", ".join(filter(None, notes))
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from abe_router.backend import RELEASED, Dead, Delayed, HealthCheck, Outcome, SubscriptionStatus
+from abe_router.backend import ACKED, RELEASED, Dead, Delayed, HealthCheck, Outcome, SubscriptionStatus
 from abe_router.conformance.harness import GROUP, KEY, Harness, ack, dead_letter, take
 from abe_router.conformance.suite import Suite, check
 
@@ -82,6 +82,20 @@ class StatusTests(Suite):
         await _assert_oldest(harness, accepted[2])
         await ack(handle, [*second, *await take(handle, 1)])
         await _assert_oldest(harness, None)
+
+    @check("leases", "delays")
+    async def test_next_due_at_is_when_the_first_delayed_message_is_due(self, harness: Harness) -> None:
+        """A bug keeps the workers away that are to handle a retry."""
+        handle = await harness.subscribe()
+        await harness.publish(3)
+        assert (await harness.status()).next_due_at is None
+        held, began = await take(handle, 3), time.time()
+        assert not await handle.settle(
+            [(held[0], Delayed(7_200.0)), (held[1], Delayed(3_600.0)), (held[2], ACKED)]
+        )
+        due_at = (await harness.status()).next_due_at
+        assert due_at is not None
+        assert began + 3_600.0 - CLOCK <= due_at <= time.time() + 3_600.0 + CLOCK
 
     @check("groups")
     async def test_oldest_at_covers_all_keys_of_one_subscription(self, harness: Harness) -> None:

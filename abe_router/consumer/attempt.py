@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from math import inf
@@ -21,6 +21,8 @@ from abe_router.consumer.filter import Filter
 from abe_router.consumer.fork import calls_handlers, contain_forks, end_forked_child
 from abe_router.consumer.slot import Slot
 from abe_router.errors import BatchMismatch
+from abe_router.messages.message import Message
+from abe_router.observe.tracing import NO_SPAN, AttemptSpan, Tracing
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
 from abe_router.text import format_duration
@@ -38,11 +40,17 @@ class Attempts:
     context manager for each call of the handler. It is entered in the task of the handler, so that context
     variables it sets are seen by the handler, by a plain one in its thread too. It runs within the `timeout`.
     What it raises, before or after, is a failure of the handler; what it suppresses is a success without an
-    answer.
+    answer. `tracing` makes a span round the call for messages that are traced.
     """
 
     def __init__(
-        self, route: Route, policy: DispositionPolicy, *, threads: Executor, around: Around | None = None
+        self,
+        route: Route,
+        policy: DispositionPolicy,
+        *,
+        threads: Executor,
+        around: Around | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._route, self._policy, self._around = route, policy, around
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
@@ -52,6 +60,7 @@ class Attempts:
         #: Whether the handler is awaited as it is: no thread, and nothing around it.
         self._is_direct = around is None and not self._is_plain
         self._threads, self._reported_thread = threads, False
+        self._tracing, self._wants_span = tracing, None if tracing is None else tracing.wants
 
     @calls_handlers
     async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
@@ -63,6 +72,8 @@ class Attempts:
         if isinstance(checked, Disposition):
             return checked._replace(called=False) if checked.called else checked
         arguments = (checked[0], delivery.message) if self._wants_message else checked
+        if self._wants_span is not None and self._wants_span(delivery.message.headers):
+            return await self._run_in_span(slot, delivery, arguments, now)
         slot.begin((delivery,), now + self._timeout)
         try:
             if self._is_direct:
@@ -76,6 +87,41 @@ class Attempts:
         if self._is_brief:
             return HANDLED
         return self._policy.handled(delivery, answer, asyncio.get_running_loop().time() - now)
+
+    async def _run_in_span(
+        self, slot: Slot, delivery: Delivery, arguments: tuple[Any, ...], now: float
+    ) -> Disposition:
+        """Try a delivery whose payload was checked, as `run` does."""
+        with self._span((delivery.message,)) as span:
+            slot.begin((delivery,), now + self._timeout)
+            try:
+                answer = await self._call_in_span(slot, (delivery,), arguments)
+            except BaseException as error:  # noqa: BLE001  as in `run`
+                disposition = self._policy.failed(delivery, self._failure(slot, error))
+            else:
+                seconds = asyncio.get_running_loop().time() - now
+                disposition = self._policy.handled(delivery, answer, seconds, span.headers)
+            finally:
+                slot.end()
+            span.end_with((disposition.event,))
+        return disposition
+
+    def _span(self, messages: Sequence[Message]) -> AbstractContextManager[AttemptSpan]:
+        """Return the span of a call for these messages."""
+        assert self._tracing is not None
+        route = self._route
+        return self._tracing.processing(route.key, route.group, messages, is_batch=route.batch is not None)
+
+    @calls_handlers
+    async def _call_in_span(
+        self, slot: Slot, deliveries: Sequence[Delivery], arguments: tuple[Any, ...]
+    ) -> Any:
+        """Call the handler as `_call` does; a forked child ends before it leaves the span."""
+        try:
+            return await self._call(slot, deliveries, arguments)
+        except BaseException as error:
+            end_forked_child(error)
+            raise
 
     @calls_handlers
     async def run_batch(self, slot: Slot, deliveries: Sequence[Delivery], now: float) -> list[Disposition]:
@@ -96,25 +142,31 @@ class Attempts:
         batch = [deliveries[index] for index in passed]
         arguments = (payloads, [each.message for each in batch]) if self._wants_message else (payloads,)
         answers: Sequence[Any] = [None] * len(passed)
-        slot.begin(deliveries, now + self._timeout)
-        try:
-            answer = await self._call(slot, batch, arguments)
-        except BaseException as error:  # noqa: BLE001  as in `run`
-            answers = [self._failure(slot, error)] * len(passed)
-        else:
-            if isinstance(answer, list | tuple):
-                answers = answer
-        finally:
-            slot.end()
-        seconds = asyncio.get_running_loop().time() - now
-        if len(answers) != len(passed):
-            text = f"the handler answered for {len(answers)} messages of {len(passed)}"
-            answers = [BatchMismatch(text)] * len(passed)
-        for index, answer in zip(passed, answers, strict=True):
-            if isinstance(answer, BaseException | Reason):
-                dispositions[index] = self._policy.failed(deliveries[index], answer)
-            elif not self._is_brief:
-                dispositions[index] = self._policy.handled(deliveries[index], answer, seconds)
+        wants = self._wants_span
+        is_traced = wants is not None and any(wants(each.message.headers) for each in batch)
+        with self._span([each.message for each in batch]) if is_traced else nullcontext(NO_SPAN) as span:
+            slot.begin(deliveries, now + self._timeout)
+            try:
+                answer = await self._call_in_span(slot, batch, arguments)
+            except BaseException as error:  # noqa: BLE001  as in `run`
+                answers = [self._failure(slot, error)] * len(passed)
+            else:
+                if isinstance(answer, list | tuple):
+                    answers = answer
+            finally:
+                slot.end()
+            seconds = asyncio.get_running_loop().time() - now
+            if len(answers) != len(passed):
+                text = f"the handler answered for {len(answers)} messages of {len(passed)}"
+                answers = [BatchMismatch(text)] * len(passed)
+            for index, answer in zip(passed, answers, strict=True):
+                if isinstance(answer, BaseException | Reason):
+                    dispositions[index] = self._policy.failed(deliveries[index], answer)
+                elif not self._is_brief:
+                    dispositions[index] = self._policy.handled(
+                        deliveries[index], answer, seconds, span.headers
+                    )
+            span.end_with([dispositions[index].event for index in passed])
         return dispositions
 
     def escaped(self, slot: Slot, delivery: Delivery, error: GeneratorExit) -> Disposition:

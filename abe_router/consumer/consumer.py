@@ -29,6 +29,7 @@ from abe_router.consumer.suspects import SuspectGate
 from abe_router.errors import BackendError, SubscriptionClosed
 from abe_router.observe.events import ConsumerStarted, ConsumerStopped, Events
 from abe_router.observe.tally import RouteCounts, RouteTally
+from abe_router.observe.tracing import Tracing
 from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ class Consumer:
     """Runs one route until it is stopped.
 
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
-    makes a context manager for each call of the handler; see `Attempts`. `limits` may be changed while it
-    runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process. `tally` counts what it
-    does, after what an earlier consumer of the route has done.
+    makes a context manager for each call of the handler, and `tracing` a span; see `Attempts`. `limits` may
+    be changed while it runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process.
+    `tally` counts what it does, after what an earlier consumer of the route has done.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -56,6 +57,7 @@ class Consumer:
         revision: str,
         threads: Executor,
         around: Around | None = None,
+        tracing: Tracing | None = None,
         limits: RouteLimits = NO_LIMITS,
         recovery: Recovery | None = None,
         suspects: SuspectGate | None = None,
@@ -66,7 +68,7 @@ class Consumer:
         self._backend, self._events = backend, events
         feasible = _feasible(route, backend.features)
         self._policy = DispositionPolicy(feasible, revision=revision, report_handled=events.wants_handled)
-        self._attempts = Attempts(feasible, self._policy, threads=threads, around=around)
+        self._attempts = Attempts(feasible, self._policy, threads=threads, around=around, tracing=tracing)
         ordered = route.order_by is not None and backend.features.order
         self._stalls = stalls or StallMonitor()
         keys = OrderingKeys(route.order_by or "") if ordered else None

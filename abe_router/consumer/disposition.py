@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery, Outcome, Reason
@@ -54,13 +55,18 @@ class DispositionPolicy:
         #: Whether every success is `HANDLED`, so that `handled` need not be called.
         self.is_brief = route.emit is None and not report_handled
 
-    def handled(self, delivery: Delivery, answer: Any, seconds: float) -> Disposition:
-        """Decide on a success that took `seconds`: ack it, with what the handler's answer emits."""
+    def handled(
+        self, delivery: Delivery, answer: Any, seconds: float, trace: Mapping[str, str] | None = None
+    ) -> Disposition:
+        """Decide on a success that took `seconds`: ack it, with what the handler's answer emits.
+
+        `trace` is the trace context for what it emits; without one, that of the message is passed on.
+        """
         message = delivery.message
         outcome: Outcome = ACKED
         if self._emit is not None and answer is not None:
             try:
-                outcome = Acked((self._emit.message(message, answer),), self._emit.window)
+                outcome = Acked((self._emit.message(message, answer, trace),), self._emit.window)
             except TooManyHops as error:
                 return self.dead_lettered(delivery, _reason("rejected", error))
             except Exception as error:  # noqa: BLE001  the answer's own code may raise anything when it is read

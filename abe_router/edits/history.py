@@ -1,4 +1,4 @@
-"""The history of edits: each accepted table becomes one edit record in the backend."""
+"""The history of edits: each table that is offered to a running router becomes one edit record."""
 
 from __future__ import annotations
 
@@ -7,108 +7,275 @@ import logging
 import os
 import socket
 import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from abe_router.backend import Backend
+from abe_router.backend import Backend, Entry
 from abe_router.backoff import wait_for_event
+from abe_router.diagnostic import Diagnostic
+from abe_router.edits.origin import change_of, origin_of
 from abe_router.errors import BackendError, ConfigError
+from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.edit_record import EDITS, FILES, EditFiles, EditRecord, absolute_path, decode_edits
-from abe_router.runtime.reconciler import Reconciler
+from abe_router.runtime.edit_files import EditFiles, absolute_path, encode_body, storable
+from abe_router.runtime.edit_record import (
+    EDITS,
+    FILES,
+    EditChanges,
+    EditOrigin,
+    EditRecord,
+    EditState,
+    decode_edits,
+    read_files,
+)
+from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, decode_reports
 
 _log = logging.getLogger(__name__)
 
-#: Edits that are kept; older ones are deleted.
+#: Edits that are kept besides those in force; older ones are deleted.
 KEPT = 50
 #: How long a worker that is not the first of its supervisor waits before it records, in seconds.
 LATER = 1.0
-#: Interval at which the table in force is compared with the recorded one, in seconds.
+#: Interval at which a record that the backend did not take is tried again, in seconds.
 EVERY = 3.0
+#: Workers that start within this time of each other, in seconds, may be offered the same edits.
+SIMULTANEOUS = 5.0
+#: How long a file that no edit names any more is kept, in seconds: another worker may be about to name it.
+UNNAMED = 60.0
+#: Offers that wait for the backend at most; the oldest are dropped.
+MOST_OFFERS = 50
+
+# Several workers are offered the same edits, in the same order, but not at the same time, and one that is
+# slow may miss some. Each of them walks along the history: an offer that a later record than the last one it
+# saw describes is recorded already. Otherwise it takes the next number by compare-and-set. A worker that
+# starts begins at the last edit that was accepted before.
+#
+# A record is made in steps, and a crash after each of them leaves the history whole:
+#
+#   1. the contents of the files are stored; until a record names them, nothing reads them
+#   2. the record is stored under the next number, or another worker took that number: begin again
+#   3. the contents are stored again, because another worker may have found them unnamed after step 1
+#   4. records beyond those that are kept are deleted, then the contents that none names are left to expire
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A table that was offered to this process, or the reasons why an edit was rejected.
+
+    `change` is what the deployer said about it.
+    """
+
+    path: Path
+    at: float
+    sources: frozenset[Path]
+    table: RouteTable | None = None
+    diagnostics: tuple[DiagnosticReport, ...] = ()
+    change: str = ""
+
+    @property
+    def state(self) -> EditState:
+        return "rejected" if self.table is None else "accepted"
+
+    def is_recorded_by(self, edit: EditRecord) -> bool:
+        """Return whether a record is that of this offer, made by this or another worker."""
+        if self.table is None:
+            return edit.state == "rejected" and edit.diagnostics == self.diagnostics
+        return edit.state == "accepted" and edit.revision == self.table.revision
+
+
+class _Evidence(NamedTuple):
+    """What can be known about an offer only on this host and now; `files` is None if they have changed."""
+
+    files: EditFiles | None
+    loads_as: str
+    changes: EditChanges
+    origin: EditOrigin
 
 
 class EditRecorder:
-    """Records the table in force whenever it changes.
+    """Records each edit that it is offered, once for all workers of a backend with a key-value store.
 
-    The backend has a key-value store. `accepted` is set whenever an edit was accepted. While the
-    backend is away, edits are applied all the same; the last of them is recorded when it is back.
-
-    Several workers apply one edit, and one of them records it: numbers are taken by compare-and-set, and a
-    worker that finds its revision on top of the history has nothing to do. To read the files once is enough,
-    so workers with a `number` above 1 look later.
+    While the backend is away, offers wait; they are recorded when it is back. To read the files once is
+    enough, so workers with a `number` above 1 look later.
     """
 
-    def __init__(
-        self, backend: Backend, reconciler: Reconciler, *, accepted: asyncio.Event, number: int = 0
-    ) -> None:
-        self._backend, self._reconciler, self._accepted = backend, reconciler, accepted
+    def __init__(self, backend: Backend, *, number: int = 0) -> None:
+        self._backend = backend
         self._delay = LATER if number > 1 else 0.0
+        self._offers: deque[_Offer] = deque(maxlen=MOST_OFFERS)
+        self._offered = asyncio.Event()
+        self._seen: int | None = None
+        # What the deployer said holds for the table that the process is started with, and for no later one.
+        self._change = change_of()
+
+    def accept(self, table: RouteTable) -> None:
+        """Take an accepted table as the next offer, unless it has no file."""
+        change, self._change = self._change, ""
+        if table.path is not None and table.revision:
+            self._offer(_Offer(table.path, time.time(), table.sources, table, change=change))
+
+    def reject(self, path: Path, sources: Collection[Path], diagnostics: Sequence[Diagnostic]) -> None:
+        """Take a rejected edit as the next offer; `sources` are the files that were looked for."""
+        reports = tuple(map(DiagnosticReport.of, diagnostics))
+        self._offer(_Offer(path, time.time(), frozenset(sources), diagnostics=reports))
 
     async def run(self) -> None:
-        """Record each table until cancelled."""
-        recorded = ""
+        """Record each offer until cancelled."""
         while True:
-            self._accepted.clear()
-            table = self._reconciler.table
-            if table.path is not None and table.revision not in ("", recorded):
+            self._offered.clear()
+            if self._offers:
                 await asyncio.sleep(self._delay)
                 with suppress(BackendError):
-                    await self.record(table)
-                    recorded = table.revision
-            await wait_for_event(self._accepted, EVERY)
+                    await self.record()
+            await wait_for_event(self._offered, EVERY if self._offers else None)
 
-    async def record(self, table: RouteTable) -> None:
-        """Record a table, unless it is the last edit of its file or its files have changed."""
-        assert table.path is not None
-        path = absolute_path(table.path)
-        stored = False
+    async def record(self) -> None:
+        """Record all offers now. After an error of the backend, those that are left can be recorded later."""
+        while self._offers:
+            offer = self._offers[0]
+            await self._record(offer)
+            if self._offers and self._offers[0] is offer:
+                self._offers.popleft()
+
+    def _offer(self, offer: _Offer) -> None:
+        self._offers.append(offer)
+        self._offered.set()
+
+    async def _record(self, offer: _Offer) -> None:
+        path, backend = absolute_path(offer.path), self._backend
         while True:
-            entries = await self._backend.entries(EDITS)
-            edits = decode_edits(entries)
-            last = next((edit for edit in reversed(edits) if edit.path == path), None)
-            if last is not None and last.revision == table.revision:
+            entries = await backend.entries(EDITS)
+            edits = [edit for edit in decode_edits(entries) if edit.path == path]
+            accepted = [edit for edit in edits if edit.state == "accepted"]
+            last = accepted[-1] if accepted else None
+            if (seen := self._seen) is None:
+                before = [edit.number for edit in accepted if edit.offered_at < offer.at - SIMULTANEOUS]
+                seen = self._seen = before[-1] - 1 if before else 0
+            later = (edit for edit in edits if edit.number > seen)
+            known = next((edit for edit in later if offer.is_recorded_by(edit)), None)
+            if known is not None:
+                self._seen = known.number
                 return
-            if not stored:
-                files = await asyncio.to_thread(_read, table)
-                if files is None:
-                    return
-                await self._backend.put(FILES, table.revision, files.encode())
-                stored = True
-            record = EditRecord(
-                number=max((int(name) for name in entries if name.isdecimal()), default=0) + 1,
-                revision=table.revision,
-                path=path,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                accepted_at=time.time(),
-                replaces=last.revision if last else "",
+            evidence = await self._gather(offer, last)
+            bodies = (
+                [encode_body(data) for data in evidence.files.contents.values()] if evidence.files else []
             )
-            if await self._backend.put(EDITS, str(record.number), msgspec.json.encode(record), expected=0):
-                await self._prune([*edits, record])
+            await self._store(bodies)
+            number = max((int(name) for name in entries if name.isdecimal()), default=0) + 1
+            record = _record_of(offer, evidence, number, path, last)
+            if await backend.put(EDITS, str(number), msgspec.json.encode(record), expected=0):
+                await self._store(bodies)
+                await self._prune()
+                self._seen = number
                 return
 
-    async def _prune(self, edits: list[EditRecord]) -> None:
-        """Delete the oldest edits, and the files that no other edit names."""
-        kept = {edit.revision for edit in edits[-KEPT:]}
-        for edit in edits[:-KEPT]:
-            await self._backend.delete(EDITS, str(edit.number))
-            if edit.revision not in kept:
-                await self._backend.delete(FILES, edit.revision)
+    async def _store(self, bodies: Sequence[tuple[str, bytes]]) -> None:
+        for digest, body in bodies:
+            await self._backend.put(FILES, digest, body)
+
+    async def _gather(self, offer: _Offer, last: EditRecord | None) -> _Evidence:
+        before: EditFiles | None = None
+        if last is not None:
+            with suppress(ValueError):
+                before = await read_files(self._backend, last)
+        return await asyncio.to_thread(_evidence, offer, before)
+
+    async def _prune(self) -> None:
+        """Delete the oldest edits that nothing runs, and let the files expire that no other edit names."""
+        backend = self._backend
+        edits = decode_edits(await backend.entries(EDITS))
+        if len(edits) <= KEPT:
+            return
+        workers = decode_reports(await backend.entries(WORKERS)).values()
+        running = {worker.revision for worker in workers}
+        last = {edit.path: edit.number for edit in edits if edit.state == "accepted"}
+        gone = [e for e in edits[:-KEPT] if e.revision not in running and e.number != last.get(e.path)]
+        unnamed: dict[str, Entry | None] = {}
+        for digest in {digest for edit in gone for digest in edit.files.values()}:
+            unnamed[digest] = await backend.get(FILES, digest)
+        numbers = {edit.number for edit in gone}
+        for edit in decode_edits(await backend.entries(EDITS)):  # after the revisions of the files were read
+            for digest in edit.files.values() if edit.number not in numbers else ():
+                unnamed.pop(digest, None)
+        for digest, entry in unnamed.items():
+            if entry is not None:
+                await backend.put(FILES, digest, entry.value, expected=entry.revision, ttl=UNNAMED)
+        for edit in gone:
+            await backend.delete(EDITS, str(edit.number))
 
 
-def _read(table: RouteTable) -> EditFiles | None:
-    """Read the files of a table; return None unless they still make that table.
+def _record_of(
+    offer: _Offer, evidence: _Evidence, number: int, path: str, last: EditRecord | None
+) -> EditRecord:
+    files = evidence.files
+    contents = files.contents if files else {}
+    return EditRecord(
+        number=number,
+        state=offer.state,
+        revision=offer.table.revision if offer.table else "",
+        path=path,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        offered_at=offer.at,
+        replaces=last.revision if last else "",
+        routes=storable(files.routes) if files else "",
+        files={storable(name): encode_body(data)[0] for name, data in contents.items()},
+        loads_as=evidence.loads_as,
+        changes=evidence.changes,
+        origin=evidence.origin,
+        diagnostics=offer.diagnostics,
+    )
 
-    So the files of a record always load as its revision, also if an edit is saved meanwhile. A host without a
-    writable folder for temporary files cannot check that; then they are returned as they are.
-    """
-    assert table.path is not None
+
+def _evidence(offer: _Offer, before: EditFiles | None) -> _Evidence:
+    """Gather what can be known about an offer. It reads files and calls git, so it runs in a thread."""
+    origin = origin_of(offer.sources, change=offer.change)
     try:
-        files = EditFiles.read(table)
-        with suppress(OSError):
-            return files if files.load(table.backend, table.path).revision == table.revision else None
-        return files
-    except (ConfigError, OSError, ValueError) as error:
-        _log.debug("the files of the table in force cannot be recorded now: %s", error)
-        return None
+        read = EditFiles.read(offer.path, offer.sources)
+        files, loads_as = read.without_credentials(), ""
+    except (OSError, ValueError) as error:
+        _log.debug("the files of an edit cannot be recorded: %s", error)
+        return _Evidence(None, "", EditChanges(), origin)
+    if offer.table is not None:
+        revision = offer.table.revision
+        try:
+            if read.load(offer.table.backend, offer.path).revision != revision:
+                return _Evidence(None, "", EditChanges(), origin)  # saved again meanwhile
+            loads_as = revision
+            if files != read:
+                loads_as = files.load(offer.table.backend, offer.path).revision
+        except OSError:  # without a folder for temporary files they cannot be loaded
+            loads_as = revision if files == read else ""
+        except (ConfigError, ValueError):
+            loads_as = ""
+    return _Evidence(files, loads_as, _changes(offer, before, files), origin)
+
+
+def _changes(offer: _Offer, before: EditFiles | None, files: EditFiles) -> EditChanges:
+    old = before.contents if before else {}
+    names = sorted(old.keys() | files.contents.keys())
+    changed = tuple(storable(name) for name in names if old.get(name) != files.contents.get(name))
+    if before is None or offer.table is None:
+        return EditChanges(changed)
+    try:
+        diff = before.load(offer.table.backend, offer.path).diff(offer.table)
+    except (ConfigError, OSError, ValueError):
+        return EditChanges(changed)
+    return EditChanges(
+        changed,
+        added=tuple(route.name for route in diff.added),
+        removed=tuple(route.name for route in diff.removed),
+        routes={new.name: tuple(_changed_options(was, new)) for was, new in diff.changed},
+    )
+
+
+def _changed_options(old: Route, new: Route) -> Iterator[str]:
+    for field in fields(Route):
+        if getattr(old, field.name) != getattr(new, field.name):
+            yield "schema" if field.name == "bindings" else field.name

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from abe_router.config.building.loader import Loader
 from abe_router.diagnostic import Diagnostic
+from abe_router.edits.history import EditRecorder
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import Events, Reloaded, Reloading, ReloadRejected, RestartNeeded
@@ -26,11 +27,19 @@ class Reloader:
     """Watches the files of a table, and applies the table that they become after an edit.
 
     An edit with errors changes nothing. `run` continues until `stop`, whatever an edit contains. A thread
-    loads the files, so that handlers keep running.
+    loads the files, so that handlers keep running. `recorder` records each edit, accepted or rejected.
     """
 
-    def __init__(self, loader: Loader, reconciler: Reconciler, events: Events) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        reconciler: Reconciler,
+        events: Events,
+        *,
+        recorder: EditRecorder | None = None,
+    ) -> None:
         self._loader, self._reconciler, self._events = loader, reconciler, events
+        self._recorder = recorder
         self._watch = Watch(lambda: loader.files | sources(reconciler.table))
         self._applying: set[asyncio.Task[Reloaded]] = set()
         self._code: Fingerprint = {}
@@ -77,6 +86,8 @@ class Reloader:
         except ConfigError as error:
             if error.diagnostics != self.rejected:
                 self.rejected = error.diagnostics
+                if self._recorder is not None:
+                    self._recorder.reject(self._loader.path, self._loader.files, error.diagnostics)
                 self._events.emit(ReloadRejected(error.diagnostics))
             return
         except Exception:  # noqa: BLE001  an unforeseen error changes nothing either
@@ -92,6 +103,8 @@ class Reloader:
             what = "the backend" if table.backend != old.backend else "the prefix"
             self._events.emit(RestartNeeded(what, table.path))
         self._events.emit(Reloading(table.revision))
+        if self._recorder is not None:
+            self._recorder.accept(table)
         # Not awaited: a drain may take long, and the next edit must not wait for it.
         applying = asyncio.create_task(self._reconciler.apply(table))
         self._applying.add(applying)

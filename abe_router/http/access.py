@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from abe_router.http.problem import Refusal
 from abe_router.messages.pattern import matches
+from abe_router.operations.audit import Author
 
 #: A key of a route with more `#` than this is allowed only to a caller without limits.
 MAX_HASHES = 2
@@ -54,6 +55,11 @@ class Caller:
         if not any(role in INCLUDED[own] for own in self.roles):
             return False
         return key is None or any(covers(pattern, key) for pattern in self.keys)
+
+    def author(self, request: Request) -> Author:
+        """Return the author of what the request does."""
+        host = request.client.host if request.client else "unknown"
+        return Author(self.name, f"http {host}")
 
     @property
     def is_limited(self) -> bool:

@@ -12,17 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.errors import AbeRouterError
-from abe_router.http import login, openapi, probes, publish, reading
+from abe_router.http import events, login, openapi, probes, publish, reading, tail
 from abe_router.http.guard import Guard, on_http_error
 from abe_router.http.problem import Refusal, problem_of
 from abe_router.http.site import Site
 
-#: The modules of the API; each returns its endpoints.
+#: The modules of the API; each returns its endpoints. `Endpoint` describes those under /v1.
 ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     login.routes,
     probes.health_routes,
     reading.routes,
     publish.routes,
+    tail.routes,
+    events.routes,
     openapi.routes,
 )
 

@@ -1,14 +1,14 @@
 """The bodies of messages that are published: their size, and the memory that all of them take.
 
 All bodies of a server share one budget of bytes. A request whose body does not fit in is refused with 429, so
-many large bodies at once cannot exhaust the memory. The guard of the application limits the time.
+many large bodies at once cannot exhaust the memory. The guard of the application limits the time, and reads
+the rest of a refused body.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
@@ -17,9 +17,6 @@ from abe_router.http.problem import Refusal
 
 #: Bytes of all bodies that are read or published at the same time.
 CAPACITY = 64 * 1024 * 1024
-#: Most bytes that are read and discarded after a body was refused, and the time for that, in seconds. Many
-#: clients look for an answer only after they have sent the whole body.
-_DISCARDED, _DISCARD_TIME = 4 * 1024 * 1024, 2.0
 #: Ends the connection, so the rest of a refused body is not read.
 _CLOSE = {"Connection": "close"}
 
@@ -65,14 +62,12 @@ async def read_body(request: Request, share: BodyShare, limit: int) -> bytes:
     """Return the body of a request; raise Refusal if it is longer than `limit` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        await _discard(request)
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     async for part in body_parts(request):
         size += len(part)
         if size > limit:
-            await _discard(request)
             raise _too_large(limit)
         share.resize(size)
         parts.append(part)
@@ -96,19 +91,6 @@ async def body_parts(request: Request) -> AsyncIterator[bytes]:
 def unsupported(detail: str, **members: Any) -> Refusal:
     """Return the refusal of a body whose type or encoding is not supported."""
     return Refusal(415, "unsupported-media-type", "The type of the body is not supported", detail, **members)
-
-
-async def _discard(request: Request) -> None:
-    """Read the rest of a refused body, up to a limit, unless the client waits before it sends the body."""
-    if "expect" in request.headers:
-        return
-    size = 0
-    with suppress(TimeoutError, Refusal):
-        async with asyncio.timeout(_DISCARD_TIME):
-            async for part in body_parts(request):
-                size += len(part)
-                if size > _DISCARDED:
-                    return
 
 
 def _too_large(limit: int) -> Refusal:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from abe_router.http.access import Caller
 from abe_router.http.problem import Refusal, invalid, problem
 from abe_router.http.security import Headers, Security, unauthorized
 
@@ -24,10 +26,12 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Longest body of a request in bytes: of a batch that is published, and of all others.
 MAX_BATCH, MAX_BODY = 64 * 1024 * 1024, 1024 * 1024
-#: Longest query of a URL, in bytes.
-MAX_QUERY = 8_192
-#: How long a client may take to send a body, and to take one part of an answer, in seconds.
-BODY_TIME, SEND_TIME = 30.0, 30.0
+#: Longest path and longest query of a URL, and longest headers, in bytes.
+MAX_QUERY, MAX_HEADERS = 8_192, 16_384
+#: How long a client may take to send a body, in seconds.
+BODY_TIME = 30.0
+#: Most bytes that are read of a refused body, and the time for that, in seconds.
+MAX_DISCARDED, DISCARD_TIME = 4 * 1024 * 1024, 1.0
 #: Paths that need no token.
 PUBLIC = {"/livez", "/readyz", "/startupz", "/login"}
 #: The headers of every answer. Pages have no inline scripts, and no page may frame them.
@@ -57,13 +61,13 @@ class Guard:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"the application answers no {scope['type']} connections")
-        answer = _Answer(send)
+        path, headers = scope["path"].removeprefix(scope.get("root_path", "")), request_headers(scope)
+        body = _Body(receive, MAX_BATCH if path.startswith("/v1/publish") else MAX_BODY, headers)
+        answer = _Answer(send, body)
         try:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            caller = self._check(scope, path)
-            limit = MAX_BATCH if path.startswith("/v1/publish") else MAX_BODY
+            caller = self._check(scope, path, headers)
+            body.check_length()
             state = {**scope.get("state", {}), "caller": caller}
-            body = _Body(receive, limit, request_headers(scope))
             await self._application({**scope, "state": state}, body.receive, answer.send)
         except Refusal as refused:
             await answer.finish(refused.response(), scope, receive)
@@ -74,15 +78,23 @@ class Guard:
             failure = problem(500, "bug", "The server has a bug", "the log of the server has the details")
             await answer.finish(failure, scope, receive)
 
-    def _check(self, scope: Scope, path: str) -> Any:
-        if len(scope["query_string"]) > MAX_QUERY:
-            raise Refusal(414, "invalid-request", "The request is invalid", "the query is too long")
+    def _check(self, scope: Scope, path: str, headers: Headers) -> Caller | None:
+        if len(scope["query_string"]) > MAX_QUERY or len(path) > MAX_QUERY:
+            raise Refusal(414, "invalid-request", "The request is invalid", "the URL is too long")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+            raise Refusal(431, "invalid-request", "The request is invalid", "the headers are too long")
         parts = path.split("/")[1:]
-        if not path.isprintable() or "\\" in path or {".", ".."} & set(parts) or "" in parts[:-1]:
+        if (
+            not path.startswith("/")
+            or not path.isprintable()
+            or "\\" in path
+            or {".", ".."} & set(parts)
+            or "" in parts[:-1]
+        ):
             raise invalid("the path is not canonical")
         if self._security is None:
             return None
-        headers, query = request_headers(scope), scope["query_string"].decode("latin-1")
+        query = scope["query_string"].decode("latin-1")
         self._security.check_host(headers)
         caller = self._security.find_caller(scope["method"], headers, query)
         if caller is None and path not in PUBLIC:
@@ -94,11 +106,14 @@ class _Body:
     """The body of a request, with a limit of its size and of the time that it takes."""
 
     def __init__(self, receive: Receive, limit: int, headers: Headers) -> None:
-        self._receive, self._limit = receive, limit
+        self._receive, self._limit, self._headers = receive, limit, headers
         self._complete, self._read = False, 0
         self._until = asyncio.get_running_loop().time() + BODY_TIME
-        length = headers.get("content-length", ("0",))[0]
-        if length.isdecimal() and int(length) > limit:
+
+    def check_length(self) -> None:
+        """Raise Refusal if the client announces too long a body."""
+        length = self._headers.get("content-length", ("0",))[0]
+        if length.isdecimal() and int(length) > self._limit:
             raise self._too_large()
 
     async def receive(self) -> Message:
@@ -117,28 +132,43 @@ class _Body:
                 raise self._too_large()
         return message
 
+    async def discard(self) -> None:
+        """Read the rest of a refused body, up to a limit, unless the client waits before it sends the body.
+
+        Many clients look for an answer only after they have sent the whole body. The answer is lost if the
+        connection ends before.
+        """
+        if "expect" in self._headers:
+            return
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_TIME):
+                while not self._complete and size < MAX_DISCARDED:
+                    message = await self._receive()
+                    size += len(message.get("body", b""))
+                    self._complete = not message.get("more_body", False)
+
     def _too_large(self) -> Refusal:
         return Refusal(413, "too-large", "The body is too large", f"the limit is {self._limit:,} bytes")
 
 
 class _Answer:
-    """The answer to one request: adds the headers, and gives up on a client that does not take it."""
+    """The answer to one request, with the headers that every answer has."""
 
-    def __init__(self, send: Send) -> None:
-        self._send, self._started = send, False
+    def __init__(self, send: Send, body: _Body) -> None:
+        self._send, self._body = send, body
+        self._started = False
 
     async def send(self, message: Message) -> None:
-        """Send a part; raise ConnectionAbortedError if the client does not take it."""
+        """Send a part."""
         if message["type"] == "http.response.start":
             self._started = True
+            if message["status"] >= 400:
+                await self._body.discard()
             own = {name for name, _ in message["headers"]}
             added = [header for header in _RAW_HEADERS if header[0] not in own]
             message = {**message, "headers": [*message["headers"], *added]}
-        try:
-            async with asyncio.timeout(SEND_TIME):
-                await self._send(message)
-        except TimeoutError:
-            raise ConnectionAbortedError("the client does not take the answer") from None
+        await self._send(message)
 
     async def finish(self, response: Response, scope: Scope, receive: Receive) -> None:
         """Send a whole answer, if none has begun."""

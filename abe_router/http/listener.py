@@ -2,7 +2,8 @@
 
 States of a connection: *waiting*, from its start and after each answer, until the head of a request is
 complete; then *answering*. Invariants: at most `most_connections` are open; a waiting connection ends after
-`HEAD_TIME`, or at once when a new one needs its place.
+`head_time`, or at once when a new one needs its place; an answering one ends when the client takes nothing
+for `send_time`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MOST_CONNECTIONS = 512
 MAX_HEAD = 16 * 1024
 #: How long the head of a request may take, and how long a connection stays open between two, in seconds.
 HEAD_TIME, KEEP_ALIVE = 10.0, 30
+#: How long a client may take nothing of its answer, in seconds.
+SEND_TIME = 30.0
 #: How long the server waits for its answers at the end, in seconds.
 CLOSE_TIME = 2
 #: Connections that the system accepts before the server does.
@@ -43,7 +46,9 @@ class HttpConnection(H11Protocol):
 
     most_connections = MOST_CONNECTIONS
     head_time = HEAD_TIME
+    send_time = SEND_TIME
     _timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
     _is_open = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,6 +65,7 @@ class HttpConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end."""
         self._stop_timer()
+        self._stop_send_timer()
         if self._is_open:
             super().connection_lost(exc)
 
@@ -78,11 +84,13 @@ class HttpConnection(H11Protocol):
         """Stop until the client has taken what was sent."""
         if self._is_open:
             super().pause_writing()
+            self._watch_sending(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Go on."""
         if self._is_open:
             super().resume_writing()
+            self._stop_send_timer()
 
     @property
     def is_waiting(self) -> bool:
@@ -95,6 +103,23 @@ class HttpConnection(H11Protocol):
             self._stop_timer()
         elif self._timer is None and self.timeout_keep_alive_task is None:
             self._timer = self.loop.call_later(self.head_time, self.transport.abort)
+
+    def _watch_sending(self, unsent: int) -> None:
+        """End the connection if the client takes nothing of `unsent` bytes in time."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left >= unsent:
+                self.transport.abort()
+            else:
+                self._watch_sending(left)
+
+        self._send_timer = self.loop.call_later(self.send_time, look)
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

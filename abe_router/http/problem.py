@@ -13,7 +13,7 @@ from abe_router.operations.errors import OperationError, UnknownDeadLetter, Unkn
 from abe_router.text import mask_credentials
 
 #: The page that describes the types of problems; each type is one of its headings.
-TYPES = "https://abe-router.github.io/abe-router/http/#"
+TYPES = "https://abe-router.github.io/abe-router/http-api/#"
 #: How long a client should wait before it repeats a request that an unreachable backend refused, in seconds.
 RETRY_AFTER = 5
 
@@ -52,7 +52,7 @@ def problem(
 ) -> Response:
     """Return an error as an answer.
 
-    `kind` is the name of a heading of docs/http.md, `title` the same text for each problem of the kind, and
+    `kind` is a heading of docs/http-api.md, `title` the same text for each problem of the kind, and
     `detail` says what is wrong with this request. Names of `members` consist of letters, digits and `_`.
     """
     return Response(

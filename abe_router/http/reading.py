@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.http.access import Caller, Role, require
+from abe_router.http.body import unsupported
 from abe_router.http.endpoint import Endpoint, json_content
 from abe_router.http.problem import Refusal, invalid
 from abe_router.http.site import Site, json_response
@@ -128,7 +129,7 @@ def allows_route(caller: Caller, route: str, role: Role = Role.VIEWER) -> bool:
 async def read_body(request: Request, kind: type[Any]) -> Any:
     """Return the body of a request as a value of `kind`; raise Refusal if it does not have its form."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refusal(415, "wrong-content-type", "The content type is not supported", "send application/json")
+        raise unsupported("send application/json")
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -13,7 +13,10 @@ from starlette.responses import Response
 
 from abe_router.backend import Backend
 from abe_router.errors import AbeRouterError, BackendUnavailable
+from abe_router.http.event_stream import StreamLimit
 from abe_router.http.security import Security
+from abe_router.observe.metrics import WorkersState
+from abe_router.operations.metrics import Counters
 from abe_router.operations.status import Status, read_status
 from abe_router.routing.table import RouteTable
 
@@ -53,6 +56,18 @@ class HttpSource(Protocol):
     def readiness(self) -> Readiness:
         """The readiness, known without asking the backend."""
 
+    @property
+    def backend_up(self) -> bool | None:
+        """Whether the backend has answered lately; None if that is not watched."""
+
+    @property
+    def counters(self) -> Counters | None:
+        """What counts the work of the routes; None if no consumers belong to this server."""
+
+    @property
+    def workers(self) -> WorkersState | None:
+        """The workers of a supervisor, None without one."""
+
 
 class SharedAnswer(Generic[T]):
     """An answer of the backend that all clients share: one request at a time, and none while it is fresh.
@@ -86,12 +101,13 @@ class SharedAnswer(Generic[T]):
 class Site:
     """The parts of one HTTP server that the endpoints share.
 
-    `closing` is set when the server is about to end: streams of events end then.
+    `closing` is set when the server is about to end: streams of events end then. `streams` counts them.
     """
 
     source: HttpSource
     security: Security
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: StreamLimit = field(default_factory=StreamLimit)
 
     def __post_init__(self) -> None:
         self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)

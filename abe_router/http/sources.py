@@ -17,7 +17,9 @@ from abe_router.config.building.loader import Loader
 from abe_router.errors import BackendError, BackendUnavailable, ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.http.site import Readiness
+from abe_router.observe.metrics import WorkersState
 from abe_router.operations.access import shared_backend
+from abe_router.operations.metrics import Counters
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.text import format_duration
@@ -36,6 +38,11 @@ class OwnSource:
     `backend` may raise RuntimeError while the application does not run.
     """
 
+    #: There is no supervisor.
+    workers: WorkersState | None = None
+    #: The application knows, and its routes say so in the status.
+    backend_up: bool | None = None
+
     def __init__(
         self,
         table: Callable[[], RouteTable],
@@ -43,9 +50,15 @@ class OwnSource:
         *,
         started: Callable[[], bool],
         draining: Callable[[], bool] = lambda: False,
+        counters: Callable[[], Counters | None],
     ) -> None:
         self._table, self._backend = table, backend
-        self._started, self._draining = started, draining
+        self._started, self._draining, self._counters = started, draining, counters
+
+    @property
+    def counters(self) -> Counters | None:
+        """What counts the work of the routes, None unless the application runs."""
+        return self._counters()
 
     @property
     def table(self) -> RouteTable:
@@ -66,8 +79,12 @@ class OwnSource:
         return Readiness(started=self._started(), draining=self._draining())
 
 
-class WorkersView(Protocol):
+class WorkersView(Counters, Protocol):
     """What a supervisor knows about its workers without asking them."""
+
+    @property
+    def workers(self) -> WorkersState:
+        """How many workers are wanted and run, and what is wrong with them."""
 
     @property
     def started(self) -> bool:
@@ -91,6 +108,8 @@ class FileSource:
 
     def __init__(self, loader: Loader, table: RouteTable, *, workers: WorkersView | None = None) -> None:
         self._loader, self._workers = loader, workers
+        #: What counts the work of the workers.
+        self.counters: Counters | None = workers
         self.table = table
         self._backend = shared_backend(table)
         self._is_open = False
@@ -109,15 +128,29 @@ class FileSource:
     def readiness(self) -> Readiness:
         """The readiness: of the workers, if there are any, and of the backend."""
         workers = self._workers
-        silence = time.monotonic() - self._answered_at
         reasons = () if workers is None else workers.missing
-        if silence > SILENT_AFTER or not self._is_open:
-            reasons = (*reasons, f"the backend has not answered for {format_duration(round(silence))}")
+        if not self.backend_up:
+            silence = format_duration(round(self._silence))
+            reasons = (*reasons, f"the backend has not answered for {silence}")
         return Readiness(
             started=workers is None or workers.started,
             draining=workers is not None and workers.draining,
             reasons=reasons,
         )
+
+    @property
+    def workers(self) -> WorkersState | None:
+        """The workers of the supervisor, None without one."""
+        return None if self._workers is None else self._workers.workers
+
+    @property
+    def backend_up(self) -> bool:
+        """Whether the backend has answered lately."""
+        return self._is_open and self._silence <= SILENT_AFTER
+
+    @property
+    def _silence(self) -> float:
+        return time.monotonic() - self._answered_at
 
     async def start(self, *, wait: bool = False) -> None:
         """Follow the file, and open the backend. With `wait`, raise BackendError if that fails."""

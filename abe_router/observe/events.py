@@ -137,6 +137,22 @@ class OrphanedSubscription(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OverrideBegan(Event):
+    """An operator has paused or limited a route. `override` says until when, by whom and why."""
+
+    route: str
+    override: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideEnded(Event):
+    """A route is no longer `effect`, such as `paused`: the time is over, or an operator resumed the route."""
+
+    route: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reloading(Event):
     """An edit without errors is put into force. `Reloaded` follows when every change is carried out."""
 

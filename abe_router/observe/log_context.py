@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
-#: The header that carries the trace of a message: https://www.w3.org/TR/trace-context/
-TRACEPARENT = "traceparent"
-#: Where the trace id is in it.
-_TRACE_ID = slice(3, 35)
+from abe_router.observe.trace_context import trace_id_of
+
 #: Loggers of this package, whose lines are about more than one message.
 _OWN = "abe_router"
 
 
 class DescribedMessage(Protocol):
-    """What is logged of a message."""
+    """What logs and traces say of a message."""
 
     @property
     def id(self) -> str:
@@ -35,12 +33,16 @@ class DescribedMessage(Protocol):
         """Its headers, of which the trace is logged."""
 
     @property
+    def published_at(self) -> float:
+        """The time of its publication, in seconds since the epoch."""
+
+    @property
     def attempt(self) -> int:
         """The number of the attempt."""
 
 
 class DescribedDelivery(Protocol):
-    """What is logged of a delivery."""
+    """What logs say of a delivery."""
 
     @property
     def message(self) -> DescribedMessage:
@@ -81,7 +83,7 @@ def _fields(logger: str) -> Mapping[str, str | int]:
         "message_id": message.id,
         "key": message.key,
         "attempt": message.attempt,
-        "trace_id": trace_id.get() or message.headers.get(TRACEPARENT, "")[_TRACE_ID],
+        "trace_id": trace_id.get() or trace_id_of(message.headers),
         "messages": len(called_with),
     }
 

@@ -31,6 +31,8 @@ from abe_router.observe.events import (
     Handled,
     LeaseLost,
     OrphanedSubscription,
+    OverrideBegan,
+    OverrideEnded,
     Reloaded,
     Reloading,
     ReloadRejected,
@@ -53,6 +55,8 @@ Logged = (
     | BackendLost
     | BackendBack
     | OrphanedSubscription
+    | OverrideBegan
+    | OverrideEnded
     | Reloading
     | Reloaded
     | ReloadRejected
@@ -103,6 +107,10 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case OrphanedSubscription():
             held = f"no router consumes it: it holds {counted(event.messages, 'message')} and keeps new ones"
             return logging.WARNING, f"{held}; put the route back, or `abe-router drop {event.route}`"
+        case OverrideBegan():
+            return logging.WARNING, event.override
+        case OverrideEnded():
+            return logging.INFO, f"no longer {event.effect}"
         case Reloading():
             return logging.DEBUG, f"an edit without errors is put into force: revision {event.revision}"
         case Reloaded(number=1):
@@ -152,15 +160,26 @@ class OutageThrottle:
 def log_event(event: Event) -> None:
     """Log an event; ignore those that have no sentence."""
     if isinstance(event, DeadLettered | Retried):
-        trace = "\n".join(map(_without_value, event.traceback.split("\n")))
-        event = replace(event, error=_without_value(event.error, event.kind == "invalid"), traceback=trace)
+        event = _without_values(event)
     if isinstance(event, Logged | Handled):
         level, sentence = describe(event)
         if _log.isEnabledFor(level):
-            _log.log(level, "%s", _complete(event, sentence), extra={"event": event})
+            extra = {"event": event, "sentence": sentence}
+            _log.log(level, "%s", _Complete(event, sentence), extra=extra)
 
 
-def _without_value(line: str, of_payload: bool = False) -> str:
+def _without_values(event: DeadLettered | Retried) -> DeadLettered | Retried:
+    """Return the event without values of payloads in its error and its traceback."""
+    error = without_value(event.error, event.kind == "invalid")
+    trace = event.traceback
+    if "Payload" in trace:
+        trace = "\n".join(map(without_value, trace.split("\n")))
+    if error == event.error and trace == event.traceback:
+        return event
+    return replace(event, error=error, traceback=trace)
+
+
+def without_value(line: str, of_payload: bool = False) -> str:
     """Return what says that a payload breaks its schema without the value that was found.
 
     The value is a part of the payload. The pointer and the expectation are not.
@@ -168,13 +187,21 @@ def _without_value(line: str, of_payload: bool = False) -> str:
     return line.partition(", found ")[0] if of_payload or _INVALID.match(line) else line
 
 
-def _complete(event: Event, sentence: str) -> str:
-    """Return the sentence with the route in front and the diagnostics below it, fit for any formatter."""
-    route = getattr(event, "route", "")
-    text = printable(_bounded(f"{route}: {sentence}" if route else sentence))
-    if isinstance(event, ReloadRejected):
-        return "\n".join([text, *map(printable, render_all(event.diagnostics).splitlines())])
-    return "\n".join([text, *_indented(getattr(event, "traceback", ""))])
+class _Complete:
+    """The sentence with the route in front and the diagnostics below it, fit for any formatter.
+
+    It is made when it is asked for: the formatters of this module do not.
+    """
+
+    def __init__(self, event: Event, sentence: str) -> None:
+        self._event, self._sentence = event, sentence
+
+    def __str__(self) -> str:
+        event, route = self._event, getattr(self._event, "route", "")
+        text = printable(_bounded(f"{route}: {self._sentence}" if route else self._sentence))
+        if isinstance(event, ReloadRejected):
+            return "\n".join([text, *map(printable, render_all(event.diagnostics).splitlines())])
+        return "\n".join([text, *_indented(getattr(event, "traceback", ""))])
 
 
 def _indented(traceback: str) -> Iterator[str]:
@@ -292,8 +319,8 @@ def _context_of(record: logging.LogRecord) -> dict[str, str | int]:
 
 def _sentence(record: logging.LogRecord) -> str:
     """Return the sentence of the record's event, or the message of a record that has none."""
-    event = getattr(record, "event", None)
-    return describe(event)[1] if isinstance(event, Logged | Handled) else record.getMessage()
+    sentence: str | None = getattr(record, "sentence", None)
+    return record.getMessage() if sentence is None else sentence
 
 
 def _bounded(text: str) -> str:

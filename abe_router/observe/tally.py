@@ -32,6 +32,13 @@ from abe_router.observe.events import (
 HANDLING_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 WAITING_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 86400)
 
+#: What is counted from 0 on. A rate needs a value before the first increase.
+_USUAL = (
+    ("skipped", "when"),
+    *(("retried", reason) for reason in ("failed", "timeout")),
+    *(("dead", reason) for reason in ("failed", "invalid", "rejected", "timeout")),
+    ("lease_lost", "settlement"),
+)
 _NO_HANDLING, _NO_WAITING = (0,) * (len(HANDLING_BOUNDS) + 1), (0,) * (len(WAITING_BOUNDS) + 1)
 
 
@@ -44,6 +51,8 @@ class RouteCounts(msgspec.Struct, frozen=True, omit_defaults=True):
     - `skipped`: the reason is `when`;
     - `retried`, `dead`, and `dropped` (ended without a dead letter): the reason is the kind of the failure;
     - `lease_lost`: `renewal` (before the handler was called) or `settlement` (after).
+
+    Usual ones are there from the start, with 0.
 
     `handling` counts the calls of the handler by their duration, in the buckets of `HANDLING_BOUNDS`; a batch
     is one call. `waiting` counts the first deliveries by the time from the acceptance of the message to the
@@ -142,7 +151,7 @@ class RouteTally:
     def __init__(self) -> None:
         self.since, self.clock = time.time(), time.monotonic
         self.handled, self._skews = 0, 0
-        self._outcomes: dict[tuple[str, str], int] = {}
+        self._outcomes = dict.fromkeys(_USUAL, 0)
         self._calls, self._waits = _Durations(HANDLING_BOUNDS), _Durations(WAITING_BOUNDS)
 
     @property

@@ -1,27 +1,41 @@
-"""The dead letters of a route: list, show, replay, purge."""
+"""The dead letters of a route: list, show, select, purge. Replay is a module of its own.
+
+A list and a selection read no payload. `detail` alone shows one, with its sensitive values masked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import msgspec
 
 from abe_router.backend import Backend, DeadLetter, SubscriptionName
-from abe_router.errors import PayloadMalformed
-from abe_router.messages.message import decode
+from abe_router.errors import KeyInvalid, PayloadMalformed
+from abe_router.messages.message import Message, decode
 from abe_router.messages.pattern import matches
+from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import UnknownDeadLetter
+from abe_router.operations.fingerprint import fingerprint
+from abe_router.operations.tail import HIDDEN
+from abe_router.routing.table import RouteTable
 
-#: Dead letters that one call to the backend reads, moves or deletes.
-PAGE = 500
+#: Dead letters that one call to the backend reads without their bodies, moves or deletes.
+PAGE = 1_000
+#: Dead letters that one call reads with their bodies, of which each may have a megabyte.
+PAGE_OF_BODIES = 50
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True):
-    """A dead letter in a list: without payload, headers and traceback."""
+    """A dead letter in a list: without payload, headers and traceback.
+
+    `group` is the fingerprint of its reason. See `DeadLetter` for `replays` and `former`.
+    """
 
     route: str
     id: str
+    group: str
     message_id: str
     key: str
     kind: str
@@ -29,41 +43,54 @@ class DeadLetterSummary(msgspec.Struct, frozen=True):
     message: str
     attempts: int
     last_failed_at: float
+    revision: str
+    replays: int
+    former: str
 
 
 class DeadLetterDetail(DeadLetterSummary, frozen=True):
-    """A complete dead letter. A payload that is not JSON is text with escapes."""
+    """A complete dead letter. A payload that is not JSON is text with escapes.
+
+    `type` and `frame` are the qualified type of the exception and where in the user's code it was raised.
+    """
 
     deliveries: int
     first_failed_at: float
     pointer: str
     keyword: str
+    type: str
+    frame: str
     traceback: str
-    revision: str
     published_at: float
     headers: Mapping[str, str]
     payload: Any
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True):
-    """Which dead letters to list: those that satisfy all conditions that are given.
+    """Which dead letters are meant: those that satisfy all conditions that are given.
 
-    `key` is a key or a pattern, `message_id` the id of the message, and `since` the earliest time of the last
-    failure, in seconds since the epoch.
+    `key` is a key or a pattern, `message_id` the id of the message, and `group` a fingerprint. `revision` is
+    that of the table, or its beginning. The last failure lies between `since` and `until`, in seconds since
+    the epoch.
     """
 
     kind: str | None = None
     key: str | None = None
     message_id: str | None = None
     since: float = 0.0
+    until: float = inf
+    group: str | None = None
+    revision: str | None = None
 
     def accepts(self, dead_letter: DeadLetter) -> bool:
         """Return whether a dead letter satisfies the conditions."""
         return (
-            dead_letter.last_failed_at >= self.since
+            self.since <= dead_letter.last_failed_at <= self.until
             and self.kind in (None, dead_letter.reason.kind)
             and self.message_id in (None, dead_letter.message.id)
             and (self.key is None or matches(self.key, dead_letter.message.key))
+            and (self.revision is None or dead_letter.revision.startswith(self.revision))
+            and (self.group is None or fingerprint(dead_letter.reason) == self.group)
         )
 
 
@@ -87,13 +114,15 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 async def read_dead_letters(
-    backend: Backend, route: SubscriptionName, *, after: str = ""
+    backend: Backend, route: SubscriptionName, *, after: str = "", bodies: bool = False
 ) -> AsyncIterator[DeadLetter]:
     """Yield the dead letters of a route after the one with the id `after`, oldest first.
 
-    They are read page by page, so a caller that stops early reads only what it needs.
+    They are read page by page, so a caller that stops early reads only what it needs. Without `bodies`,
+    their messages may have no body and no headers.
     """
-    while page := await backend.dead_letters(*route, limit=PAGE, after=after):
+    limit = PAGE_OF_BODIES if bodies else PAGE
+    while page := await backend.dead_letters(*route, limit=limit, after=after, bodies=bodies):
         for dead_letter in page:
             yield dead_letter
         after = page[-1].id
@@ -112,12 +141,8 @@ async def list_dead_letters(
     Of a route, those after the one with the id `after`. At most `limit`, and no more are read than that
     takes.
     """
-    if route is None:
-        routes = [(status.pattern, status.group) for status in await backend.status() if status.dead]
-    else:
-        routes = [route]
     found: list[DeadLetterSummary] = []
-    for one in routes:
+    for one in await routes_with_dead_letters(backend, route):
         async for dead_letter in read_dead_letters(backend, one, after=after):
             if where is None or where.accepts(dead_letter):
                 if len(found) == limit:
@@ -126,29 +151,40 @@ async def list_dead_letters(
     return DeadLetterPage(tuple(found), more=False)
 
 
+async def routes_with_dead_letters(
+    backend: Backend, route: SubscriptionName | None
+) -> Sequence[SubscriptionName]:
+    """Return the given route, or every subscription that has dead letters."""
+    if route is not None:
+        return [route]
+    return [(status.pattern, status.group) for status in await backend.status() if status.dead]
+
+
 async def find_dead_letter(backend: Backend, route: SubscriptionName, id: str) -> DeadLetter:
-    """Return one dead letter of a route; raise UnknownDeadLetter."""
+    """Return one dead letter of a route, with its body; raise UnknownDeadLetter."""
+    before = ""
     async for dead_letter in read_dead_letters(backend, route):
         if dead_letter.id == id:
-            return dead_letter
+            whole = await backend.dead_letters(*route, limit=1, after=before)
+            if whole and whole[0].id == id:
+                return whole[0]
+            break
+        before = dead_letter.id
     raise UnknownDeadLetter(
         f"`{'/'.join(route)}` has no dead letter `{id}`", hint="`abe-router dead list` shows the ids"
     )
 
 
-async def select(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Sequence[str]:
-    """Return the given ids without duplicates, or, if none are given, those of all current dead letters."""
-    return list(dict.fromkeys(ids)) or [found.id async for found in read_dead_letters(backend, route)]
-
-
-async def replay(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Moved:
-    """Move dead letters back to their own route, with new counts."""
-    return await _in_pages(ids, lambda page: backend.replay(*route, page))
-
-
-async def purge(backend: Backend, route: SubscriptionName, ids: Sequence[str]) -> Moved:
-    """Delete dead letters permanently."""
-    return await _in_pages(ids, lambda page: backend.purge(*route, page))
+async def purge(
+    backend: Backend, route: SubscriptionName, ids: Sequence[str], *, author: Author, why: str = ""
+) -> Moved:
+    """Delete dead letters permanently, and record the act."""
+    done = 0
+    for start in range(0, len(ids), PAGE):
+        done += await backend.purge(*route, ids[start : start + PAGE])
+    result = f"purged {done:,} of {len(ids):,}"
+    await record_act(backend, author, "dead purge", "/".join(route), why=why, result=result)
+    return Moved(len(ids), done)
 
 
 def summary(dead_letter: DeadLetter) -> DeadLetterSummary:
@@ -156,22 +192,39 @@ def summary(dead_letter: DeadLetter) -> DeadLetterSummary:
     return DeadLetterSummary(**_summary(dead_letter))
 
 
-def detail(dead_letter: DeadLetter) -> DeadLetterDetail:
-    """Return the complete dead letter."""
+def detail(dead_letter: DeadLetter, table: RouteTable) -> DeadLetterDetail:
+    """Return the complete dead letter, with the payload that `readable_payload` returns."""
     message, reason = dead_letter.message, dead_letter.reason
-    body = message.body
     return DeadLetterDetail(
         **_summary(dead_letter),
         deliveries=dead_letter.deliveries,
         first_failed_at=dead_letter.first_failed_at,
         pointer=reason.pointer,
         keyword=reason.keyword,
+        type=reason.type,
+        frame=reason.frame,
         traceback=reason.traceback,
-        revision=dead_letter.revision,
         published_at=message.published_at,
         headers=message.headers,
-        payload=msgspec.Raw(body) if is_json(body) else body.decode(errors="backslashreplace"),
+        payload=readable_payload(message, table),
     )
+
+
+def readable_payload(message: Message, table: RouteTable) -> Any:
+    """Return a payload as exact JSON, with `(masked)` in place of what the schemas mark as `x-sensitive`.
+
+    A body that is not JSON is text with escapes. It is masked if a schema marks anything. Without a revision,
+    the table does not know the schemas, so every payload is masked.
+    """
+    try:
+        contract = table.contract(message.key) if table.revision else None
+    except KeyInvalid:  # another program stored it
+        contract = None
+    if contract is None:
+        return HIDDEN
+    if not any(schema.has_sensitive for schema in contract.schemas):
+        return msgspec.Raw(message.body) if is_json(message.body) else _as_text(message.body)
+    return contract.mask(decode(message.body)) if is_json(message.body) else HIDDEN
 
 
 def is_json(body: bytes) -> bool:
@@ -183,10 +236,15 @@ def is_json(body: bytes) -> bool:
     return True
 
 
+def _as_text(body: bytes) -> str:
+    return body.decode(errors="backslashreplace")
+
+
 def _summary(dead_letter: DeadLetter) -> dict[str, Any]:
     return {
         "route": dead_letter.route,
         "id": dead_letter.id,
+        "group": fingerprint(dead_letter.reason),
         "message_id": dead_letter.message.id,
         "key": dead_letter.message.key,
         "kind": dead_letter.reason.kind,
@@ -194,11 +252,7 @@ def _summary(dead_letter: DeadLetter) -> dict[str, Any]:
         "message": dead_letter.reason.message,
         "attempts": dead_letter.attempts,
         "last_failed_at": dead_letter.last_failed_at,
+        "revision": dead_letter.revision,
+        "replays": dead_letter.replays,
+        "former": dead_letter.former,
     }
-
-
-async def _in_pages(ids: Sequence[str], act: Callable[[Sequence[str]], Awaitable[int]]) -> Moved:
-    done = 0
-    for start in range(0, len(ids), PAGE):
-        done += await act(ids[start : start + PAGE])
-    return Moved(len(ids), done)

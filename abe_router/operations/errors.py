@@ -28,6 +28,14 @@ class RouteInFile(OperationError):
     """Raised when a route cannot be dropped because it is still in the routes file."""
 
 
+class UnknownEdit(OperationError):
+    """Raised when an edit, or the files of one, are not kept in the history."""
+
+
+class OperationRefused(OperationError):
+    """Raised when an operation is refused because of its arguments, or of what the backend can do."""
+
+
 class BackendNotShared(OperationError):
     """Raised when the backend lives in another process, as `memory://` does."""
 

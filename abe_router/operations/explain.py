@@ -6,7 +6,7 @@ the contract of the key, the filter of a route, and its retry policy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -18,6 +18,7 @@ from abe_router.messages.pattern import check_key, matches
 from abe_router.operations.routes import format_batch
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.override import Override
 from abe_router.runtime.publish import prepare
 from abe_router.schema import Schema
 from abe_router.text import format_duration, format_rate
@@ -79,9 +80,11 @@ def explain(
     *,
     headers: Mapping[str, str] | None = None,
     allow_unrouted: bool = False,
+    overrides: Sequence[Override] = (),
 ) -> Explanation:
     """Return the explanation of a message of `key` whose payload is the JSON `body`.
 
+    `overrides` are those in force; see `overrides.overrides_in_force`.
     Raise KeyInvalid if the key is malformed, and PayloadMalformed if the body is not JSON.
     """
     check_key(key)
@@ -106,19 +109,27 @@ def explain(
             if matches(binding.pattern, key)
         ),
         routes=tuple(
-            explain_route(route, key, payload, table.contract(key).schemas) for route in table.routes
+            explain_route(route, key, payload, table.contract(key).schemas, overrides)
+            for route in table.routes
         ),
     )
 
 
-def explain_route(route: Route, key: str, payload: Any, schemas: tuple[Schema, ...]) -> RouteExplanation:
+def explain_route(
+    route: Route,
+    key: str,
+    payload: Any,
+    schemas: tuple[Schema, ...],
+    overrides: Sequence[Override] = (),
+) -> RouteExplanation:
     """Return what a route does with a message of `key`, whose contract has these schemas."""
     if not matches(route.key, key):
         mismatch = explain_mismatch(route.key, key)
         return RouteExplanation(
             route.name, route.handler.path, matches=False, delivered=False, why=(mismatch,)
         )
-    if why := tuple(_obstacles(route, payload, schemas)):
+    overrides = [override for override in overrides if override.route == route.name]
+    if why := tuple(_obstacles(route, payload, schemas, overrides)):
         return RouteExplanation(route.name, route.handler.path, matches=True, delivered=False, why=why)
     end = _end(route)
     tries = route.retry.attempts
@@ -129,7 +140,7 @@ def explain_route(route: Route, key: str, payload: Any, schemas: tuple[Schema, .
         route.handler.path,
         matches=True,
         delivered=True,
-        how=tuple(_limits(route)),
+        how=tuple(_limits(route, overrides)),
         attempts=tuple(accumulate(delays, initial=0.0)),
         ends={
             "the handler raises": last,
@@ -166,10 +177,15 @@ def _end(route: Route) -> str:
     return "dead letter" if route.dead_letter else "dropped"
 
 
-def _obstacles(route: Route, payload: Any, schemas: tuple[Schema, ...]) -> Iterator[str]:
+def _obstacles(
+    route: Route, payload: Any, schemas: tuple[Schema, ...], overrides: Sequence[Override]
+) -> Iterator[str]:
     """Yield each reason for which the handler of a matching route is not called."""
     if route.paused:
         yield "the route is paused"
+    for override in overrides:
+        if override.action == "pause":
+            yield f"the route is {override.describe()}"
     if route.on_invalid != "deliver":
         outcome = f"{_end(route)} at once" if route.on_invalid == "dead_letter" else "dropped"
         for schema in schemas:
@@ -180,10 +196,12 @@ def _obstacles(route: Route, payload: Any, schemas: tuple[Schema, ...]) -> Itera
             yield f"`when` does not match: {violation}"
 
 
-def _limits(route: Route) -> Iterator[str]:
+def _limits(route: Route, overrides: Sequence[Override]) -> Iterator[str]:
     if route.batch is not None:
         yield f"in batches of {format_batch(route.batch)}"
-    if route.rate is not None:
+    limits = [override.describe() for override in overrides if override.action == "limit"]
+    yield from limits
+    if route.rate is not None and not limits:
         yield f"at most {format_rate(route.rate)}, all processes together"
     if route.emit is not None:
         yield f"its return value is published as {route.emit.key}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from abe_router.messages.pattern import is_wild, matches
 from abe_router.routing.policies import Batch, RetryPolicy
 from abe_router.routing.route import OnInvalid, Route
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.override import Override
 from abe_router.text import format_duration, format_time
 
 
@@ -31,7 +33,7 @@ class RouteDescription(msgspec.Struct, frozen=True):
     """All options of a route, in the form of the routes file.
 
     Durations are in seconds and rates in messages per second. `id`, `dedupe` and `retain` are those of the
-    key; see `KeyOptions`.
+    key; see `KeyOptions`. `overrides` are those in force, where they were read.
     """
 
     route: str
@@ -58,6 +60,7 @@ class RouteDescription(msgspec.Struct, frozen=True):
     id: str | None
     dedupe: float | None
     retain: float
+    overrides: tuple[Override, ...] = ()
 
 
 class UnconsumedKey(msgspec.Struct, frozen=True):
@@ -68,9 +71,12 @@ class UnconsumedKey(msgspec.Struct, frozen=True):
     options: KeyOptions
 
 
-def describe_routes(table: RouteTable) -> tuple[RouteDescription, ...]:
-    """Return every route of a table, in the order of the file."""
-    return tuple(_describe(table, route) for route in table.routes)
+def describe_routes(table: RouteTable, overrides: Sequence[Override] = ()) -> tuple[RouteDescription, ...]:
+    """Return every route of a table, in the order of the file, with its overrides."""
+    return tuple(
+        _describe(table, route, tuple(each for each in overrides if each.route == route.name))
+        for route in table.routes
+    )
 
 
 def unconsumed_keys(table: RouteTable) -> tuple[UnconsumedKey, ...]:
@@ -94,7 +100,7 @@ def format_batch(batch: Batch) -> str:
     return f"up to {batch.size:,} in {format_duration(batch.wait)}"
 
 
-def _describe(table: RouteTable, route: Route) -> RouteDescription:
+def _describe(table: RouteTable, route: Route, overrides: tuple[Override, ...]) -> RouteDescription:
     options = _key_options(table, route.key)
     return RouteDescription(
         route=route.name,
@@ -121,6 +127,7 @@ def _describe(table: RouteTable, route: Route) -> RouteDescription:
         id=options.id,
         dedupe=options.dedupe,
         retain=options.retain,
+        overrides=overrides,
     )
 
 

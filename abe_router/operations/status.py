@@ -13,6 +13,7 @@ from abe_router.operations.subscriptions import SubscriptionState, subscription_
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
+from abe_router.runtime.override import read_overrides
 from abe_router.text import redact_url
 
 
@@ -56,7 +57,7 @@ async def read_status(table: RouteTable, backend: Backend) -> Status:
     return Status(
         backend=redact_url(table.backend),
         revision=table.revision,
-        routes=subscription_states(table, await backend.status()),
+        routes=subscription_states(table, await backend.status(), await read_overrides(backend)),
         workers=workers,
         edit=edit.number if edit else None,
     )

@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from abe_router.backend import Backend, SubscriptionName, SubscriptionStatus
+from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import RouteInFile, UnknownRoute
 from abe_router.routing.table import RouteTable
-from abe_router.text import did_you_mean
+from abe_router.runtime.override import Override
+from abe_router.text import counted, did_you_mean
 
 
 class SubscriptionState(msgspec.Struct, frozen=True):
@@ -17,7 +19,8 @@ class SubscriptionState(msgspec.Struct, frozen=True):
 
     `in_file` is None if the routes of the file are unknown. The counts are None if the backend has no
     subscription for it. `oldest_at` is the time at which the oldest ready message was accepted, in seconds
-    since the epoch, or None.
+    since the epoch, or None; `next_due_at` is that at which the first delayed one is due. `overrides` are
+    those in force.
     """
 
     route: str
@@ -27,7 +30,9 @@ class SubscriptionState(msgspec.Struct, frozen=True):
     delayed: int | None = None
     dead: int | None = None
     oldest_at: float | None = None
+    next_due_at: float | None = None
     paused: bool = False
+    overrides: tuple[Override, ...] = ()
 
     @property
     def seen(self) -> bool:
@@ -36,11 +41,15 @@ class SubscriptionState(msgspec.Struct, frozen=True):
 
 
 def subscription_states(
-    table: RouteTable, statuses: Sequence[SubscriptionStatus]
+    table: RouteTable, statuses: Sequence[SubscriptionStatus], overrides: Sequence[Override] = ()
 ) -> tuple[SubscriptionState, ...]:
-    """Return the routes of a table in the order of the file, then the other subscriptions."""
+    """Return the routes of a table in the order of the file, then other routes of the backend."""
     found = {status.name: status for status in statuses}
-    return tuple(_state(table, name, found.get(name)) for name in dict.fromkeys([*table.by_name, *found]))
+    overridden: dict[str, tuple[Override, ...]] = {}
+    for override in overrides:
+        overridden[override.route] = (*overridden.get(override.route, ()), override)
+    names = dict.fromkeys([*table.by_name, *found, *overridden])
+    return tuple(_state(table, name, found.get(name), overridden.get(name, ())) for name in names)
 
 
 async def require_subscription(
@@ -64,22 +73,31 @@ def require_removed(table: RouteTable, route: SubscriptionName) -> None:
         )
 
 
-async def drop(table: RouteTable, backend: Backend, route: SubscriptionName) -> None:
+async def drop(
+    table: RouteTable, backend: Backend, route: SubscriptionName, *, author: Author, why: str = ""
+) -> None:
     """Delete the subscription of a removed route: its backlog and its dead letters.
 
     Raise RouteInFile if the table still has the route, and UnknownRoute if the backend does not have it.
     """
     require_removed(table, route)
     await require_subscription(backend, route)
+    found = [status for status in await backend.status() if (status.pattern, status.group) == route]
     await backend.drop(*route)
+    held = sum(status.ready + status.in_flight + status.delayed for status in found)
+    dead = sum(status.dead for status in found)
+    result = f"dropped {counted(held, 'message')} and {counted(dead, 'dead letter')}"
+    await record_act(backend, author, "drop", "/".join(route), why=why, result=result)
 
 
-def _state(table: RouteTable, name: str, status: SubscriptionStatus | None) -> SubscriptionState:
+def _state(
+    table: RouteTable, name: str, status: SubscriptionStatus | None, overrides: tuple[Override, ...]
+) -> SubscriptionState:
     route = table.by_name.get(name)
     paused = route is not None and route.paused
     in_file = route is not None if table.revision else None
     if status is None:
-        return SubscriptionState(name, in_file, paused=paused)
+        return SubscriptionState(name, in_file, paused=paused, overrides=overrides)
     return SubscriptionState(
         name,
         in_file,
@@ -88,5 +106,7 @@ def _state(table: RouteTable, name: str, status: SubscriptionStatus | None) -> S
         delayed=status.delayed,
         dead=status.dead,
         oldest_at=status.oldest_at,
+        next_due_at=status.next_due_at,
         paused=paused,
+        overrides=overrides,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -69,7 +69,7 @@ async def tail(
     sample: float = SAMPLE,
     where: Mapping[str, Any] | None = None,
     payloads: bool = True,
-) -> AsyncIterator[Tailed]:
+) -> AsyncGenerator[Tailed, None]:
     """Yield the messages whose key matches `pattern`, as they are accepted, until the caller stops.
 
     With a group, they are the unsettled messages of the subscription `pattern/group`. `after` is the cursor
@@ -82,7 +82,7 @@ async def tail(
     a revision, the schemas of `table` are unknown, and every payload is masked. Raise OperationError if the
     arguments do not fit or the backend cannot peek, and BackendError.
     """
-    _check(backend, pattern, group, where, payloads=payloads)
+    check_tail(backend, pattern, group, where, payloads=payloads)
     cursor = await backend.peek_end(pattern, group) if after is None else after
     is_live, skipped, omitted = after is None, False, 0
     while True:
@@ -177,7 +177,7 @@ def _holds(payload: Any, pointer: str, value: Any) -> bool:
     return isinstance(found, bool) is isinstance(value, bool) and bool(found == value)
 
 
-def _check(
+def check_tail(
     backend: Backend, pattern: str, group: str | None, where: Mapping[str, Any] | None, *, payloads: bool
 ) -> None:
     """Raise OperationError when the arguments of a tail do not fit."""

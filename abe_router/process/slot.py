@@ -186,6 +186,13 @@ class WorkerSlot:
         self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY, jitter=False)
         self._worker: WorkerProcess | None = None
         self._code: frozenset[Path] = frozenset()
+        #: How many workers have ended by themselves and were replaced.
+        self.restarts = 0
+
+    @property
+    def silence(self) -> float:
+        """The time since the last message of its worker, in seconds; 0 while none runs."""
+        return self._worker.silence if self._worker is not None and self.is_up else 0.0
 
     @property
     def is_up(self) -> bool:
@@ -229,6 +236,7 @@ class WorkerSlot:
                 return code
             if worker.age > STABLE_AFTER:
                 self._backoff.reset()
+            self.restarts += 1
             delay = self._backoff.next()
             level = logging.INFO if code == 0 else logging.ERROR
             _log.log(

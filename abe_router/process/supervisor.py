@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
+from abe_router.observe.metrics import WorkersState
+from abe_router.observe.tally import ProcessCounts, RouteCounts
 from abe_router.process.channel import (
     FORCE,
     Accepted,
@@ -73,8 +75,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._forcing: asyncio.Task[None] | None = None
         self._workers: set[WorkerProcess] = set()
-        #: The counts of all workers.
-        self.collector = Collector()
+        self._collector = Collector()
         self._slots = [
             WorkerSlot(partial(self._start, number), self._stopping, once=once)
             for number in range(1, workers + 1)
@@ -100,6 +101,24 @@ class Supervisor:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def counts(self) -> Mapping[str, RouteCounts]:
+        """Return what each route has done in all workers since the start."""
+        return self._collector.counts()
+
+    def process_counts(self) -> ProcessCounts:
+        """Return what all workers have met since the start."""
+        return self._collector.process_counts()
+
+    @property
+    def workers(self) -> WorkersState:
+        """How many workers are wanted and run, and what is wrong with them."""
+        return WorkersState(
+            wanted=len(self._slots),
+            running=sum(slot.is_up for slot in self._slots),
+            restarts=sum(slot.restarts for slot in self._slots),
+            silence=max((slot.silence for slot in self._slots), default=0.0),
+        )
 
     @property
     def started(self) -> bool:
@@ -194,7 +213,7 @@ class Supervisor:
             case Running() if not worker.has_run:
                 _log.info("%s runs", worker)
             case Counts():
-                self.collector.record(worker, message)
+                self._collector.record(worker, message)
             case Applying():
                 self._change(worker)
             case Accepted():

@@ -71,12 +71,12 @@ class Worker:
             listeners=[*listeners, forwarded],
             number=0 if channel is None else channel.number,
         )
+        #: Whether the routes run, or have run.
+        self.started = False
         self._reporter: CountsReporter | None = None
         if channel is not None:
             counts = self.application.counts, self.application.process_counts
             self._reporter = CountsReporter(channel, *counts)
-        #: Whether the routes run, or have run.
-        self.started = False
         self._stopping = asyncio.Event()
         self._forced_by = 0
         self._obeys_signals = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from abe_router.errors import TooManyHops
 from abe_router.messages.message import Message, encode_and_read
+from abe_router.observe.trace_context import derived
 from abe_router.routing.contract import MessageContract
 
 #: Header that counts the handlers that led to a message.
@@ -90,20 +92,23 @@ class Emit:
     """Publish the return value of the handler under `key`, if it satisfies the contract of that key.
 
     The message is appended in the step that settles its cause, so a crash neither loses nor duplicates it.
+    `baggage` has the names of the members of the header `baggage` that the message inherits.
     """
 
     key: str
     contract: MessageContract = field(default_factory=MessageContract)
+    baggage: frozenset[str] = frozenset()
 
     @property
     def window(self) -> float:
         """How long the ids of emitted messages are remembered, in seconds."""
         return self.contract.window()
 
-    def message(self, cause: Message, payload: Any) -> Message:
+    def message(self, cause: Message, payload: Any, trace: Mapping[str, str] | None = None) -> Message:
         """Return the message to append for what a handler returned.
 
-        It inherits the headers of its cause, except the attributes of CloudEvents: it is another event. Raise
+        It inherits the headers of its cause, except the attributes of CloudEvents: it is another event.
+        `trace` is the trace context of the handler, which replaces that of the cause. Raise
         PayloadUnencodable, PayloadInvalid, IdInvalid, or TooManyHops.
         """
         text = cause.headers.get(HOPS, "0")
@@ -112,6 +117,6 @@ class Emit:
         if hops > MAX_HOPS:
             raise TooManyHops(f"came through {MAX_HOPS} handlers already: do routes emit in a cycle?")
         inherited = {name: value for name, value in cause.headers.items() if is_inherited(name)}
-        headers = {**inherited, HOPS: str(hops), CAUSE: cause.id}
+        headers = derived(inherited, trace, self.baggage) | {HOPS: str(hops), CAUSE: cause.id}
         body, value = encode_and_read(payload)
         return self.contract.message(self.key, body, value, headers)

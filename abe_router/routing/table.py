@@ -12,6 +12,7 @@ from abe_router.diagnostic import Diagnostic
 from abe_router.messages.cache import remember
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import PatternIndex, check_key, is_wild
+from abe_router.observe.trace_context import TraceOptions
 from abe_router.routing.case import Case
 from abe_router.routing.contract import ContractIndex, MessageContract, SchemaBinding
 from abe_router.routing.http_options import HttpOptions
@@ -52,6 +53,7 @@ class RouteTable:
     cases: tuple[Case, ...] = ()
     http: HttpOptions | None = None
     warnings: tuple[Diagnostic, ...] = ()
+    trace: TraceOptions = field(default_factory=TraceOptions)
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)
 

@@ -1,91 +1,100 @@
-"""Edit records: every route table that a running router has accepted, with the files that it was read from.
+"""Edit records: every route table that was offered to a running router, whether it was accepted or rejected.
 
-The bucket `edits` has one entry for each edit, named by its number. The bucket `edit-files` has the files of
-each revision, so an edit and its return share them. The files are the bytes on disk: variables are not
-replaced in them, so no secret of the environment enters the backend.
+The bucket `edits` has one entry for each edit, named by its number. The bucket `edit-files` has one entry for
+each content of a file, named by its digest, so edits share the files that they did not change.
 """
 
 from __future__ import annotations
 
-import os
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Literal
 
 import msgspec
 
 from abe_router.backend import Backend, Entry, read_stored
-from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
-from abe_router.files.source import Source
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.edit_files import EditFiles, absolute_path, decode_bodies
+from abe_router.runtime.heartbeat import DiagnosticReport
 
-#: The bucket with one entry for each edit, and the bucket with the files of each revision.
+#: The bucket with one entry for each edit, and the bucket with one entry for each content of a file.
 EDITS, FILES = "edits", "edit-files"
+
+EditState = Literal["accepted", "rejected"]
+
+
+class EditOrigin(msgspec.Struct, frozen=True):
+    """Where an edit came from, as far as it can be known: testimony, and no proof.
+
+    `file` is the file that was changed last, `owner` its owner, and `modified_at` the time of the change, in
+    seconds since the epoch. `commit`, `author` and `subject` are those of the last commit that touched the
+    files, and `uncommitted` says whether they differ from it; empty outside a repository. `change` is the
+    value of $ABE_ROUTER_CHANGE with which the process was started.
+    """
+
+    file: str = ""
+    owner: str = ""
+    modified_at: float = 0.0
+    commit: str = ""
+    author: str = ""
+    subject: str = ""
+    uncommitted: bool = False
+    change: str = ""
+
+    @property
+    def by(self) -> str:
+        """The author: of the commit, or, of changes that are not committed, the owner of the file."""
+        return self.owner if self.uncommitted or not self.author else self.author
+
+    @property
+    def why(self) -> str:
+        """The reason: of the deployer, or of the commit."""
+        if self.change:
+            return self.change
+        return f"uncommitted, after {self.commit}" if self.uncommitted else self.subject
+
+
+class EditChanges(msgspec.Struct, frozen=True):
+    """What an edit changed. `files` are the files that were added, removed or changed.
+
+    `routes` maps the changed routes to their changed options. The names of routes are None in an edit that
+    was rejected, or if the table before it is unknown.
+    """
+
+    files: tuple[str, ...] = ()
+    added: tuple[str, ...] | None = None
+    removed: tuple[str, ...] | None = None
+    routes: Mapping[str, tuple[str, ...]] | None = None
 
 
 class EditRecord(msgspec.Struct, frozen=True):
-    """One accepted edit of a routes file.
+    """One edit of a routes file that was offered to a running router.
 
-    `path` is the absolute path of the file on `host`, where the process `pid` accepted the edit first, in
-    seconds since the epoch. `replaces` is the revision of the edit before it, or empty.
+    `revision` is that of the table, or empty for an edit that was rejected because of its `diagnostics`.
+    `path` is the absolute path of the file on `host`, where the process `pid` was offered the edit first, at
+    `offered_at` in seconds since the epoch. `replaces` is the revision that was accepted before it, or empty.
+
+    `routes` is the name of the routes file among `files`, which maps names to digests. `files` is empty if
+    they changed before they could be read. `loads_as` is the revision of the table that the files make. It
+    differs from `revision` if credentials were replaced in them, and is empty if it is unknown.
     """
 
     number: int
+    state: EditState
     revision: str
     path: str
     host: str
     pid: int
-    accepted_at: float
+    offered_at: float
     replaces: str = ""
-
-
-class EditFiles(msgspec.Struct, frozen=True):
-    """The files of one revision, by path relative to a common folder; `routes` is that of the routes file."""
-
-    routes: str
-    contents: dict[str, bytes]
-
-    @classmethod
-    def read(cls, table: RouteTable) -> EditFiles:
-        """Read the files of a table again; raise OSError or ValueError if one of them cannot be read."""
-        assert table.path is not None
-        paths = [Path(absolute_path(path)) for path in table.sources]
-        common = os.path.commonpath([path.parent for path in paths])
-        routes = os.path.relpath(absolute_path(table.path), common)
-        return cls(
-            routes, {os.path.relpath(path, common): Source.read(path.resolve()).data for path in paths}
-        )
-
-    @classmethod
-    def decode(cls, value: bytes) -> EditFiles:
-        """Return the files in an entry; raise ValueError if it cannot be read."""
-        try:
-            return msgspec.msgpack.decode(zlib.decompress(value), type=cls)
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
-
-    def encode(self) -> bytes:
-        """Return the value of an entry."""
-        return zlib.compress(msgspec.msgpack.encode(self))
-
-    def load(self, backend: str, path: Path) -> RouteTable:
-        """Return the table of the files, for a routes file that was at `path`; raise ConfigError.
-
-        Handlers are not imported. The files are written to a temporary folder that only the user can read.
-        """
-        with TemporaryDirectory(prefix="abe-router-") as folder:
-            for name, data in self.contents.items():
-                file = Path(folder, name)
-                if not Path(os.path.normpath(file)).is_relative_to(folder):
-                    raise ValueError(f"`{name}` leads out of the folder")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
-            file = Path(folder, self.routes)
-            loader = Loader(file, import_handlers=False, backend=backend, trust_writable=True)
-            return replace(loader.load(), path=path)
+    routes: str = ""
+    files: Mapping[str, str] = {}
+    loads_as: str = ""
+    changes: EditChanges = EditChanges()
+    origin: EditOrigin = EditOrigin()
+    diagnostics: tuple[DiagnosticReport, ...] = ()
 
 
 async def read_edits(backend: Backend) -> Sequence[EditRecord]:
@@ -100,16 +109,28 @@ def decode_edits(entries: Mapping[str, Entry]) -> Sequence[EditRecord]:
 
 
 def edit_in_force(edits: Sequence[EditRecord], path: Path, running: Collection[str]) -> EditRecord | None:
-    """Return the edit of a routes file that counts: what workers run, otherwise the last one.
+    """Return the edit of a routes file that counts: what workers run, otherwise the last accepted one.
 
     `running` are the revisions that workers report. Where no record names `path`, the records count if all
     of them name one other path, as they do on another host.
     """
-    here = [edit for edit in edits if edit.path == absolute_path(path)]
-    if not here and len({edit.path for edit in edits}) == 1:
-        here = list(edits)
+    accepted = [edit for edit in edits if edit.state == "accepted"]
+    here = [edit for edit in accepted if edit.path == absolute_path(path)]
+    if not here and len({edit.path for edit in accepted}) == 1:
+        here = accepted
     live = [edit for edit in here if edit.revision in running]
     return next(reversed(live or here), None)
+
+
+async def read_files(backend: Backend, edit: EditRecord) -> EditFiles:
+    """Return the files of an edit; raise ValueError if they are not kept."""
+    if not edit.files:
+        raise ValueError(f"the files of edit {edit.number} changed before they could be read")
+    bodies = {}
+    for digest in dict.fromkeys(edit.files.values()):
+        if (entry := await backend.get(FILES, digest)) is not None:
+            bodies[digest] = entry.value
+    return decode_bodies(edit.routes, edit.files, bodies)
 
 
 async def load_edit(backend: Backend, edit: EditRecord, url: str, path: Path) -> RouteTable | None:
@@ -117,16 +138,8 @@ async def load_edit(backend: Backend, edit: EditRecord, url: str, path: Path) ->
 
     That is so if a variable has another value, or a schema lies at an absolute path and has changed.
     """
-    entry = await backend.get(FILES, edit.revision)
-    if entry is None:
-        return None
     try:
-        table = EditFiles.decode(entry.value).load(url, path)
+        table = (await read_files(backend, edit)).load(url, path)
     except (ConfigError, ValueError, OSError):
         return None
-    return table if table.revision == edit.revision else None
-
-
-def absolute_path(path: Path) -> str:
-    """Return an absolute path as text, without following links, fit for JSON."""
-    return os.path.abspath(path).encode(errors="backslashreplace").decode()  # noqa: PTH100
+    return replace(table, revision=edit.revision) if table.revision == edit.loads_as else None

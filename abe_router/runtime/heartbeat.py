@@ -25,6 +25,7 @@ from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
 from abe_router.runtime.reconciler import Reconciler
+from abe_router.text import mask_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -62,14 +63,27 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
     message: str
     severity: str = "error"
 
+    @classmethod
+    def of(cls, diagnostic: Diagnostic) -> DiagnosticReport:
+        """Return the report of a diagnostic, without credentials."""
+        return cls(
+            path=_escaped(str(diagnostic.path)),
+            line=diagnostic.line,
+            column=diagnostic.column,
+            code=diagnostic.code,
+            message=_escaped(mask_credentials(diagnostic.message)),
+            severity=diagnostic.severity,
+        )
+
 
 class WorkerReport(msgspec.Struct, frozen=True):
     """What a worker reports about itself.
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. `outdated` are the files of handler code that have changed since the worker loaded
-    them. In paths and messages, everything that JSON cannot carry is escaped.
+    if it was rejected. `overrides` maps the names of the overrides in force to the revisions of their
+    entries. `outdated` are the files of code that have changed since the worker loaded them. In paths and
+    messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -81,6 +95,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    overrides: Mapping[str, int] = {}
     outdated: tuple[str, ...] = ()
 
 
@@ -98,9 +113,10 @@ def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
 class Heartbeat:
     """Reports a router to its backend, and emits an event for each subscription that no router consumes.
 
-    The backend has a key-value store. `edited` is set whenever an edit was accepted or rejected; `rejected`
-    returns the diagnostics of the last edit, and `outdated` the changed files of handler code. Of several
-    workers of one supervisor, only the first, by `number`, looks for orphaned subscriptions.
+    The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
+    accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
+    `obeyed` the overrides in force, and `outdated` the changed files of code. Of several workers of one
+    supervisor, only the first, by `number`, looks for orphaned subscriptions.
     """
 
     def __init__(
@@ -111,12 +127,13 @@ class Heartbeat:
         *,
         edited: asyncio.Event,
         rejected: Callable[[], Sequence[Diagnostic]],
-        outdated: Callable[[], Sequence[Path]],
+        obeyed: Callable[[], Mapping[str, int]] = dict,
+        outdated: Callable[[], Sequence[Path]] = list,
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
-        self._edited, self._rejected, self._outdated = edited, rejected, outdated
-        self._number = number
+        self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
+        self._outdated = outdated
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
@@ -157,7 +174,8 @@ class Heartbeat:
             path=_escaped(str(table.path)) if table.path else None,
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
-            rejected=tuple(map(_report_of, self._rejected())),
+            rejected=tuple(map(DiagnosticReport.of, self._rejected())),
+            overrides=self._obeyed(),
             outdated=tuple(_escaped(str(path)) for path in self._outdated()),
         )
         return msgspec.json.encode(report)
@@ -170,17 +188,6 @@ class Heartbeat:
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))
         self._orphans = set(orphans)
-
-
-def _report_of(diagnostic: Diagnostic) -> DiagnosticReport:
-    return DiagnosticReport(
-        path=_escaped(str(diagnostic.path)),
-        line=diagnostic.line,
-        column=diagnostic.column,
-        code=diagnostic.code,
-        message=_escaped(diagnostic.message),
-        severity=diagnostic.severity,
-    )
 
 
 def _escaped(text: str) -> str:

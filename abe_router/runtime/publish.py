@@ -6,13 +6,16 @@ These are functions of the table, so that no object keeps one that is no longer 
 from __future__ import annotations
 
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+
+import msgspec
 
 from abe_router.backend import Backend
 from abe_router.errors import NoRoute, PayloadMalformed
 from abe_router.messages.message import Duplicate, Message, decode, encode_and_read
+from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.text import did_you_mean
 
@@ -57,6 +60,22 @@ async def _append(backend: Backend, message: Message, seconds: float) -> Message
         return Duplicate.of(message) if await backend.append_once([(message, seconds)]) else message
     await backend.append([message])
     return message
+
+
+def traced(tracing: Tracing, around: AroundPublish | None) -> AroundPublish:
+    """Return what wraps an append in a span, round `around`; the message gets the context of the span."""
+
+    @asynccontextmanager
+    async def publishing(message: Message) -> AsyncIterator[Message]:
+        with tracing.publishing(message) as headers:
+            message = msgspec.structs.replace(message, headers=headers)
+            if around is None:
+                yield message
+            else:
+                async with around(message) as message:
+                    yield message
+
+    return publishing
 
 
 def prepare(

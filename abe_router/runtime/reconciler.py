@@ -20,6 +20,7 @@ from abe_router.consumer import (
 )
 from abe_router.observe.events import Events, Reloaded
 from abe_router.observe.tally import RouteCounts, RouteTally
+from abe_router.observe.tracing import Tracing
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.retention import RetentionLoop
@@ -32,8 +33,9 @@ class Reconciler:
     """Keeps one consumer running for each route of a table.
 
     All methods belong to one event loop. A consumer that fails is started again with backoff; the others are
-    not affected. `around` makes a context manager for each call of a handler. `retention` removes settled
-    messages; without one, the default intervals apply.
+    not affected. `around` makes a context manager for each call of a handler, and `tracing` a span; it
+    follows the options of the table. `retention` removes settled messages; without one, the default intervals
+    apply.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class Reconciler:
         events: Events,
         *,
         around: Around | None = None,
+        tracing: Tracing | None = None,
         retention: RetentionLoop | None = None,
     ) -> None:
         self._backend, self._events, self._around = backend, events, around
+        self._tracing = tracing
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
         self._tallies: dict[str, RouteTally] = {}
@@ -107,6 +111,8 @@ class Reconciler:
         diff = self._table.diff(table)
         self._table = table
         self._retention.follow(table.retain)
+        if self._tracing is not None:
+            self._tracing.follow(table.trace)
         self._number += 1
         number = self._number
         touched = []
@@ -165,6 +171,7 @@ class Reconciler:
             revision=revision,
             threads=threads,
             around=self._around,
+            tracing=self._tracing,
             limits=self._limits.get(route.name, NO_LIMITS),
             recovery=self._recovery,
             suspects=self._suspects,

@@ -65,6 +65,14 @@ class Explainer:
         except BaseException:  # noqa: BLE001  a message without a reason is worse than any of them
             return (_undescribed(value, NOT_DESCRIBED),)
 
+    def has_sensitive(self) -> bool:
+        """Return whether the schema marks anything as sensitive; also if that cannot be found out."""
+        try:
+            with self._lock:
+                return self._prepared()[1].any
+        except Exception:  # noqa: BLE001  as in `mask`
+            return True
+
     def mask(self, value: Any) -> Any:
         """Return a value with MASKED in place of what the schema calls sensitive.
 

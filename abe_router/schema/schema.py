@@ -40,6 +40,11 @@ class Schema:
         """
         return () if self.is_valid(value) else self._explainer.explain(value)
 
+    @property
+    def has_sensitive(self) -> bool:
+        """Whether the schema marks any part of a value as `x-sensitive`."""
+        return self._explainer.has_sensitive()
+
     def mask(self, value: Any) -> Any:
         """Return the value with `(masked)` in place of each part that the schema marks as `x-sensitive`.
 

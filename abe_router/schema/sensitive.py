@@ -30,14 +30,15 @@ class Sensitivity:
 
     def __init__(self, index: SchemaIndex, validators: Validators) -> None:
         self._index, self._validators = index, validators
-        self._any = any(schema.get("x-sensitive") is True for schema in index.every())
+        #: Whether the schema marks anything as sensitive.
+        self.any = any(schema.get("x-sensitive") is True for schema in index.every())
 
     def masked(self, path: Path, look: Callable[[], None]) -> Path | None:
         """Return the path of the outermost sensitive value on the way, None when there is none.
 
         `look` is called now and then, and may raise to end the search.
         """
-        if not self._any:
+        if not self.any:
             return None
         way = path.from_root()
         for number, node in enumerate(way):
@@ -62,7 +63,7 @@ class Sensitivity:
 
         `look` is called now and then, and may raise to end the search.
         """
-        if not self._any:
+        if not self.any:
             return value
         return self._mask(value, list(self._together([self._index.root])), look, {})
 

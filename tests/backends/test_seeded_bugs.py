@@ -89,6 +89,7 @@ BUGS = [
         view_bugs.KnowsTheAgeOfItsFirstKeyAlone,
         "test_oldest_at_covers_all_keys_of_one_subscription",
     ),
+    (view_bugs.LooksAtTheLastDelayed, "test_next_due_at_is_when_the_first_delayed_message_is_due"),
     (view_bugs.TellsNoSubscriptionsApart, "test_oldest_at_covers_all_keys_of_one_subscription"),
     (view_bugs.LooksAtAllForTheOldest, "test_status_costs_the_same_with_a_long_backlog"),
     (view_bugs.PeeksByFetching, "test_peek_shows_the_state_and_deliveries_of_each_message"),

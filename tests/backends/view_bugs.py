@@ -26,6 +26,16 @@ class Oldest(Sound):
         return found
 
 
+class LooksAtTheLastDelayed(Sound):
+    async def status(self):
+        found = []
+        for status in await super().status():
+            delayed = self._queues[status.pattern, status.group]._delayed
+            last = max((due for due, _, _ in delayed), default=None)
+            found.append(msgspec.structs.replace(status, next_due_at=last))
+        return found
+
+
 class CountsTheAgeOfWhatIsInFlight(Oldest):
     def among(self, queue):
         return chain(queue._ready, queue._handed_out())

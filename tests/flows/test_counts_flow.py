@@ -32,6 +32,15 @@ def counts_of(running: Running) -> RouteCounts:
     return running.router.counts()[NAME]
 
 
+def outcomes(counts: RouteCounts) -> dict[str, dict[str, int]]:
+    """Return the outcomes that were counted at least once."""
+    found = {
+        outcome: {reason: count for reason, count in reasons.items() if count}
+        for outcome, reasons in counts.outcomes.items()
+    }
+    return {outcome: reasons for outcome, reasons in found.items() if reasons}
+
+
 async def charge_or_fail(order: dict[str, Any]) -> None:
     match order["how"]:
         case "reject":
@@ -58,7 +67,7 @@ async def test_each_delivery_is_counted_under_its_outcome_and_reason(running, tm
     await running.log.wait_for(Skipped)
     await running.router.stop()
     counts = counts_of(running)
-    assert counts.outcomes == {
+    assert outcomes(counts) == {
         "handled": {"": 2},
         "skipped": {"when": 1},
         "retried": {"failed": 2, "timeout": 2},
@@ -77,7 +86,7 @@ async def test_a_message_that_ends_without_a_dead_letter_counts_as_dropped(runni
     await running.publish("orders.created", {}, {"how": "reject"})
     await running.log.wait_for(DeadLettered)
     await running.log.wait_for(Skipped)
-    assert counts_of(running).outcomes == {"handled": {"": 0}, "dropped": {"invalid": 1, "rejected": 1}}
+    assert outcomes(counts_of(running)) == {"dropped": {"invalid": 1, "rejected": 1}}
     assert sum(counts_of(running).handling) == 1
 
 
@@ -97,7 +106,7 @@ async def test_successes_are_counted_without_any_event(running):
         await done.wait()
     await quiet.stop()
     counts = quiet.counts()[NAME]
-    assert counts.outcomes == {"handled": {"": 2000}}
+    assert outcomes(counts) == {"handled": {"": 2000}}
     assert (sum(counts.handling), sum(counts.waiting)) == (2000, 2000)
 
 
@@ -110,7 +119,7 @@ async def test_a_batch_is_one_call_and_each_of_its_messages_has_waited(running):
     await running.log.wait_for(DeadLettered)
     await running.router.stop()
     counts = counts_of(running)
-    assert counts.outcomes == {"handled": {"": 5}, "dead": {"rejected": 1}}
+    assert outcomes(counts) == {"handled": {"": 5}, "dead": {"rejected": 1}}
     assert (sum(counts.handling), sum(counts.waiting)) == (2, 6)
 
 
@@ -128,7 +137,7 @@ async def test_what_is_handed_back_counts_as_released(running):
     counts = counts_of(running)
     assert (counts.in_flight, counts.running, counts.prefetched, counts.slots) == (2, 2, 0, 2)
     await running.router.stop(drain=0)
-    assert counts_of(running).outcomes == {"handled": {"": 0}, "released": {"": 2}}
+    assert outcomes(counts_of(running)) == {"released": {"": 2}}
     assert sum(counts_of(running).handling) == 0
 
 
@@ -144,7 +153,7 @@ async def test_a_settlement_that_is_refused_counts_as_a_lost_lease():
     await running.route(make_route(charge_or_fail))
     await running.log.wait_for(LeaseLost, 2)
     await running.router.stop(drain=0)
-    assert counts_of(running).outcomes == {"handled": {"": 0}, "lease_lost": {"settlement": 2}}
+    assert outcomes(counts_of(running)) == {"lease_lost": {"settlement": 2}}
 
 
 async def test_a_lease_that_is_lost_before_the_handler_is_called_is_counted():
@@ -158,7 +167,7 @@ async def test_a_lease_that_is_lost_before_the_handler_is_called_is_counted():
     in_flight.track(now - 5.0)
     route = make_route(charge_or_fail, lease=9.0)
     await LeaseKeeper(route, subscription, in_flight, Events(), Recovery(), tally).renew()
-    assert tally.counts().outcomes["lease_lost"] == {"renewal": 1}
+    assert outcomes(tally.counts()) == {"lease_lost": {"renewal": 1}}
 
 
 async def test_waiting_is_measured_from_the_acceptance(running):
@@ -201,5 +210,5 @@ async def test_a_changed_route_keeps_its_counts_and_a_removed_one_loses_them(run
     await running.route()
     assert running.router.counts() == {}
     await running.route(make_route(charge_or_fail))
-    assert counts_of(running).outcomes == {"handled": {"": 0}}
+    assert outcomes(counts_of(running)) == {}
     assert counts_of(running).since > before.since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from abe_router.http.access import Caller, Role, Token, digest
 from abe_router.http.app import make_app
 from abe_router.http.listener import Listener, bind
 from abe_router.http.security import Security
-from abe_router.http.site import Readiness, Site
+from abe_router.http.site import Counters, Readiness, Site
 from abe_router.routing.http_options import ListenAddress
 from abe_router.routing.table import RouteTable
 
@@ -26,10 +27,7 @@ class FixedSource:
     table: RouteTable
     backend: Backend
     readiness: Readiness = field(default_factory=lambda: Readiness(started=True))
-    tallies: Mapping[str, Any] = field(default_factory=dict)
-
-    def counts(self) -> Mapping[str, Any]:
-        return self.tallies
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,15 @@ async def serving(
         source := FixedSource(table, backend),
         Security([Token(digest(name), caller) for name, caller in known.items()]),
     )
-    listener = Listener(make_app(site), bind(ListenAddress("127.0.0.1", 0)), closing=site.closing)
+    listening = bind(ListenAddress("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # a full one is noticed
+    listener = Listener(make_app(site), listening, closing=site.closing)
     async with backend:
         await listener.start()
         try:
-            async with httpx.AsyncClient(base_url=f"http://{listener.address}", trust_env=False) as client:
+            async with httpx.AsyncClient(
+                base_url=f"http://{listener.address}", trust_env=False, verify=False
+            ) as client:
                 yield Api(source, site, client, listener.address)
         finally:
             await listener.stop()

@@ -12,10 +12,14 @@ from abe_router.backend import Backend, Dead, DeadLetter, Reason
 from abe_router.backends.memory import MemoryBackend
 from abe_router.messages.message import Message, new_message
 from abe_router.operations import dead_letters
-from abe_router.operations.dead_letters import DeadLetterFilter, DeadLetterPage, Moved, detail
+from abe_router.operations.audit import Author, acts
+from abe_router.operations.dead_letters import DeadLetterFilter, Moved, detail
 from abe_router.operations.errors import UnknownDeadLetter
+from abe_router.operations.fingerprint import fingerprint
+from abe_router.routing.table import RouteTable
 
 ROUTE = ("orders.created", "billing")
+REASON = Reason("rejected", "Reject", "nothing to charge")
 
 
 @pytest.fixture
@@ -26,9 +30,11 @@ async def backend(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Backend]:
         subscription = await backend.subscribe(*ROUTE)
         await backend.append([new_message(ROUTE[0], b"%d" % number) for number in range(5)])
         deliveries = await subscription.fetch(5, 1)
-        reason = Reason("rejected", "Reject", "nothing to charge")
         await subscription.settle(
-            [(d, Dead(DeadLetter("/".join(ROUTE), d.message, reason, 1, 1, 1.0, 2.0))) for d in deliveries]
+            [
+                (d, Dead(DeadLetter("/".join(ROUTE), d.message, REASON, 1, 1, 1.0, 2.0, "9f2c4b")))
+                for d in deliveries
+            ]
         )
         yield backend
 
@@ -67,6 +73,10 @@ async def test_list_reads_no_more_pages_than_its_limit_takes(
         (DeadLetterFilter(kind="failed"), 0),
         (DeadLetterFilter(key="payments.#"), 0),
         (DeadLetterFilter(since=2.1), 0),
+        (DeadLetterFilter(until=1.9), 0),
+        (DeadLetterFilter(group=fingerprint(REASON), revision="9f", until=2.0), 5),
+        (DeadLetterFilter(group="v1-0000000000"), 0),
+        (DeadLetterFilter(revision="f2c4"), 0),
     ],
 )
 async def test_filter_accepts_what_satisfies_all_conditions(
@@ -90,20 +100,23 @@ async def test_find_returns_one_or_raises(backend: Backend) -> None:
     assert raised.value.hint
 
 
-async def test_replay_and_purge_count_what_is_missing(backend: Backend) -> None:
-    ids = await dead_letters.select(backend, ROUTE, ())
-    assert await dead_letters.select(backend, ROUTE, [ids[0], ids[0]]) == ids[:1]
-    moved = await dead_letters.replay(backend, ROUTE, [*ids[:3], "nonsense"])
+async def test_purge_counts_what_is_missing_and_records_the_act(backend: Backend) -> None:
+    ids = [each.id async for each in dead_letters.read_dead_letters(backend, ROUTE)]
+    author = Author("ada@host", "command line")
+    moved = await dead_letters.purge(backend, ROUTE, [*ids[:3], "nonsense"], author=author, why="test data")
     assert (moved, moved.missing) == (Moved(4, 3), 1)
-    assert await dead_letters.purge(backend, ROUTE, ids) == Moved(5, 2)
-    assert await dead_letters.list_dead_letters(backend, ROUTE) == DeadLetterPage((), more=False)
+    assert len((await dead_letters.list_dead_letters(backend, ROUTE)).dead_letters) == 2
+    (act,) = await acts(backend)
+    assert (act.author, act.action, act.target) == ("ada@host", "dead purge", "orders.created/billing")
+    assert (act.why, act.result) == ("test data", "purged 3 of 4")
 
 
 def test_detail_keeps_json_exact_and_escapes_other_bytes() -> None:
     def encoded(body: bytes) -> object:
         reason = Reason("malformed", "PayloadMalformed", "payload is not JSON")
         dead_letter = DeadLetter("a/b", Message("1", "a", body), reason, 1, 1, 0.0, 0.0, id="1")
-        return msgspec.json.decode(msgspec.json.encode(detail(dead_letter)))["payload"]
+        shown = detail(dead_letter, RouteTable(backend="memory://", revision="1"))
+        return msgspec.json.decode(msgspec.json.encode(shown))["payload"]
 
     assert encoded(b"12345678901234567890123") == 12345678901234567890123
     assert encoded(b"{\xff\x1b") == "{\\xff\x1b"

@@ -6,6 +6,7 @@ import pytest
 
 from abe_router.backend import SubscriptionStatus
 from abe_router.backends.memory import MemoryBackend
+from abe_router.operations.audit import Author
 from abe_router.operations.errors import RouteInFile, UnknownRoute
 from abe_router.operations.subscriptions import (
     SubscriptionState,
@@ -18,6 +19,7 @@ from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 
 HANDLER = unimported_handler("shop:charge", ())
+ADA = Author("ada@host", "command line")
 TABLE = RouteTable((Route("b", "second", HANDLER, paused=True), Route("a", "first", HANDLER)), revision="r1")
 
 
@@ -51,8 +53,8 @@ async def test_drop_deletes_only_a_subscription_that_left_the_table() -> None:
         await backend.subscribe("a", "first")
         await backend.subscribe("a", "old")
         with pytest.raises(RouteInFile):
-            await drop(TABLE, backend, ("a", "first"))
+            await drop(TABLE, backend, ("a", "first"), author=ADA)
         with pytest.raises(UnknownRoute):
-            await drop(TABLE, backend, ("a", "unknown"))
-        await drop(TABLE, backend, ("a", "old"))
+            await drop(TABLE, backend, ("a", "unknown"), author=ADA)
+        await drop(TABLE, backend, ("a", "old"), author=ADA)
         assert [status.name for status in await backend.status()] == ["a/first"]

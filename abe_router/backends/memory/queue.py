@@ -94,6 +94,7 @@ class SubscriptionQueue:
         self._dead_letter_ids = count(1)
         self._first_end = float("inf")  # no lease ends before this time
         self._last_oldest = (0, 0.0)  # number and acceptance time of the entry that was the oldest last
+        self._last_due = (0.0, 0.0)
         #: The exclusive handle that owns the queue, and until when.
         self.owner: tuple[Subscription | None, float] = (None, 0.0)
         #: Makes the queue again, from a start time on, once its subscription was dropped.
@@ -248,9 +249,8 @@ class SubscriptionQueue:
         ready = len(self._ready) + len(self._returned)
         waiting = sum(entry.due > now for entry in self._leased.values())
         in_flight, delayed = len(self._leased) - waiting, len(self._delayed) + waiting
-        return SubscriptionStatus(
-            pattern, group, ready, in_flight, delayed, len(self._dead), self._oldest_at()
-        )
+        ends = self._oldest_at(), self._next_due_at(now)
+        return SubscriptionStatus(pattern, group, ready, in_flight, delayed, len(self._dead), *ends)
 
     def peek(self, limit: int, after: int) -> list[Peeked]:
         """Return up to `limit` unsettled entries whose number is greater than `after`, in order."""
@@ -319,6 +319,16 @@ class SubscriptionQueue:
             # Computed only here, so that appending does not read a second clock.
             self._last_oldest = entry.seq, time.time() - (self._clock() - entry.logged.since)
         return self._last_oldest[1]
+
+    def _next_due_at(self, now: float) -> float | None:
+        """Return when the first delayed entry is due; the same for repeated calls."""
+        due = [entry.due for entry in self._leased.values() if entry.due > now]
+        due += [entry.due for _, _, entry in self._delayed[:1]]  # a heap
+        if not due:
+            return None
+        if self._last_due[0] != min(due):
+            self._last_due = min(due), time.time() + min(due) - now
+        return self._last_due[1]
 
     def _remove_dead(self, ids: Sequence[str]) -> list[tuple[DeadLetter, QueueEntry]]:
         return [self._dead.pop(id) for id in ids if id in self._dead]

@@ -26,6 +26,8 @@ from abe_router.messages.message import Message, new_id
 
 #: Most messages and bytes of one batch. While it runs the server does nothing else, so it must be short.
 BATCH, BATCH_BYTES = 500, 1024 * 1024
+#: Most bytes of a part of one call. Larger ones take longer: both sides get fresh memory for each.
+PART_BYTES = 128 * 1024
 #: Most messages of several callers in one batch. It is half of what often waits, so that a second batch is
 #: built while the server works on the first, and neither waits for the other.
 GATHERED = 250
@@ -321,7 +323,7 @@ def _parts(messages: Sequence[Message]) -> Iterator[tuple[int, int]]:
     """Yield the bounds of parts of the messages that each fit in a batch."""
     first = size = 0
     for position, message in enumerate(messages):
-        if position - first >= BATCH or (size > 0 and size + len(message.body) > BATCH_BYTES):
+        if position - first >= BATCH or (size > 0 and size + len(message.body) > PART_BYTES):
             yield first, position
             first, size = position, 0
         size += len(message.body)

@@ -180,9 +180,10 @@ class Registry:
     ) -> SubscriptionStatus:
         ready = in_flight = waiting = dead = 0
         oldest: list[float] = []
+        due: list[float] = []
         for key, reply in replies:
             try:
-                lag, last, pending, released, delayed, dead_letters, first = await reply
+                lag, last, pending, released, delayed, dead_letters, first, first_due = await reply
                 ready += released + (lag if lag >= 0 else await self._count_after(key, last))
             except ServerError as error:  # another program has put something else there
                 _log.warning("stream `%s` is not counted: %s", self._names.stream(key), error)
@@ -192,9 +193,10 @@ class Registry:
             dead += dead_letters
             if first:
                 oldest.append(accepted_at(first))
-        return SubscriptionStatus(
-            pattern, group, ready, in_flight, waiting, dead, oldest_at=min(oldest, default=None)
-        )
+            if first_due:
+                due.append(float(first_due) / 1000)
+        ends = min(oldest, default=None), min(due, default=None)
+        return SubscriptionStatus(pattern, group, ready, in_flight, waiting, dead, *ends)
 
     async def _count_after(self, key: str, last: bytes) -> int:
         """Count the entries after one: Redis cannot after deletions, or when a group began midway."""

@@ -60,36 +60,35 @@ def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -
 
 
 def bare(database: Database, spec: SubscriptionSpec, limit: int, after: str) -> list[DeadLetter]:
-    """Return dead letters as `select` does, without the bodies of their messages."""
+    """Return dead letters as `select` does, without the bodies of their messages.
+
+    Whether a message is still in the file is not looked up.
+    """
     found = find(database, spec)
     if found is None:
         return []
     rows = database.execute(
-        f"""
-        SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM messages AS m WHERE m.seq = l.seq)
-        FROM dead_letters AS l WHERE l.sid = ? AND l.id > ? ORDER BY l.id LIMIT ?""",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM dead_letters AS l WHERE l.sid = ? AND l.id > ? ORDER BY l.id LIMIT ?",  # noqa: S608
         (found[0], number(after), limit),
     ).fetchall()
-    dead_letters = []
-    for id, replays, former, content, exists in rows:
-        stored = _decoded(spec, content, id, replays, former)
-        dead_letters.append(stored if exists else msgspec.structs.replace(stored, reason=_DELETED))
-    return dead_letters
+    return [_decoded(spec, content, id, replays, former) for id, replays, former, content in rows]
 
 
 def _decoded(spec: SubscriptionSpec, content: str, id: int, replays: int, former: int | None) -> DeadLetter:
     """Return the dead letter without its message; an unreadable one with a reason that says so."""
-    stored = _read(spec, content)
-    return msgspec.structs.replace(
-        stored, id=str(id), replays=max(0, replays), former="" if former is None else str(former)
-    )
+    former_id = "" if former is None else str(former)
+    return msgspec.structs.replace(_read(spec, content), id=str(id), replays=replays, former=former_id)
 
 
 def _read(spec: SubscriptionSpec, content: str) -> DeadLetter:
     try:
         return _decode(content)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
-        reason = Reason("malformed", type(error).__name__, f"this dead letter is not readable: {error}")
+        reason = (
+            _DELETED
+            if content == ""
+            else Reason("malformed", type(error).__name__, f"this dead letter is not readable: {error}")
+        )
         message = Message("", spec.pattern, b"", {}, 0.0, 1)
         return DeadLetter(f"{spec.pattern}/{spec.group}", message, reason, 0, 0, 0.0, 0.0)
 

@@ -83,7 +83,7 @@ def drop(database: Database, spec: SubscriptionSpec) -> bool:
 _STATUS = f"""
     SELECT s.sid, CAST(s.pattern AS TEXT), CAST(s."group" AS TEXT), {_CURSOR},
         CAST(s.claimed AS INTEGER),
-        d.leased, d.postponed, d.delayed, d.unsettled, d.waiting,
+        d.leased, d.postponed, d.delayed, d.unsettled, d.waiting, d.next_due_at,
         (SELECT count(*) FROM dead_letters AS l WHERE l.sid = s.sid)
     FROM subscriptions AS s LEFT JOIN (
         SELECT sid,
@@ -91,7 +91,11 @@ _STATUS = f"""
             sum(claim IS NOT NULL AND due_at > :now AND retry_at > :now) AS postponed,
             sum(claim IS NULL AND failures > 0) AS delayed,
             count(*) AS unsettled,
-            min(CASE WHEN iif(claim IS NULL, failures = 0, due_at <= :now) THEN seq END) AS waiting
+            min(CASE WHEN iif(claim IS NULL, failures = 0, due_at <= :now) THEN seq END) AS waiting,
+            min(CASE
+                WHEN claim IS NULL AND failures > 0 THEN due_at
+                WHEN claim IS NOT NULL AND due_at > :now AND retry_at > :now THEN retry_at
+            END) AS next_due_at
         FROM deliveries GROUP BY sid
     ) AS d USING (sid)
     WHERE s.prefix = :prefix ORDER BY s.pattern, s."group" """  # noqa: S608  of constants
@@ -107,13 +111,26 @@ def status(database: Database) -> list[SubscriptionStatus]:
     rows = database.connection.execute(_STATUS, {"now": time.time(), "prefix": database.prefix}).fetchall()
     end = log.end(database)
     found, counted = [], {}
-    for sid, pattern, group, cursor, claimed, leased, postponed, failed, unsettled, waiting, dead in rows:
+    for (
+        sid,
+        pattern,
+        group,
+        cursor,
+        claimed,
+        leased,
+        postponed,
+        failed,
+        unsettled,
+        waiting,
+        due,
+        dead,
+    ) in rows:
         in_flight, delayed = (leased or 0) - (postponed or 0), (failed or 0) + (postponed or 0)
         unclaimed = _unclaimed(database, sid, pattern, cursor, claimed)
         counted[sid] = BacklogCount(end, claimed, unclaimed)
         ready = unclaimed + (unsettled or 0) - in_flight - delayed
         oldest_at = _oldest_at(database, sid, pattern, cursor, waiting)
-        found.append(SubscriptionStatus(pattern, group, ready, in_flight, delayed, dead, oldest_at))
+        found.append(SubscriptionStatus(pattern, group, ready, in_flight, delayed, dead, oldest_at, due))
     database.counted = counted
     return found
 

@@ -28,6 +28,7 @@ from abe_router.errors import ConfigError, HandlerError
 from abe_router.files.permissions import Permissions
 from abe_router.files.source import Source
 from abe_router.messages.pattern import is_wild
+from abe_router.observe.trace_context import TraceOptions
 from abe_router.routing.handler import (
     Handler,
     forget_imports,
@@ -78,6 +79,11 @@ class Loader:
         self._handlers: dict[str, Handler] = {}
         self._features: dict[tuple[str, str], Features] = {}
         self._schemas_of: tuple[Path, bool] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The routes file."""
+        return self._path
 
     @property
     def files(self) -> frozenset[Path]:
@@ -208,6 +214,7 @@ class Loader:
             unrouted=file.unrouted,
             retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
             deduplications=deduplications,
+            trace=TraceOptions(file.trace.ratio, frozenset(file.trace.baggage)),
             revision=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),

@@ -170,7 +170,7 @@ class TableBuilder:
             hint = self._faults.did_you_mean(key, self._keys) or f"add `{key}` to `routes`"
             message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
-        return Emit(key, self._contracts.contract(key))
+        return Emit(key, self._contracts.contract(key), frozenset(self._file.trace.baggage))
 
     def _when(self, consumer: ConsumerModel, place: list[str | int]) -> Schema | None:
         if "when" not in consumer.model_fields_set:

@@ -241,6 +241,23 @@ class ConsumerModel(OptionsModel):
         return {"anyOf": [{**long["properties"]["handler"], "description": said}, long]}
 
 
+class TraceModel(StrictModel):
+    """Traces, for a program that uses OpenTelemetry."""
+
+    ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the messages without a trace context that begin a trace, such as `0.01`."
+        " A message with a context follows it.",
+    )
+    baggage: list[str] = Field(
+        [],
+        description="Members of the header `baggage` that reach handlers, and the messages that they publish"
+        " or emit. The others are removed there.",
+    )
+
+
 class EntryModel(StrictModel):
     """A routing key or pattern: its message contract and its consumers."""
 
@@ -300,6 +317,7 @@ class FileModel(StrictModel):
         " (`error`) or allowed"
         " (`allow`).",
     )
+    trace: TraceModel = Field(default_factory=TraceModel, description="Which messages are traced.")
     http: HttpModel | None = Field(
         None, description="The HTTP server. Without it, `serve --http` uses the defaults."
     )

@@ -1,6 +1,7 @@
 -- Counts what a subscription has of a stream. Returns how many entries it was not given (-1 when Redis
--- cannot tell), the last entry it was given, how many are pending, released, delayed and dead, and the id
--- of the oldest entry that is ready, empty if none is. Its cost does not depend on the number of entries.
+-- cannot tell), the last entry it was given, how many are pending, released, delayed and dead, the id of the
+-- oldest entry that is ready, and when the first delayed one is due, both empty if none is. Its cost does not
+-- depend on the number of entries.
 -- KEYS: stream, delayed, dead. ARGV: group, where it begins when it does not exist yet.
 local lag, last, pending, released, oldest = -1, ARGV[2], 0, 0, ''
 local group = group_of(KEYS[1], ARGV[1])
@@ -17,4 +18,5 @@ else
   local unread = redis.pcall('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)[1]
   if unread then oldest = unread[1] end
 end
-return {lag, last, pending, released, redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]), oldest}
+local due = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or ''
+return {lag, last, pending, released, redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]), oldest, due}

@@ -1,0 +1,105 @@
+"""Server-sent events: the answer that stays open and sends what a subscriber gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from abe_router.http.broadcast import Broadcast, format_event
+from abe_router.http.problem import RETRY_AFTER, Refusal
+
+#: Interval at which a comment is sent, in seconds, so that proxies keep the connection.
+COMMENT_EVERY = 15.0
+#: Most streams of one server.
+MOST_STREAMS = 100
+MEDIA_TYPE = "text/event-stream"
+#: Sent first: how long a browser waits before it connects again, in milliseconds.
+_RETRY, _COMMENT = b"retry: 2000\n\n", b": \n\n"
+
+
+class StreamLimit:
+    """The streams of one server that are open."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self._most, self.open = most, 0
+
+    def check(self) -> None:
+        """Raise Refusal if no more stream may open."""
+        if self.open >= self._most:
+            raise Refusal(
+                429,
+                "too-many-requests",
+                "Too many streams are open",
+                f"the limit is {self._most:,}",
+                headers={"Retry-After": str(RETRY_AFTER)},
+            )
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count a stream while it is open."""
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+class EventStream(Response):
+    """Sends the events of a broadcast until the client leaves, they end, or `closing` is set.
+
+    The last event is `closing` if the server ends.
+    """
+
+    def __init__(self, broadcast: Broadcast, closing: asyncio.Event, limit: StreamLimit) -> None:
+        super().__init__(None, headers={"X-Accel-Buffering": "no"}, media_type=MEDIA_TYPE)
+        del self.headers["content-length"]
+        self._broadcast, self._closing, self._limit = broadcast, closing, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": _RETRY, "more_body": scope["method"] != "HEAD"})
+        if scope["method"] == "HEAD":
+            return
+        leaving = asyncio.create_task(_left(receive))
+        closing = asyncio.create_task(self._closing.wait())
+        taking: asyncio.Task[bytes] | None = None
+        try:
+            with self._limit.entered(), self._broadcast.subscribe() as subscriber:
+                while True:
+                    taking = taking or asyncio.create_task(subscriber.take())
+                    await asyncio.wait(
+                        (taking, leaving, closing),
+                        timeout=COMMENT_EVERY,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    if leaving.done():
+                        return
+                    if closing.done():
+                        await _send(send, format_event("closing", {}), more=False)
+                        return
+                    if not taking.done():
+                        await _send(send, _COMMENT)
+                        continue
+                    events, taking = taking.result(), None
+                    await _send(send, events, more=bool(events))
+                    if not events:
+                        return
+        finally:
+            for task in (leaving, closing, taking):
+                if task is not None:
+                    task.cancel()
+
+
+async def _send(send: Send, data: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""Tests of the HTTP server: security, limits, probes, and its life beside the workers."""

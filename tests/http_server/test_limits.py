@@ -1,0 +1,212 @@
+"""Slow, many and silent clients: each costs the server little, and others are answered meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from abe_router.http import guard
+from abe_router.http.guard import Guard
+from abe_router.http.listener import HttpConnection, Listener, bind
+from abe_router.routing.http_options import ListenAddress
+
+GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+#: How much longer than usual the tests last, and how many connections they open.
+LONGER = int(os.environ.get("ABE_ROUTER_LONGER", "1"))
+
+
+async def small(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def large(_: Request) -> Response:
+    return PlainTextResponse("x" * 20_000_000)
+
+
+async def length(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+@asynccontextmanager
+async def listening(closing: asyncio.Event | None = None) -> AsyncIterator[Listener]:
+    async def events(_: Request) -> Response:
+        async def lines() -> AsyncIterator[str]:
+            yield ": open\n\n"
+            assert closing is not None
+            await closing.wait()
+            yield "event: closing\n\n"
+
+        return StreamingResponse(lines(), media_type="text/event-stream")
+
+    routes = [
+        Route("/", small),
+        Route("/large", large),
+        Route("/length", length, methods=["POST"]),
+        Route("/events", events),
+    ]
+    application = Starlette(routes=routes, middleware=[Middleware(Guard, security=None)])
+    listener = Listener(application, bind(ListenAddress("127.0.0.1", 0)), closing=closing)
+    await listener.start()
+    try:
+        yield listener
+    finally:
+        while Client.opened:
+            Client.opened.pop().writer.close()
+        await listener.stop()
+
+
+class Client:
+    """One connection. `listening` closes those that are open at its end."""
+
+    opened: ClassVar[list[Client]] = []
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, listener: Listener, sent: bytes = b"") -> Client:
+        client = cls(*await asyncio.open_connection("127.0.0.1", listener.address.port))
+        client.writer.write(sent)
+        cls.opened.append(client)
+        return client
+
+    async def rest(self) -> bytes:
+        """Return all that the server sends until it ends the connection."""
+        try:
+            async with asyncio.timeout(20):
+                return await self.reader.read()
+        except ConnectionError:
+            return b""
+
+
+async def ask(listener: Listener) -> bytes:
+    """Return the answer to one request on a connection of its own."""
+    client = await Client.open(listener, GET + b"Connection: close\r\n\r\n")
+    answer = await client.rest()
+    client.writer.close()
+    return answer
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpConnection, "head_time", 0.3)
+    monkeypatch.setattr(guard, "BODY_TIME", 0.3)
+    monkeypatch.setattr(HttpConnection, "send_time", 0.3)
+    monkeypatch.setattr(guard, "DISCARD_TIME", 0.1)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_head_that_is_not_complete_in_time_ends_the_connection() -> None:
+    async with listening() as listener:
+        for sent in (b"", b"G", GET, GET + b"X-Slow: "):
+            client = await Client.open(listener, sent)
+            assert await client.rest() == b""
+        client = await Client.open(listener, GET)
+        began = time.monotonic()
+        with suppress(ConnectionError):  # a header now and then does not extend the time
+            while time.monotonic() < began + 10:
+                client.writer.write(b"X: 1\r\n")
+                await client.writer.drain()
+                await asyncio.sleep(0.05)
+        assert time.monotonic() - began < 9
+        assert b"200" in await ask(listener)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_second_head_has_the_same_time() -> None:
+    async with listening() as listener:
+        client = await Client.open(listener, GET + b"\r\n")
+        assert b"200" in await client.reader.readuntil(b"ok")
+        client.writer.write(GET)
+        assert await client.rest() == b""
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_body_that_takes_too_long_is_refused() -> None:
+    async with listening() as listener:
+        head = b"POST /length HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n12345"
+        client = await Client.open(listener, head)
+        assert b" 408 " in await client.rest()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_client_that_takes_no_answer_is_dropped() -> None:
+    async with listening() as listener:
+        client = await Client.open(listener, GET.replace(b"/ ", b"/large ") + b"\r\n")
+        await client.reader.readuntil(b"\r\n")
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connections = listener._server.server_state.connections
+        async with asyncio.timeout(10):
+            while connections:
+                await asyncio.sleep(0.02)
+        assert b"200" in await ask(listener)
+
+
+async def test_more_connections_than_allowed_make_room_or_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HttpConnection, "most_connections", 50)
+    closing = asyncio.Event()
+    async with listening(closing) as listener:
+        for _ in range(200 * LONGER):
+            await Client.open(listener, GET)
+        began = time.monotonic()
+        for _ in range(20):
+            assert b"200" in await ask(listener)
+        assert time.monotonic() - began < 5
+        assert len(listener._server.server_state.connections) <= 50
+        streams = [await Client.open(listener, GET.replace(b"/ ", b"/events ") + b"\r\n") for _ in range(50)]
+        for stream in streams:
+            await stream.reader.readuntil(b": open\n\n")
+        assert b" 503 " in await ask(listener)  # all connections are in use
+        streams.pop().writer.close()
+        async with asyncio.timeout(5):
+            while b"200" not in await ask(listener):
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(LONGER < 2, reason="opens 10,000 connections; set ABE_ROUTER_LONGER=2")
+@pytest.mark.timeout(300)
+async def test_ten_thousand_silent_connections_do_not_silence_the_server() -> None:
+    async with listening() as listener:
+        times = []
+        for number in range(8_500):  # with both ends in this process, 20,000 files are open at most
+            await Client.open(listener, GET)
+            if number % 100 == 0:
+                began = time.monotonic()
+                assert b"200" in await ask(listener)
+                times.append(time.monotonic() - began)
+        print(f"the slowest answer took {max(times) * 1000:.1f} ms")
+        assert max(times) < 1
+
+
+async def test_streams_of_seven_tabs_work_and_end_at_once_with_the_server() -> None:
+    closing = asyncio.Event()
+    async with listening(closing) as listener:
+        request = GET.replace(b"/ ", b"/events ") + b"\r\n"
+        tabs = [await Client.open(listener, request) for _ in range(7)]
+        for tab in tabs:
+            await tab.reader.readuntil(b": open\n\n")
+        assert b"200" in await ask(listener)
+        began = time.monotonic()
+        await listener.stop()
+        assert time.monotonic() - began < 1.5  # uvicorn alone would wait for ever
+        for tab in tabs:
+            assert b"event: closing" in await tab.rest()
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with listening() as listener:
+        client = await Client.open(listener, (GET + b"\r\n") * 20 + GET + b"Connection: close\r\n\r\n")
+        assert (await client.rest()).count(b" 200 ") == 21

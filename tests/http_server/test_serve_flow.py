@@ -1,0 +1,217 @@
+"""The server beside the workers of `abe-router serve`: start, edits, drain, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from abe_router.http.tokens import TOKEN_FILE
+
+HANDLERS = """\
+import asyncio, time
+
+async def wait(payload):
+    await asyncio.sleep(payload["seconds"])
+
+async def block(payload):
+    time.sleep(payload["seconds"])
+"""
+ROUTES = """\
+backend: {backend}
+http: {http}
+routes:
+  orders.created:
+    consumers:
+      billing: {{handler: "shop:wait", drain: 20s}}
+  orders.blocking:
+    consumers: {{audit: "shop:block"}}
+"""
+ONE = "{listen: 127.0.0.1:0, probes: 127.0.0.1:0}"
+
+
+class Running:
+    """`abe-router serve` with its log."""
+
+    def __init__(self, folder: Path, process: Process) -> None:
+        self.folder, self.process = folder, process
+        self.log: list[dict[str, Any]] = []
+        self.plain: list[str] = []
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+        self.client = httpx.AsyncClient(trust_env=False, timeout=20)
+
+    async def _read(self) -> None:
+        assert self.process.stderr
+        async for line in self.process.stderr:
+            if line.startswith(b"{"):
+                self.log.append(json.loads(line))
+            else:
+                self.plain.append(line.decode())
+            self._changed.set()
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        try:
+            async with asyncio.timeout(40):
+                while not (found := condition()):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{self.log[-8:]} {self.plain}") from None
+        return found
+
+    def logged(self, text: str) -> list[str]:
+        return [record["message"] for record in self.log if text in record["message"]]
+
+    async def address(self, what: str = "the HTTP server", number: int = 1) -> str:
+        """Return the address that was logged as the first, second, ... one of a listener."""
+        found = await self.until(
+            lambda: (said := self.logged(f"{what} listens at")) and len(said) >= number and said
+        )
+        return str(found[number - 1].rpartition(" ")[2])
+
+    async def get(self, address: str, path: str, **headers: str) -> httpx.Response:
+        return await self.client.get(address + path, headers=headers)
+
+    async def ready(self, address: str) -> None:
+        async with asyncio.timeout(40):
+            while (await self.get(address, "/readyz")).status_code != 200:
+                await asyncio.sleep(0.02)
+
+    def token(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {(self.folder / TOKEN_FILE).read_text().strip()}"}
+
+    async def publish(self, address: str, key: str, seconds: float) -> None:
+        url = f"{address}/v1/publish/{key}"
+        answer = await self.client.post(url, json={"seconds": seconds}, headers=self.token())
+        assert answer.status_code == 202, answer.text
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(40):
+            await self._reading
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def serving(folder: Path, *options: str, backend: str = "", http: str = ONE) -> AsyncIterator[Running]:
+    (folder / "shop.py").write_text(HANDLERS)
+    backend = backend or f"sqlite:///{folder}/log.db"
+    (folder / "routes.yaml").write_text(ROUTES.format(backend=backend, http=http))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "abe_router", "serve", "--log-format", "json", *options),
+        stderr=PIPE,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ABE_ROUTER_BACKEND": ""},
+    )
+    run = Running(folder, process)
+    try:
+        yield run
+    finally:
+        await run.client.aclose()
+        if process.returncode is None:
+            process.kill()
+        await run.ended()
+
+
+async def test_one_worker_has_a_supervisor_that_serves_until_the_drain_has_ended(tmp_path: Path) -> None:
+    async with serving(tmp_path) as run:
+        api = await run.address()
+        assert (await run.get(api, "/livez")).status_code == 200  # before the worker has started
+        probes = await run.address("the second listener, for probes and metrics,")
+        await run.ready(api)
+        assert (await run.get(probes, "/readyz")).status_code == 200
+        assert (await run.get(probes, "/v1/status")).status_code == 404
+        assert (await run.get(api, "/v1/status")).status_code == 401
+        mode = (tmp_path / TOKEN_FILE).stat().st_mode
+        assert stat.S_IMODE(mode) == 0o600
+        status = await run.get(api, "/v1/status", **run.token())
+        assert status.json()["routes"][0]["route"] == "orders.created/billing"
+        assert run.token()["Authorization"].split()[1] not in json.dumps(run.log)
+
+        http = "{listen: 127.0.0.1:0, tokens: {ops: {file: ops, roles: viewer}}, hosts: ops.example.com}"
+        (tmp_path / "ops").write_text("token-of-the-operators")
+        text = ROUTES.format(backend=f"sqlite:///{tmp_path}/log.db", http=http)
+        (tmp_path / "routes.yaml").write_text(text)
+        ops = {"Authorization": "Bearer token-of-the-operators"}
+        async with asyncio.timeout(20):
+            while (await run.get(api, "/v1/status", **ops)).status_code != 200:
+                await asyncio.sleep(0.02)
+        assert (await run.get(api, "/v1/status", **run.token())).status_code == 401
+        with pytest.raises(httpx.ConnectError):  # the second listener has ended
+            await run.get(probes, "/livez")
+        named = await run.get(api, "/v1/status", **ops, Host="ops.example.com")
+        assert named.status_code == 200
+        assert len(run.logged("started, handler")) == 2  # no consumer has restarted
+
+        (tmp_path / "routes.yaml").write_text(text.replace("127.0.0.1:0", "localhost:0"))
+        moved = await run.address(number=2)
+        assert (await run.get(moved, "/v1/status", **ops)).status_code == 200
+        assert run.process.returncode is None
+
+
+async def test_one_signal_drains_while_the_server_answers(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--workers", "2") as run:
+        api = await run.address()
+        await run.ready(api)
+        await run.publish(api, "orders.created", 1.5)
+        async with asyncio.timeout(20):
+            while True:
+                found = (await run.get(api, "/v1/status", **run.token())).json()
+                if found["routes"][0]["in_flight"]:
+                    break
+                await asyncio.sleep(0.05)
+        run.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(5):
+            while (await run.get(api, "/readyz")).status_code == 200:
+                await asyncio.sleep(0.01)
+        draining = await run.get(api, "/readyz")
+        assert draining.text == "draining\n"
+        assert (await run.get(api, "/livez")).status_code == 200
+        url = f"{api}/v1/publish/orders.created"
+        refused = await run.client.post(url, json={"seconds": 0}, headers=run.token())
+        assert refused.status_code == 503
+        assert await run.ended() == 0  # the handler was finished
+        assert run.logged("abandoned") == []
+        assert run.plain == []
+
+
+async def test_memory_is_served_by_the_process_that_runs_the_handlers(tmp_path: Path) -> None:
+    async with serving(tmp_path, backend="memory://") as run:
+        api = await run.address()
+        await run.ready(api)
+        await run.publish(api, "orders.created", 0)
+        assert (await run.get(api, "/v1/status", **run.token())).status_code == 200
+        assert run.logged("(pid") == []
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 0
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(120)
+async def test_livez_answers_at_once_while_every_worker_blocks(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--workers", "2") as run:
+        api = await run.address()
+        await run.ready(api)
+        for _ in range(20):
+            await run.publish(api, "orders.blocking", 2)
+        await asyncio.sleep(0.5)
+        times = []
+        for _ in range(500):
+            began = time.perf_counter()
+            assert (await run.get(api, "/livez")).status_code == 200
+            times.append(time.perf_counter() - began)
+        slowest = sorted(times)[int(len(times) * 0.99)]
+        print(f"p50 {sorted(times)[250] * 1000:.2f} ms, p99 {slowest * 1000:.2f} ms")
+        assert slowest < 0.05  # 1 to 2 ms on an idle machine

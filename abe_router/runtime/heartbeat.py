@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -82,7 +83,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
     if it was rejected. `activity` is what the routes that did something did in the last `interval` seconds.
-    `overrides` maps the names of the overrides in force to the revisions of their entries. In paths and
+    `overrides` maps the names of the overrides in force to the revisions of their entries. `outdated` are the
+    files of code that have changed since the worker loaded them. In paths and
     messages, everything that JSON cannot carry is escaped.
     """
 
@@ -98,6 +100,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     interval: float = 0.0
     activity: Mapping[str, RouteActivity] = {}
     overrides: Mapping[str, int] = {}
+    outdated: tuple[str, ...] = ()
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
@@ -116,8 +119,8 @@ class Heartbeat:
 
     The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
     accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
-    `obeyed` the overrides in force. Of several workers of one supervisor, only the first, by
-    `number`, looks for orphaned subscriptions.
+    `obeyed` the overrides in force, and `outdated` the changed files of code. Of several workers of one
+    supervisor, only the first, by `number`, looks for orphaned subscriptions.
     """
 
     def __init__(
@@ -129,10 +132,12 @@ class Heartbeat:
         edited: asyncio.Event,
         rejected: Callable[[], Sequence[Diagnostic]],
         obeyed: Callable[[], Mapping[str, int]] = dict,
+        outdated: Callable[[], Sequence[Path]] = list,
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
         self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
+        self._outdated = outdated
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
@@ -179,6 +184,7 @@ class Heartbeat:
             overrides=self._obeyed(),
             interval=interval,
             activity=activity,
+            outdated=tuple(json_safe(str(path)) for path in self._outdated()),
         )
         return msgspec.json.encode(report)
 

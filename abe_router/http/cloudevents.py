@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from abe_router.errors import PayloadMalformed
+from abe_router.observe.trace_context import TRACEPARENT, TRACESTATE
 from abe_router.operations.bulk import LineContent
 
 STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -26,7 +27,7 @@ BINARY_MARK = "ce-specversion"
 
 _REQUIRED = ("id", "source", "type")
 #: Attributes of the distributed tracing extension.
-_TRACE = frozenset({"traceparent", "tracestate"})
+_TRACE = frozenset({TRACEPARENT, TRACESTATE})
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JSON_TYPE = re.compile(r"[\w.-]+/([\w.-]+\+)?json", re.ASCII)

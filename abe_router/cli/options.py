@@ -10,9 +10,6 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from abe_router.messages.pattern import is_group, is_pattern
-from abe_router.text import parse_duration
-
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -144,6 +141,8 @@ def parse_duration_option(ctx: click.Context, param: click.Parameter, value: str
     """Return the seconds of an option such as `90s` or `5m`."""
     if value is None:
         return None
+    from abe_router.text import parse_duration  # `--help` does not need it
+
     try:
         return parse_duration(value)
     except ValueError as error:
@@ -174,6 +173,8 @@ def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) 
     if value is None:
         return None
     key, _, group = value.partition("/")
+    from abe_router.messages.pattern import is_group, is_pattern  # `--help` needs neither
+
     if not is_pattern(key) or not is_group(group):
         raise click.BadParameter(f"`{value}` is not KEY/GROUP, such as orders.created/billing", ctx, param)
     return key, group

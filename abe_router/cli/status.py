@@ -176,6 +176,9 @@ def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: 
         for fault in worker.rejected:
             where = f"{fault.path}:{fault.line}:{fault.column}"
             print_data(printable(f"  {where}: {fault.severity}[{fault.code}]: {fault.message}"))
+        for path in worker.outdated:
+            print_data(f"\n{printable(worker.host)}:{worker.pid} runs older code than {printable(path)} has:")
+            print_data("  restart it, or read in its log why the new code does not run")
 
 
 def _last_reload(worker: WorkerReport) -> str:

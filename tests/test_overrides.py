@@ -305,6 +305,20 @@ async def test_reason_is_stored_without_credentials_and_in_any_characters():
     assert len(override.why) < 250
 
 
+async def test_fault_of_a_provider_keeps_no_route_from_running(caplog):
+    class Faulty(MemoryBackend):
+        async def entries(self, bucket: str):
+            if bucket == OVERRIDES:
+                raise RuntimeError("a bug of a provider")
+            return await super().entries(bucket)
+
+    backend = Faulty()
+    async with running(backend) as log:
+        await backend.publish("orders.created", 1)
+        await eventually(lambda: handled(log) == 1)
+    assert "cannot read the overrides, the routes start without them" in caplog.text
+
+
 async def test_unreadable_override_is_left_out():
     backend = MemoryBackend()
     await backend.put(OVERRIDES, "pause x", b"of another version")

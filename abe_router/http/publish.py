@@ -139,8 +139,9 @@ class Publishing:
         body = bytes(content.payload)
         message = prepare(table, content.key, body, headers=content.headers, id=content.id)
         seconds = window(table, content.key, content.id)
+        backend = self._source.backend
         try:
-            is_duplicate = bool(await append(self._source.backend, [(message, seconds)]))
+            is_duplicate = bool(await append(backend, [(message, seconds)]))
         except BackendUnavailable as error:
             raise outcome_unknown(error, seconds, id=message.id) from error
         return json_response(Published(message.id, is_duplicate), 200 if is_duplicate else 202)

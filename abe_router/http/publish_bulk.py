@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from abe_router.errors import BackendUnavailable
 from abe_router.http.problem import Refusal
 from abe_router.http.publish_problem import draining, outcome_unknown, publish_problem
 from abe_router.http.site import HttpSource
@@ -80,9 +81,13 @@ class BulkAnswer:
         if len(self._results) + len(items) > MAX_ITEMS:
             detail = f"the limit is {MAX_ITEMS:,} messages in one request"
             raise Refusal(413, "too-large", "The body is too large", detail)
+        try:
+            backend = self._source.backend
+        except BackendUnavailable as error:
+            raise publish_problem(error) from error
         batch = self._bulk.prepare(items)
         try:
-            duplicates = {id(message) for message in await self._bulk.append(self._source.backend, batch)}
+            duplicates = {id(message) for message in await self._bulk.append(backend, batch)}
         except OutcomeUnknown as error:
             self._end = outcome_unknown(error, error.window)
             self._report(batch, {number: self._end.content() for number in batch.numbers})

@@ -46,7 +46,8 @@ def publish_problem(error: AbeRouterError) -> Refusal:
             return Refusal(400, "payload-malformed", "The body cannot be read", text)
         case PayloadUnencodable():
             return Refusal(400, "header-invalid", "A header is not text", text)
-    return Refusal(503, "backend-unavailable", "The backend cannot be used", text)
+    retry = {"Retry-After": str(RETRY_AFTER)}
+    return Refusal(503, "backend-unavailable", "The backend cannot be reached", text, headers=retry)
 
 
 def outcome_unknown(error: BackendUnavailable, seconds: float, **members: Any) -> Refusal:

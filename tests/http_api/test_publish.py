@@ -217,6 +217,24 @@ async def test_outcome_is_unknown_when_the_backend_fails(
     assert answer.json()["id"] == headers.get("Idempotency-Key", answer.json()["id"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"), [("application/json", b"1"), (NDJSON, b"1\n2\n"), (BATCH, b"[{}]")]
+)
+async def test_nothing_is_published_while_the_backend_is_not_open(
+    api: Api, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes
+) -> None:
+    def fail(_: object) -> Any:
+        raise BackendUnavailable("the backend cannot be reached since the start")
+
+    class Closed(type(api.source)):
+        backend = property(fail, lambda *_: None)
+
+    monkeypatch.setattr(api.source, "__class__", Closed)
+    answer = await api.post("/v1/publish/orders.paid", body, kind)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["type"].endswith("#backend-unavailable")
+
+
 async def test_lines_end_at_the_batch_in_which_the_backend_fails(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from abe_router.errors import AbeRouterError
 from abe_router.http import (
     acts,
     dead_letters,
+    edits,
     events,
     login,
     metrics,
@@ -38,6 +39,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     dead_letters.routes,
     replays.routes,
     acts.routes,
+    edits.routes,
     publish.routes,
     tail.routes,
     events.routes,

@@ -11,8 +11,8 @@ from abe_router.backend import Backend, Reason
 from abe_router.backends.memory import MemoryBackend
 from abe_router.messages.message import new_message
 from abe_router.operations import dead_groups as dead_groups_module
-from abe_router.operations.dead_groups import DeadGroups, dead_groups
-from abe_router.operations.dead_letters import DeadLetterFilter
+from abe_router.operations.dead_groups import DeadGroups, dead_groups, select
+from abe_router.operations.dead_letters import DeadLetterFilter, list_dead_letters
 
 from .conftest import NAME, NO_CARD, NO_STOCK, ROUTE, dead_letters_of, died
 
@@ -95,6 +95,23 @@ async def test_dead_letters_that_come_meanwhile_are_counted_once(
     monkeypatch.setattr(backend, "dead_letters", read_and_die)
     (group,) = (await dead_groups(backend)).groups
     assert group.count == 33
+
+
+async def test_lists_groups_and_selections_read_no_payload(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dead_letters_of(backend, *[NO_STOCK] * 3)
+    read, asked = backend.dead_letters, []
+
+    async def noted(*args: Any, bodies: bool = True, **options: Any) -> Any:
+        asked.append(bodies)
+        return await read(*args, bodies=bodies, **options)
+
+    monkeypatch.setattr(backend, "dead_letters", noted)
+    await dead_groups(backend)
+    await select(backend, ROUTE, where=DeadLetterFilter(kind="failed"))
+    await list_dead_letters(backend)
+    assert set(asked) == {False}
 
 
 async def test_number_of_groups_is_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from abe_router.text import parse_duration
-
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -143,6 +141,8 @@ def parse_duration_option(ctx: click.Context, param: click.Parameter, value: str
     """Return the seconds of an option such as `90s` or `5m`."""
     if value is None:
         return None
+    from abe_router.text import parse_duration  # `--help` does not need it
+
     try:
         return parse_duration(value)
     except ValueError as error:

@@ -52,6 +52,12 @@ def table(tmp_path: Path) -> RouteTable:
     return load_table(tmp_path / "routes.yaml")
 
 
+@pytest.fixture(autouse=True)
+def _whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch be whole also on a machine that stops this process now and then."""
+    monkeypatch.setattr(publish_bulk, "QUICK", 60.0)
+
+
 @pytest.fixture
 async def api(table: RouteTable) -> AsyncIterator[Api]:
     async with serving(table, make_backend("memory://"), CALLERS) as running:

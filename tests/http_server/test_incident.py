@@ -52,9 +52,11 @@ class Prometheus:
             f"--web.listen-address=127.0.0.1:{port}",
             stderr=asyncio.subprocess.DEVNULL,
         )
+        prometheus = cls(port)
         try:
-            yield cls(port)
+            yield prometheus
         finally:
+            await prometheus._client.aclose()
             process.kill()
             await process.wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from hypothesis import HealthCheck, settings
 # How long an example takes is for the machine to say, and for what else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# A shell makes its background commands ignore SIGINT, and what they start inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest compiles the tests and, because it has a plugin, the whole package. What this process keeps, the next
 # ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
+from abe_router.config.building.backend_url import absolute
 from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
 from abe_router.operations.errors import BackendNotShared
@@ -53,7 +54,7 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
     except ConfigError as error:
         table = loader.salvage()
         if table is None and backend is not None:
-            table = RouteTable(backend=backend, path=path)
+            table = RouteTable(backend=absolute(backend, path.parent), path=path)
         if table is None:
             raise
         return table, error

@@ -24,7 +24,7 @@ from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
 from abe_router.runtime.reconciler import Reconciler
-from abe_router.text import mask_credentials
+from abe_router.text import json_safe, mask_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -66,11 +66,11 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
     def of(cls, diagnostic: Diagnostic) -> DiagnosticReport:
         """Return the report of a diagnostic, without credentials."""
         return cls(
-            path=_escaped(str(diagnostic.path)),
+            path=json_safe(str(diagnostic.path)),
             line=diagnostic.line,
             column=diagnostic.column,
             code=diagnostic.code,
-            message=_escaped(mask_credentials(diagnostic.message)),
+            message=json_safe(mask_credentials(diagnostic.message)),
             severity=diagnostic.severity,
         )
 
@@ -166,7 +166,7 @@ class Heartbeat:
             started_at=self._started_at,
             revision=table.revision,
             number=self._number,
-            path=_escaped(str(table.path)) if table.path else None,
+            path=json_safe(str(table.path)) if table.path else None,
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
             rejected=tuple(map(DiagnosticReport.of, self._rejected())),
@@ -182,8 +182,3 @@ class Heartbeat:
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))
         self._orphans = set(orphans)
-
-
-def _escaped(text: str) -> str:
-    """Escape lone surrogates, which JSON cannot carry: names of files need not be UTF-8."""
-    return text.encode(errors="backslashreplace").decode()

@@ -44,8 +44,11 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
 
     The table of a faulty file has neither routes nor revision, only the backend and the prefix. Workers
     continue with their last valid table: see `status.load_edit_in_force`. If there is no file but `backend`
-    is given, such a table is returned without an error. Raise ConfigError if the backend is unknown.
+    is given, such a table is returned without an error. A relative path in `backend` counts from the folder
+    of the routes file, even if that does not exist. Raise ConfigError if the backend is unknown.
     """
+    if backend is not None:
+        backend = absolute(backend, path.parent)
     if backend is not None and not path.exists():
         return RouteTable(backend=backend), None
     loader = Loader(path, import_handlers=False, backend=backend, trust_writable=True)

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -23,6 +24,7 @@ from abe_router.diagnostic import Diagnostic
 from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
+from abe_router.runtime.activity import ActivityReporter, RouteActivity
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.text import json_safe, mask_credentials
 
@@ -80,8 +82,10 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. `overrides` maps the names of the overrides in force to the revisions of their
-    entries. In paths and messages, everything that JSON cannot carry is escaped.
+    if it was rejected. `activity` is what the routes that did something did in the last `interval` seconds.
+    `overrides` maps the names of the overrides in force to the revisions of their entries. `outdated` are the
+    files of code that have changed since the worker loaded them. In paths and
+    messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -93,7 +97,10 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    interval: float = 0.0
+    activity: Mapping[str, RouteActivity] = {}
     overrides: Mapping[str, int] = {}
+    outdated: tuple[str, ...] = ()
 
 
 def decode_report(value: bytes) -> WorkerReport | None:
@@ -112,8 +119,8 @@ class Heartbeat:
 
     The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
     accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
-    `obeyed` the overrides in force. Of several workers of one supervisor, only the first, by
-    `number`, looks for orphaned subscriptions.
+    `obeyed` the overrides in force, and `outdated` the changed files of code. Of several workers of one
+    supervisor, only the first, by `number`, looks for orphaned subscriptions.
     """
 
     def __init__(
@@ -125,13 +132,16 @@ class Heartbeat:
         edited: asyncio.Event,
         rejected: Callable[[], Sequence[Diagnostic]],
         obeyed: Callable[[], Mapping[str, int]] = dict,
+        outdated: Callable[[], Sequence[Path]] = list,
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
         self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
+        self._outdated = outdated
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
+        self._activity = ActivityReporter(reconciler.counts)
 
     async def run(self) -> None:
         """Report every few seconds, and at once after an edit, until cancelled."""
@@ -160,6 +170,7 @@ class Heartbeat:
     def _encoded(self) -> bytes:
         reconciler = self._reconciler
         table, last = reconciler.table, reconciler.last_reload
+        interval, activity = self._activity.report()
         report = WorkerReport(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -171,6 +182,9 @@ class Heartbeat:
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
             rejected=tuple(map(DiagnosticReport.of, self._rejected())),
             overrides=self._obeyed(),
+            interval=interval,
+            activity=activity,
+            outdated=tuple(json_safe(str(path)) for path in self._outdated()),
         )
         return msgspec.json.encode(report)
 

@@ -85,6 +85,7 @@ class Application:
                 edited=edited,
                 rejected=lambda: self.rejected,
                 obeyed=lambda: overrides.obeyed,
+                outdated=lambda: () if self._reloader is None else self._reloader.outdated(),
                 number=number,
             )
             self._recorder = EditRecorder(backend, number=number)

@@ -621,6 +621,7 @@ def test_any_json_schema_loads_or_has_faults_with_valid_positions(project, docum
 def test_editor_schema_is_valid_and_accepts_a_valid_file(project):
     schema = json_schema()
     jsonschema_rs.meta.validate(schema)
+    assert "Model" not in json.dumps(schema)  # editors show the names of its parts
     editor = jsonschema_rs.validator_for(schema)
     assert editor.is_valid(
         {"routes": {"k": {"consumers": {"g": "m:f", "h": {"handler": "m:f", "timeout": "3s"}}}}}
@@ -657,6 +658,12 @@ def test_editor_schema_finds_what_check_warns_of_in_a_filter():
         {"routes": {"k": {"consumers": {"g": {"concurrency": 1}}}}},
         {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "retry": {"attempts": 0}}}}}},
         {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "on_invalid": "dead-letter"}}}}},
+        {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "batch": 0}}}}},
+        {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "rate": 10}}}}},
+        {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "retry": None}}}}},
+        {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "timeout": "30 sec"}}}}},
+        {"routes": {"k": {"consumers": {"g": {"handler": "m:f", "paused": "no"}}}}},
+        {"routes": {"k": {"consumers": {"g": "mf"}}}},
     ],
 )
 def test_editor_schema_and_loader_refuse_the_same_file(project, document):

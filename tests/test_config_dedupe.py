@@ -159,10 +159,11 @@ def test_deduplication_of_messages_that_have_an_id_elsewhere_is_a_warning(tmp_pa
 @pytest.mark.parametrize(
     ("one", "other", "target", "codes"),
     [
-        ("a.b", "a.b", "id: ce-id, dedupe: 1m", ["W119"]),
-        ("a.b", "a.*", "id: ce-id, dedupe: 1m", ["W119"]),
-        ("a.b", "a.c", "id: ce-id, dedupe: 1m", []),
-        ("a.b", "a.b", "id: ce-id", []),
+        ("a.b", "a.b", "id: request-id, dedupe: 1m", ["W119"]),
+        ("a.b", "a.*", "id: request-id, dedupe: 1m", ["W119"]),
+        ("a.b", "a.c", "id: request-id, dedupe: 1m", []),
+        ("a.b", "a.b", "id: request-id", []),
+        ("a.b", "a.c", "id: Ce-Id", ["W119", "W119"]),
         ("a.b", "a.b", "id: /id, dedupe: 1m", []),
     ],
 )

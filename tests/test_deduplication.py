@@ -57,6 +57,13 @@ def test_message_without_its_id_is_refused():
         OF_HEADER.id("orders.created", {"order": {"id": "A-7"}}, {})
 
 
+def test_case_of_a_header_counts_only_where_two_differ_by_it():
+    assert OF_HEADER.id("k", 1, {"idempotency-key": "A-7", "other": "x"}) == "A-7"
+    assert OF_HEADER.id("k", 1, {"idempotency-key": "A-7", "Idempotency-Key": "A-8"}) == "A-8"
+    with pytest.raises(IdInvalid, match="header `Idempotency-Key` is to be its id, and is not there"):
+        OF_HEADER.id("k", 1, {"idempotency-key": "A-7", "IDEMPOTENCY-KEY": "A-8"})
+
+
 def test_id_is_read_from_a_header():
     assert OF_HEADER.id("orders.created", {}, {"Idempotency-Key": "A-7"}) == "A-7"
 

@@ -26,9 +26,9 @@ TABLES = re.findall(r"<!-- options: (\w+) -->\n(.*?)<!-- end -->", DOC.read_text
 def options(name):
     """Return the table of a model's options from the generated JSON Schema."""
     schema = json_schema()
-    part = schema if name == "File" else schema["$defs"][f"{name}Model"]
+    part = schema if name == "File" else schema["$defs"][name]
     if name == "Consumer":  # its own options, without those of `defaults`
-        shared = schema["$defs"]["OptionsModel"]["properties"]
+        shared = schema["$defs"]["Options"]["properties"]
         own = part["anyOf"][1]["properties"].items()
         part = {"properties": {option: details for option, details in own if option not in shared}}
     rows = ["", "| option | default | meaning |", "|---|---|---|"]

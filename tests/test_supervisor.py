@@ -227,6 +227,11 @@ async def test_code_that_cannot_be_imported_replaces_no_worker_and_is_logged_onc
         )
         (rejected,) = [record for record in run.log if record["event"] == "reload_rejected"]
         assert "SyntaxError" in rejected["diagnostics"][0]["message"]
+        async with asyncio.timeout(20):
+            while {report.outdated for report in await reports(run.backend)} != {
+                (str(tmp_path / "prices.py"),)
+            }:
+                await asyncio.sleep(0.1)
         await run.publish(20)
         await run.all_ended()
         assert set(run.by) <= set(old)

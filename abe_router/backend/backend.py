@@ -142,6 +142,7 @@ class Backend(ABC):
     ) -> Sequence[DeadLetter]:
         """Return the dead letters after the one with the id `after`, oldest first.
 
+        There may be fewer than `limit`, but none only at the end.
         Without `bodies`, the provider may leave the body and the headers of each message empty, so that a
         caller reads many dead letters at little cost.
         """

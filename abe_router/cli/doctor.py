@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from abe_router.backend import HealthResult
 from abe_router.cli.access import read_table_in_force
 from abe_router.cli.errors import CONFIG, FINDINGS, OK
 from abe_router.cli.examples import as_command
-from abe_router.cli.options import backend_option, json_option, prefix_option, routes_argument
+from abe_router.cli.options import backend_option, json_option, option, prefix_option, routes_argument
 from abe_router.cli.output import print_data, print_json, print_message, wants_color
 from abe_router.diagnostic import render_counts, render_headline, render_hint
 from abe_router.operations.access import table_backend
@@ -24,38 +25,46 @@ from abe_router.text import printable
     """
     abe-router doctor
     abe-router doctor --backend redis://localhost/0
+    abe-router doctor --ignore D340 --ignore D311
     abe-router doctor --json
     """,
 )
 @routes_argument
 @backend_option
 @prefix_option
+@option(
+    "--ignore",
+    metavar="CODE",
+    multiple=True,
+    help="Leave out the results with this code; can be repeated.",
+)
 @json_option
-def command(routes: Path, backend: str | None, prefix: str | None, json: bool) -> int:
+def command(routes: Path, backend: str | None, prefix: str | None, ignore: Sequence[str], json: bool) -> int:
     """Check the backend, and show what weakens the promise and how to fix it.
 
     Nothing is written. With --backend no routes file is needed. Each result has a code that docs/doctor.md
     explains. While the file has faults, the last accepted edit counts, and the exit code is 78. Otherwise it
-    is 1 when one of the results is an error or a warning.
+    is 1 when one of the results is an error or a warning. A result that is ignored does not count.
     """
     table, error = read_table_in_force(routes, backend=backend, prefix=prefix)
-    report = asyncio.run(_check(table, prefix))
+    report = asyncio.run(_check(table, prefix, ignore))
     if json:
         print_json(report)
     else:
         for result in report.results:
             print_data(_rendered(result, color=wants_color(sys.stdout)))
     counts = render_counts(result.severity for result in report.results)
-    print_message(counts or f"ok: nothing weakens the promise on {printable(report.backend)}")
+    ignored = f" (ignored: {', '.join(report.ignored)})" if report.ignored else ""
+    print_message((counts or f"ok: nothing weakens the promise on {printable(report.backend)}") + ignored)
     if error is not None:
         return CONFIG
     return OK if report.healthy else FINDINGS
 
 
-async def _check(table: RouteTable, prefix: str | None) -> HealthReport:
+async def _check(table: RouteTable, prefix: str | None, ignore: Sequence[str]) -> HealthReport:
     backend = table_backend(table, prefix=prefix)
     try:
-        return await check_health(table, backend)
+        return await check_health(table, backend, ignore=ignore)
     finally:
         await backend.close()
 

@@ -137,6 +137,18 @@ headers_option = option(
 )
 
 
+def parse_duration_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return the seconds of an option such as `90s` or `5m`."""
+    if value is None:
+        return None
+    from abe_router.text import parse_duration  # `--help` does not need it
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, such as 90s or 5m", ctx, param) from None
+
+
 def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if value == "auto":
         from abe_router.process.supervisor import available_cores

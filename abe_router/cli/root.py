@@ -30,6 +30,8 @@ COMMANDS = {
     "plan": "Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.",
     "explain": "Show which routes receive a message, and why.",
     "status": "Show the message counts of each route, and the workers.",
+    "top": "Show what all routes do now: rates, backlog, durations, failures.",
+    "tap": "Show messages as they are accepted, sampled and masked.",
     "pause": "Pause routes for a time.",
     "limit": "Limit the rate of routes for a time.",
     "resume": "End the pause and the limit of routes.",
@@ -57,6 +59,8 @@ _OTHER_NAMES = {
     "up": "serve",
     "list": "routes",
     "ls": "routes",
+    "watch": "status --watch",
+    "tail": "tap",
     "replay": "dead replay",
     "purge": "dead purge",
 }

@@ -78,6 +78,7 @@ _CONFIG = ("-c", "--config")
     envvar="ABE_ROUTER_LOG_LEVEL",
     help="Lowest level that is logged; debug logs every message.",
 )
+@option("-v", "--verbose", is_flag=True, help="Log every message, as --log-level debug does.")
 @allow_handlers_option
 @trust_writable_option
 @click.option("--as-worker", type=(int, int), hidden=True, allow_from_autoenv=False)
@@ -94,6 +95,7 @@ def command(
     no_watch: bool,
     log_format: str | None,
     log_level: str,
+    verbose: bool,
     allow_handlers: Sequence[str],
     trust_writable: bool,
     as_worker: tuple[int, int] | None,
@@ -111,7 +113,7 @@ def command(
     """
     if os.getpid() == 1 and (ended := run_as_init()) is not None:
         return ended
-    level = logging.getLevelNamesMapping()[log_level.upper()]
+    level = logging.getLevelNamesMapping()["DEBUG" if verbose else log_level.upper()]
     as_text = sys.stderr.isatty() if log_format is None else log_format == "text"
     number = as_worker[0] if as_worker else 0
     formatter: logging.Formatter = JSONFormatter(worker=number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from abe_router.config.building.loader import Loader
@@ -15,6 +16,7 @@ from abe_router.edits.history import EditRecorder
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import Events, Reloaded, Reloading, ReloadRejected, RestartNeeded
+from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 
@@ -41,6 +43,8 @@ class Reloader:
         self._watch = Watch(lambda: loader.files | sources(reconciler.table))
         self._applying: set[asyncio.Task[Reloaded]] = set()
         self._code: Fingerprint = {}
+        #: The files of code as they were when `outdated` met them first.
+        self._loaded: Fingerprint = {}
         #: The diagnostics of the last edit; empty if it was accepted.
         self.rejected: tuple[Diagnostic, ...] = ()
 
@@ -48,6 +52,12 @@ class Reloader:
     def watching(self) -> bool:
         """Whether the folders are watched, and not only polled."""
         return self._watch.watching
+
+    def outdated(self) -> Sequence[Path]:
+        """Return the files of code that have changed since an earlier call found that they are in use."""
+        now = fingerprint(code(self._reconciler.table))
+        self._loaded = {path: self._loaded.get(path, state) for path, state in now.items()}
+        return sorted(path for path, state in now.items() if state != self._loaded[path])
 
     def stop(self) -> None:
         """End `run`. Idempotent."""
@@ -107,6 +117,11 @@ class Reloader:
             if path in self._code and self._code[path] != state:
                 self._events.emit(RestartNeeded("handler code", path))
         self._code = now
+
+
+def code(table: RouteTable) -> set[Path]:
+    """Return the files of code that a process with this table uses, as far as they may change."""
+    return sources(table) | (code_below(table.path.parent) if table.path else set())
 
 
 def sources(table: RouteTable) -> set[Path]:

@@ -52,7 +52,7 @@ class Deduplication:
             return None if given is None else _fit(key, given, "the id given")
         where = self._where()
         try:
-            value = find(payload, self.source) if self.source[0] == "/" else headers[self.source]
+            value = find(payload, self.source) if self.source[0] == "/" else _header(headers, self.source)
         except LookupError:
             raise IdInvalid(key, f"{where} is to be its id, and is not there") from None
         id = _fit(key, value, where)
@@ -69,6 +69,19 @@ class Deduplication:
 
     def _where(self) -> str:
         return f"the value at {self.source}" if self.source[0] == "/" else f"the header `{self.source}`"
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    """Return the value of a header; raise LookupError if there is none, or several.
+
+    Web servers change the case of names, so it counts only if two differ by it.
+    """
+    if name in headers:
+        return headers[name]
+    values = [value for other, value in headers.items() if other.lower() == name.lower()]
+    if len(values) != 1:
+        raise LookupError(name)
+    return values[0]
 
 
 def _fit(key: str, value: Any, where: str) -> str:

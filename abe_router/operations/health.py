@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from abe_router.backend import Backend, HealthResult
@@ -13,10 +15,14 @@ _ORDER = list(Severity)
 
 
 class HealthReport(msgspec.Struct, frozen=True):
-    """The results of all checks of one backend, the worst first; `backend` is its URL without credentials."""
+    """The results of all checks of one backend, the worst first; `backend` is its URL without credentials.
+
+    `ignored` are the codes of results that were left out on request.
+    """
 
     backend: str
     results: tuple[HealthResult, ...]
+    ignored: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -24,14 +30,18 @@ class HealthReport(msgspec.Struct, frozen=True):
         return not any(result.weakens for result in self.results)
 
 
-async def check_health(table: RouteTable, backend: Backend) -> HealthReport:
-    """Return what weakens the promise on a backend. Write nothing. Raise BackendUnavailable.
+async def check_health(table: RouteTable, backend: Backend, *, ignore: Collection[str] = ()) -> HealthReport:
+    """Return what weakens the promise on a backend, without the results whose codes are in `ignore`.
 
-    The subscriptions of the table's routes count as served. With a table that has no
-    routes, no subscription is reported as orphaned.
+    Write nothing. Raise BackendUnavailable. The subscriptions of the table's routes count as served. With a
+    table that has no routes, no subscription is reported as orphaned.
     """
     served = {(route.key, route.group) for route in table.routes} if table.routes else None
-    results = await backend.check_health(served)
+    results = sorted(
+        await backend.check_health(served), key=lambda result: (_ORDER.index(result.severity), result.code)
+    )
     return HealthReport(
-        backend.url, tuple(sorted(results, key=lambda result: (_ORDER.index(result.severity), result.code)))
+        backend.url,
+        tuple(result for result in results if result.code not in ignore),
+        tuple(sorted({result.code for result in results} & set(ignore))),
     )

@@ -14,7 +14,7 @@ from abe_router.application import Application
 from abe_router.backends import make_backend
 from abe_router.backoff import Outage, wait_for_event
 from abe_router.config.building.loader import Loader
-from abe_router.edits.reload import sources
+from abe_router.edits.reload import code
 from abe_router.errors import BackendError
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
 from abe_router.process.channel import Alive, ControlChannel, Running, Storing
@@ -22,7 +22,6 @@ from abe_router.process.collector import CountsReporter
 from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
 from abe_router.process.systemd import ServiceNotifier
-from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
 from abe_router.text import counted
 
@@ -236,4 +235,4 @@ class Worker:
     def _code(self) -> frozenset[Path]:
         """Return the files of the handlers, and all imported files below the folder of the routes file."""
         table = self.application.table
-        return frozenset(sources(table) | (code_below(table.path.parent) if table.path else set()))
+        return frozenset(code(table))

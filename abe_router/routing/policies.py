@@ -16,6 +16,11 @@ from abe_router.routing.contract import MessageContract
 HOPS = "abe-hops"
 #: Header that holds the id of the message whose handler emitted this one.
 CAUSE = "abe-cause"
+#: The attributes that CloudEvents defines, as headers. They name one event, or describe its data.
+_CLOUDEVENTS = frozenset(
+    f"ce-{name}"
+    for name in ("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype")
+)
 #: Most handlers in a row. A cycle of routes that emit to each other ends here.
 MAX_HOPS = 16
 
@@ -77,6 +82,11 @@ class Batch:
     wait: float = 0.05
 
 
+def is_inherited(header: str) -> bool:
+    """Return whether an emitted message has the header of its cause; the names of headers ignore case."""
+    return header.lower() not in _CLOUDEVENTS
+
+
 @dataclass(frozen=True, slots=True)
 class Emit:
     """Publish the return value of the handler under `key`, if it satisfies the contract of that key.
@@ -95,8 +105,9 @@ class Emit:
         return self.contract.window()
 
     def message(self, cause: Message, payload: Any, trace: Mapping[str, str] | None = None) -> Message:
-        """Return the message to append for what a handler returned. It inherits the headers of its cause.
+        """Return the message to append for what a handler returned.
 
+        It inherits the headers of its cause, except the attributes of CloudEvents: it is another event.
         `trace` is the trace context of the handler, which replaces that of the cause. Raise
         PayloadUnencodable, PayloadInvalid, IdInvalid, or TooManyHops.
         """
@@ -105,6 +116,7 @@ class Emit:
         hops = 1 + (int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 0)
         if hops > MAX_HOPS:
             raise TooManyHops(f"came through {MAX_HOPS} handlers already: do routes emit in a cycle?")
-        headers = derived(cause.headers, trace, self.baggage) | {HOPS: str(hops), CAUSE: cause.id}
+        inherited = {name: value for name, value in cause.headers.items() if is_inherited(name)}
+        headers = derived(inherited, trace, self.baggage) | {HOPS: str(hops), CAUSE: cause.id}
         body, value = encode_and_read(payload)
         return self.contract.message(self.key, body, value, headers)

@@ -232,6 +232,11 @@ def certificate(folder):
     subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
 
 
+def test_a_refusal_that_ends_with_a_full_stop_is_continued_without_it():
+    refused = protocol.server_error("WRONGPASS invalid username-password pair or user is disabled.")
+    assert str(refused).endswith("user is disabled; check the user name and password in the URL")
+
+
 async def test_a_server_that_announces_a_huge_answer_is_left(monkeypatch):
     """Its bytes are counted while they come, and do not fill the memory."""
     monkeypatch.setattr(protocol, "MOST_BYTES", 4 * 1024 * 1024)

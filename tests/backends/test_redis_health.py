@@ -375,6 +375,7 @@ def test_a_remote_server_needs_tls_and_a_password():
     assert of(Address(host="queue.internal")) == {"D350", "D351"}
     assert of(Address(host="queue.internal", password="p", tls=Tls())) == set()
     assert of(Address(host="queue.internal", password="p", tls=Tls(cert_reqs="none"))) == {"D350"}
+    assert of(Address(host="queue.internal", password="p", tls=Tls(check_hostname=False))) == {"D350"}
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 3.0])

@@ -38,6 +38,27 @@ def test_errors_come_first_with_meaning_and_hint(run: Run) -> None:
     assert done.err == "2 errors\n"
 
 
+def test_ignored_result_does_not_count(run: Run) -> None:
+    publish({"id": 1, "total": 1}, route="orders.created/gone")
+    done = run("doctor", "--ignore", "D110")
+    assert (done.code, "D110" in done.out) == (0, False)
+    assert done.err.startswith("ok: nothing weakens the promise on sqlite:///")
+    assert done.err.endswith(" (ignored: D110)\n")
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_relative_backend_counts_from_the_folder_of_the_routes_file(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch, *, has_file: bool
+) -> None:
+    elsewhere = shop / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    file = shop / ("routes.yaml" if has_file else "none.yaml")
+    assert run("doctor", str(file), "--backend", "sqlite:///other.db").err.endswith(
+        f"sqlite:///{shop}/other.db\n"
+    )
+
+
 def test_missing_sqlite_file_is_not_created(run: Run, shop: Path) -> None:
     done = run("doctor")
     assert done.code == 0

@@ -65,6 +65,7 @@ def test_status_shows_the_reports_of_workers(run: Run) -> None:
             routes={BILLING: RouteState(in_flight=3, connected=False)},
             reload=ReloadReport(number=2, added=("a/b",), kept=4, seconds=0.01),
             rejected=(DiagnosticReport("routes.yaml", 3, 5, "R101", "unknown option"),),
+            outdated=("shop.py",),
         )
     )
     report("w1", value)
@@ -75,6 +76,7 @@ def test_status_shows_the_reports_of_workers(run: Run) -> None:
     assert "0 of 1" in text
     assert "2: 1 added, 4 kept" in text
     assert "routes.yaml:3:5: error[R101]: unknown option" in text
+    assert r"host\x1b[2J:7 runs older code than shop.py has:" in text
     assert run("status", "--json").json["workers"] == {"w1": msgspec.json.decode(value), "w2": None}
 
 

@@ -32,6 +32,25 @@ async def test_answer_is_published_with_the_headers_of_its_cause(running):
     assert got == [({"total": 6}, {"trace": "t1", HOPS: "1", CAUSE: cause.id})]
 
 
+async def test_emitted_message_is_another_event_than_its_cause(running):
+    got = []
+
+    async def price(payload):
+        return {"total": 6}
+
+    async def bill(payload, message):
+        got.append(dict(message.headers))
+
+    await running.route(
+        make_route(price, emit=Emit("orders.priced")), make_route(bill, key="orders.priced", group="bill")
+    )
+    names = ["specversion", "id", "source", "type", "time", "subject", "dataschema", "datacontenttype"]
+    event = {f"ce-{name}": "1" for name in names} | {"Ce-Id": "2"}
+    await running.backend.publish("orders.created", {}, headers={**event, "ce-partitionkey": "5"})
+    await running.log.wait_for(Handled, 2)
+    assert got[0].keys() == {"ce-partitionkey", HOPS, CAUSE}
+
+
 async def test_no_answer_emits_nothing(running):
     async def price(payload):
         return None

@@ -293,9 +293,11 @@ async def test_a_table_that_is_applied_after_the_stop_starts_nothing(tmp_path):
 
 async def test_a_change_of_handler_code_is_reported(tmp_path):
     async with following(tmp_path, routes("billing")) as run:
+        assert run.reloader.outdated() == []
         (tmp_path / "reload_handlers.py").write_text(HANDLERS + "\nX = 1\n")
         (needed,) = await run.log.wait_for(RestartNeeded)
         assert needed.path.name == "reload_handlers.py"
+        assert run.reloader.outdated() == [needed.path]
         assert len(run.log.of(Reloaded)) == 1
 
 

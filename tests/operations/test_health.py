@@ -44,6 +44,13 @@ async def test_routes_of_the_table_are_served_and_no_routes_say_nothing() -> Non
     assert backend.served is None
 
 
+async def test_ignored_results_do_not_count() -> None:
+    report = await check_health(TABLE, Checked(), ignore=["D1", "D2", "D9"])
+    assert [result.code for result in report.results] == ["D3"]
+    assert report.healthy
+    assert report.ignored == ("D1", "D2")
+
+
 async def test_missing_sqlite_file_is_healthy_and_not_created(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     backend = SQLiteBackend.from_url(f"sqlite:///{path}")

@@ -72,7 +72,7 @@ def server_error(reply: str) -> BackendError:
     The reply to an unknown command repeats its arguments, which may be payload, so these are cut off.
     """
     code, _, _ = reply.partition(" ")
-    text = reply.partition(", with args beginning with")[0].partition(" script: ")[0]
+    text = reply.partition(", with args beginning with")[0].partition(" script: ")[0].rstrip(".")
     if code in _PASSING or "max number of clients" in text:
         return ServerNotReady(f"the Redis server is not ready: {text}")
     return ServerError(f"the Redis server refused: {text}{_HINTS.get(code, '')}", code)

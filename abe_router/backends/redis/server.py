@@ -290,6 +290,14 @@ def _access(server: Server) -> Iterator[HealthResult]:
             "an attacker in between can impersonate the server",
             "leave `ssl_cert_reqs` out of the URL, and name `ssl_ca_certs`",
         )
+    elif tls is not None and not tls.check_hostname:
+        yield HealthResult(
+            HealthCheck.PLAIN_TEXT,
+            _WARNING,
+            "the name in the certificate of the server is not verified (`ssl_check_hostname=false`)",
+            "any server with a certificate of the same authority can impersonate the server",
+            "leave `ssl_check_hostname` out of the URL, and connect by a name of the certificate",
+        )
     unprotected = server.binds_beyond_loopback and (server.config or {}).get("protected-mode") == "no"
     anonymous = not (server.address.password or server.address.credential_provider)
     if anonymous and (unprotected or not server.is_local):

@@ -22,10 +22,15 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$comment": "Generated: `abe-router schema` prints it.",
-        "$defs": {name: _loosened(part, null=name in _WITH_NULL) for name, part in parts.items()}
+        "$defs": {_shown(name): _loosened(part, null=name in _WITH_NULL) for name, part in parts.items()}
         | {"Filter": _filter()},
         **_loosened(schema, null=False),
     }
+
+
+def _shown(name: str) -> str:
+    """Return the name of a part as editors show it: `Retry` for `RetryModel`."""
+    return name.removesuffix("Model")
 
 
 def _filter() -> dict[str, Any]:
@@ -51,6 +56,8 @@ def _loosened(schema: Any, *, null: bool) -> Any:
         return schema
     kept = {key: value for key, value in schema.items() if key not in {"title", "properties"}}
     found = {key: _loosened(value, null=null) for key, value in kept.items()}
+    if isinstance(reference := found.get("$ref"), str):
+        found["$ref"] = _shown(reference)
     if "properties" in schema:
         found["properties"] = {name: _option(part, null=null) for name, part in schema["properties"].items()}
     return found

@@ -20,6 +20,7 @@ from abe_router.config.rules.finding import Finding, either
 from abe_router.messages.pattern import is_wild, matches, overlaps
 from abe_router.messages.pointer import join, parse
 from abe_router.routing.contract import SchemaBinding
+from abe_router.routing.policies import is_inherited
 from abe_router.routing.route import Route
 
 #: The types of JSON Schema that an id may have.
@@ -56,16 +57,26 @@ def id_findings(
 
 
 def shared_id_findings(routes: Sequence[Route], root: YamlNode) -> Iterator[Finding]:
-    """Yield a finding for each route whose emitted messages have the ids of those that another route emits.
+    """Yield a finding for each route whose emitted messages have no id, or the ids of those of another route.
 
-    An emitted message has the headers of its cause. If its id is a header, two messages of one cause are
-    duplicates of each other.
+    An emitted message has most headers of its cause. If its id is one of them, two messages of one cause are
+    duplicates of each other. If its id is another one, it has none.
     """
     before: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
         emit = route.emit
         given = emit.contract.deduplication if emit is not None else None
-        if emit is None or given is None or not given.window or given.source[:1] in {"", "/"}:
+        if emit is None or given is None or given.source[:1] in {"", "/"}:
+            continue
+        span = root.span_at(["routes", route.key, "consumers", route.group, "emit"])
+        hint = "take the id from the payload, such as `id: /id`"
+        if not is_inherited(given.source):
+            message = (
+                f"`{emit.key}` takes its id from the header `{given.source}`, which an emitted message does"
+                f" not inherit, so what `{route.name}` emits is refused"
+            )
+            yield Finding(Code.ID_SHARED, span, message, hint)
+        if not given.window or not is_inherited(given.source):
             continue
         other = next((each for each in before[emit.key] if overlaps(each.key, route.key)), None)
         if other is not None:
@@ -73,8 +84,7 @@ def shared_id_findings(routes: Sequence[Route], root: YamlNode) -> Iterator[Find
                 f"`{emit.key}` takes its id from the header `{given.source}`, so what `{other.name}` and"
                 f" `{route.name}` emit for one message is stored once"
             )
-            span = root.span_at(["routes", route.key, "consumers", route.group, "emit"])
-            yield Finding(Code.ID_SHARED, span, message, "take the id from the payload, such as `id: /id`")
+            yield Finding(Code.ID_SHARED, span, message, hint)
         else:
             before[emit.key].append(route)
 

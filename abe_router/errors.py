@@ -288,9 +288,10 @@ def _chained_traceback(error: BaseException) -> str:
 
 
 def type_name(error: BaseException) -> str:
-    """Return the qualified type of an error, without the module if that is `builtins`."""
+    """Return the qualified type of an error. One of Python's own or of this package has no module."""
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    is_known = kind.__module__.partition(".")[0] in ("builtins", "abe_router")
+    return kind.__qualname__ if is_known else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -196,6 +196,16 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest - end - 1]}…{text[-end:]}"
 
 
+def json_safe(text: str) -> str:
+    """Escape lone surrogates, which JSON cannot carry: names of files need not be UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def recordable(text: str, longest: int) -> str:
+    """Return what a person wrote, fit for a stored record: shortened, and without credentials."""
+    return json_safe(shortened(mask_credentials(text[: 2 * longest]), longest))
+
+
 def mask_credentials(text: str) -> str:
     """Return `text` without the user names and passwords of URLs, and the secret options in their queries."""
     if "://" in text:

@@ -32,13 +32,15 @@ class Startup:
 
 
 def startup(server: Server) -> Startup:
-    """Run each command once."""
+    """Run each command once, after a run that compiles its modules."""
     with testbed_for(REDIS, server) as testbed:
         spec = testbed.spec(routes=ROUTES)
         path, payload = str(routes_file(spec)), json.dumps(spec.payloads.values[0])
         python = _run(testbed, ["-c", "pass"])
-        help_ = _run(testbed, ["-m", "abe_router", "--help"])
-        publish = _run(testbed, ["-m", "abe_router", "publish", "-c", path, spec.keys[0], payload])
+        help_, publish = (
+            min(_run(testbed, ["-m", "abe_router", *arguments]) for _ in range(2))
+            for arguments in (["--help"], ["publish", "-c", path, spec.keys[0], payload])
+        )
         server.clear()
         with testbed.workers(spec) as (process,):
             serve = time.monotonic() - process.began
@@ -47,6 +49,8 @@ def startup(server: Server) -> Startup:
 
 def _run(testbed: Testbed, arguments: Sequence[str]) -> float:
     log = testbed.folder / "output.log"
-    with Process([sys.executable, *arguments], testbed.spec().environment(), log) as process:
+    # An empty value counts as none, so that the modules are compiled even where the shell forbids it.
+    environment = {**testbed.spec().environment(), "PYTHONDONTWRITEBYTECODE": ""}
+    with Process([sys.executable, *arguments], environment, log) as process:
         process.wait()
         return time.monotonic() - process.began

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,10 @@ from hypothesis import HealthCheck, settings
 # How long an example takes is for the machine to say, and for what else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# A shell makes its background commands ignore SIGINT, and what they start inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest compiles the tests and, because it has a plugin, the whole package. What this process keeps, the next
 # ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.
@@ -55,3 +63,18 @@ def _is_long(item: pytest.Item) -> bool:
     """Say whether a test has a timeout beyond that of the other tests."""
     mark = item.get_closest_marker("timeout")
     return mark is not None and mark.args[0] > 60
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Callable[..., str]:
+    """Return a function that runs `promtool`, with a text as its input, and returns what it prints."""
+
+    def run(*arguments: object, text: str | None = None) -> str:
+        if shutil.which("promtool") is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("promtool is not installed")
+        command = ["promtool", *map(str, arguments)]
+        found = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+        return found.stdout + found.stderr
+
+    return run

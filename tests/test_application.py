@@ -14,7 +14,7 @@ import pytest
 from abe_router.application import Application, Router
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
-from abe_router.observe.events import Handled, Reloaded
+from abe_router.observe.events import Handled, Reloaded, ReloadRejected
 from abe_router.routing.table import RouteTable
 
 ROUTES = """\
@@ -329,3 +329,20 @@ async def test_an_embedded_router_logs_the_traceback_of_a_failed_handler(folder,
     (message, *_) = [m for m in caplog.messages if "KeyError" in m]
     assert message.splitlines()[1] == "  Traceback (most recent call last):"
     assert "line 2, in charge" in message
+
+
+async def test_an_application_counts_what_its_routes_and_its_process_did(folder):
+    handled, rejected = HandledCounter(), asyncio.Event()
+    listeners = [handled.listener, ((ReloadRejected,), lambda _: rejected.set())]
+    async with Router.from_file("routes.yaml", listeners=listeners) as router:
+        application = router._running
+        await router.publish("orders.created", {"total": 5})
+        await handled.wait(1)
+        (folder / "routes.yaml").write_text("routes: 7\n")
+        async with asyncio.timeout(20):
+            await rejected.wait()
+        counts = application.counts()["orders.created/billing"]
+        assert (counts.total("handled"), sum(counts.handling), sum(counts.waiting)) == (1, 1, 1)
+        process = application.process_counts()
+        assert (process.accepted, process.rejected, process.outages, process.stalls) == (1, 1, 0, 0)
+    assert application.counts()["orders.created/billing"].total("handled") == 1

@@ -28,7 +28,7 @@ from abe_router.operations.status import read_status
 from abe_router.process.worker import Worker
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
-from abe_router.runtime.override import OVERRIDES, Override
+from abe_router.runtime.override import OVERRIDES, Override, read_overrides
 from abe_router.runtime.reconciler import Reconciler
 
 from .flows.conftest import EventLog, make_route, within
@@ -283,6 +283,15 @@ async def test_resume_does_not_start_what_the_file_pauses():
         await asyncio.sleep(0.05)
         assert handled(log) == 0
         assert (await resume(table, backend, ROUTE, author=ADA)).routes[0].text == "no override"
+
+
+async def test_reason_is_stored_without_credentials_and_in_any_characters():
+    backend = MemoryBackend()
+    why = "see redis://me:secret@host/0 \udc80" + "x" * 1000
+    await pause(TABLE, backend, ROUTE, author=ADA, why=why, seconds=60)
+    (override,) = await read_overrides(backend)
+    assert override.why.startswith("see redis://***@host/0 \\udc80x")
+    assert len(override.why) < 250
 
 
 async def test_unreadable_override_is_left_out():

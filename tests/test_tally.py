@@ -123,3 +123,23 @@ def test_an_outage_lasts_from_the_first_route_that_is_lost_to_the_last_that_is_b
     assert expected + expected == ProcessCounts(
         outages=4, outage_seconds=8.0, accepted=2, rejected=2, stalls=14
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tally: tally.record_call(0.1),
+        lambda tally: tally.record_wait(0.0),
+        lambda tally: tally.count("released"),
+        lambda tally: setattr(tally, "handled", 1),
+    ],
+    ids=["call", "wait", "outcome", "success"],
+)
+def test_an_idle_route_returns_the_same_counts_until_it_does_something(change):
+    tally = RouteTally()
+    before = tally.counts(slots=2)
+    assert tally.counts(slots=2) is before
+    assert tally.counts(slots=3) != before
+    before = tally.counts(slots=2)
+    change(tally)
+    assert tally.counts(slots=2) != before

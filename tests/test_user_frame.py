@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from abe_router.errors import first_cause, type_name, user_frame
+from abe_router.errors import Reject, first_cause, type_name, user_frame
 
 SHOP = """
 import json
@@ -87,3 +87,4 @@ def test_type_is_qualified_by_its_module() -> None:
     shop = loaded("shop", "/srv/shop.py")
     assert type_name(raised(shop.reject, {})) == "shop.OutOfStock.Soon"
     assert type_name(KeyError("id")) == "KeyError"
+    assert type_name(Reject("no stock")) == "Reject"

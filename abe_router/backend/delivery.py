@@ -42,7 +42,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
         )
 
 
-class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a delivery failed.
 
     `kind` is `invalid` (the payload breaks its schema), `malformed` (not JSON), `rejected` (the handler
@@ -62,7 +62,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     frame: str = ""
 
 
-class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A message that ended without being handled, with the reason.
 
     `id` identifies the dead letter (not the message) within its route. The backend sets it; before that it is

@@ -5,9 +5,10 @@ What is registered for Abstract Backend instead is found too, as `abstract+NAME`
 `abe_router.backends.abstract` for what it cannot promise.
 """
 
-from abe_router.backends.provider import Provider, find_provider, make_backend, providers
+from abe_router.backends.provider import BUILT_IN, Provider, find_provider, make_backend, providers
 
 __all__ = [
+    "BUILT_IN",
     "Provider",
     "find_provider",
     "make_backend",

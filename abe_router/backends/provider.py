@@ -23,7 +23,7 @@ B = TypeVar("B", bound=Backend)
 
 _OURS = "abe-router"
 #: Ours, which are found without the metadata of the package too, as in a plain source tree.
-_BUILT_IN = (
+_POINTS = (
     EntryPoint("memory", "abe_router.backends.memory:MemoryBackend", GROUP),
     EntryPoint("sqlite", "abe_router.backends.sqlite:SQLiteBackend", GROUP),
     EntryPoint("redis", "abe_router.backends.redis:RedisBackend", GROUP),
@@ -94,11 +94,18 @@ class Provider:
             ) from error
 
 
+#: Ours by name. They are found without a search through all installed packages, which takes long.
+BUILT_IN = {point.name: Provider(point.name, point) for point in _POINTS}
+
+
 def providers() -> dict[str, Provider]:
-    """Return the installed providers by name, which is their URL scheme, ours first."""
-    found = {point.name: Provider(point.name, point) for point in _BUILT_IN}
+    """Return the installed providers by name, which is their URL scheme, ours first.
+
+    No other provider can take the name of one of ours.
+    """
+    found = dict(BUILT_IN)
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        found[point.name] = Provider(point.name, point, _distribution(point))
+        found.setdefault(point.name, Provider(point.name, point, _distribution(point)))
     for group in ABSTRACT_GROUPS:
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
             name = f"{ABSTRACT}{point.name}"
@@ -123,6 +130,8 @@ def find_by_url(url: str) -> Provider:
         raise UnknownProvider(
             f"`{redact_url(url)}` is not a backend URL: it begins with a scheme, as `memory://`"
         )
+    if scheme in BUILT_IN:
+        return BUILT_IN[scheme]
     found = providers()
     if scheme not in found:
         raise _unknown(f"no backend provider takes `{redact_url(url)}`", scheme, found)

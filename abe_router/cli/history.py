@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +14,7 @@ import click
 
 from abe_router.backend import Backend
 from abe_router.cli.access import open_backend, read_table_in_force
-from abe_router.cli.errors import OK, CommandError
+from abe_router.cli.errors import CONFIG, OK, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, json_option, option
 from abe_router.cli.output import print_data, print_json, print_message, print_table
@@ -32,7 +34,7 @@ LONGEST = 80
     "history",
     """
     abe-router history
-    abe-router history 41 > routes.yaml
+    abe-router history 41 > old.yaml && mv old.yaml routes.yaml
     abe-router history 41 --diff 39
     """,
 )
@@ -56,8 +58,10 @@ def command(
     far as it can be known, and the files before variables are replaced. Credentials that the file spells out
     are replaced by ***. The last 50 edits are kept, and those in force.
 
-    With N, the routes file of that edit is printed, so that it can be put back.
+    With N, the routes file of that edit is printed, so that it can be put back. Redirect it to another file
+    and rename that: a shell empties the file that it redirects to, before the backend is read from it.
     """
+    _require_other_output(routes)
     if number is None and (base is not None or name is not None):
         raise click.UsageError("--diff and --file need the number of an edit")
     table, _ = read_table_in_force(routes, backend=backend, prefix=prefix)
@@ -74,6 +78,18 @@ def command(
         return OK
     contents = _on_backend(table, prefix, lambda found: history.read_contents(found, number))
     return _print_contents(contents, name, json)
+
+
+def _require_other_output(routes: Path) -> None:
+    """Raise CommandError if the shell redirects the output to the routes file, and has emptied it."""
+    with suppress(OSError, ValueError):
+        status = routes.stat()
+        if not status.st_size and os.path.samestat(status, os.fstat(sys.stdout.fileno())):
+            raise CommandError(
+                f"the shell has emptied {routes}, so the backend cannot be read from it",
+                hint="name the --backend, redirect the output to another file, and rename that",
+                code=CONFIG,
+            )
 
 
 def _list(edits: Sequence[Edit], json: bool) -> int:

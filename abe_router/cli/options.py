@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from abe_router.messages.pattern import is_group, is_pattern
-
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -139,6 +137,18 @@ headers_option = option(
 )
 
 
+def parse_duration_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return the seconds of an option such as `90s` or `5m`."""
+    if value is None:
+        return None
+    from abe_router.text import parse_duration  # `--help` does not need it
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, such as 90s or 5m", ctx, param) from None
+
+
 def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if value == "auto":
         from abe_router.process.supervisor import available_cores
@@ -163,6 +173,8 @@ def _split_route(ctx: click.Context, param: click.Parameter, value: str | None) 
     if value is None:
         return None
     key, _, group = value.partition("/")
+    from abe_router.messages.pattern import is_group, is_pattern  # `--help` needs neither
+
     if not is_pattern(key) or not is_group(group):
         raise click.BadParameter(f"`{value}` is not KEY/GROUP, such as orders.created/billing", ctx, param)
     return key, group

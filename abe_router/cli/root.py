@@ -1,4 +1,7 @@
-"""The group of all commands; each command is imported when it is called."""
+"""The group of all commands; each command is imported when it is called.
+
+What `--help` does not need is imported where it is used, because imports are most of what a command costs.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from abe_router.cli.errors import BROKEN_PIPE, OK, report_error
 from abe_router.cli.examples import CommandWithExamples
 from abe_router.cli.options import root_config_option
-from abe_router.observe.logs import PlainFormatter, start_logging
-from abe_router.text import did_you_mean
 
 #: Every command with its line of help. The module of that name in this package has it as `command`; see also
 #: `_MODULES`.
@@ -30,6 +30,8 @@ COMMANDS = {
     "plan": "Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.",
     "explain": "Show which routes receive a message, and why.",
     "status": "Show the message counts of each route, and the workers.",
+    "top": "Show what all routes do now: rates, backlog, durations, failures.",
+    "tap": "Show messages as they are accepted, sampled and masked.",
     "pause": "Pause routes for a time.",
     "limit": "Limit the rate of routes for a time.",
     "resume": "End the pause and the limit of routes.",
@@ -57,6 +59,8 @@ _OTHER_NAMES = {
     "up": "serve",
     "list": "routes",
     "ls": "routes",
+    "watch": "status --watch",
+    "tail": "tap",
     "replay": "dead replay",
     "purge": "dead purge",
 }
@@ -106,6 +110,8 @@ class LazyGroup(CommandWithExamples, click.Group):
         """Find the command of the arguments; for an unknown one, suggest the closest name."""
         name = args[0]
         if name not in self._lines and not name.startswith("-") and not ctx.resilient_parsing:
+            from abe_router.text import did_you_mean
+
             other = _OTHER_NAMES.get(name)
             hint = f"did you mean `{other}`?" if other else did_you_mean(name, self._lines)
             raise click.UsageError(f"no command `{name}`" + (f", {hint}" if hint else ""), ctx)
@@ -169,6 +175,9 @@ def root() -> None:
     Exit codes: 0 success, 1 findings or rejected input, 2 wrong usage, 69 backend unreachable,
     70 bug in abe-router, 78 faulty routes file.
     """
+    from abe_router.observe.logs import PlainFormatter, start_logging
+
+    start_logging(sys.stderr, logging.WARNING, PlainFormatter())
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -176,28 +185,35 @@ def run(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal's encoding lacks is escaped, and the rest of the line is printed.
         sys.stdout.reconfigure(errors="backslashreplace")
-    start_logging(sys.stderr, logging.WARNING, PlainFormatter())
     try:
         try:
             given = list(sys.argv[1:] if args is None else args)
-            code = root.main(given, prog_name="abe-router", standalone_mode=False, obj=given) or OK
+            code = root.main(given, prog_name="abe-router", standalone_mode=False, obj=given) or 0
         except (BrokenPipeError, _ReaderGone):
             raise
         except Exception as error:  # noqa: BLE001  every error becomes an exit code
             for handler in logging.getLogger().handlers:
                 handler.flush()
-            code = report_error(error)
+            code = _report(error)
         try:
             sys.stdout.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             _discard_output()
-            code = code or report_error(error)
+            code = code or _report(error)
     except (BrokenPipeError, _ReaderGone):  # the reader closed the pipe (`| head`)
+        from abe_router.cli.errors import BROKEN_PIPE
+
         _discard_output()
         return BROKEN_PIPE
     return int(code)
+
+
+def _report(error: Exception) -> int:
+    from abe_router.cli.errors import report_error
+
+    return report_error(error)
 
 
 def _discard_output() -> None:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import click
+import msgspec
+
 from abe_router.cli.access import open_backend, read_table_in_force
-from abe_router.cli.errors import FINDINGS, OK
+from abe_router.cli.errors import FINDINGS, INTERRUPTED, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, json_option, option
 from abe_router.cli.output import print_data, print_json, print_message, print_table
+from abe_router.errors import BackendUnavailable
 from abe_router.operations.status import HostReadiness, Status, check_host, read_status
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.heartbeat import WorkerReport
-from abe_router.text import counted, format_age, printable
+from abe_router.text import counted, format_age, mask_credentials, printable
+
+#: The time between two rounds of `--watch`, in seconds.
+WATCH_EVERY = 2.0
 
 
 @as_command(
@@ -25,13 +34,24 @@ from abe_router.text import counted, format_age, printable
     """
     abe-router status
     abe-router status --backend redis://localhost/0 --json
+    abe-router status --watch 5
     abe-router status --here
     """,
 )
 @backend_options
 @json_option
+@option(
+    "--watch",
+    is_flag=False,
+    flag_value=WATCH_EVERY,
+    type=click.FloatRange(min=0.2),
+    metavar="[SECONDS]",
+    help=f"Show it again every {WATCH_EVERY:g} seconds, or SECONDS; with --json one object per line.",
+)
 @option("--here", is_flag=True, help="Only check that workers of this host run and reach the backend.")
-def command(routes: Path, backend: str | None, prefix: str | None, json: bool, here: bool) -> int:
+def command(
+    routes: Path, backend: str | None, prefix: str | None, json: bool, watch: float | None, here: bool
+) -> int:
     """Show the message counts of each route, and the workers.
 
     The counts come from the backend. The list has the routes of the file, also those the backend has never
@@ -42,15 +62,44 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
     With --here the exit code is 1 unless a worker of this host has reported to the backend and all that have
     are connected. Use it as a readiness probe of a container.
     """
-    table, _ = read_table_in_force(routes, backend=backend, prefix=prefix)
-    if here:
-        return _report_host(asyncio.run(_read_host(table, prefix)))
-    status = asyncio.run(_read(table, prefix))
+    if watch is not None and here:
+        raise click.UsageError("--here checks once: leave out --watch")
+
+    def show() -> int:
+        table, _ = read_table_in_force(routes, backend=backend, prefix=prefix)
+        if here:
+            return _report_host(asyncio.run(_read_host(table, prefix)))
+        _print(table, asyncio.run(_read(table, prefix)), json=json, in_lines=watch is not None)
+        return OK
+
+    return show() if watch is None else _repeat(show, watch)
+
+
+def _repeat(show: Callable[[], int], seconds: float) -> int:
+    """Show the status until Ctrl-C, on a terminal in place of the one before; an outage does not end it."""
+    clear = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "dumb")
+    try:
+        while True:
+            if clear:
+                click.echo("\033[H\033[2J", nl=False, color=True)
+            try:
+                show()
+            except BackendUnavailable as error:
+                print_message(f"error: {printable(mask_credentials(str(error)))}")
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _print(table: RouteTable, status: Status, *, json: bool, in_lines: bool) -> None:
     if status.edit is not None:
         print_message(f"warning: the workers rejected {table.path}; edit {status.edit} counts")
+    if json and in_lines:
+        print_data(msgspec.json.encode(status).decode())
+        return
     if json:
         print_json(status)
-        return OK
+        return
     now = time.time()
     if status.routes:
         headings = ("ready", "in flight", "delayed", "dead", "oldest")
@@ -64,7 +113,6 @@ def command(routes: Path, backend: str | None, prefix: str | None, json: bool, h
         _print_workers(table, workers, now)
     else:
         print_message("no worker is running")
-    return OK
 
 
 async def _read(table: RouteTable, prefix: str | None) -> Status:

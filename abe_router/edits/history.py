@@ -23,7 +23,7 @@ from abe_router.edits.origin import change_of, origin_of
 from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.edit_files import EditFiles, absolute_path, encode_body, storable
+from abe_router.runtime.edit_files import EditFiles, absolute_path, encode_body
 from abe_router.runtime.edit_record import (
     EDITS,
     FILES,
@@ -35,6 +35,7 @@ from abe_router.runtime.edit_record import (
     read_files,
 )
 from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, decode_reports
+from abe_router.text import json_safe
 
 _log = logging.getLogger(__name__)
 
@@ -224,8 +225,8 @@ def _record_of(
         pid=os.getpid(),
         offered_at=offer.at,
         replaces=last.revision if last else "",
-        routes=storable(files.routes) if files else "",
-        files={storable(name): encode_body(data)[0] for name, data in contents.items()},
+        routes=json_safe(files.routes) if files else "",
+        files={json_safe(name): encode_body(data)[0] for name, data in contents.items()},
         loads_as=evidence.loads_as,
         changes=evidence.changes,
         origin=evidence.origin,
@@ -260,7 +261,7 @@ def _evidence(offer: _Offer, before: EditFiles | None) -> _Evidence:
 def _changes(offer: _Offer, before: EditFiles | None, files: EditFiles) -> EditChanges:
     old = before.contents if before else {}
     names = sorted(old.keys() | files.contents.keys())
-    changed = tuple(storable(name) for name in names if old.get(name) != files.contents.get(name))
+    changed = tuple(json_safe(name) for name in names if old.get(name) != files.contents.get(name))
     if before is None or offer.table is None:
         return EditChanges(changed)
     try:

@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from abe_router.runtime.edit_files import storable
 from abe_router.runtime.edit_record import EditOrigin
-from abe_router.text import mask_credentials, shortened
+from abe_router.text import json_safe, recordable
 
 #: The variable in which a deployer names the change that it rolls out.
 CHANGE = "ABE_ROUTER_CHANGE"
@@ -30,18 +29,18 @@ def origin_of(paths: Collection[Path], *, change: str = "") -> EditOrigin:
             if newest is None or status.st_mtime > newest[0]:
                 newest = (status.st_mtime, path, status.st_uid)
     if newest is None:
-        return EditOrigin(change=_short(change))
+        return EditOrigin(change=recordable(change, LONGEST))
     modified_at, path, uid = newest
     commit, author, subject, uncommitted = _commit_of(paths)
     return EditOrigin(
-        file=storable(str(path)),
+        file=json_safe(str(path)),
         owner=_name_of(uid),
         modified_at=modified_at,
         commit=commit,
-        author=_short(author),
-        subject=_short(subject),
+        author=recordable(author, LONGEST),
+        subject=recordable(subject, LONGEST),
         uncommitted=uncommitted,
-        change=_short(change),
+        change=recordable(change, LONGEST),
     )
 
 
@@ -78,12 +77,10 @@ def _git(folder: str, *args: str) -> str:
             [*_GIT, "-C", folder, *args],
             capture_output=True,
             stdin=subprocess.DEVNULL,
+            # A variable such as GIT_DIR would name another repository.
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
             check=True,
             timeout=GIT_TIME,
         )
         return done.stdout.decode(errors="replace")
     return ""
-
-
-def _short(text: str) -> str:
-    return storable(shortened(mask_credentials(text[: 2 * LONGEST]), LONGEST))

@@ -12,7 +12,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abe_router.errors import AbeRouterError
-from abe_router.http import events, login, openapi, probes, publish, reading, tail
+from abe_router.http import (
+    acts,
+    dead_letters,
+    edits,
+    events,
+    login,
+    metrics,
+    openapi,
+    probes,
+    publish,
+    reading,
+    replays,
+    tail,
+)
 from abe_router.http.guard import Guard, on_http_error
 from abe_router.http.problem import Refusal, problem_of
 from abe_router.http.site import Site
@@ -22,6 +35,11 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     login.routes,
     probes.health_routes,
     reading.routes,
+    metrics.routes,
+    dead_letters.routes,
+    replays.routes,
+    acts.routes,
+    edits.routes,
     publish.routes,
     tail.routes,
     events.routes,
@@ -37,7 +55,8 @@ def make_app(site: Site) -> Starlette:
 
 def make_probes_app(site: Site) -> Starlette:
     """Return the probes and the metrics alone, for callers without a token."""
-    return _application(probes.probe_routes(site), Middleware(Guard, security=None))
+    routes = [*probes.probe_routes(site), metrics.metrics_route(site, public=True)]
+    return _application(routes, Middleware(Guard, security=None))
 
 
 def _application(routes: list[Route], guard: Middleware) -> Starlette:

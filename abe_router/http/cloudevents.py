@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from abe_router.errors import PayloadMalformed
+from abe_router.observe.trace_context import TRACEPARENT, TRACESTATE
 from abe_router.operations.bulk import LineContent
 
 STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -26,7 +27,7 @@ BINARY_MARK = "ce-specversion"
 
 _REQUIRED = ("id", "source", "type")
 #: Attributes of the distributed tracing extension.
-_TRACE = frozenset({"traceparent", "tracestate"})
+_TRACE = frozenset({TRACEPARENT, TRACESTATE})
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JSON_TYPE = re.compile(r"[\w.-]+/([\w.-]+\+)?json", re.ASCII)
@@ -67,17 +68,18 @@ class StructuredEvent:
         """Return the message of the event; raise PayloadMalformed if it is not an event with JSON data."""
         try:
             members = _read_members(self.text)
-            data, encoded = members.pop("data", None), members.pop("data_base64", None)
+            data = members.pop("data", None)
             values = {name: _read_value(value) for name, value in members.items()}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PayloadMalformed(f"the event is not a JSON object: {error}") from None
+        encoded = values.pop("data_base64", None)
         attributes = _attributes(values)
         _check_type(attributes.pop("datacontenttype", "application/json"))
         if encoded is not None and data is not None:
             raise PayloadMalformed("the event has both `data` and `data_base64`")
         body = b"null" if data is None else bytes(data)
         if encoded is not None:
-            body = _decode_base64(_read_value(encoded))
+            body = _decode_base64(encoded)
         return _content(attributes, body, key, headers, self.names_id)
 
 

@@ -10,9 +10,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from abe_router.http.broadcast import Broadcast, format_event
+from abe_router.http.guard import request_headers
 from abe_router.http.problem import RETRY_AFTER, Refusal
+from abe_router.http.security import Security
 
-#: Interval at which a comment is sent, in seconds, so that proxies keep the connection.
+#: Interval at which the rights of the client are checked, and at which a quiet stream sends a comment, in
+#: seconds. The comment makes proxies keep the connection.
 COMMENT_EVERY = 15.0
 #: Most streams of one server.
 MOST_STREAMS = 100
@@ -51,13 +54,17 @@ class StreamLimit:
 class EventStream(Response):
     """Sends the events of a broadcast until the client leaves, they end, or `closing` is set.
 
-    The last event is `closing` if the server ends.
+    It also ends when the token or the session of the client is no longer valid, or has other rights, which
+    `security` says. The last event is `closing` if the server ends the stream.
     """
 
-    def __init__(self, broadcast: Broadcast, closing: asyncio.Event, limit: StreamLimit) -> None:
+    def __init__(
+        self, broadcast: Broadcast, security: Security, closing: asyncio.Event, limit: StreamLimit
+    ) -> None:
         super().__init__(None, headers={"X-Accel-Buffering": "no"}, media_type=MEDIA_TYPE)
         del self.headers["content-length"]
-        self._broadcast, self._closing, self._limit = broadcast, closing, limit
+        self._broadcast, self._security = broadcast, security
+        self._closing, self._limit = closing, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
@@ -68,6 +75,8 @@ class EventStream(Response):
         leaving = asyncio.create_task(_left(receive))
         closing = asyncio.create_task(self._closing.wait())
         taking: asyncio.Task[bytes] | None = None
+        now = asyncio.get_running_loop().time
+        checked_at = now()
         try:
             with self._limit.entered(), self._broadcast.subscribe() as subscriber:
                 while True:
@@ -79,7 +88,11 @@ class EventStream(Response):
                     )
                     if leaving.done():
                         return
-                    if closing.done():
+                    if now() >= checked_at + COMMENT_EVERY:
+                        checked_at, is_allowed = now(), self._allows(scope)
+                    else:
+                        is_allowed = True
+                    if closing.done() or not is_allowed:
                         await _send(send, format_event("closing", {}), more=False)
                         return
                     if not taking.done():
@@ -93,6 +106,15 @@ class EventStream(Response):
             for task in (leaving, closing, taking):
                 if task is not None:
                     task.cancel()
+
+    def _allows(self, scope: Scope) -> bool:
+        """Return whether the client still has the rights that it had at the start."""
+        query = scope["query_string"].decode("latin-1")
+        try:
+            caller = self._security.find_caller(scope["method"], request_headers(scope), query)
+        except Refusal:
+            return False
+        return bool(caller == scope["state"]["caller"])
 
 
 async def _send(send: Send, data: bytes, *, more: bool = True) -> None:

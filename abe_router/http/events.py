@@ -128,7 +128,7 @@ def routes(site: Site) -> list[Route]:
         if caller.keys not in shared:
             feed = StateFeed(site, caller)
             shared[caller.keys] = Broadcast(feed.produce, first=feed.first)
-        return EventStream(shared[caller.keys], site.closing, site.streams)
+        return EventStream(shared[caller.keys], site.security, site.closing, site.streams)
 
     return [
         Endpoint(

@@ -84,6 +84,7 @@ class HttpServer:
 
     async def _stop_listeners(self) -> None:
         self._site.closing.set()
+        await self._site.close()
         await asyncio.gather(*(listener.stop() for _, listener in self._listeners.values()))
 
     async def _follow(self) -> None:

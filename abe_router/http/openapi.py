@@ -107,7 +107,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     operation["description"] = f"{endpoint.details}\n\nRole: {role}.".strip()
     described = {parameter.name: parameter for parameter in endpoint.parameters}
     in_path = _PATH_PARAMETER.findall(endpoint.path)
-    parameters = [described.get(name, Parameter(name, _PATH_TEXTS[name], "path")) for name in in_path]
+    parameters = [described.get(name) or Parameter(name, _PATH_TEXTS[name], "path") for name in in_path]
     parameters += [each for each in endpoint.parameters if each.name not in in_path]
     if parameters:
         operation["parameters"] = [_parameter(each, schemas) for each in parameters]

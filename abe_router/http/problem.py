@@ -9,7 +9,13 @@ import msgspec
 from starlette.responses import Response
 
 from abe_router.errors import AbeRouterError, BackendUnavailable, KeyInvalid
-from abe_router.operations.errors import OperationError, UnknownDeadLetter, UnknownRoute
+from abe_router.operations.errors import (
+    OperationError,
+    UnknownDeadLetter,
+    UnknownEdit,
+    UnknownReplay,
+    UnknownRoute,
+)
 from abe_router.text import mask_credentials
 
 #: The page that describes the types of problems; each type is one of its headings.
@@ -80,7 +86,7 @@ def problem_of(error: AbeRouterError) -> Response:
             title = "The backend cannot be reached"
             retry = {"Retry-After": str(RETRY_AFTER)}
             return problem(503, "backend-unavailable", title, text, headers=retry, **members)
-        case UnknownRoute() | UnknownDeadLetter():
+        case UnknownRoute() | UnknownDeadLetter() | UnknownReplay() | UnknownEdit():
             return problem(404, "not-found", "Not found", text, **members)
         case KeyInvalid():
             return problem(400, "invalid-request", "The request is invalid", text, **members)

@@ -41,7 +41,7 @@ _IDEMPOTENCY_KEY = Parameter(
 )
 _HEADERS = (
     Parameter("Abe-Header-NAME", "A header of the messages, under the name `NAME` in lower case.", "header"),
-    Parameter("traceparent", "The trace context of the messages; `tracestate` goes with it.", "header"),
+    Parameter("traceparent", "The trace context; `tracestate` and allowed `baggage` go with it.", "header"),
 )
 #: Longest batch of events, in bytes.
 MAX_BATCH = 8 * 1024 * 1024
@@ -151,7 +151,7 @@ class Publishing:
         bulk = BulkPublisher(
             table,
             key=key,
-            headers=message_headers(request),
+            headers=message_headers(request, table),
             allows=lambda each: caller.allows(Role.PUBLISHER, each),
         )
         return BulkAnswer(bulk, self._source, lines=lines)

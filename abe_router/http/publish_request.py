@@ -22,6 +22,7 @@ from abe_router.http.cloudevents import (
 from abe_router.http.problem import Refusal
 from abe_router.http.publish_bulk import NDJSON
 from abe_router.messages.message import MAX_BYTES
+from abe_router.observe.trace_context import BAGGAGE, TRACEPARENT, TRACESTATE, allowed_baggage
 from abe_router.operations.bulk import LineContent
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import payload_bytes, window
@@ -47,7 +48,7 @@ async def read_content(
     `key` is that of the path. Raise Refusal if the request is malformed, and PayloadMalformed if its event or
     its payload is.
     """
-    headers = message_headers(request)
+    headers = message_headers(request, table)
     is_binary = BINARY_MARK in request.headers
     if kind != STRUCTURED and not is_binary and (key is None or not is_json_type(kind)):
         raise _wrong_type(kind, key)
@@ -77,10 +78,11 @@ def media_type(request: Request) -> str:
     return kind.strip()
 
 
-def message_headers(request: Request) -> Mapping[str, str]:
+def message_headers(request: Request, table: RouteTable) -> Mapping[str, str]:
     """Return the headers that the messages of a request get; raise Refusal if one is malformed.
 
-    They are the headers with the prefix `Abe-Header-`, and the trace context if it is valid.
+    They are the headers with the prefix `Abe-Header-`, the trace context if it is valid, and the members of
+    the baggage that the table allows.
     """
     found: dict[str, str] = {}
     for raw, value in request.headers.raw:
@@ -97,12 +99,13 @@ def message_headers(request: Request) -> Mapping[str, str]:
                 f"the header `{HEADER_PREFIX}{name}` {'occurs twice' if name else 'has no name'}"
             )
         found[name] = text
-    parents = request.headers.getlist("traceparent")
+    parents = request.headers.getlist(TRACEPARENT)
     if len(parents) == 1 and _TRACEPARENT.fullmatch(parents[0]):
-        found.setdefault("traceparent", parents[0])
-        if states := request.headers.getlist("tracestate"):
-            found.setdefault("tracestate", ",".join(states))
-    return found
+        found.setdefault(TRACEPARENT, parents[0])
+        if states := request.headers.getlist(TRACESTATE):
+            found.setdefault(TRACESTATE, ",".join(states))
+    baggage = ",".join(request.headers.getlist(BAGGAGE))
+    return allowed_baggage(baggage, table.trace.baggage) | found
 
 
 def names_id(table: RouteTable) -> NamesId:

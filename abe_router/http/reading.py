@@ -16,9 +16,11 @@ from abe_router.http.endpoint import Endpoint, json_content
 from abe_router.http.problem import Refusal, invalid
 from abe_router.http.site import Site, json_response
 from abe_router.operations.explain import Explanation, explain
+from abe_router.operations.plan import plan_reload
 from abe_router.operations.routes import RouteDescription, describe_routes
 from abe_router.operations.status import Status, read_workers
 from abe_router.operations.subscriptions import SubscriptionState
+from abe_router.runtime.edit_record import edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import WorkerReport
 
 
@@ -68,6 +70,16 @@ def routes(site: Site) -> list[Route]:
         require(request, Role.VIEWER, "#")
         return json_response(await read_workers(site.source.backend))
 
+    async def plan(request: Request) -> Response:
+        require(request, Role.VIEWER, "#")
+        table, backend = site.source.table, site.source.backend
+        running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
+        former = table
+        if table.path is not None and table.revision not in running:
+            edit = edit_in_force(await read_edits(backend), table.path, running)
+            former = (edit and await load_edit(backend, edit, table.backend, table.path)) or table
+        return json_response(plan_reload(former, table).to_json())
+
     async def explain_message(request: Request) -> Response:
         asked = await read_body(request, ExplainRequest)
         require(request, Role.VIEWER, asked.key)
@@ -107,6 +119,14 @@ def routes(site: Site) -> list[Route]:
             Role.VIEWER,
             "The last report of every worker",
             answers={200: json_content(dict[str, WorkerReport | None], "the reports, by worker")},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/plan",
+            plan,
+            Role.VIEWER,
+            "What a reload from the edit that the workers run to the routes file does",
+            answers={200: json_content(dict[str, Any], "the routes to start, stop, restart and keep")},
         ),
         Endpoint(
             "POST",

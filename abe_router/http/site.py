@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -72,29 +72,32 @@ class HttpSource(Protocol):
 class SharedAnswer(Generic[T]):
     """An answer of the backend that all clients share: one request at a time, and none while it is fresh.
 
-    An error of the package is shared too.
+    An error is shared by those that wait for it.
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]], *, fresh: float = FRESH) -> None:
         self._read, self._fresh = read, fresh
         self._task: asyncio.Task[T] | None = None
-        self._read_at = -fresh
+        self._fresh_until = 0.0
 
     async def get(self) -> T:
         """Return the answer; raise BackendUnavailable if it takes too long."""
         task = self._task
-        if task is None or (task.done() and time.monotonic() >= self._read_at + self._fresh):
+        if task is None or (task.done() and time.monotonic() >= self._fresh_until):
             task = self._task = asyncio.create_task(self._ask())
+            # All that waited may have gone; then the error concerns no request.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
     async def _ask(self) -> T:
+        self._fresh_until = 0.0
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._read()
+                answer = await self._read()
         except TimeoutError:
             raise BackendUnavailable("the backend does not answer") from None
-        finally:
-            self._read_at = time.monotonic()
+        self._fresh_until = time.monotonic() + self._fresh
+        return answer
 
 
 @dataclass
@@ -111,6 +114,20 @@ class Site:
 
     def __post_init__(self) -> None:
         self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background that a request has started. `close` cancels it."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        """Cancel what runs in the background, and wait for its end."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_status(self) -> Status:
         return await read_status(self.source.table, self.source.backend)

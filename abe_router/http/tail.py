@@ -70,7 +70,7 @@ def routes(site: Site) -> list[Route]:
             broadcast = Broadcast(lambda: _resumed_events(site.source, query, cursor))
         else:
             broadcast = shared.setdefault(query, Broadcast(lambda: _events(site.source, query)))
-        return EventStream(broadcast, site.closing, site.streams)
+        return EventStream(broadcast, site.security, site.closing, site.streams)
 
     return [
         Endpoint(

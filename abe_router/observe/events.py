@@ -9,29 +9,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from abe_router.diagnostic import Diagnostic
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Base of all events; times and durations are in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerStarted(Event):
+class ConsumerStarted(Event, frozen=True):
     """A consumer has started to fetch the messages of its route."""
 
     route: str
     handler: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerStopped(Event):
+class ConsumerStopped(Event, frozen=True):
     """A consumer has stopped. It released `released` deliveries; `abandoned` handlers were still running."""
 
     route: str
@@ -40,8 +38,7 @@ class ConsumerStopped(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Handled(Event):
+class Handled(Event, frozen=True):
     """A handler has returned after `seconds`."""
 
     route: str
@@ -51,8 +48,7 @@ class Handled(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped(Event):
+class Skipped(Event, frozen=True):
     """A message was acked without its handler: `why` is `when` (no match) or `invalid` (dropped)."""
 
     route: str
@@ -61,8 +57,7 @@ class Skipped(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retried(Event):
+class Retried(Event, frozen=True):
     """An attempt has failed; the next one follows after `delay`.
 
     `traceback` shows the handler's own frames; it is empty if no handler raised, and for a
@@ -79,8 +74,7 @@ class Retried(Event):
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLettered(Event):
+class DeadLettered(Event, frozen=True):
     """A message has become a dead letter, or was dropped because the route keeps none (`kept` is False).
 
     `traceback` is as in `Retried`.
@@ -96,8 +90,7 @@ class DeadLettered(Event):
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLost(Event):
+class LeaseLost(Event, frozen=True):
     """The backend refused to settle or renew a delivery.
 
     Its lease expired, and another worker may handle it too; or the backend lost the lease.
@@ -108,8 +101,7 @@ class LeaseLost(Event):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class BackendLost(Event):
+class BackendLost(Event, frozen=True):
     """The backend cannot be reached; the next try follows after `delay`.
 
     A route reports an outage at once, and again after intervals that grow while the outage lasts.
@@ -120,47 +112,41 @@ class BackendLost(Event):
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class BackendBack(Event):
+class BackendBack(Event, frozen=True):
     """The backend answers again after an outage of `seconds`."""
 
     route: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class OrphanedSubscription(Event):
+class OrphanedSubscription(Event, frozen=True):
     """No router consumes a subscription of the backend, which holds `messages` and keeps all new ones."""
 
     route: str
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
-class OverrideBegan(Event):
+class OverrideBegan(Event, frozen=True):
     """An operator has paused or limited a route. `override` says until when, by whom and why."""
 
     route: str
     override: str
 
 
-@dataclass(frozen=True, slots=True)
-class OverrideEnded(Event):
+class OverrideEnded(Event, frozen=True):
     """A route is no longer `effect`, such as `paused`: the time is over, or an operator resumed the route."""
 
     route: str
     effect: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reloading(Event):
+class Reloading(Event, frozen=True):
     """An edit without errors is put into force. `Reloaded` follows when every change is carried out."""
 
     revision: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded(Event):
+class Reloaded(Event, frozen=True):
     """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1."""
 
     number: int
@@ -172,15 +158,13 @@ class Reloaded(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadRejected(Event):
+class ReloadRejected(Event, frozen=True):
     """An edit has errors; the table in force stays."""
 
     diagnostics: tuple[Diagnostic, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RestartNeeded(Event):
+class RestartNeeded(Event, frozen=True):
     """A change takes effect only after a restart of the process, such as a change of handler code."""
 
     what: str

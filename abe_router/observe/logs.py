@@ -17,8 +17,9 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from typing import TextIO, assert_never
+
+import msgspec
 
 from abe_router.diagnostic import render_all
 from abe_router.observe.events import (
@@ -176,7 +177,7 @@ def _without_values(event: DeadLettered | Retried) -> DeadLettered | Retried:
         trace = "\n".join(map(without_value, trace.split("\n")))
     if error == event.error and trace == event.traceback:
         return event
-    return replace(event, error=error, traceback=trace)
+    return msgspec.structs.replace(event, error=error, traceback=trace)
 
 
 def without_value(line: str, of_payload: bool = False) -> str:
@@ -290,7 +291,7 @@ class JSONFormatter(logging.Formatter):
         if isinstance(event, ReloadRejected):
             line |= {"event": "reload_rejected", "diagnostics": [d.to_json() for d in event.diagnostics]}
         elif isinstance(event, Event):
-            values = {field.name: getattr(event, field.name) for field in fields(event)}
+            values = msgspec.structs.asdict(event)
             line["event"] = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
             trace = values.pop("traceback", "")
             line |= {n: _bounded(v) if isinstance(v, str) else v for n, v in values.items()}

@@ -146,13 +146,15 @@ class RouteTally:
     seconds.
     """
 
-    __slots__ = ("_calls", "_outcomes", "_skews", "_waits", "clock", "handled", "since")
+    __slots__ = ("_calls", "_last", "_outcomes", "_skews", "_waits", "clock", "handled", "since")
 
     def __init__(self) -> None:
         self.since, self.clock = time.time(), time.monotonic
         self.handled, self._skews = 0, 0
         self._outcomes = dict.fromkeys(_USUAL, 0)
         self._calls, self._waits = _Durations(HANDLING_BOUNDS), _Durations(WAITING_BOUNDS)
+        #: The last counts, and what they were made of, as long as nothing else has changed.
+        self._last: tuple[tuple[int, ...], RouteCounts] | None = None
 
     @property
     def record_call(self) -> Callable[[float], None]:
@@ -166,11 +168,14 @@ class RouteTally:
 
     def fold(self) -> None:
         """Count what was recorded. It is called often enough that only hundreds of records are kept."""
-        self._calls.fold()
-        self._skews += self._waits.fold(time.time() - self.clock())
+        if self._calls.recorded or self._waits.recorded:
+            self._last = None
+            self._calls.fold()
+            self._skews += self._waits.fold(time.time() - self.clock())
 
     def count(self, outcome: str, reason: str = "") -> None:
         """Count a delivery that was not handled, or was lost."""
+        self._last = None
         self._outcomes[outcome, reason] = self._outcomes.get((outcome, reason), 0) + 1
 
     def count_event(self, event: Event) -> None:
@@ -190,12 +195,18 @@ class RouteTally:
     def counts(
         self, *, in_flight: int = 0, running: int = 0, prefetched: int = 0, slots: int = 0
     ) -> RouteCounts:
-        """Return what was counted so far, with what the consumer does now."""
+        """Return what was counted so far, with what the consumer does now.
+
+        Most routes of a large file are idle, and return the same value as before.
+        """
+        self.fold()
+        now = self.handled, in_flight, running, prefetched, slots
+        if self._last is not None and self._last[0] == now:
+            return self._last[1]
         outcomes: dict[str, dict[str, int]] = {"handled": {"": self.handled}}
         for (outcome, reason), count in tuple(self._outcomes.items()):
             outcomes.setdefault(outcome, {})[reason] = count
-        self.fold()
-        return RouteCounts(
+        counts = RouteCounts(
             since=self.since,
             outcomes=outcomes,
             handling=tuple(self._calls.buckets),
@@ -208,6 +219,8 @@ class RouteTally:
             prefetched=prefetched,
             slots=slots,
         )
+        self._last = now, counts
+        return counts
 
 
 class ProcessCounts(msgspec.Struct, frozen=True, omit_defaults=True):

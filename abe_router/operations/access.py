@@ -57,7 +57,7 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
     except ConfigError as error:
         table = loader.salvage()
         if table is None and backend is not None:
-            table = RouteTable(backend=backend, path=path)
+            table = RouteTable(backend=absolute(backend, path.parent), path=path)
         if table is None:
             raise
         return table, error

@@ -18,7 +18,7 @@ import msgspec
 
 from abe_router.backend import Backend, read_stored
 from abe_router.errors import BackendError
-from abe_router.text import mask_credentials, shortened
+from abe_router.text import recordable
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ async def record_act(
     if not backend.features.key_value:
         return
     now = time.time()
-    texts = map(_storable, (author.name, author.source, action, target, why, result))
+    said = (author.name, author.source, action, target, why, result)
+    texts = (recordable(text, LONGEST) for text in said)
     try:
         await _append(backend, Act(0, now, *texts))
     except BackendError as error:
@@ -107,8 +108,3 @@ async def _append(backend: Backend, act: Act) -> None:
     for old in numbers:
         if old <= number - KEPT:
             await backend.delete(AUDIT, str(old))
-
-
-def _storable(text: str) -> str:
-    text = shortened(mask_credentials(text[: 2 * LONGEST]), LONGEST)
-    return text.encode(errors="backslashreplace").decode()

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import msgspec
 
 from abe_router.backend import Backend, DeadLetter, SubscriptionName
-from abe_router.operations.dead_letters import DeadLetterFilter, read_dead_letters, routes_with_dead_letters
+from abe_router.operations.dead_letters import DeadLetterFilter, read_pages, routes_with_dead_letters
 from abe_router.operations.fingerprint import fingerprint, place, shape
 
 #: Most groups that are kept; the dead letters of all others are counted together.
@@ -75,9 +75,11 @@ async def dead_groups(
     """Return the groups of a route, or of every route in the backend."""
     grouping = _Grouping()
     for one in await routes_with_dead_letters(backend, route):
-        async for dead_letter in read_dead_letters(backend, one):
-            if where is None or where.accepts(dead_letter):
-                grouping.add(dead_letter, "/".join(one))
+        name = "/".join(one)
+        async for page in read_pages(backend, one):
+            for dead_letter in page:
+                if where is None or where.accepts(dead_letter):
+                    grouping.add(dead_letter, name)
     return grouping.result()
 
 
@@ -99,14 +101,17 @@ async def select(
     fingerprints: list[str] = []
     messages: list[str] = []
     last = ""
-    async for dead_letter in read_dead_letters(backend, route):
-        last = dead_letter.id
-        if len(selected) == first or (wanted and last not in wanted):
-            continue
-        if where is None or where.accepts(dead_letter):
-            selected.append(last)
-            fingerprints.append(grouping.add(dead_letter, name))
-            messages.append(dead_letter.message.id)
+    async for page in read_pages(backend, route):
+        last = page[-1].id
+        for dead_letter in page:
+            if len(selected) == first:
+                break
+            if wanted and dead_letter.id not in wanted:
+                continue
+            if where is None or where.accepts(dead_letter):
+                selected.append(dead_letter.id)
+                fingerprints.append(grouping.add(dead_letter, name))
+                messages.append(dead_letter.message.id)
     missing = len(wanted.difference(selected)) if wanted and first is None else 0
     return Selection(
         name, tuple(selected), tuple(fingerprints), tuple(messages), grouping.result(), missing, last

@@ -5,6 +5,7 @@ A list and a selection read no payload. `detail` alone shows one, with its sensi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from math import inf
 from typing import Any
@@ -126,6 +127,25 @@ async def read_dead_letters(
         for dead_letter in page:
             yield dead_letter
         after = page[-1].id
+
+
+async def read_pages(backend: Backend, route: SubscriptionName) -> AsyncIterator[Sequence[DeadLetter]]:
+    """Yield all dead letters of a route in pages, without their bodies, oldest first.
+
+    The backend reads the next page while the caller works on one.
+    """
+
+    def read(after: str) -> asyncio.Future[Sequence[DeadLetter]]:
+        return asyncio.ensure_future(backend.dead_letters(*route, limit=PAGE, after=after, bodies=False))
+
+    reading = read("")
+    try:
+        while page := await reading:
+            reading = read(page[-1].id)
+            await asyncio.sleep(0)  # so that it begins
+            yield page
+    finally:
+        reading.cancel()
 
 
 async def list_dead_letters(

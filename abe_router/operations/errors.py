@@ -24,6 +24,10 @@ class UnknownDeadLetter(OperationError):
     """Raised when a route has no dead letter with the given id."""
 
 
+class UnknownReplay(OperationError):
+    """Raised when the backend has no replay of that number."""
+
+
 class RouteInFile(OperationError):
     """Raised when a route cannot be dropped because it is still in the routes file."""
 

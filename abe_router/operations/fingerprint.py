@@ -123,7 +123,11 @@ def shape(message: str) -> str:
 
 def pointer_pattern(pointer: str) -> str:
     """Return a pointer with a star in place of each index and each key: `/items/17/id` is `/items/*/id`."""
-    return "/".join("*" if _KEY.fullmatch(segment) else segment for segment in pointer.split("/"))
+    segments = pointer.split("/")
+    for at, segment in enumerate(segments):
+        if segment and not segment.isalpha() and _KEY.fullmatch(segment):
+            segments[at] = "*"
+    return "/".join(segments)
 
 
 def _parts(reason: Reason) -> tuple[str, ...]:

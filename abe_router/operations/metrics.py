@@ -62,7 +62,9 @@ class Metrics:
                 workers=workers,
                 backend_up=backend_up,
                 backlogs=None if status is None else [_backlog(each) for each in states if _is_shown(each)],
-                orphans=None if status is None else sum(each.in_file is False for each in states),
+                orphans=None
+                if status is None
+                else sum(each.seen and each.in_file is False for each in states),
                 paused=(*paused, *(each.route for each in states if each.paused)),
                 limited=limited,
                 replays=replays,

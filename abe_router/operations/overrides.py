@@ -25,10 +25,12 @@ from abe_router.runtime.override import (
     entry_name,
     read_overrides,
 )
-from abe_router.text import did_you_mean, format_duration
+from abe_router.text import did_you_mean, format_duration, recordable
 
 #: How long an override lasts if nothing else is said, and at most, in seconds.
 DEFAULT_SECONDS, LONGEST_SECONDS = 3600.0, 7 * 86_400.0
+#: Longest reason that is kept, in characters.
+LONGEST_WHY = 200
 #: How long to wait for the workers, and how often to look, in seconds.
 PATIENCE, LOOK_EVERY = 5.0, 0.1
 #: How long a command waits for the overrides if it can go on without them, in seconds.
@@ -167,8 +169,9 @@ async def _override(
         )
     statuses = await backend.status()
     texts, revisions = dict[str, str](), dict[str, int]()
+    reason = recordable(why.strip(), LONGEST_WHY)
     for name in _expand(route, table, statuses, ()):
-        override = Override(action, name, time.time(), seconds, author.name, why.strip(), rate)
+        override = Override(action, name, time.time(), seconds, author.name, reason, rate)
         value = msgspec.json.encode(override)
         revisions[override.name] = await backend.put(OVERRIDES, override.name, value, ttl=seconds)
         texts[name] = override.describe()
@@ -191,7 +194,8 @@ async def _finish(
     """Wait for the workers, and record the act: its command, and the route or the pattern."""
     obeyed, silent = await _wait_for_workers(backend, revisions, patience)
     counts = {status.name: status for status in statuses}
-    result = "; ".join(f"{name} {text}" for name, text in texts.items())
+    target = act[1]
+    result = "; ".join(text if name == target else f"{name} {text}" for name, text in texts.items())
     if silent:
         result = f"not obeyed yet by {', '.join(silent)}; {result}"
     await record_act(backend, author, *act, why=why, result=result)

@@ -31,7 +31,7 @@ from abe_router.backend import Backend, SubscriptionName, read_stored
 from abe_router.errors import BackendError
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.dead_groups import Selection
-from abe_router.operations.errors import OperationError
+from abe_router.operations.errors import OperationError, UnknownReplay
 from abe_router.operations.replay_watch import DeathWatch, UnsettledMessages
 from abe_router.text import counted
 
@@ -96,10 +96,6 @@ class Replay(msgspec.Struct, frozen=True):
 
 class ReplayTaken(OperationError):
     """Raised when another process continued or stopped the replay."""
-
-
-class UnknownReplay(OperationError):
-    """Raised when the backend has no replay of that number."""
 
 
 class _SelectionPart(msgspec.Struct, frozen=True, array_like=True):

@@ -21,7 +21,7 @@ import msgspec
 from abe_router.config.building.loader import Loader
 from abe_router.files.source import Source
 from abe_router.routing.table import RouteTable
-from abe_router.text import is_secret_name, mask_options
+from abe_router.text import is_secret_name, json_safe, mask_options
 
 #: What stands for credentials.
 MASK = b"***"
@@ -69,7 +69,8 @@ class EditFiles(msgspec.Struct, frozen=True):
         with TemporaryDirectory(prefix="abe-router-") as folder:
             file = self.write(Path(folder))
             loader = Loader(file, import_handlers=False, backend=backend, trust_writable=True)
-            return replace(loader.load(), path=path)
+            # A path in the URL is relative to the folder of `path`, and not to the temporary one.
+            return replace(loader.load(), backend=backend, path=path)
 
     def write(self, folder: Path) -> Path:
         """Write the files to a folder, and return the routes file; raise OSError or ValueError."""
@@ -115,12 +116,7 @@ def decode_bodies(routes: str, names: Mapping[str, str], bodies: Mapping[str, by
 
 def absolute_path(path: Path) -> str:
     """Return an absolute path as text, without following links, fit for JSON."""
-    return storable(os.path.abspath(path))  # noqa: PTH100
-
-
-def storable(text: str) -> str:
-    """Escape lone surrogates, which JSON cannot carry: names of files need not be UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+    return json_safe(os.path.abspath(path))  # noqa: PTH100
 
 
 def _redacted(data: bytes) -> bytes:

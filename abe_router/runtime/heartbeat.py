@@ -24,8 +24,9 @@ from abe_router.diagnostic import Diagnostic
 from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
+from abe_router.runtime.activity import ActivityReporter, RouteActivity
 from abe_router.runtime.reconciler import Reconciler
-from abe_router.text import mask_credentials
+from abe_router.text import json_safe, mask_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +68,11 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
     def of(cls, diagnostic: Diagnostic) -> DiagnosticReport:
         """Return the report of a diagnostic, without credentials."""
         return cls(
-            path=_escaped(str(diagnostic.path)),
+            path=json_safe(str(diagnostic.path)),
             line=diagnostic.line,
             column=diagnostic.column,
             code=diagnostic.code,
-            message=_escaped(mask_credentials(diagnostic.message)),
+            message=json_safe(mask_credentials(diagnostic.message)),
             severity=diagnostic.severity,
         )
 
@@ -81,8 +82,9 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
     `started_at` is in seconds since the epoch. `revision` is that of the table in force. `number` is the
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
-    if it was rejected. `overrides` maps the names of the overrides in force to the revisions of their
-    entries. `outdated` are the files of code that have changed since the worker loaded them. In paths and
+    if it was rejected. `activity` is what the routes that did something did in the last `interval` seconds.
+    `overrides` maps the names of the overrides in force to the revisions of their entries. `outdated` are the
+    files of code that have changed since the worker loaded them. In paths and
     messages, everything that JSON cannot carry is escaped.
     """
 
@@ -95,6 +97,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteState] = {}
     reload: ReloadReport | None = None
     rejected: tuple[DiagnosticReport, ...] = ()
+    interval: float = 0.0
+    activity: Mapping[str, RouteActivity] = {}
     overrides: Mapping[str, int] = {}
     outdated: tuple[str, ...] = ()
 
@@ -137,6 +141,7 @@ class Heartbeat:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
+        self._activity = ActivityReporter(reconciler.counts)
 
     async def run(self) -> None:
         """Report every few seconds, and at once after an edit, until cancelled."""
@@ -165,18 +170,21 @@ class Heartbeat:
     def _encoded(self) -> bytes:
         reconciler = self._reconciler
         table, last = reconciler.table, reconciler.last_reload
+        interval, activity = self._activity.report()
         report = WorkerReport(
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=self._started_at,
             revision=table.revision,
             number=self._number,
-            path=_escaped(str(table.path)) if table.path else None,
+            path=json_safe(str(table.path)) if table.path else None,
             routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
             reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
             rejected=tuple(map(DiagnosticReport.of, self._rejected())),
             overrides=self._obeyed(),
-            outdated=tuple(_escaped(str(path)) for path in self._outdated()),
+            interval=interval,
+            activity=activity,
+            outdated=tuple(json_safe(str(path)) for path in self._outdated()),
         )
         return msgspec.json.encode(report)
 
@@ -188,8 +196,3 @@ class Heartbeat:
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))
         self._orphans = set(orphans)
-
-
-def _escaped(text: str) -> str:
-    """Escape lone surrogates, which JSON cannot carry: names of files need not be UTF-8."""
-    return text.encode(errors="backslashreplace").decode()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.backends import make_backend, providers
+from abe_router.backends import make_backend, provider, providers
 from abe_router.backends.abstract import AbstractBackend
 from abe_router.backends.memory import MemoryBackend
 from abe_router.compat.load import _log_once, choose, load_backend
@@ -187,3 +187,10 @@ async def test_our_entry_points_for_abstract_backend_publish_and_consume(name, t
     async with aclosing(backend.consume(group=f"{name}-entry-point")) as payloads, asyncio.timeout(5):
         assert await anext(payloads) == {"order_id": "A-123"}
     await backend.close()
+
+
+def test_our_providers_are_found_without_a_search_and_cannot_be_replaced(install, monkeypatch):
+    install("other", "other_memory", **{"abe_router.backends": {"memory": "other_memory:Backend"}})
+    assert providers()["memory"].ours
+    monkeypatch.setattr(provider, "entry_points", None)
+    assert isinstance(make_backend("memory://"), MemoryBackend)

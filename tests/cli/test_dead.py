@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from abe_router.backend import DeadLetter, Reason
@@ -116,9 +122,86 @@ def test_purge_of_all_asks_for_confirmation(run: Run) -> None:
     assert run("dead", "list").out == ""
 
 
-@pytest.mark.parametrize("choice", [(), ("17", "--all")])
-def test_replay_needs_either_ids_or_all(run: Run, choice: tuple[str, ...]) -> None:
-    assert run("dead", "replay", BILLING, *choice).code == 2
+@pytest.mark.parametrize(
+    "given",
+    [
+        (BILLING,),
+        (BILLING, "17", "--all"),
+        (BILLING, "--all", "--kind", "failed"),
+        (BILLING, "--all", "--stop-after", "3"),
+        (BILLING, "--all", "--rate", "fast"),
+        ("--all",),
+        ("--continue", "1", "--all"),
+        ("--continue", "1", "--stop", "1"),
+    ],
+)
+def test_replay_with_an_unclear_selection_is_wrong_usage(run: Run, given: tuple[str, ...]) -> None:
+    assert run("dead", "replay", *given).code == 2
+
+
+def test_groups_show_each_fault_and_replay_takes_one(run: Run) -> None:
+    dead_letter({"id": 1}, {"id": 2})
+    text = run("dead", "groups").out
+    assert text.splitlines()[1].split()[1:3] == [BILLING, "2"]
+    assert "rejected: Reject: nothing to charge" in text
+    (group,) = run("dead", "groups", BILLING, "--json").json["groups"]
+    name = group["group"]
+    assert (group["count"], name[:3]) == (2, "v1-")
+    assert len(run("dead", "list", "--group", name, "--json").json) == 2
+    assert run("dead", "groups", "--kind", "failed").err == "no dead letters\n"
+    dry = run("dead", "replay", BILLING, "--group", name, "--dry-run")
+    assert (dry.code, dry.err) == (0, "would replay 2\n")
+    assert name in dry.out
+    assert run("dead", "replay", BILLING, "--group", name, "--first", "1").err == "replayed 1\n"
+    assert run("dead", "purge", BILLING, "--group", name, "--yes").err == "purged 1\n"
+    (replay,) = run("dead", "replays", "--json").json
+    assert (replay["number"], replay["state"], replay["replayed"]) == (1, "done", 1)
+    assert "1/1" in run("dead", "replays").out
+    assert "replay 1 is done" in run("dead", "replay", "--continue", "1").err
+    assert "replay 1 is done" in run("dead", "replay", "--stop", "1").err
+    assert "there is no replay 9" in run("dead", "replay", "--continue", "9").err
+
+
+def test_try_takes_another_file(run: Run, shop: Path) -> None:
+    dead_letter({"id": 1, "total": 5}, {"id": 2})
+    done = run("dead", "try", BILLING)
+    assert (done.code, done.out.splitlines()) == (
+        1,
+        [f"{BILLING}: 1: still invalid; 1: reaches the handler", "  1: required `total` at (root)"],
+    )
+    (shop / "new.yaml").write_text((shop / "routes.yaml").read_text().replace("    schema: order.json\n", ""))
+    done = run("dead", "try", BILLING, "-c", "new.yaml")
+    assert (done.code, done.out) == (0, f"{BILLING}: 2: reach the handler\n")
+    (shop / "new.yaml").write_text("routes: 17")
+    assert run("dead", "try", "-c", "new.yaml").code == 78
+
+
+def test_sensitive_values_are_masked(run: Run, shop: Path) -> None:
+    (shop / "schemas" / "order.json").write_text('{"properties": {"card": {"x-sensitive": true}}}')
+    dead_letter({"id": 1, "card": "4111-1111"})
+    (found,) = run("dead", "list", "--json").json
+    for given in ([], ["--json"], ["--backend", "sqlite:///shop.db", "-c", "no.yaml"]):
+        shown = run("dead", "show", BILLING, found["id"], *given)
+        assert shown.code == 0
+        assert "4111" not in shown.out
+        assert "(masked)" in shown.out
+
+
+def test_interrupted_replay_says_how_to_continue(run: Run) -> None:
+    dead_letter(*({"id": n} for n in range(12)))
+    slowly = [sys.executable, "-m", "abe_router", "dead", "replay", BILLING, "--all", "--rate", "20/s"]
+    process = subprocess.Popen(slowly, stderr=subprocess.PIPE, text=True)
+    while len(run("dead", "list", "--json").json) > 9:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "continue with `dead replay --continue 1`" in err
+    (replay,) = run("dead", "replays", "--json").json
+    assert replay["state"] == "stopped"
+    done = run("dead", "replay", "--continue", "1", "--json")
+    assert (done.code, done.json["state"], done.json["replayed"]) == (0, "done", 12)
+    assert [message.payload["id"] for message in published(group="billing")] == list(range(12))
 
 
 def test_route_of_the_file_that_was_never_served_has_no_dead_letters(run: Run) -> None:

@@ -74,6 +74,7 @@ def test_help_imports_nothing_heavy_and_publish_no_consumer() -> None:
     code = (
         "import sys; from abe_router.cli.root import run; run(['--help']);"
         "heavy = {'pydantic', 'yaml', 'redis', 'rich', 'asyncio', 'jsonschema_rs', 'msgspec'};"
+        "heavy |= {'importlib.metadata', 'abe_router.observe.logs', 'abe_router.errors', 'abe_router.text'};"
         "print(*heavy & set(sys.modules), file=sys.stderr);"
         "import abe_router.cli.publish, abe_router.operations.access;"
         "print(*{'rich', 'abe_router.consumer'} & set(sys.modules), file=sys.stderr)"

@@ -24,7 +24,13 @@ routes:
       billing: {{handler: "counted_shop:charge", concurrency: {concurrency}}}
 {more}"""
 AUDIT = '      audit: {handler: "counted_shop:charge"}\n'
-HANDLERS = "async def charge(order):\n    pass\n"
+HANDLERS = """\
+import time
+
+async def charge(order):
+    if order == "block":
+        time.sleep(3)
+"""
 BILLING = "orders.created/billing"
 
 
@@ -71,7 +77,10 @@ async def test_no_counter_falls_when_workers_are_killed_replaced_and_reloaded(tm
     async with make_backend(f"sqlite:///{tmp_path}/log.db") as backend:
 
         async def publish(count: int) -> None:
-            await backend.append([new_message("orders.created", encode(n)) for n in range(count)])
+            await append(*range(count))
+
+        async def append(*payloads: object) -> None:
+            await backend.append([new_message("orders.created", encode(each)) for each in payloads])
 
         await publish(200)
         await watched.until(lambda: watched.handled() == 200)
@@ -91,13 +100,19 @@ async def test_no_counter_falls_when_workers_are_killed_replaced_and_reloaded(tm
         await watched.until(lambda: watched.routes() == {BILLING})
 
         before = {worker.pid for worker in supervisor._workers}
-        (tmp_path / "counted_shop.py").write_text(HANDLERS.replace("pass", "return None"))
+        (tmp_path / "counted_shop.py").write_text(f"{HANDLERS}    return None\n")
         await watched.until(
             lambda: before.isdisjoint(each.pid for each in supervisor._workers if not each.has_ended)
         )
         assert supervisor.workers.restarts == 1
         await publish(100)
         await watched.until(lambda: watched.handled() == 400)
+
+        await append("block")
+        await watched.until(lambda: supervisor.workers.silence > 2)
+        await watched.until(lambda: supervisor.process_counts().stalls == 1)
+        assert supervisor.process_counts().stalled_seconds > 1
+        await watched.until(lambda: supervisor.workers.silence < 2)
 
         # What was done since the last report comes with the last word.
         await publish(100)
@@ -108,5 +123,6 @@ async def test_no_counter_falls_when_workers_are_killed_replaced_and_reloaded(tm
     async with asyncio.timeout(20):
         assert await running == 0
     counts = supervisor.counts()[BILLING]
-    assert counts.total("handled") == sum(counts.handling) == 500
+    assert counts.total("handled") == sum(counts.handling) == 501
+    assert counts.handling_seconds > 3
     assert (counts.in_flight, counts.slots, supervisor.process_counts().disconnected) == (0, 0, 0)

@@ -184,3 +184,37 @@ async def test_paused_ordered_route_fetches_nothing(running: Running):
     assert await ready(running) >= 1000  # one fetch was under way
     running.router.limit({})
     await running.log.wait_for(Handled, 2001)
+
+
+async def test_pause_longer_than_the_lease_of_an_ordered_route_keeps_its_order(running: Running):
+    got: dict[str, list[int]] = {}
+    other = Running(running.backend)
+
+    async def charge(payload):
+        await asyncio.sleep(0)
+        got.setdefault(payload["c"], []).append(payload["n"])
+
+    route = make_route(charge, order_by="/c", concurrency=4, lease=0.2)
+    routers = (running.router, other.router)
+    for router in (running, other):
+        await router.route(route)
+    try:
+        for half in range(2):
+            await running.publish(
+                "orders.created", *({"c": c, "n": n + 20 * half} for n in range(20) for c in "abc")
+            )
+            if half == 0:
+                async with within(10):
+                    while sum(map(len, got.values())) < 10:
+                        await asyncio.sleep(0)
+                for router in routers:
+                    router.limit(PAUSED)
+                await asyncio.sleep(0.5)
+        for router in routers:
+            router.limit({})
+        async with within(10):
+            while sum(map(len, got.values())) < 120:
+                await asyncio.sleep(0.01)
+    finally:
+        await other.router.stop(drain=0)
+    assert got == {c: list(range(40)) for c in "abc"}

@@ -8,6 +8,7 @@ import re
 import jsonschema
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from abe_router.backend import Dead, DeadLetter, Reason
 from abe_router.backends import make_backend
 from abe_router.http.app import make_app
 from abe_router.http.endpoint import Endpoint
@@ -69,3 +70,35 @@ async def test_answers_have_the_form_that_the_document_says(tmp_path):
         schema = described["content"][answer.headers["content-type"]]["schema"]
         jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
     assert [answer.status_code for answer in requests.values()] == [200, 200, 200, 200, 200, 202, 415]
+
+
+async def test_every_reading_endpoint_answers_in_its_form(tmp_path):
+    (tmp_path / "routes.yaml").write_text(
+        "routes: {orders.created: {consumers: {billing: 'examples.shop:charge'}}, orders.paid: {}}"
+    )
+    values = {"key": "orders.created", "group": "billing"}
+    async with serving(load_table(tmp_path / "routes.yaml"), make_backend("memory://")) as api:
+        subscription = await api.source.backend.subscribe("orders.created", "billing")
+        await api.source.backend.publish("orders.created", {"id": 1}, headers={"a": "b"})
+        (delivery,) = await subscription.fetch(1, 5)
+        reason = Reason("failed", "ValueError", "no such order", traceback="Traceback: ValueError")
+        letter = DeadLetter("orders.created/billing", delivery.message, reason, 1, 1, 1e9, 1.1e9)
+        await subscription.settle([(delivery, Dead(letter))])
+        (stored,) = await api.source.backend.dead_letters("orders.created", "billing")
+        values["id"] = stored.id
+        document = (await api.get("/v1/openapi.json")).json()
+        answered = {}
+        for path, methods in document["paths"].items():
+            content = methods.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+            if not content or "text/event-stream" in content:
+                continue
+            answer = await api.get(re.sub(r"{(\w+)}", lambda name: values.get(name[1], "1"), path))
+            described = methods["get"]["responses"][str(answer.status_code)]["content"]
+            kind = answer.headers["content-type"]
+            assert kind in described, path
+            if "json" in kind:
+                schema = described[kind]["schema"]
+                jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
+            answered[path] = answer.status_code
+        await subscription.close()
+    assert {path for path, status in answered.items() if status != 200} <= {"/v1/replays/{number}"}

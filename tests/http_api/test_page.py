@@ -25,7 +25,10 @@ BLOCK = re.compile(r'^```(\w+)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | r
 def table_of_endpoints() -> str:
     application = make_app(Site(FixedSource(RouteTable(), make_backend("memory://")), Security()))
     endpoints = [route for route in application.routes if isinstance(route, Endpoint)]
-    rows = [(each.path, each.method, each.role or "any", each.summary) for each in endpoints]
+    rows = [
+        (re.sub(r":\w+}", "}", each.path), each.method, each.role or "any", each.summary)
+        for each in endpoints
+    ]
     return "".join(
         f"| `{method} {path}` | {role} | {summary} |\n" for path, method, role, summary in sorted(rows)
     )

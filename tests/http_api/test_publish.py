@@ -25,6 +25,7 @@ from .running import Api, serving
 
 ROUTES = """\
 schemas: .
+trace: {baggage: [tenant]}
 routes:
   orders.created: {schema: order.json}
   orders.#: {}
@@ -85,10 +86,14 @@ async def test_message_is_stored_as_the_bytes_that_were_sent(api: Api) -> None:
 
 async def test_trace_context_of_the_request_goes_with_the_message(api: Api) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    await api.post("/v1/publish/orders.paid", b"1", headers={"traceparent": parent, "tracestate": "a=b"})
+    context = {"traceparent": parent, "tracestate": "a=b", "baggage": "tenant=7, user=ada"}
+    await api.post("/v1/publish/orders.paid", b"1", headers=context)
     await api.post("/v1/publish/orders.paid", b"1", headers={"traceparent": "nonsense", "tracestate": "a=b"})
     first, second = await stored(api)
-    assert (first.headers, second.headers) == ({"traceparent": parent, "tracestate": "a=b"}, {})
+    assert (first.headers, second.headers) == (
+        {"traceparent": parent, "tracestate": "a=b", "baggage": "tenant=7"},
+        {},
+    )
 
 
 @pytest.mark.parametrize("key", ["k-1", '"k-1"', '"with \\"quotes\\" and \\\\"'])

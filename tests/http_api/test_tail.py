@@ -11,7 +11,7 @@ import pytest
 
 from abe_router.backends import make_backend
 from abe_router.http import event_stream, tail
-from abe_router.http.access import Caller, Role
+from abe_router.http.access import Caller, Role, Token, digest
 from abe_router.operations.access import load_table
 from abe_router.routing.table import RouteTable
 
@@ -229,6 +229,22 @@ async def test_comments_keep_a_quiet_stream_open(table: RouteTable, monkeypatch:
             await api.source.backend.publish("orders.paid", 1)
             await events.next()
         assert events.comments > 1
+
+
+@pytest.mark.parametrize("remaining", [[], [Token(digest("reader"), CALLERS["viewer"])]])
+async def test_stream_ends_when_the_token_is_removed_or_loses_rights(
+    table: RouteTable, monkeypatch: pytest.MonkeyPatch, remaining: list[Token]
+) -> None:
+    monkeypatch.setattr(event_stream, "COMMENT_EVERY", 0.02)
+    async with (
+        serving(table, make_backend("memory://"), CALLERS) as api,
+        watching(api, "/v1/tail", token="reader") as events,
+    ):
+        await until_watched(api)
+        api.site.security.update(remaining)
+        last, end = await events.next(), await events.next()
+    assert last is not None
+    assert (last.name, end) == ("closing", None)
 
 
 async def test_reload_masks_by_the_new_schemas(table: RouteTable, tmp_path: Path) -> None:

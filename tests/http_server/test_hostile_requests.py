@@ -143,6 +143,28 @@ def roles_exceeded() -> Iterator[Attack]:
     yield Attack("all workers are read with a limit", "GET /v1/workers", (403,), token="orders-viewer")
     other = EXPLAIN.replace(b"orders.created", b"payments.made")
     yield Attack("another key is explained", "POST /v1/explain", (403,), (JSON,), other, "orders-viewer")
+    letters, every = "/v1/dead-letters/orders.created/billing", b'{"all": true}'
+    override = b'{"route": "orders.created/billing", "action": "pause", "why": "x"}'
+    for role in ("viewer", "operator", "publisher"):
+        yield Attack(f"a {role} reads a payload", f"GET {letters}/1", (403,), token=role)
+        yield Attack(f"a {role} tries payloads", f"POST {letters}/try", (403,), (JSON,), every, role)
+    for role in ("viewer", "reader", "publisher"):
+        yield Attack(f"a {role} purges", f"POST {letters}/purge", (403,), (JSON,), every, role)
+        yield Attack(f"a {role} replays", f"POST {letters}/replay", (403,), (JSON,), every, role)
+        yield Attack(f"a {role} pauses", "POST /v1/overrides", (403,), (JSON,), override, role)
+        resume = "DELETE /v1/overrides/orders.created/billing"
+        yield Attack(f"a {role} resumes", resume, (403,), token=role)
+        yield Attack(f"a {role} reads the audit", "GET /v1/audit", (403,), token=role)
+    yield Attack("an operator drops", "DELETE /v1/routes/orders.created/billing", (403,), token="operator")
+    foreign = "/v1/dead-letters/payments.made/audit"
+    limited = "orders-operator"
+    yield Attack("another key is purged", f"POST {foreign}/purge", (403,), (JSON,), every, limited)
+    yield Attack("another key is replayed", f"POST {foreign}/replay", (403,), (JSON,), every, limited)
+    wide = override.replace(b"orders.created", b"#")
+    yield Attack("every key is paused", "POST /v1/overrides", (403,), (JSON,), wide, limited)
+    yield Attack("a pattern of more keys", "GET /v1/routes/%23/x", (403,), token="orders-viewer")
+    yield Attack("purge by GET", f"GET {letters}/purge?all=true", (404,), token="admin")
+    yield Attack("a publisher scrapes", "GET /metrics", (403,), token="publisher")
     for role in ("viewer", "reader", "operator"):
         yield Attack(f"a {role} publishes", "POST /v1/publish/orders.created", (403,), (JSON,), b"{}", role)
     limited = "orders-publisher"

@@ -140,8 +140,10 @@ async def test_one_worker_has_a_supervisor_that_serves_until_the_drain_has_ended
         assert status.json()["routes"][0]["route"] == "orders.created/billing"
         assert run.token()["Authorization"].split()[1] not in json.dumps(run.log)
 
-        http = "{listen: 127.0.0.1:0, tokens: {ops: {file: ops, roles: viewer}}, hosts: ops.example.com}"
+        tokens = "{ops: {file: ops, roles: viewer}, dev: {file: dev, roles: reader}}"
+        http = f"{{listen: 127.0.0.1:0, tokens: {tokens}, hosts: ops.example.com}}"
         (tmp_path / "ops").write_text("token-of-the-operators")
+        (tmp_path / "dev").write_text("token-of-a-developer")
         text = ROUTES.format(backend=f"sqlite:///{tmp_path}/log.db", http=http)
         (tmp_path / "routes.yaml").write_text(text)
         ops = {"Authorization": "Bearer token-of-the-operators"}
@@ -158,6 +160,16 @@ async def test_one_worker_has_a_supervisor_that_serves_until_the_drain_has_ended
         (tmp_path / "routes.yaml").write_text(text.replace("127.0.0.1:0", "localhost:0"))
         moved = await run.address(number=2)
         assert (await run.get(moved, "/v1/status", **ops)).status_code == 200
+        async with asyncio.timeout(20):
+            while len(edits := (await run.get(moved, "/v1/edits", **ops)).json()) < 3:
+                await asyncio.sleep(0.05)
+        assert [edit["record"]["number"] for edit in edits] == [3, 2, 1]
+        assert (await run.get(moved, "/v1/edits/1", **ops)).status_code == 403
+        dev = {"Authorization": "Bearer token-of-a-developer"}
+        files = (await run.get(moved, "/v1/edits/1", **dev)).json()
+        assert files["files"][files["routes"]].startswith("backend: ")
+        assert "+http: {listen: localhost:0" in (await run.get(moved, "/v1/edits/3/diff", **dev)).text
+        assert (await run.get(moved, "/v1/edits/99", **dev)).status_code == 404
         assert run.process.returncode is None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -139,6 +141,25 @@ async def test_crash_around_a_move_is_mended(
     assert (left.state, left.position, left.pending) == ("running", 3, 3)
     done = await finished(await continue_replay(shared(), 1, ADA))
     assert (done.state, done.replayed, done.missing) == ("done", 10, 0)
+    assert await handled(backend) == Counter(sent)
+
+
+async def test_killed_replay_goes_on_without_doubling(
+    shared: Clients, shared_url: str, tmp_path: Path
+) -> None:
+    backend = shared()
+    sent = await dead_letters_of(backend, *[NO_STOCK] * 12)
+    command = [sys.executable, "-m", "abe_router", "dead", "replay", NAME, "--all", "--rate", "20/s"]
+    place = ["--backend", shared_url, "--prefix", f"{tmp_path.name}.", "-c", str(tmp_path / "none.yaml")]
+    process = await asyncio.create_subprocess_exec(*command, *place)
+    while len(await backend.dead_letters(*ROUTE)) > 9:
+        await asyncio.sleep(0.01)
+    process.kill()
+    await process.wait()
+    (left,) = await replays(backend)
+    assert (left.state, left.position < 12) == ("running", True)
+    done = await finished(await continue_replay(backend, 1, ADA))
+    assert (done.state, done.replayed, done.missing) == ("done", 12, 0)
     assert await handled(backend) == Counter(sent)
 
 

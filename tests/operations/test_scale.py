@@ -10,6 +10,7 @@ from abe_router.operations.metrics import Metrics
 from abe_router.operations.scale import Scale, scale_of
 from abe_router.operations.status import Status
 from abe_router.operations.subscriptions import SubscriptionState
+from abe_router.runtime.override import Override
 
 NOW = 1000.0
 STATES = (
@@ -21,6 +22,16 @@ STATES = (
     SubscriptionState("stock.#/audit", True, 7, 0, 0, 0, oldest_at=2000.0),
     SubscriptionState("stock.late/new", True),
     SubscriptionState("orders.old/gone", False, 90, 0, 0, 0, oldest_at=1.0),
+)
+OVERRIDDEN = SubscriptionState(
+    "orders.late/billing",
+    True,
+    30,
+    2,
+    0,
+    0,
+    oldest_at=3.0,
+    overrides=(Override("pause", "orders.late/billing", 0.0, 60.0, "ada@host", "gateway down"),),
 )
 COUNTS = {
     "orders.created/billing": RouteCounts(running=2, slots=10),
@@ -41,6 +52,10 @@ COUNTS = {
 )
 def test_routes_that_match_the_pattern_are_added_up(pattern, expected):
     assert scale_of(STATES, COUNTS, pattern, now=NOW) == expected
+
+
+def test_a_route_that_an_override_pauses_counts_with_what_is_in_flight():
+    assert scale_of([OVERRIDDEN], {}, now=NOW) == Scale(2, 0, 0.0, None, None)
 
 
 def test_a_retry_that_is_overdue_is_due_now():

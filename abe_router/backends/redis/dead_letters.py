@@ -129,7 +129,7 @@ def _bare(key: str, group: str, entry_id: bytes, record: bytes, name: bytes, for
         is_ours = found.route and found.message.key == key and found.message.id.encode() == name
         times = 0 <= found.first_failed_at <= LATEST and 0 <= found.last_failed_at <= LATEST
         if is_ours and times and found.attempts >= 0 and found.deliveries >= 0:
-            replays, id = _former(key, former)
+            replays, id = _former(key, former) if former else (0, "")
             return msgspec.structs.replace(found, id=f"{key}:{entry_id.decode()}", replays=replays, former=id)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass

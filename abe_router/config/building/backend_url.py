@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from abe_router.backend import Features
-from abe_router.backends import find_provider, providers
+from abe_router.backends import BUILT_IN, find_provider, providers
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
@@ -38,7 +38,7 @@ def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) ->
     """
     span, label = (node.span, "") if node is not None else (Span(), _NOT_HERE)
     scheme, colon, _ = url.partition("://")
-    known = providers()
+    known = BUILT_IN if scheme in BUILT_IN else providers()
     if not colon or scheme not in known:
         close = suggestion(scheme, known)
         like = _meant(url, known)

@@ -1,0 +1,129 @@
+"""Overrides, dropped routes and the audit over HTTP; and the metrics, the plan and the health."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from .serving import Serving, add_dead_letter, secret, serving
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with serving(tmp_path) as found:
+        yield found
+
+
+async def ask(served: Serving, role: str, method: str, path: str, **options: Any) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {secret(role)}"} if role else {}
+        return await client.request(method, path, headers=headers, **options)
+
+
+async def test_an_override_is_shown_recorded_and_ended(served: Serving) -> None:
+    await (await served.backend.subscribe("orders.created", "billing")).close()
+    body = {"route": "orders.created/billing", "action": "pause", "seconds": 60, "why": "gateway down"}
+    assert (await ask(served, "viewer", "POST", "/v1/overrides", json=body)).status_code == 403
+    other = {**body, "route": "payments.made/audit"}
+    assert (await ask(served, "orders-operator", "POST", "/v1/overrides", json=other)).status_code == 403
+    every = {**body, "route": "#/*"}
+    assert (await ask(served, "orders-operator", "POST", "/v1/overrides", json=every)).status_code == 403
+    paused = await ask(served, "orders-operator", "POST", "/v1/overrides", json=body)
+    assert paused.status_code == 200, paused.text
+    limited = {**body, "action": "limit", "rate": 5}
+    assert (await ask(served, "operator", "POST", "/v1/overrides", json=limited)).status_code == 200
+    found = (await ask(served, "viewer", "GET", "/v1/overrides")).json()
+    assert [(each["action"], each["author"], each["why"]) for each in found] == [
+        ("pause", "orders-operator", "gateway down"),
+        ("limit", "operator", "gateway down"),
+    ]
+    path = "/v1/overrides/orders.created/billing"
+    assert (await ask(served, "viewer", "DELETE", path)).status_code == 403
+    assert (await ask(served, "operator", "DELETE", f"{path}?why=back")).status_code == 200
+    assert (await ask(served, "viewer", "GET", "/v1/overrides")).json() == []
+    acts = (await ask(served, "operator", "GET", "/v1/audit")).json()
+    assert [(act["action"], act["author"], act["why"]) for act in acts] == [
+        ("resume", "operator", "back"),
+        ("limit", "operator", "gateway down"),
+        ("pause", "orders-operator", "gateway down"),
+    ]
+    assert {act["source"] for act in acts} == {"http 127.0.0.1"}
+    assert (await ask(served, "viewer", "GET", "/v1/audit")).status_code == 403
+    assert (await ask(served, "orders-operator", "GET", "/v1/audit")).status_code == 403
+
+
+async def test_malformed_overrides_are_refused(served: Serving) -> None:
+    good = {"route": "orders.created/billing", "action": "pause", "why": "x"}
+    for wrong in ({"rate": 5}, {"action": "limit"}, {"action": "limit", "rate": -1}, {"route": "../x"}):
+        answer = await ask(served, "operator", "POST", "/v1/overrides", json={**good, **wrong})
+        assert answer.status_code == 400, wrong
+    for wrong in ({"seconds": -1}, {"why": ""}):
+        answer = await ask(served, "operator", "POST", "/v1/overrides", json={**good, **wrong})
+        assert answer.status_code == 409, wrong
+    unknown = {**good, "route": "unknown/x"}
+    assert (await ask(served, "operator", "POST", "/v1/overrides", json=unknown)).status_code == 404
+
+
+async def test_a_route_is_dropped_by_an_admin_once_it_left_the_file(served: Serving) -> None:
+    await (await served.backend.subscribe("former.key", "old")).close()
+    for role in ("viewer", "operator"):
+        assert (await ask(served, role, "DELETE", "/v1/routes/former.key/old")).status_code == 403
+    assert (await ask(served, "admin", "DELETE", "/v1/routes/orders.created/billing")).status_code == 409
+    assert (await ask(served, "admin", "DELETE", "/v1/routes/former.key/unknown")).status_code == 404
+    assert (await ask(served, "admin", "DELETE", "/v1/routes/former.key/old")).status_code == 204
+    assert all(status.pattern != "former.key" for status in await served.backend.status())
+
+
+async def test_metrics_are_public_on_the_second_listener_alone(served: Serving) -> None:
+    await add_dead_letter(served, {"total": 1})
+    assert (await ask(served, "", "GET", "/metrics")).status_code == 401
+    assert (await ask(served, "publisher", "GET", "/metrics")).status_code == 403
+    probes = served.server.probes_address
+    async with httpx.AsyncClient(trust_env=False) as client:
+        public = await client.get(f"http://{probes}/metrics")
+    assert public.status_code == 200
+    for answer in (public, await ask(served, "viewer", "GET", "/metrics")):
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+        (dead,) = families["abe_router_dead"].samples
+        assert (dead.labels, dead.value) == ({"key": "orders.created", "group": "billing"}, 1)
+
+
+async def test_health_says_why_the_router_is_not_ready(served: Serving) -> None:
+    assert (await ask(served, "viewer", "GET", "/healthz?verbose")).json()["ready"] is True
+    served.draining = True
+    health = await ask(served, "viewer", "GET", "/healthz?verbose")
+    assert health.status_code == 503
+    assert health.json()["draining"] is True
+    assert (await ask(served, "", "GET", "/readyz")).text == "draining\n"
+    assert (await ask(served, "", "GET", "/livez")).status_code == 200
+    assert (await ask(served, "", "GET", "/healthz")).status_code == 401
+
+
+async def test_plan_of_an_unchanged_file_keeps_every_route(served: Serving) -> None:
+    plan = (await ask(served, "viewer", "GET", "/v1/plan")).json()
+    assert plan["keep"] == ["orders.created/billing", "payments.made/audit"]
+    assert plan["start"] == plan["stop"] == []
+
+
+async def test_twenty_clients_cost_one_status_of_the_backend(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    calls = []
+    read = served.backend.status
+
+    async def counted() -> Any:
+        calls.append(1)
+        return await read()
+
+    monkeypatch.setattr(served.backend, "status", counted)
+    answers = await asyncio.gather(*(ask(served, "viewer", "GET", "/v1/status") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(calls) == 1

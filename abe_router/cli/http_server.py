@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,11 +14,15 @@ from pathlib import Path
 from abe_router.cli.errors import USAGE, CommandError
 from abe_router.cli.output import print_message
 from abe_router.config.building.loader import Loader
+from abe_router.errors import ConfigError
 from abe_router.operations.access import table_backend
 from abe_router.process.supervisor import Supervisor
 from abe_router.process.worker import Worker
 from abe_router.routing.http_options import ListenAddress, parse_address
 from abe_router.routing.table import RouteTable
+
+#: The option `http` in a routes file, and no URL.
+_OPTION = re.compile(rb"""\bhttp["']?\s*:(?!//)""")
 
 
 def require_extra() -> None:
@@ -34,7 +39,7 @@ def require_extra() -> None:
 def mentions_http(path: Path) -> bool:
     """Return whether a routes file may have the option `http`; reading it as YAML takes longer."""
     try:
-        return b"http" in path.read_bytes()
+        return _OPTION.search(path.read_bytes()) is not None
     except OSError:
         return False
 
@@ -53,10 +58,13 @@ def plan_server(
     """Return what serves the API, None if neither the file nor the command line asks for it.
 
     `listen` is the address of the command line, empty for that of the file. The handlers are not imported.
-    Raise ConfigError if the file has errors.
+    None if the file has errors: the workers, which import the handlers, report all of them.
     """
     loader = Loader(routes, import_handlers=False, backend=backend, trust_writable=trust_writable)
-    table = loader.load()
+    try:
+        table = loader.load()
+    except ConfigError:
+        return None
     if listen is None and table.http is None:
         return None
     require_extra()

@@ -34,9 +34,8 @@ def full(**changes: object) -> Snapshot:
         backend_up=True,
         backlogs=(
             Backlog(A, 5, 2, 1, 7, 990.5),
-            Backlog(B, 0, 0, 0, 0, 1000.2),
+            Backlog(B, 0, 0, 0, 0, 1000.2, paused=True),
         ),
-        paused=(B,),
         replays={"running": 1},
     )
     return msgspec.structs.replace(snapshot, **changes)

@@ -77,7 +77,7 @@ FAULTS: dict[str, At] = {
     "AbeRouterLeasesLost": lambda step: healthy(step, lease_lost=2),
     "AbeRouterEditRejected": with_process(rejected=1),
     "AbeRouterTablesDiffer": but(revision="cd"),
-    "AbeRouterPaused": but(paused=(ROUTE,), backlogs=(Backlog(ROUTE, 5, 0, 0, 0, 600.0),)),
+    "AbeRouterPaused": but(backlogs=(Backlog(ROUTE, 5, 0, 0, 0, 600.0, paused=True),)),
     "AbeRouterOrphans": but(orphans=1),
 }
 

@@ -46,16 +46,13 @@ def metrics_route(site: Site, *, public: bool = False) -> Route:
                 status, counted = await asyncio.gather(site.status.get(), replay_counts.get())
         except (BackendError, TimeoutError):
             pass  # what the workers count is known all the same
-        source, states = site.source, status.routes if status else ()
-        acting = [(state.route, override.action) for state in states for override in state.overrides]
+        source = site.source
         text = metrics.render(
             revision=source.table.revision,
             counters=source.counters,
             workers=source.workers,
             backend_up=status is not None if source.backend_up is None else source.backend_up,
             status=status,
-            paused=[route for route, action in acting if action == "pause"],
-            limited=[route for route, action in acting if action == "limit"],
             replays=counted,
         )
         return Response(text, media_type=CONTENT_TYPE)

@@ -10,7 +10,7 @@ So 1,000 routes are rendered in a few milliseconds.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain
 from typing import Any
@@ -45,8 +45,6 @@ _OF_ROUTE: tuple[_Metric, ...] = (
     ("abe_router_running", "gauge", "Deliveries that handlers of this router run with."),
     ("abe_router_slots", "gauge", "The most deliveries that handlers of this router run with at a time."),
     ("abe_router_prefetched", "gauge", "Deliveries that this router has fetched and not started."),
-    ("abe_router_paused", "gauge", "1 if the route is paused, by the file or by an override."),
-    ("abe_router_limited", "gauge", "1 if an override limits the rate of the route."),
 )
 #: Of each subscription, in the backend: every router of the backend reports the same.
 _OF_SUBSCRIPTION: tuple[_Metric, ...] = (
@@ -55,6 +53,8 @@ _OF_SUBSCRIPTION: tuple[_Metric, ...] = (
     ("abe_router_delayed", "gauge", "Messages in the backend that wait for their retry."),
     ("abe_router_dead", "gauge", "Dead letters in the backend."),
     ("abe_router_oldest_age_seconds", "gauge", "Age of the oldest message that waits to be fetched, or 0."),
+    ("abe_router_paused", "gauge", "1 if the route is paused, by the file or by an override."),
+    ("abe_router_limited", "gauge", "1 if an override limits the rate of the route."),
 )
 _STALLS: _Metric = (
     "abe_router_loop_stalls_total",
@@ -91,7 +91,8 @@ _BUILD: _Metric = ("abe_router_build_info", "gauge", "The version of the program
 class Backlog(msgspec.Struct, frozen=True):
     """The messages of one subscription in the backend, by state.
 
-    `oldest_at` is when the oldest ready message was accepted, in seconds since the epoch, or None.
+    `oldest_at` is when the oldest ready message was accepted, in seconds since the epoch, or None. `paused`
+    and `limited` say whether the route is so now.
     """
 
     name: str
@@ -100,6 +101,8 @@ class Backlog(msgspec.Struct, frozen=True):
     delayed: int
     dead: int
     oldest_at: float | None = None
+    paused: bool = False
+    limited: bool = False
 
 
 class WorkersState(msgspec.Struct, frozen=True):
@@ -118,9 +121,8 @@ class WorkersState(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What is rendered; what is None is left out.
 
-    `now` is the time of the backlogs, in seconds since the epoch. `paused` and `limited` name the routes that
-    are so now. `replays` has the number of replays by state. `orphans` is the number of subscriptions of the
-    backend that are not in the file.
+    `now` is the time of the backlogs, in seconds since the epoch. `replays` has the number of replays by
+    state. `orphans` is the number of subscriptions of the backend that are not in the file.
     """
 
     now: float
@@ -131,8 +133,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     workers: WorkersState | None = None
     backend_up: bool | None = None
     backlogs: Sequence[Backlog] | None = None
-    paused: Collection[str] = ()
-    limited: Collection[str] = ()
     replays: Mapping[str, int] | None = None
     orphans: int | None = None
 
@@ -153,14 +153,11 @@ class MetricsRenderer:
             *((*each, *map(len, each.values()), *chain.from_iterable(each.values())) for each in outcomes),
         )
         by_reason = (reasons.values() for each in outcomes for reasons in each.values())
-        paused, limited = set(snapshot.paused), set(snapshot.limited)
         now = (
             [each.clock_skews for each in counts],
             [each.running for each in counts],
             [each.slots for each in counts],
             [each.prefetched for each in counts],
-            [int(name in paused) for name in names],
-            [int(name in limited) for name in names],
         )
         families = (
             (_process_text(snapshot),),
@@ -198,6 +195,8 @@ class MetricsRenderer:
             [each.dead for each in backlogs],
             # The clocks of two machines: an age may seem negative.
             [0.0 if each.oldest_at is None else max(0.0, snapshot.now - each.oldest_at) for each in backlogs],
+            [int(each.paused) for each in backlogs],
+            [int(each.limited) for each in backlogs],
         )
         names = tuple(each.name for each in backlogs)
         lines = partial(_lines_of, _OF_SUBSCRIPTION, names)

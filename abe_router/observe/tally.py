@@ -108,8 +108,8 @@ class RouteCounts(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Durations:
     """Durations by bucket. `recorded` has the latest ones, until `fold` counts them.
 
-    To record one is to append it, because a bucket is found for many at once in a quarter of the time that it
-    takes to find one for each.
+    To record one is to append it. To find the buckets of many at once takes a third of the time that it takes
+    to find one after the other.
     """
 
     __slots__ = ("_bounds", "buckets", "recorded", "seconds")
@@ -120,17 +120,21 @@ class _Durations:
         self.recorded: list[float] = []
 
     def fold(self, offset: float = 0.0) -> int:
-        """Count what was recorded, plus `offset` each; return how many were negative, and counted as 0."""
+        """Count what was recorded, plus `offset` each; return how many were negative, and counted as 0.
+
+        Without an offset none is negative.
+        """
         recorded = self.recorded
         if not recorded:
             return 0
         negative = 0
-        if min(recorded) + offset >= 0.0 and max(recorded) + offset <= self._bounds[0]:
+        if not offset and max(recorded) <= self._bounds[0]:  # most handlers are quick
             self.buckets[0] += len(recorded)
         else:
-            recorded.sort()
-            negative = bisect_left(recorded, -offset)
-            recorded[:negative] = [-offset] * negative
+            recorded.sort()  # messages wait in order, so this takes less time than `min` and `max`
+            if recorded[0] + offset < 0.0:
+                negative = bisect_left(recorded, -offset)
+                recorded[:negative] = [-offset] * negative
             ends = [bisect_right(recorded, bound - offset) for bound in self._bounds]
             for bucket, (start, end) in enumerate(zip([0, *ends], [*ends, len(recorded)], strict=True)):
                 self.buckets[bucket] += end - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -41,15 +41,12 @@ class Metrics:
         workers: WorkersState | None = None,
         backend_up: bool | None = None,
         status: Status | None = None,
-        paused: Collection[str] = (),
-        limited: Collection[str] = (),
         replays: Mapping[str, int] | None = None,
     ) -> bytes:
         """Return the metrics as text of the type `CONTENT_TYPE`; what is None is left out.
 
         `status` is recent: the age of the oldest message is that of now. Subscriptions that are not in the
-        file have no series; they are counted. `paused` and `limited` name the routes that have such an
-        override; those that the file pauses are known from `status`.
+        file have no series; they are counted.
         """
         states = () if status is None else status.routes
         return self._renderer.render(
@@ -65,8 +62,6 @@ class Metrics:
                 orphans=None
                 if status is None
                 else sum(each.seen and each.in_file is False for each in states),
-                paused=(*paused, *(each.route for each in states if each.paused)),
-                limited=limited,
                 replays=replays,
             )
         )
@@ -84,4 +79,6 @@ def _backlog(state: SubscriptionState) -> Backlog:
         state.delayed or 0,
         state.dead or 0,
         state.oldest_at,
+        state.is_paused,
+        state.is_limited,
     )

@@ -42,7 +42,7 @@ def scale_of(
     """
     now = time.time() if now is None else now
     found = [each for each in states if each.in_file is not False and _is_under(pattern, each.route)]
-    working = [each for each in found if not _is_paused(each)]
+    working = [each for each in found if not each.is_paused]
     ages = [now - each.oldest_at for each in working if each.oldest_at is not None]
     due = [each.next_due_at - now for each in working if each.next_due_at is not None]
     of_routes = [of_route for name, of_route in counts.items() if _is_under(pattern, name)]
@@ -54,10 +54,6 @@ def scale_of(
         next_due_seconds=max(0.0, min(due)) if due else None,
         busy_fraction=round(sum(each.running for each in of_routes) / slots, 3) if slots else None,
     )
-
-
-def _is_paused(state: SubscriptionState) -> bool:
-    return state.paused or any(override.action == "pause" for override in state.overrides)
 
 
 def _is_under(pattern: str, route: str) -> bool:

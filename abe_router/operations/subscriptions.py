@@ -35,6 +35,16 @@ class SubscriptionState(msgspec.Struct, frozen=True):
     overrides: tuple[Override, ...] = ()
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the file or an override pauses it."""
+        return self.paused or any(override.action == "pause" for override in self.overrides)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether an override limits its rate."""
+        return any(override.action == "limit" for override in self.overrides)
+
+    @property
     def seen(self) -> bool:
         """Whether the backend has a subscription for it."""
         return self.ready is not None

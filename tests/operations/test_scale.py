@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -72,21 +73,25 @@ class Counters:
 
 
 def test_metrics_have_the_subscriptions_of_the_file_and_count_the_others():
-    status = Status(backend="memory://", revision="ab", routes=STATES, workers={})
-    text = Metrics().render(
-        revision="ab", counters=Counters(), status=status, limited=["orders.created/billing"]
-    )
+    limit = Override("limit", STATES[0].route, 0.0, 60.0, "ada@host", "gateway slow", rate=5.0)
+    slow = msgspec.structs.replace(STATES[0], overrides=(limit,))
+    status = Status(backend="memory://", revision="ab", routes=(slow, OVERRIDDEN, *STATES[1:]), workers={})
+    text = Metrics().render(revision="ab", counters=Counters(), status=status)
     found: dict = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
             found.setdefault(sample.name, {})["/".join(sample.labels.values())] = sample.value
     assert found["abe_router_ready"] == {
         "orders.created/billing": 5,
+        "orders.late/billing": 30,
         "orders.paid/billing": 1,
         "orders.paid/paused": 50,
         "stock.#/audit": 7,
     }
     assert found["abe_router_orphans"] == {"": 1}
-    assert found["abe_router_limited"] == {"orders.created/billing": 1}
+    paused = [route for route, value in found["abe_router_paused"].items() if value]
+    assert paused == ["orders.late/billing", "orders.paid/paused"]
+    limited = [route for route, value in found["abe_router_limited"].items() if value]
+    assert limited == ["orders.created/billing"]
     assert found["abe_router_loop_stalls_total"] == {"": 2}
     assert found["abe_router_deliveries_total"]["orders.created/billing/handled/"] == 3

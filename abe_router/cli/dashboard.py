@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from abe_router.cli.access import require_backend
+from abe_router.cli.access import read_table_in_force
 from abe_router.cli.examples import as_command
 from abe_router.cli.http_server import announcement, read_address, require_extra
 from abe_router.cli.options import backend_option, option, routes_argument, trust_writable_option
@@ -16,6 +16,7 @@ from abe_router.cli.output import wants_color
 from abe_router.config.building.loader import Loader
 from abe_router.observe.logs import TextFormatter, start_logging
 from abe_router.routing.http_options import ListenAddress
+from abe_router.routing.table import RouteTable
 
 
 @as_command(
@@ -37,20 +38,21 @@ def command(routes: Path, backend: str | None, listen: str | None, trust_writabl
     """Serve the API and the probes for a backend, without running handlers.
 
     It shows the workers of other processes and acts on their backend, so it needs a backend that processes
-    can share. It follows edits of the file, and imports no handlers.
+    can share. It follows edits of the file, and imports no handlers. While the file has faults, the edit that
+    the workers run counts.
     """
     require_extra()
-    require_backend(backend)
+    table, _ = read_table_in_force(routes, backend=backend)
     start_logging(sys.stderr, logging.INFO, TextFormatter(color=wants_color(sys.stderr)), in_thread=True)
     loader = Loader(routes, import_handlers=False, backend=backend, trust_writable=trust_writable)
-    return asyncio.run(_serve(loader, read_address(listen) if listen else None))
+    return asyncio.run(_serve(loader, table, read_address(listen) if listen else None))
 
 
-async def _serve(loader: Loader, listen: ListenAddress | None) -> int:
+async def _serve(loader: Loader, table: RouteTable, listen: ListenAddress | None) -> int:
     from abe_router.http.http_server import HttpServer
     from abe_router.http.sources import FileSource
 
-    source = FileSource(loader, loader.load())
+    source = FileSource(loader, table)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -172,6 +172,8 @@ def command(
         channel=channel,
         service=service,
         beside=beside.worker if beside else None,
+        # With --http, a server runs whether the file has `http` or not.
+        serves_http=None if http is not None else table.http is not None,
     )
     if channel is not None and not worker.features.processes:
         hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"

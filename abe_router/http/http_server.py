@@ -96,7 +96,10 @@ class HttpServer:
         refused: object = None
         while True:
             await asyncio.sleep(COMPARE_EVERY)
-            now = (self._source.table.http, fingerprint(token_files(self._source.table.http)))
+            options = self._source.table.http
+            now = (options, fingerprint(token_files(options)))
+            if options is None and self._options is not None:
+                continue  # without its options in the file, it goes on as it is until the restart
             if now in ((self._options, self._seen), refused):
                 continue
             try:

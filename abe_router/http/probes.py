@@ -6,12 +6,30 @@ whether the process is alive: a restart would mend neither.
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from abe_router.http.access import Role, require
 from abe_router.http.site import Site, json_response
+from abe_router.observe.metrics import WorkersState
+
+
+class RouterHealth(msgspec.Struct, frozen=True):
+    """Why the router is ready or not, from memory.
+
+    `revision` is that of the routes file. `backend_up` is None where the consumers themselves know it, and
+    `workers` is None without a supervisor.
+    """
+
+    ready: bool
+    started: bool
+    draining: bool
+    reasons: tuple[str, ...]
+    revision: str
+    backend_up: bool | None
+    workers: WorkersState | None
 
 
 def probe_routes(site: Site) -> list[Route]:
@@ -39,13 +57,16 @@ def health_routes(site: Site) -> list[Route]:
 
     async def healthz(request: Request) -> Response:
         require(request, Role.VIEWER)
-        readiness = site.source.readiness
-        summary = {
-            "ready": readiness.ready,
-            "started": readiness.started,
-            "draining": readiness.draining,
-            "reasons": readiness.reasons,
-        }
-        return json_response(summary, 200 if readiness.ready else 503)
+        source, readiness = site.source, site.source.readiness
+        health = RouterHealth(
+            ready=readiness.ready,
+            started=readiness.started,
+            draining=readiness.draining,
+            reasons=readiness.reasons,
+            revision=source.table.revision,
+            backend_up=source.backend_up,
+            workers=source.workers,
+        )
+        return json_response(health, 200 if readiness.ready else 503)
 
     return [Route("/healthz", healthz)]

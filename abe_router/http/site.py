@@ -12,7 +12,7 @@ import msgspec
 from starlette.responses import Response
 
 from abe_router.backend import Backend
-from abe_router.errors import AbeRouterError, BackendUnavailable
+from abe_router.errors import BackendUnavailable
 from abe_router.http.event_stream import StreamLimit
 from abe_router.http.security import Security
 from abe_router.observe.metrics import WorkersState
@@ -135,14 +135,4 @@ class Site:
 
 def json_response(value: Any, status: int = 200) -> Response:
     """Return a value of an operation as an answer in JSON."""
-    return Response(
-        msgspec.json.encode(value, enc_hook=_plain), status_code=status, media_type="application/json"
-    )
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    if isinstance(value, AbeRouterError):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")

@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,8 +93,3 @@ def _write_local(path: Path) -> str:
     except OSError as error:
         _log.warning("the token of the HTTP server cannot be kept in a file: %s", error)
     return secret
-
-
-def describe_tokens(tokens: Iterable[Token]) -> str:
-    """Return the names of tokens as text."""
-    return ", ".join(token.caller.name for token in tokens) or "none"

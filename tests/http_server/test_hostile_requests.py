@@ -245,6 +245,10 @@ def malformed() -> Iterator[Attack]:
         "a key with a line break": b'{"key": "a\\r\\nX: 1", "payload": 1}',
     }.items():
         yield Attack(f"a body with {name}", "POST /v1/explain", (400,), (JSON,), body, "admin")
+    told = b'{"key": "orders.created", "payload": {"total": -1, "card": "%s"}}' % (SECRET.encode() * 3)
+    yield Attack("a masked value", "POST /v1/explain", (200,), (JSON,), told, "viewer")
+    path, body = "POST /v1/publish/orders.created", told.partition(b'"payload": ')[2][:-1]
+    yield Attack("a refused masked value", path, (422,), (JSON,), body, "admin")
     deep = b'{"key": "orders.created", "payload": %s1%s}' % (b"[" * 50_000, b"]" * 50_000)
     yield Attack("a deep payload", "POST /v1/explain", (400, 422), (JSON,), deep, "admin")
     upgrade = (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import stat
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,10 @@ async def test_one_worker_has_a_supervisor_that_serves_until_the_drain_has_ended
             while (await run.get(api, "/v1/status", **ops)).status_code != 200:
                 await asyncio.sleep(0.02)
         assert (await run.get(api, "/v1/status", **run.token())).status_code == 401
-        with pytest.raises(httpx.ConnectError):  # the second listener has ended
-            await run.get(probes, "/livez")
+        with suppress(httpx.TransportError):  # the second listener ends
+            async with asyncio.timeout(20):
+                while True:
+                    await run.get(probes, "/livez")
         named = await run.get(api, "/v1/status", **ops, Host="ops.example.com")
         assert named.status_code == 200
         assert len(run.logged("started, handler")) == 2  # no consumer has restarted
@@ -190,6 +193,9 @@ async def test_one_signal_drains_while_the_server_answers(tmp_path: Path) -> Non
                 if found["routes"][0]["in_flight"]:
                     break
                 await asyncio.sleep(0.05)
+        stream = asyncio.create_task(run.get(api, "/v1/events", **run.token()))
+        await asyncio.sleep(0.3)
+        assert not stream.done()
         run.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(5):
             while (await run.get(api, "/readyz")).status_code == 200:
@@ -200,7 +206,9 @@ async def test_one_signal_drains_while_the_server_answers(tmp_path: Path) -> Non
         url = f"{api}/v1/publish/orders.created"
         refused = await run.client.post(url, json={"seconds": 0}, headers=run.token())
         assert refused.status_code == 503
+        assert not stream.done()  # it shows the drain to its end
         assert await run.ended() == 0  # the handler was finished
+        assert (await stream).text.count("\n\n") > 1
         assert run.logged("abandoned") == []
         assert run.plain == []
 
@@ -212,6 +220,10 @@ async def test_memory_is_served_by_the_process_that_runs_the_handlers(tmp_path: 
         await run.publish(api, "orders.created", 0)
         assert (await run.get(api, "/v1/status", **run.token())).status_code == 200
         assert run.logged("(pid") == []
+        text = (tmp_path / "routes.yaml").read_text()
+        (tmp_path / "routes.yaml").write_text(re.sub("(?m)^http: .*$", "", text))
+        await run.until(lambda: run.logged("whether HTTP is served takes effect after a restart"))
+        assert (await run.get(api, "/v1/status", **run.token())).status_code == 200
         run.process.send_signal(signal.SIGTERM)
         assert await run.ended() == 0
 

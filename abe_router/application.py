@@ -34,6 +34,8 @@ from abe_router.runtime.heartbeat import Heartbeat
 from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
+_log = logging.getLogger(__name__)
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
@@ -127,7 +129,10 @@ class Application:
                 stack.push_async_callback(self._heartbeat.leave)
             stack.push_async_callback(self.background.stop)
             stack.push_async_callback(self._stop_consumers)
-            await self.refresh_overrides()  # before a consumer starts that may be paused
+            try:
+                await self.refresh_overrides()  # before a consumer starts that may be paused
+            except Exception:  # noqa: BLE001  an error of a provider, which must not keep the routes from running
+                _log.exception("cannot read the overrides, the routes start without them")
             if self._overrides is not None:
                 self.background.start("following overrides", self._overrides.run)
             await self.reconciler.apply(self._first)

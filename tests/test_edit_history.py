@@ -25,6 +25,7 @@ from abe_router.runtime.edit_files import WITHHELD, EditFiles
 from abe_router.runtime.edit_record import (
     EDITS,
     FILES,
+    EditChanges,
     EditOrigin,
     edit_in_force,
     load_edit,
@@ -77,6 +78,12 @@ def faults_of(path: Path):
     return error.value.diagnostics
 
 
+def quick_evidence(offer, before):
+    """Return the files of an offer without a comparison, which takes most of the time of a record."""
+    revision = offer.table.revision if offer.table else ""
+    return history._Evidence(EditFiles.read(offer.path, offer.sources), revision, EditChanges(), EditOrigin())
+
+
 async def record(backend, *tables: RouteTable, recorder: EditRecorder | None = None) -> None:
     """Record tables as one worker does."""
     recorder = recorder or EditRecorder(backend)
@@ -105,7 +112,7 @@ async def test_an_edit_and_its_return_are_three_records_of_two_revisions(backend
 
 
 async def test_slow_workers_find_the_edits_that_others_have_recorded(backend, folder, monkeypatch):
-    monkeypatch.setattr(history, "origin_of", lambda *_, **options: EditOrigin())
+    monkeypatch.setattr(history, "_evidence", quick_evidence)
     tables = [load(folder, group) for group in ("a", "b", "a", "c", "a")]
     faults = faults_of(write(folder, "routes: ["))
     workers = [EditRecorder(backend) for _ in range(4)]
@@ -290,7 +297,7 @@ class Crashing(MemoryBackend):
 async def test_history_is_whole_after_a_crash_at_each_step(folder, monkeypatch, after):
     monkeypatch.setattr(history, "KEPT", 2)
     monkeypatch.setattr(history, "UNNAMED", 0.0)
-    monkeypatch.setattr(history, "origin_of", lambda *_, **options: EditOrigin())
+    monkeypatch.setattr(history, "_evidence", quick_evidence)
     text = "routes: {{a: {{consumers: {{{}: a:b}}}}}}"
 
     def load(group: str) -> RouteTable:
@@ -320,6 +327,59 @@ async def test_history_is_whole_after_a_crash_at_each_step(folder, monkeypatch, 
             break
         steps += 1
     assert steps >= 5
+
+
+class Via:
+    """A backend that calls `before` with the bucket and the options of each put."""
+
+    def __init__(self, backend, before):
+        self._backend, self._before = backend, before
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    async def put(self, bucket, *args, **options):
+        await self._before(bucket, options)
+        return await self._backend.put(bucket, *args, **options)
+
+
+async def test_files_that_a_pruning_worker_found_unnamed_are_kept_once_a_record_names_them(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(history, "KEPT", 2)
+    now = 0.0
+    backend = MemoryBackend(clock=lambda: now)
+    for group in ("a", "b"):
+        await record(backend, load(folder, group))
+    monkeypatch.setattr(history, "SIMULTANEOUS", -60.0)  # the edits above were before those below
+    recorded, ready, pruning, done = (asyncio.Event() for _ in range(4))
+    buckets: list[str] = []
+
+    async def before_pruner(bucket, options):
+        if "ttl" in options:  # it has looked for records that name the files
+            pruning.set()
+            await done.wait()
+        elif buckets[-1:] == [EDITS]:
+            recorded.set()
+            await ready.wait()
+        buckets.append(bucket)
+
+    async def before_returner(bucket, options):
+        if bucket == EDITS:  # it has stored the files
+            ready.set()
+            await pruning.wait()
+
+    async with within(20):
+        pruner = asyncio.create_task(record(Via(backend, before_pruner), load(folder, "c")))
+        await recorded.wait()
+        table = load(folder, "a")
+        await record(Via(backend, before_returner), table)
+        done.set()
+        await pruner
+    now = history.UNNAMED + 1
+    edit = (await read_edits(backend))[-1]
+    assert (edit.number, edit.revision) == (4, table.revision)
+    assert await load_edit(backend, edit, "memory://", table.path) is not None
 
 
 async def test_edits_are_recorded_when_the_backend_is_back(folder, monkeypatch):

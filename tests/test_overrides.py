@@ -31,10 +31,12 @@ from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
 from abe_router.runtime.override import OVERRIDES, Override, read_overrides
 from abe_router.runtime.reconciler import Reconciler
 
+from .flows import conftest
 from .flows.conftest import EventLog, make_route, within
 
 ADA = Author("ada@host", "command line")
 ROUTE = "orders.created/billing"
+url = conftest.url
 
 
 async def note(payload):
@@ -131,8 +133,17 @@ async def test_pause_ends_while_all_workers_are_down():
         await eventually(lambda: handled(log) == 1)
 
 
+class Slow(MemoryBackend):
+    """A memory backend whose overrides take longer to read than a message to handle."""
+
+    async def entries(self, bucket: str):
+        if bucket == OVERRIDES:
+            await asyncio.sleep(0.05)
+        return await super().entries(bucket)
+
+
 async def test_pause_holds_for_a_worker_that_joins_and_over_restarts():
-    backend = MemoryBackend(clock=(clock := Clock()))
+    backend = Slow(clock=(clock := Clock()))
     await backend.subscribe("orders.created", "billing")
     await pause(TABLE, backend, ROUTE, author=ADA, why="x", seconds=60)
     await backend.publish("orders.created", 1)
@@ -294,12 +305,49 @@ async def test_reason_is_stored_without_credentials_and_in_any_characters():
     assert len(override.why) < 250
 
 
+async def test_fault_of_a_provider_keeps_no_route_from_running(caplog):
+    class Faulty(MemoryBackend):
+        async def entries(self, bucket: str):
+            if bucket == OVERRIDES:
+                raise RuntimeError("a bug of a provider")
+            return await super().entries(bucket)
+
+    backend = Faulty()
+    async with running(backend) as log:
+        await backend.publish("orders.created", 1)
+        await eventually(lambda: handled(log) == 1)
+    assert "cannot read the overrides, the routes start without them" in caplog.text
+
+
 async def test_unreadable_override_is_left_out():
     backend = MemoryBackend()
     await backend.put(OVERRIDES, "pause x", b"of another version")
     worker = follower(backend)
     await worker.refresh()
     assert (worker.overrides, worker.obeyed) == ([], {})
+
+
+async def test_server_ends_an_override_by_its_own_clock(url: str):
+    applications = [Application(TABLE, make_backend(url)) for _ in range(2)]
+    log = EventLog()
+    applications.append(Application(TABLE, make_backend(url), listeners=[((Event,), log)]))
+    async with make_backend(url) as backend:
+        for application in applications:
+            await application.start()
+        try:
+            async with within(20):
+                while len(await backend.entries(WORKERS)) < 3:
+                    await asyncio.sleep(0.01)
+                result = await pause(TABLE, backend, ROUTE, author=ADA, why="x", seconds=1.5)
+                assert (len(result.obeyed), result.silent) == (3, ())
+                await backend.publish("orders.created", 1)
+                await log.wait_for(OverrideEnded)
+                assert (await backend.entries(OVERRIDES)) == {}
+                while any(s.ready + s.in_flight for s in await backend.status()):
+                    await asyncio.sleep(0.01)
+        finally:
+            for application in applications:
+                await application.stop(0.0)
 
 
 async def test_once_ends_with_a_paused_route_that_has_messages(tmp_path: Path):
@@ -315,6 +363,28 @@ async def test_once_ends_with_a_paused_route_that_has_messages(tmp_path: Path):
         async with within(20):
             assert await Worker(Loader(routes), table, watch=False, once=True).run() == 0
         assert [status.ready for status in await backend.status()] == [1, 1]
+
+
+async def test_once_ends_when_a_route_is_paused_that_holds_messages(tmp_path: Path):
+    routes = tmp_path / "routes.yaml"
+    routes.write_text(
+        f"backend: sqlite:///{tmp_path}/queue.db\n"
+        "routes: {a: {consumers: {g: {handler: once_handlers:slow, order_by: /x}}}}\n"
+    )
+    (tmp_path / "once_handlers.py").write_text(
+        "import asyncio\n\nasync def slow(payload): await asyncio.sleep(0.05)\n"
+    )
+    table = Loader(routes).load()
+    log = EventLog()
+    async with make_backend(table.backend) as backend, within(20):
+        for _ in range(100):
+            await backend.publish("a", {"x": 1})
+        worker = Worker(Loader(routes), table, watch=False, once=True, listeners=[((Event,), log)])
+        running = asyncio.create_task(worker.run())
+        await log.wait_for(Handled)
+        await pause(table, backend, "a/g", author=ADA, why="x")
+        assert await running == 0
+    assert 1 <= len(log.of(Handled)) < 100
 
 
 async def test_embedded_router_on_memory_pauses_its_routes(tmp_path: Path):

@@ -10,7 +10,7 @@ from abe_router.process.slot import WorkerProcess, WorkerSlot
 
 
 async def start_command(*command: str) -> WorkerProcess:
-    return await WorkerProcess.start(1, lambda number, fd: command, lambda worker, message: None)
+    return await WorkerProcess.start(1, lambda number, fd, later: command, lambda worker, message: None)
 
 
 async def test_the_delay_before_a_worker_that_keeps_ending_grows(monkeypatch):

@@ -30,7 +30,7 @@ from abe_router.routing.http_options import ListenAddress
 @option(
     "--listen",
     metavar="ADDRESS",
-    help="Listen at this address; by default that of the file, or 127.0.0.1:8470.",
+    help="Listen at this address alone; by default at those of the file, or 127.0.0.1:8470.",
 )
 @trust_writable_option
 def command(routes: Path, backend: str | None, listen: str | None, trust_writable: bool) -> int:
@@ -56,7 +56,8 @@ async def _serve(loader: Loader, listen: ListenAddress | None) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
         await source.start(wait=True)
-        async with HttpServer(source, listen=listen, announce=announcement()):
+        has_probes = listen is None  # the workers of the same machine may use that address
+        async with HttpServer(source, listen=listen, probes=has_probes, announce=announcement()):
             await stopping.wait()
     finally:
         await source.stop()

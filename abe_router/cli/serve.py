@@ -81,7 +81,7 @@ _CONFIG = ("-c", "--config")
 @option("-v", "--verbose", is_flag=True, help="Log every message, as --log-level debug does.")
 @allow_handlers_option
 @trust_writable_option
-@click.option("--as-worker", type=(int, int), hidden=True, allow_from_autoenv=False)
+@click.option("--as-worker", type=(int, int, bool), hidden=True, allow_from_autoenv=False)
 @click.pass_obj
 def command(
     given: Sequence[str],
@@ -98,7 +98,7 @@ def command(
     verbose: bool,
     allow_handlers: Sequence[str],
     trust_writable: bool,
-    as_worker: tuple[int, int] | None,
+    as_worker: tuple[int, int, bool] | None,
 ) -> int:
     """Run the routes of the file, and reload it when it changes.
 
@@ -142,19 +142,23 @@ def command(
         return asyncio.run(supervisor.run())
     from abe_router.process.channel import FORWARDED, ControlChannel, Rejected
 
-    channel = ControlChannel(*as_worker) if as_worker else None
+    channel = ControlChannel(*as_worker[:2]) if as_worker else None
     from abe_router.config.building.loader import Loader
     from abe_router.process.deadline import exit_within
-    from abe_router.process.worker import Worker
+    from abe_router.process.worker import Worker, load_running_edit
 
-    loader = Loader(routes, allow_handlers=allow_handlers, backend=backend, trust_writable=trust_writable)
+    make_loader = partial(Loader, allow_handlers=allow_handlers, trust_writable=trust_writable)
+    loader = make_loader(routes, backend=backend)
     try:
         table = loader.load()
     except ConfigError as error:
-        if channel is None:
+        if channel is None or as_worker is None:
             raise
-        channel.send(Rejected(error.diagnostics))
-        return CONFIG
+        in_force = load_running_edit(loader, make_loader) if as_worker[2] else None
+        if in_force is None:
+            channel.send(Rejected(error.diagnostics))
+            return CONFIG
+        table = in_force
     for warning in table.warnings if number < 2 else ():
         place = f"{warning.path}:{warning.line}:{warning.column}"
         _log.warning("%s: %s (%s)", place, warning.message, warning.code)
@@ -184,7 +188,9 @@ def command(
     return code
 
 
-def _worker_command(given: Sequence[str], number: int, line: int, *, caches: bool) -> Sequence[str]:
+def _worker_command(
+    given: Sequence[str], number: int, line: int, later: bool, *, caches: bool
+) -> Sequence[str]:
     """Return the command line of a worker: that of its supervisor, with the option that makes it a worker.
 
     The import path of the supervisor is that of its workers: `-m` adds the current folder, and `-P` does not.
@@ -193,7 +199,7 @@ def _worker_command(given: Sequence[str], number: int, line: int, *, caches: boo
     """
     before = ["", *given]  # a routes file may have the name of the command
     serve = next(i for i, text in enumerate(given, 1) if text == "serve" and before[i - 1] not in _CONFIG)
-    mark = ("--as-worker", str(number), str(line))
+    mark = ("--as-worker", str(number), str(line), str(later))
     safe = () if _imports_current_folder() else ("-P",)
     python = (sys.executable, *safe, *(() if caches else ("-B",)), "-m", "abe_router")
     return (*python, *given[:serve], *mark, *given[serve:])

@@ -17,24 +17,16 @@ from abe_router.cli.errors import INTERRUPTED, OK
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_options, option, parse_duration_option
 from abe_router.cli.output import print_data, print_message
-from abe_router.errors import PayloadMalformed
-from abe_router.messages.message import decode
-from abe_router.operations.tail import SAMPLE, Tailed, tail
+from abe_router.operations.tail import SAMPLE, Tailed, parse_filter, tail
 from abe_router.routing.table import RouteTable
 from abe_router.text import counted, printable
 
 
 def _parse_where(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, Any]:
-    where = {}
-    for text in given:
-        pointer, equals, value = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"`{text}` is not POINTER=JSON, such as /total=5", ctx, param)
-        try:
-            where[pointer] = decode(value.encode())
-        except PayloadMalformed:
-            where[pointer] = value  # a shell takes the quotes of a text away
-    return where
+    try:
+        return dict(map(parse_filter, given))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 @as_command(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -33,9 +34,10 @@ class ListenRefused(OperationError):
 class HttpServer:
     """Serves a source at the addresses of its table, from entering to leaving.
 
-    `listen` takes precedence over the address of the file. A change of the options in the file, or of the
-    file of a token, takes effect within a second. A change that is refused is logged, and the former options
-    stay in force. If no token is configured, `announce` gets a link that logs in one browser.
+    `listen` takes precedence over the address of the file. Without `probes`, there is no second listener. A
+    change of the options in the file, or of the file of a token, takes effect within a second. A change that
+    is refused is logged, and the former options stay in force. If no token is configured, `announce` gets a
+    link that logs in one browser.
     """
 
     def __init__(
@@ -43,15 +45,18 @@ class HttpServer:
         source: HttpSource,
         *,
         listen: ListenAddress | None = None,
+        probes: bool = True,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._source, self._listen, self._announce = source, listen, announce
+        self._has_probes = probes
         self._site = Site(source, Security())
         self._app, self._probes_app = make_app(self._site), make_probes_app(self._site)
         self._listeners: dict[str, tuple[ListenAddress, Listener]] = {}
         self._options: HttpOptions | None = None
         self._seen: Fingerprint = {}
         self._local: Token | None = None
+        self._is_announced = False
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -116,46 +121,54 @@ class HttpServer:
                 f"every host of the network can reach {listen}, and no token is configured",
                 hint="add a token below `http.tokens` in the routes file",
             )
-        await self._listen_at("api", listen, self._app)
-        await self._listen_at("probes", given.probes, self._probes_app)
+        wanted = {"api": listen, "probes": given.probes if self._has_probes else None}
+        moved = {name: address for name, address in wanted.items() if address != self._address_of(name)}
+        sockets = _bind_all(moved)
+        # The rights change before a new listener answers.
         if not given.tokens:
             tokens = (self._local_token(),)
         self._site.security.update(tokens, hosts=given.hosts, origins=given.origins)
+        for name, address in moved.items():
+            await self._move(name, address, sockets.get(name))
+        if not given.tokens:
+            self._announce_login()
         self._options, self._seen = options, seen
 
-    async def _listen_at(self, name: str, address: ListenAddress | None, application: object) -> None:
+    def _address_of(self, name: str) -> ListenAddress | None:
+        """Return the address that was asked for; its port may be 0."""
+        found = self._listeners.get(name)
+        return found[0] if found else None
+
+    async def _move(self, name: str, address: ListenAddress | None, sock: socket.socket | None) -> None:
         """Move a listener: the new one listens before the former one ends."""
-        former = self._listeners.get(name)
-        if former is not None and former[0] == address:
-            return
-        if address is not None:
-            try:
-                sock = bind(address)
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise ListenRefused(f"cannot listen at {address}: {reason}") from None
-            listener = Listener(application, sock)
+        former = self._listeners.pop(name, None)
+        if address is not None and sock is not None:
+            listener = Listener(self._app if name == "api" else self._probes_app, sock)
             await listener.start()
             self._listeners[name] = (address, listener)
             _log.info("the %s listens at http://%s", _NAMES[name], listener.address)
-        else:
-            self._listeners.pop(name, None)
         if former is not None:
             await former[1].stop()
 
     def _local_token(self) -> Token:
-        """Return the token of this machine, and announce the link that logs in a browser, once.
-
-        The link contains a secret, so it does not belong in a log.
-        """
+        """Return the token of this machine."""
         if self._local is None:
-            path = self._source.table.path
-            folder = path.parent if path else Path.cwd()
-            self._local = local_token(folder)
-            if self._announce is not None:
-                self._announce(f"http://{self.address}/login?code={self._site.security.login_code}")
-            _log.info("the token of the HTTP server is in %s", folder / TOKEN_FILE)
+            self._local = local_token(self._folder)
         return self._local
+
+    def _announce_login(self) -> None:
+        """Announce the link that logs in a browser, once. It contains a secret, so it is not logged."""
+        if self._is_announced:
+            return
+        self._is_announced = True
+        if self._announce is not None:
+            self._announce(f"http://{self.address}/login?code={self._site.security.login_code}")
+        _log.info("the token of the HTTP server is in %s", self._folder / TOKEN_FILE)
+
+    @property
+    def _folder(self) -> Path:
+        path = self._source.table.path
+        return path.parent if path else Path.cwd()
 
 
 def embedded_app(source: HttpSource) -> Application:
@@ -180,6 +193,21 @@ def embedded_app(source: HttpSource) -> Application:
         await application(scope, receive, send)
 
     return serve
+
+
+def _bind_all(addresses: Mapping[str, ListenAddress | None]) -> dict[str, socket.socket]:
+    """Return a socket for each address; raise ListenRefused, and keep none, if one cannot be used."""
+    sockets: dict[str, socket.socket] = {}
+    for name, address in addresses.items():
+        if address is None:
+            continue
+        try:
+            sockets[name] = bind(address)
+        except OSError as error:
+            for sock in sockets.values():
+                sock.close()
+            raise ListenRefused(f"cannot listen at {address}: {error.strerror or error}") from None
+    return sockets
 
 
 _NAMES = {"api": "HTTP server", "probes": "second listener, for probes and metrics,"}

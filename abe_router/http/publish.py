@@ -5,15 +5,18 @@ Messages are checked and appended by the functions of `abe-router publish`, so b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from abe_router.errors import AbeRouterError, BackendUnavailable
+from abe_router.errors import AbeRouterError, BackendError
 from abe_router.http.access import Role, require
 from abe_router.http.body import BodyBudget, BodyShare, body_parts, read_body
 from abe_router.http.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_batch
@@ -45,6 +48,8 @@ _HEADERS = (
 )
 #: Longest batch of events, in bytes.
 MAX_BATCH = 8 * 1024 * 1024
+#: Longest payload that is checked at once, in bytes. A longer one may have many violations.
+SMALL = 1_000
 
 
 def routes(site: Site, budget: BodyBudget | None = None) -> list[Route]:
@@ -110,6 +115,8 @@ class Publishing:
 
     def __init__(self, source: HttpSource, budget: BodyBudget) -> None:
         self._source, self._budget = source, budget
+        #: One thread for checks that take long: more would keep the event loop from running.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="http-publish")
 
     async def publish(self, request: Request) -> Response:
         """Publish the messages of the key in the path; raise Refusal if all of them were refused."""
@@ -137,11 +144,16 @@ class Publishing:
 
     async def _publish_one(self, content: LineContent, table: RouteTable) -> Response:
         body = bytes(content.payload)
-        message = prepare(table, content.key, body, headers=content.headers, id=content.id)
+        check = partial(prepare, table, content.key, body, headers=content.headers, id=content.id)
+        if len(body) <= SMALL:
+            message = check()
+        else:
+            message = await asyncio.get_running_loop().run_in_executor(self._thread, check)
         seconds = window(table, content.key, content.id)
+        backend = self._source.backend
         try:
-            is_duplicate = bool(await append(self._source.backend, [(message, seconds)]))
-        except BackendUnavailable as error:
+            is_duplicate = bool(await append(backend, [(message, seconds)]))
+        except BackendError as error:
             raise outcome_unknown(error, seconds, id=message.id) from error
         return json_response(Published(message.id, is_duplicate), 200 if is_duplicate else 202)
 
@@ -154,7 +166,7 @@ class Publishing:
             headers=message_headers(request, table),
             allows=lambda each: caller.allows(Role.PUBLISHER, each),
         )
-        return BulkAnswer(bulk, self._source, lines=lines)
+        return BulkAnswer(bulk, self._source, self._thread, lines=lines)
 
 
 async def _publish_lines(request: Request, share: BodyShare, answer: BulkAnswer) -> Response:

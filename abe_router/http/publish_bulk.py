@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
+from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.http.problem import Refusal
 from abe_router.http.publish_problem import draining, outcome_unknown, publish_problem
 from abe_router.http.site import HttpSource
 from abe_router.operations.bulk import BulkPublisher, Item, LineBatch
-from abe_router.operations.errors import OutcomeUnknown
 
 NDJSON = "application/x-ndjson"
 #: Most items of one request.
 MAX_ITEMS = 100_000
 #: Items in one batch: few, so that the server answers other requests in between.
 BATCH_SIZE = 100
+#: How long items are checked before other requests are answered, and how long in a thread, in seconds. It may
+#: take a tenth of a second to find all violations of one payload.
+QUICK, SLOW_BATCH = 0.005, 0.2
+#: Bytes of results beyond which the violations of further items are left out.
+MAX_RESULTS = 16 * 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
@@ -41,20 +48,22 @@ class PublishedLine(msgspec.Struct, frozen=True, omit_defaults=True):
 class BulkAnswer:
     """Publishes the items of one request, and collects their results.
 
-    It goes on after refused items. It ends when the backend fails, when the router drains, and at the limit
-    of items. An item without a result was not published.
+    `thread` checks items that take long. It goes on after refused items. It ends when the backend fails, when
+    the router drains, and at the limit of items. An item without a result was not published.
     """
 
-    def __init__(self, bulk: BulkPublisher, source: HttpSource, *, lines: bool) -> None:
-        self._bulk, self._source, self._are_lines = bulk, source, lines
+    def __init__(self, bulk: BulkPublisher, source: HttpSource, thread: Executor, *, lines: bool) -> None:
+        self._bulk, self._source, self._thread, self._are_lines = bulk, source, thread, lines
+        self._is_slow, self._size = False, 0
         self._results: list[bytes] = []
         self._next = 1
         self._end: Refusal | None = None
 
     async def publish(self, items: Sequence[Item]) -> None:
         """Publish items in batches; raise Refusal if it ends before the last of them."""
-        for start in range(0, len(items), BATCH_SIZE):
-            await self._publish(items[start : start + BATCH_SIZE])
+        published = 0
+        while published < len(items):
+            published += await self._publish(items[published : published + BATCH_SIZE])
             await asyncio.sleep(0)  # a backend in memory lets no other request in
 
     def end(self, refused: Refusal) -> None:
@@ -74,23 +83,45 @@ class BulkAnswer:
             return Response(b"".join(self._results), status, headers, NDJSON)
         return Response(b"[" + b",".join(self._results) + b"]", status, headers, "application/json")
 
-    async def _publish(self, items: Sequence[Item]) -> None:
+    async def _publish(self, items: Sequence[Item]) -> int:
+        """Publish some items from the first one on; return their number."""
         if self._source.readiness.draining:
             raise draining()
         if len(self._results) + len(items) > MAX_ITEMS:
             detail = f"the limit is {MAX_ITEMS:,} messages in one request"
             raise Refusal(413, "too-large", "The body is too large", detail)
-        batch = self._bulk.prepare(items)
         try:
-            duplicates = {id(message) for message in await self._bulk.append(self._source.backend, batch)}
-        except OutcomeUnknown as error:
-            self._end = outcome_unknown(error, error.window)
+            backend = self._source.backend
+        except BackendUnavailable as error:
+            raise publish_problem(error) from error
+        batch = await self._checked(items)
+        try:
+            duplicates = {id(message) for message in await self._bulk.append(backend, batch)}
+        except BackendError as error:
+            self._end = outcome_unknown(error, min(seconds for _, seconds in batch.messages))
             self._report(batch, {number: self._end.content() for number in batch.numbers})
             raise self._end from error
         accepted = zip(batch.numbers, batch.messages, strict=True)
         self._report(
             batch, {number: Published(each.id, id(each) in duplicates) for number, (each, _) in accepted}
         )
+        return batch.size
+
+    async def _checked(self, items: Sequence[Item]) -> LineBatch:
+        """Check items: quick ones at once, and slow ones in a thread, so that other requests are answered."""
+        if self._is_slow:
+            loop = asyncio.get_running_loop()
+            batch, took = await loop.run_in_executor(self._thread, self._prepare, items, SLOW_BATCH)
+        else:
+            batch, took = self._prepare(items, QUICK)
+        self._is_slow = took > QUICK
+        return batch
+
+    def _prepare(self, items: Sequence[Item], seconds: float) -> tuple[LineBatch, float]:
+        """Return the first items, as many as are checked in that time, and the processor time."""
+        began = time.thread_time()
+        batch = self._bulk.prepare(items, seconds=seconds)
+        return batch, time.thread_time() - began
 
     def _report(self, batch: LineBatch, results: dict[int, Any]) -> None:
         """Add the results of a batch, in the order of its items."""
@@ -105,5 +136,9 @@ class BulkAnswer:
                 result = PublishedLine(number, result.id, result.duplicate)
             else:
                 result = {"line": number, **result}
-        self._results.append(_encode(result) + b"\n" if self._are_lines else _encode(result))
+        if self._size > MAX_RESULTS and not isinstance(result, Published | PublishedLine):
+            result.pop("errors", None)
+        encoded = _encode(result) + b"\n" if self._are_lines else _encode(result)
+        self._size += len(encoded)
+        self._results.append(encoded)
         self._next = number + 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from abe_router.errors import (
     AbeRouterError,
-    BackendUnavailable,
+    BackendError,
     IdInvalid,
     KeyInvalid,
     NoRoute,
@@ -46,10 +46,11 @@ def publish_problem(error: AbeRouterError) -> Refusal:
             return Refusal(400, "payload-malformed", "The body cannot be read", text)
         case PayloadUnencodable():
             return Refusal(400, "header-invalid", "A header is not text", text)
-    return Refusal(503, "backend-unavailable", "The backend cannot be used", text)
+    retry = {"Retry-After": str(RETRY_AFTER)}
+    return Refusal(503, "backend-unavailable", "The backend cannot be reached", text, headers=retry)
 
 
-def outcome_unknown(error: BackendUnavailable, seconds: float, **members: Any) -> Refusal:
+def outcome_unknown(error: BackendError, seconds: float, **members: Any) -> Refusal:
     """Return the problem of messages that the backend may have stored before it failed.
 
     Their ids are remembered for `seconds`.

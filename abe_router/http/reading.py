@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,12 +18,14 @@ from abe_router.http.endpoint import Endpoint, json_content
 from abe_router.http.problem import Refusal, invalid
 from abe_router.http.site import Site, json_response
 from abe_router.operations.explain import Explanation, explain
+from abe_router.operations.overrides import known_overrides
 from abe_router.operations.plan import plan_reload
 from abe_router.operations.routes import RouteDescription, describe_routes
 from abe_router.operations.status import Status, read_workers
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.runtime.edit_record import edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import WorkerReport
+from abe_router.runtime.override import Override
 
 
 class ExplainRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,6 +47,9 @@ class RouteView(msgspec.Struct, frozen=True):
 def routes(site: Site) -> list[Route]:
     """Return the endpoints."""
 
+    async def overrides() -> Sequence[Override]:
+        return await known_overrides(site.source.backend) or ()
+
     async def status(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
         found = await site.status.get()
@@ -53,14 +60,14 @@ def routes(site: Site) -> list[Route]:
 
     async def list_routes(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
-        described = describe_routes(site.source.table)
+        described = describe_routes(site.source.table, await overrides())
         return json_response([one for one in described if caller.allows(Role.VIEWER, one.key)])
 
     async def one_route(request: Request) -> Response:
         key, group = request.path_params["key"], request.path_params["group"]
         require(request, Role.VIEWER, key)
         name = f"{key}/{group}"
-        described = [one for one in describe_routes(site.source.table) if one.route == name]
+        described = [d for d in describe_routes(site.source.table, await overrides()) if d.route == name]
         state = next((one for one in (await site.status.get()).routes if one.route == name), None)
         if state is None and not described:
             raise Refusal(404, "not-found", "Not found", f"there is no route `{name}`")
@@ -84,7 +91,15 @@ def routes(site: Site) -> list[Route]:
         asked = await read_body(request, ExplainRequest)
         require(request, Role.VIEWER, asked.key)
         table = site.source.table
-        return json_response(explain(table, asked.key, bytes(asked.payload), headers=asked.headers))
+        run = partial(
+            explain,
+            table,
+            asked.key,
+            bytes(asked.payload),
+            headers=asked.headers,
+            overrides=await overrides(),
+        )
+        return json_response(await asyncio.to_thread(run))  # a payload may have many violations
 
     return [
         Endpoint(

@@ -11,7 +11,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,13 +21,14 @@ from abe_router.http.endpoint import Content, Endpoint, Parameter
 from abe_router.http.event_stream import MEDIA_TYPE, EventStream
 from abe_router.http.problem import invalid
 from abe_router.http.site import HttpSource, Site
+from abe_router.messages.message import decode, encode
 from abe_router.operations.errors import OperationError
-from abe_router.operations.tail import SAMPLE, Tailed, check_tail, tail
+from abe_router.operations.tail import SAMPLE, Tailed, check_tail, parse_filter, tail
 
 #: A client that comes back within this time, in seconds, gets what it has missed.
 RESUMED = 60.0
-#: Most filters of one tail, and the longest value of one, in characters.
-MOST_FILTERS, MAX_VALUE = 10, 1_000
+#: Most filters of one tail, and the longest filter, in characters.
+MOST_FILTERS, MAX_FILTER = 10, 1_000
 
 _DETAILS = """\
 The answer is a stream of server-sent events. Payloads and headers need the role `reader`.
@@ -52,7 +52,7 @@ class TailQuery:
 
     def values(self) -> Mapping[str, Any]:
         """Return the filter of the tail."""
-        return {pointer: msgspec.json.decode(value) for pointer, value in self.where}
+        return {pointer: decode(value) for pointer, value in self.where}
 
 
 def routes(site: Site) -> list[Route]:
@@ -119,14 +119,13 @@ def _read_query(request: Request) -> TailQuery:
 
 
 def _read_filter(text: str) -> tuple[str, bytes]:
-    """Return a filter; a value that is not JSON is text."""
-    pointer, separator, value = text.partition("=")
-    if not separator or len(value) > MAX_VALUE:
-        raise invalid("`where` is not POINTER=VALUE, such as /customer/id=7")
+    if len(text) > MAX_FILTER:
+        raise invalid("a filter is too long")
     try:
-        return pointer, msgspec.json.encode(msgspec.json.decode(value))
-    except (msgspec.DecodeError, RecursionError):
-        return pointer, msgspec.json.encode(value)
+        pointer, value = parse_filter(text)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    return pointer, encode(value)
 
 
 async def _resumed_events(source: HttpSource, query: TailQuery, cursor: str) -> AsyncGenerator[bytes, None]:

@@ -6,6 +6,8 @@ digit.
 
 from __future__ import annotations
 
+import math
+import time
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -150,6 +152,11 @@ class LineBatch:
     rejected: tuple[RejectedLine, ...]
     numbers: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """The number of lines."""
+        return len(self.messages) + len(self.rejected)
+
 
 class BulkResult(msgspec.Struct, frozen=True):
     """The number of lines for each result.
@@ -188,10 +195,15 @@ class BulkPublisher:
         """The result of all lines so far."""
         return self._result
 
-    def prepare(self, lines: Sequence[Item]) -> LineBatch:
-        """Check lines against the table. Return their messages and the rejected lines."""
+    def prepare(self, lines: Sequence[Item], *, seconds: float = math.inf) -> LineBatch:
+        """Check lines against the table. Return their messages and the rejected lines.
+
+        After `seconds`, it stops behind a line; `size` of the batch is the number of lines that were checked.
+        """
+        until = time.perf_counter() + seconds
         messages: list[tuple[Message, float]] = []
         numbers: list[int] = []
+        last = lines[0].number
         rejected: list[RejectedLine] = []
         for line in lines:
             key = self._key
@@ -202,8 +214,11 @@ class BulkPublisher:
                 numbers.append(line.number)
             except (PublishError, PayloadMalformed) as error:
                 rejected.append(RejectedLine(line.number, key, error))
+            last = line.number
+            if time.perf_counter() > until:
+                break
         self._count(rejected=len(rejected))
-        return LineBatch(lines[0].number, lines[-1].number, tuple(messages), tuple(rejected), tuple(numbers))
+        return LineBatch(lines[0].number, last, tuple(messages), tuple(rejected), tuple(numbers))
 
     async def append(self, backend: Backend, batch: LineBatch) -> Sequence[Message]:
         """Append the messages of a batch; return the duplicates, which were not kept.

@@ -139,7 +139,15 @@ async def overrides_in_force(table: RouteTable) -> Sequence[Override] | None:
     if not backend.features.processes or missing_file(backend):
         return ()
     try:
-        async with asyncio.timeout(LOOK_TIME), backend:
+        return await known_overrides(backend)  # which opens it
+    finally:
+        await backend.close()
+
+
+async def known_overrides(backend: Backend) -> Sequence[Override] | None:
+    """Return the overrides in an open backend, or None if it does not answer soon."""
+    try:
+        async with asyncio.timeout(LOOK_TIME):
             return await read_overrides(backend)
     except (BackendError, TimeoutError):
         return None

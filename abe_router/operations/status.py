@@ -11,6 +11,7 @@ from abe_router.errors import BackendError
 from abe_router.operations.access import missing_file, table_backend
 from abe_router.operations.subscriptions import SubscriptionState, subscription_states
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.edit_files import MakeLoader, unimported
 from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
 from abe_router.runtime.override import read_overrides
@@ -79,11 +80,12 @@ async def check_host(backend: Backend, host: str) -> HostReadiness:
 
 
 async def load_edit_in_force(
-    salvaged: RouteTable, *, prefix: str | None = None
+    salvaged: RouteTable, *, prefix: str | None = None, make_loader: MakeLoader = unimported
 ) -> tuple[EditRecord, RouteTable] | None:
     """Return the edit in force of a faulty file, and its table; None if the backend does not know it.
 
     `salvaged` is what `load_table_or_backend` returned for the file. An SQLite file is not created.
+    `make_loader` makes the loader of the files; by default no handler is imported.
     """
     backend = table_backend(salvaged, prefix=prefix)
     if salvaged.path is None or not backend.features.processes or missing_file(backend):
@@ -91,13 +93,18 @@ async def load_edit_in_force(
     try:
         async with backend:
             running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
-            return await _find_edit(salvaged, backend, running, or_last=True)
+            return await _find_edit(salvaged, backend, running, or_last=True, make_loader=make_loader)
     except BackendError:
         return None
 
 
 async def _find_edit(
-    table: RouteTable, backend: Backend, running: Collection[str], *, or_last: bool = False
+    table: RouteTable,
+    backend: Backend,
+    running: Collection[str],
+    *,
+    or_last: bool = False,
+    make_loader: MakeLoader = unimported,
 ) -> tuple[EditRecord, RouteTable] | None:
     """Return the edit of the file of `table` that is among the running revisions, and its table.
 
@@ -108,5 +115,5 @@ async def _find_edit(
     edit = edit_in_force(await read_edits(backend), table.path, running)
     if edit is None or not (or_last or edit.revision in running):
         return None
-    loaded = await load_edit(backend, edit, table.backend, table.path)
+    loaded = await load_edit(backend, edit, table.backend, table.path, make_loader)
     return None if loaded is None else (edit, loaded)

@@ -177,6 +177,20 @@ def _holds(payload: Any, pointer: str, value: Any) -> bool:
     return isinstance(found, bool) is isinstance(value, bool) and bool(found == value)
 
 
+def parse_filter(text: str) -> tuple[str, Any]:
+    """Return the JSON pointer and the value of a filter `POINTER=VALUE`; raise ValueError if it is none.
+
+    A value that is not JSON is text, for a shell takes the quotes of a text away.
+    """
+    pointer, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"`{text}` is not POINTER=JSON, such as /total=5")
+    try:
+        return pointer, decode(value.encode())
+    except PayloadMalformed:
+        return pointer, value
+
+
 def check_tail(
     backend: Backend, pattern: str, group: str | None, where: Mapping[str, Any] | None, *, payloads: bool
 ) -> None:

@@ -31,8 +31,9 @@ END_TIME = 1.0
 #: Longest message of a worker, in bytes; it holds the diagnostics of a file in which everything is wrong.
 MAX_MESSAGE = 64 * 1024 * 1024
 
-#: Returns the command line of a worker for its number and the file descriptor of its end of the channel.
-CommandLine = Callable[[int, int], Sequence[str]]
+#: Returns the command line of a worker for its number, the file descriptor of its end of the channel, and
+#: whether other workers have run before it.
+CommandLine = Callable[[int, int, bool], Sequence[str]]
 
 
 class WorkerProcess:
@@ -67,13 +68,18 @@ class WorkerProcess:
         number: int,
         command_line: CommandLine,
         on_message: Callable[[WorkerProcess, WorkerMessage], None],
+        *,
+        later: bool = False,
     ) -> Self:
-        """Start the worker of that number; raise OSError if that fails. `on_message` gets its messages."""
+        """Start the worker of that number; raise OSError if that fails. `on_message` gets its messages.
+
+        `later` says whether other workers have run before it.
+        """
         ours, its = socket.socketpair()
         with its:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *command_line(number, its.fileno()),
+                    *command_line(number, its.fileno(), later),
                     pass_fds=[its.fileno()],
                     stdin=DEVNULL,
                     process_group=0,

@@ -161,7 +161,7 @@ class Supervisor:
         return 1 if any(codes) else 0
 
     async def _start(self, number: int) -> WorkerProcess:
-        worker = await WorkerProcess.start(number, self._command_line, self._on_message)
+        worker = await WorkerProcess.start(number, self._command_line, self._on_message, later=self._is_up)
         self._workers = {worker, *(other for other in self._workers if not other.has_ended)}
         if self._stopping.is_set():
             worker.stop()

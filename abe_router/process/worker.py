@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from abe_router.application import Application
@@ -17,6 +18,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import code
 from abe_router.errors import BackendError
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
+from abe_router.operations.status import load_edit_in_force
 from abe_router.process.channel import Alive, ControlChannel, Running, Storing
 from abe_router.process.collector import CountsReporter
 from abe_router.process.deadline import STORE_TIME, StopDeadline
@@ -236,3 +238,21 @@ class Worker:
         """Return the files of the handlers, and all imported files below the folder of the routes file."""
         table = self.application.table
         return frozenset(code(table))
+
+
+def load_running_edit(loader: Loader, make_loader: Callable[..., Loader]) -> RouteTable | None:
+    """Return the table that the other workers run, for a worker that starts while the file has faults.
+
+    `make_loader` makes a loader for copies of its files, which the backend keeps; it takes `backend` and
+    `code_folder`. Return None if the backend does not know the table.
+    """
+    salvaged = loader.salvage()
+    if salvaged is None:
+        return None
+    make = partial(make_loader, code_folder=loader.path.absolute().parent)
+    found = asyncio.run(load_edit_in_force(salvaged, make_loader=make))
+    if found is None:
+        return None
+    edit, table = found
+    _log.warning("the routes file has faults: this worker runs edit %d, as the others do", edit.number)
+    return table

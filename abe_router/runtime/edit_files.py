@@ -10,9 +10,10 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,11 @@ from abe_router.config.building.loader import Loader
 from abe_router.files.source import Source
 from abe_router.routing.table import RouteTable
 from abe_router.text import is_secret_name, json_safe, mask_options
+
+#: Makes the loader of a routes file; it takes `backend`, a URL.
+MakeLoader = Callable[..., Loader]
+#: Makes a loader that imports no handler.
+unimported = partial(Loader, import_handlers=False, trust_writable=True)
 
 #: What stands for credentials.
 MASK = b"***"
@@ -61,16 +67,16 @@ class EditFiles(msgspec.Struct, frozen=True):
             return EditFiles(self.routes, {**self.contents, self.routes: WITHHELD})
         return files
 
-    def load(self, backend: str, path: Path) -> RouteTable:
+    def load(self, backend: str, path: Path, make_loader: MakeLoader = unimported) -> RouteTable:
         """Return the table of the files, for a routes file that was at `path`; raise ConfigError.
 
-        Handlers are not imported. The files are written to a temporary folder that only the user can read.
+        The files are written to a temporary folder that only the user can read.
         """
         with TemporaryDirectory(prefix="abe-router-") as folder:
             file = self.write(Path(folder))
-            loader = Loader(file, import_handlers=False, backend=backend, trust_writable=True)
+            table = make_loader(file, backend=backend).load()
             # A path in the URL is relative to the folder of `path`, and not to the temporary one.
-            return replace(loader.load(), backend=backend, path=path)
+            return replace(table, backend=backend, path=path)
 
     def write(self, folder: Path) -> Path:
         """Write the files to a folder, and return the routes file; raise OSError or ValueError."""

@@ -16,7 +16,7 @@ import msgspec
 from abe_router.backend import Backend, Entry, read_stored
 from abe_router.errors import ConfigError
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.edit_files import EditFiles, absolute_path, decode_bodies
+from abe_router.runtime.edit_files import EditFiles, MakeLoader, absolute_path, decode_bodies, unimported
 from abe_router.runtime.heartbeat import DiagnosticReport
 
 #: The bucket with one entry for each edit, and the bucket with one entry for each content of a file.
@@ -133,13 +133,15 @@ async def read_files(backend: Backend, edit: EditRecord) -> EditFiles:
     return decode_bodies(edit.routes, edit.files, bodies)
 
 
-async def load_edit(backend: Backend, edit: EditRecord, url: str, path: Path) -> RouteTable | None:
+async def load_edit(
+    backend: Backend, edit: EditRecord, url: str, path: Path, make_loader: MakeLoader = unimported
+) -> RouteTable | None:
     """Return the table of an edit, or None if its files do not make that table here.
 
     That is so if a variable has another value, or a schema lies at an absolute path and has changed.
     """
     try:
-        table = (await read_files(backend, edit)).load(url, path)
+        table = (await read_files(backend, edit)).load(url, path, make_loader)
     except (ConfigError, ValueError, OSError):
         return None
     return replace(table, revision=edit.revision) if table.revision == edit.loads_as else None

@@ -27,9 +27,9 @@ BUGS = {
 from abe_router.backends.sqlite import dead_letters
 add = dead_letters.add
 def add_apart(database, rows):
+    add(database, rows)
     database.execute("COMMIT")
     database.execute("BEGIN IMMEDIATE")
-    add(database, rows)
 dead_letters.add = add_apart
 """,
     ),

@@ -29,3 +29,24 @@ async def test_a_wait_is_interrupted_although_the_other_connection_closes_at_tha
         await woken.wait()
     handle.interrupt()
     assert not await fetching
+
+
+async def test_many_waiting_streams_let_newcomers_wait_longer_than_their_number(redis_backend, prefix):
+    await redis_backend.subscribe("orders.created", GROUP)
+    notifier, names = redis_backend._node.notifier, Names(prefix)
+    streams = [
+        StreamState(names, f"orders.k{n}", GROUP, "me", 30.0, "0-0", PendingWork(lambda: None))
+        for n in range(5001)
+    ]
+    pauses = []
+    for count in (50, 5000):
+        for stream in streams[:count]:
+            notifier.wait(stream)
+        async with asyncio.timeout(10):
+            while not notifier._blocked or notifier._interrupt or len(notifier._waiters) < count:
+                await asyncio.sleep(0.01)
+        notifier.wait(streams[-1])
+        pauses.append(notifier._interrupt.when() - notifier._armed_at)
+        notifier.cancel(streams[-1])
+    assert pauses[0] < 0.002
+    assert pauses[1] > 2 * 100 * pauses[0]

@@ -1,4 +1,4 @@
-"""docs/dead-letters.md: its morning works as written."""
+"""docs/dead-letters.md: its steps work as written."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ async def test_no_counter_falls_when_workers_are_killed_replaced_and_reloaded(tm
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), *sys.path])))
     (tmp_path / "counted_shop.py").write_text(HANDLERS)
 
-    def command(number: int, channel: int) -> list[str]:
-        worker = ["--as-worker", str(number), str(channel)]
+    def command(number: int, channel: int, later: bool) -> list[str]:
+        worker = ["--as-worker", str(number), str(channel), str(later)]
         return [sys.executable, "-B", "-m", "abe_router", "serve", f"{tmp_path}/routes.yaml", *worker]
 
     watched = Watched(tmp_path, supervisor := Supervisor(command, 2, reload_handlers=True))

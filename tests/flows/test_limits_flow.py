@@ -146,6 +146,7 @@ async def test_limits_hold_for_a_route_that_is_removed_and_added_again(running: 
 async def test_paused_route_stops_at_once(running: Running):
     await running.route(make_route(Gate()))
     running.router.limit(PAUSED)
+    await asyncio.sleep(0.05)
     async with within(2):
         await running.router.stop()
 

@@ -92,6 +92,20 @@ async def test_handler_of_a_message_from_elsewhere_is_a_child_of_its_span(spans)
     }
 
 
+async def test_next_message_of_the_slot_has_no_context_of_the_last_one(spans):
+    seen = []
+
+    async def charge(payload):
+        seen.append((trace.get_current_span().get_span_context().is_valid, dict(baggage.get_all())))
+
+    names = TraceOptions(baggage=frozenset({"tenant"}))
+    async with router(make_route(charge, concurrency=1), trace=names) as running:
+        await running.publish("orders.created", 1, headers={**SAMPLED, "baggage": "tenant=acme"})
+        await running.publish("orders.created", 2)
+        await running.quiet()
+    assert seen == [(True, {"tenant": "acme"}), (False, {})]
+
+
 async def test_plain_handler_runs_in_the_span_too(spans):
     seen = []
     async with router(

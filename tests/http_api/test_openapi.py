@@ -101,4 +101,8 @@ async def test_every_reading_endpoint_answers_in_its_form(tmp_path):
                 jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
             answered[path] = answer.status_code
         await subscription.close()
-    assert {path for path, status in answered.items() if status != 200} <= {"/v1/replays/{number}"}
+    assert {path for path, status in answered.items() if status != 200} <= {
+        "/v1/replays/{number}",
+        "/v1/edits/{number}",
+        "/v1/edits/{number}/diff",
+    }

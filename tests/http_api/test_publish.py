@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from abe_router.http.access import Caller, Role
 from abe_router.http.body import BodyBudget
 from abe_router.http.site import Readiness
 from abe_router.messages.message import MAX_BYTES, Message
+from abe_router.operations import bulk
 from abe_router.operations.access import load_table
 from abe_router.routing.table import RouteTable
 
@@ -48,6 +50,12 @@ def table(tmp_path: Path) -> RouteTable:
     (tmp_path / "routes.yaml").write_text(ROUTES)
     (tmp_path / "order.json").write_text('{"properties": {"total": {"minimum": 0}}}')
     return load_table(tmp_path / "routes.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch be whole also on a machine that stops this process now and then."""
+    monkeypatch.setattr(publish_bulk, "QUICK", 60.0)
 
 
 @pytest.fixture
@@ -217,6 +225,24 @@ async def test_outcome_is_unknown_when_the_backend_fails(
     assert answer.json()["id"] == headers.get("Idempotency-Key", answer.json()["id"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"), [("application/json", b"1"), (NDJSON, b"1\n2\n"), (BATCH, b"[{}]")]
+)
+async def test_nothing_is_published_while_the_backend_is_not_open(
+    api: Api, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes
+) -> None:
+    def fail(_: object) -> Any:
+        raise BackendUnavailable("the backend cannot be reached since the start")
+
+    class Closed(type(api.source)):
+        backend = property(fail, lambda *_: None)
+
+    monkeypatch.setattr(api.source, "__class__", Closed)
+    answer = await api.post("/v1/publish/orders.paid", body, kind)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["type"].endswith("#backend-unavailable")
+
+
 async def test_lines_end_at_the_batch_in_which_the_backend_fails(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +273,42 @@ async def test_lines_over_the_limit_are_refused_after_the_first_were_published(
     assert answer.status_code == 413
     assert (len(results), results[-1]["line"], results[-1]["status"]) == (201, 201, 413)
     assert len(await stored(api)) == 200
+
+
+async def test_violations_of_further_lines_are_left_out_when_the_results_are_long(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_bulk, "MAX_RESULTS", 500)
+    answer = await api.post("/v1/publish/orders.created", b'{"total": -1}\n' * 10, NDJSON)
+    results = [json.loads(line) for line in answer.text.splitlines()]
+    assert [result["status"] for result in results] == [422] * 10
+    assert "errors" in results[0]
+    assert "errors" not in results[-1]
+
+
+@pytest.mark.parametrize("kind", [NDJSON, "application/json"])
+async def test_payloads_with_many_violations_let_other_requests_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "routes.yaml").write_text("schemas: .\nroutes: {orders.many: {schema: many.json}}")
+    (tmp_path / "many.json").write_text('{"items": {"required": ["sku"]}}')
+    payload = json.dumps([{}] * 500).encode()
+    async with serving(load_table(tmp_path / "routes.yaml"), make_backend("memory://")) as api:
+        monkeypatch.setattr(publish_bulk, "QUICK", 0.0)  # so also a fast machine finds the lines slow
+        threads = set()
+
+        def noted(*args: Any, **options: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return prepare(*args, **options)
+
+        prepare = bulk.prepare
+        monkeypatch.setattr(bulk, "prepare", noted)
+        monkeypatch.setattr(publish, "prepare", noted)
+        body = payload + b"\n" + payload if kind == NDJSON else payload
+        answer = await api.post("/v1/publish/orders.many", body, kind)
+    *_, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert (last["status"], len(last["errors"])) == (422, 500)
+    assert "http-publish_0" in threads
 
 
 async def test_duplicates_among_lines_are_marked(api: Api) -> None:

@@ -42,6 +42,12 @@ async def test_an_override_is_shown_recorded_and_ended(served: Serving) -> None:
         ("pause", "orders-operator", "gateway down"),
         ("limit", "operator", "gateway down"),
     ]
+    for route in (await ask(served, "viewer", "GET", "/v1/routes")).json():
+        paused = [each["action"] for each in route["overrides"]]
+        assert paused == (["pause", "limit"] if route["route"] == "orders.created/billing" else [])
+    asked = {"key": "orders.created", "payload": {"total": 5}}
+    explained = (await ask(served, "viewer", "POST", "/v1/explain", json=asked)).json()
+    assert "gateway down" in explained["routes"][0]["why"][0]
     path = "/v1/overrides/orders.created/billing"
     assert (await ask(served, "viewer", "DELETE", path)).status_code == 403
     assert (await ask(served, "operator", "DELETE", f"{path}?why=back")).status_code == 200

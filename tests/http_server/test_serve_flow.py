@@ -109,6 +109,12 @@ async def serving(folder: Path, *options: str, backend: str = "", http: str = ON
     (folder / "shop.py").write_text(HANDLERS)
     backend = backend or f"sqlite:///{folder}/log.db"
     (folder / "routes.yaml").write_text(ROUTES.format(backend=backend, http=http))
+    async with started(folder, *options) as run:
+        yield run
+
+
+@asynccontextmanager
+async def started(folder: Path, *options: str) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "abe_router", "serve", "--log-format", "json", *options),
         stderr=PIPE,

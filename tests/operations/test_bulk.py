@@ -73,6 +73,15 @@ async def test_lines_are_published_in_order_and_rejected_lines_are_returned() ->
     assert publisher.result == BulkResult(published=2, rejected=3)
 
 
+def test_prepare_stops_behind_a_line_when_its_time_is_over() -> None:
+    publisher = BulkPublisher(TABLE, key="orders.paid")
+    lines = [Line(2, b"1"), Line(4, b"no"), Line(5, b"2")]
+    first = publisher.prepare(lines, seconds=-1)
+    rest = publisher.prepare(lines[first.size :])
+    assert (first.first, first.last, first.size, first.numbers) == (2, 2, 1, (2,))
+    assert (rest.first, rest.last, rest.size, rest.numbers) == (4, 5, 2, (5,))
+
+
 async def test_failure_of_the_backend_makes_the_outcome_of_the_batch_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

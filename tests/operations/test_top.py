@@ -110,7 +110,10 @@ def test_quantile_lies_in_the_bucket_of_its_call() -> None:
 
 
 def test_activity_has_only_routes_that_did_something() -> None:
-    counts = {"a/g": RouteCounts(since=1.0, outcomes={"handled": {"": 5}}), "b/g": RouteCounts(since=1.0)}
+    counts = {
+        "a/g": RouteCounts(since=1.0, outcomes={"handled": {"": 5}}),
+        "b/g": RouteCounts(since=1.0, outcomes={"skipped": {"when": 9}}),
+    }
     clock = Clock()
     reporter = ActivityReporter(lambda: counts, clock)
     clock.now += 3.0

@@ -44,10 +44,11 @@ class DeadLetters:
         """
         position = _parse(after) or ("", "")
         found: list[tuple[str, Any]] = []
-        more = limit > 0
+        more, count = limit > 0, limit // max(1, len(self._keys)) + _AHEAD
         while more and len(found) < limit:
-            page, more, full = await self._page(limit - len(found), *position, bodies=bodies)
+            page, more, full = await self._page(min(count, limit), *position, bodies=bodies)
             found += page
+            count *= 2  # one key may have most of them
             more = more and not full
             if page:
                 position = page[-1][0], page[-1][1][0].decode()
@@ -55,13 +56,13 @@ class DeadLetters:
         return [make(key, self._group, *row) for key, row in found[:limit]]
 
     async def _page(
-        self, limit: int, last_key: str, last: str, *, bodies: bool
+        self, count: int, last_key: str, last: str, *, bodies: bool
     ) -> tuple[Sequence[tuple[str, Any]], bool, bool]:
         """Return the next rows with their keys, by time and key, whether there may be more, and why.
 
-        The last value is true if an answer ended because it was full.
+        At most `count` are read of each key. The last value is true if an answer ended because it was full.
         """
-        count, sent = limit // max(1, len(self._keys)) + _AHEAD, []
+        sent = []
         for key in self._keys:
             # In keys up to the last one, its own time was listed.
             first = "-" if not last else f"({last}" if key <= last_key else last

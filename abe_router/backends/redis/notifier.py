@@ -24,7 +24,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -37,6 +37,9 @@ BLOCK = 5.0
 #: Least time between two XREADs, in seconds for each stream they name. To name all streams costs about a
 #: tenth of it, so many quiet streams cannot make the few busy ones expensive.
 _PACE = 1e-5
+#: Number of streams from which on an XREAD is interrupted less often than that to name more of them. What the
+#: server takes to name the streams and to forget them again grows faster than their number.
+_MANY = 2500
 #: How long, in seconds, woken waiters have to read and return before the next XREAD goes out without them.
 _RETURN = 0.002
 #: Turns of the event loop until what a pipelined read brought reaches its handler.
@@ -84,7 +87,8 @@ class Notifier:
             self._returned.set()
         self._changed.set()
         if self._blocked and self._interrupt is None:
-            self._interrupt = self._loop.call_at(self._next_wait(), self.unblock)
+            pause = _PACE * len(self._waiters) * (1 + len(self._waiters) / _MANY)
+            self._interrupt = self._loop.call_at(self._armed_at + pause, self.unblock)
 
     def cancel(self, waiter: Waiter) -> None:
         """Do not wake the waiter any more."""
@@ -208,5 +212,8 @@ class Notifier:
             self._interrupt = self._loop.call_later(_RETURN, self.unblock)
 
 
-def _lowest(waiters: Iterable[Waiter]) -> bytes:
+def _lowest(waiters: Collection[Waiter]) -> bytes:
+    if len(waiters) == 1:  # as nearly always
+        (waiter,) = waiters
+        return waiter.position
     return min((waiter.position for waiter in waiters), key=order)

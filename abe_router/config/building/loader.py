@@ -56,7 +56,8 @@ class Loader:
     handlers, such as `shop.*`. Unless `trust_writable` is true, a world-writable file is refused, and so is a
     file or a handler's module that another user can replace. Without `import_handlers` no user code runs, and
     calling a handler raises HandlerError. `backend` is a URL that takes precedence over the file's. With
-    `confined`, no file outside the folder of the routes file is read.
+    `confined`, no file outside the folder of the routes file is read. Handlers are in `code_folder`, by
+    default the folder of the routes file.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class Loader:
         backend: str | None = None,
         trust_writable: bool = False,
         confined: bool = False,
+        code_folder: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._path, self._env = path, os.environ if env is None else env
         self._folder = Path(os.path.abspath(path)).parent  # noqa: PTH100  not where a link leads
+        self._code_folder = code_folder or self._folder
         self._allowed, self._imports = tuple(allow_handlers), import_handlers
         self._backend, self._trusts, self._confined = backend, trust_writable, confined
         self._permissions, self._own = Permissions(), set[str]()
@@ -102,7 +105,7 @@ class Loader:
             if self._imports:
                 self._handlers = handlers
                 with suppress(FileNotFoundError):
-                    forget_imports(modules, [self._folder, Path.cwd()])
+                    forget_imports(modules, [self._code_folder, Path.cwd()])
             raise
 
     def _load(self) -> RouteTable:
@@ -224,12 +227,12 @@ class Loader:
         )
 
     def _import_folders(self) -> list[Path]:
-        """Return the folder of the file and the current one, which may be gone or open to all users."""
+        """Return the folder of the handlers and the current one, which may be gone or open to all users."""
         with suppress(FileNotFoundError):
             here = Path.cwd()
             if self._trusts or not here.stat().st_mode & stat.S_IWOTH:
-                return [self._folder, here]
-        return [self._folder]
+                return [self._code_folder, here]
+        return [self._code_folder]
 
     def _find_backend(self, file: FileModel, root: YamlNode, faults: Faults) -> tuple[str, Features | None]:
         url, node = self._backend, None

@@ -1,0 +1,59 @@
+"""Dead letters of a pattern, which lie in one stream for each key."""
+
+from __future__ import annotations
+
+import pytest
+
+from abe_router.backend import Backend
+from abe_router.backends.redis.connection import Connection
+from abe_router.messages.message import new_message
+
+from .deliveries import as_dead
+
+GROUP = "billing"
+#: One key has most of the dead letters.
+KEYS = ["orders.a"] * 9 + ["orders.b", "orders.c"]
+
+
+@pytest.fixture
+async def dead(redis_backend: Backend) -> list[str]:
+    """Return the ids of messages that died in this order, under three keys."""
+    subscription = await redis_backend.subscribe("orders.*", GROUP)
+    died: list[str] = []
+    for number in range(60):
+        await redis_backend.append([new_message(KEYS[number % len(KEYS)], b"%d" % number)])
+        (delivery,) = await subscription.fetch(1, 5)
+        assert not await subscription.settle([(delivery, as_dead(delivery))])
+        died.append(delivery.message.id)
+    return died
+
+
+@pytest.mark.parametrize("bodies", [True, False])
+@pytest.mark.parametrize("limit", [1, 7, 1_000])
+async def test_pages_over_uneven_keys_are_complete_and_in_order(
+    redis_backend: Backend, dead: list[str], limit: int, bodies: bool
+) -> None:
+    found, after = [], ""
+    while page := await redis_backend.dead_letters(
+        "orders.*", GROUP, limit=limit, after=after, bodies=bodies
+    ):
+        found += [each.message.id for each in page]
+        after = page[-1].id
+        assert len(page) == limit or len(found) == len(dead)
+    assert sorted(found) == sorted(dead)
+    assert len(set(found)) == len(dead)
+
+
+async def test_one_key_with_most_of_them_takes_few_reads(
+    redis_backend: Backend, dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, run = [], Connection.run
+
+    def counted(self, script, *args):
+        calls.append(script)
+        return run(self, script, *args)
+
+    monkeypatch.setattr(Connection, "run", counted)
+    found = await redis_backend.dead_letters("orders.*", GROUP, limit=60, bodies=False)
+    assert len(found) == len(dead)
+    assert len(calls) <= 3 * 3  # the three keys, with 30, 60 and 60 at once

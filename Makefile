@@ -43,9 +43,11 @@ unit: parallel alone ## run the tests alone; `make unit TESTS='tests/flows -k re
 
 # pytest exits with 5 when TESTS selects none.
 parallel: $(VENV)/dev
-	$(PYTEST) $(PARALLEL) -m 'not alone' $(TESTS) || test $$? = 5
+	$(PYTEST) $(PARALLEL) -m 'not alone and not heavy' $(TESTS) || test $$? = 5
 
+# The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
 alone: $(VENV)/dev
+	$(PYTEST) --numprocesses 2 --dist loadfile -m heavy $(TESTS) || test $$? = 5
 	$(PYTEST) -m alone $(TESTS) || test $$? = 5
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
@@ -62,7 +64,7 @@ docs: $(VENV)/docs ## build the documentation site into build/site; every broken
 
 coverage: $(VENV)/dev ## run the tests under coverage, child processes included; fails below the floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL) --timeout 180 -m 'not alone' $(TESTS)
+	$(BIN)/coverage run -m pytest $(PARALLEL) --timeout 180 -m 'not alone and not heavy' $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

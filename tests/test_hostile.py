@@ -40,7 +40,7 @@ CASES = (
 )
 
 
-@pytest.mark.alone
+@pytest.mark.heavy
 @pytest.mark.timeout(600)
 def test_check_of_hostile_files_is_bounded_in_time_and_memory():
     names = () if os.environ.get("ABE_ROUTER_LONGER") else CASES

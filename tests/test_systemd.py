@@ -220,7 +220,7 @@ UNSHARE = "unshare --user --map-root-user --pid --fork --mount-proc --kill-child
 #: Does what PID 1 does, as the process to which orphans go (PR_SET_CHILD_SUBREAPER).
 SUBREAPER = """\
 import ctypes, os, subprocess, sys
-from abe_router.process.init import run_as_init
+from abe_router.process.signals import run_as_init
 
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 if (code := run_as_init()) is not None:

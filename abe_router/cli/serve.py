@@ -28,7 +28,7 @@ from abe_router.cli.options import (
 from abe_router.cli.output import wants_color
 from abe_router.errors import ConfigError
 from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, start_logging
-from abe_router.process.init import run_as_init
+from abe_router.process.signals import run_as_init
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
 _log = logging.getLogger("abe_router")

@@ -6,12 +6,15 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.messages.message import encode, new_message
+from abe_router.testing import RedisServer
 
 # On a busy machine leases of 400 ms run out without a death, and each counts as a delivery.
 pytestmark = pytest.mark.alone
@@ -71,6 +74,18 @@ KINDS = {
 MESSAGES = 200
 
 
+@pytest.fixture
+def urls(tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """Yield the URLs of empty backends that processes share, by name."""
+    urls = {"sqlite": f"sqlite:///{tmp_path}/orders.db"}
+    if RedisServer.installed():
+        with RedisServer(tmp_path) as server:
+            yield {**urls, "redis": server.url}
+    else:
+        assert not os.environ.get("CI"), "redis-server is not installed"
+        yield urls
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("kind", "seconds", "limit"),
@@ -84,9 +99,23 @@ MESSAGES = 200
         ("rate", 0.0, 3),
     ],
 )
-async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, seconds, limit, tmp_path):
-    (tmp_path / "handlers.py").write_text(HANDLERS.replace("SECONDS", str(seconds)))
-    (tmp_path / "routes.yaml").write_text(ROUTES.format(url=url, options=KINDS[kind], limit=limit))
+async def test_message_that_kills_its_process_takes_no_other_with_it(
+    urls: Mapping[str, str], kind: str, seconds: float, limit: int, tmp_path: Path
+) -> None:
+    """All backends at once, because most of the time the workers wait for leases to end."""
+    for name, url in urls.items():
+        (tmp_path / name).mkdir()
+        text = ROUTES.format(url=url, options=KINDS[kind], limit=limit)
+        (tmp_path / name / "routes.yaml").write_text(text)
+        (tmp_path / name / "handlers.py").write_text(HANDLERS.replace("SECONDS", str(seconds)))
+    found = await asyncio.gather(*(_dead_and_handled(tmp_path / name, url) for name, url in urls.items()))
+    for dead, handled in found:
+        assert dead == [(77, "max_deliveries")]
+        assert len(handled) == 2 * MESSAGES - 1
+
+
+async def _dead_and_handled(folder: Path, url: str) -> tuple[list[tuple[int, str]], set[int]]:
+    """Serve a folder until all messages are handled or dead; return both."""
     async with make_backend(url) as backend:
         await backend.append(
             [
@@ -98,7 +127,7 @@ async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, 
         )
         serving = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", SERVE_FOR_EVER),
-            cwd=tmp_path,
+            cwd=folder,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -114,9 +143,7 @@ async def test_message_that_kills_its_process_takes_no_other_with_it(url, kind, 
             for key in ("orders.created", "orders.paid")
             for letter in await backend.dead_letters(key, "billing")
         ]
-    handled = {int(line) for line in (tmp_path / "journal").read_text().split()}
-    assert dead == [(77, "max_deliveries")]
-    assert len(handled) == 2 * MESSAGES - 1
+    return dead, {int(line) for line in (folder / "journal").read_text().split()}
 
 
 async def _unfinished(backend: Backend) -> int:

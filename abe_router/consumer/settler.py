@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 #: Longest wait between two tries, as a part of the lease: another process may take over what is not settled.
 LONGEST_WAIT = 0.1
 
+#: The tally counts its records once there are so many: a batch may have one message.
+FOLDED_RECORDS = 256
+
 _RELEASED = Disposition(RELEASED)
 
 
@@ -102,7 +105,7 @@ class Settler:
         for delivery, event in events.items():
             if delivery not in refused and event is not None:
                 self._events.emit(event)
-        self._tally.fold()
+        self._tally.fold(FOLDED_RECORDS)
         if not events and not refused:
             self._tally.handled += len(batch)
             return

@@ -170,9 +170,12 @@ class RouteTally:
         """Count the first attempt of a message: its start by `clock`, less the acceptance since the epoch."""
         return self._waits.recorded.append
 
-    def fold(self) -> None:
-        """Count what was recorded. It is called often enough that only hundreds of records are kept."""
-        if self._calls.recorded or self._waits.recorded:
+    def fold(self, at_least: int = 1) -> None:
+        """Count what was recorded, if there are so many records.
+
+        The settler calls it after each batch, so that only hundreds of records are kept.
+        """
+        if len(self._calls.recorded) >= at_least or len(self._waits.recorded) >= at_least:
             self._last = None
             self._calls.fold()
             self._skews += self._waits.fold(time.time() - self.clock())

@@ -52,6 +52,8 @@ def _compiled(rules: Mapping[str, str]) -> re.Pattern[str]:
     return re.compile(named, re.IGNORECASE | re.ASCII)
 
 
+#: What an id has that the rules for ids find. It is looked for first, because most messages have no id.
+_MIXED = re.compile("[0-9][a-z_-]|[a-z_-][0-9]", re.IGNORECASE).search
 _ID, _RULE = _compiled(_ID_RULES), _compiled(_RULES)
 #: What keeps its digits. Meanwhile they are characters that no text contains: noncharacters of Unicode.
 _STATUS = re.compile(r"\b(?:status(?:[ _]?code)?|http)[ :=]{1,2}[0-9]{3}\b", re.IGNORECASE | re.ASCII)
@@ -114,7 +116,9 @@ def shape(message: str) -> str:
     Numbers, addresses, ids, times and quoted text become the name of what they are: `<n>`, `<uuid>`. A status
     such as `status 503` stays, and so does a quoted name such as `'order_id'`.
     """
-    line = _ID.sub(_replaced, message.strip().partition("\n")[0][:LONGEST])
+    line = message.strip().partition("\n")[0][:LONGEST]
+    if _MIXED(line):
+        line = _ID.sub(_replaced, line)
     if "status" in (lower := line.lower()) or "http" in lower:
         line = _STATUS.sub(lambda match: match[0].translate(_KEEP), line)
     # No other digit matters, so lines that differ in digits share one entry of the cache.
@@ -138,10 +142,10 @@ def _parts(reason: Reason) -> tuple[str, ...]:
         return kind, reason.error
     if kind in ("timeout", "max_deliveries"):
         return (kind,)
-    origin = _origin(reason)
-    if kind == "failed" and origin.frame:
-        return kind, *origin
-    return kind, *origin, shape(reason.message)
+    error, frame = (reason.type, reason.frame) if reason.type else _origin(reason)
+    if kind == "failed" and frame:
+        return kind, error, frame
+    return kind, error, frame, shape(reason.message)
 
 
 def _member(reason: Reason) -> str:

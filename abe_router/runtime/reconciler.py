@@ -124,7 +124,7 @@ class Reconciler:
             reconciler = self._routes.get(name)
             if reconciler is None:
                 reconciler = self._routes[name] = _RouteReconciler(self._make_consumer)
-                self._tallies.setdefault(name, RouteTally())
+                self._tallies[name] = RouteTally()
             reconciler.set_desired(route, table.revision)
             touched.append((name, reconciler))
         for name, reconciler in touched:

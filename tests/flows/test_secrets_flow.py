@@ -129,7 +129,9 @@ async def test_serve_logs_and_stores_no_secret(
             await backend.append([new_message("orders.created", body) for body in bodies])
             while len(dead := await backend.dead_letters("orders.created", "billing")) < 2:
                 await asyncio.sleep(0.05)
-            (tmp_path / "routes.yaml").write_text(text.replace("concurrency: 2", "concurrency: ${TOKEN}"))
+            edited = tmp_path / "edited.yaml"
+            edited.write_text(text.replace("concurrency: 2", "concurrency: ${TOKEN}"))
+            edited.rename(tmp_path / "routes.yaml")  # a write in place may be seen half-way
             rejected = ""
             while not rejected:
                 await asyncio.sleep(0.05)

@@ -36,15 +36,6 @@ from abe_router.text import format_time
 _CHUNK, _PENDING = 50, 1000
 #: By how many seconds an id may be ahead of the server's clock: NTP sets clocks back by less.
 _AHEAD = 60
-_UNSEEN = HealthResult(
-    HealthCheck.UNSEEN,
-    Severity.INFO,
-    "this user may not run XINFO STREAM",
-    "whether other programs deleted unread messages cannot be seen",
-    "ask as another user, or allow it: ACL SETUSER USER +xinfo|stream",
-)
-
-
 #: The commands that are sent as such. Those of the scripts are read from the scripts.
 _SENT = (
     "AUTH",
@@ -231,9 +222,7 @@ class Health:
             for key, about, rows in asked:
                 try:
                     stream, groups = _pairs(await about), [_pairs(row) for row in await rows]
-                except ServerError as error:
-                    if error.code == "NOPERM":
-                        return [*found, _UNSEEN]
+                except ServerError:
                     continue  # it is recorded and does not exist
                 found += _ahead(key, self._names.stream(key), stream["last-generated-id"], now)
                 ours = {group_name(p, g): f"{p}/{g}" for p, g in subscriptions if matches(p, key)}

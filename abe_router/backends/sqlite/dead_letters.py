@@ -16,6 +16,7 @@ from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.registry import SubscriptionSpec, find
 from abe_router.messages.message import Message
 
+_replace = msgspec.structs.replace
 _decode = msgspec.json.Decoder(DeadLetter).decode
 _COLUMNS = "l.id, CAST(l.replays AS INTEGER), CAST(l.former AS INTEGER), CAST(l.content AS TEXT)"
 #: The reason of a dead letter whose message is no longer in the file.
@@ -55,7 +56,7 @@ def select(database: Database, spec: SubscriptionSpec, limit: int, after: str) -
             whole, reason = stored.message, _DELETED
         else:
             whole, reason = log.decode(database.keys.names, stored.message.attempt, *message), stored.reason
-        dead_letters.append(msgspec.structs.replace(stored, message=whole, reason=reason))
+        dead_letters.append(_replace(stored, message=whole, reason=reason))
     return dead_letters
 
 
@@ -76,8 +77,10 @@ def bare(database: Database, spec: SubscriptionSpec, limit: int, after: str) -> 
 
 def _decoded(spec: SubscriptionSpec, content: str, id: int, replays: int, former: int | None) -> DeadLetter:
     """Return the dead letter without its message; an unreadable one with a reason that says so."""
-    former_id = "" if former is None else str(former)
-    return msgspec.structs.replace(_read(spec, content), id=str(id), replays=replays, former=former_id)
+    stored = _read(spec, content)
+    if not replays and former is None:
+        return _replace(stored, id=str(id))
+    return _replace(stored, id=str(id), replays=replays, former="" if former is None else str(former))
 
 
 def _read(spec: SubscriptionSpec, content: str) -> DeadLetter:

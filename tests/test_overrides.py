@@ -263,6 +263,18 @@ async def test_pattern_means_the_routes_that_exist_when_it_is_said():
     assert len(await acts(backend)) == 2
 
 
+async def test_pattern_means_a_route_with_a_pattern_if_it_matches_all_keys_of_it():
+    backend = MemoryBackend()
+    for pattern in ("orders.*", "#.created", "#"):
+        await backend.subscribe(pattern, "audit")
+    result = await pause(TABLE, backend, "orders.#/audit", author=ADA, why="x")
+    assert [route.route for route in result.routes] == ["orders.created/audit", "orders.*/audit"]
+    result = await pause(TABLE, backend, "orders.*/audit", author=ADA, why="x")
+    assert [route.route for route in result.routes] == ["orders.*/audit"]  # a name means this route alone
+    with pytest.raises(UnknownRoute):
+        await resume(TABLE, backend, "orders.created.*/audit", author=ADA)
+
+
 @pytest.mark.parametrize(
     ("route", "hint"),
     [("orders.created/biling", ROUTE), ("nothing.*/billing", "abe-router status"), ("orders", "")],

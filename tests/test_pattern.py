@@ -14,6 +14,7 @@ from abe_router.errors import KeyInvalid
 from abe_router.messages.pattern import (
     PatternIndex,
     check_key,
+    covers,
     is_group,
     is_key,
     is_pattern,
@@ -111,3 +112,22 @@ class TestPatternIndex:
 
 def enumerate_values(added):
     return [(pattern, (n, pattern)) for n, pattern in enumerate(added)]
+
+
+def test_a_pattern_covers_another_when_it_matches_every_key_of_it():
+    def all_of(words, longest):
+        return [".".join(found) for n in range(1, longest + 1) for found in product(words, repeat=n)]
+
+    keys, found = all_of("abc", 5), all_of("a*#", 3)
+    for pattern, other in product(found, found):
+        of_other = [key for key in keys if matches(other, key)]
+        assert covers(pattern, other) == all(matches(pattern, key) for key in of_other), (pattern, other)
+    assert covers("orders.#", "orders.*")
+    assert covers("orders.*", "orders.created")
+    assert not covers("orders.*", "orders.#")
+    assert not covers("orders.created", "orders.*")
+
+
+def test_a_pattern_that_takes_too_long_to_compare_covers_nothing():
+    pattern = ".".join(["#", *["a", "*", "*"] * 40])
+    assert not covers(pattern, ".".join(["#", "a"] * 60))

@@ -16,6 +16,8 @@ from abe_router.errors import KeyInvalid
 
 #: Longest routing key, in characters. AMQP's own limit, and far below any backend's.
 MAX_KEY_LENGTH = 255
+#: Most states of `covers`. Without a limit, a pattern with many `#` could take minutes.
+MAX_STATES = 10_000
 
 V = TypeVar("V")
 
@@ -76,6 +78,33 @@ def overlaps(left: str, right: str) -> bool:
     return _meet(left_words, right)
 
 
+def covers(pattern: str, other: str) -> bool:
+    """Return whether `pattern` matches every key that `other`, a key or another pattern, matches.
+
+    The answer is False as well if it would take more than `MAX_STATES` steps to find out.
+
+    A wildcard of `other` stands for words that `pattern` does not name. The words so far may be those of the
+    first `i` words of `pattern` if bit `i` of a state is set. A `#` of `other` leads to one state for each
+    number of words that it may stand for.
+    """
+    words = _words(pattern)
+    states, steps = {words.begin}, 0
+    for word in other.split(".") if other.strip("#.") else ("*", "#"):  # a key has at least one word
+        if word == "#":
+            found: set[int] = set()
+            for reached in states:
+                while reached not in found:
+                    found.add(reached)
+                    reached = words.after(reached, words.stars)
+        else:
+            fitting = words.stars if word == "*" else words.literal.get(word, words.stars)
+            found = {words.after(reached, fitting) for reached in states}
+        states, steps = found, steps + len(found)
+        if 0 in states or steps > MAX_STATES:
+            return False
+    return all(reached >> words.length & 1 for reached in states)
+
+
 class _Words(NamedTuple):
     """The words of a pattern as sets of positions: bit `i` is that of word `i`.
 
@@ -86,6 +115,16 @@ class _Words(NamedTuple):
     literal: Mapping[str, int]
     stars: int
     hashes: int
+
+    @property
+    def begin(self) -> int:
+        """The positions that are reached before the first word: bit `i` says that `i` words may be past."""
+        return 1 | (1 & self.hashes) << 1
+
+    def after(self, reached: int, fitting: int) -> int:
+        """Return the positions that are reached after one more word, which fits the words `fitting`."""
+        reached = (reached & fitting) << 1 | reached & self.hashes
+        return reached | (reached & self.hashes) << 1
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ import msgspec
 
 from abe_router.backend import Backend, SubscriptionStatus
 from abe_router.errors import BackendError
-from abe_router.messages.pattern import is_group, is_pattern, matches
+from abe_router.messages.pattern import covers, is_group, is_pattern
 from abe_router.operations.access import missing_file, table_backend
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import OperationRefused, UnknownRoute
@@ -77,8 +77,9 @@ async def pause(
     """Pause routes for a time, and return when every running worker obeys, or after `patience` seconds.
 
     `route` is KEY/GROUP, or a pattern of these, such as `orders.*/billing` or `#/*`: it names the routes that
-    exist now. A paused route fetches nothing, and finishes what it has fetched. Raise OperationRefused
-    if the time, the reason or the backend does not permit it, and UnknownRoute if no route matches.
+    exist now. It names a route with a pattern only if it matches all keys of that. A paused route fetches
+    nothing, and finishes what it has fetched. Raise OperationRefused if the time, the reason or the backend
+    does not permit it, and UnknownRoute if no route matches.
     """
     return await _override(table, backend, "pause", route, None, author, why, seconds, patience)
 
@@ -250,7 +251,11 @@ def _named(
 def _expand(
     route: str, table: RouteTable, statuses: Iterable[SubscriptionStatus], overridden: Iterable[str]
 ) -> Sequence[str]:
-    """Return the routes that a name or a pattern means: those of the file, the backend and the overrides."""
+    """Return the routes that a name or a pattern means: those of the file, the backend and the overrides.
+
+    A pattern means a route with a pattern only if it matches every key of it. So the right to use the pattern
+    is the right to all keys of the routes.
+    """
     known = dict.fromkeys([*table.by_name, *(status.name for status in statuses), *overridden])
     if route in known:
         return (route,)
@@ -266,7 +271,7 @@ def _expand(
 
 def _is_meant(name: str, key: str, group: str) -> bool:
     route_key, _, route_group = name.partition("/")
-    return group in ("*", route_group) and matches(key, route_key)
+    return group in ("*", route_group) and covers(key, route_key)
 
 
 def _overridden(

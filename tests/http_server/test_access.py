@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from itertools import product
 from pathlib import Path
 
 import pytest
 
-from abe_router.http.access import Caller, Role, Token, covers, digest, find_token
+from abe_router.http.access import Caller, Role, Token, digest, find_token
 from abe_router.http.security import Security
 from abe_router.http.tokens import TOKEN_FILE, local_token, read_tokens
-from abe_router.messages.pattern import matches
 from abe_router.routing.http_options import (
     HttpOptions,
     ListenAddress,
@@ -19,26 +17,6 @@ from abe_router.routing.http_options import (
     is_loopback,
     parse_address,
 )
-
-
-def patterns(words: tuple[str, ...], longest: int) -> list[str]:
-    return [".".join(found) for n in range(1, longest + 1) for found in product(words, repeat=n)]
-
-
-def test_a_pattern_covers_another_when_it_matches_every_key_of_it() -> None:
-    keys = patterns(("a", "b", "c"), 5)
-    found = patterns(("a", "*", "#"), 3)
-    for pattern, other in product(found, found):
-        of_other = [key for key in keys if matches(other, key)]
-        really = all(matches(pattern, key) for key in of_other)
-        if other.count("#") <= 2:
-            assert covers(pattern, other) == really, (pattern, other)
-    assert covers("orders.#", "orders.*")
-    assert covers("#", "#")
-    assert covers("orders.*", "orders.created")
-    assert not covers("orders.*", "orders.#")
-    assert not covers("orders.created", "orders.*")
-    assert not covers("*", "orders.created")
 
 
 def test_roles_include_what_they_are_meant_to() -> None:

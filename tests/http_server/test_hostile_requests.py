@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.http.access import digest
+from abe_router.runtime.override import read_overrides
 
 from .serving import SECRET, Serving, add_dead_letter, secret, send_raw, serving
 
@@ -162,6 +163,13 @@ def roles_exceeded() -> Iterator[Attack]:
     yield Attack("another key is replayed", f"POST {foreign}/replay", (403,), (JSON,), every, limited)
     wide = override.replace(b"orders.created", b"#")
     yield Attack("every key is paused", "POST /v1/overrides", (403,), (JSON,), wide, limited)
+    wider = override.replace(b"orders.created/billing", b"orders.#/wide")
+    yield Attack("a route of more keys is paused", "POST /v1/overrides", (404,), (JSON,), wider, limited)
+    yield Attack(
+        "a route of more keys is resumed", "DELETE /v1/overrides/orders.%23/wide", (404,), token=limited
+    )
+    named = "DELETE /v1/overrides/%23.created/wide"
+    yield Attack("a route of more keys is resumed by its name", named, (403,), token=limited)
     yield Attack("a pattern of more keys", "GET /v1/routes/%23/x", (403,), token="orders-viewer")
     yield Attack("purge by GET", f"GET {letters}/purge?all=true", (404,), token="admin")
     yield Attack("a publisher scrapes", "GET /metrics", (403,), token="publisher")
@@ -286,6 +294,7 @@ async def test_hostile_requests_are_refused_and_change_nothing(tmp_path: Path) -
     wrong = {}
     async with serving(tmp_path) as served:
         await add_dead_letter(served, {"total": 1, "card": SECRET})
+        await (await served.backend.subscribe("#.created", "wide")).close()
         session = await log_in(served)
         before = await served.backend.status()
         for attack in found:
@@ -303,6 +312,7 @@ async def test_hostile_requests_are_refused_and_change_nothing(tmp_path: Path) -
             assert b"access-control-allow" not in head.lower(), attack.name
         assert wrong == {}
         assert await served.backend.status() == before
+        assert await read_overrides(served.backend) == []
         good = f"GET /v1/status HTTP/1.1\r\nHost: HOST\r\nCookie: {session}\r\nConnection: close\r\n\r\n"
         answer = await send_raw(served, good.replace("HOST", str(served.server.address)).encode())
         assert answer.startswith(b"HTTP/1.1 200")

@@ -124,7 +124,9 @@ def routes(site: Site) -> list[Route]:
         require(request, Role.READER, route[0])
         async with reading:
             found = await find_dead_letter(site.source.backend, route, request.path_params["id"])
-        return json_response(detail(found, site.source.table))
+        return json_response(
+            await asyncio.to_thread(detail, found, site.source.table)
+        )  # it masks the payload
 
     async def try_dead_letter_selection(request: Request) -> Response:
         route, asked = path_route(request), await read_body(request, SelectRequest)

@@ -13,6 +13,7 @@ from abe_router.errors import BackendError
 from abe_router.http.access import Role, require
 from abe_router.http.endpoint import Endpoint, Parameter, json_content
 from abe_router.http.problem import invalid
+from abe_router.http.reading import allows_route
 from abe_router.http.site import SharedAnswer, Site, json_response
 from abe_router.messages.pattern import is_pattern
 from abe_router.observe.metrics import CONTENT_TYPE
@@ -67,9 +68,16 @@ def routes(site: Site) -> list[Route]:
         pattern = request.query_params.get("routes", "#")
         if not is_pattern(pattern):
             raise invalid("`routes` is a key or a pattern")
-        require(request, Role.VIEWER, pattern)
+        caller = require(request, Role.VIEWER, pattern)
         status, counters = await site.status.get(), site.source.counters
-        return json_response(scale_of(status.routes, counters.counts() if counters else {}, pattern))
+        counts = counters.counts() if counters else {}
+        return json_response(
+            scale_of(
+                [each for each in status.routes if allows_route(caller, each.route)],
+                {name: each for name, each in counts.items() if allows_route(caller, name)},
+                pattern,
+            )
+        )
 
     return [
         metrics_route(site),

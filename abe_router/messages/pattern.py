@@ -87,6 +87,8 @@ def covers(pattern: str, other: str) -> bool:
     first `i` words of `pattern` if bit `i` of a state is set. A `#` of `other` leads to one state for each
     number of words that it may stand for.
     """
+    if pattern in ("#", other):
+        return True
     words = _words(pattern)
     states, steps = {words.begin}, 0
     for word in other.split(".") if other.strip("#.") else ("*", "#"):  # a key has at least one word

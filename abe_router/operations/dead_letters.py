@@ -129,14 +129,18 @@ async def read_dead_letters(
         after = page[-1].id
 
 
-async def read_pages(backend: Backend, route: SubscriptionName) -> AsyncIterator[Sequence[DeadLetter]]:
-    """Yield all dead letters of a route in pages, without their bodies, oldest first.
+async def read_pages(
+    backend: Backend, route: SubscriptionName, *, bodies: bool = False
+) -> AsyncIterator[Sequence[DeadLetter]]:
+    """Yield all dead letters of a route in pages, oldest first.
 
+    Without `bodies`, their messages may have no body and no headers.
     The backend reads the next page while the caller works on one.
     """
+    limit = PAGE_OF_BODIES if bodies else PAGE
 
     def read(after: str) -> asyncio.Future[Sequence[DeadLetter]]:
-        return asyncio.ensure_future(backend.dead_letters(*route, limit=PAGE, after=after, bodies=False))
+        return asyncio.ensure_future(backend.dead_letters(*route, limit=limit, after=after, bodies=bodies))
 
     reading = read("")
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -11,7 +13,7 @@ from abe_router.consumer.disposition import Disposition, DispositionPolicy
 from abe_router.consumer.filter import Filter
 from abe_router.messages.message import Message
 from abe_router.observe.events import Skipped
-from abe_router.operations.dead_letters import DeadLetterFilter, read_dead_letters, routes_with_dead_letters
+from abe_router.operations.dead_letters import DeadLetterFilter, read_pages, routes_with_dead_letters
 from abe_router.operations.fingerprint import place, shape
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
@@ -59,15 +61,15 @@ async def try_dead_letters(
 ) -> tuple[TryResult, ...]:
     """Return what would become of the dead letters of a route, or of every route in the backend.
 
-    The payloads are read in small pages, and none is part of the result. Without imported handlers, whether a
+    The payloads are read in small pages, which a thread checks: a payload may have many violations. None is
+    part of the result. Without imported handlers, whether a
     payload fits the annotation of its handler is not checked.
     """
     results = []
     for pattern, group in await routes_with_dead_letters(backend, route):
         trial = _Trial(f"{pattern}/{group}", table)
-        async for dead_letter in read_dead_letters(backend, (pattern, group), bodies=True):
-            if where is None or where.accepts(dead_letter):
-                trial.add(dead_letter)
+        async for page in read_pages(backend, (pattern, group), bodies=True):
+            await asyncio.to_thread(trial.add, page, where)
         results.append(trial.result())
     return tuple(results)
 
@@ -85,7 +87,12 @@ class _Trial:
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
-    def add(self, dead_letter: DeadLetter) -> None:
+    def add(self, page: Sequence[DeadLetter], where: DeadLetterFilter | None) -> None:
+        for dead_letter in page:
+            if where is None or where.accepts(dead_letter):
+                self._add(dead_letter)
+
+    def _add(self, dead_letter: DeadLetter) -> None:
         if self._filter is None:
             self._counts["unknown"] += 1
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import unified_diff
 
@@ -82,7 +83,7 @@ async def diff_edits(backend: Backend, number: int, base: int) -> Sequence[str]:
     Raise UnknownEdit if one of the edits or its files are not kept.
     """
     new, old = await read_contents(backend, number), await read_contents(backend, base)
-    return list(_diff(old, new))
+    return await asyncio.to_thread(lambda: list(_diff(old, new)))  # of long files it takes seconds
 
 
 def _diff(old: EditContents, new: EditContents) -> Iterator[str]:

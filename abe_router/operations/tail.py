@@ -14,6 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,6 +34,8 @@ PAGE, MOST_PAGES = 250, 8
 #: Shortest pause between two reads, in seconds. A pause is also PATIENCE times as long as the read took, so
 #: that the backend is busy with a tail for at most 5 % of the time.
 EVERY, PATIENCE = 0.1, 20.0
+#: A payload of up to so many bytes is masked at once, and a larger one in a thread: it can take 0.2 s.
+SMALL = 2_000
 #: What is shown in place of a payload that must not be shown.
 HIDDEN = "(masked)"
 
@@ -92,12 +95,13 @@ async def tail(
             cursor = peeked[-1].cursor
         took = time.monotonic() - began
         pause = max(EVERY, PATIENCE * took)
-        found = [each for each in peeked if not where or _matches(table, each.message, where)]
+        found = await asyncio.to_thread(_matching, table, peeked, where) if where else peeked
         chosen = _sampled(found, max(1, round(sample * pause))) if is_live else range(len(found))
         last = -1
         for at in chosen:
             omitted += at - last - 1
-            yield _tailed(table, found[at], payloads=payloads, omitted=omitted, skipped=skipped)
+            show = partial(_tailed, table, found[at], payloads=payloads, omitted=omitted, skipped=skipped)
+            yield show() if len(found[at].message.body) <= SMALL else await asyncio.to_thread(show)
             last, omitted, skipped = at, 0, False
         omitted += len(found) - last - 1
         if is_live and not ended:
@@ -146,9 +150,14 @@ def _tailed(table: RouteTable, peeked: Peeked, *, payloads: bool, omitted: int, 
     )
 
 
-def _matches(table: RouteTable, message: Message, where: Mapping[str, Any]) -> bool:
-    payload = masked_payload(table, message.key, message.body)
-    return all(_holds(payload, pointer, value) for pointer, value in where.items())
+def _matching(table: RouteTable, peeked: Sequence[Peeked], where: Mapping[str, Any]) -> Sequence[Peeked]:
+    """Return the messages whose masked payload has the values of `where`."""
+
+    def fits(message: Message) -> bool:
+        payload = masked_payload(table, message.key, message.body)
+        return all(_holds(payload, pointer, value) for pointer, value in where.items())
+
+    return [each for each in peeked if fits(each.message)]
 
 
 def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:

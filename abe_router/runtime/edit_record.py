@@ -6,6 +6,7 @@ each content of a file, named by its digest, so edits share the files that they 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,8 @@ async def load_edit(
     That is so if a variable has another value, or a schema lies at an absolute path and has changed.
     """
     try:
-        table = (await read_files(backend, edit)).load(url, path, make_loader)
+        files = await read_files(backend, edit)
+        table = await asyncio.to_thread(files.load, url, path, make_loader)
     except (ConfigError, ValueError, OSError):
         return None
     return replace(table, revision=edit.revision) if table.revision == edit.loads_as else None

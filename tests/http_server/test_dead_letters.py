@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from .serving import SECRET, Serving, add_dead_letter, secret, serving
+from abe_router.consumer.filter import Filter
+from abe_router.operations import dead_letters
+from abe_router.runtime.publish import publish
+
+from .serving import SECRET, Serving, add_dead_letter, all_tokens, routes_file, secret, serving
 
 ROUTE = "/v1/dead-letters/orders.created/billing"
 
@@ -121,3 +126,44 @@ async def test_a_limited_caller_sees_its_own_keys_alone(served: Serving) -> None
     assert scale.status_code == 200
     assert (await ask(served, "orders-viewer", "GET", "/v1/scale")).status_code == 403
     assert (await ask(served, "orders-viewer", "GET", "/metrics")).status_code == 403
+
+
+async def test_autoscaler_of_some_keys_does_not_count_a_route_of_more_keys(tmp_path: Path) -> None:
+    wide = '  "#.created":\n    consumers: {wide: "os:getcwd"}\n'
+    async with serving(tmp_path, routes_file(all_tokens()) + wide) as served:
+        for route in (("orders.created", "billing"), ("#.created", "wide")):
+            await (await served.backend.subscribe(*route)).close()
+        await publish(served.table, served.backend, "orders.created", {"total": 1})
+        for role, backlog in (("orders-viewer", 1), ("viewer", 2)):
+            scale = await ask(served, role, "GET", "/v1/scale?routes=orders.%23")
+            assert scale.json()["backlog"] == backlog
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "path"),
+    [(Filter, "check", f"{ROUTE}/try"), (dead_letters, "readable_payload", f"{ROUTE}/{{id}}")],
+)
+async def test_server_answers_while_payloads_are_read(
+    served: Serving, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, path: str
+) -> None:
+    id = await add_dead_letter(served, {"total": 1})
+    loop, begun, go_on, run = (
+        asyncio.get_running_loop(),
+        asyncio.Event(),
+        threading.Event(),
+        getattr(of, name),
+    )
+
+    def held_back(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(30)
+        return run(*arguments)
+
+    monkeypatch.setattr(of, name, held_back)
+    method, body = ("POST", {"json": {"all": True}}) if path.endswith("try") else ("GET", {})
+    asked = asyncio.create_task(ask(served, "reader", method, path.format(id=id), **body))
+    await begun.wait()
+    assert not asked.done()
+    assert (await ask(served, "viewer", "GET", "/livez")).status_code == 200
+    go_on.set()
+    assert (await asked).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -54,6 +55,26 @@ async def test_tail_begins_with_the_next_message_and_masks_payloads(backend: Mem
     assert [each.id for each in seen] == ids
     assert [each.payload for each in seen] == [{"n": 1, "card": "(masked)"}, {"n": 2}]
     assert (seen[0].key, seen[0].headers, seen[0].state) == ("orders.created", {"tenant": "acme"}, "retained")
+
+
+async def test_large_payloads_and_filters_are_read_in_a_thread(
+    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, threads = module.masked_payload, list[bool]()
+
+    def noted(table: RouteTable, key: str, body: bytes) -> object:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return read(table, key, body)
+
+    monkeypatch.setattr(module, "masked_payload", noted)
+    await publish(backend, b'{"n": 1}', b'"%s"' % (b"x" * 2_000), b'{"n": 1}')
+    async with aclosing(tail(backend, TABLE, "#", after="")) as tailing:
+        await take(tailing, 3)
+    assert threads == [False, True, False]
+    threads.clear()
+    async with aclosing(tail(backend, TABLE, "#", after="", where={"/n": 1})) as tailing:
+        await take(tailing, 1)
+    assert threads == [True, True, True, False]
 
 
 async def test_tail_from_a_cursor_continues_after_it(backend: MemoryBackend) -> None:

@@ -35,7 +35,7 @@ from abe_router.backend.health import (
     unread_keys,
 )
 from abe_router.backend.subscription import ExclusiveSubscription, Subscription
-from abe_router.backend.views import Entry, Peeked, PeekState, SubscriptionStatus, read_stored
+from abe_router.backend.views import Entry, Peeked, PeekState, SubscriptionStatus, read_position, read_stored
 
 __all__ = [
     "ACKED",
@@ -63,6 +63,7 @@ __all__ = [
     "SubscriptionName",
     "SubscriptionStatus",
     "orphaned_subscriptions",
+    "read_position",
     "read_stored",
     "retention",
     "unread_keys",

@@ -168,8 +168,9 @@ class Backend(ABC):
         With a group, return the unsettled messages of its subscription: ready, in flight and delayed. Without
         a group, return all stored messages whose key matches `pattern`. `after` is the cursor of an earlier
         call. Messages that are accepted after that call come after its cursor, so repeated calls follow new
-        messages. The cost of a page does not depend on the number of messages. An unknown subscription has no
-        messages, and is not created. Only a backend whose features declare `peek` implements it.
+        messages. Raise ValueError if `after` is not a cursor. The cost of a page does not depend on the
+        number of messages. An unknown subscription has no messages, and is not created. Only a backend whose
+        features declare `peek` implements it.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot peek")
 

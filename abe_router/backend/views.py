@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeVar
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from abe_router.messages.message import Message
 
 T = TypeVar("T")
+
+_POSITION = re.compile(r"[0-9]{0,18}")
 
 
 class SubscriptionStatus(msgspec.Struct, frozen=True):
@@ -61,6 +64,16 @@ class Entry(msgspec.Struct, frozen=True):
 
     value: bytes
     revision: int
+
+
+def read_position(cursor: str) -> int:
+    """Return the number that is the cursor of a peek, 0 for an empty one; raise ValueError for other text.
+
+    It is for providers whose cursors are positions in one log.
+    """
+    if not _POSITION.fullmatch(cursor):
+        raise ValueError("`after` is not a cursor of `peek`")
+    return int(cursor or 0)
 
 
 def read_stored(value: bytes, kind: type[T]) -> T | None:

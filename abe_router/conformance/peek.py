@@ -199,6 +199,19 @@ class PeekTests(Suite):
             last = await harness.backend.peek_end("k.*", group)
             assert list(await harness.backend.peek("k.*", group, after=last)) == []
 
+    @check("peek")
+    async def test_peek_refuses_what_is_not_a_cursor(self, harness: Harness) -> None:
+        """A bug begins again with the oldest message, so a client that comes back gets everything twice."""
+        await harness.subscribe("k.*")
+        await harness.publish(2, "k.0")
+        for group in (GROUP, None, "unknown"):
+            for after in ("no cursor", "\0", "7 "):
+                try:
+                    found = await harness.backend.peek("k.*", group, after=after)
+                except ValueError:
+                    continue
+                raise AssertionError(f"{after!r} is no cursor, and {len(found)} messages were returned")
+
     @check("peek", "leases", "groups")
     async def test_peek_beside_settle_and_trim_neither_fails_nor_stops_them(self, harness: Harness) -> None:
         """A bug stops the work of a route while an operator looks at it."""

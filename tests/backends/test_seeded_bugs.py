@@ -105,6 +105,7 @@ BUGS = [
     (view_bugs.PeekBeginsWithWhatWasSeen, "test_pages_show_each_message_once"),
     (view_bugs.PeekGoesKeyByKey, "test_what_is_accepted_later_comes_behind_the_cursor"),
     (view_bugs.PeekEndsAtTheBeginning, "test_peek_from_the_end_shows_only_what_is_accepted_later"),
+    (view_bugs.PeekBeginsAgainWithAWrongCursor, "test_peek_refuses_what_is_not_a_cursor"),
     (view_bugs.PeekEndsOneTooFar, "test_peek_from_the_end_shows_only_what_is_accepted_later"),
     (view_bugs.PeekStumblesOverATrim, "test_peek_beside_settle_and_trim_neither_fails_nor_stops_them"),
     (view_bugs.PeekReadsEverything, "test_page_of_a_peek_costs_the_same_with_a_long_backlog"),

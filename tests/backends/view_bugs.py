@@ -148,6 +148,11 @@ class PeekEndsOneTooFar(Sound):
         return str(int(await super().peek_end(pattern, group)) + 1)
 
 
+class PeekBeginsAgainWithAWrongCursor(Sound):
+    async def peek(self, pattern, group, *, limit=100, after=""):
+        return await super().peek(pattern, group, limit=limit, after=after if after.isdigit() else "")
+
+
 class PeekIgnoresItsLimit(Sound):
     async def peek(self, pattern, group, *, limit=100, after=""):
         return await super().peek(pattern, group, limit=1_000, after=after)

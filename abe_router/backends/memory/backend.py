@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from abe_router.backend import (
     Peeked,
     Subscription,
     SubscriptionStatus,
+    read_position,
 )
 from abe_router.backend.rate import TokenGrant, grant
 from abe_router.backends.memory.key_value import KeyValueStore
@@ -28,8 +28,6 @@ from abe_router.backends.memory.subscription import ExclusiveMemorySubscription,
 from abe_router.messages.cache import remember
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import PatternIndex
-
-_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class MemoryBackend(Backend):
@@ -136,7 +134,7 @@ class MemoryBackend(Backend):
     async def peek(
         self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
     ) -> Sequence[Peeked]:
-        last_seen = int(after) if _NUMBER.fullmatch(after) else 0
+        last_seen = read_position(after)
         if group is None:
             return self._log.peek(pattern, limit, last_seen)
         queue = self._queues.get((pattern, group))

@@ -19,6 +19,7 @@ from abe_router.backend import (
     Peeked,
     SubscriptionName,
     SubscriptionStatus,
+    read_position,
 )
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.sqlite import dead_letters, dedupe, key_value, log, peek, registry, retention
@@ -180,8 +181,8 @@ class SQLiteBackend(Backend):
     async def peek(
         self, pattern: str, group: str | None, *, limit: int = 100, after: str = ""
     ) -> Sequence[Peeked]:
-        """Look at messages in one read transaction; an `after` that is no cursor begins at the first one."""
-        seq = dead_letters.number(after)
+        """Look at messages in one read transaction."""
+        seq = read_position(after)
         if group is None:
             return await self._read(lambda database: peek.retained(database, pattern, limit, seq))
         spec = SubscriptionSpec(pattern, group)

@@ -99,6 +99,7 @@ async def test_everything_that_reports_tells_the_truth_during_an_incident(tmp_pa
             incident = Incident(run, api, probes)
             async with Prometheus.running(tmp_path, probes) as prometheus:
                 await _until(prometheus.has_scraped)
+                await _until(prometheus.alerts, lambda firing: firing == [])
                 watching = asyncio.create_task(incident.watch())
                 try:
                     await _go_through(incident, prometheus)
@@ -114,7 +115,12 @@ async def _go_through(incident: Incident, prometheus: Prometheus) -> None:
         await asyncio.gather(*(incident.publish(route, 50) for route in KEYS))
     await incident.finished()
     await _compare(incident, prometheus)
-    assert {alert["group"] for alert in await prometheus.firing("AbeRouterDeadLetters")} == {"triage"}
+    for alert in ("AbeRouterDeadLetters", "AbeRouterHandlersFail"):
+        assert {labels["group"] for labels in await prometheus.firing(alert)} == {"triage"}
+    calls = {route: counts.total() for route, counts in incident.ledger().items()}
+    assert await prometheus.query("sum by (key, group) (messaging_process_duration_seconds_count)") == calls
+    waits = {route: len(accepted) for route, accepted in incident.accepted.items()}
+    assert await prometheus.query("sum by (key, group) (abe_router_wait_seconds_count)") == waits
 
     # Another one is paused while messages come: when the command returns, no worker begins one.
     loading = asyncio.create_task(incident.load(20))
@@ -146,6 +152,10 @@ async def _go_through(incident: Incident, prometheus: Prometheus) -> None:
     await incident.command("resume", STARS)
     await _until(lambda: incident.handled(STARS) >= incident.accepted[STARS])
     await _compare(incident, prometheus, killed=True)
+    for name in ("abe_router_deliveries_total", "messaging_process_duration_seconds_count"):
+        fallen = await prometheus.query(f"sum by (key, group) (resets({name}[10m])) > 0")
+        assert fallen == {}, name
+    assert await prometheus.query("up == 1")
     actions = [act["action"] for act in await incident.command("audit")]
     assert actions == ["resume", "pause"]
 

@@ -37,7 +37,7 @@ _HOMES = {
     "Reject": "abe_router.errors",
     "Retry": "abe_router.errors",
     "RetryPolicy": "abe_router.routing.policies",
-    "Router": "abe_router.application",
+    "Router": "abe_router.router",
     "SchemaFault": "abe_router.errors",
     "SchemaInvalid": "abe_router.errors",
     "Severity": "abe_router.diagnostic",

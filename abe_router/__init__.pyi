@@ -1,6 +1,5 @@
 # The public names, for type checkers; at run time they are imported on demand.
 
-from abe_router.application import Router
 from abe_router.backend import (
     Backend,
     DeadLetter,
@@ -41,6 +40,7 @@ from abe_router.errors import (
 )
 from abe_router.messages.message import Duplicate, Message
 from abe_router.observe.log_context import LogContext
+from abe_router.router import Router
 from abe_router.routing.policies import RetryPolicy
 
 __all__ = [

@@ -11,10 +11,11 @@ from contextvars import ContextVar
 import msgspec
 import pytest
 
-from abe_router.application import Application, Router
+from abe_router.application import Application
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
 from abe_router.observe.events import Handled, Reloaded, ReloadRejected
+from abe_router.router import Router
 from abe_router.routing.table import RouteTable
 
 ROUTES = """\

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from abe_router.application import Router
 from abe_router.backends.memory import MemoryBackend
 from abe_router.observe.events import OrphanedSubscription
+from abe_router.router import Router
 from abe_router.runtime.heartbeat import WORKERS, decode_report, decode_reports
 
 HANDLERS = """\
@@ -38,7 +38,7 @@ routes:
 def backend(monkeypatch):
     """Return the backend of all routers of a test."""
     backend = MemoryBackend()
-    monkeypatch.setattr("abe_router.application.make_backend", lambda url, prefix: backend)
+    monkeypatch.setattr("abe_router.router.make_backend", lambda url, prefix: backend)
     return backend
 
 

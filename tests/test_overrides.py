@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from abe_router.application import Application, Router
+from abe_router.application import Application
 from abe_router.backends import make_backend
 from abe_router.backends.memory import MemoryBackend
 from abe_router.config.building.loader import Loader
@@ -26,6 +26,7 @@ from abe_router.operations.errors import OperationRefused, UnknownRoute
 from abe_router.operations.overrides import limit, pause, resume
 from abe_router.operations.status import read_status
 from abe_router.process.worker import Worker
+from abe_router.router import Router
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
 from abe_router.runtime.override import OVERRIDES, Override, read_overrides

@@ -6,21 +6,31 @@ whether the process is alive: a restart would mend neither.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from abe_router.http.access import Role, require
-from abe_router.http.site import Site, json_response
+from abe_router.errors import BackendError
+from abe_router.http.access import Caller, Role, require
+from abe_router.http.reading import allows_route
+from abe_router.http.site import SharedAnswer, Site, json_response
 from abe_router.observe.metrics import WorkersState
+from abe_router.operations.router_health import BackendHealth, HealthDetail, health_detail
+from abe_router.runtime.edit_record import read_edits
+from abe_router.text import mask_credentials, redact_url
+
+#: How long the details wait for the backend, in seconds.
+DETAIL_PATIENCE = 3.0
 
 
 class RouterHealth(msgspec.Struct, frozen=True):
     """Why the router is ready or not, from memory.
 
     `revision` is that of the routes file. `backend_up` is None where the consumers themselves know it, and
-    `workers` is None without a supervisor.
+    `workers` is None without a supervisor. `detail` is there on request: the backend is asked for it.
     """
 
     ready: bool
@@ -30,6 +40,7 @@ class RouterHealth(msgspec.Struct, frozen=True):
     revision: str
     backend_up: bool | None
     workers: WorkersState | None
+    detail: HealthDetail | msgspec.UnsetType = msgspec.UNSET
 
 
 def probe_routes(site: Site) -> list[Route]:
@@ -53,10 +64,28 @@ def probe_routes(site: Site) -> list[Route]:
 
 
 def health_routes(site: Site) -> list[Route]:
-    """Return the endpoint that says why the router is not ready, with the state of each part."""
+    """Return the endpoint that says why the router is not ready; with `?verbose`, the health of each part."""
+
+    async def read_detail() -> HealthDetail:
+        status = await site.status.get()
+        return health_detail(status, await read_edits(site.source.backend), site.source.table)
+
+    shared = SharedAnswer(read_detail)
+
+    async def detail(caller: Caller) -> HealthDetail:
+        try:
+            async with asyncio.timeout(DETAIL_PATIENCE):
+                found = await shared.get()
+        except (BackendError, TimeoutError) as error:
+            problem = mask_credentials(str(error)) or "the backend does not answer"
+            return HealthDetail(BackendHealth(redact_url(site.source.table.backend), problem))
+        if caller.is_limited:
+            routes = tuple(each for each in found.routes if allows_route(caller, each.route))
+            return HealthDetail(found.backend, routes=routes)
+        return found
 
     async def healthz(request: Request) -> Response:
-        require(request, Role.VIEWER)
+        caller = require(request, Role.VIEWER)
         source, readiness = site.source, site.source.readiness
         health = RouterHealth(
             ready=readiness.ready,
@@ -66,6 +95,7 @@ def health_routes(site: Site) -> list[Route]:
             revision=source.table.revision,
             backend_up=source.backend_up,
             workers=source.workers,
+            detail=await detail(caller) if "verbose" in request.query_params else msgspec.UNSET,
         )
         return json_response(health, 200 if readiness.ready else 503)
 

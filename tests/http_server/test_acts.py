@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from .serving import Serving, add_dead_letter, secret, serving
+from abe_router.errors import BackendUnavailable
+from abe_router.runtime.activity import RouteActivity
+from abe_router.runtime.edit_record import EditRecord
+from abe_router.runtime.heartbeat import DiagnosticReport, RouteState, WorkerReport
+
+from .serving import SECRET, Serving, add_dead_letter, secret, serving
 
 
 @pytest.fixture
@@ -109,6 +115,78 @@ async def test_health_says_why_the_router_is_not_ready(served: Serving) -> None:
     assert (await ask(served, "", "GET", "/readyz")).text == "draining\n"
     assert (await ask(served, "", "GET", "/livez")).status_code == 200
     assert (await ask(served, "", "GET", "/healthz")).status_code == 401
+
+
+async def test_verbose_health_names_the_problems_of_each_part(served: Serving) -> None:
+    backend = served.backend
+    for route in (("orders.created", "billing"), ("payments.made", "audit"), ("former.key", "old")):
+        await (await backend.subscribe(*route)).close()
+    await add_dead_letter(served, {"total": 1, "card": SECRET})
+    pause = {"route": "payments.made/audit", "action": "pause", "why": "audit"}
+    assert (await ask(served, "operator", "POST", "/v1/overrides", json=pause)).status_code == 200
+    fault = DiagnosticReport("/app/routes.yaml", 7, 3, "E203", "there is no schema `order.jsn`")
+    report = WorkerReport(
+        host="h",
+        pid=7,
+        started_at=1.0,
+        revision=served.table.revision,
+        number=1,
+        routes={"orders.created/billing": RouteState(connected=False)},
+        rejected=(fault,),
+        interval=3.0,
+        activity={"orders.created/billing": RouteActivity(handled=3, retried=2)},
+    )
+    await backend.put("workers", "one", msgspec.json.encode(report), ttl=60)
+    await backend.put("workers", "two", b"of another version", ttl=60)
+    record = EditRecord(4, "rejected", "", str(served.table.path), "h", 7, 5.0, diagnostics=(fault, fault))
+    await backend.put("edits", "4", msgspec.json.encode(record))
+
+    assert "detail" not in (await ask(served, "viewer", "GET", "/healthz")).json()
+    detail = (await ask(served, "viewer", "GET", "/healthz?verbose")).json()["detail"]
+    assert detail["backend"] == {"url": "memory://", "problem": ""}
+    edit = detail["edit"]
+    assert (edit["number"], edit["state"], edit["diagnostics"]) == (4, "rejected", 2)
+    assert edit["diagnostic"]["message"] == "there is no schema `order.jsn`"
+    one, two = detail["workers"]
+    assert (one["host"], one["pid"], one["connected"]) == ("h", 7, False)
+    assert one["problems"] == [
+        "1 route cannot reach the backend",
+        "rejected the last edit: /app/routes.yaml:7: there is no schema `order.jsn`",
+    ]
+    assert two["problems"] == ["its report is of another version"]
+    routes = {route["route"]: route for route in detail["routes"]}
+    assert routes["orders.created/billing"]["failing"] is True
+    assert routes["orders.created/billing"]["problems"] == [
+        "1 of 1 worker cannot reach the backend",
+        "2 of the last 5 attempts failed",
+        "has 1 dead letter",
+    ]
+    no_worker, paused = routes["payments.made/audit"]["problems"]
+    assert no_worker == "no worker runs it"
+    assert paused.startswith("is paused until ")
+    assert paused.endswith(" by operator: audit")
+    assert routes["former.key/old"]["problems"] == ["is not in the routes file"]
+
+    limited = (await ask(served, "orders-viewer", "GET", "/healthz?verbose")).json()["detail"]
+    assert [route["route"] for route in limited["routes"]] == ["orders.created/billing"]
+    assert (limited["edit"], limited["workers"]) == (None, [])
+    assert (await ask(served, "publisher", "GET", "/healthz?verbose")).status_code == 403
+    async with httpx.AsyncClient(trust_env=False) as client:
+        public = await client.get(f"http://{served.server.probes_address}/healthz?verbose")
+    assert public.status_code == 404
+
+
+async def test_verbose_health_says_that_the_backend_does_not_answer(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable() -> Any:
+        raise BackendUnavailable("cannot reach redis://user:secret@host")
+
+    monkeypatch.setattr(served.backend, "status", unreachable)
+    health = await ask(served, "viewer", "GET", "/healthz?verbose")
+    assert health.status_code == 200
+    assert health.json()["detail"]["backend"]["problem"] == "cannot reach redis://***@host"
+    assert health.json()["detail"]["routes"] == []
 
 
 async def test_plan_of_an_unchanged_file_keeps_every_route(served: Serving) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.errors import SchemaInvalid, Violation
+from abe_router.messages.pointer import find
 from abe_router.schema import Schema, SchemaFolder
 
 DRAFTS = (
@@ -554,9 +555,47 @@ def test_formats_are_asserted_in_all_drafts_or_none(draft):
     ],
 )
 def test_a_sensitive_value_appears_nowhere(document):
+    assert inline(document).marks("/a")
     for violation in inline(document).violations({"a": SECRET, "b": {"a": SECRET}}):
         assert SECRET not in f"{violation}{violation.schema_pointer}"
     assert SECRET not in json.dumps(inline(document).mask({"a": SECRET}))
+
+
+def test_marks_says_of_each_pointer_whether_mask_hides_its_value():
+    schema = inline(
+        {
+            "properties": {
+                "card": {"x-sensitive": True},
+                "0": {"type": "integer"},
+                "items": {"items": [{}, {"x-sensitive": True}], "additionalItems": {"$ref": "#/$defs/line"}},
+                "secrets": {"propertyNames": {"x-sensitive": True}},
+            },
+            "$defs": {"line": {"properties": {"iban": {"x-sensitive": True}}}},
+            "$schema": "http://json-schema.org/draft-07/schema#",
+        }
+    )
+    line = {"iban": "secret", "amount": 5}
+    payload = {
+        "card": {"number": 1},
+        "0": 7,
+        "items": [1, "secret", line],
+        "secrets": {"name": 1},
+        "other": 1,
+    }
+    masked = schema.mask(payload)
+    pointers = [
+        *("/card", "/card/number", "/0", "/items/0", "/items/1", "/items/2/iban", "/items/2/amount"),
+        *("/secrets/name", "/other"),
+    ]
+    hidden = []
+    for pointer in pointers:
+        try:
+            is_hidden = find(masked, pointer) == "(masked)"
+        except LookupError:  # what contains it is masked
+            is_hidden = True
+        assert schema.marks(pointer) == is_hidden, pointer
+        hidden.append(is_hidden)
+    assert hidden == [True, True, False, False, True, True, False, True, False]
 
 
 def test_mask_replaces_the_sensitive_parts_and_leaves_the_value_as_it_was():

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema_rs
 
 from abe_router.errors import Violation
+from abe_router.messages.pointer import parse
 from abe_router.schema.index import SchemaIndex
 from abe_router.schema.keywords import rule_of
 from abe_router.schema.mismatch import Mismatch, Path, found
@@ -70,6 +71,14 @@ class Explainer:
         try:
             with self._lock:
                 return self._prepared()[1].any
+        except Exception:  # noqa: BLE001  as in `mask`
+            return True
+
+    def marks(self, pointer: str) -> bool:
+        """Return whether the schema marks the value at a pointer as sensitive; also if it is not known."""
+        try:
+            with self._lock:
+                return self._prepared()[1].marks(parse(pointer))
         except Exception:  # noqa: BLE001  as in `mask`
             return True
 

@@ -45,6 +45,10 @@ class Schema:
         """Whether the schema marks any part of a value as `x-sensitive`."""
         return self._explainer.has_sensitive()
 
+    def marks(self, pointer: str) -> bool:
+        """Return whether the schema marks the value at a JSON pointer, or what contains it, as sensitive."""
+        return self._explainer.marks(pointer)
+
     def mask(self, value: Any) -> Any:
         """Return the value with `(masked)` in place of each part that the schema marks as `x-sensitive`.
 

@@ -58,6 +58,17 @@ class Sensitivity:
                 return node
         return None
 
+    def marks(self, steps: Sequence[str]) -> bool:
+        """Return whether what lies at these steps, the tokens of a pointer, is part of a sensitive value."""
+        applicable = list(self._together([self._index.root]))
+        for step in steps:
+            if any(map(_is_sensitive, applicable)) or self._names_are_sensitive(applicable):
+                return True
+            taken: tuple[str | int, ...] = (step, int(step)) if step.isascii() and step.isdigit() else (step,)
+            below = [sub for each in applicable for one in taken for sub in self._children(each, one)]
+            applicable = list(self._together(below))
+        return any(map(_is_sensitive, applicable))
+
     def mask(self, value: Any, look: Callable[[], None]) -> Any:
         """Return the value with MASKED in place of each sensitive part. The value itself stays as it is.
 

@@ -200,7 +200,7 @@ class Loader:
             raise TooManyFaults
         builder = TableBuilder(file, root, Schemas(self._folder_of(file), root, faults), self._find, faults)
         bindings = builder.bindings()
-        deduplications = builder.deduplications()
+        deduplications = builder.deduplications(bindings)
         routes = builder.routes(bindings, deduplications)
         for code, span, message, hint in Lint(file, routes, bindings, root).findings(features):
             faults.add(code, message, span, hint=hint)

@@ -67,16 +67,21 @@ class TableBuilder:
                     found.append(SchemaBinding(key, schema))
         return tuple(found)
 
-    def deduplications(self) -> dict[str, Deduplication]:
+    def deduplications(self, bindings: Sequence[SchemaBinding]) -> dict[str, Deduplication]:
         """Return the deduplication of each entry that has `id` or `dedupe`.
 
-        A message has one id, so all entries that match a key must take it from the same source.
+        A message has one id, so all entries that match a key must take it from the same source. Ids are shown
+        where payloads are not, so none may come from a value that a schema of its messages marks as
+        `x-sensitive`.
         """
+        sensitive = [binding for binding in bindings if binding.schema.has_sensitive]
         found: dict[str, Deduplication] = {}
         wild: dict[str, Deduplication] = {}
         for key, entry in self._file.routes.items():
             if entry is None or not (entry.id or entry.dedupe):
                 continue
+            if entry.id and entry.id[0] == "/":
+                self._check_id(key, entry.id, sensitive)
             others = found if is_wild(key) else wild  # two keys never overlap
             for other, said in others.items():
                 if entry.id and said.source not in {"", entry.id} and overlaps(other, key):
@@ -88,6 +93,17 @@ class TableBuilder:
             if is_wild(key):
                 wild[key] = found[key]
         return found
+
+    def _check_id(self, key: str, pointer: str, sensitive: Sequence[SchemaBinding]) -> None:
+        for binding in sensitive:
+            if overlaps(binding.pattern, key) and binding.schema.marks(pointer):
+                message = (
+                    f"the id comes from `{pointer}`, which `{binding.schema.name}` marks as `x-sensitive`"
+                )
+                hint = "ids are shown in logs, lists and streams; use another value, or a header"
+                span = self._root.span_at(["routes", key, "id"])
+                self._faults.add(Code.ID_SENSITIVE, message, span, hint=hint)
+                return
 
     def routes(
         self, bindings: Sequence[SchemaBinding], deduplications: Mapping[str, Deduplication]

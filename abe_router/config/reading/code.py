@@ -33,6 +33,7 @@ class Code(StrEnum):
     CASE = "R112"
     POINTER = "R113"
     ID = "R114"
+    ID_SENSITIVE = "R115"
 
     SCHEMA_MISSING = "R201"
     SCHEMA_SYNTAX = "R202"

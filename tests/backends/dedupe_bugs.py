@@ -60,16 +60,15 @@ class ForgetsTheOldestIds(Sound):
 
 
 class ForgetsAllIdsTogether(Sound):
-    """Lets the set of ids end with the last one that came, whatever the windows of the others."""
-
-    ends = 0.0
+    """Forgets the whole set of ids when the window of one of them ends."""
 
     async def append_once(self, windowed):
-        if self._clock() >= self.ends:
-            self._dedupe = DedupeIndex(self._clock)
         passed_over = await super().append_once(windowed)
-        if len(passed_over) < len(windowed):
-            self.ends = self._clock() + windowed[-1][1]
+        kept = {message.id for message, _ in windowed} - {message.id for message in passed_over}
+        known = self.__dict__.setdefault("known", set())
+        if kept & known:  # the window of one has ended
+            self._dedupe = DedupeIndex(self._clock)
+        known |= kept
         return passed_over
 
 

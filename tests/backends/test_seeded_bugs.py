@@ -131,7 +131,15 @@ BUGS = [
     (key_value_bugs.KeepsWhatHasExpired, "test_expired_and_replaced_entries_leave_nothing_in_this_process"),
 ]
 #: Parts of the names of tests that take longer than the others.
-LONGER = ("loop_is_blocked", "blocked_loop", "costs_the_same", "leave_nothing", "one_of_several", "_ttl")
+LONGER = (
+    "loop_is_blocked",
+    "keep_the_ownership",
+    "blocked_loop",
+    "costs_the_same",
+    "leave_nothing",
+    "one_of_several",
+    "_ttl",
+)
 TESTS = [
     pytest.param(test, marks=pytest.mark.alone if getattr(BackendConformance, test).measures_time else ())
     for test in sorted({test for _, test in BUGS})

@@ -14,7 +14,7 @@ from .transcript import follow
 PAGE = Path(__file__).parents[2] / "docs" / "edits.md"
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_commands_print_what_the_page_shows(tmp_path: Path) -> None:
     try:
         follow(PAGE, tmp_path)

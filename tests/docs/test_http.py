@@ -23,7 +23,7 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_commands_print_what_the_page_shows(tmp_path: Path) -> None:
     text = PAGE.read_text()
     for port, free in zip(PORTS, free_ports(len(PORTS)), strict=True):

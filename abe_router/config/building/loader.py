@@ -217,6 +217,7 @@ class Loader:
             unrouted=file.unrouted,
             retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
             deduplications=deduplications,
+            metadata=builder.metadata(),
             trace=TraceOptions(file.trace.ratio, frozenset(file.trace.baggage)),
             revision=digest.hexdigest(),
             path=self._path,

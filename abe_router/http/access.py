@@ -7,16 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from itertools import product
 
 from starlette.requests import Request
 
 from abe_router.http.problem import Refusal
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import covers
 from abe_router.operations.audit import Author
-
-#: A key of a route with more `#` than this is allowed only to a caller without limits.
-MAX_HASHES = 2
 
 
 class Role(StrEnum):
@@ -112,22 +108,3 @@ def find_token(tokens: Iterable[Token], secret: str) -> Token | None:
         if hmac.compare_digest(token.digest, wanted):
             found = token
     return found
-
-
-def covers(pattern: str, key: str) -> bool:
-    """Return whether `pattern` matches every key that `key`, a key or another pattern, matches.
-
-    The wildcards of `key` are replaced by a word that no pattern has. A `#` stands for any number of words,
-    and only as many as `pattern` has can make a difference.
-    """
-    if pattern in ("#", key):
-        return True
-    words = key.split(".")
-    if words.count("#") > MAX_HASHES:
-        return False
-    longest = pattern.count(".") + 2
-    choices = [[("\0",) * n for n in range(longest + 1)] if word == "#" else [(word,)] for word in words]
-    fillings = (sum(filling, ()) for filling in product(*choices))
-    return all(
-        matches(pattern, ".".join("\0" if word == "*" else word for word in filling)) for filling in fillings
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import product
 from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
@@ -16,6 +17,8 @@ from abe_router.errors import KeyInvalid
 
 #: Longest routing key, in characters. AMQP's own limit, and far below any backend's.
 MAX_KEY_LENGTH = 255
+#: Most `#` of a pattern that is compared with others.
+MAX_HASHES = 2
 
 V = TypeVar("V")
 
@@ -74,6 +77,26 @@ def overlaps(left: str, right: str) -> bool:
         if a != b and a != "*" and b != "*":
             return False
     return _meet(left_words, right)
+
+
+def covers(pattern: str, key: str) -> bool:
+    """Return whether `pattern` matches every key that `key`, a key or another pattern, matches.
+
+    The wildcards of `key` are replaced by a word that no pattern has. A `#` stands for any number of words,
+    and only as many as `pattern` has can make a difference. A `key` with more than two `#` counts as covered
+    only by itself and by `#`.
+    """
+    if pattern in ("#", key):
+        return True
+    words = key.split(".")
+    if words.count("#") > MAX_HASHES:
+        return False
+    longest = pattern.count(".") + 2
+    choices = [[("\0",) * n for n in range(longest + 1)] if word == "#" else [(word,)] for word in words]
+    fillings = (sum(filling, ()) for filling in product(*choices))
+    return all(
+        matches(pattern, ".".join("\0" if word == "*" else word for word in filling)) for filling in fillings
+    )
 
 
 class _Words(NamedTuple):

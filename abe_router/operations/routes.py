@@ -87,7 +87,7 @@ def describe_routes(table: RouteTable, overrides: Sequence[Override] = ()) -> tu
 def unconsumed_keys(table: RouteTable) -> tuple[UnconsumedKey, ...]:
     """Return the keys and patterns of a table that no route matches, in the order of the file."""
     return tuple(
-        UnconsumedKey(key, _names_of_schemas(table, key), _key_options(table, key), table.metadata_of(key))
+        UnconsumedKey(key, _names_of_schemas(table, key), key_options(table, key), table.metadata_of(key))
         for key in table.keys
         if not any(matches(route.key, key) for route in table.routes)
     )
@@ -106,7 +106,7 @@ def format_batch(batch: Batch) -> str:
 
 
 def _describe(table: RouteTable, route: Route, overrides: tuple[Override, ...]) -> RouteDescription:
-    options, metadata = _key_options(table, route.key), table.metadata_of(route.name)
+    options, metadata = key_options(table, route.key), table.metadata_of(route.name)
     return RouteDescription(
         route=route.name,
         key=route.key,
@@ -139,7 +139,8 @@ def _describe(table: RouteTable, route: Route, overrides: tuple[Override, ...]) 
     )
 
 
-def _key_options(table: RouteTable, key: str) -> KeyOptions:
+def key_options(table: RouteTable, key: str) -> KeyOptions:
+    """Return the options of a key or pattern that its own entry of the file has."""
     deduplication = table.deduplications.get(key, Deduplication())
     return KeyOptions(
         id=deduplication.source or None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from abe_router.errors import SchemaFault, Violation
 from abe_router.schema.explanation import Explainer
+from abe_router.schema.index import SchemaIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class Schema:
     def has_sensitive(self) -> bool:
         """Whether the schema marks any part of a value as `x-sensitive`."""
         return self._explainer.has_sensitive()
+
+    def index(self) -> SchemaIndex:
+        """Return a new index of its document and of every document that it refers to."""
+        return self._explainer.index()
+
+    def name_of(self, uri: str) -> str:
+        """Return the path of a document relative to the folder of schemas, or its URI."""
+        return self._explainer.name_of(uri)
 
     def mask(self, value: Any) -> Any:
         """Return the value with `(masked)` in place of each part that the schema marks as `x-sensitive`.

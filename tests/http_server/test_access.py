@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.http.access import Caller, Role, Token, covers, digest, find_token
+from abe_router.http.access import Caller, Role, Token, digest, find_token
 from abe_router.http.security import Security
 from abe_router.http.tokens import TOKEN_FILE, local_token, read_tokens
-from abe_router.messages.pattern import matches
+from abe_router.messages.pattern import covers, matches
 from abe_router.routing.http_options import (
     HttpOptions,
     ListenAddress,

@@ -144,9 +144,7 @@ def routes(site: Site) -> list[Route]:
             asyncapi,
             Role.VIEWER,
             "The AsyncAPI 3.1 document of the keys, the messages and the groups",
-            answers={
-                200: json_content(dict[str, Any], "the document of the keys that the caller may see")
-            },
+            answers={200: json_content(dict[str, Any], "the document of the keys that the caller may see")},
         ),
         Endpoint(
             "GET",

@@ -35,10 +35,12 @@ def command(routes: Path, form: str) -> int:
     document = asyncapi_document(read_table(routes))
     for part in document["x-abe-router"].get("unchecked", ()):
         print_message(f"warning: not in the document: {printable(part)}")
-    if form == "json":
-        print_json(document)
+    # What stands in it twice would otherwise be written as an anchor and an alias.
+    plain = msgspec.json.decode(msgspec.json.encode(document))
+    text = msgspec.yaml.encode(plain).decode().rstrip("\n") if form == "yaml" else ""
+    # JSON can escape a character that would reorder the line on a terminal. It is YAML too.
+    if text and text.replace("\n", "").isprintable():
+        print_data(text)
     else:
-        # What stands in it twice would otherwise be written as an anchor and an alias.
-        plain = msgspec.json.decode(msgspec.json.encode(document))
-        print_data(msgspec.yaml.encode(plain).decode().rstrip("\n"))
+        print_json(document)
     return OK

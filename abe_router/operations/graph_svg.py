@@ -14,8 +14,8 @@ from abe_router.text import json_safe, shortened
 
 #: Sizes in pixels: of a row and the box in it, of the margin, the gap between columns, the heading, a letter.
 _ROW, _BOX, _MARGIN, _GAP, _HEAD, _LETTER = 52, 40, 24, 120, 36, 7.25
-#: Longest text in a box, in letters.
-_LONGEST = 40
+#: Longest text in a box, in letters, and longest of two in one line.
+_LONGEST, _HALF = 40, 24
 _NARROWEST = 120
 _STYLE = """
 :root { color-scheme: light dark; --bg: #f6f7f9; --panel: #ffffff; --line: #868f9c; --edge: #8d97a5;
@@ -131,8 +131,9 @@ def _edges_of(columns: Iterable[Mapping[str, _Box]]) -> tuple[list[float], float
 
 def _texts(node: GraphNode) -> list[str]:
     """Return the lines in a box: the name, and below it the handler and the owner."""
-    second = " · ".join(text for text in (node.detail, node.metadata.owner) if text)
-    return [shortened(json_safe(text), _LONGEST) for text in (node.label, second) if text]
+    facts = [json_safe(text) for text in (node.detail, node.metadata.owner) if text]
+    second = " · ".join(shortened(fact, _LONGEST if len(facts) == 1 else _HALF) for fact in facts)
+    return [text for text in (shortened(node.label, _LONGEST), second) if text]
 
 
 def _box(box: _Box, *, again: bool) -> Iterator[str]:

@@ -160,6 +160,14 @@ def test_command_prints_the_same_document_as_yaml_and_as_json(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == yaml.safe_load(printed)
 
 
+def test_command_escapes_what_could_reorder_a_line(tmp_path, capsys):
+    (tmp_path / "routes.yaml").write_text('routes: {a: {description: "\\u202eX"}}')
+    assert run(["asyncapi", str(tmp_path / "routes.yaml")]) == 0
+    printed = capsys.readouterr().out
+    assert "\u202e" not in printed
+    assert yaml.safe_load(printed)["channels"]["a"]["description"] == "\u202eX"
+
+
 @pytest.mark.parametrize("file", ["routes.yaml", "abe_router/cli/starter/routes.yaml"])
 def test_payloads_of_the_tests_get_the_same_verdict_from_the_document_alone(file):
     table = load_table(ROOT / file)

@@ -92,11 +92,23 @@ def test_secret_of_kubernetes_has_the_keys_that_the_manifests_read():
 def test_files_that_kubectl_applies_exist():
     for text in SHELL.values():
         for name in re.findall(r"--filename (\S+)", text):
-            assert (FOLDER / name).is_file()
+            assert (FOLDER / name).is_file() or f"> {name}\n" in text
     assert (FOLDER / "kustomization.yaml").is_file()
     applied = set(re.findall(r"kubernetes/[\w.]+", (FOLDER / "kustomization.yaml").read_text()))
     applied |= set(re.findall(r"kubernetes/[\w.]+", SHELL["kubernetes operators"]))
     assert applied == {f"kubernetes/{path.name}" for path in (FOLDER / "kubernetes").iterdir()}
+
+
+async def test_alerts_become_a_prometheus_rule(tmp_path):
+    alerts = (FOLDER / "alerts.yaml").read_bytes()
+    (tmp_path / "alerts.yaml").write_bytes(alerts)
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\n")
+    kubectl.chmod(0o755)
+    await run_block("alerts", tmp_path)
+    rule = yaml.safe_load((tmp_path / "rules.yaml").read_text())
+    assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(alerts)
 
 
 async def test_tokens_that_the_page_makes_are_long_and_in_a_folder_of_their_owner(tmp_path):
@@ -111,7 +123,7 @@ async def test_tokens_that_the_page_makes_are_long_and_in_a_folder_of_their_owne
 
 async def run_block(title: str, folder: Path) -> None:
     """Run the commands of a block in a folder, in which there is a routes file for `queue.db`."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(folder), os.environ["PATH"]])
     process = await asyncio.create_subprocess_exec(
         "sh",
         "-ec",

@@ -116,6 +116,7 @@ async def test_tokens_that_the_page_makes_are_long_and_in_a_folder_of_their_owne
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
     made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
     assert made.keys() == {"viewer", "operator"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o644}
     assert len(set(made.values())) == 2
     # KEDA sends the value as it is, so it must not end with a newline.
     assert all(re.fullmatch(r"[\w-]{40,}", token) for token in made.values())

@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,10 +21,10 @@ import pytest
 
 from abe_router.testing.redis_server import RedisServer, free_port
 
-from .files import BUILD, COMPOSE, IMAGE, MANIFESTS, ROUTES, config_map, container
+from .files import BUILD, COMPOSE, FOLDER, IMAGE, MANIFESTS, ROUTES, config_map, container, load
 from .sandbox import Sandbox, add_dependencies, make_wheel, variables
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy]
 
 
 @pytest.fixture
@@ -123,6 +124,42 @@ async def until_answered(url: str) -> None:
                 return
 
 
+async def scraped(folder: Path, address: str) -> list[str]:
+    """Let Prometheus scrape an address with the shipped configuration, and return its alerts."""
+    program = shutil.which("prometheus")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("prometheus is not installed")
+    configuration = load("prometheus.yaml")
+    configuration["global"]["scrape_interval"] = "1s"
+    (job,) = configuration["scrape_configs"]
+    # The name of the service is known in the network of Compose alone.
+    del job["dns_sd_configs"]
+    job["static_configs"] = [{"targets": [address]}]
+    (folder / "prometheus.yml").write_text(json.dumps(configuration))
+    shutil.copy(FOLDER / "alerts.yaml", folder)
+    port = free_port()
+    options = {
+        "config.file": folder / "prometheus.yml",
+        "storage.tsdb.path": folder / "data",
+        "web.listen-address": f"127.0.0.1:{port}",
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    process = await asyncio.create_subprocess_exec(str(program), *arguments, stderr=DEVNULL)
+    try:
+        await until_answered(f"http://127.0.0.1:{port}/-/ready")
+        async with asyncio.timeout(30):
+            while True:
+                answer = json.loads(get(f"http://127.0.0.1:{port}/api/v1/query?query=abe_router_build_info"))
+                if answer["data"]["result"]:
+                    break
+                await asyncio.sleep(0.1)
+        groups = json.loads(get(f"http://127.0.0.1:{port}/api/v1/rules"))["data"]["groups"]
+        return [rule["name"] for group in groups for rule in group["rules"]]
+    finally:
+        process.kill()
+        await process.wait()
+
+
 def only_child(pid: int) -> int:
     """Return the child of `unshare`: PID 1 of the container."""
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -175,6 +212,8 @@ async def test_image_is_built_serves_follows_a_config_map_and_stops(tmp_path, bu
         assert router.stdout is not None
         async with asyncio.timeout(30):
             assert await router.stdout.readline() == b"charged 250 for order 1\n"
+
+        assert "AbeRouterBackendDown" in await scraped(tmp_path, f"127.0.0.1:{pod.probes}")
 
         pod.mount_config_map("v2", **{"billing: ": "invoicing: ", "/billing": "/invoicing"})
         async with asyncio.timeout(30):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -159,7 +160,8 @@ def hadolint() -> Path:
     """Return the linter, which the extra `dev` installs on Linux with x86-64."""
     found = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("hadolint is not installed")
+        is_expected = os.environ.get("CI") and (sys.platform, platform.machine()) == ("linux", "x86_64")
+        (pytest.fail if is_expected else pytest.skip)("hadolint is not installed")
     return Path(found)
 
 

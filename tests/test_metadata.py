@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from abe_router.cli.root import run
 from abe_router.operations.access import load_table
 from abe_router.operations.explain import explain
 from abe_router.operations.routes import describe_routes, unconsumed_keys
@@ -82,23 +79,3 @@ def test_operations_show_metadata(tables):
     explanation = explain(table, "orders.created", b"{}")
     assert explanation.metadata.description == "A customer has ordered."
     assert [route.metadata.owner for route in explanation.routes] == ["payments", "shop"]
-
-
-def test_commands_print_metadata_in_one_line(tables, tmp_path, capsys):
-    file = str(tmp_path / "routes.yaml")
-    assert run(["routes", file]) == 0
-    printed = capsys.readouterr().out
-    heading, billing, *_, paid = printed.splitlines()
-    assert heading.split()[-3:] == ["owner", "tags", "description"]
-    assert "payments  orders, money  Charges the customer. Once." in billing
-    assert paid.endswith("payments")
-    assert run(["routes", file, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["owner"] == "payments"
-    assert run(["explain", "-c", file, "orders.created", "{}"]) == 0
-    printed = capsys.readouterr().out
-    assert "  description: Charges the customer. Once.\n  owner: payments\n  tags: orders, money\n" in printed
-
-
-def test_table_of_routes_without_metadata_has_no_columns_for_it(tables, tmp_path, capsys):
-    assert run(["routes", str(tmp_path / "plain.yaml")]) == 0
-    assert "owner" not in capsys.readouterr().out

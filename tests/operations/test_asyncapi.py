@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
-from abe_router.cli.root import run
 from abe_router.operations.access import load_table
 from abe_router.operations.asyncapi import asyncapi_document
 
@@ -148,24 +146,6 @@ def test_document_of_a_limited_caller_names_no_other_key(tmp_path):
         "orders.created/audit",
     ]
     assert "orders.paid" not in json.dumps(document)
-
-
-def test_command_prints_the_same_document_as_yaml_and_as_json(tmp_path, capsys):
-    table_of(tmp_path)
-    file = str(tmp_path / "routes.yaml")
-    assert run(["asyncapi", file]) == 0
-    printed = capsys.readouterr().out
-    assert "&id" not in printed  # an alias is valid YAML, but no reader expects it
-    assert run(["asyncapi", file, "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out) == yaml.safe_load(printed)
-
-
-def test_command_escapes_what_could_reorder_a_line(tmp_path, capsys):
-    (tmp_path / "routes.yaml").write_text('routes: {a: {description: "\\u202eX"}}')
-    assert run(["asyncapi", str(tmp_path / "routes.yaml")]) == 0
-    printed = capsys.readouterr().out
-    assert "\u202e" not in printed
-    assert yaml.safe_load(printed)["channels"]["a"]["description"] == "\u202eX"
 
 
 @pytest.mark.parametrize("file", ["routes.yaml", "abe_router/cli/starter/routes.yaml"])

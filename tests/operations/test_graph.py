@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from abe_router.cli.root import run
 from abe_router.operations.access import load_table
 from abe_router.operations.graph import dot, graph_of, mermaid
 from abe_router.operations.graph_svg import svg
@@ -150,10 +149,3 @@ def test_graph_of_an_empty_file_is_drawn(tmp_path):
     graph = graph_of(load_table(tmp_path / "routes.yaml"))
     assert boxes(ET.fromstring(svg(graph))).keys() == {"orders.created"}
     assert mermaid(graph).splitlines()[1] == '  k1["orders.created"]'
-
-
-def test_command_prints_each_format(tmp_path, graph, capsys):
-    file = str(tmp_path / "routes.yaml")
-    for form, render in (("mermaid", mermaid), ("dot", dot), ("svg", svg)):
-        assert run(["graph", file, "--format", form]) == 0
-        assert capsys.readouterr().out == f"{render(graph)}\n"

@@ -464,6 +464,15 @@ async def test_no_credentials_of_the_file_are_stored(backend, folder, url):
     assert (WITHHELD in stored) == ("''" in url or "\n" in url)
 
 
+async def test_no_credentials_are_stored_without_a_folder_for_temporary_files(backend, folder, monkeypatch):
+    path = write(folder, 'backend: "redis://u:hunter2\\\n    @host/0"\nroutes: {a: {consumers: {g: a:b}}}\n')
+    table = Loader(path, import_handlers=False).load()
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "none"))
+    await record(backend, table)
+    stored = [zlib.decompress(entry.value) for entry in (await backend.entries(FILES)).values()]
+    assert stored == [WITHHELD]
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -197,7 +197,7 @@ def test_handling_time_of_the_board_uses_the_buckets():
 
 
 def test_keda_asks_for_a_number_that_the_endpoint_returns():
-    _, scaled = yaml.safe_load_all((FOLDER / "keda.yaml").read_text())
+    _, scaled = yaml.safe_load_all((FOLDER / "kubernetes" / "keda.yaml").read_text())
     (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["valueLocation"] in Scale.__struct_fields__
     assert "/v1/scale?routes=" in trigger["metadata"]["url"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import configparser
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +19,6 @@ import pytest
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
 pytestmark = pytest.mark.timeout(60)
-PAGE = Path(__file__).parent.parent / "docs" / "deploy.md"
 ROUTES = """\
 backend: sqlite:///{folder}/q.db
 routes:
@@ -279,37 +276,3 @@ async def test_init_passes_signals_on_and_reports_a_kill_as_a_shell_does():
     await process.stdout.readline()
     process.terminate()
     assert await process.wait() == 128 + signal.SIGTERM
-
-
-def unit_file() -> str:
-    """Return the unit of the page."""
-    (text,) = [block for block in PAGE.read_text().split("```") if block.startswith("ini")]
-    return text.partition("\n")[2]
-
-
-def unit() -> configparser.SectionProxy:
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment]
-    parser.read_string(unit_file())
-    return parser["Service"]
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("mistake", ["", "WatchdogSeconds=30"])
-def test_systemd_accepts_the_unit_of_the_page(tmp_path, mistake):
-    path = tmp_path / "abe-router.service"
-    # systemd-analyze looks for the program, and the page names one that is not there.
-    text = unit_file().replace("/srv/shop/.venv/bin/abe-router", sys.executable).replace("User=shop\n", "")
-    path.write_text(text.replace("WatchdogSec=30", mistake or "WatchdogSec=30"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False
-    )
-    found = [line for line in done.stderr.splitlines() if "abe-router.service" in line]
-    assert bool(found) == bool(mistake), done.stderr
-
-
-def test_the_unit_of_the_page_uses_the_notifications():
-    service = unit()
-    assert service["Type"] == "notify"
-    assert service["NotifyAccess"] == "main"
-    assert int(service["WatchdogSec"]) >= 10

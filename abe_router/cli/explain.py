@@ -14,6 +14,7 @@ from abe_router.cli.options import config_option, headers_option, json_option, o
 from abe_router.cli.output import print_data, print_json, print_message
 from abe_router.cli.payload import read_payload
 from abe_router.operations.explain import Explanation, MessageId, RouteExplanation, explain
+from abe_router.routing.table import Metadata
 from abe_router.text import format_duration, printable
 
 
@@ -60,6 +61,7 @@ def command(
 
 
 def _lines(explanation: Explanation) -> Iterator[str]:
+    yield from _metadata_lines(explanation.metadata)
     if explanation.deduplication:
         yield _id_line(explanation.deduplication)
     for result in explanation.schemas:
@@ -76,10 +78,19 @@ def _id_line(known: MessageId) -> str:
     return f"id {known.id}: duplicates are dropped for {format_duration(known.window)}"
 
 
+def _metadata_lines(metadata: Metadata) -> Iterator[str]:
+    if metadata.description:
+        yield f"description: {' '.join(metadata.description.split())}"
+    if metadata.owner:
+        yield f"owner: {metadata.owner}"
+    if metadata.tags:
+        yield f"tags: {', '.join(metadata.tags)}"
+
+
 def _route_lines(route: RouteExplanation) -> Iterator[str]:
     result = "delivered" if route.delivered else "not delivered" if route.matches else "no match"
     yield f"route {route.route} ({route.handler}): {result}"
-    for line in (*route.why, *route.how):
+    for line in (*_metadata_lines(route.metadata), *route.why, *route.how):
         yield f"  {line}"
     if len(route.attempts) > 1:
         times = ", ".join(format_duration(seconds) for seconds in route.attempts[1:])

@@ -28,6 +28,8 @@ COMMANDS = {
     "publish": "Check payloads against their schema and publish them.",
     "routes": "List the routes of a file, and the keys without consumers.",
     "plan": "Show which routes a reload from OLD to NEW starts, stops, restarts and keeps.",
+    "asyncapi": "Print the AsyncAPI 3.1 document of a routes file: its keys, messages and groups.",
+    "graph": "Print the keys, groups and emitted keys of a routes file as a graph.",
     "explain": "Show which routes receive a message, and why.",
     "status": "Show the message counts of each route, and the workers.",
     "top": "Show what all routes do now: rates, backlog, durations, failures.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from abe_router.cli.access import read_overrides, read_table
@@ -42,7 +42,10 @@ def command(routes: Path, json: bool) -> int:
     if json:
         print_json(described)
         return OK
-    rows = [
+    unconsumed = unconsumed_keys(table)
+    metadata = [(each.owner, each.tags, each.description) for each in described]
+    metadata += [(key.metadata.owner, key.metadata.tags, key.metadata.description) for key in unconsumed]
+    rows: list[tuple[str, ...]] = [
         (
             route.route,
             route.handler,
@@ -54,10 +57,18 @@ def command(routes: Path, json: bool) -> int:
     ]
     rows += [
         (key.key, "(publish only)", "", ", ".join(key.schemas), ", ".join(_key_options(key.options)))
-        for key in unconsumed_keys(table)
+        for key in unconsumed
     ]
-    print_table(("route", "handler", "concurrency", "schema", "options"), rows, right={"concurrency"})
+    headings: tuple[str, ...] = ("route", "handler", "concurrency", "schema", "options")
+    if any(any(each) for each in metadata):
+        headings += ("owner", "tags", "description")
+        rows = [row + _metadata(*each) for row, each in zip(rows, metadata, strict=True)]
+    print_table(headings, rows, right={"concurrency"})
     return OK
+
+
+def _metadata(owner: str | None, tags: Sequence[str], description: str | None) -> tuple[str, str, str]:
+    return owner or "", ", ".join(tags), " ".join((description or "").split())
 
 
 def _schemas(route: RouteDescription) -> str:

@@ -17,6 +17,7 @@ from abe_router.http.body import unsupported
 from abe_router.http.endpoint import Endpoint, json_content
 from abe_router.http.problem import Refusal, invalid
 from abe_router.http.site import Site, json_response
+from abe_router.operations.asyncapi import asyncapi_document
 from abe_router.operations.explain import Explanation, explain
 from abe_router.operations.overrides import known_overrides
 from abe_router.operations.plan import plan_reload
@@ -46,6 +47,7 @@ class RouteView(msgspec.Struct, frozen=True):
 
 def routes(site: Site) -> list[Route]:
     """Return the endpoints."""
+    documents: dict[str, Any] = {}  # the AsyncAPI document, and the table that it is of
 
     async def overrides() -> Sequence[Override]:
         return await known_overrides(site.source.backend) or ()
@@ -72,6 +74,15 @@ def routes(site: Site) -> list[Route]:
         if state is None and not described:
             raise Refusal(404, "not-found", "Not found", f"there is no route `{name}`")
         return json_response(RouteView(name, next(iter(described), None), state))
+
+    async def asyncapi(request: Request) -> Response:
+        caller, table = require(request, Role.VIEWER), site.source.table
+        if caller.is_limited:
+            shows = partial(caller.allows, Role.VIEWER)
+            return json_response(await asyncio.to_thread(asyncapi_document, table, shows=shows))
+        if documents.get("of") is not table:
+            documents.update({"document": await asyncio.to_thread(asyncapi_document, table), "of": table})
+        return json_response(documents["document"])
 
     async def workers(request: Request) -> Response:
         require(request, Role.VIEWER, "#")
@@ -126,6 +137,14 @@ def routes(site: Site) -> list[Route]:
             "One route with its options and its state",
             answers={200: json_content(RouteView, "the route")},
             problems={404: "neither the file nor the backend knows the route"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/asyncapi.json",
+            asyncapi,
+            Role.VIEWER,
+            "The AsyncAPI 3.1 document of the keys, the messages and the groups",
+            answers={200: json_content(dict[str, Any], "the document of the keys that the caller may see")},
         ),
         Endpoint(
             "GET",

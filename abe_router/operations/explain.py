@@ -17,7 +17,7 @@ from abe_router.messages.message import decode
 from abe_router.messages.pattern import check_key, matches
 from abe_router.operations.routes import format_batch
 from abe_router.routing.route import Route
-from abe_router.routing.table import RouteTable
+from abe_router.routing.table import Metadata, RouteTable
 from abe_router.runtime.override import Override
 from abe_router.runtime.publish import prepare
 from abe_router.schema import Schema
@@ -49,7 +49,8 @@ class RouteExplanation(msgspec.Struct, frozen=True):
     `matches` says whether the route receives it, and `delivered` whether the handler is called. `why` has the
     reasons if it is not, and `how` the limits of the call. `attempts` are the latest times of all attempts,
     in seconds after the first, without the time that the handler takes. `ends` says what happens to the
-    message after each kind of failure. The last three are empty if the handler is not called.
+    message after each kind of failure. These three are empty if the handler is not called. `metadata` is what
+    the file says about the route.
     """
 
     route: str
@@ -60,10 +61,14 @@ class RouteExplanation(msgspec.Struct, frozen=True):
     how: tuple[str, ...] = ()
     attempts: tuple[float, ...] = ()
     ends: Mapping[str, str] = {}
+    metadata: Metadata = Metadata()
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The explanation of a message. `reason` says why it would be refused, or is None."""
+    """The explanation of a message. `reason` says why it would be refused, or is None.
+
+    `metadata` is what the file says about the key.
+    """
 
     key: str
     accepted: bool
@@ -71,6 +76,7 @@ class Explanation(msgspec.Struct, frozen=True):
     deduplication: MessageId | None
     schemas: tuple[SchemaResult, ...]
     routes: tuple[RouteExplanation, ...]
+    metadata: Metadata = Metadata()
 
 
 def explain(
@@ -109,9 +115,13 @@ def explain(
             if matches(binding.pattern, key)
         ),
         routes=tuple(
-            explain_route(route, key, payload, table.contract(key).schemas, overrides)
+            msgspec.structs.replace(
+                explain_route(route, key, payload, table.contract(key).schemas, overrides),
+                metadata=table.metadata_of(route.name),
+            )
             for route in table.routes
         ),
+        metadata=table.metadata_of(key),
     )
 
 

@@ -12,7 +12,7 @@ from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_wild, matches
 from abe_router.routing.policies import Batch, RetryPolicy
 from abe_router.routing.route import OnInvalid, Route
-from abe_router.routing.table import RouteTable
+from abe_router.routing.table import Metadata, RouteTable
 from abe_router.runtime.override import Override
 from abe_router.text import format_duration, format_time
 
@@ -33,7 +33,8 @@ class RouteDescription(msgspec.Struct, frozen=True):
     """All options of a route, in the form of the routes file.
 
     Durations are in seconds and rates in messages per second. `id`, `dedupe` and `retain` are those of the
-    key; see `KeyOptions`. `overrides` are those in force, where they were read.
+    key; see `KeyOptions`. `overrides` are those in force, where they were read. The last three are the
+    metadata of the route; see `RouteTable.metadata_of`.
     """
 
     route: str
@@ -61,6 +62,9 @@ class RouteDescription(msgspec.Struct, frozen=True):
     dedupe: float | None
     retain: float
     overrides: tuple[Override, ...] = ()
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
 
 
 class UnconsumedKey(msgspec.Struct, frozen=True):
@@ -69,6 +73,7 @@ class UnconsumedKey(msgspec.Struct, frozen=True):
     key: str
     schemas: tuple[str, ...]
     options: KeyOptions
+    metadata: Metadata = Metadata()
 
 
 def describe_routes(table: RouteTable, overrides: Sequence[Override] = ()) -> tuple[RouteDescription, ...]:
@@ -82,7 +87,7 @@ def describe_routes(table: RouteTable, overrides: Sequence[Override] = ()) -> tu
 def unconsumed_keys(table: RouteTable) -> tuple[UnconsumedKey, ...]:
     """Return the keys and patterns of a table that no route matches, in the order of the file."""
     return tuple(
-        UnconsumedKey(key, _names_of_schemas(table, key), _key_options(table, key))
+        UnconsumedKey(key, _names_of_schemas(table, key), key_options(table, key), table.metadata_of(key))
         for key in table.keys
         if not any(matches(route.key, key) for route in table.routes)
     )
@@ -101,7 +106,7 @@ def format_batch(batch: Batch) -> str:
 
 
 def _describe(table: RouteTable, route: Route, overrides: tuple[Override, ...]) -> RouteDescription:
-    options = _key_options(table, route.key)
+    options, metadata = key_options(table, route.key), table.metadata_of(route.name)
     return RouteDescription(
         route=route.name,
         key=route.key,
@@ -128,10 +133,14 @@ def _describe(table: RouteTable, route: Route, overrides: tuple[Override, ...]) 
         dedupe=options.dedupe,
         retain=options.retain,
         overrides=overrides,
+        description=metadata.description,
+        tags=metadata.tags,
+        owner=metadata.owner,
     )
 
 
-def _key_options(table: RouteTable, key: str) -> KeyOptions:
+def key_options(table: RouteTable, key: str) -> KeyOptions:
+    """Return the options of a key or pattern that its own entry of the file has."""
     deduplication = table.deduplications.get(key, Deduplication())
     return KeyOptions(
         id=deduplication.source or None,

@@ -29,6 +29,15 @@ class TableDiff:
     kept: tuple[Route, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What the file says about a key or a consumer. It changes neither messages nor how they are handled."""
+
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
+
+
 @dataclass(frozen=True)
 class RouteTable:
     """All routes of one file.
@@ -36,7 +45,8 @@ class RouteTable:
     `keys` are the keys and patterns of the file, with or without consumers. `retain` maps keys and patterns
     to the seconds that settled messages are kept. `deduplications` maps them to the source and the window of
     ids. `revision` is the hash of the file and everything it names. `sources` are the files that were read.
-    `cases` are its tests. `http` are the options of its HTTP server, if the file has them.
+    `cases` are its tests. `http` are the options of its HTTP server, if the file has them. `metadata` is that
+    of keys, patterns and routes, by name.
     """
 
     routes: tuple[Route, ...] = ()
@@ -54,6 +64,7 @@ class RouteTable:
     http: HttpOptions | None = None
     warnings: tuple[Diagnostic, ...] = ()
     trace: TraceOptions = field(default_factory=TraceOptions)
+    metadata: Mapping[str, Metadata] = field(default_factory=dict)
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)
 
@@ -79,6 +90,20 @@ class RouteTable:
             found = self._contract_index.contract(key, known=known)
             remember(self._contracts, key, found)
         return found
+
+    def metadata_of(self, name: str) -> Metadata:
+        """Return the metadata of a key, a pattern or a route.
+
+        A route has the tags of its key besides its own. Without a description or an owner, it has that of
+        its key.
+        """
+        own = self.metadata.get(name, Metadata())
+        key, slash, _ = name.partition("/")
+        if not slash:
+            return own
+        outer = self.metadata.get(key, Metadata())
+        tags = tuple(dict.fromkeys((*outer.tags, *own.tags)))
+        return Metadata(own.description or outer.description, tags, own.owner or outer.owner)
 
     @cached_property
     def concrete_keys(self) -> tuple[str, ...]:

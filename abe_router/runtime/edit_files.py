@@ -95,14 +95,11 @@ class EditFiles(msgspec.Struct, frozen=True):
         """
         data = self.contents[self.routes]
         env = {name.decode(): MASK.decode() for name in _VARIABLE.findall(data)}
-        with suppress(OSError, ValueError), TemporaryDirectory(prefix="abe-router-") as folder:
-            file = EditFiles(self.routes, {self.routes: data}).write(Path(folder))
-            table = Loader(file, import_handlers=False, trust_writable=True, env=env).salvage()
-            url = table.backend if table else ""
-            user = url.partition("://")[2].rpartition("@")[0]
-            names_user = not user.startswith("/") and not _NO_SECRET.fullmatch(user.encode(errors="replace"))
-            return names_user or mask_options(url) != url
-        return False
+        table = Loader(Path(self.routes), import_handlers=False, env=env).salvage(data)
+        url = table.backend if table else ""
+        user = url.partition("://")[2].rpartition("@")[0]
+        names_user = not user.startswith("/") and not _NO_SECRET.fullmatch(user.encode(errors="replace"))
+        return names_user or mask_options(url) != url
 
 
 def encode_body(data: bytes) -> tuple[str, bytes]:

@@ -82,6 +82,14 @@ class Explainer:
         except Exception:  # noqa: BLE001  as in `mask`
             return True
 
+    def index(self) -> SchemaIndex:
+        """Return a new index of the documents, which no other thread uses."""
+        return SchemaIndex(self._documents, self._base)
+
+    def name_of(self, uri: str) -> str:
+        """Return the path of a document relative to the folder, or its URI if it is not a file of it."""
+        return uri.removeprefix(self._folder)
+
     def mask(self, value: Any) -> Any:
         """Return a value with MASKED in place of what the schema calls sensitive.
 

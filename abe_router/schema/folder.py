@@ -35,6 +35,8 @@ MAX_PLACES = 1000
 MAX_FAULTS = 200
 #: Most bytes of schemas that are compiled again because other schemas refer to them.
 MAX_REPEATED = 32 * 1024 * 1024
+#: The name of the document of a schema that is written in the routes file.
+INLINE = "<inline>"
 #: A schema and the documents that were read for it, by the URI they were asked for.
 _Compiled = tuple[Schema, Mapping[str, Document]]
 
@@ -84,7 +86,7 @@ class SchemaFolder:
 
     def inline(self, value: Any, name: str) -> Schema:
         """Return the schema of a value, its references relative to the folder; raise SchemaInvalid."""
-        return self._schema(name, self._library.uri_of("<inline>"), Document.of(value))
+        return self._schema(name, self._library.uri_of(INLINE), Document.of(value))
 
     def _schema(self, name: str, uri: str, document: Document) -> Schema:
         key = (uri, document)

@@ -19,7 +19,7 @@ from abe_router.text import counted
 #: Unknown names of a document that are compared with keywords. A comparison takes a tenth of a millisecond.
 MAX_COMPARED = 1000
 #: The keywords that check something, with the first and the last draft that has them.
-_CHECKING: dict[str, tuple[int, int]] = {
+CHECKING: dict[str, tuple[int, int]] = {
     **dict.fromkeys(
         (
             *("$ref", "type", "enum", "format", "allOf", "anyOf", "oneOf", "not", "dependencies"),
@@ -55,7 +55,7 @@ _DESCRIBING = frozenset(
     | {"definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"}
     | {"contentEncoding", "contentMediaType", "contentSchema"}
 )
-KEYWORDS = frozenset(_CHECKING) | _DESCRIBING
+KEYWORDS = frozenset(CHECKING) | _DESCRIBING
 _DEFINITIONS = frozenset({"$defs", "definitions"})
 #: Where a keyword has schemas: as its value, as items of a list, as members of an object.
 IN_VALUE = frozenset(
@@ -131,7 +131,7 @@ def _below(pointer: str, schema: dict[str, Any], keywords: Iterable[str]) -> Ite
 
 
 def _beside_reference(pointer: str, schema: dict[str, Any], draft: int) -> Iterator[Ignored]:
-    lost = next((name for name in schema if name in _CHECKING and name not in {"$ref", "x-sensitive"}), None)
+    lost = next((name for name in schema if name in CHECKING and name not in {"$ref", "x-sensitive"}), None)
     if lost is not None:
         message = f"keywords beside `$ref` have no effect in {_named(draft)}"
         hint = "put the `$ref` into an `allOf`, or name a later draft in `$schema`"
@@ -140,7 +140,7 @@ def _beside_reference(pointer: str, schema: dict[str, Any], draft: int) -> Itera
 
 def _of_another_draft(pointer: str, schema: dict[str, Any], draft: int) -> Iterator[Ignored]:
     for name in schema:
-        first, last = _CHECKING.get(name, (draft, draft))
+        first, last = CHECKING.get(name, (draft, draft))
         if not first <= draft <= last:
             message = f"`{name}` has no effect in {_named(draft)}"
             known = f"from {_named(first)} on" if draft < first else f"up to {_named(last)}"
@@ -156,7 +156,7 @@ def _unknown(pointer: str, schema: dict[str, Any], *, filters: bool, container: 
     first = members[:1]
     for name in unknown:
         hint = ""
-        if (meant := misspelt(name)) in _CHECKING and meant not in schema:
+        if (meant := misspelt(name)) in CHECKING and meant not in schema:
             hint = f"did you mean `{meant}`?"
         elif name in first:
             more = ", ..." if len(members) > 1 else ""
@@ -170,7 +170,7 @@ def _unknown(pointer: str, schema: dict[str, Any], *, filters: bool, container: 
 
 def _is_schema(value: Any) -> bool:
     """Return whether a value looks like the schema of a member."""
-    return isinstance(value, dict) and any(keyword in value for keyword in _CHECKING)
+    return isinstance(value, dict) and any(keyword in value for keyword in CHECKING)
 
 
 @lru_cache(maxsize=1024)

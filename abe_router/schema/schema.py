@@ -9,6 +9,7 @@ from typing import Any
 
 from abe_router.errors import SchemaFault, Violation
 from abe_router.schema.explanation import Explainer
+from abe_router.schema.index import SchemaIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Schema:
     def marks(self, pointer: str) -> bool:
         """Return whether the schema marks the value at a JSON pointer, or what contains it, as sensitive."""
         return self._explainer.marks(pointer)
+
+    def index(self) -> SchemaIndex:
+        """Return a new index of its document and of every document that it refers to."""
+        return self._explainer.index()
+
+    def name_of(self, uri: str) -> str:
+        """Return the path of a document relative to the folder of schemas, or its URI."""
+        return self._explainer.name_of(uri)
 
     def mask(self, value: Any) -> Any:
         """Return the value with `(masked)` in place of each part that the schema marks as `x-sensitive`.

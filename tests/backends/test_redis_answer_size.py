@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from abe_router.backends.redis import protocol
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
+from abe_router.testing.redis_server import RedisServer
 
 from .deliveries import ack, as_dead, take
 
@@ -17,6 +19,15 @@ KEY, OTHER, GROUP = "orders.created", "orders.paid", "billing"
 MIB = 1024 * 1024
 COUNT = 20
 EACH = ["subscribe", "subscribe_exclusive"]
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    """Yield a server of its own that stores nothing: to sync so much would stop one for other tests too."""
+    if not RedisServer.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -67,9 +67,9 @@ def test_the_page_lists_the_fields_of_the_scale():
 
 
 def test_files_of_the_page_exist():
-    named = set(re.findall(r"`(examples/operating/[\w.]+)`", TEXT))
-    folder = ROOT / "examples" / "operating"
-    assert named == {str(path.relative_to(ROOT)) for path in folder.iterdir()}
+    named = re.findall(r"`(examples/operating/[\w./]+)`", TEXT)
+    assert len(named) >= 3
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("block", blocks(PAGE, "yaml"), ids=lambda block: block.title)

@@ -307,7 +307,8 @@ async def test_payloads_with_many_violations_let_other_requests_in(
         body = payload + b"\n" + payload if kind == NDJSON else payload
         answer = await api.post("/v1/publish/orders.many", body, kind)
     *_, last = [json.loads(line) for line in answer.text.splitlines()]
-    assert (last["status"], len(last["errors"])) == (422, 500)
+    assert last["status"] == 422
+    assert last["errors"]  # as many as are explained in their time
     assert "http-publish_0" in threads
 
 

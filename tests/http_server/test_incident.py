@@ -147,7 +147,8 @@ async def _go_through(incident: Incident, prometheus: Prometheus) -> None:
     names = {alert["alertname"] for alert in await prometheus.alerts()}
     assert names.isdisjoint({"AbeRouterBackendDown", "AbeRouterAbsent", "AbeRouterTablesDiffer"})
 
-    # The pause ends, and the edit is taken back.
+    # The pause ends, and the edit is taken back. Until its report expires, the killed worker would be named.
+    await _until(incident.worker_pids, lambda pids: killed not in pids)
     path.write_text(path.read_text().replace("hooks:deplox", "hooks:deploy"))
     await incident.command("resume", STARS)
     await _until(lambda: incident.handled(STARS) >= incident.accepted[STARS])

@@ -128,25 +128,27 @@ class Loader:
                 return None if faults.refused else table
         return None
 
-    def salvage(self) -> RouteTable | None:
-        """Return a table without routes, with the backend and prefix of a faulty file.
+    def salvage(self, data: bytes | None = None) -> RouteTable | None:
+        """Return a table without routes, with the backend and prefix of a faulty file, or of `data` instead.
 
         Commands that inspect a running system use it while the file has faults. Return None if the file does
         not tell them: they are malformed, a variable in them is not set, or they may stand after an error of
         syntax.
         """
         faults = Faults(self._path)
-        source = self._read(faults)
+        if data is None:
+            source = self._read(faults)
+            data = source.data if source else None
         root: YamlNode | None = None
         with suppress(TooManyFaults):
-            root = read_document(source.data, self._env, faults, partly=True) if source else None
-        if source is None or root is None or not isinstance(root.value, dict):
+            root = read_document(data, self._env, faults, partly=True) if data is not None else None
+        if data is None or root is None or not isinstance(root.value, dict):
             return None
         options = {"backend": interpolate(DEFAULT_BACKEND, self._env), "prefix": ""}
         for name in options:
             if name in root.value:
                 options[name] = root.value[name]
-            elif re.search(rb"""(?m)(^|[{,])\s*["']?%b["']?\s*:""" % name.encode(), source.data):
+            elif re.search(rb"""(?m)(^|[{,])\s*["']?%b["']?\s*:""" % name.encode(), data):
                 return None
         url, prefix = self._backend or options["backend"], options["prefix"]
         if not isinstance(url, str) or not isinstance(prefix, str) or has_variables(url + prefix):
@@ -217,6 +219,7 @@ class Loader:
             unrouted=file.unrouted,
             retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
             deduplications=deduplications,
+            metadata=builder.metadata(),
             trace=TraceOptions(file.trace.ratio, frozenset(file.trace.baggage)),
             revision=digest.hexdigest(),
             path=self._path,

@@ -19,6 +19,7 @@ from abe_router.routing.contract import ContractIndex, SchemaBinding
 from abe_router.routing.handler import Handler
 from abe_router.routing.policies import Batch, Emit, RetryPolicy
 from abe_router.routing.route import Route
+from abe_router.routing.table import Metadata
 from abe_router.schema import Schema
 
 _HANDLER_CODES = {
@@ -66,6 +67,16 @@ class TableBuilder:
                 if schema is not None:
                     found.append(SchemaBinding(key, schema))
         return tuple(found)
+
+    def metadata(self) -> dict[str, Metadata]:
+        """Return what the file says about its keys and routes, by their names."""
+        found: dict[str, Metadata] = {}
+        for key, entry in self._file.routes.items():
+            parts = {} if entry is None else {f"{key}/{g}": c for g, c in (entry.consumers or {}).items()}
+            for name, part in ({key: entry} | parts).items():
+                if part is not None and (part.description or part.tags or part.owner):
+                    found[name] = Metadata(part.description, tuple(dict.fromkeys(part.tags)), part.owner)
+        return found
 
     def deduplications(self, bindings: Sequence[SchemaBinding]) -> dict[str, Deduplication]:
         """Return the deduplication of each entry that has `id` or `dedupe`.

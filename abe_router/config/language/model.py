@@ -114,6 +114,9 @@ IdSource = Annotated[
 ]
 Start = Annotated[float, BeforeValidator(_start), WithJsonSchema(_START)]
 Filter = Annotated[Any, BeforeValidator(_json_schema), WithJsonSchema({"type": ["object", "boolean"]})]
+Description = Annotated[str | None, Field(description="What it is for, in plain text.")]
+Tags = Annotated[list[str], Field(description="Words to group it by in documentation.")]
+Owner = Annotated[str | None, Field(description="The team or person that is responsible for it.")]
 
 
 class RetryModel(StrictModel):
@@ -226,6 +229,9 @@ class ConsumerModel(OptionsModel):
         description="A routing key. The return value of the handler is published under it, in the step that"
         " settles the message. `None` is not published.",
     )
+    description: Description = None
+    tags: Tags = Field([])
+    owner: Owner = None
 
     @model_validator(mode="before")
     @classmethod
@@ -290,6 +296,9 @@ class EntryModel(StrictModel):
         description="How long a message is kept after every group has settled it, for groups that"
         " are added later.",
     )
+    description: Description = None
+    tags: Tags = Field([])
+    owner: Owner = None
 
 
 class FileModel(StrictModel):

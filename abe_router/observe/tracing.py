@@ -9,7 +9,8 @@ its `traceparent`, unless it is sampled. Then its handler runs in a span, which 
 - the root of a trace of its own, linked to each message, for a batch.
 
 The failed attempts that this process has made are known by message id. After a crash, or in another process,
-a retry is linked to the publisher's span alone.
+a retry is linked to the publisher's span alone, and a replay is handled like a first attempt: a delivery does
+not say that it is one.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from abe_router.backends.redis import RedisBackend
 from abe_router.conformance import BackendConformance
 from abe_router.errors import BackendError
 from abe_router.testing import RedisServer
+from abe_router.testing.redis_server import free_port
 
 
 def serve_all_slots(server):
@@ -30,7 +31,9 @@ def node(tmp_path_factory):
     if not RedisServer.installed():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     folder = tmp_path_factory.mktemp("cluster")
-    with RedisServer(folder, durable=True, options=["--cluster-enabled", "yes"]) as server:
+    # The default, 10,000 above the other port, is one of those that outgoing connections take.
+    bus = ["--cluster-port", str(free_port())]
+    with RedisServer(folder, durable=True, options=["--cluster-enabled", "yes", *bus]) as server:
         serve_all_slots(server)
         yield server
 

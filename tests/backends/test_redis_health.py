@@ -22,6 +22,7 @@ from abe_router.backends.redis.server import Server, check
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
+from abe_router.testing.redis_server import free_port
 
 KEY, GROUP = "orders.created", "billing"
 HERE = Path(health.__file__).parent
@@ -148,7 +149,7 @@ async def test_a_replica_and_a_primary_that_waits_for_no_replica_are_found(start
 
 
 async def test_a_cluster_is_refused_with_the_reason(start):
-    url = start("--cluster-enabled", "yes").url
+    url = start("--cluster-enabled", "yes", "--cluster-port", str(free_port())).url
     with pytest.raises(BackendError, match="is part of a cluster, which is not supported"):
         await RedisBackend.from_url(url).open()
     (result,) = (await results(url)).values()

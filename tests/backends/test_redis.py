@@ -181,7 +181,11 @@ class TestConnection:
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         process = await asyncio.create_subprocess_exec("redis-server", *arguments, stdout=subprocess.DEVNULL)
         try:
-            while not socket.exists():
+            while True:  # the file exists before the server listens
+                with suppress(OSError):
+                    _, writer = await asyncio.open_unix_connection(socket)
+                    writer.close()
+                    break
                 await asyncio.sleep(0.01)
             trusted = f"rediss://localhost:{port}?ssl_ca_certs={tmp_path}/cert.pem"
             for url in (f"unix://{socket}", trusted, f"rediss://localhost:{port}?ssl_cert_reqs=none"):

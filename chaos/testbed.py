@@ -25,8 +25,9 @@ from chaos.storage import RedisStorage, SQLiteStorage, Storage
 from chaos.supervisor import Supervisor
 from chaos.worker import PATIENCE, Worker, WorkerGroup
 
-#: Time that recovery may take beyond the lease, in seconds.
-MARGIN = 2.0
+#: Time that recovery may take beyond the lease, in seconds: a supervisor waits a second before it replaces a
+#: worker that died twice, and a worker takes a second to start beside those of other rows.
+MARGIN = 3.0
 #: A lease that no worker loses unless it stops for this long, in seconds.
 LONG = 6.0
 #: Messages published at once at the start, and the rate per second after that.

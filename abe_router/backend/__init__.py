@@ -35,7 +35,15 @@ from abe_router.backend.health import (
     unread_keys,
 )
 from abe_router.backend.subscription import ExclusiveSubscription, Subscription
-from abe_router.backend.views import Entry, Peeked, PeekState, SubscriptionStatus, read_position, read_stored
+from abe_router.backend.views import (
+    Entry,
+    Peeked,
+    PeekState,
+    SubscriptionStatus,
+    next_number,
+    read_position,
+    read_stored,
+)
 
 __all__ = [
     "ACKED",
@@ -62,6 +70,7 @@ __all__ = [
     "Subscription",
     "SubscriptionName",
     "SubscriptionStatus",
+    "next_number",
     "orphaned_subscriptions",
     "read_position",
     "read_stored",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 import msgspec
@@ -74,6 +75,11 @@ def read_position(cursor: str) -> int:
     if not _POSITION.fullmatch(cursor):
         raise ValueError("`after` is not a cursor of `peek`")
     return int(cursor or 0)
+
+
+def next_number(names: Iterable[str]) -> int:
+    """Return the first number above those among the names of entries. Another process may take it first."""
+    return max((int(name) for name in names if name.isdecimal()), default=0) + 1
 
 
 def read_stored(value: bytes, kind: type[T]) -> T | None:

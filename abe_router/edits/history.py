@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from abe_router.backend import Backend, Entry
+from abe_router.backend import Backend, Entry, next_number
 from abe_router.backoff import wait_for_event
 from abe_router.diagnostic import Diagnostic
 from abe_router.edits.origin import change_of, origin_of
@@ -168,7 +168,7 @@ class EditRecorder:
                 [encode_body(data) for data in evidence.files.contents.values()] if evidence.files else []
             )
             await self._store(bodies)
-            number = max((int(name) for name in entries if name.isdecimal()), default=0) + 1
+            number = next_number(entries)
             record = _record_of(offer, evidence, number, path, last)
             if await backend.put(EDITS, str(number), msgspec.json.encode(record), expected=0):
                 await self._store(bodies)

@@ -52,6 +52,10 @@ class Caller:
             return False
         return key is None or any(covers(pattern, key) for pattern in self.keys)
 
+    def allows_route(self, role: Role, route: str) -> bool:
+        """Return whether the caller has a role for the key or pattern of a route's name."""
+        return self.allows(role, route.partition("/")[0])
+
     def author(self, request: Request) -> Author:
         """Return the author of what the request does."""
         host = request.client.host if request.client else "unknown"

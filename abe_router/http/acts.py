@@ -13,7 +13,7 @@ from abe_router.http.access import Role, require
 from abe_router.http.dead_letters import path_route, route_parameters
 from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content
 from abe_router.http.problem import invalid
-from abe_router.http.reading import allows_route, read_body
+from abe_router.http.reading import read_body
 from abe_router.http.site import Site, json_response
 from abe_router.messages.pattern import is_pattern
 from abe_router.operations.audit import Act, acts
@@ -48,7 +48,7 @@ def routes(site: Site) -> list[Route]:
     async def list_overrides(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
         found = await read_overrides(site.source.backend)
-        return json_response([each for each in found if allows_route(caller, each.route)])
+        return json_response([each for each in found if caller.allows_route(Role.VIEWER, each.route)])
 
     async def override_route(request: Request) -> Response:
         asked = await read_body(request, OverrideRequest)

@@ -243,7 +243,7 @@ def shown_groups(caller: Caller, groups: DeadGroups) -> DeadGroups:
     """Return groups as a caller may see them. A message may quote the payload."""
     shown = tuple(
         group
-        if caller.allows(Role.READER, group.route.rpartition("/")[0])
+        if caller.allows_route(Role.READER, group.route)
         else msgspec.structs.replace(group, shapes=(), message="")
         for group in groups.groups
     )
@@ -257,7 +257,7 @@ def check_filter(where: DeadLetterFilter) -> None:
 
 
 def _shown(caller: Caller, summary: DeadLetterSummary) -> DeadLetterSummary:
-    if caller.allows(Role.READER, summary.route.rpartition("/")[0]):
+    if caller.allows_route(Role.READER, summary.route):
         return summary
     return msgspec.structs.replace(summary, message="")
 

@@ -20,7 +20,6 @@ from abe_router.http.access import Caller, Role, require
 from abe_router.http.broadcast import Broadcast, format_event
 from abe_router.http.endpoint import Content, Endpoint
 from abe_router.http.event_stream import MEDIA_TYPE, EventStream
-from abe_router.http.reading import allows_route
 from abe_router.http.site import Readiness, Site
 from abe_router.observe.tally import RouteCounts
 from abe_router.operations.subscriptions import SubscriptionState
@@ -101,7 +100,7 @@ class StateFeed:
         return {
             name: RouteNow(self._states.get(name), counts.get(name))
             for name in dict.fromkeys([*self._states, *counts])
-            if allows_route(self._caller, name)
+            if self._caller.allows_route(Role.VIEWER, name)
         }
 
     def _event(

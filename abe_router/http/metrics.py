@@ -13,7 +13,6 @@ from abe_router.errors import BackendError
 from abe_router.http.access import Role, require
 from abe_router.http.endpoint import Endpoint, Parameter, json_content
 from abe_router.http.problem import invalid
-from abe_router.http.reading import allows_route
 from abe_router.http.site import SharedAnswer, Site, json_response
 from abe_router.messages.pattern import is_pattern
 from abe_router.observe.metrics import CONTENT_TYPE
@@ -73,8 +72,8 @@ def routes(site: Site) -> list[Route]:
         counts = counters.counts() if counters else {}
         return json_response(
             scale_of(
-                [each for each in status.routes if allows_route(caller, each.route)],
-                {name: each for name, each in counts.items() if allows_route(caller, name)},
+                [each for each in status.routes if caller.allows_route(Role.VIEWER, each.route)],
+                {name: each for name, each in counts.items() if caller.allows_route(Role.VIEWER, name)},
                 pattern,
             )
         )

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from abe_router.http.access import Caller, Role, require
+from abe_router.http.access import Role, require
 from abe_router.http.body import unsupported
 from abe_router.http.endpoint import Endpoint, json_content
 from abe_router.http.problem import Refusal, invalid
@@ -56,7 +56,7 @@ def routes(site: Site) -> list[Route]:
         caller = require(request, Role.VIEWER)
         found = await site.status.get()
         if caller.is_limited:
-            shown = tuple(state for state in found.routes if allows_route(caller, state.route))
+            shown = tuple(state for state in found.routes if caller.allows_route(Role.VIEWER, state.route))
             found = msgspec.structs.replace(found, routes=shown, workers={})
         return json_response(found)
 
@@ -173,11 +173,6 @@ def routes(site: Site) -> list[Route]:
             problems={400: "the body is malformed", 415: "the body is not JSON"},
         ),
     ]
-
-
-def allows_route(caller: Caller, route: str, role: Role = Role.VIEWER) -> bool:
-    """Return whether a caller has a role for the key or pattern of a route's name."""
-    return caller.allows(role, route.partition("/")[0])
 
 
 async def read_body(request: Request, kind: type[Any]) -> Any:

@@ -18,7 +18,7 @@ from abe_router.http.access import Role, require
 from abe_router.http.dead_letters import SelectRequest, path_route, route_parameters, shown_groups
 from abe_router.http.endpoint import Endpoint, Parameter, json_content
 from abe_router.http.problem import invalid
-from abe_router.http.reading import allows_route, read_body
+from abe_router.http.reading import read_body
 from abe_router.http.site import Site, json_response
 from abe_router.operations.dead_groups import DeadGroups, select
 from abe_router.operations.errors import UnknownReplay
@@ -84,7 +84,7 @@ def routes(site: Site) -> list[Route]:
     async def list_replays(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
         found = await replays(site.source.backend)
-        return json_response([each for each in found if allows_route(caller, each.route)])
+        return json_response([each for each in found if caller.allows_route(Role.VIEWER, each.route)])
 
     async def replay(request: Request) -> Response:
         return json_response(await _known(request, Role.VIEWER))
@@ -105,7 +105,7 @@ def routes(site: Site) -> list[Route]:
         """Return the replay in the path of a request; raise UnknownReplay, or Refusal without the role."""
         number = request.path_params["number"]
         found = next((each for each in await replays(site.source.backend) if each.number == number), None)
-        if found is None or not allows_route(require(request, Role.VIEWER), found.route):
+        if found is None or not require(request, Role.VIEWER).allows_route(Role.VIEWER, found.route):
             raise UnknownReplay(f"there is no replay {number}")
         require(request, role, found.name[0])
         return found

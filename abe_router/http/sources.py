@@ -22,6 +22,7 @@ from abe_router.operations.access import shared_backend
 from abe_router.operations.metrics import Counters
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
+from abe_router.runtime.heartbeat import WORKERS
 from abe_router.text import format_duration
 
 _log = logging.getLogger("abe_router.http")
@@ -176,7 +177,7 @@ class FileSource:
                     if not self._is_open:
                         await self._open()
                     elif self._backend.features.key_value:
-                        await self._backend.get("workers", "ping")
+                        await self._backend.get(WORKERS, "ping")
                     else:
                         await self._backend.status()
                 self._answered_at = time.monotonic()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from abe_router.backend import Backend, read_stored
+from abe_router.backend import Backend, next_number, read_stored
 from abe_router.errors import BackendError
 from abe_router.text import recordable
 
@@ -100,11 +100,11 @@ async def acts(backend: Backend, *, limit: int = 100) -> Sequence[Act]:
 async def _append(backend: Backend, act: Act) -> None:
     """Store an act under the next free number, and delete the oldest ones."""
     while True:
-        numbers = [int(name) for name in await backend.entries(AUDIT) if name.isdecimal()]
-        number = max(numbers, default=0) + 1
+        names = await backend.entries(AUDIT)
+        number = next_number(names)
         value = msgspec.json.encode(msgspec.structs.replace(act, number=number))
         if await backend.put(AUDIT, str(number), value, expected=0):
             break  # otherwise another process took the number
-    for old in numbers:
-        if old <= number - KEPT:
-            await backend.delete(AUDIT, str(old))
+    for old in names:
+        if old.isdecimal() and int(old) <= number - KEPT:
+            await backend.delete(AUDIT, old)

@@ -27,7 +27,7 @@ from typing import Literal
 
 import msgspec
 
-from abe_router.backend import Backend, SubscriptionName, read_stored
+from abe_router.backend import Backend, SubscriptionName, next_number, read_stored
 from abe_router.errors import BackendError
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.dead_groups import Selection
@@ -138,7 +138,7 @@ async def start_replay(
         missing=selection.missing,
         seen=selection.last,
     )
-    number = max((each.number for each in await replays(backend)), default=0) + 1
+    number = next_number(await backend.entries(REPLAYS))
     while True:
         replay = msgspec.structs.replace(first, number=number)
         if revision := await _put(backend, replay, expected=0):

@@ -127,7 +127,7 @@ class Supervisor:
 
     @property
     def draining(self) -> bool:
-        """Whether the workers are told to end."""
+        """Whether the supervisor has asked the workers to end."""
         return self._stopping.is_set()
 
     @property

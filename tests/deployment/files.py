@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
+
+from abe_router.cli.root import root
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "operating"
@@ -132,3 +135,14 @@ def stages(text: str) -> list[Stage]:
 
 
 BUILD, IMAGE = stages(DOCKERFILE.read_text())
+
+
+def environment_variables() -> set[str]:
+    """Return the names of the environment variables that the commands read."""
+    known = {"ABE_ROUTER_CONFIG"}
+    for name in root.list_commands(click.Context(root)):
+        command = root.get_command(click.Context(root), name)
+        for parameter in command.params if command else ():
+            names = parameter.envvar or ()
+            known |= {names} if isinstance(names, str) else {*names}
+    return known

@@ -9,7 +9,6 @@ import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import click
 import pytest
 import yaml
 
@@ -32,6 +31,7 @@ from .files import (
     UNITS,
     config_map,
     container,
+    environment_variables,
     is_sent,
     load,
     pod,
@@ -83,12 +83,7 @@ def test_command_has_valid_arguments(command):
 
 
 def test_environment_variables_are_those_of_the_program():
-    known = {"ABE_ROUTER_CONFIG"}
-    for name in root.list_commands(click.Context(root)):
-        command = root.get_command(click.Context(root), name)
-        for parameter in command.params if command else ():
-            names = parameter.envvar or ()
-            known |= {names} if isinstance(names, str) else {*names}
+    known = environment_variables()
     named = {
         name
         for path in FOLDER.rglob("*")

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import yaml
 
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.cli.root import root
+from tests.deployment.files import environment_variables
 
 from .blocks import Block, blocks
 
@@ -61,13 +61,7 @@ def test_command_of_the_page_has_valid_arguments(arguments):
 
 
 def test_page_names_only_known_environment_variables():
-    known = {"ABE_ROUTER_CONFIG"}
-    for name in root.list_commands(click.Context(root)):
-        command = root.get_command(click.Context(root), name)
-        for parameter in command.params if command else ():
-            names = parameter.envvar or ()
-            known |= {names} if isinstance(names, str) else {*names}
-    assert set(re.findall(r"ABE_ROUTER_\w+", PAGE.read_text())) <= known
+    assert set(re.findall(r"ABE_ROUTER_\w+", PAGE.read_text())) <= environment_variables()
 
 
 def test_commands_of_compose_name_a_service_of_the_file():

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema_rs
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.http_server.test_serve_flow import Running
+from .test_serve_flow import Running
 
 #: A folder of GitHub's webhooks: `payloads.ndjson` and `schemas/KEY.json`. Without it, events are synthetic.
 CORPUS = os.environ.get("ABE_ROUTER_CORPUS", "")

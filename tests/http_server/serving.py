@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from abe_router.backend import Backend, Dead, DeadLetter, Reason
 from abe_router.backends import make_backend
@@ -100,6 +103,13 @@ async def serving(folder: Path, text: str = "") -> AsyncIterator[Serving]:
         async with HttpServer(source) as server:
             found.append(Serving(table, backend, server))
             yield found[0]
+
+
+async def ask(served: Serving, role: str, method: str, path: str, **options: Any) -> httpx.Response:
+    """Return the answer to a request with the token of a role, or without a token if it is empty."""
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {secret(role)}"} if role else {}
+        return await client.request(method, path, headers=headers, **options)
 
 
 async def add_dead_letter(serving: Serving, payload: object) -> str:

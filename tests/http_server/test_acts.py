@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,19 +14,7 @@ from abe_router.runtime.activity import RouteActivity
 from abe_router.runtime.edit_record import EditRecord
 from abe_router.runtime.heartbeat import DiagnosticReport, RouteState, WorkerReport
 
-from .serving import SECRET, Serving, add_dead_letter, secret, serving
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(tmp_path) as found:
-        yield found
-
-
-async def ask(served: Serving, role: str, method: str, path: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
-        headers = {"Authorization": f"Bearer {secret(role)}"} if role else {}
-        return await client.request(method, path, headers=headers, **options)
+from .serving import SECRET, Serving, add_dead_letter, ask
 
 
 async def test_an_override_is_shown_recorded_and_ended(served: Serving) -> None:

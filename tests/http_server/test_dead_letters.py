@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,15 @@ from abe_router.consumer.filter import Filter
 from abe_router.operations import dead_letters
 from abe_router.runtime.publish import publish
 
-from .serving import SECRET, Serving, add_dead_letter, all_tokens, routes_file, secret, serving
+from .serving import SECRET, Serving, add_dead_letter, all_tokens, routes_file, serving
+from .serving import ask as ask_anything
 
 ROUTE = "/v1/dead-letters/orders.created/billing"
 
 
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Serving]:
-    async with serving(tmp_path) as found:
-        yield found
-
-
 async def ask(served: Serving, role: str, method: str, path: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
-        headers = {"Authorization": f"Bearer {secret(role)}"}
-        answer = await client.request(method, path, headers=headers, **options)
+    """Return an answer, which does not contain the secret unless the text of an error quotes it."""
+    answer = await ask_anything(served, role, method, path, **options)
     assert SECRET not in answer.text or "quotes" in answer.text
     return answer
 

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from abe_router.testing.redis_server import RedisServer, free_port
-from tests.http_server.incident import ISSUES, KEYS, PUSH, STARS, Incident, write_files
-from tests.http_server.test_serve_flow import started
+
+from .incident import ISSUES, KEYS, PUSH, STARS, Incident, write_files
+from .test_serve_flow import started
 
 ALERTS = Path(__file__).parents[2] / "examples" / "operating" / "alerts.yaml"
 PROMETHEUS = """\

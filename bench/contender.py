@@ -47,4 +47,10 @@ LONG = (
     Contender("taskiq", "taskiq", "taskiq", 6_000, pins="taskiq"),
     Contender("dramatiq", "dramatiq", "dramatiq", 6_000, pins="dramatiq"),
     Contender("celery", "celery", "celery", 3_000, pins="celery"),
+    Contender("bullmq", "BullMQ", "bullmq", 20_000, pins="bullmq"),
+    Contender("arq", "arq", "arq", 3_000, pins="arq"),
+    Contender("saq", "saq", "saq", 3_000, pins="saq"),
+    Contender("streaq", "streaq", "streaq", 3_000, pins="streaq"),
+    Contender("huey", "huey", "huey", 3_000, pins="huey"),
+    Contender("huey-sqlite", "huey on SQLite", "huey", 3_000, storage="sqlite", pins="huey"),
 )

@@ -15,6 +15,9 @@ import pytest
 from bench import tally
 from bench.contender import LONG
 from bench.environment import NotInstalled, installed, node_modules_of
+from bench.payload import SIZES, payloads
+from bench.suite import MEASUREMENTS
+from bench.target import TARGETS
 
 ROOT = Path(__file__).parent.parent
 PEERS = {contender.name: contender for contender in LONG if contender.pins}
@@ -93,3 +96,19 @@ def test_counters_of_the_node_program_have_the_layout_of_the_others():
         "KEYS": tally._KEYS,
     }
     assert {name: int(constants[name]) for name in expected} == expected
+
+
+def test_rows_have_distinct_names_and_known_contenders():
+    names = [metric.name for measurement in MEASUREMENTS for metric in measurement.metrics]
+    assert len(names) == len(set(names))
+    known = {contender.name for contender in LONG}
+    for measurement in MEASUREMENTS:
+        assert known.issuperset({*measurement.only, *measurement.excluded}), measurement.name
+    assert {target.metric for target in TARGETS} <= set(names)
+
+
+def test_payloads_of_a_size_have_about_that_size_and_pass_their_check():
+    for kind, size in SIZES.items():
+        sized = payloads(kind)
+        assert sized.size == pytest.approx(size, rel=0.2)
+        sized.check(sized.values[0])

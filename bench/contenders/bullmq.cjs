@@ -8,13 +8,13 @@ const Ajv = require("ajv/dist/2020").default;
 const { Queue, Worker } = require("bullmq");
 
 const spec = JSON.parse(process.env.ABE_ROUTER_BENCH);
-const { values, schema } = JSON.parse(fs.readFileSync(path.join(spec.folder, "payloads.json")));
+const { values, schema, batch: BATCH } = JSON.parse(fs.readFileSync(path.join(spec.folder, "payloads.json")));
 const isValid = new Ajv().compile(schema);
 const socket = spec.url.replace("unix://", "").split("?")[0];
 const connection = { path: socket, maxRetriesPerRequest: null };
 const QUEUE = "bench";
-// As many as in role.py, and in tally.py.
-const CALLERS = 500, BATCH = 500, CHECK_INTERVAL = 10;
+// As in role.py, and in tally.py.
+const CALLERS = Math.min(500, BATCH), CHECK_INTERVAL = 10;
 const STAMPS = 200000, HEADER = 3, COUNT = 0, OPEN = 1, WAITING = 2, KEYS = 1000n;
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -16,7 +16,7 @@ def main() -> None:
     """Write the payloads and their schema to the folder of the run, and become Node.js."""
     spec, node = Spec.received(), shutil.which("node")
     assert node is not None
-    payloads = {"values": spec.payloads.values, "schema": spec.payloads.schema}
+    payloads = {"values": spec.payloads.values, "schema": spec.payloads.schema, "batch": spec.batch}
     (spec.path / "payloads.json").write_text(json.dumps(payloads))
     program = str(Path(__file__).with_suffix(".cjs"))
     environment = {**os.environ, "NODE_PATH": str(node_modules_of("bullmq")), "NODE_ENV": "production"}

@@ -9,8 +9,7 @@ its `traceparent`, unless it is sampled. Then its handler runs in a span, which 
 - the root of a trace of its own, linked to each message, for a batch.
 
 The failed attempts that this process has made are known by message id. After a crash, or in another process,
-a retry is linked to the publisher's span alone, and a replay is handled like a first attempt: a delivery does
-not say that it is one.
+a retry or a replay is linked to the publisher's span alone.
 """
 
 from __future__ import annotations
@@ -151,11 +150,17 @@ class Tracing:
 
     @contextmanager
     def processing(
-        self, pattern: str, group: str, messages: Sequence[DescribedMessage], *, is_batch: bool
+        self,
+        pattern: str,
+        group: str,
+        messages: Sequence[DescribedMessage],
+        *,
+        is_batch: bool,
+        is_replay: bool = False,
     ) -> Iterator[AttemptSpan]:
         """Call the handler of the route `pattern/group` in a span."""
         route = f"{pattern}/{group}"
-        parent, links = self._relation(route, messages, is_batch=is_batch)
+        parent, links = self._relation(route, messages, is_batch=is_batch, is_replay=is_replay)
         attributes = self._attributes_of(pattern, group, messages, is_batch=is_batch)
         with (
             self._attached(parent),
@@ -187,7 +192,7 @@ class Tracing:
             self._context.detach(token)
 
     def _relation(
-        self, route: str, messages: Sequence[DescribedMessage], *, is_batch: bool
+        self, route: str, messages: Sequence[DescribedMessage], *, is_batch: bool, is_replay: bool
     ) -> tuple[Any, list[Any]]:
         """Return the context in which the span begins, and its links."""
         root = self._context.Context()
@@ -196,8 +201,8 @@ class Tracing:
         former = [self._failed.pop((route, message.id), None) for message in messages]
         if not is_batch:
             root = self._with_baggage(root, first.headers)
-        waited = time.time() - first.published_at
-        if not is_batch and first.attempt <= 1 and former == [None] and waited < LINK_AFTER:
+        is_first = first.attempt <= 1 and not is_replay and former == [None]
+        if not is_batch and is_first and time.time() - first.published_at < LINK_AFTER:
             if contexts[0].is_valid:
                 root = self._trace.set_span_in_context(self._trace.NonRecordingSpan(contexts[0]), root)
             return root, []

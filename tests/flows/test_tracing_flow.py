@@ -271,6 +271,23 @@ async def test_replay_is_a_trace_of_its_own_linked_to_the_dead_attempt(spans):
     assert replayed.attributes["abe_router.attempt"] == 1
 
 
+async def test_replay_in_another_process_is_linked_to_the_publisher_alone(spans, monkeypatch):
+    monkeypatch.setattr(module, "MOST_FAILED", 0)  # so the process that replays knows no failed attempt
+
+    def fail(payload):
+        raise Reject("no")
+
+    async with router(make_route(fail)) as running:
+        await running.publish("orders.created", 1, headers=SAMPLED)
+        await running.quiet()
+        (dead,) = await running.dead("orders.created/billing")
+        await running.backend.replay("orders.created", "billing", [dead.id])
+        await running.quiet()
+    died, replayed = processed(spans)
+    assert (trace_of(died), trace_of(replayed) == TRACE) == (TRACE, False)
+    assert (replayed.parent, linked(replayed)) == (None, [SPAN])
+
+
 async def test_message_that_waited_long_is_handled_in_a_trace_of_its_own(spans, monkeypatch):
     monkeypatch.setattr(module, "LINK_AFTER", -1.0)
     async with router(make_route(print)) as running:

@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-from html import escape
-from urllib.parse import parse_qsl
-
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from abe_router.http.dashboard.page import Pages, read_form
 from abe_router.http.guard import request_headers
-from abe_router.http.problem import Refusal
 from abe_router.http.security import SESSION_TIME, cookie_name
 from abe_router.http.site import Site
 
 #: Where a browser goes after it has logged in.
-START = "/v1/status"
-#: Longest form, in bytes.
+START = "/routes"
+#: Longest form, in bytes. Its sender is not known yet.
 MAX_FORM = 4_096
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<title>abe-router: log in</title>
-<h1>abe-router</h1>
-<form method="post" action="login">
-{field}
-<button>Log in</button>
-</form>
-"""
-_ASK = '<label>Token <input type="password" name="token" autocomplete="off" required autofocus></label>'
-_CODE = '<input type="hidden" name="token" value="{code}">'
 
-
-def routes(site: Site) -> list[Route]:
-    """Return the endpoints."""
+def routes(site: Site, pages: Pages) -> list[Route]:
+    """Return the pages."""
 
     async def form(request: Request) -> Response:
         """Answer with a form. It changes nothing, so that a preview of the link does not use it up."""
-        code = request.query_params.get("code")
-        field = _CODE.format(code=escape(code, quote=True)) if code else _ASK
-        return HTMLResponse(_PAGE.format(field=field))
+        return await ask(request, request.query_params.get("code", ""))
+
+    async def ask(request: Request, code: str = "", failed: str = "") -> Response:
+        status = 401 if failed else 200
+        return await pages.render(
+            request, "login.html", title="Log in", status=status, code=code, failed=failed
+        )
 
     async def log_in(request: Request) -> Response:
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_FORM:
-                raise Refusal(413, "too-large", "The body is too large", f"the limit is {MAX_FORM:,} bytes")
-        fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
-        session = site.security.log_in(fields.get("token", "").strip())
+        session = site.security.log_in((await read_form(request, MAX_FORM)).get("token", "").strip())
         if session is None:
-            raise Refusal(
-                401, "unauthorized", "A token is needed", "the token is unknown, or the link was used before"
-            )
+            return await ask(request, failed="the token is unknown, or the link was used before")
         headers = request_headers(request.scope)
         response = RedirectResponse(request.scope.get("root_path", "") + START, 303)
         response.set_cookie(
@@ -73,7 +54,11 @@ def routes(site: Site) -> list[Route]:
         response.delete_cookie(cookie_name(headers), path=request.scope.get("root_path", "") or "/")
         return response
 
+    async def start(request: Request) -> Response:
+        return RedirectResponse(request.scope.get("root_path", "") + START, 303)
+
     return [
+        Route("/", start),
         Route("/login", form),
         Route("/login", log_in, methods=["POST"]),
         Route("/logout", log_out, methods=["POST"]),

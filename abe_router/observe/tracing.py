@@ -90,6 +90,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._trace, self._context, self._baggage = trace, context, baggage
+        self._provider = provider
         self._tracer = trace.get_tracer(SYSTEM, tracer_provider=provider)
         self._contexts, self._baggages = TraceContextTextMapPropagator(), W3CBaggagePropagator()
         self._sampled = int(trace.TraceFlags.SAMPLED)
@@ -108,6 +109,11 @@ class Tracing:
         if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
             return None
         return cls(provider)
+
+    def flush(self, seconds: float) -> None:
+        """Let the provider export the spans that have ended. It may take longer than `seconds`."""
+        if (flush := getattr(self._provider, "force_flush", None)) is not None:
+            flush(round(seconds * 1000))
 
     def follow(self, options: TraceOptions) -> None:
         """Use these options from now on."""

@@ -33,6 +33,8 @@ _log = logging.getLogger("abe_router")
 CODE_EVERY = 1.0
 #: Thresholds of the garbage collector, as `gc.set_threshold` takes them.
 GC_THRESHOLDS = (10_000, 50, 10)
+#: How long the export of spans may take at the end: at most, and after the drain time, in seconds.
+FLUSH_TIME, FLUSH_GRACE = 5.0, 0.25
 #: Interval at which `once` checks whether every queue is empty, in seconds.
 ONCE_EVERY = 0.1
 
@@ -160,6 +162,8 @@ class Worker:
             abandoned = await application.stop(self._drain)
             if self._reporter is not None:
                 self._reporter.finish()
+            if not self._forced_by:
+                await application.flush_traces(min(FLUSH_TIME, max(FLUSH_GRACE, self._deadline.left)))
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0

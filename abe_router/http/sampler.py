@@ -58,7 +58,8 @@ class Sampler:
         self.history, self.watch = RateHistory(), WorkerWatch()
         self._reporter: ActivityReporter | None = None
         self._reading = Reading()
-        self._sampled_at = 0
+        #: The interval whose status was read. A server that has just started leaves the backend alone.
+        self._sampled_at = int(time.time() // INTERVAL) + 1
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -84,7 +85,7 @@ class Sampler:
             seconds, activity = self._reporter.report()
             self.history.record(activity, seconds)
         interval = int(time.time() // INTERVAL)
-        if interval != self._sampled_at:
+        if interval > self._sampled_at:
             self._sampled_at = interval
             await self.read()
 

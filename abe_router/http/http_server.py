@@ -79,6 +79,7 @@ class HttpServer:
         except BaseException:
             await self._stop_listeners()
             raise
+        self._site.start()
         self._following = asyncio.create_task(self._follow(), name="http options")
         return self
 
@@ -187,6 +188,8 @@ def embedded_app(source: HttpSource) -> Application:
     seen: list[object] = []
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if not seen:
+            site.start()
         options = source.table.http
         now = [options, fingerprint(token_files(options))]
         if now != seen:

@@ -52,7 +52,7 @@ async def test_the_api_is_mounted_in_fastapi(tmp_path: Path) -> None:
             form = {"token": secret("viewer")}
             login = await client.post("/router/login", data=form, headers=page)
             assert login.status_code == 303
-            assert login.headers["location"] == "/router/routes"
+            assert login.headers["location"] == "/router/"
             assert "Path=/router;" in login.headers["set-cookie"]
             assert (await client.get("/router/v1/status")).status_code == 200  # by the cookie
             metrics = await client.get("/router/metrics", headers=bearer(secret("viewer")))

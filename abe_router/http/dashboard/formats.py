@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from abe_router.text import printable, shortened
 
 #: Ages below this, in seconds, are relative ("12 s ago"). Older times are clock times.
 FRESH = 120.0
@@ -113,10 +115,27 @@ def icon(state: str) -> Markup:
     )
 
 
+def ticked(text: object) -> Markup:
+    """Return a message with what it has in backticks as code."""
+    parts = printable(str(text)).split("`")
+    if len(parts) % 2 == 0:
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts)
+    )
+
+
+def plain(text: object, longest: int = 1_000) -> str:
+    """Return text in which no character hides or reorders others, with its middle cut out if it is long."""
+    return printable(shortened(str(text), longest))
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "count": count,
     "rate": rate,
     "duration": duration,
     "moment": moment,
     "age": age,
+    "plain": plain,
+    "ticked": ticked,
 }

@@ -27,7 +27,7 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import login, permissions
+from abe_router.http.dashboard import dead, login, permissions
 from abe_router.http.dashboard.errors import error_page
 from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Guard, Present, on_http_error
@@ -54,6 +54,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
 PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     login.routes,
     permissions.routes,
+    dead.routes,
 )
 
 

@@ -27,7 +27,8 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import dead, login, permissions
+from abe_router.http.dashboard import audit, dead, login, permissions, route_list
+from abe_router.http.dashboard import edits as edit_pages
 from abe_router.http.dashboard.errors import error_page
 from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Guard, Present, on_http_error
@@ -54,7 +55,10 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
 PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     login.routes,
     permissions.routes,
+    route_list.routes,
     dead.routes,
+    edit_pages.routes,
+    audit.routes,
 )
 
 

@@ -171,7 +171,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             route=part.name,
             route_key=route[0],
             letters_path=path_of(route),
-            here=path_of(route, act),
+            form_path=path_of(route, act),
             selection=view.keep(selection) if selection.ids and state.at else "",
             count=len(selection.ids),
             missing=selection.missing,

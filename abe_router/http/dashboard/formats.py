@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from abe_router.text import printable, shortened
 
 #: Ages below this, in seconds, are relative ("12 s ago"). Older times are clock times.
 FRESH = 120.0
@@ -28,12 +30,13 @@ def count(value: float | None) -> Markup:
 
 
 def rate(value: float | None) -> Markup:
-    """Return a number a second, with three significant digits: `412`, `18.5`, `0.4`."""
+    """Return a number a second: `412`, `18.5`, `0.4`, `0.05`."""
     if value is None:
         return _NONE
     if value < 0.005:
         return _ZERO
-    return Markup("{}").format(f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
+    digits = 0 if value >= 100 else 1 if value >= 0.1 else 2
+    return Markup("{}").format(f"{value:,.{digits}f}")
 
 
 def duration(value: float | None) -> Markup:
@@ -49,12 +52,15 @@ def split_duration(value: float) -> tuple[str, str]:
     """Return a duration in seconds as a number and its unit."""
     value = max(0.0, value)
     if value < 1:
-        return (f"{value * 1000:.3g}", "ms") if value else ("0", "s")
+        return (_short(value * 1000), "ms") if value else ("0", "s")
     for size, unit in _UNITS:
         if value >= size:
-            amount = value / size
-            return f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:,.0f}", unit
+            return _short(value / size), unit
     return "0", "s"
+
+
+def _short(amount: float) -> str:
+    return f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:,.0f}"
 
 
 def moment(at: float | None, now: float | None = None) -> Markup:
@@ -109,10 +115,27 @@ def icon(state: str) -> Markup:
     )
 
 
+def ticked(text: object) -> Markup:
+    """Return a message with what it has in backticks as code."""
+    parts = printable(str(text)).split("`")
+    if len(parts) % 2 == 0:
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts)
+    )
+
+
+def plain(text: object, longest: int = 1_000) -> str:
+    """Return text in which no character hides or reorders others, with its middle cut out if it is long."""
+    return printable(shortened(str(text), longest))
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "count": count,
     "rate": rate,
     "duration": duration,
     "moment": moment,
     "age": age,
+    "plain": plain,
+    "ticked": ticked,
 }

@@ -20,3 +20,29 @@ document.addEventListener("keydown", (event) => {
     }
   }
 });
+
+// Checks a form while a person types. `form[data-check]` is posted to that address, and the answer, which is HTML of
+// this server, becomes the content of the element with the id `data-into`.
+for (const form of document.querySelectorAll("form[data-check]")) {
+  const into = document.getElementById(form.dataset.into);
+  let timer = 0;
+  let current = new AbortController();
+  const check = async () => {
+    current.abort();
+    current = new AbortController();
+    const { signal } = current;
+    try {
+      const body = new URLSearchParams(new FormData(form));
+      const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
+      if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
+      const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!signal.aborted) into.replaceChildren(...parsed.body.childNodes);
+    } catch (error) {
+      if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
+    }
+  };
+  form.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(check, 300);
+  });
+}

@@ -27,7 +27,7 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import audit, login, permissions
+from abe_router.http.dashboard import audit, login, permissions, route_list
 from abe_router.http.dashboard import edits as edit_pages
 from abe_router.http.dashboard import publish as publish_pages
 from abe_router.http.dashboard import tail as tail_page
@@ -57,6 +57,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
 PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     login.routes,
     permissions.routes,
+    route_list.routes,
     edit_pages.routes,
     audit.routes,
     publish_pages.routes,

@@ -15,7 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    StaleElementReferenceException,
+    TimeoutException,
+    WebDriverException,
+)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -91,6 +95,10 @@ class Browser:
 
         await self.run(work)
 
+    async def submit(self, name: str) -> None:
+        """Press Enter in a field, and wait for the next page."""
+        await self.run(lambda driver: _leave(driver, lambda: _found(driver, f'[name="{name}"]').submit()))
+
     async def type_keys(self, *keys: str) -> None:
         """Type keys on the page, not in a field."""
         await self.run(lambda driver: driver.find_element(By.TAG_NAME, "body").send_keys(*keys))
@@ -99,16 +107,14 @@ class Browser:
         """Press the button, or follow the link, that a person reads as `label`; wait for the next page."""
 
         def work(driver: Chrome) -> None:
-            page = driver.find_element(By.TAG_NAME, "html")
             xpath = f".//*[self::button or self::a or self::summary][normalize-space()={_quoted(label)}]"
             place = _found(driver, within)
             found = WebDriverWait(driver, PATIENCE).until(lambda _: place.find_elements(By.XPATH, xpath))[0]
             driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
-            leaves = found.tag_name != "summary"
-            found.click()
-            if leaves:
-                with suppress(StaleElementReferenceException):
-                    WebDriverWait(driver, PATIENCE).until(lambda _: not page.is_enabled())
+            if found.tag_name == "summary":
+                found.click()
+            else:
+                _leave(driver, found.click)
 
         await self.run(work)
 
@@ -176,6 +182,22 @@ def _found(driver: Chrome, css: str) -> WebElement:
         lambda _: driver.find_elements(By.CSS_SELECTOR, css)
     )
     return found[0]
+
+
+def _leave(driver: Chrome, act: Callable[[], None]) -> None:
+    """Do something that leaves the page, and wait until another one is there."""
+    page = driver.find_element(By.TAG_NAME, "html")
+    act()
+
+    def has_left(_: object) -> bool:
+        try:
+            return not page.is_enabled()
+        except TimeoutException:
+            raise
+        except WebDriverException:  # stale, or "does not belong to the document" at the wrong moment
+            return True
+
+    WebDriverWait(driver, PATIENCE).until(has_left)
 
 
 def _quoted(text: str) -> str:

@@ -30,12 +30,13 @@ def count(value: float | None) -> Markup:
 
 
 def rate(value: float | None) -> Markup:
-    """Return a number a second, with three significant digits: `412`, `18.5`, `0.4`."""
+    """Return a number a second: `412`, `18.5`, `0.4`, `0.05`."""
     if value is None:
         return _NONE
     if value < 0.005:
         return _ZERO
-    return Markup("{}").format(f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
+    digits = 0 if value >= 100 else 1 if value >= 0.1 else 2
+    return Markup("{}").format(f"{value:,.{digits}f}")
 
 
 def duration(value: float | None) -> Markup:
@@ -51,12 +52,15 @@ def split_duration(value: float) -> tuple[str, str]:
     """Return a duration in seconds as a number and its unit."""
     value = max(0.0, value)
     if value < 1:
-        return (f"{value * 1000:.3g}", "ms") if value else ("0", "s")
+        return (_short(value * 1000), "ms") if value else ("0", "s")
     for size, unit in _UNITS:
         if value >= size:
-            amount = value / size
-            return f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:,.0f}", unit
+            return _short(value / size), unit
     return "0", "s"
+
+
+def _short(amount: float) -> str:
+    return f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:,.0f}"
 
 
 def moment(at: float | None, now: float | None = None) -> Markup:

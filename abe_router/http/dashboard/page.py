@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -100,20 +100,30 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters.update(formats.FILTERS)
-        self._environment.globals.update(navigation=NAVIGATION, icon=formats.icon)
+        self._environment.globals.update(navigation=NAVIGATION, icon=formats.icon, route_path=route_path)
         self._static = {name: _static_file(name) for name in ("dashboard.css", "dashboard.js", "icon.svg")}
 
     async def render(
-        self, request: Request, template: str, *, title: str, status: int = 200, **values: Any
+        self,
+        request: Request,
+        template: str,
+        *,
+        title: str,
+        status: int = 200,
+        make: Callable[[], Mapping[str, Any]] = dict,
+        **values: Any,
     ) -> Response:
-        """Return a page made by a template; it extends `base.html`.
+        """Return a page made by a template; it extends `base.html`. `make` makes more values in the thread.
 
         Templates know `values`, and: `title`, `caller` (None before the login), `url(path, **query)`,
         `path` of the request, `here` with its query, `query`, `notice`, `theme`, `allows(role, key)`,
         `backend`, `revision`.
         """
-        text = await asyncio.to_thread(self._rendered, request, template, {"title": title, **values})
-        return HTMLResponse(text, status)
+
+        def made() -> str:
+            return self._rendered(request, template, {"title": title, **values, **make()})
+
+        return HTMLResponse(await asyncio.to_thread(made), status)
 
     def rendered(self, request: Request, template: str, *, title: str, **values: Any) -> str:
         """Return the text of a page."""

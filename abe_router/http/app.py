@@ -29,6 +29,8 @@ from abe_router.http import (
 )
 from abe_router.http.dashboard import audit, dead, login, one_route, permissions, route_list
 from abe_router.http.dashboard import edits as edit_pages
+from abe_router.http.dashboard import publish as publish_pages
+from abe_router.http.dashboard import tail as tail_page
 from abe_router.http.dashboard.errors import error_page
 from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Guard, Present, on_http_error
@@ -60,6 +62,8 @@ PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     dead.routes,
     edit_pages.routes,
     audit.routes,
+    publish_pages.routes,
+    tail_page.routes,
 )
 
 

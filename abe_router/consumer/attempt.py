@@ -20,7 +20,6 @@ from abe_router.consumer.filter import Filter
 from abe_router.consumer.fork import calls_handlers, contain_forks, end_forked_child
 from abe_router.consumer.slot import Slot
 from abe_router.errors import BatchMismatch
-from abe_router.messages.message import Message
 from abe_router.observe.tracing import NO_SPAN, AttemptSpan, Tracing
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
@@ -106,7 +105,7 @@ class Attempts:
     async def _call_traced(self, slot: Slot, delivery: Delivery, arguments: tuple[Any, ...]) -> Disposition:
         """Call the handler in a span; return what the call comes to."""
         began_at = asyncio.get_running_loop().time()
-        with self._span((delivery.message,)) as span:
+        with self._span((delivery,)) as span:
             try:
                 answer = await self._call_in_span(slot, (delivery,), arguments)
             except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
@@ -117,11 +116,17 @@ class Attempts:
             span.end_with((disposition.event,))
         return disposition
 
-    def _span(self, messages: Sequence[Message]) -> AbstractContextManager[AttemptSpan]:
-        """Return the span of a call for these messages."""
+    def _span(self, deliveries: Sequence[Delivery]) -> AbstractContextManager[AttemptSpan]:
+        """Return the span of a call for these deliveries."""
         assert self._tracing is not None
         route = self._route
-        return self._tracing.processing(route.key, route.group, messages, is_batch=route.batch is not None)
+        return self._tracing.processing(
+            route.key,
+            route.group,
+            [each.message for each in deliveries],
+            is_batch=route.batch is not None,
+            is_replay=any(each.replays for each in deliveries),
+        )
 
     @calls_handlers()
     async def _call_in_span(
@@ -155,7 +160,7 @@ class Attempts:
         answers: Sequence[Any] = [None] * len(passed)
         wants = self._wants_span
         is_traced = wants is not None and any(wants(each.message.headers) for each in batch)
-        with self._span([each.message for each in batch]) if is_traced else nullcontext(NO_SPAN) as span:
+        with self._span(batch) if is_traced else nullcontext(NO_SPAN) as span:
             slot.begin(deliveries, now + self._timeout)
             try:
                 answer = await self._call_in_span(slot, batch, arguments)

@@ -129,7 +129,7 @@ class StreamReader:
         if not pending.readable:
             return []
         reading = self.ask(limit)
-        await asyncio.wait([reading[-1][-1]])  # all others are answered before the last one
+        await asyncio.wait([reading[-1][-1]])  # the others are answered before the last one, or sent again
         return self.accept(reading)
 
     async def prepare(self) -> None:
@@ -160,7 +160,7 @@ class StreamReader:
         consumer = stream.consumers.for_read(count)
         command = ("GROUP", stream.group, consumer.name, "COUNT", count, "STREAMS", stream.stream, ">")
         reply = connection.send("XREADGROUP", *command)
-        consumer.is_reading = True
+        consumer.under_way += 1
         return stream, consumer, count, reply
 
     def accept(self, reading: Reading) -> list[Delivery]:
@@ -168,7 +168,10 @@ class StreamReader:
         found: list[Delivery] = []
         failed: BackendError | None = None
         for stream, consumer, count, reply in reading:
-            consumer.is_reading = False
+            if not reply.done():  # it was refused and is sent again: what it brings is recovered then
+                reply.add_done_callback(partial(self._answered_late, stream, consumer))
+                continue
+            consumer.under_way -= 1
             try:
                 answered = reply.result()
             except BackendError as error:
@@ -190,6 +193,11 @@ class StreamReader:
         if failed and not found:
             raise failed
         return found
+
+    def _answered_late(self, stream: StreamState, consumer: GroupConsumer, _: asyncio.Future[Any]) -> None:
+        stream.consumers.suspend(consumer)
+        self.pending.signal(PendingReason.REPLY_LOST, [stream])
+        self.pending.signal(PendingReason.READABLE, [stream])
 
     async def create_groups(self) -> None:
         """Create the groups that may not exist yet, and their streams.
@@ -250,7 +258,7 @@ class StreamReader:
                 stream.group,
                 len(gone),
             )
-            stream.consumers.forget(gone)
+            stream.consumers.forget(gone, consumer)
         if large:
             _log.warning(
                 "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
@@ -259,7 +267,7 @@ class StreamReader:
                 stream.group,
                 ", ".join(entry_id.decode() for entry_id in large),
             )
-            stream.consumers.forget(large)
+            stream.consumers.forget(large, consumer)
         return self.received(stream, consumer, *taken_deliveries(taken, stream.key, stream.group))
 
     def received(

@@ -41,15 +41,13 @@ def call(server, *command):
         return client.execute_command(*command)
 
 
-def has_replica(primary):
-    """Say whether a replica of a primary has got all that it has."""
+def has_replica(primary, behind=0):
+    """Say whether a replica of a primary lacks at most so many bytes of what that has."""
     info = call(primary, "INFO", "replication")
     return info["role"] == "master" and any(
-        isinstance(value, dict)
-        and value.get("state") == "online"
-        and value["offset"] == info["master_repl_offset"]
+        value["state"] == "online" and value["offset"] >= info["master_repl_offset"] - behind
         for name, value in info.items()
-        if name.startswith("slave")
+        if name.startswith("slave") and isinstance(value, dict)
     )
 
 
@@ -93,14 +91,14 @@ class RedisCluster:
     def id_of(node):
         return call(node, "CLUSTER MYID")
 
-    def wait(self):
+    def wait(self, behind=0):
         """Wait until all nodes agree that all is well, and each master has its replica."""
         for node in self.nodes:
             until(lambda node=node: call(node, "CLUSTER INFO")["cluster_state"] == "ok")
             until(lambda node=node: len(call(node, "CLUSTER NODES")) == self._count)
         if self._count > self._masters:
             for slot in (0, 8000, 16383):
-                until(lambda slot=slot: has_replica(self.owner(slot)))
+                until(lambda slot=slot: has_replica(self.owner(slot), behind))
 
     def owner(self, slot):
         """Return the node that serves a slot, by the view of a node that runs."""
@@ -157,7 +155,7 @@ class RedisSentinels:
                 f"requirepass {self._auth}\nsentinel sentinel-pass {self._auth}" if self._auth else "",
             )
             (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
-            self._start(number)
+            self.start(number)
         for number in self._ports:
             until(lambda number=number: self._knows_all(number))
         return self
@@ -192,11 +190,12 @@ class RedisSentinels:
         process.kill()
         process.wait()
 
-    def wait(self):
+    def wait(self, behind=0):
         """Wait until the primary has its replica."""
-        until(lambda: has_replica(self.primary()))
+        until(lambda: has_replica(self.primary(), behind))
 
-    def _start(self, port):
+    def start(self, port):
+        """Start a Sentinel."""
         conf = self._folder / f"sentinel-{port}" / "sentinel.conf"
         self._processes[port] = subprocess.Popen(
             ["redis-server", conf, "--sentinel"], stdout=subprocess.DEVNULL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -15,6 +16,7 @@ from abe_router.backends.redis.names import Names
 from abe_router.conformance import BackendConformance
 from abe_router.testing import RedisServer
 
+from .redis_load import Load
 from .redis_servers import RedisCluster, call, until
 
 pytestmark = pytest.mark.heavy
@@ -89,3 +91,35 @@ async def test_all_names_on_the_server_are_in_one_slot(cluster):
         assert len(names) > 7
         assert {slot_of(name.partition("{")[2].partition("}")[0]) for name in names} == {slot_of("slot.")}
         assert {client.cluster("KEYSLOT", name) for name in names} == {slot_of("slot.")}
+
+
+async def test_moving_slot_refuses_loses_and_doubles_nothing(cluster):
+    slot = slot_of("moves.")
+    async with Load(cluster.url, "moves.") as load:
+        for _ in range(2):
+            await load.more()
+            before = cluster.owner(slot)
+            after = await asyncio.to_thread(cluster.move, slot, pause=0.03)
+            assert after is not before
+        await load.more()
+    assert not load.refused
+    assert not load.outages
+    assert not load.lost
+    assert not load.doubled
+    assert call(cluster.owner(slot), "EXISTS", "{moves.}moves.orders.k0")
+
+
+async def test_messages_that_a_replica_confirmed_outlive_their_master(cluster):
+    slot = slot_of("dies.")
+    async with Load(f"{cluster.url}?replicas=1", "dies.") as load:
+        for _ in range(2):
+            await load.more()
+            owner = cluster.owner(slot)
+            await asyncio.to_thread(cluster.wait, 1_000_000)
+            owner.kill()
+            await asyncio.to_thread(until, lambda owner=owner: cluster.owner(slot) is not owner)
+            owner.start()
+            await load.more()
+            await asyncio.to_thread(cluster.wait, 1_000_000)
+    assert load.outages
+    assert not load.lost

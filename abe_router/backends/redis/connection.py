@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -131,6 +132,16 @@ class Connection:
             rest = (len(keys), *keys, *args)
             return self._send_later(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
         return self._protocol.run(script, keys, args)
+
+    def confirm(self, replicas: int, seconds: float) -> asyncio.Future[Any]:
+        """Wait until so many replicas have what this connection wrote; the reply says how many have it.
+
+        It is never sent over another connection, which has written nothing. Raise BackendUnavailable when the
+        connection is down.
+        """
+        if self._protocol is None:
+            raise BackendUnavailable("the server changed, and its replicas cannot be asked any more")
+        return self._protocol.send("WAIT", replicas, math.ceil(seconds * 1000))
 
     def flush_if_idle(self) -> None:
         """Write what was sent in this turn at once, if no reply is due."""

@@ -140,7 +140,7 @@ class SentinelFinder:
             if primary:
                 return primary
         name = self._sentinels.name
-        if not votes and not errors:
+        if not votes and len(errors) < len(asked):
             raise BackendError(f"the Sentinels of {self._address.public} watch no primary called `{name}`")
         said = ", ".join(f"{place} by {count}" for place, count in votes.items()) or "none"
         raise _none_knows(
@@ -256,6 +256,8 @@ async def ask(address: Address, place: Place, login: tuple[str, ...], *commands:
         async with asyncio.timeout(address.connect_timeout):
             replies = [protocol.send(*command) for command in commands]
             return list(await asyncio.gather(*replies, return_exceptions=True))
+    except ServerError as error:
+        raise ServerError(f"{error} (asked at {place})", error.code) from None
     except OSError as error:  # a TimeoutError too
         why = error.strerror or str(error) or "it does not answer"
         raise BackendUnavailable(f"Redis at {place} cannot be reached: {why}") from None

@@ -155,7 +155,7 @@ class RedisSentinels:
                 f"requirepass {self._auth}\nsentinel sentinel-pass {self._auth}" if self._auth else "",
             )
             (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
-            self.start(number)
+            self._start(number)
         for number in self._ports:
             until(lambda number=number: self._knows_all(number))
         return self
@@ -194,8 +194,12 @@ class RedisSentinels:
         """Wait until the primary has its replica."""
         until(lambda: has_replica(self.primary(), behind))
 
-    def start(self, port):
-        """Start a Sentinel."""
+    def restart(self, port):
+        """Start a killed Sentinel, and wait until it knows the others."""
+        self._start(port)
+        until(lambda: self._knows_all(port))
+
+    def _start(self, port):
         conf = self._folder / f"sentinel-{port}" / "sentinel.conf"
         self._processes[port] = subprocess.Popen(
             ["redis-server", conf, "--sentinel"], stdout=subprocess.DEVNULL

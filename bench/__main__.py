@@ -13,16 +13,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bench import contender, suite
 from bench.contender import Contender
+from bench.environment import installed
 from bench.metric import Values
 from bench.noise import Noise
 from bench.payload import payloads
 from bench.server import Server
 from bench.suite import MEASUREMENTS, Measurement, Scale
 from bench.table import Table
+from bench.testbed import testbed_for
 
 #: A run is quiet when other programs use at most this share of the processors.
 QUIET = 0.05
@@ -38,19 +41,37 @@ def main() -> None:
         if not arguments.contenders or c.name in arguments.contenders
     ]
     measurements = [m for m in MEASUREMENTS if not arguments.rows or m.name in arguments.rows]
+    wanted = [c for c in contenders if any(c in m.contenders([c]) for m in measurements)]
+    contenders, missing = installed(wanted)
+    for title, reason in missing.items():
+        print(f"skipped: {title}: {reason}", file=sys.stderr)
     repeats = arguments.repeats or scale.repeats
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="abe-router-bench-") as folder, Server(Path(folder)) as server:
         # Programs start from bytecode, as they do after an installation.
         os.environ.update(PYTHONPYCACHEPREFIX=f"{folder}/bytecode", PYTHONDONTWRITEBYTECODE="")
+        _compile(contenders, server)
         values, noise = measure(measurements, contenders, server, scale, repeats, arguments.patience)
         about = _about(server, time.monotonic() - began, noise)
+        about.update({f"skipped, {title}": reason for title, reason in missing.items()})
     table = Table(values, [metric for m in measurements for metric in m.metrics], contenders, about)
     if arguments.json:
         json.dump(table.as_json(), sys.stdout, indent=1)
         print()
     else:
         print(table.as_text())
+
+
+def _compile(contenders: Sequence[Contender], server: Server) -> None:
+    """Start each contender once, because its first start compiles its modules."""
+    for one in contenders:
+        _show_progress(f"compile: {one.title}")
+        with (
+            suppress(RuntimeError, OSError),
+            testbed_for(one, server) as testbed,
+            testbed.workers(testbed.spec(count=1)),
+        ):
+            pass
 
 
 def measure(

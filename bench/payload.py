@@ -1,4 +1,4 @@
-"""Payloads with their schemas: small orders, and GitHub events or synthetic events of about 10 KB."""
+"""Payloads with their schemas: small orders, GitHub events or synthetic ones, and orders of a given size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 import jsonschema_rs
 
-Kind = Literal["order", "event"]
+Kind = Literal["order", "event", "1 KB", "10 KB", "100 KB", "500 KB"]
+
+#: The kinds that differ in size alone, with their bytes of JSON.
+SIZES: dict[Kind, int] = {"1 KB": 1_000, "10 KB": 10_000, "100 KB": 100_000, "500 KB": 500_000}
 
 #: Target size of an event, in bytes of JSON.
 EVENT_SIZE = 10_000
@@ -77,8 +80,10 @@ def payloads(kind: Kind) -> Payloads:
     """
     if kind == "order":
         return Payloads(tuple(map(_order, range(ORDERS))), _ORDER_SCHEMA)
+    if kind in SIZES:
+        return _synthetic(SIZES[kind])
     folder = os.environ.get("ABE_ROUTER_CORPUS", "")
-    return _corpus(Path(folder)) if folder else _synthetic()
+    return _corpus(Path(folder)) if folder else _synthetic(EVENT_SIZE)
 
 
 def _order(number: int) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def _order(number: int) -> dict[str, Any]:
     }
 
 
-def _synthetic() -> Payloads:
+def _synthetic(size: int) -> Payloads:
     """Orders with enough lines and text to reach the size."""
     schema = copy.deepcopy(_ORDER_SCHEMA)
     schema["properties"]["lines"]["items"]["properties"]["about"] = {"type": "string", "maxLength": 200}
@@ -100,7 +105,7 @@ def _synthetic() -> Payloads:
     for number in range(20):
         value = _order(number)
         line = {"sku": "A-100", "quantity": 3, "about": "leave the parcel at the front door " * 3}
-        value["lines"] = [line] * (EVENT_SIZE // len(_compact(line)))
+        value["lines"] = [line] * (size // len(_compact(line)))
         values.append(value)
     return Payloads(tuple(values), schema)
 

@@ -73,3 +73,7 @@ class Server:
     def connections(self) -> int:
         """Return the number of connected clients, without this one."""
         return int(self.client.info("clients")["connected_clients"]) - 1
+
+    def memory(self) -> int:
+        """Return the memory in use, in bytes."""
+        return int(self.client.info("memory")["used_memory"])

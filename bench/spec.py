@@ -15,6 +15,9 @@ _VARIABLE = "ABE_ROUTER_BENCH"
 #: What the handler does: nothing, sleep for 1 ms, work for 50 microseconds, or record when it was called.
 Handling = Literal["noop", "sleep", "work", "stamp"]
 
+#: The most messages in a batch, and the most bytes.
+BATCH, BATCH_BYTES = 500, 8_000_000
+
 #: The group, for contenders with consumer groups.
 GROUP = "bench"
 
@@ -26,7 +29,7 @@ class Spec:
     `folder` holds its files, and `url` is the backend. At most `concurrency` handlers run at the same time.
     A `fill` publishes `count` messages. A `pace` publishes `rate` messages per second. Both
     `pace` and `publish` last for `seconds`. The messages are spread over `routes` keys, each with a route;
-    with `by_pattern`, one route with a pattern handles them all.
+    with `by_pattern`, one route with a pattern handles them all. Each route has `groups` groups.
     """
 
     folder: str
@@ -40,6 +43,7 @@ class Spec:
     routes: int = 1
     uvloop: bool = True
     by_pattern: bool = False
+    groups: int = 1
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -55,6 +59,11 @@ class Spec:
     def payloads(self) -> Payloads:
         """The payloads to send."""
         return payloads(self.payload)
+
+    @property
+    def batch(self) -> int:
+        """The number of messages in a batch: fewer if they are large."""
+        return min(BATCH, BATCH_BYTES // self.payloads.size)
 
     @property
     def path(self) -> Path:

@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
 from bench.contender import BACKLOG, REDIS, Contender
 from bench.drain import drain
-from bench.latency import latency
+from bench.growth import GROWTH
+from bench.latency import RATE, latency
+from bench.measurement import Found, Measurement, Scale, per_second, share
 from bench.metric import Metric
 from bench.publishing import publish
 from bench.routes import idle, reload
 from bench.server import Server
-from bench.startup import startup
+from bench.startup import ROUTES, startup
 
-#: Numbers of keys under one pattern, each compared with one key. The last one is measured by `--long` alone.
-KEYS = (5, 100, 1_000, 10_000)
+#: Low rates, in messages per second.
+RATES = (200, 500)
 #: Concurrency of sleeping handlers.
 SLEEPERS = 100
 
-Found = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """The amount of work: `seconds` of publishing, `steady` of a steady rate, `watch` of idle routes.
-
-    `part` of each backlog is drained. `keys` are the numbers of keys under one pattern. `repeats` overrides
-    the repeats of the measurements unless it is None.
-    """
-
-    seconds: float
-    steady: float
-    watch: float
-    part: float = 1.0
-    keys: tuple[int, ...] = KEYS[:-1]
-    repeats: int | None = None
-
-    def times(self, factor: float) -> Scale:
-        """Return a scale with samples that are `factor` times as large."""
-        return replace(
-            self,
-            seconds=self.seconds * factor,
-            steady=self.steady * factor,
-            watch=self.watch * factor,
-            part=self.part * factor,
-        )
-
-
 SHORT = Scale(seconds=0.5, steady=1.0, watch=4.0, part=0.7)
-LONG = Scale(seconds=1.5, steady=5.0, watch=20.0, keys=KEYS, repeats=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """A run of one contender, which returns a value for each of the `metrics`.
-
-    `excluded` contenders do not take part; with `only`, no others do. The short form runs it `repeats` times.
-    """
-
-    name: str
-    metrics: tuple[Metric, ...]
-    run: Callable[[Contender, Server, Scale], Found]
-    excluded: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    repeats: int = 3
-
-    def contenders(self, all_: Sequence[Contender]) -> Iterator[Contender]:
-        """Return the contenders that take part."""
-        for contender in all_:
-            if contender.name not in self.excluded and (not self.only or contender.name in self.only):
-                yield contender
+LONG = Scale(seconds=1.5, steady=5.0, watch=20.0, full=True, repeats=5)
 
 
 def _publish(contender: Contender, server: Server, scale: Scale) -> Found:
@@ -80,7 +28,7 @@ def _publish(contender: Contender, server: Server, scale: Scale) -> Found:
 
 
 def _drain(contender: Contender, server: Server, scale: Scale) -> Found:
-    found = drain(contender, server, _share(contender.backlog, scale))
+    found = drain(contender, server, share(contender.backlog, scale))
     return {
         "drain": found.rate,
         "drain.cpu": found.cpu * 1e6,
@@ -91,47 +39,40 @@ def _drain(contender: Contender, server: Server, scale: Scale) -> Found:
 
 
 def _sleep(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = _share(min(contender.backlog, BACKLOG // 5), scale)
+    count = share(min(contender.backlog, BACKLOG // 5), scale)
     return {"sleep": drain(contender, server, count, handling="sleep", concurrency=SLEEPERS).rate}
 
 
 def _latency(contender: Contender, server: Server, scale: Scale) -> Found:
-    found = latency(contender, server, scale.steady)
+    found = latency(contender, server, RATE, scale.steady)
     return {"latency.p50": found.p50 * 1e6, "latency.p99": found.p99 * 1e6}
 
 
+def _slow(contender: Contender, server: Server, scale: Scale) -> Found:
+    values = {}
+    for rate in RATES:
+        found = latency(contender, server, rate, scale.steady)
+        values[f"latency.{rate}.p50"] = found.p50 * 1e6
+        values[f"latency.{rate}.p99"] = found.p99 * 1e6
+        values[f"latency.{rate}.cpu"] = found.cpu * 1e6
+    return values
+
+
 def _two(contender: Contender, server: Server, scale: Scale) -> Found:
-    return {"two": drain(contender, server, _share(contender.backlog, scale), workers=2).rate}
+    return {"two": drain(contender, server, share(contender.backlog, scale), workers=2).rate}
 
 
 def _scaling(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = _share(BACKLOG // 5, scale)
+    count = share(BACKLOG // 5, scale)
     one, two = (drain(contender, server, count, handling="work", workers=n).rate for n in (1, 2))
     return {"scaling": two / one}
 
 
 def _big(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = _share(contender.backlog, scale) // 10
+    count = share(contender.backlog, scale) // 10
     return {
         "big.publish": publish(contender, server, scale.seconds / 2, payload="event").many,
         "big.drain": drain(contender, server, max(1_000, count), payload="event").rate,
-    }
-
-
-def _shared(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = contender.backlog  # all of it: a hundredth of a smaller backlog would only measure the start
-    one, hundred = drain(contender, server, count), drain(contender, server, count, routes=100)
-    return {"shared.time": one.rate / hundred.rate, "shared.cpu": hundred.cpu / one.cpu}
-
-
-def _keys(contender: Contender, server: Server, scale: Scale) -> Found:
-    count = _share(contender.backlog, scale)
-    one = drain(contender, server, count, by_pattern=True).rate
-    return {
-        f"keys.{number}": drain(contender, server, count, routes=number, by_pattern=True).rate / one
-        if number in scale.keys
-        else math.nan
-        for number in KEYS
     }
 
 
@@ -160,25 +101,17 @@ def _startup(contender: Contender, server: Server, scale: Scale) -> Found:
         "start.python": found.python * 1e3,
         "start.help": found.help * 1e3,
         "start.publish": found.publish * 1e3,
-        "start.serve": found.serve * 1e3,
+        **{f"start.serve.{number}": seconds * 1e3 for number, seconds in found.serve.items()},
     }
-
-
-def _share(backlog: int, scale: Scale) -> int:
-    return int(backlog * scale.part)
-
-
-def _per_second(name: str, title: str) -> Metric:
-    return Metric(name, title, "/s", more_is_better=True)
 
 
 MEASUREMENTS = (
     Measurement(
         "publish",
         (
-            _per_second("publish.one", "publish, one after the other"),
-            _per_second("publish.many", "publish, many callers at once"),
-            _per_second("publish.batch", "publish, batches of 500"),
+            per_second("publish.one", "publish, one after the other"),
+            per_second("publish.many", "publish, many callers at once"),
+            per_second("publish.batch", "publish, batches of 500"),
         ),
         _publish,
         excluded=("faststream-batch",),
@@ -186,7 +119,7 @@ MEASUREMENTS = (
     Measurement(
         "drain",
         (
-            _per_second("drain", "drain a backlog"),
+            per_second("drain", "drain a backlog"),
             Metric("drain.cpu", "  processor time a message", "us"),
             Metric("drain.redis_cpu", "  the same of Redis", "us"),
             Metric("drain.memory", "  peak memory", "MB"),
@@ -196,7 +129,7 @@ MEASUREMENTS = (
     ),
     Measurement(
         "sleep",
-        (_per_second("sleep", f"drain, handler sleeps 1 ms, {SLEEPERS} at once"),),
+        (per_second("sleep", f"drain, handler sleeps 1 ms, {SLEEPERS} at once"),),
         _sleep,
         excluded=("usual", "faststream-guide", "faststream-batch"),
         repeats=2,
@@ -211,8 +144,23 @@ MEASUREMENTS = (
         repeats=2,
     ),
     Measurement(
+        "slow",
+        tuple(
+            metric
+            for rate in RATES
+            for metric in (
+                Metric(f"latency.{rate}.p50", f"latency at {rate}/s, p50", "us"),
+                Metric(f"latency.{rate}.p99", f"latency at {rate}/s, p99", "us"),
+                Metric(f"latency.{rate}.cpu", "  processor time a message", "us"),
+            )
+        ),
+        _slow,
+        only=("loop", "redis", "sqlite", "bullmq", "arq", "saq", "streaq", "huey", "huey-sqlite"),
+        repeats=2,
+    ),
+    Measurement(
         "two",
-        (_per_second("two", "drain, two worker processes"),),
+        (per_second("two", "drain, two worker processes"),),
         _two,
         excluded=("memory", "usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
         repeats=1,
@@ -220,8 +168,8 @@ MEASUREMENTS = (
     Measurement(
         "big",
         (
-            _per_second("big.publish", "10 KB: publish, many callers"),
-            _per_second("big.drain", "10 KB: drain"),
+            per_second("big.publish", "10 KB: publish, many callers"),
+            per_second("big.drain", "10 KB: drain"),
         ),
         _big,
         excluded=("usual", "redis-asyncio", "faststream-guide", "faststream-batch"),
@@ -234,28 +182,7 @@ MEASUREMENTS = (
         only=("redis", "sqlite"),
         repeats=2,
     ),
-    Measurement(
-        "shared",
-        (
-            Metric("shared.time", "100 routes for 1: time a message", "x"),
-            Metric("shared.cpu", "100 routes for 1: processor time a message", "x"),
-        ),
-        _shared,
-        only=("redis", "sqlite"),
-        repeats=2,
-    ),
-    Measurement(
-        "keys",
-        tuple(
-            Metric(
-                f"keys.{number}", f"{number:,} keys under one pattern for 1: rate", "x", more_is_better=True
-            )
-            for number in KEYS
-        ),
-        _keys,
-        only=("redis", "sqlite"),
-        repeats=1,
-    ),
+    *GROWTH,
     Measurement(
         "idle",
         (
@@ -285,7 +212,10 @@ MEASUREMENTS = (
             Metric("start.python", "start: an interpreter alone", "ms"),
             Metric("start.help", "start: --help", "ms"),
             Metric("start.publish", "start: publish of one message", "ms"),
-            Metric("start.serve", "start: serve until 100 routes handled one", "ms"),
+            *(
+                Metric(f"start.serve.{number}", f"start: serve until {number:,} routes handled one", "ms")
+                for number in ROUTES
+            ),
         ),
         _startup,
         only=(REDIS.name,),

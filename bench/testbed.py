@@ -66,7 +66,7 @@ class Testbed:
             self.wait(lambda: self.tallies.waiting() > 0, processes)
             self.tallies.open_gates()
             if not self.in_memory:
-                self.wait(lambda: self._handled(warm.count), processes)
+                self.wait(lambda: self._handled(warm.count * warm.groups), processes)
             yield processes
         finally:
             for process in processes:

@@ -59,7 +59,8 @@ async def _serve(loader: Loader, table: RouteTable, listen: ListenAddress | None
     try:
         await source.start(wait=True)
         has_probes = listen is None  # the workers of the same machine may use that address
-        async with HttpServer(source, listen=listen, probes=has_probes, announce=announcement()):
+        server = HttpServer(source, listen=listen, probes=has_probes, always=True, announce=announcement())
+        async with server:
             await stopping.wait()
     finally:
         await source.stop()

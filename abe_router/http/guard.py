@@ -23,6 +23,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: Returns a refusal as the client of a request wants it: as it is, or as a page.
+Present = Callable[[Scope, Response], Response]
 
 #: Longest body of a request in bytes: of a batch that is published, and of all others.
 MAX_BATCH, MAX_BODY = 64 * 1024 * 1024, 1024 * 1024
@@ -34,6 +36,8 @@ BODY_TIME = 30.0
 MAX_DISCARDED, DISCARD_TIME = 4 * 1024 * 1024, 1.0
 #: Paths that need no token.
 PUBLIC = {"/livez", "/readyz", "/startupz", "/login"}
+#: Files that all pages need, also the one that logs in.
+PUBLIC_FOLDER = "/static/"
 #: The headers of every answer. Pages have no inline scripts, and no page may frame them.
 ANSWER_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -51,11 +55,13 @@ _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in ANSWE
 class Guard:
     """Passes a request on after the checks of `security`, with its caller as `request.state.caller`.
 
-    Without `security`, as on the listener of the probes, it only sets the limits.
+    Without `security`, as on the listener of the probes, it only sets the limits. `present` shows a refusal.
     """
 
-    def __init__(self, application: Application, security: Security | None) -> None:
-        self._application, self._security = application, security
+    def __init__(
+        self, application: Application, security: Security | None, present: Present = lambda _, answer: answer
+    ) -> None:
+        self._application, self._security, self._present = application, security, present
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,13 +76,13 @@ class Guard:
             state = {**scope.get("state", {}), "caller": caller}
             await self._application({**scope, "state": state}, body.receive, answer.send)
         except Refusal as refused:
-            await answer.finish(refused.response(), scope, receive)
+            await answer.finish(self._present(scope, refused.response()), scope, receive)
         except (ClientDisconnect, ConnectionError):
             pass  # an answer that is not complete ends with its connection
         except Exception:  # noqa: BLE001  an error of one request must not reach the server
             _log.exception("%s %s failed", scope["method"], scope["path"])
             failure = problem(500, "bug", "The server has a bug", "the log of the server has the details")
-            await answer.finish(failure, scope, receive)
+            await answer.finish(self._present(scope, failure), scope, receive)
 
     def _check(self, scope: Scope, path: str, headers: Headers) -> Caller | None:
         if len(scope["query_string"]) > MAX_QUERY or len(path) > MAX_QUERY:
@@ -97,7 +103,7 @@ class Guard:
         query = scope["query_string"].decode("latin-1")
         self._security.check_host(headers)
         caller = self._security.find_caller(scope["method"], headers, query)
-        if caller is None and path not in PUBLIC:
+        if caller is None and path not in PUBLIC and not path.startswith(PUBLIC_FOLDER):
             raise unauthorized("send `Authorization: Bearer TOKEN`, or log in with a browser at /login")
         return caller
 

@@ -103,12 +103,15 @@ class WorkersView(Counters, Protocol):
 class FileSource:
     """Follows a routes file, without its handlers, and keeps its backend open.
 
-    `loader` imports no handlers. `table` is what it has loaded. An edit with errors changes nothing.
-    `workers` are those of this process, if it is a supervisor. The backend stays that of the first table.
+    `loader` imports no handlers. `table` is what it has loaded. An edit with errors changes nothing; without
+    `watch`, no edit does. `workers` are those of this process, if it is a supervisor. The backend stays that
+    of the first table.
     """
 
-    def __init__(self, loader: Loader, table: RouteTable, *, workers: WorkersView | None = None) -> None:
-        self._loader, self._workers = loader, workers
+    def __init__(
+        self, loader: Loader, table: RouteTable, *, workers: WorkersView | None = None, watch: bool = True
+    ) -> None:
+        self._loader, self._workers, self._is_watching = loader, workers, watch
         #: What counts the work of the workers.
         self.counters: Counters | None = workers
         self.table = table
@@ -157,7 +160,8 @@ class FileSource:
         """Follow the file, and open the backend. With `wait`, raise BackendError if that fails."""
         if wait:
             await self._open()
-        self._background.start("following the routes file", self._follow)
+        if self._is_watching:
+            self._background.start("following the routes file", self._follow)
         self._background.start("watching the backend", self._ping)
 
     async def stop(self) -> None:

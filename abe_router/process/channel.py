@@ -73,11 +73,13 @@ class Counts(msgspec.Struct, frozen=True, tag=True):
     """What routes have done so far in the worker, by name; a message may have a part of the routes.
 
     `names` has all routes of the worker, those that are draining too; None if they are as reported before.
+    With `more`, the next message has further ones.
     """
 
     routes: Mapping[str, RouteCounts]
     process: ProcessCounts = ProcessCounts()
     names: tuple[str, ...] | None = None
+    more: bool = False
 
 
 WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Outdated | Counts

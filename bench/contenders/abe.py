@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare, publish
 from abe_router.runtime.reconciler import Reconciler
-from abe_router.schema import SchemaFolder
+from abe_router.schema import Schema, SchemaFolder
 from bench.contenders import role
 from bench.spec import GROUP, Spec
+
+#: Numbers of keys and patterns in the file whose cost is compared.
+MATCHED = (10, 100, 1_000, 10_000)
 
 
 class AbePublisher(role.Publisher):
@@ -69,21 +74,34 @@ def routes_file(spec: Spec, handlers: dict[str, str] | None = None) -> Path:
     for key in spec.patterns:
         handler = (handlers or {}).get(key, f"bench.handler:{spec.handling}")
         consumer = f"{{handler: '{handler}', concurrency: {spec.concurrency}}}"
-        lines.append(f"  {key}: {{schema: payload.json, consumers: {{{GROUP}: {consumer}}}}}")
+        groups = ", ".join(f"{group}: {consumer}" for group in _groups(spec))
+        lines.append(f"  {key}: {{schema: payload.json, consumers: {{{groups}}}}}")
     fresh = path.with_suffix(".new")
     fresh.write_text("\n".join(lines) + "\n")
     return fresh.replace(path)
 
 
+def _schema(spec: Spec) -> Schema:
+    return SchemaFolder(spec.path).inline(spec.payloads.schema, "payload.json")
+
+
+def _groups(spec: Spec) -> tuple[str, ...]:
+    return (GROUP, *(f"{GROUP}{number}" for number in range(1, spec.groups)))
+
+
 def _table(spec: Spec, *, routed: bool = False) -> RouteTable:
-    schema = SchemaFolder(spec.path).inline(spec.payloads.schema, "payload.json")
+    schema = _schema(spec)
     bindings = tuple(SchemaBinding(key, schema) for key in spec.patterns)
     routes: tuple[Route, ...] = ()
     if routed:
         from bench.handler import COROUTINES
 
         handler = handler_from(COROUTINES[spec.handling])
-        routes = tuple(Route(c.pattern, GROUP, handler, (c,), concurrency=spec.concurrency) for c in bindings)
+        routes = tuple(
+            Route(c.pattern, group, handler, (c,), concurrency=spec.concurrency)
+            for c in bindings
+            for group in _groups(spec)
+        )
     return RouteTable(routes=routes, keys=spec.patterns, bindings=bindings, backend=spec.url)
 
 
@@ -98,5 +116,36 @@ async def _work_in_memory(spec: Spec) -> None:
     await asyncio.Event().wait()
 
 
+def match(spec: Spec) -> None:
+    """Print the time in us that a table takes for a key, by its size: for a key seen first, and again."""
+    found, schema = {}, _schema(spec)
+    for kind, form in (("key", "orders.r{}"), ("pattern", "orders.r{}.*")):
+        for size in MATCHED:
+            names = tuple(form.format(number) for number in range(size))
+            bindings = tuple(SchemaBinding(name, schema) for name in names)
+            first, again = _match(RouteTable(keys=names, bindings=bindings), names)
+            found |= {f"{kind}.{size}.first": first * 1e6, f"{kind}.{size}.again": again * 1e6}
+    print(json.dumps(found))
+
+
+def _match(table: RouteTable, names: Sequence[str]) -> tuple[float, float]:
+    """Look up each key twice, so that every table answers for the same number of keys."""
+    took = [0.0, 0.0]
+    rounds = max(1, MATCHED[-1] // len(names))
+    for number in range(rounds):
+        fresh = replace(table, _contracts={}, _matched={})
+        fresh.contract(names[0].replace("*", "warm"))
+        keys = [name.replace("*", f"x{number}") for name in names]
+        for attempt in range(2):
+            began = time.perf_counter()
+            for key in keys:
+                fresh.contract(key)
+            took[attempt] += time.perf_counter() - began
+    return took[0] / (rounds * len(names)), took[1] / (rounds * len(names))
+
+
 if __name__ == "__main__":
-    role.main(connect, work)
+    if sys.argv[1] == "match":
+        match(Spec.received())
+    else:
+        role.main(connect, work)

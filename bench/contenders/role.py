@@ -14,8 +14,8 @@ from typing import Any
 from bench.spec import Spec
 from bench.tally import sent_now
 
-#: Number of concurrent callers, and number of messages in a batch.
-CALLERS = BATCH = 500
+#: Number of concurrent callers.
+CALLERS = 500
 #: Number of messages that a caller publishes between checks of the clock.
 CHECK_INTERVAL = 10
 
@@ -78,12 +78,13 @@ async def _connected(
 
 async def _publish(publisher: Publisher, spec: Spec) -> None:
     """Publish for a time in each way, and print the rates per second."""
-    items = list(islice(zip(cycle(spec.keys), cycle(spec.payloads.values)), BATCH))
+    items = list(islice(zip(cycle(spec.keys), cycle(spec.payloads.values)), spec.batch))
     rates = {"one": await _by_callers(publisher, items, 1, spec.seconds)}
     if publisher.pipeline is not None:
         rates["many"] = await _in_batches(publisher.pipeline, items, spec.seconds)
     else:
-        rates["many"] = await _by_callers(publisher, items, publisher.callers, spec.seconds)
+        callers = min(publisher.callers, spec.batch)
+        rates["many"] = await _by_callers(publisher, items, callers, spec.seconds)
     if publisher.batch is not None:
         rates["batch"] = await _in_batches(publisher.batch, items, spec.seconds)
     print(json.dumps(rates))
@@ -118,7 +119,7 @@ async def _in_batches(send: SendAll, items: Sequence[Item], seconds: float) -> f
 async def fill(publisher: Publisher, spec: Spec) -> None:
     """Publish the messages as fast as possible."""
     items = islice(zip(cycle(spec.keys), cycle(spec.payloads.values)), spec.count)
-    while batch := list(islice(items, BATCH)):
+    while batch := list(islice(items, spec.batch)):
         if publisher.batch is not None:
             await publisher.batch(batch)
             continue

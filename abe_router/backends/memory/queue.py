@@ -141,7 +141,10 @@ class SubscriptionQueue:
             entry.deliveries += 1
             entry.holder, entry.lease_until = holder, until
             leased[entry.seq] = entry
-            taken.append(Delivery(entry.message, entry.deliveries, (entry, entry.claim), entry.failed_at))
+            receipt = entry, entry.claim
+            taken.append(
+                Delivery(entry.message, entry.deliveries, receipt, entry.failed_at, 0.0, "", entry.replays)
+            )
         if taken:
             self._lease_ends(until)
         return taken

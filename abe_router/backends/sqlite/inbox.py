@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,12 +60,17 @@ class LogWatch:
 
 
 class Inbox:
-    """The requests on their way to the thread. Any thread may call `put`; that thread calls the rest."""
+    """The requests on their way to the thread. Any thread may call `put`; that thread calls the rest.
+
+    The lock keeps a `put` that wakes the thread from writing to a pipe that is closed meanwhile, whose number
+    another file may have by then.
+    """
 
     def __init__(self, watch: LogWatch) -> None:
         self._requests: deque[Sequence[Request[Any]] | None] = deque()
         self._watch = watch
-        self._is_waiting = False
+        self._is_waiting, self._is_closed = False, False
+        self._lock = threading.Lock()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -75,12 +81,16 @@ class Inbox:
     def __bool__(self) -> bool:
         return bool(self._requests)
 
-    def put(self, requests: Sequence[Request[Any]] | None) -> None:
-        """Add requests, or None as the last."""
-        self._requests.append(requests)
-        if self._is_waiting:
-            with suppress(BlockingIOError):  # the pipe is full, so the thread is woken already
-                os.write(self._writer, b"\0")
+    def put(self, requests: Sequence[Request[Any]] | None) -> bool:
+        """Add requests, or None as the last. Return False, and add nothing, once it is closed."""
+        with self._lock:
+            if self._is_closed:
+                return False
+            self._requests.append(requests)
+            if self._is_waiting:
+                with suppress(BlockingIOError):  # the pipe is full, so the thread is woken already
+                    os.write(self._writer, b"\0")
+            return True
 
     def wait(self, timeout: float | None) -> None:
         """Wait for requests, or for `timeout` seconds; with a timeout also for a touch of the log."""
@@ -103,7 +113,10 @@ class Inbox:
         """Return what was put first, and remove it."""
         return self._requests.popleft()
 
-    def close(self) -> None:
-        """Close the pipe."""
-        os.close(self._reader)
-        os.close(self._writer)
+    def close(self) -> list[Request[Any]]:
+        """Close the pipe; return the requests that came after the last."""
+        with self._lock:
+            self._is_closed = True
+            os.close(self._reader)
+            os.close(self._writer)
+            return [request for requests in self._requests for request in requests or ()]

@@ -101,7 +101,8 @@ class DatabaseThread:
         """
         future: Future[T] = Future()
         self._check_open()
-        self._inbox.put([Operation(function, future)])
+        if not self._inbox.put([Operation(function, future)]):
+            raise self._closed_error()
         try:
             return future.result(timeout)
         except TimeoutError:
@@ -133,7 +134,10 @@ class DatabaseThread:
         if self.pid != os.getpid():
             raise BackendError(f"`{self._database.path}` was opened before a fork: open it anew in the child")
         if self._stopped is not None:
-            raise BackendUnavailable(f"`{self._database.path}` was closed")
+            raise self._closed_error()
+
+    def _closed_error(self) -> BackendUnavailable:
+        return BackendUnavailable(f"`{self._database.path}` was closed")
 
     def limit_lock_wait(self) -> None:
         """From now on, wait no longer than a second for the lock of the file."""
@@ -165,11 +169,11 @@ class DatabaseThread:
             self._database.rescue_lost_log()
             self._send_results()
             self._database.checkpoint()
+        self._reject(self._inbox.close(), self._closed_error())
         self._results += [(fetch, (), None) for fetch in self._notifier.waiters]
         self._send_results()
         self._database.close()
         self._notifier.close()
-        self._inbox.close()
         assert self._stopped is not None
         with suppress(RuntimeError):
             self._stopped.get_loop().call_soon_threadsafe(self._stopped.set_result, None)

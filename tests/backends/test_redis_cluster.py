@@ -21,6 +21,9 @@ from abe_router.backends.redis.health import rules
 from abe_router.backends.redis.names import Names
 from abe_router.conformance import BackendConformance
 from abe_router.messages.message import Duplicate
+from abe_router.operations.metrics import Metrics
+from abe_router.operations.status import read_status
+from abe_router.routing.table import RouteTable
 from abe_router.testing import RedisServer
 
 from .deliveries import as_dead
@@ -115,6 +118,15 @@ async def test_doctor_knows_the_cluster(cluster):
         health = RedisBackend.from_url(f"{cluster.url}?replicas={replicas}", prefix="health.").check_health()
         results = {result.code: result.severity for result in await health}
         assert {code: results[code] for code in ("D331", "D332") if code in results} == codes
+
+
+async def test_status_and_metrics_name_the_node(cluster):
+    place = "{}:{}".format(*host_and_port(cluster.owner(slot_of("status."))))
+    table = RouteTable(backend=cluster.url, prefix="status.")
+    async with RedisBackend.from_url(cluster.url, prefix="status.") as backend:
+        status = await read_status(table, backend)
+    assert status.node == place
+    assert f'abe_router_backend_node_info{{node="{place}"}} 1' in Metrics().render(status=status).decode()
 
 
 async def test_moving_slot_refuses_loses_and_doubles_nothing(cluster):

@@ -90,6 +90,11 @@ class Node:
         if address.sentinels:
             self._run(self._follow)
 
+    @property
+    def place(self) -> str:
+        """Where the server is that was found, empty for the one of the URL."""
+        return str(self.connection.place) if self._finder.follows and self.connection.up else ""
+
     async def register(self, pattern: str, group: str, start: float) -> tuple[int, bool]:
         """Register a subscription; return its start in milliseconds, and whether it is new and starts now.
 

@@ -108,6 +108,8 @@ class Connection:
         self._next_attempt = 0.0
         self._redirection = Redirection(address, credentials, lambda: self._protocol) if resends else None
         self._moving = False
+        #: Delays before the server is looked for that takes our commands.
+        self._moves = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         #: The protocol that was left and has not ended, and what is set when it ends.
         self._left: tuple[RedisProtocol, asyncio.Event] | None = None
         #: Where the server is that it is, or was last, connected to.
@@ -224,6 +226,11 @@ class Connection:
         if self._redirection is None:
             protocol.abort(str(error))
             return
+        now = asyncio.get_running_loop().time()
+        if now - self._next_attempt > self._address.answer_timeout:
+            self._moves.reset()
+        if error.code != "MOVED":  # the same server may be found again
+            self._next_attempt = now + self._moves.next()
         self._left = protocol, asyncio.Event()
         self._protocol, self._moving = None, True
         protocol.retire(str(error))

@@ -21,6 +21,7 @@ from abe_router.text import redact_url
 class Status(msgspec.Struct, frozen=True):
     """The state of every subscription and every worker.
 
+    `node` is the server of a cluster or of Sentinels that serves the backend now, otherwise empty.
     `revision` is that of the table, or empty if the file was not read. `workers` has the last report of each
     worker. None is a report of another version of this package. If the workers rejected the file, for example
     because a handler cannot be imported, `edit` is the number of the edit that they run, and `routes` and
@@ -32,6 +33,7 @@ class Status(msgspec.Struct, frozen=True):
     routes: tuple[SubscriptionState, ...]
     workers: Mapping[str, WorkerReport | None]
     edit: int | None = None
+    node: str = ""
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
@@ -57,6 +59,7 @@ async def read_status(table: RouteTable, backend: Backend) -> Status:
         routes=subscription_states(table, await backend.status(), await read_overrides(backend)),
         workers=workers,
         edit=edit.number if edit else None,
+        node=backend.node,
     )
 
 

@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.
 sys.dont_write_bytecode = False
 
-# What pytest knows of thousands of tests stays until its end; each garbage collection would look at all of it.
+# What pytest knows of thousands of tests stays until its end. A garbage collection would look at all of it.
 gc.disable()
 
 #: By mark, what the Makefile searches for to find the files with marked tests.

@@ -27,8 +27,10 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import audit, login, permissions, route_list
+from abe_router.http.dashboard import audit, dead, login, permissions, route_list
 from abe_router.http.dashboard import edits as edit_pages
+from abe_router.http.dashboard import publish as publish_pages
+from abe_router.http.dashboard import tail as tail_page
 from abe_router.http.dashboard.errors import error_page
 from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Guard, Present, on_http_error
@@ -56,8 +58,11 @@ PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     login.routes,
     permissions.routes,
     route_list.routes,
+    dead.routes,
     edit_pages.routes,
     audit.routes,
+    publish_pages.routes,
+    tail_page.routes,
 )
 
 

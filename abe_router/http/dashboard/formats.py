@@ -81,6 +81,16 @@ def moment(at: float | None, now: float | None = None) -> Markup:
     )
 
 
+def clock(at: float) -> Markup:
+    """Return a time since the epoch as `<time>`, by the clock with milliseconds (UTC)."""
+    if not 0 < at < 253_402_300_800:
+        return _NONE
+    when = datetime.fromtimestamp(at, UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M:%S} UTC", f"{when:%H:%M:%S.%f}"[:-3]
+    )
+
+
 def age(at: float | None, now: float | None = None) -> Markup:
     """Return how long ago a time since the epoch was, as a duration."""
     return duration(None if at is None else max(0.0, (time.time() if now is None else now) - at))
@@ -136,6 +146,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "duration": duration,
     "moment": moment,
     "age": age,
+    "clock": clock,
     "plain": plain,
     "ticked": ticked,
 }

@@ -79,7 +79,7 @@ function followTail(rows) {
     [stop.hidden, stop.textContent, state.textContent] = [false, "Stop", "connecting…"];
     stream = new EventSource(rows.dataset.tail);
     stream.onopen = () => { state.textContent = "live"; catchUp().catch(() => {}); };
-    stream.onmessage = ({ data }) => show(JSON.parse(data, exact));
+    stream.onmessage = ({ data }) => show({ ...JSON.parse(data), payload: JSON.parse(data, exact).payload });
     stream.addEventListener("skipped", () => { state.textContent = "live; older messages were skipped"; });
     stream.addEventListener("dropped", () => { state.textContent = "live; too many messages to show all"; });
     stream.addEventListener("closing", () => close("the server ends, or the rights have changed: reload the page"));

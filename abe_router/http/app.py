@@ -27,7 +27,7 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import audit, login, permissions, route_list
+from abe_router.http.dashboard import audit, login, messages, permissions, route_list
 from abe_router.http.dashboard import edits as edit_pages
 from abe_router.http.dashboard import publish as publish_pages
 from abe_router.http.dashboard import tail as tail_page
@@ -62,6 +62,7 @@ PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     audit.routes,
     publish_pages.routes,
     tail_page.routes,
+    messages.routes,
 )
 
 

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from abe_router.cli.root import run
-
 #: New objects from which on the garbage collector looks for cycles. What imports make stays until the end:
 #: with the default threshold, to look through it again and again is a tenth of a short command.
 _GC_THRESHOLD = 50_000
@@ -18,6 +16,8 @@ _GC_THRESHOLD = 50_000
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; `args` are those of the process when None."""
     gc.set_threshold(_GC_THRESHOLD)
+    from abe_router.cli.root import run
+
     open_standard_streams()
     sys.exit(run(args))
 

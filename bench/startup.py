@@ -14,36 +14,40 @@ from bench.process import Process
 from bench.server import Server
 from bench.testbed import Testbed, testbed_for
 
-#: Number of routes in the served file.
-ROUTES = 100
+#: Numbers of routes in the served files.
+ROUTES = (100, 1_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """Times in seconds: an empty program, `--help`, one `publish`, and a `serve` of 100 routes.
+    """Times in seconds: an empty program, `--help`, one `publish`, and a `serve` of each number of routes.
 
-    `serve` ends when each route has handled one waiting message.
+    `publish` reads a file of 100 routes. `serve` ends when each route has handled one waiting message.
     """
 
     python: float
     help: float
     publish: float
-    serve: float
+    serve: dict[int, float]
 
 
 def startup(server: Server) -> Startup:
     """Run each command once, after a run that compiles its modules."""
     with testbed_for(REDIS, server) as testbed:
-        spec = testbed.spec(routes=ROUTES)
+        spec = testbed.spec(routes=ROUTES[0])
         path, payload = str(routes_file(spec)), json.dumps(spec.payloads.values[0])
         python = _run(testbed, ["-c", "pass"])
         help_, publish = (
             min(_run(testbed, ["-m", "abe_router", *arguments]) for _ in range(2))
             for arguments in (["--help"], ["publish", "-c", path, spec.keys[0], payload])
         )
-        server.clear()
-        with testbed.workers(spec) as (process,):
-            serve = time.monotonic() - process.began
+    serve = {}
+    for number in ROUTES:
+        with (
+            testbed_for(REDIS, server) as testbed,
+            testbed.workers(testbed.spec(routes=number)) as (process,),
+        ):
+            serve[number] = time.monotonic() - process.began
     return Startup(python, help_, publish, serve)
 
 

@@ -11,7 +11,7 @@ from bench.metric import Metric
 from bench.publishing import publish
 from bench.routes import idle, reload
 from bench.server import Server
-from bench.startup import startup
+from bench.startup import ROUTES, startup
 
 #: Low rates, in messages per second.
 RATES = (200, 500)
@@ -101,7 +101,7 @@ def _startup(contender: Contender, server: Server, scale: Scale) -> Found:
         "start.python": found.python * 1e3,
         "start.help": found.help * 1e3,
         "start.publish": found.publish * 1e3,
-        "start.serve": found.serve * 1e3,
+        **{f"start.serve.{number}": seconds * 1e3 for number, seconds in found.serve.items()},
     }
 
 
@@ -212,7 +212,10 @@ MEASUREMENTS = (
             Metric("start.python", "start: an interpreter alone", "ms"),
             Metric("start.help", "start: --help", "ms"),
             Metric("start.publish", "start: publish of one message", "ms"),
-            Metric("start.serve", "start: serve until 100 routes handled one", "ms"),
+            *(
+                Metric(f"start.serve.{number}", f"start: serve until {number:,} routes handled one", "ms")
+                for number in ROUTES
+            ),
         ),
         _startup,
         only=(REDIS.name,),

@@ -23,13 +23,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # pytest compiles the tests and, because it has a plugin, the whole package. What this process keeps, the next
 # ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.
-_keeps_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_finish() -> None:
-    sys.dont_write_bytecode = _keeps_no_bytecode
+    # A module that a test changes within a second, without changing its size, would be loaded as it was.
+    sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
     # The tests start pytest too. Its plugin of hypothesis takes longer to import than the rest of such a run.
     os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
+
+
+def pytest_sessionfinish() -> None:
+    # xdist kills a worker that has not ended ten seconds after its last test, and its coverage with it.
+    coverage = sys.modules.get("coverage")
+    if coverage is not None and (measured := coverage.Coverage.current()):
+        measured.save()
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -8,7 +8,6 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from typing import TypeVar
 
 from abe_router.backend import Backend
-from abe_router.backends.abstract import AbstractBackend, is_abstract
 from abe_router.errors import BackendError, UnknownProvider
 from abe_router.text import did_you_mean, redact_url
 
@@ -28,6 +27,10 @@ _POINTS = (
     EntryPoint("sqlite", "abe_router.backends.sqlite:SQLiteBackend", GROUP),
     EntryPoint("redis", "abe_router.backends.redis:RedisBackend", GROUP),
     EntryPoint("rediss", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("redis+cluster", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("rediss+cluster", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("redis+sentinel", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("rediss+sentinel", "abe_router.backends.redis:RedisBackend", GROUP),
     EntryPoint("unix", "abe_router.backends.redis:RedisBackend", GROUP),
 )
 
@@ -69,8 +72,11 @@ class Provider:
             ) from error
         if isinstance(loaded, type) and issubclass(loaded, Backend):
             return loaded
-        if self.is_abstract and is_abstract(loaded):
-            return AbstractBackend.adapt(self.name, loaded)
+        if self.is_abstract:
+            from abe_router.backends.abstract import AbstractBackend, is_abstract
+
+            if is_abstract(loaded):
+                return AbstractBackend.adapt(self.name, loaded)
         raise BackendError(f"provider `{self.name}` ({self.point.value}) is not a Backend class")
 
     def from_env(self, env: Mapping[str, str], wrap: Callable[[type[Backend]], type[B]]) -> B:

@@ -6,7 +6,6 @@ What `--help` does not need is imported where it is used, because imports are mo
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from importlib import import_module
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from abe_router.cli.examples import CommandWithExamples
 from abe_router.cli.options import root_config_option
@@ -124,8 +122,10 @@ class LazyGroup(CommandWithExamples, click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(self._lines.items()))
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Complete the names without importing any command."""
+        from click.shell_completion import CompletionItem
+
         names = [CompletionItem(n, help=line) for n, line in self._lines.items() if n.startswith(incomplete)]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
@@ -177,6 +177,8 @@ def root() -> None:
     Exit codes: 0 success, 1 findings or rejected input, 2 wrong usage, 69 backend unreachable,
     70 bug in abe-router, 78 faulty routes file.
     """
+    import logging
+
     from abe_router.observe.logs import PlainFormatter, start_logging
 
     start_logging(sys.stderr, logging.WARNING, PlainFormatter())
@@ -194,8 +196,7 @@ def run(args: Sequence[str] | None = None) -> int:
         except (BrokenPipeError, _ReaderGone):
             raise
         except Exception as error:  # noqa: BLE001  every error becomes an exit code
-            for handler in logging.getLogger().handlers:
-                handler.flush()
+            _flush_log()
             code = _report(error)
         try:
             sys.stdout.flush()
@@ -210,6 +211,13 @@ def run(args: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     return int(code)
+
+
+def _flush_log() -> None:
+    import logging
+
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def _report(error: Exception) -> int:

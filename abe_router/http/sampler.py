@@ -24,7 +24,7 @@ from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.operations.worker_watch import WorkerWatch
 from abe_router.runtime.activity import ActivityReporter
 from abe_router.runtime.heartbeat import WORKERS
-from abe_router.text import mask_credentials
+from abe_router.text import format_age, mask_credentials
 
 _log = logging.getLogger("abe_router.http")
 
@@ -88,6 +88,21 @@ class Sampler:
         if interval > self._sampled_at:
             self._sampled_at = interval
             await self.read()
+
+    @property
+    def reading(self) -> Reading:
+        """The newest status that was read."""
+        return self._reading
+
+    @property
+    def trouble(self) -> str:
+        """The worker that is silent, as text; empty if all report."""
+        silent = [worker for worker in self.watch.workers() if worker.is_silent]
+        if not silent:
+            return ""
+        worst = max(silent, key=lambda worker: worker.age)
+        more = f", and from {len(silent) - 1} more" if len(silent) > 1 else ""
+        return f"no word from {worst.label} for {format_age(worst.age)}{more}"
 
     def conditions(self, states: Iterable[SubscriptionState]) -> dict[str, Condition]:
         """Return the conditions of routes, by name."""

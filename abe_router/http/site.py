@@ -90,6 +90,10 @@ class SharedAnswer(Generic[T]):
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
+    def forget(self) -> None:
+        """Ask anew for the next client, because an action has changed the answer."""
+        self._fresh_until = 0.0
+
     async def _ask(self) -> T:
         self._fresh_until = 0.0
         try:

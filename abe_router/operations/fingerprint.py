@@ -133,6 +133,11 @@ def pointer_pattern(pointer: str) -> str:
     return "/".join(segments)
 
 
+def is_own(path: str) -> bool:
+    """Return whether a file of a traceback is the user's: neither part of Python nor installed."""
+    return not _INSTALLED.search(path)
+
+
 def _parts(reason: Reason) -> tuple[str, ...]:
     kind = reason.kind
     if kind == "invalid":
@@ -173,7 +178,7 @@ def _read_origin(error: str, traceback: str) -> Origin:
     lines = re.findall(rf"^((?:\w+\.)*{re.escape(error)})(?::|$)", block, re.MULTILINE)
     frame = ""
     for path, function in _FRAME.findall(block):
-        if not _INSTALLED.search(path) and function not in _COMPREHENSIONS:
+        if is_own(path) and function not in _COMPREHENSIONS:
             file = PurePath(path)
             frame = f"{file.parent.name if file.stem == '__init__' else file.stem}:{function}"
     return Origin(lines[-1] if lines else error, frame)

@@ -33,7 +33,7 @@ _COUNTS: tuple[Figure, ...] = ("handled", "failed", "retried", "dead")
 _NONE = math.nan
 
 
-class RouteFigures(msgspec.Struct, frozen=True):
+class RouteFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a route does now: in the last minute, if nothing else is said.
 
     `rate` is of handled messages and `failed` of failed attempts, each a second. `p50` and `p99` are of the

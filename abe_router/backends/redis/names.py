@@ -17,6 +17,9 @@ import socket
 
 from abe_router.messages.pattern import is_key, is_wild
 
+#: The hash tag on a cluster if the URL has none and the prefix is empty; otherwise the prefix is the tag.
+CLUSTER_TAG = "abe-router"
+
 
 class Names:
     """The names under one prefix, and on a cluster with one hash tag.

@@ -15,6 +15,7 @@ from abe_router.backends.redis.blocking_connection import BlockingConnection
 from abe_router.backends.redis.connection import Connection, FlowControl
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.discovery import Discovery, KeyListener
+from abe_router.backends.redis.finder import make_finder
 from abe_router.backends.redis.gaps import GapWatch, GroupChanges
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK, Notifier
@@ -58,9 +59,12 @@ class Node:
 
     def __init__(self, address: Address, credentials: Credentials, names: Names) -> None:
         self.names = names
-        self.connection = Connection(address, credentials, lost=self._disconnected)
-        self._waiting = Connection(address, credentials, lost=lambda _: None, patience=BLOCK)
-        self.for_threads = BlockingConnection(address, credentials)
+        self._finder = finder = make_finder(address, names)
+        self.connection = Connection(address, credentials, finder, lost=self._disconnected)
+        self._waiting = Connection(
+            address, credentials, finder, lost=lambda _: None, patience=BLOCK, resends=False
+        )
+        self.for_threads = BlockingConnection(address, credentials, finder)
         self.flow = FlowControl()
         self.notifier = Notifier(self._waiting, self.connection)
         self.reaper = Reaper(self.connection, self.notifier)
@@ -145,6 +149,8 @@ class Node:
     def _disconnected(self, why: str) -> None:
         if not self._closed:
             _log.warning("the connection to Redis is gone: %s", why)
+        if self._finder.follows:  # the other connection has to follow to the same server
+            self._waiting.reset(why)
         for handle in self._handles:
             handle.reader.reconnect()
 

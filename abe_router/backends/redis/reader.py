@@ -28,6 +28,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from abe_router.backend import Delivery
@@ -125,7 +126,7 @@ class StreamReader:
         if not pending.readable:
             return []
         reading = self.ask(limit)
-        await asyncio.wait([reading[-1][-1]])  # all others are answered before the last one
+        await asyncio.wait([reading[-1][-1]])  # the others are answered before the last one, or sent again
         return self.accept(reading)
 
     async def prepare(self) -> None:
@@ -161,6 +162,9 @@ class StreamReader:
         found: list[Delivery] = []
         failed: BackendError | None = None
         for stream, count, reply in reading:
+            if not reply.done():  # it was refused and is sent again: what it brings is recovered then
+                reply.add_done_callback(partial(self._answered_late, stream))
+                continue
             try:
                 answered = reply.result()
             except BackendError as error:
@@ -181,6 +185,10 @@ class StreamReader:
         if failed and not found:
             raise failed
         return found
+
+    def _answered_late(self, stream: StreamState, _: asyncio.Future[Any]) -> None:
+        self.pending.signal(PendingReason.REPLY_LOST, [stream])
+        self.pending.signal(PendingReason.READABLE, [stream])
 
     async def create_groups(self) -> None:
         """Create the groups that may not exist yet, and their streams.

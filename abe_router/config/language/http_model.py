@@ -1,11 +1,11 @@
 """The language of `http`: where the HTTP server listens, and what each token allows."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: pydantic would compile the text of each annotation.
 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -101,7 +101,7 @@ class TokenModel(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _has_one_source(self) -> TokenModel:
+    def _has_one_source(self) -> Self:
         if (self.sha256 is None) == (self.file is None):
             raise PydanticCustomError("http", "either `sha256` or `file`")
         return self
@@ -134,7 +134,7 @@ class HttpModel(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _has_tokens(self) -> HttpModel:
+    def _has_tokens(self) -> Self:
         if not self.listen.is_loopback and not self.tokens:
             hint = f"add a token below `tokens`, or listen at `{DEFAULT_LISTEN}`"
             raise PydanticCustomError(

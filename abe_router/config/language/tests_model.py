@@ -1,6 +1,6 @@
 """The language of `tests`: cases that `abe-router test` runs in memory."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: pydantic would compile the text of each annotation.
 
 from typing import Annotated, Any, Literal
 

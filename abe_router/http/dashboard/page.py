@@ -25,6 +25,7 @@ from abe_router.http.access import Caller, Role, require
 from abe_router.http.dashboard import formats
 from abe_router.http.endpoint import Run
 from abe_router.http.problem import Refusal, invalid
+from abe_router.http.sampler import Reading
 from abe_router.http.site import Site
 from abe_router.text import mask_credentials, redact_url
 
@@ -195,9 +196,18 @@ class Pages:
                 "theme": theme if theme in THEMES else "",
                 "backend": redact_url(table.backend),
                 "revision": table.revision,
+                "dead": dead_letters(self._site.sampler.reading, caller),
                 **values,
             }
         )
+
+
+def dead_letters(reading: Reading, caller: Caller | None) -> int:
+    """Return how many dead letters a caller may see, as far as it is known."""
+    states = reading.status.routes if reading.status and caller else ()
+    return sum(
+        state.dead or 0 for state in states if caller and caller.allows_route(Role.VIEWER, state.route)
+    )
 
 
 def route_path(name: str) -> str:

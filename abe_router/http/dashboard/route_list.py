@@ -184,6 +184,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             reading=reading,
             column=column,
             ascending=ascending,
+            trouble=site.sampler.trouble,
             workers=None if caller.is_limited else WorkersSummary.of(site),
             now=time.time(),
         )
@@ -193,22 +194,21 @@ def routes(site: Site, pages: Pages) -> list[Route]:
 
 @dataclass(frozen=True)
 class WorkersSummary:
-    """The workers of the backend: those that report, all that are wanted, and the silent ones.
+    """The workers of the backend: those that report, and all that are wanted.
 
     `rejected` has the workers that have rejected the edit on the disk.
     """
 
     running: int
     wanted: int
-    silent: Sequence[WorkerSeen]
     rejected: Sequence[WorkerSeen]
 
     @classmethod
     def of(cls, site: Site) -> WorkersSummary:
         """Return what the sampler and the supervisor know."""
         seen = site.sampler.watch.workers()
-        silent = [worker for worker in seen if worker.is_silent]
+        running = sum(not worker.is_silent for worker in seen)
         state = site.source.workers
         wanted = max(len(seen), state.wanted if state else 0)
         rejected = [worker for worker in seen if worker.report and worker.report.rejected]
-        return cls(len(seen) - len(silent), wanted, silent, rejected)
+        return cls(running, wanted, rejected)

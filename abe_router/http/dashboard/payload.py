@@ -32,7 +32,7 @@ Part = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Line:
+class PayloadLine:
     """A line of a payload. `mark` says what is wrong with it, or is None."""
 
     parts: tuple[Part, ...]
@@ -43,7 +43,7 @@ class Line:
 class PayloadView:
     """The lines of a payload; `left_out` further ones are not among them. `masked` counts masked values."""
 
-    lines: Sequence[Line]
+    lines: Sequence[PayloadLine]
     left_out: int
     masked: int
 
@@ -62,13 +62,15 @@ def payload_view(payload: Any, marks: Mapping[str, str]) -> PayloadView:
     """
     if isinstance(payload, str):  # it is no JSON, or masked as a whole
         text = DOTS if payload == HIDDEN else payload
-        shown = [Line((("d" if payload == HIDDEN else "", printable(line)),)) for line in text.splitlines()]
+        shown = [
+            PayloadLine((("d" if payload == HIDDEN else "", printable(line)),)) for line in text.splitlines()
+        ]
         return PayloadView(shown[:MOST_LINES], max(0, len(shown) - MOST_LINES), payload == HIDDEN)
     if isinstance(payload, msgspec.Raw):
         payload = json.loads(bytes(payload), parse_float=_Exact)
-    lines: list[Line] = []
+    lines: list[PayloadLine] = []
     left_out = 0
-    before: list[Line] = []
+    before: list[PayloadLine] = []
     after = 0
     for number, line in enumerate(_lines(payload, "", "", (), "", marks)):
         if number < MOST_LINES:
@@ -91,24 +93,24 @@ def payload_view(payload: Any, marks: Mapping[str, str]) -> PayloadView:
 
 def _lines(
     value: Any, pointer: str, indent: str, key: tuple[Part, ...], comma: str, marks: Mapping[str, str]
-) -> Iterator[Line]:
+) -> Iterator[PayloadLine]:
     """Yield the lines of a value. `key` stands before it, and `comma` after it."""
     is_whole = not pointer and isinstance(value, dict | list) and value
     inline = None if is_whole else _inline(value, WIDTH - len(indent))
     if inline is not None or not value or not isinstance(value, dict | list):
         parts = (("", indent), *key, *(inline or (_scalar(value),)), ("", comma))
-        yield Line(parts, _mark_below(value, pointer, marks))
+        yield PayloadLine(parts, _mark_below(value, pointer, marks))
         return
     is_object = isinstance(value, dict)
     opened, closed = "{}" if is_object else "[]"
-    yield Line((("", indent), *key, ("", opened)), marks.get(pointer))
+    yield PayloadLine((("", indent), *key, ("", opened)), marks.get(pointer))
     last = len(value) - 1
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for at, (name, each) in enumerate(items):
         own: tuple[Part, ...] = (("d", f"{_text(name)}: "),) if is_object else ()
         below = f"{pointer}/{escape(name)}"
         yield from _lines(each, below, f"{indent}  ", own, "," if at < last else "", marks)
-    yield Line((("", f"{indent}{closed}{comma}"),))
+    yield PayloadLine((("", f"{indent}{closed}{comma}"),))
 
 
 def _mark_below(value: Any, pointer: str, marks: Mapping[str, str]) -> str | None:

@@ -27,7 +27,7 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import audit, dead, login, messages, permissions, route_list
+from abe_router.http.dashboard import audit, dead, login, messages, one_route, permissions, route_list
 from abe_router.http.dashboard import edits as edit_pages
 from abe_router.http.dashboard import publish as publish_pages
 from abe_router.http.dashboard import tail as tail_page
@@ -58,6 +58,7 @@ PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     login.routes,
     permissions.routes,
     route_list.routes,
+    one_route.routes,
     dead.routes,
     edit_pages.routes,
     audit.routes,

@@ -23,7 +23,7 @@ from abe_router.http.dead_letters import check_filter
 from abe_router.http.problem import Refusal
 from abe_router.http.site import SharedAnswer, Site
 from abe_router.operations.dead_groups import DeadGroup, Selection
-from abe_router.operations.dead_index import MOST, DeadLetterIndex, IndexState, RouteIndex
+from abe_router.operations.dead_index import MOST, IndexState, RouteIndex
 from abe_router.operations.dead_letters import DeadLetterFilter
 from abe_router.operations.replay import Replay, replays
 from abe_router.text import parse_duration
@@ -93,7 +93,7 @@ class DeadView:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.index = DeadLetterIndex(lambda: site.source.backend)
+        self.index = site.dead_letters
         self.replays: SharedAnswer[Sequence[Replay]] = SharedAnswer(lambda: replays(site.source.backend))
         self._selections: dict[str, Selection] = {}
         self._trends: dict[str, tuple[float, Mapping[str, Sequence[int]]]] = {}

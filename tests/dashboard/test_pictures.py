@@ -5,6 +5,7 @@ With ABE_ROUTER_REWRITE=1, the pictures of docs/dashboard.md are made.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -20,7 +21,7 @@ from abe_router.http.app import make_app
 from abe_router.http.dashboard.page import PageRoute
 from abe_router.operations.audit import Author, record_act
 from abe_router.runtime.publish import publish
-from tests.http_server.serving import Serving, secret, serving
+from tests.http_server.serving import Serving, ask, secret, serving
 
 from . import busy
 from .browser import SIZES, Browser
@@ -32,13 +33,18 @@ PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 MOST_BYTES = 3_000_000
 #: How much the pictures are scaled, by size: text in them can be read, and they stay small.
 SCALE = {"phone": 0.9, "laptop": 0.7, "wide": 0.35}
-#: Names of pictures, and the pages that they show. `{dead}` is the id of a dead letter.
+#: Names of pictures, and the pages that they show.
 PAGES: Mapping[str, str] = {
     "login": "/login",
     "routes": "/routes",
+    "route": "/routes/orders.cancelled/refunds",
     "dead": "/dead",
     "dead-letters": "/dead/orders.returned/warehouse",
-    "dead-letter": "/dead/orders.returned/warehouse/{dead}",
+    "dead-letter": "/dead/orders.returned/warehouse/3",
+    "replay-question": "/dead/orders.returned/warehouse/replay",
+    "purge-question": "/dead/orders.returned/warehouse/purge",
+    "replays": "/replays",
+    "replay": "/replays/1",
     "edits": "/edits",
     "edit": "/edits/3",
     "tail": "/tail?pattern=orders.%23",
@@ -86,25 +92,27 @@ async def served(tmp_path: Path) -> AsyncIterator[Serving]:
             await offer(found, routes_file(concurrency))
         await busy.fill(found)
         ada, backend = Author("ada@laptop", "command line"), found.backend
-        await record_act(
-            backend, ada, "pause", "orders.paid/ledger", why="gateway down", result="until 14:20"
-        )
-        await record_act(
-            backend, ada, "dead replay", "orders.cancelled/refunds", why="fixed", result="7 handled"
-        )
-        invalid = Reason(
-            "invalid", "PayloadInvalid", "at /items/1/qty: minimum: expected at least 1, found 0"
-        )
-        failed = Reason("failed", "KeyError", "'POT-011'", traceback=TRACEBACK)
+        ledger, refunds = "orders.paid/ledger", "orders.cancelled/refunds"
+        await record_act(backend, ada, "pause", ledger, why="gateway down", result="until 14:20")
+        await record_act(backend, ada, "dead replay", refunds, why="fixed", result="7 handled")
+        said = "at /items/1/qty: minimum: expected at least 1, found 0"
+        place = {"pointer": "/items/1/qty", "keyword": "minimum"}
+        invalid = Reason("invalid", "PayloadInvalid", said, **place)
+        frame = {"type": "KeyError", "frame": "shop.shelves:find_shelf"}
+        failed = Reason("failed", "KeyError", "'POT-011'", TRACEBACK, **frame)
         dying = [
             Dying(an_order(1), failed, {"abe-cause": "ord-1", "x-tenant": "eu-1"}, ago=4000, id="ord_1"),
-            Dying(an_order(2), failed, {"x-tenant": "eu-2"}, ago=90, id="ord_2"),
+            Dying(an_order(2), failed, {"x-tenant": "eu-2"}, ago=90, id="ord_2", attempts=5),
             Dying(an_order(0), invalid, {"x-tenant": "eu-1"}, ago=40, id="ord_0"),
         ]
         ids = await kill(backend, dying, ("orders.returned", "warehouse"))
         for number in range(3, 9):
             await publish(found.table, backend, "orders.returned", an_order(number))
-        found.dead = ids[-1]  # type: ignore[attr-defined]
+        asked = {"ids": [ids[0]], "why": "fixed in 7c1e4d0", "rate": 10}
+        answer = await ask(
+            found, "admin", "POST", "/v1/dead-letters/orders.returned/warehouse/replay", json=asked
+        )
+        assert answer.status_code < 300, answer.text
         yield found
 
 
@@ -127,7 +135,7 @@ async def test_pages_are_accessible_and_fit_at_three_sizes_in_both_themes(
         for theme, checked in (("light", "laptop"), ("dark", "phone")):
             await browser.set_theme(theme)
             await browser.set_size(checked)
-            await browser.open(path.format(dead=served.dead))
+            await browser.open(path)
             found[f"{name} {theme}: axe"] = await browser.violations()
             for size in SIZES:
                 await browser.set_size(size)
@@ -142,26 +150,20 @@ async def test_pages_are_accessible_and_fit_at_three_sizes_in_both_themes(
 
 
 async def take(browser: Browser, path: Path, size: str) -> None:
-    """Write a picture of what the window shows; of a phone, more than that."""
+    """Write a picture of what the window shows; on a phone, of twice as much."""
     width, height = SIZES[size]
-    clip = {
-        "x": 0,
-        "y": 0,
-        "width": width,
-        "height": height * (2 if size == "phone" else 1),
-        "scale": SCALE[size],
-    }
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": SCALE[size]}
+    if size == "phone":
+        clip["height"] *= 2
     options = {"format": "webp", "quality": 60, "clip": clip, "captureBeyondViewport": True}
     answer = await browser.command("Page.captureScreenshot", options)
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(base64.b64decode(answer["data"]))
+    await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
 
 def test_pictures_are_small_and_all_are_shown() -> None:
     pictures = {path.name for path in PICTURES.glob("*.webp")}
-    assert pictures == {
-        f"{n}-{size}-{theme}.webp" for n in PAGES for size in SIZES for theme in ("light", "dark")
-    }
+    kinds = [f"{size}-{theme}" for size in SIZES for theme in ("light", "dark")]
+    assert pictures == {f"{name}-{kind}.webp" for name in PAGES for kind in kinds}
     assert sum(path.stat().st_size for path in PICTURES.glob("*.webp")) < MOST_BYTES
     text = (PICTURES.parent / "dashboard.md").read_text()
     assert set(re.findall(r"pictures/([\w-]+\.webp)", text)) <= pictures

@@ -38,6 +38,8 @@ PAGES: Mapping[str, str] = {
     "login": "/login",
     "routes": "/routes",
     "route": "/routes/orders.cancelled/refunds",
+    "workers": "/workers",
+    "graph": "/graph",
     "dead": "/dead",
     "dead-letters": "/dead/orders.returned/warehouse",
     "dead-letter": "/dead/orders.returned/warehouse/3",

@@ -23,18 +23,13 @@ const grouped = (value, digits) =>
 const unknown = ["–", "", true];
 const formats = {
   count: (value) => (value == null ? unknown : [grouped(value, 0), "", !value]),
-  rate(value) {
-    if (value == null) return unknown;
-    if (value < 0.005) return ["0", "", true];
-    return [grouped(value, value >= 100 ? 0 : value >= 0.1 ? 1 : 2), "", false];
-  },
+  rate: (value) =>
+    value < 0.005 ? ["0", "", true] : [grouped(value, value >= 100 ? 0 : value >= 0.1 ? 1 : 2), "", false],
   duration(value) {
     if (value == null) return unknown;
     if (!value) return ["0", "s", true];
-    if (value < 1) return [short(value * 1000), "ms", false];
-    for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]])
-      if (value >= size) return [short(value / size), unit, false];
-    return [short(value), "s", false];
+    const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => value >= size) || [0.001, "ms"];
+    return [short(value / size), unit, false];
   },
 };
 const kinds = { rate: "rate", p50: "duration", p99: "duration", oldest: "duration" };
@@ -77,20 +72,16 @@ function morph(old, fresh) {
     else old.insertBefore(same, place);
     morph(same, next);
   }
-  while (place) {
-    const after = place.nextSibling;
-    place.remove();
-    place = after;
-  }
+  while (place) [place] = [place.nextSibling, place.remove()];
+  return undefined;
 }
 
-let [refreshing, refreshedAt] = [false, Date.now()];
+let refreshing = false, refreshedAt = Date.now();
 
 /** Fetch the page again, and replace the parts that are live. */
 async function refresh() {
   if (refreshing || document.hidden) return;
   refreshing = true;
-  refreshedAt = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (new URL(answer.url).pathname === `${root}/login`) return say("login");
@@ -111,8 +102,8 @@ async function refresh() {
 let soon = 0;
 /** Refresh in a moment, once for all that changes meanwhile; with many routes, every five seconds at most. */
 function refreshSoon() {
-  const wait = Math.max(300, refreshedAt + 5000 - Date.now());
-  soon ||= setTimeout(() => { soon = 0; refresh(); }, wait);
+  const now = () => { soon = 0; refresh(); };
+  soon ||= setTimeout(now, Math.max(300, refreshedAt + 5000 - Date.now()));
 }
 
 // ---- The event stream ----
@@ -124,7 +115,7 @@ function refreshSoon() {
  * `login`.
  */
 function follow(path, listeners, changed = () => {}) {
-  let [source, timer, delay] = [undefined, 0, 1000];
+  let source, timer = 0, delay = 1000;
   const close = () => {
     clearTimeout(timer);
     source?.close();
@@ -133,10 +124,7 @@ function follow(path, listeners, changed = () => {}) {
   const open = () => {
     close();
     source = new EventSource(root + path);
-    source.onopen = () => {
-      delay = 1000;
-      changed("open");
-    };
+    source.onopen = () => { delay = 1000; changed("open"); };
     source.onerror = async () => {
       changed("lost");
       if (source?.readyState !== EventSource.CLOSED) return; // the browser connects again

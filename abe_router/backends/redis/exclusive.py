@@ -72,7 +72,7 @@ class Ownership:
         """Let the next round deliver these again: no fetch returned them."""
         for delivery in deliveries:
             stream = self._reader.streams[delivery.message.key]
-            stream.consumers.forget([delivery.receipt], stream.consumers.first)
+            stream.consumers.forget([delivery.receipt])
             self._to_redeliver[stream] = None
             self._pending.add(PendingReason.READABLE, stream)
 

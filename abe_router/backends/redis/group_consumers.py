@@ -134,10 +134,11 @@ class GroupConsumers:
         if consumer.is_exact:
             consumer.unsettled.update(ids)
 
-    def forget(self, ids: Collection[bytes], consumer: GroupConsumer) -> None:
-        """Record that entries of a consumer are settled, or that it does not hold them any more."""
+    def forget(self, ids: Collection[bytes], consumer: GroupConsumer | None = None) -> None:
+        """Record that entries of a consumer, by default of any, are settled, or that it holds them no more."""
         deque(map(self.held.pop, ids, repeat(None)), maxlen=0)
-        consumer.unsettled.difference_update(ids)
+        for each in (consumer,) if consumer else self._large:
+            each.unsettled.difference_update(ids)
 
     def forget_all(self) -> None:
         """Record that we hold nothing any more: the group or the ownership is gone."""

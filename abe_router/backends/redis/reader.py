@@ -252,22 +252,14 @@ class StreamReader:
     ) -> list[Delivery]:
         """Return what `take` in the scripts took, and log what it did not: entries that are gone or large."""
         if gone:
-            _log.warning(
-                "messages of stream `%s` were deleted before group `%s` had settled them: %d",
-                stream.stream,
-                stream.group,
-                len(gone),
-            )
-            stream.consumers.forget(gone, consumer)
+            text = "messages of stream `%s` were deleted before group `%s` had settled them: %d"
+            _log.warning(text, stream.stream, stream.group, len(gone))
+            stream.consumers.forget(gone)
         if large:
-            _log.warning(
-                "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
-                stream.stream,
-                MOST_BYTES >> 20,
-                stream.group,
-                ", ".join(entry_id.decode() for entry_id in large),
-            )
-            stream.consumers.forget(large, consumer)
+            text = "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s"
+            ids = ", ".join(entry_id.decode() for entry_id in large)
+            _log.warning(text, stream.stream, MOST_BYTES >> 20, stream.group, ids)
+            stream.consumers.forget(large)
         return self.received(stream, consumer, *taken_deliveries(taken, stream.key, stream.group))
 
     def received(

@@ -152,6 +152,17 @@ class Application:
             around = traced(tracing, around)
         return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
 
+    async def flush_traces(self, seconds: float) -> None:
+        """Wait until the spans that have ended are exported, for at most `seconds`."""
+        if self._tracing is not None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await asyncio.to_thread(self._tracing.flush, seconds)
+            except TimeoutError:
+                _log.warning("the last spans are not exported: the exporter takes longer than the end may")
+            except Exception:  # noqa: BLE001  an exporter is the program's own
+                _log.exception("the last spans are not exported")
+
     async def refresh_overrides(self) -> None:
         """Read the overrides in the backend, and put them into force now."""
         if self._overrides is not None:

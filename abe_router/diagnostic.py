@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -196,14 +196,19 @@ def _text_of(path: Path) -> str | None:
         return None
 
 
-def render_all(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str:
-    """Render many faults as text, with a count at the end. Each source file is read once."""
+def render_all(
+    diagnostics: Iterable[Diagnostic],
+    *,
+    color: bool = False,
+    read: Callable[[Path], str | None] = _text_of,
+) -> str:
+    """Render many faults as text, with a count at the end. Each source file is read once, by `read`."""
     sources: dict[Path, SourceText] = {}
     found: Sequence[Diagnostic] = sorted(diagnostics)
     blocks = []
     for diagnostic in found:
         if diagnostic.path not in sources:
-            sources[diagnostic.path] = SourceText(_text_of(diagnostic.path))
+            sources[diagnostic.path] = SourceText(read(diagnostic.path))
         source = sources[diagnostic.path] if diagnostic.code != NOT_READ else SourceText(None)
         blocks.append(render_text(diagnostic, source, color=color))
     return "\n".join([*blocks, render_counts(d.severity for d in found)]) if blocks else ""

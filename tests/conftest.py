@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,13 +25,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # pytest compiles the tests and, because it has a plugin, the whole package. What this process keeps, the next
 # ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.
-_keeps_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+sys.dont_write_bytecode = False
+
+# What pytest knows of thousands of tests stays until its end. A garbage collection would look at all of it.
+gc.disable()
+
+#: By mark, what the Makefile searches for to find the files with marked tests.
+MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}
 
 
 def pytest_collection_finish() -> None:
-    sys.dont_write_bytecode = _keeps_no_bytecode
+    gc.freeze()
+    gc.enable()
+    # A module that a test changes within a second, without changing its size, would be loaded as it was.
+    sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
     # The tests start pytest too. Its plugin of hypothesis takes longer to import than the rest of such a run.
     os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
+
+
+def pytest_sessionfinish() -> None:
+    # xdist kills a worker that has not ended ten seconds after its last test, and its coverage with it.
+    coverage = sys.modules.get("coverage")
+    if coverage is not None and (measured := coverage.Coverage.current()):
+        measured.save()
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -46,6 +64,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if getattr(getattr(item, "function", None), "measures_time", False):
             item.add_marker(pytest.mark.alone)
+    for name, pattern in MARKED.items():
+        for path in {item.path for item in items if item.get_closest_marker(name)}:
+            if not re.search(pattern, path.read_text()):
+                raise pytest.UsageError(
+                    f"{path}: `make {name}` does not find its tests, for want of {pattern}"
+                )
     # Each worker takes its share of the tests in order. It begins with long ones, so that none starts last.
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers > 1:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from abe_router.observe.tally import ProcessCounts, RouteCounts
-from abe_router.process.channel import ControlChannel, Counts, decode_message
-from abe_router.process.collector import ROUTES_A_MESSAGE, Collector, CountsReporter
+from abe_router.process.channel import ControlChannel, Counts, decode_message, encode_message
+from abe_router.process.collector import NAMES_A_MESSAGE, ROUTES_A_MESSAGE, Collector, CountsReporter
 
 A, B = "orders.created/billing", "orders.*/audit"
 
@@ -139,6 +139,9 @@ async def test_a_reporter_sends_what_has_changed_and_at_last_the_rest(channel):
     process[0] = ProcessCounts(stalls=1)
     reporter.finish()
     assert channel.read() == [Counts({}, ProcessCounts(stalls=1), (B,))]
+    process[0] = ProcessCounts(stalls=2)
+    reporter.finish()
+    assert channel.read() == [Counts({}, ProcessCounts(stalls=2))]
 
 
 async def test_a_supervisor_that_does_not_read_blocks_no_event_loop_and_gets_all_counts_later(channel):
@@ -155,3 +158,35 @@ async def test_a_supervisor_that_does_not_read_blocks_no_event_loop_and_gets_all
             await asyncio.sleep(0.01)
     running.cancel()
     assert totals(collector) == {name: of_route.total("handled") for name, of_route in counts.items()}
+
+
+async def test_names_of_many_routes_come_in_parts_that_the_channel_has_room_for(channel):
+    counts = {f"orders.{n:0200}/{'billing' * 20}": handled(0) for n in range(10 * NAMES_A_MESSAGE)}
+    reporter = CountsReporter(channel.channel, lambda: dict(counts), ProcessCounts)
+    reporter._sent = dict(counts)  # so that names alone are sent
+    running = asyncio.create_task(reporter.run())
+
+    async def read() -> list[Counts]:
+        sent: list[Counts] = []
+        async with asyncio.timeout(20):
+            while not sent or sent[-1].more:
+                await asyncio.sleep(0.01)
+                sent += channel.read()
+        return sent
+
+    sent = await read()
+    assert max(len(encode_message(message)) for message in sent) < 64_000
+    assert [name for message in sent for name in message.names or ()] == list(counts)
+
+    collector, ended, living = Collector(), Worker(), Worker()
+    every = dict.fromkeys(counts, handled(1))
+    collector.record(ended, Counts(every, names=tuple(every)))
+    ended.has_ended = True
+    for message in sent:
+        assert totals(collector) == dict.fromkeys(counts, 1)  # none is forgotten before the list is complete
+        collector.record(living, message)
+    removed = counts.popitem()[0]
+    for message in await read():
+        collector.record(living, message)
+    running.cancel()
+    assert totals(collector) == {name: 1 for name in every if name != removed}

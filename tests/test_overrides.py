@@ -264,6 +264,31 @@ async def test_pattern_means_the_routes_that_exist_when_it_is_said():
     assert len(await acts(backend)) == 2
 
 
+async def test_entries_of_many_routes_are_stored_together(monkeypatch):
+    table = RouteTable(routes=tuple(make_route(note, group=f"g{n}") for n in range(20)), revision="1")
+    async with MemoryBackend() as backend:
+        under_way, all_sent = dict.fromkeys((backend.put, backend.delete), 0), asyncio.Event()
+
+        def together(call):
+            async def counted(*args, **options):
+                under_way[call] += 1
+                if under_way[call] == len(table.routes):
+                    all_sent.set()
+                await all_sent.wait()  # it hangs if the calls follow one another
+                return await call(*args, **options)
+
+            return counted
+
+        monkeypatch.setattr(backend, "put", together(backend.put))
+        async with within(10):
+            await pause(table, backend, "orders.created/*", author=ADA, why="test")
+        all_sent.clear()
+        monkeypatch.setattr(backend, "delete", together(backend.delete))
+        async with within(10):
+            await resume(table, backend, "orders.created/*", author=ADA)
+        assert not await read_overrides(backend)
+
+
 async def test_pattern_means_a_route_with_a_pattern_if_it_matches_all_keys_of_it():
     backend = MemoryBackend()
     for pattern in ("orders.*", "#.created", "#"):

@@ -27,6 +27,11 @@ class Backend(ABC):
     #: Its address without credentials, which may be logged.
     url: str
 
+    @property
+    def node(self) -> str:
+        """The one of several servers that serves it now, as `HOST:PORT`; empty if there is only one."""
+        return ""
+
     @classmethod
     @abstractmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
@@ -151,9 +156,9 @@ class Backend(ABC):
     async def replay(self, pattern: str, group: str, ids: Sequence[str]) -> int:
         """Make dead letters ready again for their own subscription, with new counts. Return their number.
 
-        Each is moved in one step, so a crash neither loses nor duplicates it. Unknown ids are skipped. If the
-        message ends as a dead letter again, the new one counts one more of its `replays`, and its `former` is
-        the id of this one.
+        Each is moved in one step, so a crash neither loses nor duplicates it. Unknown ids are skipped. The
+        next deliveries of the message count one more of its `replays`. If it ends as a dead letter again, so
+        does the new one, whose `former` is the id of this one.
         """
 
     @abstractmethod

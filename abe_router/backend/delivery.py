@@ -17,6 +17,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     the first failure, in seconds since the epoch, or None. Only the backend uses `receipt`. `wait` is the
     number of seconds until the attempt is due; only an exclusive handle returns deliveries before that.
     `fault` says why the backend found no payload in what another program wrote. The body is then empty.
+    `replays` counts the replays of the message to the group.
     """
 
     message: Message
@@ -25,6 +26,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     failed_at: float | None = None
     wait: float = 0.0
     fault: str = ""
+    replays: int = 0
 
     def next_attempt(self, *, receipt: Any, failed_at: float, wait: float = 0.0) -> Delivery:
         """Return the delivery of the next attempt, after this one failed at `failed_at`.
@@ -39,6 +41,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
             receipt,
             failed_at if self.failed_at is None else self.failed_at,
             wait,
+            replays=self.replays,
         )
 
 

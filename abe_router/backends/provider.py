@@ -27,6 +27,10 @@ _POINTS = (
     EntryPoint("sqlite", "abe_router.backends.sqlite:SQLiteBackend", GROUP),
     EntryPoint("redis", "abe_router.backends.redis:RedisBackend", GROUP),
     EntryPoint("rediss", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("redis+cluster", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("rediss+cluster", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("redis+sentinel", "abe_router.backends.redis:RedisBackend", GROUP),
+    EntryPoint("rediss+sentinel", "abe_router.backends.redis:RedisBackend", GROUP),
     EntryPoint("unix", "abe_router.backends.redis:RedisBackend", GROUP),
 )
 

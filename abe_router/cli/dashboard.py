@@ -42,7 +42,7 @@ def command(routes: Path, backend: str | None, listen: str | None, trust_writabl
     the workers run counts.
     """
     require_extra()
-    table, _ = read_table_in_force(routes, backend=backend)
+    table, _ = read_table_in_force(routes, backend=backend, ask=True)
     start_logging(sys.stderr, logging.INFO, TextFormatter(color=wants_color(sys.stderr)), in_thread=True)
     loader = Loader(routes, import_handlers=False, backend=backend, trust_writable=trust_writable)
     return asyncio.run(_serve(loader, table, read_address(listen) if listen else None))
@@ -59,7 +59,8 @@ async def _serve(loader: Loader, table: RouteTable, listen: ListenAddress | None
     try:
         await source.start(wait=True)
         has_probes = listen is None  # the workers of the same machine may use that address
-        async with HttpServer(source, listen=listen, probes=has_probes, announce=announcement()):
+        server = HttpServer(source, listen=listen, probes=has_probes, always=True, announce=announcement())
+        async with server:
             await stopping.wait()
     finally:
         await source.stop()

@@ -196,12 +196,14 @@ def _outcome(replay: Replay) -> str:
     facts = [f"replayed {replay.replayed:,}"]
     if replay.missing:
         facts.append(f"{replay.missing:,} not found")
-    if replay.wait:
-        facts.append(f"{replay.replayed - replay.died:,} did not die again")
     if replay.died:
         same, other = replay.died_same, replay.died_other
         parts = [f"{same:,} by the same fault" * bool(same), f"{other:,} by another" * bool(other)]
         facts.append(f"{replay.died:,} died again ({', '.join(filter(None, parts))})")
+    if replay.wait and not replay.died:
+        facts.append("none died again")
+    elif replay.wait and replay.replayed > replay.died:
+        facts.append(f"{replay.replayed - replay.died:,} did not")
     text = ", ".join(facts)
     if replay.state == "stopped":
         left = replay.total - replay.position

@@ -16,7 +16,7 @@ import click
 from abe_router.cli.access import require_backend
 from abe_router.cli.errors import BUG, CONFIG, USAGE, CommandError
 from abe_router.cli.examples import as_command
-from abe_router.cli.http_server import mentions_http, plan_server
+from abe_router.cli.http_server import plan_server
 from abe_router.cli.options import (
     allow_handlers_option,
     backend_option,
@@ -125,9 +125,10 @@ def command(
     service = ServiceNotifier.from_env()
     require_backend(backend)
     beside = None
-    if as_worker is None and (http is not None or mentions_http(routes)):
-        beside = plan_server(routes, http, backend=backend, trust_writable=trust_writable)
-    if as_worker is None and (workers > 1 or reload_handlers or (beside and beside.supervisor)):
+    if as_worker is None:
+        watch = not no_watch
+        beside = plan_server(routes, http, backend=backend, trust_writable=trust_writable, watch=watch)
+    if as_worker is None and (workers > 1 or reload_handlers or (beside and beside.asked)):
         from abe_router.process.supervisor import Supervisor
 
         command = partial(_worker_command, given, caches=not reload_handlers)
@@ -172,8 +173,6 @@ def command(
         channel=channel,
         service=service,
         beside=beside.worker if beside else None,
-        # With --http, a server runs whether the file has `http` or not.
-        serves_http=None if http is not None else table.http is not None,
     )
     if channel is not None and not worker.features.processes:
         hint = "use sqlite:///PATH or redis://HOST, or leave out --workers and --reload-handlers"

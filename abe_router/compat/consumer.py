@@ -20,6 +20,7 @@ from abe_router.messages.pattern import is_group, is_pattern
 from abe_router.messages.pointer import is_pointer
 from abe_router.observe.events import Events
 from abe_router.observe.logs import log_listener
+from abe_router.observe.tracing import Tracing
 from abe_router.routing.handler import handler_from
 from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
@@ -109,7 +110,9 @@ class AsyncLoopConsumer:
         route, events = self._route(wrapped), Events([log_listener(logging.INFO)])
         threads = Threads(route.concurrency, route.name)
         self._called = as_async(plain, threads), plain.wants_message
-        consumer = self._consumer = Consumer(route, self._source, events, revision="", threads=threads)
+        consumer = self._consumer = Consumer(
+            route, self._source, events, revision="", threads=threads, tracing=Tracing.if_set_up()
+        )
         running = self._running = asyncio.create_task(consumer.run())
         try:
             await asyncio.shield(running)

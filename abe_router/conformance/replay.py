@@ -73,8 +73,10 @@ class ReplayTests(Suite):
         for replays in (1, 2):
             assert await harness.backend.replay(KEY, GROUP, [id]) == 1
             (again,) = await take(handle, 1)
+            assert again.replays == replays
             assert not await handle.settle([(again, Delayed(0.0))])
             (again,) = await take(handle, 1)
+            assert again.replays == replays
             assert not await handle.settle([(again, Dead(dead_letter(again)))])
             await harness.reopen()
             handle = await harness.subscribe()

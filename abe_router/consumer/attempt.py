@@ -12,7 +12,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from contextvars import copy_context
 from functools import partial
 from math import inf
-from types import FrameType
 from typing import Any
 
 from abe_router.backend import Delivery, Reason
@@ -21,7 +20,6 @@ from abe_router.consumer.filter import Filter
 from abe_router.consumer.fork import calls_handlers, contain_forks, end_forked_child
 from abe_router.consumer.slot import Slot
 from abe_router.errors import BatchMismatch
-from abe_router.messages.message import Message
 from abe_router.observe.tracing import NO_SPAN, AttemptSpan, Tracing
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
@@ -54,6 +52,8 @@ class Attempts:
     ) -> None:
         self._route, self._policy, self._around = route, policy, around
         self._check, self._is_brief = Filter(route, policy).check, policy.is_brief
+        #: Whether each call that returns was `HANDLED`, so that `finish` need not be called.
+        self.is_brief = policy.is_brief and tracing is None
         self._timeout, self._wants_message = route.timeout, route.handler.wants_message
         self._is_plain = not route.handler.is_async
         self._handler = contain_forks(route.handler.call) if self._is_plain else route.handler.call
@@ -62,57 +62,73 @@ class Attempts:
         self._threads, self._reported_thread = threads, False
         self._tracing, self._wants_span = tracing, None if tracing is None else tracing.wants
 
-    @calls_handlers
-    async def run(self, slot: Slot, delivery: Delivery, now: float) -> Disposition:
-        """Try a delivery in the task of `slot`; `now` is the loop's time.
+    # An attempt is three calls, `start`, `finish` and `fail`, because one that awaits the handler would take
+    # longer for that than for all the rest.
 
-        Raise nothing but CancelledError when the slot is cancelled for good.
+    def start(self, slot: Slot, delivery: Delivery, now: float) -> Disposition | Awaitable[Any]:
+        """Check a delivery; return the call of its handler, or what the delivery comes to without a call.
+
+        The caller awaits the call in the task of `slot`, passes what it returns to `finish` or what it raises
+        to `fail`, and ends the slot. `now` is the loop's time.
         """
         checked = self._check(delivery)
         if isinstance(checked, Disposition):
-            return checked._replace(called=False) if checked.called else checked
+            return checked
         arguments = (checked[0], delivery.message) if self._wants_message else checked
-        if self._wants_span is not None and self._wants_span(delivery.message.headers):
-            return await self._run_in_span(slot, delivery, arguments, now)
         slot.begin((delivery,), now + self._timeout)
+        if self._wants_span is not None and self._wants_span(delivery.message.headers):
+            return self._call_traced(slot, delivery, arguments)
+        if not self._is_direct:
+            return self._call(slot, (delivery,), arguments)
         try:
-            if self._is_direct:
-                answer = await self._handler(*arguments)
-            else:
-                answer = await self._call(slot, (delivery,), arguments)
-        except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
-            return self._policy.failed(delivery, self._failure(slot, error))
-        finally:
+            call: Awaitable[Any] = self._handler(*arguments)
+        except BaseException as error:  # noqa: BLE001  its parameters do not fit
             slot.end()
+            return self.fail(slot, delivery, error)
+        return call
+
+    def finish(self, delivery: Delivery, answer: Any, began_at: float) -> Disposition:
+        """Return what a call comes to that has returned `answer`."""
+        if isinstance(answer, Disposition):  # of a call in a span
+            return answer
         if self._is_brief:
             return HANDLED
-        return self._policy.handled(delivery, answer, asyncio.get_running_loop().time() - now)
+        return self._policy.handled(delivery, answer, asyncio.get_running_loop().time() - began_at)
 
-    async def _run_in_span(
-        self, slot: Slot, delivery: Delivery, arguments: tuple[Any, ...], now: float
-    ) -> Disposition:
-        """Try a delivery whose payload was checked, as `run` does."""
-        with self._span((delivery.message,)) as span:
-            slot.begin((delivery,), now + self._timeout)
+    def fail(self, slot: Slot, delivery: Delivery, error: BaseException) -> Disposition:
+        """Return what a call comes to that has raised `error`.
+
+        Raise only CancelledError when the slot is cancelled for good, and what ends the event loop.
+        """
+        return self._policy.failed(delivery, self._failure(slot, error))
+
+    async def _call_traced(self, slot: Slot, delivery: Delivery, arguments: tuple[Any, ...]) -> Disposition:
+        """Call the handler in a span; return what the call comes to."""
+        began_at = asyncio.get_running_loop().time()
+        with self._span((delivery,)) as span:
             try:
                 answer = await self._call_in_span(slot, (delivery,), arguments)
-            except BaseException as error:  # noqa: BLE001  as in `run`
-                disposition = self._policy.failed(delivery, self._failure(slot, error))
+            except BaseException as error:  # noqa: BLE001  SystemExit too: a handler must not end the router
+                disposition = self.fail(slot, delivery, error)
             else:
-                seconds = asyncio.get_running_loop().time() - now
+                seconds = asyncio.get_running_loop().time() - began_at
                 disposition = self._policy.handled(delivery, answer, seconds, span.headers)
-            finally:
-                slot.end()
             span.end_with((disposition.event,))
         return disposition
 
-    def _span(self, messages: Sequence[Message]) -> AbstractContextManager[AttemptSpan]:
-        """Return the span of a call for these messages."""
+    def _span(self, deliveries: Sequence[Delivery]) -> AbstractContextManager[AttemptSpan]:
+        """Return the span of a call for these deliveries."""
         assert self._tracing is not None
         route = self._route
-        return self._tracing.processing(route.key, route.group, messages, is_batch=route.batch is not None)
+        return self._tracing.processing(
+            route.key,
+            route.group,
+            [each.message for each in deliveries],
+            is_batch=route.batch is not None,
+            is_replay=any(each.replays for each in deliveries),
+        )
 
-    @calls_handlers
+    @calls_handlers()
     async def _call_in_span(
         self, slot: Slot, deliveries: Sequence[Delivery], arguments: tuple[Any, ...]
     ) -> Any:
@@ -123,7 +139,7 @@ class Attempts:
             end_forked_child(error)
             raise
 
-    @calls_handlers
+    @calls_handlers()
     async def run_batch(self, slot: Slot, deliveries: Sequence[Delivery], now: float) -> list[Disposition]:
         """Try deliveries together; return a disposition for each, in their order. Raise as `run` does.
 
@@ -144,7 +160,7 @@ class Attempts:
         answers: Sequence[Any] = [None] * len(passed)
         wants = self._wants_span
         is_traced = wants is not None and any(wants(each.message.headers) for each in batch)
-        with self._span([each.message for each in batch]) if is_traced else nullcontext(NO_SPAN) as span:
+        with self._span(batch) if is_traced else nullcontext(NO_SPAN) as span:
             slot.begin(deliveries, now + self._timeout)
             try:
                 answer = await self._call_in_span(slot, batch, arguments)
@@ -168,10 +184,6 @@ class Attempts:
                     )
             span.end_with([dispositions[index].event for index in passed])
         return dispositions
-
-    def escaped(self, slot: Slot, delivery: Delivery, error: GeneratorExit) -> Disposition:
-        """Decide on a GeneratorExit that what the handler awaits was thrown, which closed `run` itself."""
-        return self._policy.failed(delivery, self._failure(slot, error))
 
     async def _call(self, slot: Slot, deliveries: Sequence[Delivery], arguments: tuple[Any, ...]) -> Any:
         if self._around is None:
@@ -240,18 +252,6 @@ class Attempts:
                     format_duration(route.timeout),
                 )
         return Reason("timeout", "TimeoutError", text)
-
-
-def route_called_in(frame: FrameType) -> Route | None:
-    """Return the route whose handler is called in a frame, if it is one of `Attempts`."""
-    if frame.f_code not in _CALLS:
-        return None
-    route: Route = frame.f_locals["self"]._route  # noqa: SLF001  this module's own class
-    return route
-
-
-#: The code of the methods that call handlers in the event loop.
-_CALLS = frozenset(method.__code__ for method in (Attempts.run, Attempts.run_batch))
 
 
 def as_async(handler: Handler, threads: Executor) -> Callable[..., Awaitable[Any]]:

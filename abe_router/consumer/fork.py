@@ -25,20 +25,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 #: What a child writes to stderr at its end, in bytes at most: what a pipe accepts without blocking.
 _MAX_WRITE = select.PIPE_BUF
-#: The code of the functions that call handlers.
-_callers: set[CodeType] = set()
+#: The code of the functions that call handlers, each with whether it continues after a call.
+_callers: dict[CodeType, bool] = {}
 #: The code that calls the functions of `asyncio.to_thread` and of thread pools.
 _POOL = thread._WorkItem.run.__code__  # noqa: SLF001  it has no public name
 _is_child = False
 
 
-def calls_handlers(function: Function) -> Function:
+def calls_handlers(*, continues: bool = False) -> Callable[[Function], Function]:
     """Mark a function as one that calls handlers: a forked child ends before it leaves the function.
 
-    The function passes what the handler raises to `end_forked_child` before anything else.
+    One that `continues` has more lines after the call, and the child ends before the next one. The function
+    passes what the handler raises to `end_forked_child` before anything else.
     """
-    _callers.add(function.__code__)
-    return function
+
+    def mark(function: Function) -> Function:
+        _callers[function.__code__] = continues
+        return function
+
+    return mark
 
 
 def end_forked_child(error: BaseException) -> None:
@@ -50,7 +55,7 @@ def end_forked_child(error: BaseException) -> None:
 def contain_forks(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a plain function that ends a forked child where `function` returns or raises."""
 
-    @calls_handlers
+    @calls_handlers()
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
@@ -68,34 +73,36 @@ def _after_fork() -> None:
     while frame is not None and frame.f_globals.get("__name__") != "multiprocessing.popen_fork":
         if frame.f_code in _callers:
             _is_child = True
-            _watch(frame, lines=False)
+            _watch(frame, continues=_callers[frame.f_code])
             return
         if frame.f_code is _POOL and above is not None and _callers:
-            _watch(above, lines=True)
+            _watch(above, foreign=True)
             return
         frame, above = frame.f_back, frame  # type: ignore[assignment]
 
 
-def _watch(frame: FrameType, *, lines: bool) -> None:
-    """End the process when `frame` returns, raises or awaits.
+def _watch(frame: FrameType, *, continues: bool = False, foreign: bool = False) -> None:
+    """End the process when `frame` returns, raises or awaits; if it `continues`, at its next line.
 
-    With `lines`, the frame is that of any function, which may handle exceptions itself. Tracing makes calls
-    in the child a little slower; it is the one way to learn that a frame of an event loop is left.
+    A `foreign` frame is that of any function, which may handle exceptions itself. Tracing makes calls in the
+    child a little slower; it is the one way to learn that a frame of an event loop is left.
     """
     raised: list[BaseException] = []
 
     def trace(_: FrameType, event: str, value: Any) -> Any:
         if event == "exception":
             raised[:] = value[1:2]
-        elif event == "line":
+        elif event == "line" and foreign:
             raised.clear()
+        elif event == "line":
+            _end(raised[0] if raised else None)
         elif event == "return":
-            if raised and lines:
+            if raised and foreign:
                 _end(raised[0])
             _end(None, awaits=asyncio.isfuture(value))
         return trace
 
-    frame.f_trace, frame.f_trace_lines = trace, lines
+    frame.f_trace, frame.f_trace_lines = trace, continues or foreign
     sys.settrace(lambda *_: None)
 
 

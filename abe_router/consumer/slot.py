@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 from abe_router.backend import Delivery
@@ -52,8 +52,18 @@ class Slot:
         self._thread_deadline = [inf]
         return self._thread_deadline
 
+    @property
+    def is_cancelling(self) -> Callable[[], int]:
+        """Return whether there is a request to cancel the task, which is the current one."""
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling
+
     def end(self) -> None:
-        """Note that it is handled no longer."""
+        """Note that it is handled no longer.
+
+        Without a request to cancel its task, it is enough to set `deliveries`.
+        """
         self.deliveries = ()
         if not self.cancelled and self.task is not None:
             # A request to cancel that is left over would look like another cancellation next time. A handler

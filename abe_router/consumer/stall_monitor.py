@@ -33,8 +33,8 @@ from math import inf
 from types import FrameType
 
 from abe_router.backend import Subscription
-from abe_router.consumer.attempt import route_called_in
 from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.pool import route_called_in
 from abe_router.routing.route import Route
 
 _log = logging.getLogger(__name__)

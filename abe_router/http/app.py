@@ -27,7 +27,20 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import login, permissions
+from abe_router.http.dashboard import (
+    audit,
+    dead,
+    graph,
+    login,
+    messages,
+    one_route,
+    permissions,
+    route_list,
+    workers,
+)
+from abe_router.http.dashboard import edits as edit_pages
+from abe_router.http.dashboard import publish as publish_pages
+from abe_router.http.dashboard import tail as tail_page
 from abe_router.http.dashboard.errors import error_page
 from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Guard, Present, on_http_error
@@ -54,6 +67,16 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
 PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     login.routes,
     permissions.routes,
+    route_list.routes,
+    one_route.routes,
+    workers.routes,
+    graph.routes,
+    dead.routes,
+    edit_pages.routes,
+    audit.routes,
+    publish_pages.routes,
+    tail_page.routes,
+    messages.routes,
 )
 
 

@@ -22,6 +22,8 @@ from abe_router.http.endpoint import Content, Endpoint
 from abe_router.http.event_stream import MEDIA_TYPE, EventStream
 from abe_router.http.site import Readiness, Site
 from abe_router.observe.tally import RouteCounts
+from abe_router.operations.condition import RUNNING, Condition
+from abe_router.operations.rate_history import RouteFigures
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.text import mask_credentials
 
@@ -31,17 +33,22 @@ EVERY = 1.0
 _DETAILS = """\
 The answer is a stream of server-sent events.
 
-- `state` has the routes that have changed: their messages in the backend, and what their consumers have done.
-  The first event has all routes, and `complete` is true in it.
+- `state` has the routes that have changed: their messages in the backend, what their consumers have done,
+  what they do now, and what is wrong. The first event has all routes, and `complete` is true in it.
 - `dropped` says how many events were dropped because the client is too slow: connect again.
 - `closing` says that the server ends."""
 
 
 class RouteNow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A route: its messages in the backend, and what its consumers have done."""
+    """A route: its messages in the backend, and what its consumers have done.
+
+    `figures` and `condition` say what it does now, and what is wrong. Without a condition, it runs.
+    """
 
     state: SubscriptionState | None = None
     counts: RouteCounts | None = None
+    figures: RouteFigures | None = None
+    condition: Condition | None = None
 
 
 class StateEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,7 +56,8 @@ class StateEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `at` is the time, in seconds since the epoch. `routes` are the routes that have changed since the last
     event, by name; all of them if `complete`. `removed` are those that are gone. `backend` says why the
-    backend cannot be asked, or is empty.
+    backend cannot be asked, or is empty. `trouble` says which worker is silent, or is empty; a caller that is
+    limited to some keys does not see the workers.
     """
 
     at: float
@@ -59,6 +67,7 @@ class StateEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     removed: tuple[str, ...] = ()
     complete: bool = False
     backend: str = ""
+    trouble: str = ""
 
 
 class StateFeed:
@@ -97,22 +106,38 @@ class StateFeed:
             self._failure = "the backend does not answer"
         except BackendError as error:
             self._failure = mask_credentials(str(error))
-        return {
-            name: RouteNow(self._states.get(name), counts.get(name))
+        names = [
+            name
             for name in dict.fromkeys([*self._states, *counts])
             if self._caller.allows_route(Role.VIEWER, name)
+        ]
+        sampler = self._site.sampler
+        conditions = sampler.conditions(self._states[name] for name in names if name in self._states)
+        return {
+            name: RouteNow(
+                self._states.get(name),
+                counts.get(name),
+                msgspec.structs.replace(sampler.history.figures(name), calls=()),
+                None if (condition := conditions.get(name)) == RUNNING else condition,
+            )
+            for name in names
         }
 
     def _event(
         self, routes: Mapping[str, RouteNow], removed: tuple[str, ...] = (), *, complete: bool
     ) -> bytes:
         source = self._site.source
-        return format_event(
-            "state",
-            StateEvent(
-                time.time(), source.table.revision, source.readiness, routes, removed, complete, self._failure
-            ),
+        event = StateEvent(
+            time.time(),
+            source.table.revision,
+            source.readiness,
+            routes,
+            removed,
+            complete,
+            self._failure,
+            "" if self._caller.is_limited else self._site.sampler.trouble,
         )
+        return format_event("state", event)
 
 
 def routes(site: Site) -> list[Route]:

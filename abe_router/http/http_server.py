@@ -36,7 +36,8 @@ class HttpServer:
 
     `listen` takes precedence over the address of the file. Without `probes`, there is no second listener. A
     change of the options in the file, or of the file of a token, takes effect within a second. A change that
-    is refused is logged, and the former options stay in force. If no token is configured, `announce` gets a
+    is refused is logged, and the former options stay in force. With `always`, a file without options means
+    the default ones; otherwise the caller ends the server then. If no token is configured, `announce` gets a
     link that logs in one browser.
     """
 
@@ -46,10 +47,11 @@ class HttpServer:
         *,
         listen: ListenAddress | None = None,
         probes: bool = True,
+        always: bool = False,
         announce: Callable[[str], None] | None = None,
     ) -> None:
         self._source, self._listen, self._announce = source, listen, announce
-        self._has_probes = probes
+        self._has_probes, self._always = probes, always
         self._site = Site(source, Security())
         self._app, self._probes_app = make_app(self._site), make_probes_app(self._site)
         self._listeners: dict[str, tuple[ListenAddress, Listener]] = {}
@@ -77,6 +79,7 @@ class HttpServer:
         except BaseException:
             await self._stop_listeners()
             raise
+        self._site.start()
         self._following = asyncio.create_task(self._follow(), name="http options")
         return self
 
@@ -98,8 +101,8 @@ class HttpServer:
             await asyncio.sleep(COMPARE_EVERY)
             options = self._source.table.http
             now = (options, fingerprint(token_files(options)))
-            if options is None and self._options is not None:
-                continue  # without its options in the file, it goes on as it is until the restart
+            if options is None and not self._always:
+                continue
             if now in ((self._options, self._seen), refused):
                 continue
             try:
@@ -185,6 +188,8 @@ def embedded_app(source: HttpSource) -> Application:
     seen: list[object] = []
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if not seen:
+            site.start()
         options = source.table.http
         now = [options, fingerprint(token_files(options))]
         if now != seen:

@@ -78,7 +78,7 @@ def routes(site: Site) -> list[Route]:
             stop_after=asked.stop_after,
             wait=asked.wait,
         )
-        site.run(_run(run))
+        site.run(run_replay(run))
         return json_response(run.replay, 202)
 
     async def list_replays(request: Request) -> Response:
@@ -98,7 +98,7 @@ def routes(site: Site) -> list[Route]:
         replay = await _known(request, Role.OPERATOR)
         author = require(request, Role.OPERATOR).author(request)
         run = await continue_replay(site.source.backend, replay.number, author)
-        site.run(_run(run))
+        site.run(run_replay(run))
         return json_response(run.replay, 202)
 
     async def _known(request: Request, role: Role) -> Replay:
@@ -171,7 +171,7 @@ def routes(site: Site) -> list[Route]:
     ]
 
 
-async def _run(run: ReplayRun) -> None:
+async def run_replay(run: ReplayRun) -> None:
     """Run a replay to its end. Its record says what becomes of it."""
     try:
         async for _ in run.run():

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from abe_router.backend import Backend
 from abe_router.errors import BackendUnavailable
 from abe_router.http.event_stream import StreamLimit
+from abe_router.http.sampler import Sampler
 from abe_router.http.security import Security
 from abe_router.observe.metrics import WorkersState
+from abe_router.operations.dead_index import DeadLetterIndex
 from abe_router.operations.metrics import Counters
 from abe_router.operations.status import Status, read_status
 from abe_router.routing.table import RouteTable
@@ -89,6 +91,10 @@ class SharedAnswer(Generic[T]):
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
+    def forget(self) -> None:
+        """Ask anew for the next client, because an action has changed the answer."""
+        self._fresh_until = 0.0
+
     async def _ask(self) -> T:
         self._fresh_until = 0.0
         try:
@@ -114,7 +120,13 @@ class Site:
 
     def __post_init__(self) -> None:
         self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)
+        self.sampler = Sampler(lambda: self.source.backend, lambda: self.source.counters, self.status.get)
+        self.dead_letters = DeadLetterIndex(lambda: self.source.backend)
         self._running: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Sample what the routes do, until `close`."""
+        self.run(self.sampler.run())
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something in the background that a request has started. `close` cancels it."""

@@ -60,7 +60,7 @@ def routes(site: Site) -> list[Route]:
     shared: dict[TailQuery, Broadcast] = {}
 
     async def tail_messages(request: Request) -> Response:
-        query = _read_query(request)
+        query = read_query(request)
         values = query.values()
         check_tail(site.source.backend, query.pattern, query.group, values, payloads=query.payloads)
         site.streams.check()
@@ -101,11 +101,12 @@ def routes(site: Site) -> list[Route]:
     ]
 
 
-def _read_query(request: Request) -> TailQuery:
+def read_query(request: Request) -> TailQuery:
+    """Return what a request asks for; raise Refusal if a parameter is malformed, or the role is missing."""
     params = request.query_params
-    pattern = params.get("pattern", "#")
+    pattern = params.get("pattern") or "#"
     caller = require(request, Role.VIEWER, pattern)
-    where = tuple(_read_filter(text) for text in params.getlist("where"))
+    where = tuple(_read_filter(text) for text in params.getlist("where") if text)
     if len(where) > MOST_FILTERS:
         raise invalid(f"there are more than {MOST_FILTERS} filters")
     try:
@@ -115,7 +116,7 @@ def _read_query(request: Request) -> TailQuery:
     if not 0.1 <= sample <= SAMPLE:
         raise invalid(f"`sample` is not between 0.1 and {SAMPLE:.0f}")
     payloads = caller.allows(Role.READER, pattern)
-    return TailQuery(pattern, params.get("group"), where, sample, payloads)
+    return TailQuery(pattern, params.get("group") or None, where, sample, payloads)
 
 
 def _read_filter(text: str) -> tuple[str, bytes]:

@@ -9,8 +9,7 @@ its `traceparent`, unless it is sampled. Then its handler runs in a span, which 
 - the root of a trace of its own, linked to each message, for a batch.
 
 The failed attempts that this process has made are known by message id. After a crash, or in another process,
-a retry is linked to the publisher's span alone, and a replay is handled like a first attempt: a delivery does
-not say that it is one.
+a retry or a replay is linked to the publisher's span alone.
 """
 
 from __future__ import annotations
@@ -91,6 +90,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._trace, self._context, self._baggage = trace, context, baggage
+        self._provider = provider
         self._tracer = trace.get_tracer(SYSTEM, tracer_provider=provider)
         self._contexts, self._baggages = TraceContextTextMapPropagator(), W3CBaggagePropagator()
         self._sampled = int(trace.TraceFlags.SAMPLED)
@@ -109,6 +109,11 @@ class Tracing:
         if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
             return None
         return cls(provider)
+
+    def flush(self, seconds: float) -> None:
+        """Let the provider export the spans that have ended. It may take longer than `seconds`."""
+        if (flush := getattr(self._provider, "force_flush", None)) is not None:
+            flush(round(seconds * 1000))
 
     def follow(self, options: TraceOptions) -> None:
         """Use these options from now on."""
@@ -151,11 +156,17 @@ class Tracing:
 
     @contextmanager
     def processing(
-        self, pattern: str, group: str, messages: Sequence[DescribedMessage], *, is_batch: bool
+        self,
+        pattern: str,
+        group: str,
+        messages: Sequence[DescribedMessage],
+        *,
+        is_batch: bool,
+        is_replay: bool = False,
     ) -> Iterator[AttemptSpan]:
         """Call the handler of the route `pattern/group` in a span."""
         route = f"{pattern}/{group}"
-        parent, links = self._relation(route, messages, is_batch=is_batch)
+        parent, links = self._relation(route, messages, is_batch=is_batch, is_replay=is_replay)
         attributes = self._attributes_of(pattern, group, messages, is_batch=is_batch)
         with (
             self._attached(parent),
@@ -187,7 +198,7 @@ class Tracing:
             self._context.detach(token)
 
     def _relation(
-        self, route: str, messages: Sequence[DescribedMessage], *, is_batch: bool
+        self, route: str, messages: Sequence[DescribedMessage], *, is_batch: bool, is_replay: bool
     ) -> tuple[Any, list[Any]]:
         """Return the context in which the span begins, and its links."""
         root = self._context.Context()
@@ -196,8 +207,8 @@ class Tracing:
         former = [self._failed.pop((route, message.id), None) for message in messages]
         if not is_batch:
             root = self._with_baggage(root, first.headers)
-        waited = time.time() - first.published_at
-        if not is_batch and first.attempt <= 1 and former == [None] and waited < LINK_AFTER:
+        is_first = first.attempt <= 1 and not is_replay and former == [None]
+        if not is_batch and is_first and time.time() - first.published_at < LINK_AFTER:
             if contexts[0].is_valid:
                 root = self._trace.set_span_in_context(self._trace.NonRecordingSpan(contexts[0]), root)
             return root, []

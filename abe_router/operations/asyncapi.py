@@ -51,6 +51,14 @@ def asyncapi_document(table: RouteTable, *, shows: Callable[[str], bool] = lambd
     return _Document(table, shows).value()
 
 
+def contract_schemas(table: RouteTable, key: str) -> Sequence[Schema]:
+    """Return the schemas that every message of a key or a pattern satisfies."""
+    if not is_wild(key):
+        return table.contract(key).schemas
+    near = (each for each in table.bindings if overlaps(each.pattern, key))
+    return tuple(dict.fromkeys(each.schema for each in near if covers(each.pattern, key)))
+
+
 class _Document:
     """Builds the document of one table."""
 
@@ -104,7 +112,7 @@ class _Document:
         }
 
     def _message(self, key: str, headers: dict[str, Any]) -> dict[str, Any]:
-        schemas = self._contract(key)
+        schemas = contract_schemas(self._table, key)
         return {
             "name": key,
             "contentType": "application/json",
@@ -112,13 +120,6 @@ class _Document:
             "payload": self._schemas.payload(schemas),
             **_extended({"schemas": [json_safe(schema.name) for schema in schemas]}),
         }
-
-    def _contract(self, key: str) -> Sequence[Schema]:
-        """Return the schemas that every message of a key or a pattern satisfies."""
-        if not is_wild(key):
-            return self._table.contract(key).schemas
-        near = (each for each in self._table.bindings if overlaps(each.pattern, key))
-        return tuple(dict.fromkeys(each.schema for each in near if covers(each.pattern, key)))
 
     def _operations(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for key in self._keys:

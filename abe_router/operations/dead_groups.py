@@ -73,7 +73,7 @@ async def dead_groups(
     backend: Backend, route: SubscriptionName | None = None, *, where: DeadLetterFilter | None = None
 ) -> DeadGroups:
     """Return the groups of a route, or of every route in the backend."""
-    grouping = _Grouping()
+    grouping = Grouping()
     for one in await routes_with_dead_letters(backend, route):
         name = "/".join(one)
         async for page in read_pages(backend, one):
@@ -96,7 +96,7 @@ async def select(
     Without `ids`, they are all that satisfy `where`; with `first`, no more than that. Nothing is changed, so
     this is the dry run of an operation.
     """
-    name, grouping, wanted = "/".join(route), _Grouping(), set(ids)
+    name, grouping, wanted = "/".join(route), Grouping(), set(ids)
     selected: list[str] = []
     fingerprints: list[str] = []
     messages: list[str] = []
@@ -144,7 +144,7 @@ class _Group:
             self.revisions[dead_letter.revision] += 1
 
 
-class _Grouping:
+class Grouping:
     """Sorts dead letters into groups. It keeps one dead letter of each, without its payload."""
 
     def __init__(self) -> None:

@@ -130,9 +130,9 @@ async def read_dead_letters(
 
 
 async def read_pages(
-    backend: Backend, route: SubscriptionName, *, bodies: bool = False
+    backend: Backend, route: SubscriptionName, *, after: str = "", bodies: bool = False
 ) -> AsyncIterator[Sequence[DeadLetter]]:
-    """Yield all dead letters of a route in pages, oldest first.
+    """Yield the dead letters of a route after the one with the id `after` in pages, oldest first.
 
     Without `bodies`, their messages may have no body and no headers.
     The backend reads the next page while the caller works on one.
@@ -142,7 +142,7 @@ async def read_pages(
     def read(after: str) -> asyncio.Future[Sequence[DeadLetter]]:
         return asyncio.ensure_future(backend.dead_letters(*route, limit=limit, after=after, bodies=bodies))
 
-    reading = read("")
+    reading = read(after)
     try:
         while page := await reading:
             reading = read(page[-1].id)

@@ -67,15 +67,15 @@ async def try_dead_letters(
     """
     results = []
     for pattern, group in await routes_with_dead_letters(backend, route):
-        trial = _Trial(f"{pattern}/{group}", table)
+        trial = Trial(f"{pattern}/{group}", table)
         async for page in read_pages(backend, (pattern, group), bodies=True):
             await asyncio.to_thread(trial.add, page, where)
         results.append(trial.result())
     return tuple(results)
 
 
-class _Trial:
-    """Checks the dead letters of one route."""
+class Trial:
+    """Checks dead letters of one route, which have their bodies."""
 
     def __init__(self, name: str, table: RouteTable) -> None:
         self._name = name
@@ -87,7 +87,8 @@ class _Trial:
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
 
-    def add(self, page: Sequence[DeadLetter], where: DeadLetterFilter | None) -> None:
+    def add(self, page: Sequence[DeadLetter], where: DeadLetterFilter | None = None) -> None:
+        """Check those that satisfy the conditions."""
         for dead_letter in page:
             if where is None or where.accepts(dead_letter):
                 self._add(dead_letter)
@@ -112,6 +113,7 @@ class _Trial:
             self._reasons[reason] += 1
 
     def result(self) -> TryResult:
+        """Return what would become of all that were checked."""
         return TryResult(
             self._name, self._filter is not None, **self._counts, reasons=dict(self._reasons.most_common())
         )

@@ -117,14 +117,13 @@ def shape(message: str) -> str:
     such as `status 503` stays, and so does a quoted name such as `'order_id'`.
     """
     line = message.strip().partition("\n")[0][:LONGEST]
-    if _MIXED(line):
-        line = _ID.sub(_replaced, line)
     if "status" in (lower := line.lower()) or "http" in lower:
         line = _STATUS.sub(lambda match: match[0].translate(_KEEP), line)
     # No other digit matters, so lines that differ in digits share one entry of the cache.
     return _shape(line.translate(_ZEROS))
 
 
+@lru_cache(maxsize=10_000)
 def pointer_pattern(pointer: str) -> str:
     """Return a pointer with a star in place of each index and each key: `/items/17/id` is `/items/*/id`."""
     segments = pointer.split("/")
@@ -132,6 +131,11 @@ def pointer_pattern(pointer: str) -> str:
         if segment and not segment.isalpha() and _KEY.fullmatch(segment):
             segments[at] = "*"
     return "/".join(segments)
+
+
+def is_own(path: str) -> bool:
+    """Return whether a file of a traceback is the user's: neither part of Python nor installed."""
+    return not _INSTALLED.search(path)
 
 
 def _parts(reason: Reason) -> tuple[str, ...]:
@@ -174,7 +178,7 @@ def _read_origin(error: str, traceback: str) -> Origin:
     lines = re.findall(rf"^((?:\w+\.)*{re.escape(error)})(?::|$)", block, re.MULTILINE)
     frame = ""
     for path, function in _FRAME.findall(block):
-        if not _INSTALLED.search(path) and function not in _COMPREHENSIONS:
+        if is_own(path) and function not in _COMPREHENSIONS:
             file = PurePath(path)
             frame = f"{file.parent.name if file.stem == '__init__' else file.stem}:{function}"
     return Origin(lines[-1] if lines else error, frame)
@@ -182,6 +186,12 @@ def _read_origin(error: str, traceback: str) -> Origin:
 
 @lru_cache(maxsize=10_000)
 def _shape(line: str) -> str:
+    # Lines that differ in ids share one entry of the second cache.
+    return _shape_without_ids(_ID.sub(_replaced, line) if _MIXED(line) else line)
+
+
+@lru_cache(maxsize=10_000)
+def _shape_without_ids(line: str) -> str:
     return " ".join(_RULE.sub(_replaced, line).translate(_KEPT).split())
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import unified_diff
+from pathlib import Path
 
 import msgspec
 
 from abe_router.backend import Backend
+from abe_router.diagnostic import render_all
 from abe_router.operations.errors import OperationRefused, UnknownEdit
 from abe_router.operations.status import read_workers
 from abe_router.runtime.edit_files import MASK
@@ -84,6 +86,23 @@ async def diff_edits(backend: Backend, number: int, base: int) -> Sequence[str]:
     """
     new, old = await read_contents(backend, number), await read_contents(backend, base)
     return await asyncio.to_thread(lambda: list(_diff(old, new)))  # of long files it takes seconds
+
+
+def render_diagnostics(edit: EditRecord, contents: EditContents | None = None, *, color: bool = False) -> str:
+    """Return why an edit was rejected, as `check` prints it; empty for an accepted one.
+
+    The lines of the files are shown if `contents` has them.
+    """
+    texts = contents.files if contents is not None else {}
+
+    def read(path: Path) -> str | None:
+        # The names begin at a folder that is known, the path may begin where the process ran.
+        wanted = f"/{path.as_posix().removeprefix('./').removeprefix('/')}"
+        folder = edit.path.removesuffix(edit.routes)
+        found = [text for name, text in texts.items() if f"{folder}{name}".endswith(wanted)]
+        return found[0] if len(found) == 1 else None
+
+    return render_all((report.diagnostic() for report in edit.diagnostics), color=color, read=read)
 
 
 def _diff(old: EditContents, new: EditContents) -> Iterator[str]:

@@ -120,8 +120,7 @@ async def resume(
     statuses = await backend.status()
     routes = _expand(route, table, statuses, [override.route for override in overrides])
     ended = [override for override in overrides if override.route in routes]
-    for override in ended:
-        await backend.delete(OVERRIDES, override.name)
+    await asyncio.gather(*(backend.delete(OVERRIDES, override.name) for override in ended))
     texts = {
         name: ", ".join(f"no longer {each.effect}" for each in ended if each.route == name) or "no override"
         for name in routes
@@ -177,13 +176,17 @@ async def _override(
             hint="what is to hold for longer belongs in the routes file",
         )
     statuses = await backend.status()
-    texts, revisions = dict[str, str](), dict[str, int]()
-    reason = recordable(why.strip(), LONGEST_WHY)
-    for name in _expand(route, table, statuses, ()):
-        override = Override(action, name, time.time(), seconds, author.name, reason, rate)
-        value = msgspec.json.encode(override)
-        revisions[override.name] = await backend.put(OVERRIDES, override.name, value, ttl=seconds)
-        texts[name] = override.describe()
+    reason, now = recordable(why.strip(), LONGEST_WHY), time.time()
+    overrides = [
+        Override(action, name, now, seconds, author.name, reason, rate)
+        for name in _expand(route, table, statuses, ())
+    ]
+    # At the same time, because the backend stores such calls together.
+    stored = await asyncio.gather(
+        *(backend.put(OVERRIDES, one.name, msgspec.json.encode(one), ttl=seconds) for one in overrides)
+    )
+    revisions = dict(zip((one.name for one in overrides), stored, strict=True))
+    texts = {one.route: one.describe() for one in overrides}
     # An override that ends sooner than a worker answers is no longer in its report.
     patience, act = min(patience, seconds), (action, route)
     return await _finish(table, backend, act, texts, statuses, revisions, author, why, patience)

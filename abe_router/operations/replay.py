@@ -234,7 +234,7 @@ class ReplayRun:
             while self._replay.position < self._replay.total:
                 await self._step()
                 yield self._replay
-                if self._died_too_often():
+                if self._may_die() <= 0:
                     await self._end("stopped", "too many")
                     yield self._replay
                     return
@@ -262,15 +262,19 @@ class ReplayRun:
                 await asyncio.sleep(max(LOOK, PATIENCE * (time.monotonic() - began)))
                 await self._keep_fresh()
 
-    def _died_too_often(self) -> bool:
+    def _may_die(self) -> int:
+        """Return how many more messages may die until the replay stops, at most a chunk."""
         limit = self._replay.stop_after
-        return limit is not None and self._replay.died - self._died_before >= limit
+        return CHUNK if limit is None else min(CHUNK, limit - (self._replay.died - self._died_before))
 
     async def _step(self) -> None:
-        """Move as many dead letters as the rate allows, at most a chunk, or wait for it for a while."""
+        """Move as many dead letters as the rate allows, or wait for it for a while.
+
+        At most a chunk, and at most as many as may die, because all of them may before the next look.
+        """
         begin = self._replay.position
         repeated = self._replay.pending
-        wanted = repeated or min(CHUNK, self._replay.total - begin)
+        wanted = repeated or min(self._may_die(), self._replay.total - begin)
         count = wanted if repeated else await self._allowed(wanted)
         if count:
             await self._save(pending=count)

@@ -62,6 +62,48 @@ class Tailed(msgspec.Struct, frozen=True, omit_defaults=True):
     skipped: bool = False
 
 
+class Newest(msgspec.Struct, frozen=True):
+    """The newest messages of a pattern or a group, oldest first.
+
+    `after` is a cursor before the first of them, so that later calls find them and what comes. With
+    `skipped`, more messages are stored than one call reads: there are none, and `after` is at the end.
+    """
+
+    messages: Sequence[Tailed]
+    after: str
+    skipped: bool = False
+
+
+async def newest(
+    backend: Backend,
+    table: RouteTable,
+    pattern: str,
+    *,
+    group: str | None = None,
+    after: str = "",
+    limit: int = 50,
+    where: Mapping[str, Any] | None = None,
+    payloads: bool = True,
+) -> Newest:
+    """Return the newest messages, up to `limit`, behind a cursor; the other arguments are those of `tail`.
+
+    Messages are read from the cursor on, up to 2,000. Raise OperationError as `tail` does, and BackendError.
+    """
+    check_tail(backend, pattern, group, where, payloads=payloads)
+    peeked, ended = await _read(backend, pattern, group, after)
+    if not ended:
+        return Newest((), await backend.peek_end(pattern, group), skipped=True)
+
+    def shown() -> Newest:
+        found = _matching(table, peeked, where) if where else peeked
+        begin = found[-limit - 1].cursor if len(found) > limit else after
+        part = found[-limit:]
+        messages = [_tailed(table, e, payloads=payloads, omitted=0, skipped=False) for e in part]
+        return Newest(messages, begin)
+
+    return await asyncio.to_thread(shown)
+
+
 async def tail(
     backend: Backend,
     table: RouteTable,

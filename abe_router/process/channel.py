@@ -53,7 +53,9 @@ class Applying(msgspec.Struct, frozen=True, tag=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The current content of the routes file is in force."""
+    """The current content of the routes file, the table of that revision, is in force."""
+
+    revision: str
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
@@ -73,11 +75,13 @@ class Counts(msgspec.Struct, frozen=True, tag=True):
     """What routes have done so far in the worker, by name; a message may have a part of the routes.
 
     `names` has all routes of the worker, those that are draining too; None if they are as reported before.
+    With `more`, the next message has further ones.
     """
 
     routes: Mapping[str, RouteCounts]
     process: ProcessCounts = ProcessCounts()
     names: tuple[str, ...] | None = None
+    more: bool = False
 
 
 WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Outdated | Counts
@@ -146,7 +150,7 @@ class ControlChannel:
             case Reloading():
                 self.send(Applying())
             case Reloaded():
-                self.send(Accepted())
+                self.send(Accepted(event.revision))
             case ReloadRejected():
                 self.send(Rejected(event.diagnostics))
             case RestartNeeded():

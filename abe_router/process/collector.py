@@ -16,8 +16,8 @@ from abe_router.process.channel import ControlChannel, Counts
 
 #: How often a worker sends its counts, and how often it looks whether the supervisor reads, in seconds.
 EVERY, UNREAD_DELAY = 1.0, 0.05
-#: How many routes one message holds, so that it takes less room than the channel has.
-ROUTES_A_MESSAGE = 50
+#: How many counts and how many names one message holds, so that it takes less room than the channel has.
+ROUTES_A_MESSAGE, NAMES_A_MESSAGE = 50, 100
 
 
 class CountsReporter:
@@ -57,8 +57,14 @@ class CountsReporter:
     def _changes(self) -> Iterator[Counts]:
         routes, process = self._routes(), self._process()
         names = tuple(routes)
-        if self._names != names or process != self._sent_process:
-            yield Counts({}, process, names)
+        if self._names != names:
+            for start in range(0, len(names) or 1, NAMES_A_MESSAGE):
+                end = start + NAMES_A_MESSAGE
+                yield Counts({}, process, names[start:end], more=end < len(names))
+            self._names = names
+            self._sent = {name: self._sent[name] for name in names if name in self._sent}
+        elif process != self._sent_process:
+            yield Counts({}, process)
         changed = [(name, counts) for name, counts in routes.items() if counts != self._sent.get(name)]
         for start in range(0, len(changed), ROUTES_A_MESSAGE):
             yield Counts(dict(changed[start : start + ROUTES_A_MESSAGE]), process)
@@ -67,9 +73,6 @@ class CountsReporter:
         self._channel.send(message)
         self._sent_process = message.process
         self._sent.update(message.routes)
-        if message.names is not None:
-            self._names = message.names
-            self._sent = {name: counts for name, counts in self._sent.items() if name in message.names}
 
 
 class Counted(Protocol):
@@ -85,6 +88,8 @@ class _Reported:
     """What one worker has reported: its routes, those of them that have counts, and its own counts."""
 
     names: frozenset[str] = frozenset()
+    #: The names that have come so far, of a list that is not complete.
+    part: tuple[str, ...] = ()
     routes: dict[str, RouteCounts] = field(default_factory=dict)
     process: ProcessCounts = field(default_factory=ProcessCounts)
 
@@ -111,7 +116,10 @@ class Collector:
                 self._retire(name, before)
             reported.routes[name] = counts
         if message.names is not None:
-            reported.names = frozenset(message.names)
+            reported.part += message.names
+            if message.more:
+                return
+            reported.names, reported.part = frozenset(reported.part), ()
             for name in reported.routes.keys() - reported.names:
                 self._retire(name, reported.routes.pop(name))
             self._forget_removed()

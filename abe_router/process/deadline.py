@@ -44,12 +44,18 @@ class StopDeadline:
     def __init__(self, drain: Callable[[], float], on_storing: Callable[[], None]) -> None:
         self._drain, self._on_storing = drain, on_storing
         self._loop = asyncio.get_running_loop()
-        self._begun = False
+        self._began_at: float | None = None
+
+    @property
+    def left(self) -> float:
+        """How much of the drain time is left, in seconds. Before `begin`, all of it is."""
+        used = 0.0 if self._began_at is None else time.monotonic() - self._began_at
+        return max(0.0, self._drain() - used)
 
     def begin(self) -> None:
         """Start to watch. Idempotent; may be called in any thread and in a signal handler."""
-        if not self._begun:
-            self._begun = True
+        if self._began_at is None:
+            self._began_at = time.monotonic()
             threading.Thread(target=self._watch, name="stop-deadline", daemon=True).start()
 
     def _watch(self) -> None:

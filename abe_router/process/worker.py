@@ -18,7 +18,6 @@ from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import code
 from abe_router.errors import BackendError
 from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
-from abe_router.observe.logs import log_event
 from abe_router.operations.status import load_edit_in_force
 from abe_router.process.channel import Alive, ControlChannel, Running, Storing
 from abe_router.process.collector import CountsReporter
@@ -34,6 +33,8 @@ _log = logging.getLogger("abe_router")
 CODE_EVERY = 1.0
 #: Thresholds of the garbage collector, as `gc.set_threshold` takes them.
 GC_THRESHOLDS = (10_000, 50, 10)
+#: How long the export of spans may take at the end: at most, and after the drain time, in seconds.
+FLUSH_TIME, FLUSH_GRACE = 5.0, 0.25
 #: Interval at which `once` checks whether every queue is empty, in seconds.
 ONCE_EVERY = 0.1
 
@@ -43,9 +44,7 @@ class Worker:
 
     With `once`, it ends when every queue is empty. `drain`, in seconds, replaces the drain time of every
     route. `channel` leads to the supervisor, if there is one. A worker without one tells `service` its state.
-    `beside` returns what is entered before the application starts, and left after it has stopped. With
-    `serves_http`, an HTTP server runs because the file has `http`; False if none runs. None if it does not
-    depend on the file.
+    `beside` returns what is entered before the application starts, and left after it has stopped.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class Worker:
         channel: ControlChannel | None = None,
         service: ServiceNotifier | None = None,
         beside: Callable[[Worker], AbstractAsyncContextManager[object]] | None = None,
-        serves_http: bool | None = None,
     ) -> None:
         self._once, self._drain, self._channel = once, drain, channel
         self._beside = beside
@@ -74,10 +72,9 @@ class Worker:
             table,
             backend,
             loader=loader if watch else None,
-            listeners=[*listeners, forwarded, ((Reloaded,), lambda _: self._compare_http())],
+            listeners=[*listeners, forwarded],
             number=0 if channel is None else channel.number,
         )
-        self._serves_http = serves_http
         #: Whether the routes run, or have run.
         self.started = False
         self._reporter: CountsReporter | None = None
@@ -165,19 +162,11 @@ class Worker:
             abandoned = await application.stop(self._drain)
             if self._reporter is not None:
                 self._reporter.finish()
+            if not self._forced_by:
+                await application.flush_traces(min(FLUSH_TIME, max(FLUSH_GRACE, self._deadline.left)))
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0
-
-    def _compare_http(self) -> None:
-        """Report an edit that begins or ends serving HTTP, which needs a restart."""
-        table = self.application.table
-        if table.path and self._serves_http is not None and (table.http is not None) != self._serves_http:
-            event = RestartNeeded("whether HTTP is served", table.path)
-            if self._channel is None:
-                log_event(event)
-            else:
-                self._channel.forward(event)
 
     def _begin_stop(self) -> None:
         self._deadline.begin()

@@ -20,7 +20,7 @@ import msgspec
 from abe_router.backend import Backend, Entry, read_stored
 from abe_router.backend.health import unserved
 from abe_router.backoff import wait_for_event
-from abe_router.diagnostic import Diagnostic
+from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
@@ -55,7 +55,7 @@ class ReloadReport(msgspec.Struct, frozen=True):
 
 
 class DiagnosticReport(msgspec.Struct, frozen=True):
-    """One diagnostic of an edit that a worker has rejected."""
+    """One diagnostic of an edit that a worker has rejected; the fields are those of `Diagnostic`."""
 
     path: str
     line: int
@@ -63,6 +63,9 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
     code: str
     message: str
     severity: str = "error"
+    label: str = ""
+    hint: str = ""
+    width: int = 1
 
     @classmethod
     def of(cls, diagnostic: Diagnostic) -> DiagnosticReport:
@@ -74,6 +77,24 @@ class DiagnosticReport(msgspec.Struct, frozen=True):
             code=diagnostic.code,
             message=json_safe(mask_credentials(diagnostic.message)),
             severity=diagnostic.severity,
+            label=json_safe(mask_credentials(diagnostic.label)),
+            hint=json_safe(mask_credentials(diagnostic.hint)),
+            width=diagnostic.width,
+        )
+
+    def diagnostic(self) -> Diagnostic:
+        """Return what was reported. A severity that this version does not know is an error."""
+        known = Severity(self.severity) if self.severity in set(Severity) else Severity.ERROR
+        return Diagnostic(
+            Path(self.path),
+            self.line,
+            self.column,
+            self.code,
+            known,
+            self.message,
+            self.label,
+            self.hint,
+            self.width,
         )
 
 

@@ -15,7 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    StaleElementReferenceException,
+    TimeoutException,
+    WebDriverException,
+)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -91,38 +95,54 @@ class Browser:
 
         await self.run(work)
 
+    async def submit(self, name: str) -> None:
+        """Press Enter in a field, and wait for the next page."""
+        await self.run(lambda driver: _leave(driver, lambda: _found(driver, f'[name="{name}"]').submit()))
+
     async def type_keys(self, *keys: str) -> None:
         """Type keys on the page, not in a field."""
         await self.run(lambda driver: driver.find_element(By.TAG_NAME, "body").send_keys(*keys))
+
+    async def press_key(self, *keys: str) -> None:
+        """Type a text, or press a key such as `Enter` or `Escape`, wherever the focus is."""
+        typed = [getattr(Keys, key.upper(), key) for key in keys]
+        await self.run(lambda driver: driver.switch_to.active_element.send_keys(*typed))
 
     async def press(self, label: str, within: str = "body") -> None:
         """Press the button, or follow the link, that a person reads as `label`; wait for the next page."""
 
         def work(driver: Chrome) -> None:
-            page = driver.find_element(By.TAG_NAME, "html")
             xpath = f".//*[self::button or self::a or self::summary][normalize-space()={_quoted(label)}]"
             place = _found(driver, within)
             found = WebDriverWait(driver, PATIENCE).until(lambda _: place.find_elements(By.XPATH, xpath))[0]
             driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
-            leaves = found.tag_name != "summary"
-            found.click()
-            if leaves:
-                with suppress(StaleElementReferenceException):
-                    WebDriverWait(driver, PATIENCE).until(lambda _: not page.is_enabled())
+            if found.tag_name == "summary":
+                found.click()
+            else:
+                _leave(driver, found.click)
 
         await self.run(work)
 
+    async def press_first(self, css: str) -> None:
+        """Press an element that stays on the page, such as a summary or a radio button."""
+        await self.run(lambda driver: _found(driver, css).click())
+
     async def until(self, css: str, condition: Callable[[str], bool]) -> str:
         """Wait until the text of an element satisfies a condition; return the text."""
+        texts = [""]
+
+        def holds(driver: Chrome) -> bool:
+            with suppress(StaleElementReferenceException):
+                texts[0] = str(_found(driver, css).text)
+                return condition(texts[0])
+            return False
 
         def work(driver: Chrome) -> str:
-            def holds(_: object) -> str | bool:
-                with suppress(StaleElementReferenceException):
-                    text = str(_found(driver, css).text)
-                    return (text or " ") if condition(text) else False
-                return False
-
-            return str(WebDriverWait(driver, PATIENCE, poll_frequency=0.05).until(holds))
+            try:
+                WebDriverWait(driver, PATIENCE, poll_frequency=0.05).until(lambda _: holds(driver))
+            except TimeoutException:
+                raise AssertionError(f"{css} has the text {texts[0]!r}") from None
+            return texts[0]
 
         return str(await self.run(work))
 
@@ -134,17 +154,17 @@ class Browser:
         """Give the window a size of SIZES."""
         width, height = SIZES[name]
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"}
-        await self._command("Emulation.setDeviceMetricsOverride", metrics)
+        await self.command("Emulation.setDeviceMetricsOverride", metrics)
 
     async def set_theme(self, theme: str) -> None:
         """Prefer `light` or `dark`, as the settings of the system do."""
         feature = {"name": "prefers-color-scheme", "value": theme}
-        await self._command("Emulation.setEmulatedMedia", {"features": [feature]})
+        await self.command("Emulation.setEmulatedMedia", {"features": [feature]})
 
     async def picture(self, path: Path, *, whole: bool = True) -> None:
         """Write a picture of the page, in WebP; the whole page, or the part in the window."""
         options = {"format": "webp", "quality": 80, "captureBeyondViewport": whole}
-        answer = await self._command("Page.captureScreenshot", options)
+        answer = await self.command("Page.captureScreenshot", options)
         await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
     async def violations(self) -> Sequence[str]:
@@ -162,8 +182,9 @@ class Browser:
         script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         return int(await self.run(lambda driver: driver.execute_script(script)))
 
-    async def _command(self, name: str, options: dict[str, Any]) -> Any:
-        return await self.run(lambda driver: driver.execute_cdp_cmd(name, options))
+    async def command(self, name: str, options: dict[str, Any] | None = None) -> Any:
+        """Send a command of Chrome's DevTools protocol."""
+        return await self.run(lambda driver: driver.execute_cdp_cmd(name, options or {}))
 
     def close(self) -> None:
         """End the browser."""
@@ -176,6 +197,22 @@ def _found(driver: Chrome, css: str) -> WebElement:
         lambda _: driver.find_elements(By.CSS_SELECTOR, css)
     )
     return found[0]
+
+
+def _leave(driver: Chrome, act: Callable[[], None]) -> None:
+    """Do something that leaves the page, and wait until another one is there."""
+    page = driver.find_element(By.TAG_NAME, "html")
+    act()
+
+    def has_left(_: object) -> bool:
+        try:
+            return not page.is_enabled()
+        except TimeoutException:
+            raise
+        except WebDriverException:  # stale, or "does not belong to the document" at the wrong moment
+            return True
+
+    WebDriverWait(driver, PATIENCE).until(has_left)
 
 
 def _quoted(text: str) -> str:

@@ -22,7 +22,7 @@ from .conftest import EventLog, Running, make_route, within
 #: Of each part a method that fails once when it has work: the class, the method, whether it is a coroutine.
 PARTS = [
     pytest.param(Fetcher, "_room", False, id="fetcher"),
-    pytest.param(Attempts, "run", True, id="slot"),
+    pytest.param(Attempts, "start", False, id="slot"),
     pytest.param(WorkerPool, "_expire", False, id="worker pool"),
     pytest.param(Settler, "_settle", True, id="settler"),
     pytest.param(LeaseClock, "is_due", False, id="lease keeper"),
@@ -84,12 +84,12 @@ async def test_part_that_fails_ends_the_consumer_and_no_message_is_lost(
 async def test_other_handlers_end_and_are_settled_when_a_slot_fails(running: Running, monkeypatch):
     """What runs in the other slots is not cancelled, and does not run twice."""
     began, go_on, got = asyncio.Semaphore(0), asyncio.Event(), []
-    run = Attempts.run
+    start = Attempts.start
 
-    async def run_or_fail(self, slot, delivery, now):
+    def start_or_fail(self, slot, delivery, now):
         if delivery.message.payload == 3 and delivery.deliveries == 1:
             raise RuntimeError("a bug")
-        return await run(self, slot, delivery, now)
+        return start(self, slot, delivery, now)
 
     async def charge(payload):
         began.release()
@@ -97,7 +97,7 @@ async def test_other_handlers_end_and_are_settled_when_a_slot_fails(running: Run
             await go_on.wait()
         got.append(payload)
 
-    monkeypatch.setattr(Attempts, "run", run_or_fail)
+    monkeypatch.setattr(Attempts, "start", start_or_fail)
     await running.route(make_route(charge, concurrency=4, lease=0.5))
     await running.publish("orders.created", 1, 2)
     for _ in range(2):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from asyncio.subprocess import DEVNULL
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from abe_router.backends import make_backend
+from abe_router.backends.memory import MemoryBackend
+from abe_router.compat.consumer import AsyncLoopConsumer
 from abe_router.errors import Reject
 from abe_router.messages.message import Message, new_message
 from abe_router.observe import tracing as module
@@ -271,6 +276,23 @@ async def test_replay_is_a_trace_of_its_own_linked_to_the_dead_attempt(spans):
     assert replayed.attributes["abe_router.attempt"] == 1
 
 
+async def test_replay_in_another_process_is_linked_to_the_publisher_alone(spans, monkeypatch):
+    monkeypatch.setattr(module, "MOST_FAILED", 0)  # so the process that replays knows no failed attempt
+
+    def fail(payload):
+        raise Reject("no")
+
+    async with router(make_route(fail)) as running:
+        await running.publish("orders.created", 1, headers=SAMPLED)
+        await running.quiet()
+        (dead,) = await running.dead("orders.created/billing")
+        await running.backend.replay("orders.created", "billing", [dead.id])
+        await running.quiet()
+    died, replayed = processed(spans)
+    assert (trace_of(died), trace_of(replayed) == TRACE) == (TRACE, False)
+    assert (replayed.parent, linked(replayed)) == (None, [SPAN])
+
+
 async def test_message_that_waited_long_is_handled_in_a_trace_of_its_own(spans, monkeypatch):
     monkeypatch.setattr(module, "LINK_AFTER", -1.0)
     async with router(make_route(print)) as running:
@@ -424,3 +446,53 @@ def test_file_names_the_ratio_and_the_baggage(tmp_path: Path):
     table = Loader(path).load()
     assert table.trace == TraceOptions(0.25, frozenset({"tenant"}))
     assert table.routes[0].emit.baggage == frozenset({"tenant"})
+
+
+SLOW_EXPORT = """
+import time
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+class Slow(SpanExporter):
+    def export(self, spans):
+        time.sleep(0.8)
+        with open("exported", "a") as file:
+            file.writelines(f"{span.name}\\n" for span in spans)
+        return SpanExportResult.SUCCESS
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(Slow(), schedule_delay_millis=60_000))
+trace.set_tracer_provider(provider)
+
+async def charge(order):
+    pass
+"""
+
+
+async def test_worker_ends_after_the_last_spans_are_exported(tmp_path):
+    (tmp_path / "slow_export.py").write_text(SLOW_EXPORT)
+    (tmp_path / "routes.yaml").write_text(
+        f"backend: sqlite:///{tmp_path}/q.db\ntrace: {{ratio: 1.0}}\n"
+        "routes: {orders.created: {consumers: {billing: slow_export:charge}}}\n"
+    )
+    async with make_backend(f"sqlite:///{tmp_path}/q.db") as backend:
+        await backend.publish("orders.created", 1)
+    command = [sys.executable, "-m", "abe_router", "serve", "--once"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stderr=DEVNULL)
+    async with asyncio.timeout(40):
+        assert await process.wait() == 0
+    assert (tmp_path / "exported").read_text() == "process orders.created\n"
+
+
+async def test_consumer_of_the_guide_makes_a_span(spans):
+    backend = MemoryBackend()
+    await backend.publish("orders.created", 1, headers=SAMPLED)
+    consumer = AsyncLoopConsumer(backend, "billing")
+
+    async def charge(payload):
+        await consumer.shutdown()
+
+    await consumer.run(charge)
+    (span,) = processed(spans)
+    assert (span.name, trace_of(span)) == ("process #", TRACE)

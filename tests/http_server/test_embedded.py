@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from abe_router import Router
 from abe_router.cli import http_server
 from abe_router.cli.errors import CommandError
+from abe_router.http.access import digest
 from abe_router.http.tokens import TOKEN_FILE
 
 from .serving import all_tokens, routes_file, secret
@@ -51,7 +52,7 @@ async def test_the_api_is_mounted_in_fastapi(tmp_path: Path) -> None:
             form = {"token": secret("viewer")}
             login = await client.post("/router/login", data=form, headers=page)
             assert login.status_code == 303
-            assert login.headers["location"] == "/router/routes"
+            assert login.headers["location"] == "/router/"
             assert "Path=/router;" in login.headers["set-cookie"]
             assert (await client.get("/router/v1/status")).status_code == 200  # by the cookie
             metrics = await client.get("/router/metrics", headers=bearer(secret("viewer")))
@@ -70,7 +71,7 @@ async def test_an_embedded_router_without_tokens_keeps_one(tmp_path: Path) -> No
             assert (await client.get("/v1/status", headers=bearer(token))).status_code == 200
 
 
-async def test_dashboard_serves_a_backend_without_handlers(tmp_path: Path) -> None:
+async def test_dashboard_serves_a_backend_without_handlers_and_follows_its_options(tmp_path: Path) -> None:
     (tmp_path / "routes.yaml").write_text(
         f"backend: sqlite:///{tmp_path}/log.db\n"
         "routes: {orders.created: {consumers: {billing: 'missing_module:charge'}}}\n"
@@ -95,6 +96,17 @@ async def test_dashboard_serves_a_backend_without_handlers(tmp_path: Path) -> No
                 status = (await client.get("/v1/status", headers=token)).json()
                 assert [route["route"] for route in status["routes"]] == ["orders.created/billing"]
                 await client.post("/v1/publish/orders.created", json={}, headers=token)
+                path = tmp_path / "routes.yaml"
+                text, ops = path.read_text(), f"{{sha256: {digest(secret('viewer'))}, roles: viewer}}"
+                viewer = bearer(secret("viewer"))
+                path.write_text(f"{text}http: {{tokens: {{ops: {ops}}}}}\n")
+                while (await client.get("/v1/status", headers=viewer)).status_code != 200:
+                    await asyncio.sleep(0.05)
+                assert (await client.get("/v1/status", headers=token)).status_code == 401
+                path.write_text(text)
+                while (await client.get("/v1/status", headers=viewer)).status_code != 401:
+                    await asyncio.sleep(0.05)
+                assert (await client.get("/v1/status", headers=token)).status_code == 200
             process.send_signal(signal.SIGTERM)
             rest = await process.stderr.read()
             assert await process.wait() == 0

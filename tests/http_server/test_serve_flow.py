@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import sys
 import time
@@ -217,13 +218,75 @@ async def test_memory_is_served_by_the_process_that_runs_the_handlers(tmp_path: 
     async with serving(tmp_path, backend="memory://") as run:
         api = await run.address()
         await run.ready(api)
+        assert len(run.logged("the HTTP server listens at")) == 1  # at the address of the file from the start
         await run.publish(api, "orders.created", 0)
         assert (await run.get(api, "/v1/status", **run.token())).status_code == 200
         assert run.logged("(pid") == []
-        text = (tmp_path / "routes.yaml").read_text()
-        (tmp_path / "routes.yaml").write_text(re.sub("(?m)^http: .*$", "", text))
-        await run.until(lambda: run.logged("whether HTTP is served takes effect after a restart"))
-        assert (await run.get(api, "/v1/status", **run.token())).status_code == 200
+        await end_and_begin_serving(run, api)
+        assert len(run.logged("started, handler")) == 2  # no consumer has restarted
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 0
+
+
+async def end_and_begin_serving(run: Running, api: str) -> str:
+    """Take `http` out of the file and put it back in; return the second address."""
+    path = run.folder / "routes.yaml"
+    text = path.read_text()
+    path.write_text(re.sub("(?m)^http: .*$", "", text))
+    await run.until(lambda: run.logged("the HTTP server has ended: the routes file has no `http`"))
+    with pytest.raises(httpx.TransportError):
+        await run.get(api, "/livez")
+    path.write_text(text)
+    again = await run.address(number=2)
+    await run.ready(again)
+    assert (await run.get(again, "/v1/status", **run.token())).status_code == 200
+    return again
+
+
+async def test_an_edit_begins_and_ends_serving_beside_a_supervisor(tmp_path: Path) -> None:
+    async with serving(tmp_path, "--workers", "2") as run:
+        api = await run.address()
+        await run.ready(api)
+        api = await end_and_begin_serving(run, api)
+        path = tmp_path / "routes.yaml"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            text = path.read_text()
+            path.write_text(re.sub("(?m)^http: .*$", "", text))
+            await run.until(lambda: len(run.logged("the HTTP server has ended")) == 2)
+            path.write_text(text.replace("shop:block", "shop:missing"))
+            await run.until(lambda: run.logged("edit rejected, nothing changed"))
+            await asyncio.sleep(1.2)  # the server does not begin by an edit that the workers reject
+            assert len(run.logged("the HTTP server listens")) == 2
+            path.write_text(re.sub("(?m)^http: .*$", f"http: {{listen: 127.0.0.1:{port}}}", text))
+            await run.until(lambda: run.logged("the HTTP server cannot start: cannot listen"))
+        await run.ready(api := await run.address(number=3))  # the port is free again
+        revision = (await run.get(api, "/healthz", **run.token())).json()["revision"]
+        text = path.read_text().replace("orders.created", "orders.made")
+        path.write_text(text.replace("shop:block", "shop:missing"))
+        await run.until(lambda: len(run.logged("edit rejected, nothing changed")) == 2)
+        await asyncio.sleep(1.2)  # the server has read the file too, and it sees no fault
+        assert (await run.get(api, "/healthz", **run.token())).json()["revision"] == revision
+        await run.publish(api, "orders.created", 0)
+        path.write_text(text)
+        async with asyncio.timeout(20):
+            while (await run.get(api, "/healthz", **run.token())).json()["revision"] == revision:
+                await asyncio.sleep(0.05)
+        await run.publish(api, "orders.made", 0)
+        assert len(run.logged("the HTTP server cannot start")) == 1
+        assert len(run.logged("started, handler")) == 6  # only that of the route whose key has changed
+
+
+async def test_a_worker_alone_serves_after_an_edit(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(HANDLERS)
+    path, text = tmp_path / "routes.yaml", ROUTES.format(backend=f"sqlite:///{tmp_path}/log.db", http=ONE)
+    path.write_text(re.sub("(?m)^http: .*$", "", text))
+    async with started(tmp_path) as run:
+        await run.until(lambda: run.logged("running 2 routes"))
+        path.write_text(text)
+        api = await run.address()
+        await run.ready(api)
+        assert run.logged("until a restart, the HTTP server shares the event loop of the handlers")
         run.process.send_signal(signal.SIGTERM)
         assert await run.ended() == 0
 

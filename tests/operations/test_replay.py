@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -259,6 +260,25 @@ async def test_replay_stops_after_failures_and_goes_on(shared: Clients) -> None:
         await failing
     replayed: list[DeadLetter] = [each for each in await backend.dead_letters(*ROUTE) if each.replays]
     assert again.died <= len(replayed) <= again.replayed
+
+
+async def test_replay_moves_no_more_at_a_time_than_may_die(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dead_letters_of(backend, *[NO_STOCK] * 60)
+    subscription, move, moved = await backend.subscribe(*ROUTE), backend.replay, list[int]()
+
+    async def die_at_once(*args: Any) -> int:
+        moved.append(await move(*args))
+        found = await subscription.fetch(60, 1)
+        is_first = len(moved) == 1
+        await subscription.settle([(each, ACKED) if is_first else died(each, NO_STOCK) for each in found])
+        return moved[-1]
+
+    monkeypatch.setattr(backend, "replay", die_at_once)
+    run = await start_replay(backend, await select(backend, ROUTE), ADA, rate=10_000.0, stop_after=2)
+    stopped = await finished(run)
+    assert (stopped.state, stopped.died, moved) == ("stopped", 2, [2, 2])
 
 
 async def test_failures_cannot_stop_a_replay_without_a_rate(backend: Backend) -> None:

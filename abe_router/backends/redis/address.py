@@ -1,11 +1,12 @@
-"""The address of a Redis server and the credentials for it, read from a URL."""
+"""The address of a Redis server, of a cluster or of Sentinels, with the credentials, read from a URL."""
 
 from __future__ import annotations
 
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from abe_router.text import did_you_mean
@@ -28,6 +29,11 @@ _IGNORED = frozenset(
         "lib_version",
     }
 )
+#: The schemes of one server, and those of several with the port that each has by default.
+_ALONE = ("redis", "rediss", "unix")
+_SEVERAL = {"redis+cluster": 6379, "rediss+cluster": 6379, "redis+sentinel": 26379, "rediss+sentinel": 26379}
+#: Most replicas that `replicas` may ask for.
+_MOST_REPLICAS = 10
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
@@ -53,6 +59,26 @@ class Tls:
         return context
 
 
+class Place(NamedTuple):
+    """Where a server listens: at a host and a port, or at the path of a unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        return self.path or f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """The name by which Sentinels know a primary, and the credentials for the Sentinels themselves."""
+
+    name: str
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A Redis server, a database of it, and the credentials for it; times are in seconds.
@@ -60,6 +86,9 @@ class Address:
     `path` is that of a unix socket; host and port mean nothing then. After a silence of `answer_timeout` the
     server counts as gone. `credential_provider` names a class as `package.module:Class`. With
     a hash `tag` it may be a cluster node that serves the slot of the tag.
+
+    `seeds` are nodes of a cluster, or with `sentinels` the Sentinels; host and port are then those of the
+    first. A publish waits for so many `replicas`.
     """
 
     host: str = "localhost"
@@ -74,49 +103,88 @@ class Address:
     client_name: str = "abe-router"
     credential_provider: str = ""
     tag: str = ""
+    seeds: tuple[Place, ...] = ()
+    sentinels: Sentinels | None = None
+    replicas: int = 0
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read a `redis://`, `rediss://` or `unix://` URL with the options of redis-py's `from_url`.
+        """Read a URL with the options of redis-py's `from_url`: of a server, a cluster or Sentinels.
 
         Raise ValueError when it is malformed; the error's text holds no credentials.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("it must begin with `redis://`, `rediss://` or `unix://`")
+        scheme = url.partition("://")[0]
+        if scheme not in _ALONE and scheme not in _SEVERAL:
+            raise ValueError(
+                "it must begin with `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://`"
+            )
+        parts, seeds = _split(url)
         options = _Options(dict(parse_qsl(parts.query, keep_blank_values=True)))
         username = options.text("username") or _unquoted(parts.username)
         password = options.text("password") or _unquoted(parts.password)
+        sentinels = None
+        if scheme.endswith("+sentinel"):
+            sentinels, parts = _sentinels(parts, options)
         host, port, path, database = _location(parts)
+        database = int(options.number("db", database))
+        if scheme.endswith("+cluster"):
+            if database:
+                raise ValueError("a cluster has only database 0")
+            if options.text("slots"):
+                raise ValueError("option `slots` is not supported: all keys of a prefix lie in one slot")
+        encrypted = scheme.startswith("rediss")
         tls = options.tls()
-        if parts.scheme != "rediss" and tls != Tls():
+        if not encrypted and tls != Tls():
+            secure = scheme.replace("redis", "rediss") if scheme != "unix" else "rediss"
             raise ValueError(
-                "options that begin with `ssl_` need `rediss://`: this connection is not encrypted"
+                f"options that begin with `ssl_` need `{secure}://`: this connection is not encrypted"
             )
         address = cls(
             host=host,
             port=port,
             path=path,
-            database=int(options.number("db", database)),
+            database=database,
             username=username,
             password=password,
-            tls=tls if parts.scheme == "rediss" else None,
+            tls=tls if encrypted else None,
             connect_timeout=options.number("socket_connect_timeout", 5.0),
             answer_timeout=options.number("socket_timeout", 10.0),
             client_name=options.text("client_name") or "abe-router",
             credential_provider=options.provider(password),
             tag=options.text("hash_tag", listed=False) or "",
+            seeds=seeds,
+            sentinels=sentinels,
+            replicas=options.replicas(),
         )
         options.finish()
         return address
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it names a cluster."""
+        return bool(self.seeds) and self.sentinels is None
+
+    @property
+    def place(self) -> Place:
+        """Where the server listens, or the first of the nodes or Sentinels."""
+        return Place(self.host, self.port, self.path)
 
     @property
     def public(self) -> str:
         """The URL without credentials and options, fit for a log."""
         if self.path:
             return f"unix://{self.path}?db={self.database}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.database}"
+        secure = "s" if self.tls else ""
+        if not self.seeds:
+            return f"redis{secure}://{self.place}/{self.database}"
+        nodes = ",".join(map(str, self.seeds))
+        if self.sentinels is None:
+            return f"redis{secure}+cluster://{nodes}/"
+        return f"redis{secure}+sentinel://{nodes}/{self.sentinels.name}/{self.database}"
+
+    def as_cluster(self) -> Address:
+        """Return the address of the cluster that has this server."""
+        return replace(self, seeds=(self.place,))
 
 
 class _Options:
@@ -168,6 +236,13 @@ class _Options:
             raise ValueError("a password and `credential_provider` exclude each other")
         return path
 
+    def replicas(self) -> int:
+        """Return for how many replicas a publish waits."""
+        text = self.text("replicas") or "0"
+        if not text.isdecimal() or int(text) > _MOST_REPLICAS:
+            raise ValueError(f"option `replicas` must be a number up to {_MOST_REPLICAS}")
+        return int(text)
+
     def finish(self) -> None:
         """Raise ValueError when an unknown option is left."""
         for name in self._left.keys() - _IGNORED:
@@ -177,7 +252,37 @@ class _Options:
             raise ValueError(f"unknown option `{name[:40]}`{'; ' if hint else ''}{hint}")
 
 
-def _location(parts: SplitResult) -> tuple[str, int, str, int]:
+def _split(url: str) -> tuple[SplitResult, tuple[Place, ...]]:
+    """Return the parts of a URL, and the nodes of one that may name several; the parts are of the first."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SEVERAL:
+        return urlsplit(url), ()
+    end = min((found for mark in "/?#" if (found := rest.find(mark)) >= 0), default=len(rest))
+    user, at, nodes = rest[:end].rpartition("@")
+    hosts = [host for host in nodes.split(",") if host]
+    if not hosts:
+        raise ValueError(f"the hosts are missing, as in `{scheme}://host-1,host-2,host-3/`")
+    alone = "rediss" if scheme.startswith("rediss") else "redis"
+    default = _SEVERAL[scheme]
+    seeds = [Place(*_location(urlsplit(f"{alone}://{host}"), default)[:2]) for host in hosts]
+    first = hosts[0] if urlsplit(f"{alone}://{hosts[0]}").port else f"{hosts[0]}:{default}"
+    return urlsplit(f"{alone}://{user}{at}{first}{rest[end:]}"), tuple(dict.fromkeys(seeds))
+
+
+def _sentinels(parts: SplitResult, options: _Options) -> tuple[Sentinels, SplitResult]:
+    """Return what the path and the options say of Sentinels, and the parts without it."""
+    name, _, database = unquote(parts.path).strip("/").partition("/")
+    if not name:
+        raise ValueError(
+            "the name of the primary is missing, as in `redis+sentinel://host-1,host-2,host-3/NAME`"
+        )
+    username, password = options.text("sentinel_username"), options.text("sentinel_password")
+    if username and not password:
+        raise ValueError("option `sentinel_username` needs `sentinel_password`")
+    return Sentinels(name, username, password), parts._replace(path=f"/{database}")
+
+
+def _location(parts: SplitResult, default: int = 6379) -> tuple[str, int, str, int]:
     """Return host, port, socket path and database."""
     path = unquote(parts.path)
     if parts.scheme == "unix":
@@ -185,7 +290,7 @@ def _location(parts: SplitResult) -> tuple[str, int, str, int]:
             raise ValueError("the path of the socket is missing, as in `unix:///run/redis.sock`")
         return "localhost", 0, path, 0
     try:
-        port = parts.port if parts.port is not None else 6379
+        port = parts.port if parts.port is not None else default
     except ValueError:
         raise ValueError("the port must be a number below 65536") from None
     database = path.strip("/")

@@ -22,12 +22,13 @@ from abe_router.backend import (
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.answers import refuses_unreadable
+from abe_router.backends.redis.connection import ClusterFound
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
 from abe_router.backends.redis.health import Health
 from abe_router.backends.redis.key_value import KeyValueStore
-from abe_router.backends.redis.names import Names, group_name, position_before
+from abe_router.backends.redis.names import CLUSTER_TAG, Names, group_name, position_before
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.peek import Peek, end_cursor
 from abe_router.backends.redis.scripts import DROP
@@ -48,10 +49,17 @@ class RedisBackend(Backend):
     """
 
     def __init__(self, address: Address, *, prefix: str = "") -> None:
-        self.url = address.public
-        self._address, self._names = address, Names(prefix, address.tag)
+        self._prefix = prefix
+        self._use(address)
         self._credentials = Credentials(address)
         self._node: Node | None = None
+        #: The node that has not been open yet: its server may turn out to be part of a cluster.
+        self._new_node: Node | None = None
+
+    def _use(self, address: Address) -> None:
+        """Use an address. On a cluster all names have one hash tag, which is never empty."""
+        tag = address.tag or ((self._prefix or CLUSTER_TAG) if address.is_cluster else "")
+        self.url, self._address, self._names = address.public, address, Names(self._prefix, tag)
 
     @classmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
@@ -70,13 +78,19 @@ class RedisBackend(Backend):
             address = replace(address, tls=address.tls or Tls())
         return cls(address)
 
+    @property
+    def node(self) -> str:
+        return self._node.place if self._node else ""
+
     async def open(self) -> None:
         await self._opened()
 
     async def close(self) -> None:
-        node, self._node = self._node, None
-        if node:
-            await node.close()
+        nodes = self._node, self._new_node
+        self._node = self._new_node = None
+        for node in nodes:
+            if node:
+                await node.close()
 
     def append(self, messages: Sequence[Message]) -> Awaitable[None]:
         # Most of many callers have one message, and a coroutine more would slow them down.
@@ -171,17 +185,36 @@ class RedisBackend(Backend):
     async def check_health(
         self, served: Collection[SubscriptionName] | None = None
     ) -> Sequence[HealthResult]:
-        return await Health(self._address, self._credentials, self._names, served).check()
+        try:
+            return await Health(self._address, self._credentials, self._names, served).check()
+        except ClusterFound:
+            self._use(self._address.as_cluster())
+            return await Health(self._address, self._credentials, self._names, served).check()
 
     async def _append(self, messages: Sequence[Message]) -> None:
         await (await self._opened()).appender.append(messages)
 
     async def _opened(self) -> Node:
         if self._node is None:
-            self._node = Node(self._address, self._credentials, self._names)
+            self._node = await self._first_opened()
         node = self._node
         await node.connection.open()
         return node
+
+    async def _first_opened(self) -> Node:
+        """Return a node whose server was reached. The server of a plain URL may be part of a cluster."""
+        while True:
+            node = self._new_node = self._new_node or Node(self._address, self._credentials, self._names)
+            try:
+                await node.connection.open()
+            except ClusterFound:
+                if self._new_node is node:
+                    self._new_node = None
+                    self._use(self._address.as_cluster())
+                    await node.close()
+            else:
+                self._new_node = None
+                return node
 
     async def _subscribe(self, kind: type[H], pattern: str, group: str, start: float, lease: float) -> H:
         node = await self._opened()

@@ -6,6 +6,7 @@ connections. It connects when it is first used, and again after it was idle or a
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -18,7 +19,8 @@ import hiredis
 
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.credentials import Credentials
-from abe_router.backends.redis.protocol import Arg, server_error
+from abe_router.backends.redis.finder import Finder
+from abe_router.backends.redis.protocol import Arg, ServerNotReady, server_error
 from abe_router.backends.redis.scripts import Script
 from abe_router.errors import BackendError, BackendUnavailable
 
@@ -38,8 +40,8 @@ class ScriptCall(NamedTuple):
 class BlockingConnection:
     """Runs scripts, one batch at a time; any thread may call it."""
 
-    def __init__(self, address: Address, credentials: Credentials) -> None:
-        self._address, self._credentials = address, credentials
+    def __init__(self, address: Address, credentials: Credentials, finder: Finder) -> None:
+        self._address, self._credentials, self._finder = address, credentials, finder
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
@@ -68,8 +70,16 @@ class BlockingConnection:
                     ) from error
                 raise
         for answer in answers:
+            if isinstance(answer, ServerNotReady):  # another server may have the data by now
+                self.reset()
             if isinstance(answer, BackendError):
                 raise answer
+
+    def reset(self) -> None:
+        """Disconnect unless another thread uses the connection; the next call connects."""
+        if self._lock.acquire(blocking=False):
+            self._disconnect()
+            self._lock.release()
 
     def close(self) -> None:
         """Disconnect for good, without waiting for a thread that uses it."""
@@ -87,20 +97,21 @@ class BlockingConnection:
             raise BackendUnavailable("the backend is closed")
         address = self._address
         seconds = min(timeout, address.connect_timeout)
-        if address.path:
+        credentials = self._credentials.get_blocking()
+        place = asyncio.run(self._finder.find(credentials)) if self._finder.follows else address.place
+        if place.path:
             plain = socket.socket(socket.AF_UNIX)
             self._socket = plain
             plain.settimeout(seconds)
-            plain.connect(address.path)
+            plain.connect(place.path)
         else:
-            plain = self._socket = socket.create_connection((address.host, address.port), seconds)
+            plain = self._socket = socket.create_connection((place.host, place.port), seconds)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if address.tls:
                 context: ssl.SSLContext = address.tls.context()
-                self._socket = context.wrap_socket(plain, server_hostname=address.host)
+                self._socket = context.wrap_socket(plain, server_hostname=place.host)
         self._socket.settimeout(min(timeout, address.answer_timeout))
         self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
-        credentials = self._credentials.get_blocking()
         greeting: list[tuple[Arg, ...]] = [("AUTH", *credentials)] if credentials else []
         answers = self._send([*greeting, ("SELECT", address.database)])
         for answer in answers:

@@ -1,22 +1,33 @@
 """A connection to Redis that reconnects: one protocol at a time, a new one when the last one broke.
 
-It repeats nothing. What was sent and not answered when a connection breaks fails with BackendUnavailable,
-because only the caller knows whether it may be sent again.
+What was sent and not answered when a connection breaks fails with BackendUnavailable, because only the caller
+knows whether it may be sent again. What the server refused because another one has the data is sent again.
+
+States:
+
+- *down*: no protocol. Commands fail at once. `open` starts an attempt to connect, shared by all callers.
+- *up* (`_protocol`): commands go out. A lost protocol leads to *down*.
+- *moving* (`_moving`): the server refused a command because it does not take writes of this prefix. Its
+  protocol ends when all that was sent is answered. Commands wait in `_redirection`. A new connection leads to
+  *up* and gets them in their order. Without one until the patience is over, the state is *down*.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.credentials import Credentials
-from abe_router.backends.redis.protocol import Arg, RedisProtocol, ServerError
+from abe_router.backends.redis.finder import Finder
+from abe_router.backends.redis.protocol import Arg, RedisProtocol, Sent, ServerError, ServerNotReady
+from abe_router.backends.redis.redirection import ELSEWHERE, Redirection, named_place
 from abe_router.backends.redis.scripts import Script
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
@@ -29,6 +40,12 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 _PROBE = "return redis.REDIS_VERSION_NUM and 1 or 0"
 #: What the replies under way may bring, in bytes; one more read than that is admitted.
 _FLOW = 8 * 1024 * 1024
+#: Most servers that name another one while connecting.
+_MOST_MOVES = 5
+
+
+class ClusterFound(BackendError):
+    """Raised when the server of a plain URL is part of a cluster."""
 
 
 class FlowControl:
@@ -63,20 +80,23 @@ class FlowControl:
 
 
 class Connection:
-    """Sends commands; `lost` is called when a connection broke, with the reason.
+    """Sends commands; `lost` is called when a connection broke or is left, with the reason.
 
-    `patience` is added to the time, in seconds, that the server may take to answer.
+    `patience` is added to the time, in seconds, that the server may take to answer. Unless it `resends`, a
+    refused command fails, and the connection ends if another server has the data.
     """
 
     def __init__(
         self,
         address: Address,
         credentials: Credentials,
+        finder: Finder,
         *,
         lost: Callable[[str], None],
         patience: float = 0.0,
+        resends: bool = True,
     ) -> None:
-        self._address, self._credentials = address, credentials
+        self._address, self._credentials, self._finder = address, credentials, finder
         self._on_lost, self._patience = lost, patience
         credentials.add(self)
         #: Whether the server accepted a login before.
@@ -86,21 +106,44 @@ class Connection:
         self._closed = False
         self._backoff = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         self._next_attempt = 0.0
+        self._redirection = Redirection(address, credentials, lambda: self._protocol) if resends else None
+        self._moving = False
+        #: Delays before the server is looked for that takes our commands.
+        self._moves = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
+        #: The protocol that was left and has not ended, and what is set when it ends.
+        self._left: tuple[RedisProtocol, asyncio.Event] | None = None
+        #: Where the server is that it is, or was last, connected to.
+        self.place = address.place
         #: The server's id of this connection, for CLIENT UNBLOCK.
         self.client_id = 0
 
     @property
     def up(self) -> bool:
         """Whether commands can be sent right away."""
-        return self._protocol is not None
+        return self._protocol is not None or self._moving
 
     def send(self, *args: Arg) -> asyncio.Future[Any]:
         """Send a command now; raise BackendUnavailable when the connection is down."""
-        return self._up().send(*args)
+        if self._protocol is None:
+            return self._send_later(args, None)
+        return self._protocol.send(*args)
 
     def run(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg] = ()) -> asyncio.Future[Any]:
         """Send a script now; raise BackendUnavailable when the connection is down."""
-        return self._up().run(script, keys, args)
+        if self._protocol is None:
+            rest = (len(keys), *keys, *args)
+            return self._send_later(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
+        return self._protocol.run(script, keys, args)
+
+    def confirm(self, replicas: int, seconds: float) -> asyncio.Future[Any]:
+        """Wait until so many replicas have what this connection wrote; the reply says how many have it.
+
+        It is never sent over another connection, which has written nothing. Raise BackendUnavailable when the
+        connection is down.
+        """
+        if self._protocol is None:
+            raise BackendUnavailable("the server changed, and its replicas cannot be asked any more")
+        return self._protocol.send("WAIT", replicas, math.ceil(seconds * 1000))
 
     def flush_if_idle(self) -> None:
         """Write what was sent in this turn at once, if no reply is due."""
@@ -115,11 +158,11 @@ class Connection:
         """
         if self._closed:
             raise BackendUnavailable("the backend is closed")
-        if self._protocol is None:
+        if not self.up:
             if self._opening is None:
-                self._opening = asyncio.create_task(self._open())
-                self._opening.add_done_callback(self._opened)
+                self._start(self._open())
             opening = self._opening
+            assert opening is not None
             try:
                 await asyncio.shield(opening)
             except asyncio.CancelledError:
@@ -130,12 +173,17 @@ class Connection:
     async def close(self) -> None:
         """Disconnect for good; what is unanswered fails."""
         self._closed = True
+        self._moving = False
         self._credentials.remove(self)
-        if self._opening:
-            self._opening.cancel()
-        if self._protocol:
-            self._protocol.abort("the backend was closed")
-            await asyncio.sleep(0)  # the transport reports its end in the next turn
+        if opening := self._opening:
+            opening.cancel()
+            await asyncio.wait([opening])
+        if self._redirection:
+            self._redirection.close(BackendUnavailable("the backend was closed"))
+        for protocol in (self._protocol, self._left and self._left[0]):
+            if protocol:
+                protocol.abort("the backend was closed")
+        await asyncio.sleep(0)  # the transport reports its end in the next turn
 
     def reset(self, why: str) -> None:
         """Disconnect; what is unanswered fails, and the next `open` connects."""
@@ -154,13 +202,59 @@ class Connection:
             _log.warning("Redis refused the new credentials: %s", reply.exception())
             protocol.abort("the server refused the new credentials")
 
-    def _up(self) -> RedisProtocol:
-        if self._protocol is None:
-            raise BackendUnavailable(f"Redis at {self._address.public} cannot be reached")
-        return self._protocol
+    def _send_later(self, args: tuple[Arg, ...], fallback: tuple[Arg, ...] | None) -> asyncio.Future[Any]:
+        if self._moving and self._redirection:
+            return self._redirection.add(args, fallback)
+        raise BackendUnavailable(f"Redis at {self._address.public} cannot be reached")
+
+    def _start(self, opening: Coroutine[Any, Any, None]) -> None:
+        self._opening = asyncio.create_task(opening)
+        self._opening.add_done_callback(self._opened)
+
+    def _refused(self, protocol: RedisProtocol, sent: Sent, error: ServerNotReady) -> bool:
+        """Say whether a refused command is sent again; leave a server that does not take our commands."""
+        if protocol is self._protocol and error.code in ELSEWHERE:
+            self._leave(protocol, error)
+        is_left = self._left is not None and protocol is self._left[0]
+        if self._redirection is None or self._closed or not (protocol is self._protocol or is_left):
+            return False  # or it is still greeted
+        return self._redirection.take(sent, error, place=self.place)
+
+    def _leave(self, protocol: RedisProtocol, error: ServerNotReady) -> None:
+        if error.code == "MOVED":
+            self._finder.redirect(named_place(error, self.place))
+        if self._redirection is None:
+            protocol.abort(str(error))
+            return
+        now = asyncio.get_running_loop().time()
+        if now - self._next_attempt > self._address.answer_timeout:
+            self._moves.reset()
+        if error.code != "MOVED":  # the same server may be found again
+            self._next_attempt = now + self._moves.next()
+        self._left = protocol, asyncio.Event()
+        self._protocol, self._moving = None, True
+        protocol.retire(str(error))
+        self._on_lost(str(error))
+        self._start(self._move(self._left[1]))
+
+    async def _move(self, ended: asyncio.Event) -> None:
+        """Connect to the server that takes our commands now, once the one that was left has answered."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._address.answer_timeout
+        await ended.wait()
+        while self._moving:
+            try:
+                await self._open()
+            except BackendError as error:
+                if loop.time() >= until or not isinstance(error, BackendUnavailable):
+                    self._moving = False
+                    assert self._redirection is not None
+                    self._redirection.fail_all(error)
+                    raise
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
-        self._opening = None
+        if self._opening is opening:
+            self._opening = None
         if not opening.cancelled():
             opening.exception()  # marks it as seen: every caller that waited may be cancelled by now
 
@@ -176,27 +270,46 @@ class Connection:
         self._backoff.reset()
         # After a success too: a server that accepts connections only to close them must not be stormed.
         self._next_attempt = loop.time() + _FIRST_DELAY
-        self._protocol = protocol
+        self._protocol, self._moving = protocol, False
+        if self._redirection:
+            self._redirection.send(protocol)
         if self._credentials.latest is not latest:  # they came during the login
             self.authenticate(self._credentials.latest)
 
     async def _connect(self) -> RedisProtocol:
+        """Connect to the server that the finder names, and to those that servers name instead."""
+        for _ in range(_MOST_MOVES):
+            try:
+                return await self._connect_once()
+            except ServerNotReady as error:
+                if error.code != "MOVED":
+                    raise
+                self._finder.redirect(named_place(error, self.place))
+        raise BackendUnavailable(f"the nodes of {self._address.public} disagree on which has the slot")
+
+    async def _connect_once(self) -> RedisProtocol:
         address, loop = self._address, asyncio.get_running_loop()
         credentials = await self._credentials.get()
         timeout = address.answer_timeout + self._patience
         made: list[RedisProtocol] = []
 
         def make() -> RedisProtocol:
-            made.append(RedisProtocol(timeout, lambda why: self._lost(made[0], why)))
-            return made[0]
+            protocol = RedisProtocol(
+                timeout,
+                lambda why: self._lost(protocol, why),
+                lambda sent, error: self._refused(protocol, sent, error),
+            )
+            made.append(protocol)
+            return protocol
 
         try:
             async with asyncio.timeout(address.connect_timeout):
-                if address.path:
-                    await loop.create_unix_connection(make, address.path)
+                self.place = place = await self._finder.find(credentials)
+                if place.path:
+                    await loop.create_unix_connection(make, place.path)
                 else:
                     context = address.tls.context() if address.tls else None
-                    await loop.create_connection(make, address.host, address.port, ssl=context)
+                    await loop.create_connection(make, place.host, place.port, ssl=context)
                 await self._greet(made[0], credentials)
         except TimeoutError:
             why = (
@@ -234,29 +347,38 @@ class Connection:
         naming = protocol.send("CLIENT", "SETNAME", address.client_name)
         client_id = protocol.send("CLIENT", "ID")
         chosen = protocol.send("SELECT", address.database)
-        probe = protocol.send("EVAL", _PROBE, 0)
+        keys = (self._finder.key,) if self._finder.key else ()
+        probe = protocol.send("EVAL", _PROBE, len(keys), *keys)
         await asyncio.wait([hello, naming, client_id, chosen, probe])
         self._check_mode(hello)
         naming.exception()  # marks it as seen: the name only helps people who look at the server
-        if not (client_id.result(), chosen.result(), probe.result())[-1]:
+        if isinstance(refused := probe.exception(), ServerNotReady) and refused.code in ("ASK", "TRYAGAIN"):
+            new_enough: Any = True  # the slot is on its way to another node
+        else:
+            new_enough = probe.result()
+        if not (client_id.result(), chosen.result(), new_enough)[-1]:
             raise BackendError(f"Redis at {address.public} is too old: Redis 7.0 or Valkey 7.2 is needed")
         if not isinstance(client_id.result(), int):
             raise BackendUnavailable(f"an answer of Redis at {address.public} cannot be read")
         self.client_id = client_id.result()
 
     def _check_mode(self, hello: asyncio.Future[Any]) -> None:
-        """Raise BackendError when the server is a Sentinel, or part of a cluster without a hash tag."""
+        """Raise BackendError when the server is not what the URL says."""
         reply = [] if hello.exception() else hello.result()
-        mode = reply[reply.index(b"mode") + 1] if isinstance(reply, list) and b"mode" in reply else b""
-        if mode == b"cluster" and not self._address.tag:
-            raise BackendError(
-                f"Redis at {self._address.public} is part of a cluster, which is not supported: "
-                "scripts that touch several keys need all of them in one slot; "
-                "give the URL of a plain server"
+        words = reply if isinstance(reply, list) else []
+        mode, role = (words[words.index(word) + 1] if word in words else b"" for word in (b"mode", b"role"))
+        if mode == b"cluster" and not self._finder.key:
+            raise ClusterFound(
+                f"Redis at {self.place} is part of a cluster: give the URL redis+cluster://{self.place}/"
             )
         if mode == b"sentinel":
             raise BackendError(
-                f"Redis at {self._address.public} is a Sentinel: give the URL of the server it watches"
+                f"Redis at {self.place} is a Sentinel: give the URL redis+sentinel://{self.place}/NAME "
+                "with the name of the primary that it watches"
+            )
+        if self._address.sentinels and role not in (b"", b"master"):
+            raise BackendUnavailable(
+                f"Redis at {self.place} is named by the Sentinels and is a replica still"
             )
 
     def _unreachable(self, why: str, made: list[RedisProtocol]) -> BackendUnavailable:
@@ -268,3 +390,6 @@ class Connection:
         if protocol is self._protocol:
             self._protocol = None
             self._on_lost(why)
+        elif self._left and protocol is self._left[0]:
+            self._left[1].set()
+            self._left = None

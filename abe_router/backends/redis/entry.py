@@ -79,7 +79,7 @@ def new_deliveries(entries: Sequence[Entry], key: str, group: str) -> tuple[list
             others.append(entry_id)
             continue
         message, fault = _message(entry_id, values, key, 1)
-        found.append(Delivery(message, 1, entry_id, fault=fault))
+        found.append(Delivery(message, 1, entry_id, fault=fault, replays=_replays(values)))
     return found, others
 
 
@@ -98,7 +98,7 @@ def taken_deliveries(taken: Sequence[Any], key: str, group: str) -> tuple[list[D
             continue
         failed, since = _failures(failures)
         message, fault = _message(entry_id, values, key, failed + 1)
-        found.append(Delivery(message, count, entry_id, since, fault=fault))
+        found.append(Delivery(message, count, entry_id, since, fault=fault, replays=_replays(values)))
     return found, others
 
 
@@ -168,6 +168,12 @@ def _failures(field: bytes | None) -> tuple[int, float | None]:
     count, _, since = (field or b"0:").partition(b":")
     millis = read_count(since)
     return read_count(count) or 0, None if millis is None else min(millis / 1000, LATEST)
+
+
+def _replays(values: Mapping[bytes, bytes]) -> int:
+    """Return how often an entry was replayed, from its field `former`, which is `COUNT:ID`."""
+    former = values.get(b"former")
+    return 0 if former is None else read_count(former.partition(b":")[0]) or 0
 
 
 def _values(fields: Fields) -> dict[bytes, bytes]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from abe_router.backend import (
@@ -18,15 +20,17 @@ from abe_router.backend import (
 )
 from abe_router.backends.redis import scripts
 from abe_router.backends.redis.address import Address
-from abe_router.backends.redis.connection import Connection
+from abe_router.backends.redis.connection import ClusterFound, Connection
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.entry import accepted_at, order
+from abe_router.backends.redis.finder import make_finder
 from abe_router.backends.redis.gaps import Change, GroupChanges
-from abe_router.backends.redis.names import Names, escape_glob, group_name
+from abe_router.backends.redis.names import Names, escape_glob, group_name, lease_of
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.scripts import RIGHTS, STREAM, Script
 from abe_router.backends.redis.server import ask, check
+from abe_router.backends.redis.topology import Topology
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.pattern import PatternIndex, matches
@@ -34,6 +38,8 @@ from abe_router.text import format_time
 
 #: Streams asked for at a time, and pending entries counted of a group.
 _CHUNK, _PENDING = 50, 1000
+#: Most groups whose consumers are looked at.
+_CONSUMERS = 500
 #: By how many seconds an id may be ahead of the server's clock: NTP sets clocks back by less.
 _AHEAD = 60
 #: The commands that are sent as such. Those of the scripts are read from the scripts.
@@ -68,21 +74,32 @@ _SENT = (
     "XREADGROUP",
     "XREVRANGE",
 )
-_CONTAINERS = ("CLIENT", "XGROUP", "XINFO")
+#: Those that only a cluster needs, and the one that only `replicas` needs.
+_ON_CLUSTER, _FOR_REPLICAS = ("ASKING", "CLUSTER|SLOTS"), ("WAIT",)
+_CONTAINERS = ("CLIENT", "CLUSTER", "XGROUP", "XINFO")
 #: A command as it stands in a script: `redis.call('XADD', …` or `{'XCLAIM', …`.
 _IN_LUA = re.compile(r"(?:call\(|\{)'([A-Z]+)'(?:, '([A-Z]+)')?")
 #: The server allows them to every user.
 _FREE = frozenset({"AUTH", "HELLO"})
 #: Commands without a key, and those whose key is not the first argument.
 _KEYLESS = frozenset(
-    {"CLIENT|ID", "CLIENT|SETNAME", "CLIENT|UNBLOCK", "PING", "SCAN", "SELECT", "TIME", "EVAL", "EVALSHA"}
+    {
+        *("ASKING", "CLIENT|ID", "CLIENT|SETNAME", "CLIENT|UNBLOCK", "CLUSTER|SLOTS", "EVAL", "EVALSHA"),
+        *("PING", "SCAN", "SELECT", "TIME", "WAIT"),
+    }
 )
-_ARGUMENTS = {"XREAD": "STREAMS", "XREADGROUP": "GROUP g c STREAMS", "EVAL": "0 0", "EVALSHA": "0 0"}
+_ARGUMENTS = {
+    "XREAD": "STREAMS",
+    "XREADGROUP": "GROUP g c STREAMS",
+    "EVAL": "0 0",
+    "EVALSHA": "0 0",
+    "WAIT": "0 0",
+}
 
 
-def commands() -> list[str]:
+def commands(names: Names, *, replicas: int = 0) -> list[str]:
     """Return the commands that we use, in order, with their subcommands after a bar."""
-    found = set(_SENT)
+    found = {*_SENT, *(_ON_CLUSTER if names.tag else ()), *(_FOR_REPLICAS if replicas else ())}
     for script in vars(scripts).values():
         if isinstance(script, Script):
             for name, sub in _IN_LUA.findall(script.text):
@@ -90,21 +107,24 @@ def commands() -> list[str]:
     return sorted(found)
 
 
-def rules(names: Names) -> list[str]:
+def rules(names: Names, *, replicas: int = 0) -> list[str]:
     """Return the smallest rules of `ACL SETUSER` under which a backend with these names works."""
-    allowed = [f"+{name.lower()}" for name in commands() if name not in _FREE]
+    allowed = [f"+{name.lower()}" for name in commands(names, replicas=replicas) if name not in _FREE]
     others = [f"~{escape_glob(names.others)}*"] if names.streams else []
     return [f"~{names.glob}", *others, "-@all", *allowed]
 
 
-async def lacking(connection: Connection, names: Names) -> tuple[Sequence[str], Sequence[str]]:
+async def lacking(
+    connection: Connection, names: Names, *, replicas: int = 0
+) -> tuple[Sequence[str], Sequence[str]]:
     """Return what the user may not do: the patterns of the keys it may not touch, and the commands.
 
     The server checks the rights and runs nothing. Raise BackendError when the user may not even ask.
     """
     touched = {f"~{names.glob}": names.stream("x.y"), f"~{escape_glob(names.others)}*": names.keys}
     asked = {pattern: ["EVAL", "return 1", "1", key] for pattern, key in touched.items()}
-    asked |= {name: _sample(name, names.stream("x.y")) for name in commands() if name not in _FREE}
+    used = commands(names, replicas=replicas)
+    asked |= {name: _sample(name, names.stream("x.y")) for name in used if name not in _FREE}
     words = [word for sample in asked.values() for word in (str(len(sample)), *sample)]
     refused = await connection.run(RIGHTS, (), words)
     missing = [what for what, may in zip(asked, refused, strict=True) if not may]
@@ -129,7 +149,8 @@ class Health:
         served: Collection[SubscriptionName] | None,
     ) -> None:
         self._address, self._names, self._served = address, names, served
-        self._connection = Connection(address, credentials, lost=lambda _: None)
+        self._finder = make_finder(address, names)
+        self._connection = Connection(address, credentials, self._finder, lost=lambda _: None, resends=False)
         self._registry = Registry(self._connection, names)
 
     async def check(self) -> list[HealthResult]:
@@ -137,10 +158,16 @@ class Health:
         found: list[HealthResult] = []
         try:
             await self._connection.open()
-            found += check(await ask(self._connection, self._address))
+            host, port, path = self._connection.place
+            server = await ask(self._connection, replace(self._address, host=host, port=port, path=path))
+            found += check(server)
+            topology = Topology(self._connection, server, self._finder)
+            found += await topology.check()
             found.append(await self._rights())
             if not found[-1].weakens:
-                found += await self._content()
+                found += await self._content(topology)
+        except ClusterFound:
+            raise
         except BackendError as error:
             if isinstance(error, BackendUnavailable) and not isinstance(error, ServerNotReady):
                 raise
@@ -156,11 +183,11 @@ class Health:
             Severity.ERROR,
             str(error),
             "nothing can be published or handled until that is fixed",
-            f"ACL SETUSER USER {' '.join(rules(self._names))}" if denied else "",
+            self._allow if denied else "",
         )
 
     async def _rights(self) -> HealthResult:
-        patterns, commands = await lacking(self._connection, self._names)
+        patterns, commands = await lacking(self._connection, self._names, replicas=self._address.replicas)
         if not patterns and not commands:
             return HealthResult(HealthCheck.RIGHTS, Severity.OK, "this user has all rights that are needed")
         what = f"touch the keys {', '.join(patterns)}" if patterns else f"run {', '.join(commands)}"
@@ -169,10 +196,15 @@ class Health:
             Severity.ERROR,
             f"this user may not {what}",
             "each operation that needs it fails, and the messages wait",
-            f"ACL SETUSER USER {' '.join(rules(self._names))}",
+            self._allow,
         )
 
-    async def _content(self) -> list[HealthResult]:
+    @property
+    def _allow(self) -> str:
+        """The command that gives a user all rights that are needed."""
+        return f"ACL SETUSER USER {' '.join(rules(self._names, replicas=self._address.replicas))}"
+
+    async def _content(self, topology: Topology) -> list[HealthResult]:
         keys = await self._registry.keys()
         subscriptions = [(pattern, group) for pattern, group, _ in await self._registry.subscriptions()]
         statuses = await self._registry.status()
@@ -181,11 +213,29 @@ class Health:
         lengths = [(key, self._connection.send("XLEN", self._names.stream(key))) for key in unread]
         counts = {key: await length for key, length in lengths}
         return [
+            *await self._failover_time(topology, keys, subscriptions),
             *orphaned_subscriptions(statuses, self._served),
             *unread_keys(counts, self._served),
             *await self._streams(keys, subscriptions),
             *await self._changes(keys, subscriptions),
         ]
+
+    async def _failover_time(
+        self, topology: Topology, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]
+    ) -> list[HealthResult]:
+        """Return a result if leases of consumers end before a failover begins."""
+        if not self._finder.follows:
+            return []
+        asked = [
+            self._connection.send("XINFO", "CONSUMERS", self._names.stream(key), group_name(pattern, group))
+            for pattern, group in subscriptions
+            for key in self._registry.matching(pattern, keys)
+        ][:_CONSUMERS]
+        leases: list[float] = []
+        for answer in asked:
+            with suppress(ServerError):  # the group does not exist yet
+                leases += [lease for row in await answer if (lease := lease_of(_pairs(row)["name"]))]
+        return await topology.failover_time(min(leases, default=0.0))
 
     async def _changes(
         self, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]

@@ -17,6 +17,9 @@ import socket
 
 from abe_router.messages.pattern import is_key, is_wild
 
+#: The hash tag on a cluster if the URL has none and the prefix is empty; otherwise the prefix is the tag.
+CLUSTER_TAG = "abe-router"
+
 
 class Names:
     """The names under one prefix, and on a cluster with one hash tag.
@@ -124,6 +127,12 @@ def consumer_name(lease: float) -> str:
     The lease, in milliseconds, is part of it: it says when the entries of a dead consumer may be claimed.
     """
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}/lease={round(lease * 1000)}"
+
+
+def lease_of(consumer: bytes) -> float:
+    """Return the lease of a consumer in seconds, 0 for one of another program."""
+    found = re.search(rb"/lease=(\d{1,15})$", consumer)
+    return int(found[1]) / 1000 if found else 0.0
 
 
 def position_before(millis: int) -> str:

@@ -31,25 +31,28 @@ _LONGEST_ANSWER = 12
 #: because its entries are larger than those before, the connection ends. The next one takes them in pieces.
 MOST_BYTES = 128 * 1024 * 1024
 
-#: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy.
+#: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy, or another
+#: node of its cluster has the slot.
 _PASSING = frozenset(
     {
+        "ASK",
         "BUSY",
         "CLUSTERDOWN",
         "LOADING",
         "MASTERDOWN",
         "MISCONF",
+        "MOVED",
         "NOREPLICAS",
         "OOM",
         "READONLY",
         "TRYAGAIN",
+        "UNBLOCKED",
     }
 )
 _HINTS = {
     "NOAUTH": "; the server asks for a password and the URL has none",
     "WRONGPASS": "; check the user name and password in the URL",
     "NOPERM": "; the ACL of this user lacks something this backend needs",
-    "MOVED": "; Redis Cluster is not supported yet, give the URL of a plain server",
     "WRONGTYPE": "; a key of that name holds something else than a stream",
 }
 
@@ -63,7 +66,15 @@ class ServerError(BackendError):
 
 
 class ServerNotReady(BackendUnavailable):
-    """Raised when the server refuses a command for now."""
+    """Raised when the server refuses a command for now; `code` is the first word of its reply."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        self.code = code
+        super().__init__(message)
+
+
+#: A command that was sent: its reply to come, its arguments, and those of the script with its text.
+Sent = tuple[asyncio.Future[Any], tuple[Arg, ...], tuple[Arg, ...] | None]
 
 
 def server_error(reply: str) -> BackendError:
@@ -73,20 +84,29 @@ def server_error(reply: str) -> BackendError:
     """
     code, _, _ = reply.partition(" ")
     text = reply.partition(", with args beginning with")[0].partition(" script: ")[0].rstrip(".")
-    if code in _PASSING or "max number of clients" in text:
-        return ServerNotReady(f"the Redis server is not ready: {text}")
+    # A script that meets a key that has just been moved to another node fails half-way.
+    if code in _PASSING or "max number of clients" in text or "access a non local key" in text:
+        return ServerNotReady(f"the Redis server is not ready: {text}", code)
     return ServerError(f"the Redis server refused: {text}{_HINTS.get(code, '')}", code)
 
 
 class RedisProtocol(asyncio.Protocol):
-    """A connection; `timeout` is in seconds, `lost` is called once, with the reason, when it ends."""
+    """A connection; `timeout` is in seconds, `lost` is called once, with the reason, when it ends.
 
-    def __init__(self, timeout: float, lost: Callable[[str], None]) -> None:
-        self._timeout, self._lost = timeout, lost
+    `refused` gets each command that the server refuses for now, and says whether it takes care of it.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        lost: Callable[[str], None],
+        refused: Callable[[Sent, ServerNotReady], bool] | None = None,
+    ) -> None:
+        self._timeout, self._lost, self._refused = timeout, lost, refused
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
         self._out: list[bytes] = []
-        self._pending: deque[tuple[asyncio.Future[Any], tuple[Arg, ...] | None]] = deque()
+        self._pending: deque[Sent] = deque()
         self._transport: asyncio.Transport | None = None
         self._silent = 0
         #: Bytes that arrived since the last whole answer.
@@ -94,6 +114,7 @@ class RedisProtocol(asyncio.Protocol):
         #: Checks in a row that found an answer incomplete.
         self._incomplete = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._retired = False
         self._why = "the connection was closed by the server"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -115,6 +136,8 @@ class RedisProtocol(asyncio.Protocol):
             self.abort("the server does not speak the Redis protocol")
         except MemoryError:  # for an array of billions of parts
             self.abort("an answer is too large")
+        if self._retired and not self._pending:
+            self.abort(self._why)
         if self._partial > MOST_BYTES:
             self._partial = 0
             self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
@@ -125,9 +148,9 @@ class RedisProtocol(asyncio.Protocol):
         if self._timer:
             self._timer.cancel()
         why = f"the connection was lost: {error}" if error else self._why
-        for future, _ in self._pending:
+        for future, _, _ in self._pending:
             if not future.done():
-                _fail(future, BackendUnavailable(f"no answer from Redis: {why}"))
+                fail(future, BackendUnavailable(f"no answer from Redis: {why}"))
         self._pending.clear()
         if transport:
             self._lost(why)
@@ -143,6 +166,17 @@ class RedisProtocol(asyncio.Protocol):
         """Send a script by its hash, and by its text when the server does not know it."""
         rest = (len(keys), *keys, *args)
         return self._push(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
+
+    def resend(self, sent: Sent) -> None:
+        """Send a command that another connection, or this one, refused."""
+        future, args, fallback = sent
+        self._push(args, fallback, future)
+
+    def retire(self, why: str) -> None:
+        """End the connection once all that was sent is answered."""
+        self._retired, self._why = True, why
+        if not self._pending:
+            self.abort(why)
 
     def flush_if_idle(self) -> None:
         """Write now, and not at the end of this turn, what was sent in this turn, if no reply is due.
@@ -175,18 +209,19 @@ class RedisProtocol(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub means `tuple[..., ...]`
-        self._pending.append((future, fallback))
+        self._pending.append((future, args, fallback))
         return future
 
     def _answer(self, reply: Any) -> None:
-        future, fallback = self._pending.popleft()
+        sent = self._pending.popleft()
+        future, _, fallback = sent
         if future.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
             if fallback and isinstance(reply, ServerError) and reply.code == "NOSCRIPT":
                 self._push(fallback, None, future)
-            else:
-                _fail(future, reply)
+            elif not (self._refused and isinstance(reply, ServerNotReady) and self._refused(sent, reply)):
+                fail(future, reply)
         else:
             future.set_result(reply)
 
@@ -201,6 +236,7 @@ class RedisProtocol(asyncio.Protocol):
             self._timer = self._loop.call_later(self._timeout / _CHECKS, self._check)
 
 
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Fail a reply to come."""
     future.set_exception(error)
     future.exception()  # marks it as seen, so that asyncio does not complain of a reply nothing waits for

@@ -97,7 +97,8 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
     """
     rows = database.execute(
         f"""
-        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, m.seq, {log.COLUMNS}
+        SELECT d.deliveries, CAST(d.failures AS INTEGER), d.failed_at, CAST(d.replays AS INTEGER), m.seq,
+            {log.COLUMNS}
         FROM deliveries AS d JOIN messages AS m USING (seq)
         WHERE d.sid = ? AND d.due_at = ? AND d.claim = ? ORDER BY d.seq""",  # noqa: S608  a constant
         (claim.sid, claim.until, claim.number),
@@ -113,8 +114,9 @@ def read(database: Database, claim: Claim) -> list[Delivery]:
             failed_at if type(failed_at) is float else None,
             0.0,
             "" if body else log.fault(database, seq),
+            replays,
         )
-        for deliveries, failures, failed_at, seq, key_id, published_at, id, headers, body in rows
+        for deliveries, failures, failed_at, replays, seq, key_id, published_at, id, headers, body in rows
     ]
 
 

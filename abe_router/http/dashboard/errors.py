@@ -7,11 +7,21 @@ import json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from abe_router.http.dashboard.login import login_path
 from abe_router.http.dashboard.page import Pages
-from abe_router.http.guard import Scope
+from abe_router.http.guard import Scope, request_headers
+from abe_router.http.security import cookie_name
 
 #: What is not a page answers with problem details, whoever asks.
 _API = ("/v1/", "/metrics", "/healthz", "/livez", "/readyz", "/startupz", "/static/")
+#: What to do about a status, where the problem itself has no hint.
+_ADVICE = {
+    403: "Ask for a token with this role, or log in with another one.",
+    404: "It may have been removed, or the address is mistyped.",
+    429: "Wait a moment, and try again.",
+    500: "This is a bug of abe-router. The log of the server has the traceback.",
+    503: "Nothing is lost: messages stay in the backend. The page works again once it answers.",
+}
 
 
 def wants_page(path: str, accept: str) -> bool:
@@ -26,14 +36,20 @@ def error_page(pages: Pages, scope: Scope, answer: Response) -> Response:
     path = scope["path"].removeprefix(root)
     if not wants_page(path, request.headers.get("accept", "")):
         return answer
+    is_get = scope["method"] == "GET"
+    query = scope["query_string"].decode("latin-1")
+    again = f"{path}?{query}" if query else path
     if answer.status_code == 401 and path != "/login":
-        return RedirectResponse(f"{root}/login", 303)
+        has_ended = cookie_name(request_headers(scope)) in request.cookies
+        return RedirectResponse(root + login_path(again if is_get else "", has_ended=has_ended), 303)
     said = json.loads(bytes(answer.body))
     text = pages.rendered(
         request,
         "error.html",
         title=said["title"],
         problem=said,
+        advice=said.get("hint") or _ADVICE.get(said["status"], ""),
+        again=again if is_get and said["status"] in (429, 500, 503) else "",
     )
     headers = {
         name: value

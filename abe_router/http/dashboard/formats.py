@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from abe_router.text import printable, shortened
 
 #: Ages below this, in seconds, are relative ("12 s ago"). Older times are clock times.
 FRESH = 120.0
@@ -20,20 +23,21 @@ _ZERO = Markup('<span class="zero">0</span>')
 _NONE = Markup('<span class="zero">–</span>')
 
 
-def count(value: float | None) -> Markup:
+def count(value: float | None) -> str:
     """Return a number of things: `1,340`; `–` if it is not known."""
     if value is None:
         return _NONE
-    return Markup("{:,.0f}").format(value) if value else _ZERO
+    return f"{value:,.0f}" if value else _ZERO
 
 
-def rate(value: float | None) -> Markup:
-    """Return a number a second, with three significant digits: `412`, `18.5`, `0.4`."""
+def rate(value: float | None) -> str:
+    """Return a number a second: `412`, `18.5`, `0.4`, `0.05`."""
     if value is None:
         return _NONE
     if value < 0.005:
         return _ZERO
-    return Markup("{}").format(f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
+    digits = 0 if value >= 100 else 1 if value >= 0.1 else 2
+    return f"{value:,.{digits}f}"
 
 
 def duration(value: float | None) -> Markup:
@@ -41,20 +45,23 @@ def duration(value: float | None) -> Markup:
     if value is None:
         return _NONE
     number, unit = split_duration(value)
-    text = Markup("{} <small>{}</small>").format(number, unit)
-    return Markup('<span class="zero">{}</span>').format(text) if not value else text
+    text = f"{number} <small>{unit}</small>"
+    return Markup(text if value else f'<span class="zero">{text}</span>')  # noqa: S704  digits and a unit
 
 
 def split_duration(value: float) -> tuple[str, str]:
     """Return a duration in seconds as a number and its unit."""
     value = max(0.0, value)
     if value < 1:
-        return (f"{value * 1000:.3g}", "ms") if value else ("0", "s")
+        return (_short(value * 1000), "ms") if value else ("0", "s")
     for size, unit in _UNITS:
         if value >= size:
-            amount = value / size
-            return f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:,.0f}", unit
+            return _short(value / size), unit
     return "0", "s"
+
+
+def _short(amount: float) -> str:
+    return f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:,.0f}"
 
 
 def moment(at: float | None, now: float | None = None) -> Markup:
@@ -72,6 +79,16 @@ def moment(at: float | None, now: float | None = None) -> Markup:
         shown = f"{when:%Y-%m-%d %H:%M}"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M:%S} UTC", shown
+    )
+
+
+def clock(at: float) -> Markup:
+    """Return a time since the epoch as `<time>`, by the clock with milliseconds (UTC)."""
+    if not 0 < at < 253_402_300_800:
+        return _NONE
+    when = datetime.fromtimestamp(at, UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M:%S} UTC", f"{when:%H:%M:%S.%f}"[:-3]
     )
 
 
@@ -101,6 +118,7 @@ LEVELS: Mapping[str, str] = {
 }
 
 
+@cache
 def icon(state: str) -> Markup:
     """Return the shape of a state as an SVG element."""
     return Markup('<svg class="{}" viewBox="0 0 10 10" aria-hidden="true">{}</svg>').format(
@@ -109,10 +127,28 @@ def icon(state: str) -> Markup:
     )
 
 
+def ticked(text: object) -> Markup:
+    """Return a message with what it has in backticks as code."""
+    parts = printable(str(text)).split("`")
+    if len(parts) % 2 == 0:
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts)
+    )
+
+
+def plain(text: object, longest: int = 1_000) -> str:
+    """Return text in which no character hides or reorders others, with its middle cut out if it is long."""
+    return printable(shortened(str(text), longest))
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "count": count,
     "rate": rate,
     "duration": duration,
     "moment": moment,
     "age": age,
+    "clock": clock,
+    "plain": plain,
+    "ticked": ticked,
 }

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,12 +20,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from abe_router.errors import BackendError
 from abe_router.http.access import Caller, Role, require
 from abe_router.http.dashboard import formats
 from abe_router.http.endpoint import Run
 from abe_router.http.problem import Refusal, invalid
+from abe_router.http.sampler import Reading
 from abe_router.http.site import Site
-from abe_router.text import redact_url
+from abe_router.text import mask_credentials, redact_url
+
+T = TypeVar("T")
 
 #: Longest form, in bytes, and most fields of it.
 MAX_FORM, MAX_FIELDS = 1024 * 1024, 1_000
@@ -55,7 +59,7 @@ NAVIGATION = (
     NavEntry("/dead", "Dead letters", Role.VIEWER, "d"),
     NavEntry("/edits", "Edits", Role.VIEWER, "e"),
     NavEntry("/workers", "Workers", Role.VIEWER, "w"),
-    NavEntry("/tail", "Tail", Role.READER, "t"),
+    NavEntry("/tail", "Tail", Role.VIEWER, "t"),
     NavEntry("/publish", "Publish", Role.PUBLISHER, "p"),
     NavEntry("/graph", "Graph", Role.VIEWER, "m"),
     NavEntry("/messages", "Messages", Role.VIEWER, "s"),
@@ -97,19 +101,30 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters.update(formats.FILTERS)
-        self._environment.globals.update(navigation=NAVIGATION, icon=formats.icon)
+        self._environment.globals.update(navigation=NAVIGATION, icon=formats.icon, route_path=route_path)
         self._static = {name: _static_file(name) for name in ("dashboard.css", "dashboard.js", "icon.svg")}
 
     async def render(
-        self, request: Request, template: str, *, title: str, status: int = 200, **values: Any
+        self,
+        request: Request,
+        template: str,
+        *,
+        title: str,
+        status: int = 200,
+        make: Callable[[], Mapping[str, Any]] = dict,
+        **values: Any,
     ) -> Response:
-        """Return a page made by a template; it extends `base.html`.
+        """Return a page made by a template; it extends `base.html`. `make` makes more values in the thread.
 
         Templates know `values`, and: `title`, `caller` (None before the login), `url(path, **query)`,
-        `path` of the request, `query`, `notice`, `theme`, `allows(role, key)`, `backend`, `revision`.
+        `path` of the request, `here` with its query, `query`, `notice`, `theme`, `allows(role, key)`,
+        `backend`, `revision`.
         """
-        text = await asyncio.to_thread(self._rendered, request, template, {"title": title, **values})
-        return HTMLResponse(text, status)
+
+        def made() -> str:
+            return self._rendered(request, template, {"title": title, **values, **make()})
+
+        return HTMLResponse(await asyncio.to_thread(made), status)
 
     def rendered(self, request: Request, template: str, *, title: str, **values: Any) -> str:
         """Return the text of a page."""
@@ -137,7 +152,7 @@ class Pages:
         async def set_theme(request: Request) -> Response:
             form = await read_form(request)
             back = form.get("back", "/")
-            if not back.startswith("/") or back.startswith("//"):
+            if not is_local(back):
                 raise invalid("`back` is a path")
             response = RedirectResponse(request.scope.get("root_path", "") + back, 303)
             theme = form.get("theme", "")
@@ -165,6 +180,8 @@ class Pages:
         def static(name: str) -> str:
             return _url(request, f"/static/{self._static[name][0]}", {})
 
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        query = {name: value for name, value in request.query_params.multi_items() if name != "notice"}
         theme = request.cookies.get(THEME_COOKIE, "")
         return self._environment.get_template(template).render(
             {
@@ -172,15 +189,25 @@ class Pages:
                 "allows": allows,
                 "url": url,
                 "static": static,
-                "path": request.scope["path"].removeprefix(request.scope.get("root_path", "")),
+                "path": path,
+                "here": f"{path}?{urlencode(query)}" if query else path,
                 "query": request.query_params,
                 "notice": self._notices.get(request.query_params.get("notice", "")),
                 "theme": theme if theme in THEMES else "",
                 "backend": redact_url(table.backend),
                 "revision": table.revision,
+                "dead": dead_letters(self._site.sampler.reading, caller),
                 **values,
             }
         )
+
+
+def dead_letters(reading: Reading, caller: Caller | None) -> int:
+    """Return how many dead letters a caller may see, as far as it is known."""
+    states = reading.status.routes if reading.status and caller else ()
+    return sum(
+        state.dead or 0 for state in states if caller and caller.allows_route(Role.VIEWER, state.route)
+    )
 
 
 def route_path(name: str) -> str:
@@ -204,6 +231,29 @@ async def read_form(request: Request, limit: int = MAX_FORM) -> Mapping[str, str
         )
     except ValueError:
         raise invalid(f"a form has at most {MAX_FIELDS:,} fields") from None
+
+
+def read_number(request: Request, name: str, default: int, *, most: int) -> int:
+    """Return a number of the query; raise Refusal if it is not a whole number from 1 to `most`."""
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:10]) <= most:
+        raise invalid(f"`{name}` is a whole number between 1 and {most:,}")
+    return int(text)
+
+
+async def tried(answer: Awaitable[T]) -> tuple[T | None, str]:
+    """Return an answer of the backend; or None, and why there is none: a page shows the rest without it."""
+    try:
+        return await answer, ""
+    except BackendError as error:
+        return None, mask_credentials(str(error))
+
+
+def is_local(path: str) -> bool:
+    """Return whether a browser stays at this server if it goes to a path."""
+    return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
 
 
 def _url(request: Request, path: str, query: Mapping[str, object]) -> str:

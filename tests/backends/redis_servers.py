@@ -1,0 +1,210 @@
+"""A Redis Cluster of masters with a replica each, and a primary with a replica and Sentinels."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import redis
+from redis import Redis
+
+from abe_router.testing import RedisServer
+from abe_router.testing.redis_server import free_port
+
+#: After this time without an answer a server counts as gone, in milliseconds.
+DOWN_AFTER = 1000
+_PATIENCE = 30.0
+_OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+
+
+def until(what):
+    """Wait until a function returns something true, and return that; servers may refuse meanwhile."""
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        with suppress(redis.ConnectionError, redis.ResponseError):
+            if found := what():
+                return found
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+
+
+def host_and_port(server):
+    host, _, port = server.url.removeprefix("redis://").removesuffix("/0").rpartition(":")
+    return host, int(port)
+
+
+def call(server, *command):
+    """Return the reply of a server to one command."""
+    with Redis.from_url(server.url, decode_responses=True, socket_timeout=10) as client:
+        return client.execute_command(*command)
+
+
+def has_replica(primary, behind=0):
+    """Say whether a replica of a primary lacks at most so many bytes of what that has."""
+    info = call(primary, "INFO", "replication")
+    return info["role"] == "master" and any(
+        value["state"] == "online" and value["offset"] >= info["master_repl_offset"] - behind
+        for name, value in info.items()
+        if name.startswith("slave") and isinstance(value, dict)
+    )
+
+
+class RedisCluster:
+    """So many masters, each with a replica if wanted; a context manager."""
+
+    def __init__(self, folder: Path, *, masters: int = 3, replicas: bool = True) -> None:
+        self._folder, self._masters, self._count = folder, masters, masters * (2 if replicas else 1)
+        self._stack = ExitStack()
+        self.nodes: list[RedisServer] = []
+
+    def __enter__(self):
+        buses = [free_port() for _ in range(self._count)]
+        for number, bus in enumerate(buses):
+            folder = self._folder / f"node-{number}"
+            folder.mkdir(parents=True)
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), *_OPTIONS)
+            server = RedisServer(folder, options=(*options, "--cluster-node-timeout", str(DOWN_AFTER)))
+            self.nodes.append(self._stack.enter_context(server))
+        bounds = [16384 * number // self._masters for number in range(self._masters + 1)]
+        for number, (node, bus) in enumerate(zip(self.nodes, buses, strict=True)):
+            call(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
+            call(self.nodes[0], "CLUSTER MEET", *host_and_port(node), bus)
+            if number < self._masters:
+                call(node, "CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+        for node in self.nodes[self._masters :]:
+            master = self.id_of(self.nodes[self.nodes.index(node) - self._masters])
+            until(lambda node=node, master=master: call(node, "CLUSTER REPLICATE", master))
+        self.wait()
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    @property
+    def url(self):
+        hosts = ",".join("{}:{}".format(*host_and_port(node)) for node in self.nodes)
+        return f"redis+cluster://{hosts}/"
+
+    @staticmethod
+    def id_of(node):
+        return call(node, "CLUSTER MYID")
+
+    def wait(self, behind=0):
+        """Wait until all nodes agree that all is well, and each master has its replica."""
+        for node in self.nodes:
+            until(lambda node=node: call(node, "CLUSTER INFO")["cluster_state"] == "ok")
+            until(lambda node=node: len(call(node, "CLUSTER NODES")) == self._count)
+        if self._count > self._masters:
+            for slot in (0, 8000, 16383):
+                until(lambda slot=slot: has_replica(self.owner(slot), behind))
+
+    def owner(self, slot):
+        """Return the node that serves a slot, by the view of a node that runs."""
+        for node in self.nodes:
+            with suppress(redis.ConnectionError, redis.ResponseError):
+                rows = call(node, "CLUSTER", "SLOTS")  # as two words, its reply stays as it is
+                place = next(first[:2] for low, high, first, *_ in rows if low <= slot <= high)
+                return next(each for each in self.nodes if list(host_and_port(each)) == list(place))
+        raise AssertionError("no node answers")
+
+    def move(self, slot, *, pause=0.0):
+        """Move a slot to the next master, key by key, with a pause after each."""
+        source = self.owner(slot)
+        masters = list(dict.fromkeys(self.owner(each) for each in (0, 8000, 16383)))
+        target = masters[(masters.index(source) + 1) % len(masters)]
+        call(target, "CLUSTER SETSLOT", slot, "IMPORTING", self.id_of(source))
+        call(source, "CLUSTER SETSLOT", slot, "MIGRATING", self.id_of(target))
+        while keys := call(source, "CLUSTER GETKEYSINSLOT", slot, 1):
+            call(source, "MIGRATE", *host_and_port(target), "", 0, 5000, "KEYS", *keys)
+            time.sleep(pause)
+        for node in (target, source, *masters):
+            call(node, "CLUSTER SETSLOT", slot, "NODE", self.id_of(target))
+        return target
+
+
+class RedisSentinels:
+    """A primary, its replica and Sentinels that watch them as `main`; a context manager.
+
+    `options` are those of both servers, `auth` is the password of the Sentinels.
+    """
+
+    def __init__(self, folder: Path, *, sentinels: int = 3, options=(), auth: str = "") -> None:
+        self._folder, self._auth, self._options = folder, auth, options
+        self._ports = [free_port() for _ in range(sentinels)]
+        self._stack = ExitStack()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.servers: list[RedisServer] = []
+
+    def __enter__(self):
+        for name in ("primary", "replica"):
+            (self._folder / name).mkdir(parents=True)
+            of = ("--replicaof", *map(str, host_and_port(self.servers[0]))) if self.servers else ()
+            server = RedisServer(self._folder / name, durable=True, options=(*_OPTIONS, *of, *self._options))
+            self.servers.append(self._stack.enter_context(server))
+        until(lambda: has_replica(self.servers[0]))
+        host, port = host_and_port(self.servers[0])
+        for number in self._ports:
+            folder = self._folder / f"sentinel-{number}"
+            folder.mkdir()
+            lines = (
+                f"port {number}\nbind 127.0.0.1\ndir {folder}\nlogfile sentinel.log",
+                f"sentinel monitor main {host} {port} {min(2, len(self._ports))}",
+                f"sentinel down-after-milliseconds main {DOWN_AFTER}\nsentinel failover-timeout main 3000",
+                f"requirepass {self._auth}\nsentinel sentinel-pass {self._auth}" if self._auth else "",
+            )
+            (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+            self._start(number)
+        for number in self._ports:
+            until(lambda number=number: self._knows_all(number))
+        return self
+
+    def __exit__(self, *_):
+        for number in tuple(self._processes):
+            self.kill(number)
+        self._stack.close()
+
+    @property
+    def url(self):
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self._ports)}/main"
+
+    @property
+    def ports(self):
+        """The ports of the Sentinels."""
+        return self._ports
+
+    def ask(self, port, *command):
+        """Return the reply of a Sentinel."""
+        with Redis(port=port, password=self._auth or None, decode_responses=True) as client:
+            return client.execute_command(*command)
+
+    def primary(self):
+        """Return the server that the first Sentinel which runs names."""
+        port = int(self.ask(next(iter(self._processes)), "SENTINEL GET-MASTER-ADDR-BY-NAME", "main")[1])
+        return next(server for server in self.servers if host_and_port(server)[1] == port)
+
+    def kill(self, port):
+        """Kill a Sentinel."""
+        process = self._processes.pop(port)
+        process.kill()
+        process.wait()
+
+    def wait(self, behind=0):
+        """Wait until the primary has its replica."""
+        until(lambda: has_replica(self.primary(), behind))
+
+    def restart(self, port):
+        """Start a killed Sentinel, and wait until it knows the others."""
+        self._start(port)
+        until(lambda: self._knows_all(port))
+
+    def _start(self, port):
+        conf = self._folder / f"sentinel-{port}" / "sentinel.conf"
+        self._processes[port] = subprocess.Popen(
+            ["redis-server", conf, "--sentinel"], stdout=subprocess.DEVNULL
+        )
+
+    def _knows_all(self, port):
+        (fields,) = self.ask(port, "SENTINEL MASTERS").values()
+        return fields["num-other-sentinels"] == len(self._ports) - 1 and fields["num-slaves"] == 1

@@ -1,0 +1,177 @@
+"""The page that publishes: the form of a schema, the verdict while typing, and what is stored."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from selenium.webdriver.support.ui import Select
+
+from abe_router.errors import BackendUnavailable
+from abe_router.http.dashboard.payload_form import (
+    build,
+    first_texts,
+    inputs_of,
+    texts_of,
+    with_item,
+    without_item,
+)
+from abe_router.messages.message import decode
+from abe_router.operations.payload_fields import payload_field
+from tests.http_server.serving import secret
+
+from .shop import an_order, offer, shop, shop_routes
+
+HOSTILE = "<script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>"
+
+
+@pytest.fixture
+async def served(tmp_path):
+    async with shop(tmp_path) as found:
+        yield found
+
+
+async def stored(served, key: str = "orders.created"):
+    """Return the newest message of a key."""
+    return (await served.backend.peek(key, None, limit=1000))[-1].message
+
+
+async def test_verdict_follows_what_is_typed_and_the_message_is_published(browser, served):
+    await browser.log_in(served.url, secret("admin"))
+    await browser.open("/publish")
+    await browser.press("orders.created")
+    await browser.fill("p:/id", "ord_77")
+    verdict = await browser.until("#verdict", lambda text: "would be refused" in text)
+    assert "expected property total, found object with 2 members" in verdict
+    for name, text in (("/total", "99.90"), ("/items/0/sku", "TEA"), ("/items/0/qty", "2")):
+        await browser.fill(f"p:{name}", text)
+    await browser.until("#verdict", lambda text: "would be accepted" in text)
+    verdict = await browser.text("#verdict")
+    assert "id ord_77: duplicates are dropped for 1 h" in verdict
+    assert "when does not match" in verdict  # audit takes totals from 100 on
+    assert len(await served.backend.peek("orders.created", None, limit=1000)) == 7
+    await browser.messages()
+    await browser.press("Publish to orders.created")
+    assert "published ord_77 to orders.created" in await browser.text()
+    message = await stored(served)
+    assert message.body == b'{"id":"ord_77","total":99.90,"currency":"EUR","items":[{"sku":"TEA","qty":2}]}'
+    assert await browser.messages() == []
+
+
+async def test_form_works_without_javascript(browser_without_javascript, served):
+    browser = browser_without_javascript
+    await browser.log_in(served.url, secret("admin"))
+    await browser.open("/publish?key=orders.created")
+    await browser.fill("p:/items/0/sku", "CUP")
+    await browser.fill("p:/items/0/qty", "none")
+    await browser.press("Add to items")
+    await browser.fill("p:/items/1/sku", "TEA")
+    await browser.fill("p:/items/1/qty", "3")
+    await browser.press("Check")
+    assert 'expected integer, found "none"' in await browser.text("[id='fault-/items/0/qty']")
+    await browser.press("Remove", within="[id='p:/items/0']")
+    await browser.fill("p:/id", "ord_78")
+    await browser.fill("p:/total", "5")
+    await browser.press("Edit as JSON")
+    shown = await browser.text("textarea[name=json]")
+    assert json.loads(shown)["items"] == [{"sku": "TEA", "qty": 3}]
+    await browser.fill(
+        "json", shown.replace('"total"', '"express": null, "customer": {"id": 1, "vip": true}, "total"')
+    )
+    await browser.press("Edit as a form")
+    assert json.loads(await browser.text("[name='x:/customer']")) == {"vip": True}
+    assert await browser.text("[name='j:/express']") == "null"
+    await browser.press("Publish to orders.created")
+    assert "would be refused" in await browser.text("#verdict")
+    await browser.fill("j:/express", "true")
+    await browser.press("Headers")
+    await browser.fill("headers", "x-tenant: eu-2")
+    await browser.press("Publish to orders.created")
+    message = await stored(served)
+    assert decode(message.body)["customer"] == {"id": 1, "vip": True}
+    assert message.headers["x-tenant"] == "eu-2"
+
+
+async def test_publisher_sees_the_contract_and_no_route(browser, served):
+    await browser.log_in(served.url, secret("orders-publisher"))
+    await browser.open("/publish")
+    assert await browser.texts(".groups strong") == ["orders.created"]
+    await browser.press("orders.created")
+    await browser.press("Check")
+    text = await browser.text("#verdict")
+    assert "would be refused" in text
+    assert "needs the role viewer" in text
+    assert "billing" not in text
+    await browser.open("/publish?key=stock.low")
+    assert "The token does not allow this" in await browser.text()
+    await browser.messages()
+
+
+async def test_failing_backend_and_a_draining_router_say_what_is_known(browser, served):
+    await browser.log_in(served.url, secret("admin"))
+    await browser.open("/publish?key=stock.low")
+    await browser.fill("json", '{"sku": "TEA"}')
+
+    async def fail(*_: object) -> None:
+        raise BackendUnavailable("the connection was lost")
+
+    served.backend.append = fail
+    await browser.press("Publish to stock.low")
+    text = await browser.text()
+    assert "It is unknown whether the message was published" in text
+    assert "may arrive twice" in text
+    assert await browser.text("textarea[name=json]") == '{"sku": "TEA"}'
+    del served.backend.append
+    served.draining = True
+    await browser.press("Publish to stock.low")
+    assert "The router is about to stop" in await browser.text()
+    served.draining = False
+    await browser.messages()
+
+
+async def test_texts_of_schemas_and_payloads_are_shown_as_text(browser, served):
+    schema = {
+        "description": HOSTILE,
+        "properties": {
+            HOSTILE: {"type": "string", "description": HOSTILE, "pattern": "^x"},
+            "choice": {"enum": [HOSTILE]},
+        },
+    }
+    (served.table.path.parent / "schemas" / "stock.json").write_text(json.dumps(schema))
+    options = f"    schema: stock.json\n    owner: {json.dumps(HOSTILE)}"
+    text = shop_routes().replace("    tags: [warehouse]", options)
+    await offer(served, text)
+    await browser.log_in(served.url, secret("admin"))
+    for path in ("/publish?key=stock.low", "/publish?key=<script>window.hacked=1</script>"):
+        await browser.open(path)
+        if "stock" in path:
+            await browser.run(
+                lambda driver: Select(driver.find_element("name", "p:/choice")).select_by_index(1)
+            )
+            await browser.fill(f"p:/{HOSTILE.replace('/', '~1')}".replace('"', '\\"'), HOSTILE)
+            await browser.until("#verdict", lambda text: "would be refused" in text and HOSTILE[:20] in text)
+            await browser.press("Check")
+            assert HOSTILE[:20] in await browser.text("#verdict")
+        assert await browser.run(lambda driver: driver.execute_script("return window.hacked")) is None
+    await browser.messages()
+
+
+async def test_form_stands_for_exactly_the_payload_that_it_shows(served):
+    about = payload_field(served.table, "orders.created")
+    for payload in (
+        an_order(1),
+        an_order(2, meta=[1, {"a": None}], notes=["", "two\nlines"], express=False, currency="SEK"),
+        {"id": "", "total": 10**30, "items": [], "unknown": {"x": 1}, "customer": {}, "currency": "XXX"},
+        {"id": None, "total": "5", "items": {"0": 1}, "express": "yes", "notes": [1] * 60},
+        {},
+    ):
+        texts = texts_of(about, payload)
+        built = build(about, texts)
+        assert (decode(built.body), built.faults) == (payload, {})
+        assert inputs_of(about, texts).kind == "group"
+    texts = with_item(with_item(first_texts(about), "/items"), "/items")
+    for at, sku in enumerate("abc"):
+        texts = {**texts, f"p:/items/{at}/sku": sku, f"p:/items/{at}/qty": "1"}
+    texts = without_item(texts, "/items/1")
+    assert [item["sku"] for item in decode(build(about, texts).body)["items"]] == ["a", "c"]
+    assert build(about, {"j:/meta": "{"}).faults.keys() == {"j:/meta"}

@@ -25,10 +25,10 @@ from abe_router.operations.metrics import Metrics
 from abe_router.operations.status import read_status
 from abe_router.routing.table import RouteTable
 from abe_router.testing import RedisServer
+from chaos.redis_servers import RedisCluster, call, host_and_port, until
 
 from .deliveries import as_dead
 from .redis_load import Load
-from .redis_servers import RedisCluster, call, host_and_port, until
 
 pytestmark = pytest.mark.heavy
 

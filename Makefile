@@ -53,7 +53,7 @@ parallel: $(VENV)/dev
 
 # The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
 heavy: $(VENV)/dev
-	@$(PYTEST) --numprocesses 3 --dist loadfile -m heavy $(HEAVY)
+	@$(PYTEST) --numprocesses 4 --dist loadfile -m 'heavy and not alone' $(HEAVY)
 
 # Most of them wait for a moment and look whether it comes in time: two at once leave the machine idle enough.
 alone: $(VENV)/dev

@@ -17,6 +17,7 @@ from abe_router.http.event_stream import StreamLimit
 from abe_router.http.sampler import Sampler
 from abe_router.http.security import Security
 from abe_router.observe.metrics import WorkersState
+from abe_router.operations.dead_index import DeadLetterIndex
 from abe_router.operations.metrics import Counters
 from abe_router.operations.status import Status, read_status
 from abe_router.routing.table import RouteTable
@@ -120,6 +121,7 @@ class Site:
     def __post_init__(self) -> None:
         self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)
         self.sampler = Sampler(lambda: self.source.backend, lambda: self.source.counters, self.status.get)
+        self.dead_letters = DeadLetterIndex(lambda: self.source.backend)
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:

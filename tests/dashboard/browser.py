@@ -123,6 +123,10 @@ class Browser:
 
         await self.run(work)
 
+    async def press_first(self, css: str) -> None:
+        """Press an element that stays on the page, such as a summary or a radio button."""
+        await self.run(lambda driver: _found(driver, css).click())
+
     async def until(self, css: str, condition: Callable[[str], bool]) -> str:
         """Wait until the text of an element satisfies a condition; return the text."""
         texts = [""]

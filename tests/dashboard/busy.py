@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from abe_router.backend import Dead, DeadLetter, Reason
 from abe_router.operations.rate_history import INTERVAL, KEPT, RateHistory
+from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.runtime.activity import RouteActivity
 from abe_router.runtime.heartbeat import WORKERS, RouteState, WorkerReport
 from abe_router.runtime.override import OVERRIDES, Override
@@ -77,10 +79,15 @@ class Clock:
         return time.time() if self.at is None else self.at
 
 
-def filled_history(routes: Mapping[str, tuple[float, int, float, str]] = SHOP) -> RateHistory:
-    """Return a history of the last hour of the routes. Those that fail do so for the last twelve minutes."""
+def filled_history(
+    routes: Mapping[str, tuple[float, int, float, str]] = SHOP, intervals: int = KEPT
+) -> RateHistory:
+    """Return a history of the last hour of the routes, or of fewer intervals.
+
+    Those that fail do so for the last twelve minutes.
+    """
     clock, now = Clock(), time.time()
-    clock.at = now - KEPT * INTERVAL
+    clock.at = now - intervals * INTERVAL
     history = RateHistory(clock)
     while clock.at < now:
         history.tick()
@@ -90,6 +97,10 @@ def filled_history(routes: Mapping[str, tuple[float, int, float, str]] = SHOP) -
             for name, (rate, bucket, failing, owner) in routes.items()
         }
         history.record(activity(mixed, INTERVAL), INTERVAL)
+        history.record_backlogs(
+            SubscriptionState(name, True, ready=round(waiting * wave if is_late else waiting / 9))
+            for name, waiting in BACKLOGS.items()
+        )
         clock.at += INTERVAL
     clock.at = None
     history.tick()
@@ -108,6 +119,8 @@ async def put_workers(served: Serving, count: int = 4, *, silent: int = 0) -> No
             number=number,
             path=str(served.table.path),
             routes={name: RouteState(in_flight=number) for name in served.table.by_name},
+            interval=3.0,
+            activity=activity({name: (rate / count, *more) for name, (rate, *more) in SHOP.items()}, 3.0),
         )
         await served.backend.put(WORKERS, f"worker-{number}", msgspec.json.encode(report), ttl=600)
     await served.server._site.sampler.sample()
@@ -128,7 +141,28 @@ async def fill(served: Serving) -> None:
         await (await served.backend.subscribe(key, group)).close()
         for number in range(waiting):
             await publish(served.table, served.backend, key, {"number": number})
+    await add_failures(served, "orders.cancelled", "refunds")
     await put_override(served, "pause", "orders.paid/ledger", "gateway down")
     await put_override(served, "limit", "shipments.dispatched/notify-email", "mail provider quota", 50)
     served.server._site.sampler.history = filled_history()
     await put_workers(served)
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/app/shop.py", line 41, in refund
+    answer = gateway.refund(order)
+TimeoutError: the gateway did not answer
+"""
+
+
+async def add_failures(served: Serving, key: str, group: str, count: int = 3) -> None:
+    """Make messages of a route dead letters."""
+    subscription = await served.backend.subscribe(key, group)
+    for number in range(count):
+        await publish(served.table, served.backend, key, {"number": number})
+        (delivery,) = await subscription.fetch(1, 5.0)
+        reason = Reason("failed", "TimeoutError", f"order {number} failed", traceback=TRACEBACK)
+        at = time.time() - 600 + number
+        letter = DeadLetter(f"{key}/{group}", delivery.message, reason, 5, 5, at, at)
+        await subscription.settle([(delivery, Dead(letter))])
+    await subscription.close()

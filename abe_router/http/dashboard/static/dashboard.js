@@ -9,6 +9,7 @@
 //   whose texts are in `b` and `.s` of its `.state`.
 // - `data-trouble`: what the stream says about the workers, with the class `warn`.
 // - `data-sum`: the sum of all routes that the caller may see: rate, backlog, paused, retried, dead.
+// - `data-check` and `data-into` on a form: see checkWhileTyping. `data-tail` and `data-slot`: see followTail.
 // - `data-opens`: the id of the dialog that a button opens. It is hidden without scripts.
 const body = document.body;
 const root = body.dataset.root;
@@ -22,18 +23,13 @@ const grouped = (value, digits) =>
 const unknown = ["–", "", true];
 const formats = {
   count: (value) => (value == null ? unknown : [grouped(value, 0), "", !value]),
-  rate(value) {
-    if (value == null) return unknown;
-    if (value < 0.005) return ["0", "", true];
-    return [grouped(value, value >= 100 ? 0 : value >= 0.1 ? 1 : 2), "", false];
-  },
+  rate: (value) =>
+    value < 0.005 ? ["0", "", true] : [grouped(value, value >= 100 ? 0 : value >= 0.1 ? 1 : 2), "", false],
   duration(value) {
     if (value == null) return unknown;
     if (!value) return ["0", "s", true];
-    if (value < 1) return [short(value * 1000), "ms", false];
-    for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]])
-      if (value >= size) return [short(value / size), unit, false];
-    return [short(value), "s", false];
+    const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => value >= size) || [0.001, "ms"];
+    return [short(value / size), unit, false];
   },
 };
 const kinds = { rate: "rate", p50: "duration", p99: "duration", oldest: "duration" };
@@ -56,10 +52,10 @@ function morph(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) return old.replaceWith(fresh);
   if (old.nodeType !== Node.ELEMENT_NODE) {
     if (old.data !== fresh.data) old.data = fresh.data;
-    return undefined;
+    return;
   }
-  if (old.isEqualNode(fresh)) return undefined;
-  if (old === document.activeElement && /^(INPUT|SELECT|TEXTAREA)$/.test(old.nodeName)) return undefined;
+  if (old.isEqualNode(fresh)) return;
+  if (old === document.activeElement && /^(INPUT|SELECT|TEXTAREA)$/.test(old.nodeName)) return;
   for (const { name } of [...old.attributes])
     if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   for (const { name, value } of fresh.attributes)
@@ -76,26 +72,20 @@ function morph(old, fresh) {
     else old.insertBefore(same, place);
     morph(same, next);
   }
-  while (place) {
-    const after = place.nextSibling;
-    place.remove();
-    place = after;
-  }
+  while (place) [place] = [place.nextSibling, place.remove()];
   return undefined;
 }
 
-let refreshing = false;
-let refreshedAt = Date.now();
+let refreshing = false, refreshedAt = Date.now();
 
 /** Fetch the page again, and replace the parts that are live. */
 async function refresh() {
   if (refreshing || document.hidden) return;
   refreshing = true;
-  refreshedAt = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (new URL(answer.url).pathname === `${root}/login`) return say("login");
-    if (!answer.ok) return undefined;
+    if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const old of all("[data-live][id]")) {
       const fresh = page.getElementById(old.id);
@@ -107,19 +97,13 @@ async function refresh() {
     refreshing = false;
     refreshedAt = Date.now();
   }
-  return undefined;
 }
 
 let soon = 0;
 /** Refresh in a moment, once for all that changes meanwhile; with many routes, every five seconds at most. */
 function refreshSoon() {
-  soon ||= setTimeout(
-    () => {
-      soon = 0;
-      refresh();
-    },
-    Math.max(300, refreshedAt + 5000 - Date.now()),
-  );
+  const now = () => { soon = 0; refresh(); };
+  soon ||= setTimeout(now, Math.max(300, refreshedAt + 5000 - Date.now()));
 }
 
 // ---- The event stream ----
@@ -131,9 +115,7 @@ function refreshSoon() {
  * `login`.
  */
 function follow(path, listeners, changed = () => {}) {
-  let source;
-  let timer = 0;
-  let delay = 1000;
+  let source, timer = 0, delay = 1000;
   const close = () => {
     clearTimeout(timer);
     source?.close();
@@ -142,10 +124,7 @@ function follow(path, listeners, changed = () => {}) {
   const open = () => {
     close();
     source = new EventSource(root + path);
-    source.onopen = () => {
-      delay = 1000;
-      changed("open");
-    };
+    source.onopen = () => { delay = 1000; changed("open"); };
     source.onerror = async () => {
       changed("lost");
       if (source?.readyState !== EventSource.CLOSED) return; // the browser connects again
@@ -155,7 +134,7 @@ function follow(path, listeners, changed = () => {}) {
       if (status === 401 || status === 403) changed("login");
     };
     for (const [name, listener] of Object.entries(listeners))
-      source.addEventListener(name, (event) => listener(JSON.parse(event.data)));
+      source.addEventListener(name, (event) => event.data && listener(JSON.parse(event.data), event.data));
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
@@ -321,7 +300,7 @@ for (const button of all("[data-opens]")) {
   button.addEventListener("click", () => document.getElementById(button.dataset.opens)?.showModal());
 }
 
-if (banner) {
+if (banner && !find("[data-tail]")) { // a page has one stream
   follow("/v1/events", { state: onState, closing: () => say("closing") }, (state) => {
     if (state === "open") heardAt = Date.now();
     else say(state);
@@ -333,80 +312,72 @@ if (banner) {
   setInterval(tick, 1000);
 }
 
-/** Check a form while a person types: post `form[data-check]` there, and show the answer in `#data-into`. */
+/** Check a form while a person types: post it to `data-check`, and show the answer in `#data-into`. */
 function checkWhileTyping(form) {
   const into = document.getElementById(form.dataset.into);
-  let timer = 0, current = new AbortController();
-  form.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(async () => {
-      current.abort();
-      const { signal } = (current = new AbortController());
-      try {
-        const body = new URLSearchParams(new FormData(form));
-        const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
-        if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        if (!signal.aborted) into.replaceChildren(...page.body.childNodes);
-      } catch (error) {
-        if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
-      }
-    }, 300);
-  });
+  let [timer, current] = [0, new AbortController()];
+  const check = async () => {
+    current.abort();
+    const { signal } = (current = new AbortController());
+    const body = new URLSearchParams(new FormData(form));
+    try {
+      const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
+      if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!signal.aborted) into.replaceChildren(...page.body.childNodes);
+    } catch (error) {
+      if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
+    }
+  };
+  form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(check, 300); });
 }
 
-/** Follow the stream at the address `rows.dataset.tail`: add a copy of `#tail-row` for each message. */
-function followTail(rows) {
-  const [row, state, stop] = ["tail-row", "tail-state", "tail-stop"].map((id) => document.getElementById(id));
-  let stream = null;
+/** Follow the stream `data-tail`: each message becomes a copy of `#tail-row`. The newest 200 rows stay. */
+function followTail(list) {
+  const [row, state, stop] = ["#tail-row", "#tail-state", "#tail-stop"].map((css) => find(css));
+  let stopped = false;
+  const tell = (text) => { state.textContent = text; };
   const plain = (text) => text.replace(/[^\P{C}\n]|[\u2028\u2029]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
   // A number that a script cannot hold exactly is shown as it was sent.
   const exact = (_, value, { source } = {}) => (typeof value === "number" && source && JSON.rawJSON ? JSON.rawJSON(source) : value);
   const add = (id, make) => {
-    if ([...rows.children].some((each) => each.dataset.id === id)) return;
-    rows.prepend(make());
-    rows.firstElementChild.dataset.id = id;
-    while (rows.children.length > 200) rows.lastElementChild.remove();
+    if ([...list.children].some((each) => each.dataset.id === id)) return;
+    list.prepend(make());
+    list.firstElementChild.dataset.id = id;
+    while (list.children.length > 200) list.lastElementChild.remove();
   };
-  const show = (each) => add(`${each.key} ${each.id}`, () => {
-    const made = row.content.firstElementChild.cloneNode(true);
-    const texts = {
-      ...each, time: new Date(each.published_at * 1000).toISOString().slice(11, 23),
-      state: each.deliveries ? `${each.state}, ${each.deliveries}` : each.state, omitted: each.omitted ? `${each.omitted} more before it` : "",
-      preview: JSON.stringify(each.payload)?.slice(0, 200), payload: JSON.stringify(each.payload, null, 2),
-      headers: Object.entries(each.headers ?? {}).map((pair) => pair.join(": ")).join("\n"),
-    };
-    for (const slot of made.querySelectorAll("[data-slot]")) slot.textContent = plain(texts[slot.dataset.slot] ?? "");
-    return made;
-  });
+  const made = (each, payload) => {
+    const copy = row.content.firstElementChild.cloneNode(true);
+    const texts = { ...each, time: new Date(each.published_at * 1000).toISOString().slice(11, 23) };
+    if (each.deliveries) texts.state += `, ${each.deliveries}`;
+    if (each.omitted) texts.omitted = `${each.omitted} more before it`;
+    [texts.preview, texts.payload] = [JSON.stringify(payload)?.slice(0, 200), JSON.stringify(payload, null, 2)];
+    texts.headers = Object.entries(each.headers || {}).map((pair) => pair.join(": ")).join("\n");
+    for (const slot of all("[data-slot]", copy)) slot.textContent = plain(texts[slot.dataset.slot] || "");
+    return copy;
+  };
   const catchUp = async () => { // what came before the stream began is on the page, if it is read again
     const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
-    for (const each of [...page.querySelectorAll("[data-tail] > tr")].reverse()) add(each.dataset.id, () => document.importNode(each, true));
+    for (const each of all("[data-tail] > tr", page).reverse()) add(each.dataset.id, () => document.adoptNode(each));
   };
-  const close = (text) => {
-    stream?.close();
-    [stream, state.textContent, stop.textContent] = [null, text, "Continue"];
-  };
-  const open = () => {
-    [stop.hidden, stop.textContent, state.textContent] = [false, "Stop", "connecting…"];
-    stream = new EventSource(rows.dataset.tail);
-    stream.onopen = () => { state.textContent = "live"; catchUp().catch(() => {}); };
-    stream.onmessage = ({ data }) => show(JSON.parse(data, exact));
-    stream.addEventListener("skipped", () => { state.textContent = "live; older messages were skipped"; });
-    stream.addEventListener("dropped", () => { state.textContent = "live; too many messages to show all"; });
-    stream.addEventListener("closing", () => close("the server ends, or the rights have changed: reload the page"));
-    stream.onerror = ({ data }) => {
-      if (data) close(JSON.parse(data).detail);
-      else if (stream?.readyState === EventSource.CLOSED) close("disconnected");
-      else state.textContent = "disconnected: connecting again…";
-    };
-  };
-  stop.addEventListener("click", () => (stream ? close("stopped") : open()));
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden && stream) close("hidden");
-    else if (!document.hidden && state.textContent === "hidden") open();
+  const restart = () => { tell("live"); catchUp().catch(() => {}); };
+  stop.hidden = false;
+  stop.addEventListener("click", () => {
+    stop.textContent = (stopped = !stopped) ? "Continue" : "Stop";
+    if (stopped) tell("stopped"); else restart();
   });
-  open();
+  follow(list.dataset.tail, {
+    message: (each, data) => stopped || add(`${each.key} ${each.id}`, () => made(each, JSON.parse(data, exact).payload)),
+    skipped: () => tell("live; older messages were skipped"),
+    dropped: () => tell("live; too many messages to show all"),
+    closing: () => tell("the server ends, or the rights have changed"),
+    error: ({ detail }) => tell(detail),
+  }, (now) => {
+    if (stopped) return;
+    if (now === "open") restart();
+    else if (now === "login") tell("the login has ended: reload the page");
+    else if (state.textContent.startsWith("live")) tell(`disconnected since ${clock()} UTC: connecting again…`);
+  });
 }
-document.querySelectorAll("form[data-check]").forEach(checkWhileTyping);
-document.querySelectorAll("[data-tail]").forEach(followTail);
+all("form[data-check]").forEach(checkWhileTyping);
+all("[data-tail]").forEach(followTail);

@@ -96,7 +96,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             try:
                 return await act_on(request, act, caller, selection, form)
             except (ValueError, OperationError) as error:
-                return await show(request, act, wrong=str(error), form=form)
+                return await show(request, act, wrong=str(error), form=form, shown=selection)
 
         path = f"/dead/{{key}}/{{group}}/{act}"
         return [
@@ -136,9 +136,14 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         return pages.redirect(request, f"/replays/{number}", Notice(text))
 
     async def show(
-        request: Request, act: str, *, wrong: str = "", form: Mapping[str, str] | None = None
+        request: Request,
+        act: str,
+        *,
+        wrong: str = "",
+        form: Mapping[str, str] | None = None,
+        shown: Selection | None = None,
     ) -> Response:
-        """Return the dry run of the selection in the URL, with the form that acts on it."""
+        """Return the dry run of the selection in the URL, or of one that was shown, with its form."""
         route, params = path_route(request), request.query_params
         caller = require(request, Role.OPERATOR, route[0])
         state = await view.index.refresh()
@@ -146,14 +151,18 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         where, malformed = where_of(query)
         ids, first = params.getlist("id"), params.get("first", "")
         positions: Sequence[int] = ()
-        if ids:
+        if shown is not None:
+            positions = part.positions_of(set(shown.ids))
+        elif ids:
             positions = part.positions_of(set(ids))
         elif where is not None:
             positions = part.positions(where)
-        if first.isascii() and first.isdecimal():
+        if shown is None and first.isascii() and first.isdecimal():
             positions = positions[: int(first[:9])]
-        selection = part.selection(positions, missing=max(0, len(set(ids)) - len(positions)) if ids else 0)
-        titles = {row.group.group: row for row in view.rows(part, caller, state)}
+        selection = shown or part.selection(
+            positions, missing=max(0, len(set(ids)) - len(positions)) if ids else 0
+        )
+        titles = {row.group.group: row for row in view.rows(part, caller)}
         counts = part.count(positions)
         trial, note = None, notice_of(state)
         if act == "replay" and caller.allows(Role.READER, route[0]):
@@ -161,7 +170,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
                 trial = await _tried(site, part, positions)
             except BackendError as error:
                 note = note or f"The backend does not answer: {error}"
-        given = form or {**DEFAULTS, "wait": "on" if len(positions) <= WAITS_FOR else ""}
+        waits = "on" if form is None and len(positions) <= WAITS_FOR else ""
         return await pages.render(
             request,
             "dead_act.html",
@@ -182,7 +191,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             filter=query,
             ids=ids,
             first=first,
-            form=given,
+            form={**DEFAULTS, "wait": waits, **(form or {})},
             wrong=wrong or malformed,
             note=note,
             at=time.time(),

@@ -2,14 +2,14 @@
 //
 // Attributes that a page uses:
 // - `data-live` on an element with an id: it is replaced by that of a new answer for the same address, when
-//   the event stream says that more than numbers have changed. `data-live="15"` does so every 15 seconds too.
-//   Focus, what was typed, and open `<details>` stay.
+//   the event stream says that more than numbers have changed, or every 15 seconds with `data-live="15"`.
 // - `data-route` on an element: the route that its `data-cell`s are about. A `data-cell` is a figure of the
 //   stream: rate, backlog, oldest, p50, p99, retried, dead, in_flight. `data-condition` is the kind of condition,
 //   whose texts are in `b` and `.s` of its `.state`.
 // - `data-trouble="2"`: what the stream says about the workers, with the class `warn`; two are running.
 // - `data-sum`: the sum of all routes that the caller may see: rate, backlog, paused, retried, dead.
-// - `data-opens`: the id of the dialog that a button opens. It is hidden without scripts.
+// - `data-check` and `data-into` on a form: see checkWhileTyping. `data-tail` and `data-slot`: see followTail.
+// - `data-opens` on a button, hidden without scripts: the id of a dialog.
 const body = document.body;
 const root = body.dataset.root;
 const find = (css, within = document) => within.querySelector(css);
@@ -132,7 +132,7 @@ function follow(path, listeners, changed = () => {}) {
       if (status === 401 || status === 403) changed("login");
     };
     for (const [name, listener] of Object.entries(listeners))
-      source.addEventListener(name, (event) => listener(JSON.parse(event.data)));
+      source.addEventListener(name, (event) => event.data && listener(JSON.parse(event.data), event.data));
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
@@ -310,7 +310,7 @@ for (const button of all("[data-opens]")) {
   button.addEventListener("click", () => document.getElementById(button.dataset.opens)?.showModal());
 }
 
-if (banner) {
+if (banner && !find("[data-tail]")) { // a page has one stream
   watch();
   const changed = (state) => (state === "open" ? (heardAt = Date.now()) : say(state));
   follow("/v1/events?counts=no", { state: onState, closing: () => say("closing") }, changed);
@@ -321,80 +321,72 @@ if (banner) {
   setInterval(tick, 1000);
 }
 
-/** Check a form while a person types: post `form[data-check]` there, and show the answer in `#data-into`. */
+/** Check a form while a person types: post it to `data-check`, and show the answer in `#data-into`. */
 function checkWhileTyping(form) {
   const into = document.getElementById(form.dataset.into);
-  let timer = 0, current = new AbortController();
-  form.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(async () => {
-      current.abort();
-      const { signal } = (current = new AbortController());
-      try {
-        const body = new URLSearchParams(new FormData(form));
-        const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
-        if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        if (!signal.aborted) into.replaceChildren(...page.body.childNodes);
-      } catch (error) {
-        if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
-      }
-    }, 300);
-  });
+  let [timer, current] = [0, new AbortController()];
+  const check = async () => {
+    current.abort();
+    const { signal } = (current = new AbortController());
+    const body = new URLSearchParams(new FormData(form));
+    try {
+      const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
+      if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!signal.aborted) into.replaceChildren(...page.body.childNodes);
+    } catch (error) {
+      if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
+    }
+  };
+  form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(check, 300); });
 }
 
-/** Follow the stream at the address `rows.dataset.tail`: add a copy of `#tail-row` for each message. */
-function followTail(rows) {
-  const [row, state, stop] = ["tail-row", "tail-state", "tail-stop"].map((id) => document.getElementById(id));
-  let stream = null;
+/** Follow the stream `data-tail`: each message becomes a copy of `#tail-row`. The newest 200 rows stay. */
+function followTail(list) {
+  const [row, state, stop] = ["#tail-row", "#tail-state", "#tail-stop"].map((css) => find(css));
+  let stopped = false;
+  const tell = (text) => { state.textContent = text; };
   const plain = (text) => text.replace(/[^\P{C}\n]|[\u2028\u2029]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
   // A number that a script cannot hold exactly is shown as it was sent.
   const exact = (_, value, { source } = {}) => (typeof value === "number" && source && JSON.rawJSON ? JSON.rawJSON(source) : value);
   const add = (id, make) => {
-    if ([...rows.children].some((each) => each.dataset.id === id)) return;
-    rows.prepend(make());
-    rows.firstElementChild.dataset.id = id;
-    while (rows.children.length > 200) rows.lastElementChild.remove();
+    if ([...list.children].some((each) => each.dataset.id === id)) return;
+    list.prepend(make());
+    list.firstElementChild.dataset.id = id;
+    while (list.children.length > 200) list.lastElementChild.remove();
   };
-  const show = (each) => add(`${each.key} ${each.id}`, () => {
-    const made = row.content.firstElementChild.cloneNode(true);
-    const texts = {
-      ...each, time: new Date(each.published_at * 1000).toISOString().slice(11, 23),
-      state: each.deliveries ? `${each.state}, ${each.deliveries}` : each.state, omitted: each.omitted ? `${each.omitted} more before it` : "",
-      preview: JSON.stringify(each.payload)?.slice(0, 200), payload: JSON.stringify(each.payload, null, 2),
-      headers: Object.entries(each.headers ?? {}).map((pair) => pair.join(": ")).join("\n"),
-    };
-    for (const slot of made.querySelectorAll("[data-slot]")) slot.textContent = plain(texts[slot.dataset.slot] ?? "");
-    return made;
-  });
+  const made = (each, payload) => {
+    const copy = row.content.firstElementChild.cloneNode(true);
+    const texts = { ...each, time: new Date(each.published_at * 1000).toISOString().slice(11, 23) };
+    if (each.deliveries) texts.state += `, ${each.deliveries}`;
+    if (each.omitted) texts.omitted = `${each.omitted} more before it`;
+    [texts.preview, texts.payload] = [JSON.stringify(payload)?.slice(0, 200), JSON.stringify(payload, null, 2)];
+    texts.headers = Object.entries(each.headers || {}).map((pair) => pair.join(": ")).join("\n");
+    for (const slot of all("[data-slot]", copy)) slot.textContent = plain(texts[slot.dataset.slot] || "");
+    return copy;
+  };
   const catchUp = async () => { // what came before the stream began is on the page, if it is read again
     const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
-    for (const each of [...page.querySelectorAll("[data-tail] > tr")].reverse()) add(each.dataset.id, () => document.importNode(each, true));
+    for (const each of all("[data-tail] > tr", page).reverse()) add(each.dataset.id, () => document.adoptNode(each));
   };
-  const close = (text) => {
-    stream?.close();
-    [stream, state.textContent, stop.textContent] = [null, text, "Continue"];
-  };
-  const open = () => {
-    [stop.hidden, stop.textContent, state.textContent] = [false, "Stop", "connecting…"];
-    stream = new EventSource(rows.dataset.tail);
-    stream.onopen = () => { state.textContent = "live"; catchUp().catch(() => {}); };
-    stream.onmessage = ({ data }) => show(JSON.parse(data, exact));
-    stream.addEventListener("skipped", () => { state.textContent = "live; older messages were skipped"; });
-    stream.addEventListener("dropped", () => { state.textContent = "live; too many messages to show all"; });
-    stream.addEventListener("closing", () => close("the server ends, or the rights have changed: reload the page"));
-    stream.onerror = ({ data }) => {
-      if (data) close(JSON.parse(data).detail);
-      else if (stream?.readyState === EventSource.CLOSED) close("disconnected");
-      else state.textContent = "disconnected: connecting again…";
-    };
-  };
-  stop.addEventListener("click", () => (stream ? close("stopped") : open()));
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden && stream) close("hidden");
-    else if (!document.hidden && state.textContent === "hidden") open();
+  const restart = () => { tell("live"); catchUp().catch(() => {}); };
+  stop.hidden = false;
+  stop.addEventListener("click", () => {
+    stop.textContent = (stopped = !stopped) ? "Continue" : "Stop";
+    if (stopped) tell("stopped"); else restart();
   });
-  open();
+  follow(list.dataset.tail, {
+    message: (each, data) => stopped || add(`${each.key} ${each.id}`, () => made(each, JSON.parse(data, exact).payload)),
+    skipped: () => tell("live; older messages were skipped"),
+    dropped: () => tell("live; too many messages to show all"),
+    closing: () => tell("the server ends, or the rights have changed"),
+    error: ({ detail }) => tell(detail),
+  }, (now) => {
+    if (stopped) return;
+    if (now === "open") restart();
+    else if (now === "login") tell("the login has ended: reload the page");
+    else if (state.textContent.startsWith("live")) tell(`disconnected since ${clock()} UTC: connecting again…`);
+  });
 }
 all("form[data-check]").forEach(checkWhileTyping);
 all("[data-tail]").forEach(followTail);

@@ -41,15 +41,13 @@ def call(server, *command):
         return client.execute_command(*command)
 
 
-def has_replica(primary):
-    """Say whether a replica of a primary has got all that it has."""
+def has_replica(primary, behind=0):
+    """Say whether a replica of a primary lacks at most so many bytes of what that has."""
     info = call(primary, "INFO", "replication")
     return info["role"] == "master" and any(
-        isinstance(value, dict)
-        and value.get("state") == "online"
-        and value["offset"] == info["master_repl_offset"]
+        value["state"] == "online" and value["offset"] >= info["master_repl_offset"] - behind
         for name, value in info.items()
-        if name.startswith("slave")
+        if name.startswith("slave") and isinstance(value, dict)
     )
 
 
@@ -93,14 +91,14 @@ class RedisCluster:
     def id_of(node):
         return call(node, "CLUSTER MYID")
 
-    def wait(self):
+    def wait(self, behind=0):
         """Wait until all nodes agree that all is well, and each master has its replica."""
         for node in self.nodes:
             until(lambda node=node: call(node, "CLUSTER INFO")["cluster_state"] == "ok")
             until(lambda node=node: len(call(node, "CLUSTER NODES")) == self._count)
         if self._count > self._masters:
             for slot in (0, 8000, 16383):
-                until(lambda slot=slot: has_replica(self.owner(slot)))
+                until(lambda slot=slot: has_replica(self.owner(slot), behind))
 
     def owner(self, slot):
         """Return the node that serves a slot, by the view of a node that runs."""
@@ -192,9 +190,14 @@ class RedisSentinels:
         process.kill()
         process.wait()
 
-    def wait(self):
+    def wait(self, behind=0):
         """Wait until the primary has its replica."""
-        until(lambda: has_replica(self.primary()))
+        until(lambda: has_replica(self.primary(), behind))
+
+    def restart(self, port):
+        """Start a killed Sentinel, and wait until it knows the others."""
+        self._start(port)
+        until(lambda: self._knows_all(port))
 
     def _start(self, port):
         conf = self._folder / f"sentinel-{port}" / "sentinel.conf"

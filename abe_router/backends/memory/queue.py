@@ -30,7 +30,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, count, dropwhile, islice
+from itertools import chain, count, islice
 
 import msgspec
 
@@ -266,10 +266,14 @@ class SubscriptionQueue:
 
     def dead_letters(self, limit: int, after: str) -> list[DeadLetter]:
         """Return up to `limit` dead letters that came after the one with that id."""
-        # Ids are compared as numbers: the dead letter itself may be gone.
-        seen = int(after) if _NUMBER.fullmatch(after) else 0
-        later = dropwhile(lambda item: int(item[0]) <= seen, self._dead.items())
-        return [dead_letter for _, (dead_letter, _) in islice(later, limit)]
+        # Ids are numbers in ascending order, so the page is found without the ones before it, and also if
+        # that dead letter is gone.
+        if not self._dead:
+            return []
+        first, last = int(next(iter(self._dead))), int(next(reversed(self._dead)))
+        numbers = range(max(first, (int(after) if _NUMBER.fullmatch(after) else 0) + 1), last + 1)
+        found = (self._dead[id][0] for id in map(str, numbers) if id in self._dead)
+        return list(islice(found, limit))
 
     def replay(self, ids: Sequence[str]) -> int:
         """Make dead letters ready again, as if they were never handed out; return how many."""

@@ -83,7 +83,7 @@ class ClusterFinder:
     follows = True
 
     def __init__(self, address: Address, key: str, slot: int) -> None:
-        self._address, self.key, self._slot = address, key, slot
+        self._address, self.key, self.slot = address, key, slot
         self._known: tuple[Place, ...] = ()
         self._named: Place | None = None
         self._first = 0
@@ -101,7 +101,7 @@ class ClusterFinder:
         owner = await first_place(calls, errors, lambda _: True)
         if owner:
             return owner
-        raise _none_knows(errors, f"no node of {self._address.public} that answers serves slot {self._slot}")
+        raise _none_knows(errors, f"no node of {self._address.public} that answers serves slot {self.slot}")
 
     def redirect(self, place: Place) -> None:
         self._named = place
@@ -113,7 +113,7 @@ class ClusterFinder:
             raise BackendError(f"Redis at {node} is no cluster node: write `redis://` in the URL") from rows
         ranges = slot_ranges(_or_raise(rows), node)
         self._known = tuple(dict.fromkeys(place for _, _, places in ranges for place in places))
-        return next((places[0] for low, high, places in ranges if low <= self._slot <= high), None)
+        return next((places[0] for low, high, places in ranges if low <= self.slot <= high), None)
 
 
 class SentinelFinder:
@@ -123,6 +123,7 @@ class SentinelFinder:
 
     def __init__(self, address: Address, sentinels: Sentinels) -> None:
         self._address, self._sentinels = address, sentinels
+        self._login = tuple(part for part in (sentinels.username, sentinels.password) if part)
         self._known: dict[Place, None] = dict.fromkeys(address.seeds)
 
     async def find(self, credentials: tuple[str, ...]) -> Place:  # noqa: ARG002
@@ -140,7 +141,7 @@ class SentinelFinder:
             if primary:
                 return primary
         name = self._sentinels.name
-        if not votes and not errors:
+        if not votes and len(errors) < len(asked):
             raise BackendError(f"the Sentinels of {self._address.public} watch no primary called `{name}`")
         said = ", ".join(f"{place} by {count}" for place, count in votes.items()) or "none"
         raise _none_knows(
@@ -150,6 +151,20 @@ class SentinelFinder:
 
     def redirect(self, place: Place) -> None:
         """Ignore it: the Sentinels decide."""
+
+    async def down_after(self) -> int:
+        """Return after how many milliseconds without an answer a primary counts as gone, 0 if unknown."""
+        for sentinel in self._known:
+            try:
+                (row,) = await ask(
+                    self._address, sentinel, self._login, ("SENTINEL", "MASTER", self._sentinels.name)
+                )
+            except BackendError:
+                continue
+            if isinstance(row, list):
+                fields = dict(zip(row[::2], row[1::2], strict=True))
+                return int(fields[b"down-after-milliseconds"])
+        return 0
 
     async def views(self) -> list[tuple[Place, Place | BackendError | None]]:
         """Return the known Sentinels, and the primary that each names, None if it knows none."""
@@ -163,12 +178,11 @@ class SentinelFinder:
 
     async def _ask(self, sentinel: Place) -> Place | None:
         """Return the primary in the view of a Sentinel, None if it knows none; learn the other Sentinels."""
-        mine, name = self._sentinels, self._sentinels.name
-        login = tuple(part for part in (mine.username, mine.password) if part)
+        name = self._sentinels.name
         named, others = await ask(
             self._address,
             sentinel,
-            login,
+            self._login,
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
             ("SENTINEL", "SENTINELS", name),
         )
@@ -256,6 +270,8 @@ async def ask(address: Address, place: Place, login: tuple[str, ...], *commands:
         async with asyncio.timeout(address.connect_timeout):
             replies = [protocol.send(*command) for command in commands]
             return list(await asyncio.gather(*replies, return_exceptions=True))
+    except ServerError as error:
+        raise ServerError(f"{error} (asked at {place})", error.code) from None
     except OSError as error:  # a TimeoutError too
         why = error.strerror or str(error) or "it does not answer"
         raise BackendUnavailable(f"Redis at {place} cannot be reached: {why}") from None

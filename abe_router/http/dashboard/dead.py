@@ -28,8 +28,8 @@ from abe_router.operations.dead_letters import DeadLetterSummary, summary
 from abe_router.operations.subscriptions import require_subscription
 from abe_router.text import mask_credentials
 
-#: Groups and dead letters of one page.
-GROUPS, LETTERS = 100, 50
+#: Groups of their own page and of the list of a route, and dead letters of a list.
+GROUPS, SIDE, LETTERS = 100, 50, 50
 #: The orders of the groups: what is compared, the largest first.
 ORDERS = {
     "count": lambda row: -row.group.count,
@@ -48,16 +48,18 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         caller, query = require(request, Role.VIEWER), request.query_params
         state = await view.index.refresh()
         found = [each for each in view.index.routes() if caller.allows_route(Role.VIEWER, each.name)]
-        rows = [row for each in found for row in view.rows(each, caller, state)]
-        shown = [row for row in rows if _fits(row, query.get("q", ""))]
+        rows = [row for each in found for row in view.rows(each, caller)]
+        shown = [row for row in rows if _fits(row, query.get("q", ""))] if query.get("q") else rows
         order = query.get("sort", "last")
+        if order == "recent":
+            shown = list(view.with_trends(shown))
         shown.sort(key=ORDERS.get(order, ORDERS["last"]))
         number = page_number(request)
         return await pages.render(
             request,
             "dead.html",
             title="Dead letters",
-            rows=shown[(number - 1) * GROUPS : number * GROUPS],
+            rows=view.with_trends(shown[(number - 1) * GROUPS : number * GROUPS]),
             count=len(shown),
             groups=len(rows),
             total=sum(map(len, found)),
@@ -68,7 +70,6 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             running=await _running(view, request),
             state=state,
             note=notice_of(state),
-            paths={each.name: path_of(each.route) for each in found},
         )
 
     async def letters(request: Request) -> Response:
@@ -100,7 +101,8 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             route=part.name,
             route_key=route[0],
             letters_path=path_of(route),
-            rows=view.rows(part, caller, state),
+            rows=view.with_trends(view.rows(part, caller)[:SIDE]),
+            groups=len(view.rows(part, caller)),
             letters=shown[::-1] if newest else shown,
             first_row=(number - 1) * LETTERS + 1,
             count=len(found),

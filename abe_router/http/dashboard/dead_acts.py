@@ -162,7 +162,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         selection = shown or part.selection(
             positions, missing=max(0, len(set(ids)) - len(positions)) if ids else 0
         )
-        titles = {row.group.group: row for row in view.rows(part, caller, state)}
+        titles = {row.group.group: row for row in view.rows(part, caller)}
         counts = part.count(positions)
         trial, note = None, notice_of(state)
         if act == "replay" and caller.allows(Role.READER, route[0]):

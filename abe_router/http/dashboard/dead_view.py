@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
 
 from starlette.datastructures import QueryParams
 
@@ -73,14 +74,17 @@ class LetterQuery:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A group as the pages show it. `path` is the list of its route; `bars` are (x, height) of its trend."""
+    """A group as the pages show it. `path` is the list of its route.
+
+    `bars` are (x, height) of its trend, and `recent` is the sum of them. `DeadView.with_trends` sets both.
+    """
 
     group: DeadGroup
     path: str
     title: str
     detail: str
-    bars: Sequence[tuple[int, float]]
-    recent: int
+    bars: Sequence[tuple[int, float]] = ()
+    recent: int = 0
 
     @property
     def is_hot(self) -> bool:
@@ -96,16 +100,36 @@ class DeadView:
         self.index = site.dead_letters
         self.replays: SharedAnswer[Sequence[Replay]] = SharedAnswer(lambda: replays(site.source.backend))
         self._selections: dict[str, Selection] = {}
-        self._trends: dict[str, tuple[float, Mapping[str, Sequence[int]]]] = {}
+        # What was made of an index, and of how many dead letters: an index only grows.
+        self._rows: WeakKeyDictionary[RouteIndex, dict[bool, tuple[int, Sequence[GroupRow]]]]
+        self._rows = WeakKeyDictionary()
+        self._trends: WeakKeyDictionary[RouteIndex, tuple[int, int, Mapping[str, Sequence[int]]]]
+        self._trends = WeakKeyDictionary()
 
-    def rows(self, route: RouteIndex, caller: Caller, state: IndexState) -> Sequence[GroupRow]:
+    def rows(self, route: RouteIndex, caller: Caller) -> Sequence[GroupRow]:
         """Return the groups of a route as a caller may see them. A message may quote the payload."""
         sees = caller.allows_route(Role.READER, route.name)
-        at, trends = self._trends.get(route.name, (None, {}))
-        if at != state.at or at is None:
-            trends = route.trends(time.time())
-            self._trends[route.name] = (state.at or 0.0, trends)
-        return [_row(group, sees, trends.get(group.group, ())) for group in route.found().groups]
+        kept = self._rows.setdefault(route, {})
+        known = kept.get(sees)
+        if known is None or known[0] != len(route):
+            rows = [_row(group, sees) for group in route.found().groups]
+            known = kept[sees] = len(route), rows
+        return known[1]
+
+    def with_trends(self, rows: Iterable[GroupRow]) -> Sequence[GroupRow]:
+        """Return rows with their trends, which are at most a minute old."""
+        minute = int(time.time() / 60)
+        routes = {route.name: route for route in self.index.routes()}
+        found = []
+        for row in rows:
+            route = routes.get(row.group.route)
+            if route is None:
+                continue
+            known = self._trends.get(route)
+            if known is None or known[:2] != (len(route), minute):
+                known = self._trends[route] = len(route), minute, route.trends(time.time())
+            found.append(_with_trend(row, known[2].get(row.group.group, ())))
+        return found
 
     async def running(self, caller: Caller, route: str = "") -> Sequence[Replay]:
         """Return the replays that run, of one route or of all that the caller may see."""
@@ -178,19 +202,16 @@ def path_of(route: SubscriptionName, *more: str) -> str:
 _BAR, _HIGH, _LAST_BAR = 4, 22.0, 92
 
 
-def _row(group: DeadGroup, sees: bool, trend: Sequence[int]) -> GroupRow:
+def _row(group: DeadGroup, sees: bool) -> GroupRow:
+    title = group.place or group.kind.replace("_", " ")
+    detail = "; ".join(group.shapes) if sees else ""
+    return GroupRow(group, f"/dead/{route_path(group.route)}", title, detail)
+
+
+def _with_trend(row: GroupRow, trend: Sequence[int]) -> GroupRow:
     most = max(trend, default=0)
     bars = [(at * _BAR, round(_HIGH * count / most, 1)) for at, count in enumerate(trend) if count]
-    title = group.place or group.kind.replace("_", " ")
-    details = [*group.shapes] if sees else []
-    return GroupRow(
-        group=group,
-        path=f"/dead/{route_path(group.route)}",
-        title=title,
-        detail="; ".join(details),
-        bars=bars,
-        recent=sum(trend),
-    )
+    return replace(row, bars=bars, recent=sum(trend))
 
 
 def _read_time(text: str, default: float) -> float:

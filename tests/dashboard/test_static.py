@@ -29,3 +29,13 @@ def test_templates_load_nothing_inline_and_nothing_from_another_host() -> None:
 def test_navigation_has_one_key_for_each_page() -> None:
     keys = [entry.key for entry in page.NAVIGATION]
     assert len(set(keys)) == len(keys)
+
+
+def test_style_sheet_has_no_class_that_no_page_uses() -> None:
+    css = re.sub(r"/\*.*?\*/", "", STATIC.joinpath("dashboard.css").read_text(), flags=re.DOTALL)
+    folder = files("abe_router.http.dashboard")
+    sources = [*TEMPLATES.iterdir(), *(each for each in folder.iterdir() if each.name.endswith(".py"))]
+    sources += [STATIC.joinpath("dashboard.js"), files("abe_router.operations").joinpath("graph_svg.py")]
+    used = "\n".join(each.read_text() for each in sources)
+    classes = set(re.findall(r"\.([a-zA-Z][\w-]*)", css))
+    assert {each for each in classes if not re.search(rf"\b{re.escape(each)}\b", used)} == set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,8 +27,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # ones load, also where PYTHONDONTWRITEBYTECODE is set. No test has written a module yet that it may change.
 sys.dont_write_bytecode = False
 
+# What pytest knows of thousands of tests stays until its end. A garbage collection would look at all of it.
+gc.disable()
+
+#: By mark, what the Makefile searches for to find the files with marked tests.
+MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}
+
 
 def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
     # A module that a test changes within a second, without changing its size, would be loaded as it was.
     sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
     # The tests start pytest too. Its plugin of hypothesis takes longer to import than the rest of such a run.
@@ -54,6 +64,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if getattr(getattr(item, "function", None), "measures_time", False):
             item.add_marker(pytest.mark.alone)
+    for name, pattern in MARKED.items():
+        for path in {item.path for item in items if item.get_closest_marker(name)}:
+            if not re.search(pattern, path.read_text()):
+                raise pytest.UsageError(
+                    f"{path}: `make {name}` does not find its tests, for want of {pattern}"
+                )
     # Each worker takes its share of the tests in order. It begins with long ones, so that none starts last.
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers > 1:

@@ -208,7 +208,6 @@ async def test_an_unforeseen_error_of_the_heartbeat_is_logged_and_does_not_end_t
     caplog, monkeypatch
 ):
     monkeypatch.setattr("abe_router.runtime.background.FIRST_DELAY", 0.001)
-    monkeypatch.setattr("abe_router.runtime.background.LONGEST_DELAY", 0.001)
     backend = BrokenHeartbeat()
     application = Application(RouteTable(unrouted="allow"), backend)
     await application.start()

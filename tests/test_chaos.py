@@ -14,7 +14,7 @@ import pytest
 from chaos.__main__ import parser
 from chaos.fault import FAULTS
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.alone]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy]
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).with_name("chaos_worker.py")
 #: Maps a bug to the fault that reveals it and to patterns of the reported violations. Which violation a late

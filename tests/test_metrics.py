@@ -32,6 +32,7 @@ def full(**changes: object) -> Snapshot:
         process=ProcessCounts(stalls=2, stalled_seconds=3.5, outages=1, outage_seconds=60.25, accepted=4),
         workers=WorkersState(2, 1, restarts=3, silence=0.5),
         backend_up=True,
+        node="10.0.0.7:6379",
         backlogs=(
             Backlog(A, 5, 2, 1, 7, 990.5),
             Backlog(B, 0, 0, 0, 0, 1000.2, paused=True),
@@ -70,6 +71,7 @@ def test_values_arrive_under_their_names_and_labels():
     assert found["abe_router_workers"] == {("wanted",): 2, ("running",): 1}
     assert found["abe_router_worker_restarts_total"] == {(): 3}
     assert found["abe_router_backend_up"] == {(): 1}
+    assert found["abe_router_backend_node_info"] == {("10.0.0.7:6379",): 1}
     assert found["abe_router_backend_outage_seconds_total"] == {(): 60.25}
     assert found["abe_router_loop_stalls_total"] == {(): 2}
     assert found["abe_router_reloads_total"] == {("accepted",): 4, ("rejected",): 0}

@@ -27,6 +27,11 @@ class Backend(ABC):
     #: Its address without credentials, which may be logged.
     url: str
 
+    @property
+    def node(self) -> str:
+        """The one of several servers that serves it now, as `HOST:PORT`; empty if there is only one."""
+        return ""
+
     @classmethod
     @abstractmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:

@@ -54,10 +54,12 @@ def read_table(
 
 
 def read_table_in_force(
-    path: Path, *, backend: str | None, prefix: str | None = None
+    path: Path, *, backend: str | None, prefix: str | None = None, ask: bool = False
 ) -> tuple[RouteTable, ConfigError | None]:
     """Return the table of a routes file, or, while the file has faults, the one that workers run.
 
+    With `ask`, the backend is asked also whether the workers rejected a file without visible faults, for
+    example because a handler cannot be imported.
     The second value is the error of a faulty file; a warning was printed. If the backend does not know the
     edit in force, and if there is no file but `backend` is given, the table has no routes and no revision.
     Raise ConfigError when the backend is not known, and CommandError when `backend` is not one.
@@ -66,10 +68,15 @@ def read_table_in_force(
 
     require_backend(backend)
     table, error = load_table_or_backend(path, backend=backend)
-    if error is None:
+    if error is None and not ask:
         return table, None
-    from abe_router.operations.status import load_edit_in_force
+    from abe_router.operations.status import find_edit_of_workers, load_edit_in_force
 
+    if error is None:
+        if (rejected := asyncio.run(find_edit_of_workers(table, prefix=prefix))) is not None:
+            edit, table = rejected
+            print_message(f"warning: the workers rejected {printable(str(path))}; edit {edit.number} counts")
+        return table, None
     found = asyncio.run(load_edit_in_force(table, prefix=prefix))
     if found is None:
         known = "no accepted edit is known, so its routes are unknown"

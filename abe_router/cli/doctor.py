@@ -46,7 +46,7 @@ def command(routes: Path, backend: str | None, prefix: str | None, ignore: Seque
     explains. While the file has faults, the last accepted edit counts, and the exit code is 78. Otherwise it
     is 1 when one of the results is an error or a warning. A result that is ignored does not count.
     """
-    table, error = read_table_in_force(routes, backend=backend, prefix=prefix)
+    table, error = read_table_in_force(routes, backend=backend, prefix=prefix, ask=True)
     report = asyncio.run(_check(table, prefix, ignore))
     if json:
         print_json(report)

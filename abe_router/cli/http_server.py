@@ -153,7 +153,10 @@ class _FileServer(ABC):
 
 
 class _SupervisorServer(_FileServer):
-    """The server beside a supervisor. While it is off, it reads the file only after a change."""
+    """The server beside a supervisor. While it is off, it reads the file only after a change.
+
+    An edit begins serving once a worker runs it.
+    """
 
     def __init__(
         self,
@@ -167,19 +170,23 @@ class _SupervisorServer(_FileServer):
     ) -> None:
         super().__init__(listen=listen, always=always)
         self._supervisor, self._loader, self._table, self._watch = supervisor, loader, table, watch
-        self._seen = fingerprint([loader.path])
+        self._seen, self._is_edit = fingerprint(loader.files), False
         #: Returns the table of the server that runs.
         self._table_of_server: Callable[[], RouteTable] | None = None
 
     async def _read_options(self) -> HttpOptions | None:
         if self._table_of_server is not None:
             self._table = self._table_of_server()
-        elif self._watch and (seen := fingerprint([self._loader.path])) != self._seen:
-            self._seen, self._table = seen, None
+            return self._table.http
+        if self._watch and fingerprint(self._loader.files) != self._seen:
+            self._is_edit, self._table, before = True, None, fingerprint([self._loader.path])
             if mentions_http(self._loader.path):
                 with suppress(ConfigError):  # the workers report it
                     self._table = await asyncio.to_thread(self._loader.load)
-        return None if self._table is None else self._table.http
+            self._seen = fingerprint(self._loader.files) | before  # it may have changed meanwhile
+        if self._table is None or (self._is_edit and not self._supervisor.runs(self._table.revision)):
+            return None
+        return self._table.http
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[None]:

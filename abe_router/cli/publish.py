@@ -71,7 +71,7 @@ def command(
         raise click.UsageError("give a KEY and its payload, or --ndjson FILE")
     if ndjson is None and payload is None and sys.stdin.isatty():
         raise click.UsageError("give the payload as JSON, as @FILE, or on stdin")
-    table, error = read_table_in_force(routes, backend=backend)
+    table, error = read_table_in_force(routes, backend=backend, ask=True)
     if error is not None and not table.revision:
         raise error
     if ndjson is not None:

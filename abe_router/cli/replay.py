@@ -200,8 +200,10 @@ def _outcome(replay: Replay) -> str:
         same, other = replay.died_same, replay.died_other
         parts = [f"{same:,} by the same fault" * bool(same), f"{other:,} by another" * bool(other)]
         facts.append(f"{replay.died:,} died again ({', '.join(filter(None, parts))})")
-    if replay.wait:
-        facts.append(f"{replay.replayed - replay.died:,} did not" if replay.died else "none died again")
+    if replay.wait and not replay.died:
+        facts.append("none died again")
+    elif replay.wait and replay.replayed > replay.died:
+        facts.append(f"{replay.replayed - replay.died:,} did not")
     text = ", ".join(facts)
     if replay.state == "stopped":
         left = replay.total - replay.position

@@ -100,6 +100,8 @@ def _print(table: RouteTable, status: Status, *, json: bool, in_lines: bool) -> 
     if json:
         print_json(status)
         return
+    if status.node:
+        print_message(f"served by {status.node}")
     now = time.time()
     if status.routes:
         headings = ("ready", "in flight", "delayed", "dead", "oldest")

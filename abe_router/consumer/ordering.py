@@ -16,7 +16,7 @@ from abe_router.backend import (
     Subscription,
 )
 from abe_router.backoff import wait_for_event
-from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH
+from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH, PROBE_WAIT
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.limits import Throttle
 from abe_router.consumer.ordering_keys import OrderingKeys
@@ -197,38 +197,48 @@ class OrderedSubscription(Subscription):
 
     async def _fetch_some(self, limit: int) -> None:
         clock = asyncio.get_running_loop().time
-        asked_at = clock()
-        fetched = await self._handle.fetch(limit, FETCH_WAIT)
-        if not fetched:
-            if self._careful:
-                self._suspects.release(self._in_flight)
-            await asyncio.sleep(0)  # as the fetcher does
-            return
-        gate, was_careful, suspects = self._suspects, self._careful, suspects_of(fetched)
-        self._careful, kept = bool(suspects), fetched
-        if suspects:
-            # One that runs alone is expected after another, as in the fetcher.
-            any_alone = any(runs_alone(each, self._delivery_limit) for each in suspects)
-            self._probe_size = 1 if any_alone else self._concurrency
-            kept = self._first_group(fetched) if was_careful else ()
-            alone = runs_alone(suspects[0], self._delivery_limit)
-            if kept and not gate.acquire(self._in_flight, alone=alone):
-                kept = ()
-        elif was_careful:
-            gate.release(self._in_flight)
+        gate, was_careful = self._suspects, self._careful
+        async with gate.probe(self._handle.interrupt):
+            asked_at = clock()
+            fetched = await self._handle.fetch(limit, FETCH_WAIT)
+            if not fetched:
+                if was_careful:
+                    gate.release(self._in_flight)
+                await asyncio.sleep(0)  # as the fetcher does
+                return
+            suspects = suspects_of(fetched)
+            self._careful, kept = bool(suspects), fetched
+            if suspects:
+                # One that runs alone is expected after another, as in the fetcher.
+                any_alone = any(runs_alone(each, self._delivery_limit) for each in suspects)
+                self._probe_size = 1 if any_alone else self._concurrency
+                kept = self._first_group(fetched) if was_careful else ()
+                alone = runs_alone(suspects[0], self._delivery_limit)
+                if kept and not gate.acquire(self._in_flight, alone=alone):
+                    kept = ()
+            elif was_careful:
+                gate.release(self._in_flight)
+            if kept:
+                self._in_flight.track(asked_at)
+            await self._hand_back(fetched[len(kept) :], kept)
+        if kept and suspects:
+            await gate.end_fetches(PROBE_WAIT)
         if kept:
-            self._in_flight.track(asked_at)
             self._keys.add(kept, clock())
-        if len(kept) < len(fetched):
-            # They come again, in order; if they cannot be handed back, from a new subscription.
-            try:
-                await self._handle.settle([(delivery, RELEASED) for delivery in fetched[len(kept) :]])
-            except Exception:
-                self._in_flight.break_order()
-                raise
         if was_careful and not kept:
             while not (gate.admits(self._in_flight, alone=alone) or self._closed):
                 await gate.wait()
+
+    async def _hand_back(self, others: Sequence[Delivery], kept: Sequence[Delivery]) -> None:
+        """Hand back `others`, so that they come again, in order; if that fails, from a new subscription."""
+        if not others:
+            return
+        try:
+            await self._handle.settle([(delivery, RELEASED) for delivery in others])
+        except Exception:
+            self._keys.add(kept, asyncio.get_running_loop().time())  # `close` hands them back
+            self._in_flight.break_order()
+            raise
 
     def _first_group(self, fetched: Sequence[Delivery]) -> Sequence[Delivery]:
         """Return the first deliveries that may run together: of each ordering key one."""

@@ -27,7 +27,17 @@ from abe_router.http import (
     replays,
     tail,
 )
-from abe_router.http.dashboard import audit, dead, login, one_route, permissions, route_list
+from abe_router.http.dashboard import (
+    audit,
+    dead,
+    graph,
+    login,
+    messages,
+    one_route,
+    permissions,
+    route_list,
+    workers,
+)
 from abe_router.http.dashboard import edits as edit_pages
 from abe_router.http.dashboard import publish as publish_pages
 from abe_router.http.dashboard import tail as tail_page
@@ -59,11 +69,14 @@ PAGES: tuple[Callable[[Site, Pages], list[Route]], ...] = (
     permissions.routes,
     route_list.routes,
     one_route.routes,
+    workers.routes,
+    graph.routes,
     dead.routes,
     edit_pages.routes,
     audit.routes,
     publish_pages.routes,
     tail_page.routes,
+    messages.routes,
 )
 
 

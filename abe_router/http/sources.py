@@ -20,6 +20,7 @@ from abe_router.http.site import Readiness
 from abe_router.observe.metrics import WorkersState
 from abe_router.operations.access import shared_backend
 from abe_router.operations.metrics import Counters
+from abe_router.operations.status import is_in_force
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.heartbeat import WORKERS
@@ -29,6 +30,8 @@ _log = logging.getLogger("abe_router.http")
 
 #: Interval at which the backend is asked for a sign of life, and how long a call may take, in seconds.
 PING_EVERY, PING_TIME = 2.0, 5.0
+#: How often the workers are asked in a row whether they run an edit, and the interval, in seconds.
+LOOKS, LOOK_EVERY = 5, 0.1
 #: After this time without an answer, in seconds, the backend counts as unreachable.
 SILENT_AFTER = 10.0
 
@@ -103,9 +106,9 @@ class WorkersView(Counters, Protocol):
 class FileSource:
     """Follows a routes file, without its handlers, and keeps its backend open.
 
-    `loader` imports no handlers. `table` is what it has loaded. An edit with errors changes nothing; without
-    `watch`, no edit does. `workers` are those of this process, if it is a supervisor. The backend stays that
-    of the first table.
+    `loader` imports no handlers. `table` is what it has loaded. An edit with errors changes nothing, and one
+    that the workers do not run waits until they do. Without `watch`, no edit counts. `workers` are those of
+    this process, if it is a supervisor. The backend stays that of the first table.
     """
 
     def __init__(
@@ -191,14 +194,30 @@ class FileSource:
 
     async def _follow(self) -> None:
         seen: Fingerprint = fingerprint(self._loader.files)
+        edit: RouteTable | None = None
         async for changed in self._watch.signs():
             now = fingerprint(self._loader.files)
-            if now == seen and not changed:
-                continue
-            seen = now
-            try:
-                self.table = await asyncio.to_thread(self._loader.load)
-            except ConfigError:
-                continue  # the workers report it, and the old table stays
-            except Exception:  # noqa: BLE001  the next edit may be loaded
-                _log.exception("cannot load an edit for the HTTP server")
+            if now != seen or changed:
+                seen, edit = now, None
+                try:
+                    edit = await asyncio.to_thread(self._loader.load)
+                except ConfigError:
+                    pass  # the workers report it, and the old table stays
+                except Exception:  # noqa: BLE001  the next edit may be loaded
+                    _log.exception("cannot load an edit for the HTTP server")
+            if edit is not None and await self._is_in_force(edit):
+                self.table, edit = edit, None
+
+    async def _is_in_force(self, edit: RouteTable) -> bool:
+        """Return whether an edit counts; wait a little for the workers to put it into force."""
+        if not self._is_open:
+            return True
+        try:
+            for _ in range(LOOKS):
+                async with asyncio.timeout(PING_TIME):
+                    if await is_in_force(self._backend, edit, self.table):
+                        return True
+                await asyncio.sleep(LOOK_EVERY)
+        except (BackendError, TimeoutError):
+            return True  # the state of the workers is unknown
+        return False

@@ -82,6 +82,7 @@ _SILENCE: _Metric = (
     "The longest time without a report of a worker.",
 )
 _UP: _Metric = ("abe_router_backend_up", "gauge", "1 if the backend has answered lately.")
+_NODE: _Metric = ("abe_router_backend_node_info", "gauge", "The server of a cluster that serves the backend.")
 _REPLAYS: _Metric = ("abe_router_replays", "gauge", "Replays of dead letters by state.")
 _ORPHANS: _Metric = ("abe_router_orphans", "gauge", "Subscriptions of the backend that are not in the file.")
 _TABLE: _Metric = ("abe_router_table_info", "gauge", "The revision of the route table in force.")
@@ -122,7 +123,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What is rendered; what is None is left out.
 
     `now` is the time of the backlogs, in seconds since the epoch. `replays` has the number of replays by
-    state. `orphans` is the number of subscriptions of the backend that are not in the file.
+    state. `node` is the server of a cluster or of Sentinels. `orphans` is the number of subscriptions of the
+    backend that are not in the file.
     """
 
     now: float
@@ -132,6 +134,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessCounts | None = None
     workers: WorkersState | None = None
     backend_up: bool | None = None
+    node: str = ""
     backlogs: Sequence[Backlog] | None = None
     replays: Mapping[str, int] | None = None
     orphans: int | None = None
@@ -295,6 +298,7 @@ def _process_text(snapshot: Snapshot) -> bytes:
         (_BUILD, {build: 1}),
         (_TABLE, {f'{{revision="{snapshot.revision}"}}': 1} if snapshot.revision else {}),
         (_UP, {} if snapshot.backend_up is None else {"": int(snapshot.backend_up)}),
+        (_NODE, {f'{{node="{snapshot.node}"}}': 1} if snapshot.node else {}),
         (_REPLAYS, {f'{{state="{state}"}}': count for state, count in (replays or {}).items()}),
     ]
     if snapshot.orphans is not None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -61,6 +61,12 @@ class Graph:
 
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
+
+    def only(self, wanted: Callable[[str], bool]) -> Graph:
+        """Return the part of the graph with the nodes whose names are wanted."""
+        nodes = {node.id: node for node in self.nodes if wanted(node.name)}
+        edges = (edge for edge in self.edges if edge.source in nodes and edge.target in nodes)
+        return Graph(tuple(nodes.values()), tuple(edges))
 
     @cached_property
     def by_id(self) -> dict[str, GraphNode]:

@@ -6,7 +6,7 @@ The image needs no script and no font of another host. It follows the light or d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 from abe_router.operations.graph import Graph, GraphEdge, GraphNode
@@ -45,12 +45,24 @@ class _Box:
     width: float
 
 
-def svg(graph: Graph) -> str:
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What a page adds to a graph: by the names of nodes, the second line of a box, a class and an address.
+
+    Such a graph is a part of the page, and has its style from there.
+    """
+
+    notes: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+def svg(graph: Graph, overlay: Overlay | None = None) -> str:
     """Return the image of a graph."""
-    return "\n".join(_lines(graph))
+    return "\n".join(_lines(graph, overlay))
 
 
-def _lines(graph: Graph) -> Iterator[str]:
+def _lines(graph: Graph, overlay: Overlay | None) -> Iterator[str]:
     columns = _layout(graph)
     boxes = [box for column in columns for box in column.values()]
     bottom = max((box.y + _BOX / 2 for box in boxes), default=_HEAD + _MARGIN)
@@ -58,9 +70,11 @@ def _lines(graph: Graph) -> Iterator[str]:
     width, height = right + _MARGIN, bottom + _MARGIN + 24
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
-        f' height="{height:g}" role="img" aria-label="Keys, groups and emitted keys">'
+        f' height="{height:g}" role="{"img" if overlay is None else "group"}"'
+        ' aria-label="Keys, groups and emitted keys">'
     )
-    yield f"<style>{_STYLE}</style>"
+    if overlay is None:
+        yield f"<style>{_STYLE}</style>"
     yield f'<rect class="page" width="{width:g}" height="{height:g}" rx="8"/>'
     for left, heading in zip(lefts, ("Keys", "Groups", "Emitted keys"), strict=False):
         yield f'<text class="head" x="{left:g}" y="{_MARGIN + 8}">{heading}</text>'
@@ -72,7 +86,7 @@ def _lines(graph: Graph) -> Iterator[str]:
     for number, column in enumerate(columns):
         for box in column.values():
             # A key of the third column that is in the first one too leads there.
-            yield from _box(box, again=number == 2 and box.node.id in keys)
+            yield from _box(box, again=number == 2 and box.node.id in keys, overlay=overlay)
     yield (
         f'<text class="note" x="{_MARGIN}" y="{height - _MARGIN / 2:g}">dashed: by a pattern'
         f"{' · ↩ also on the left' if keys.keys() & emitted.keys() else ''}</text>"
@@ -136,14 +150,19 @@ def _texts(node: GraphNode) -> list[str]:
     return [text for text in (shortened(node.label, _LONGEST), second) if text]
 
 
-def _box(box: _Box, *, again: bool) -> Iterator[str]:
-    node = box.node
-    kinds = " ".join([node.kind, *(["pattern"] if node.is_pattern else [])])
+def _box(box: _Box, *, again: bool, overlay: Overlay | None) -> Iterator[str]:
+    node, shown = box.node, overlay or Overlay()
+    own = [shown.classes[node.name]] if node.name in shown.classes else []
+    kinds = " ".join([node.kind, *(["pattern"] if node.is_pattern else []), *own])
     radius = _BOX / 2 if node.kind == "group" else 4
     anchor = "" if again else f' id="{node.id}"'
     lines = _texts(node)
+    if node.name in shown.notes:
+        lines[1:] = [shown.notes[node.name]]
+    link = f"#{node.id}" if again else shown.links.get(node.name, "")
+    if link:
+        yield f'<a href="{_xml(link)}">'
     if again:
-        yield f'<a href="#{node.id}">'
         lines[0] += " ↩\ufe0e"
     yield f'<g class="{kinds}"{anchor}><title>{_xml(node.text)}</title>'
     yield (
@@ -155,7 +174,7 @@ def _box(box: _Box, *, again: bool) -> Iterator[str]:
         style = ' class="note"' if number else ""
         yield f'<text{style} x="{box.x + 14:g}" y="{y:g}">{_xml(line)}</text>'
     yield "</g>"
-    if again:
+    if link:
         yield "</a>"
 
 

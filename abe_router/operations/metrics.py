@@ -58,6 +58,7 @@ class Metrics:
                 process=None if counters is None else counters.process_counts(),
                 workers=workers,
                 backend_up=backend_up,
+                node="" if status is None else status.node,
                 backlogs=None if status is None else [_backlog(each) for each in states if _is_shown(each)],
                 orphans=None
                 if status is None

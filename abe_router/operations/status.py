@@ -21,6 +21,7 @@ from abe_router.text import redact_url
 class Status(msgspec.Struct, frozen=True):
     """The state of every subscription and every worker.
 
+    `node` is the server of a cluster or of Sentinels that serves the backend now, otherwise empty.
     `revision` is that of the table, or empty if the file was not read. `workers` has the last report of each
     worker. None is a report of another version of this package. If the workers rejected the file, for example
     because a handler cannot be imported, `edit` is the number of the edit that they run, and `routes` and
@@ -32,6 +33,7 @@ class Status(msgspec.Struct, frozen=True):
     routes: tuple[SubscriptionState, ...]
     workers: Mapping[str, WorkerReport | None]
     edit: int | None = None
+    node: str = ""
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
@@ -50,18 +52,47 @@ class HostReadiness(msgspec.Struct, frozen=True):
 async def read_status(table: RouteTable, backend: Backend) -> Status:
     """Return the state of every subscription and every worker on a backend."""
     workers = await read_workers(backend)
-    reports = [worker for worker in workers.values() if worker is not None]
-    edit: EditRecord | None = None
-    if table.revision and table.revision not in {worker.revision for worker in reports}:
-        found = await _find_edit(table, backend, {worker.revision for worker in reports if worker.rejected})
-        edit, table = found or (None, table)
+    edit, table = await _edit_of_workers(table, backend, workers) or (None, table)
     return Status(
         backend=redact_url(table.backend),
         revision=table.revision,
         routes=subscription_states(table, await backend.status(), await read_overrides(backend)),
         workers=workers,
         edit=edit.number if edit else None,
+        node=backend.node,
     )
+
+
+async def find_edit_of_workers(
+    table: RouteTable, *, prefix: str | None = None
+) -> tuple[EditRecord, RouteTable] | None:
+    """Return the edit that workers run, and its table, if they have rejected the file of `table`.
+
+    None if they have not, or if the backend cannot be reached. An SQLite file is not created.
+    """
+    backend = table_backend(table, prefix=prefix)
+    if not backend.features.processes or missing_file(backend):
+        return None
+    try:
+        async with backend:
+            return await _edit_of_workers(table, backend, await read_workers(backend))
+    except BackendError:
+        return None
+
+
+async def _edit_of_workers(
+    table: RouteTable, backend: Backend, workers: Mapping[str, WorkerReport | None]
+) -> tuple[EditRecord, RouteTable] | None:
+    reports = [worker for worker in workers.values() if worker is not None]
+    if not table.revision or table.revision in {worker.revision for worker in reports}:
+        return None
+    return await _find_edit(table, backend, {worker.revision for worker in reports if worker.rejected})
+
+
+async def is_in_force(backend: Backend, table: RouteTable, former: RouteTable) -> bool:
+    """Return whether an edit counts that replaces `former` by `table`: unless workers run `former` alone."""
+    running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
+    return table.revision in running or former.revision not in running
 
 
 async def read_workers(backend: Backend) -> Mapping[str, WorkerReport | None]:

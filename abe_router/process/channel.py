@@ -53,7 +53,9 @@ class Applying(msgspec.Struct, frozen=True, tag=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The current content of the routes file is in force."""
+    """The current content of the routes file, the table of that revision, is in force."""
+
+    revision: str
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
@@ -148,7 +150,7 @@ class ControlChannel:
             case Reloading():
                 self.send(Applying())
             case Reloaded():
-                self.send(Accepted())
+                self.send(Accepted(event.revision))
             case ReloadRejected():
                 self.send(Rejected(event.diagnostics))
             case RestartNeeded():

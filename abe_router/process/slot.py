@@ -15,7 +15,15 @@ from typing import Self
 
 from abe_router.backoff import Backoff, wait_for_event
 from abe_router.diagnostic import Diagnostic
-from abe_router.process.channel import STOP, Rejected, Running, Storing, WorkerMessage, decode_message
+from abe_router.process.channel import (
+    STOP,
+    Accepted,
+    Rejected,
+    Running,
+    Storing,
+    WorkerMessage,
+    decode_message,
+)
 from abe_router.text import format_duration
 
 _log = logging.getLogger("abe_router")
@@ -53,6 +61,8 @@ class WorkerProcess:
         self.code: frozenset[Path] = frozenset()
         #: The errors of the routes file that prevented its start.
         self.diagnostics: tuple[Diagnostic, ...] = ()
+        #: The revision of the table that it runs, as far as it has reported it.
+        self.revision = ""
         #: Whether it has reported that its routes run.
         self.has_run = False
         #: Set once it has reported so, or has ended.
@@ -171,6 +181,8 @@ class WorkerProcess:
                 if isinstance(message, Running):
                     self.code, self._drain, self.has_run = message.code, message.drain, True
                     self.settled.set()
+                elif isinstance(message, Accepted):
+                    self.revision = message.revision
                 elif isinstance(message, Storing) and self._killing is not None:
                     self._kill_in(message.seconds + END_TIME)
                 elif isinstance(message, Rejected):

@@ -138,6 +138,10 @@ class Supervisor:
             f"worker {number} does not run its routes" for number, slot in numbered if not slot.is_up
         )
 
+    def runs(self, revision: str) -> bool:
+        """Return whether a worker has put the table of this revision into force."""
+        return any(worker.revision == revision and not worker.has_ended for worker in self._workers)
+
     async def _run(self) -> int:
         first = await self._slots[0].fill()
         if first is None:

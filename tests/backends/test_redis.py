@@ -15,7 +15,7 @@ import pytest
 from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend, protocol
-from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.address import Address, Sentinels
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -46,6 +46,12 @@ class TestUrl:
             ("redis://:s3%40cret@[::1]:7000", "redis://[::1]:7000/0"),
             ("rediss://queue.local?ssl_ca_certs=/etc/ca.pem", "rediss://queue.local:6379/0"),
             ("unix://:s3cret@/run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+            ("redis+cluster://a,b:7001,[::1]:7002/?hash_tag=t", "redis+cluster://a:6379,b:7001,[::1]:7002/"),
+            ("rediss+cluster://me:s3cret@a", "rediss+cluster://a:6379/"),
+            (
+                "redis+sentinel://me:s3%2Ccret@a,b:5000/main/2?sentinel_password=s3cret",
+                "redis+sentinel://a:26379,b:5000/main/2",
+            ),
             ("redis://queue?max_connections=50&decode_responses=true&protocol=3", "redis://queue:6379/0"),
         ],
     )
@@ -56,6 +62,16 @@ class TestUrl:
         address = Address.parse("redis://m%65:s3%40cret@queue")
         assert (address.username, address.password) == ("me", "s3@cret")
         assert "s3@cret" not in repr(address)
+
+    def test_sentinels_have_credentials_of_their_own(self):
+        address = Address.parse(
+            "rediss+sentinel://me:mine@a/main?sentinel_username=watcher&sentinel_password=theirs&replicas=1"
+        )
+        assert (address.username, address.password, address.replicas) == ("me", "mine", 1)
+        assert address.sentinels == Sentinels("main", "watcher", "theirs")
+        assert address.tls is not None
+        assert "mine" not in repr(address)
+        assert "theirs" not in repr(address)
 
     @pytest.mark.parametrize(
         ("url", "why"),
@@ -68,6 +84,15 @@ class TestUrl:
             ("redis://host?socket_timeout=-1", "`socket_timeout` is out of range"),
             ("rediss://host?ssl_cert_reqs=maybe", "`ssl_cert_reqs` must be"),
             ("redis://host?ssl_ca_certs=/etc/ca.pem", "need `rediss://`"),
+            ("redis+cluster://", "the hosts are missing, as in"),
+            ("redis+cluster://a,b:70000", "the port must be"),
+            ("redis+cluster://a/1", "a cluster has only database 0"),
+            ("redis+cluster://a?slots=4", "`slots` is not supported"),
+            ("redis+cluster://a?ssl_ca_certs=/etc/ca.pem", r"need `rediss\+cluster://`"),
+            ("redis+sentinel://a,b", "the name of the primary is missing"),
+            ("redis+sentinel://a/main?sentinel_username=me", "`sentinel_username` needs"),
+            ("redis+cluster://a?sentinel_password=p", "unknown option `sentinel_password`"),
+            ("redis://a?replicas=all", "`replicas` must be a number up to 10"),
             ("redis://me:63?CRET@host", "a `.` in the user name or password"),
         ],
     )

@@ -224,7 +224,7 @@ class TestRights:
                     case ast.Call(func=ast.Attribute(attr="send"), args=[ast.Constant(str(name)), *rest]):
                         sub = rest[0].value if rest and isinstance(rest[0], ast.Constant) else ""
                         sent.add(f"{name}|{sub}" if name in health._CONTAINERS else name)
-        asked_by_doctor = {"CONFIG", "INFO", "TIME", "XLEN"}
+        asked_by_doctor = {"CLUSTER|INFO", "CONFIG", "INFO", "TIME", "XINFO|CONSUMERS", "XLEN"}
         assert sent | {"EVALSHA", "CLUSTER|SLOTS", "WAIT"} == {
             *health._SENT,
             *health._ON_CLUSTER,

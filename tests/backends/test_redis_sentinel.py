@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
 
 from abe_router.backends import make_backend
+from abe_router.backends.redis import RedisBackend
 from abe_router.conformance import BackendConformance
+from abe_router.errors import BackendError
 from abe_router.testing import RedisServer
+from abe_router.testing.redis_server import free_port
+from chaos.redis_servers import RedisSentinels, call, host_and_port, until
 
-from .redis_servers import RedisSentinels, until
+from .redis_load import Load
 
 pytestmark = pytest.mark.heavy
 
@@ -44,3 +49,64 @@ class TestRedisSentinel(BackendConformance):
         until(lambda: self.sentinels.primary() is not self.primary)
         self.primary.start()
         self.sentinels.wait()
+
+
+async def test_messages_that_a_replica_confirmed_outlive_the_primary(sentinels):
+    async with Load(f"{sentinels.url}?sentinel_password=watch&replicas=1", "dies.") as load:
+        await load.more()
+        await asyncio.to_thread(sentinels.wait, 1_000_000)
+        primary = sentinels.primary()
+        primary.kill()
+        await asyncio.to_thread(until, lambda: sentinels.primary() is not primary)
+        primary.start()  # it takes writes as a primary until the Sentinels have made it a replica
+        await load.more()
+        await asyncio.to_thread(sentinels.wait, 1_000_000)
+    assert load.outages
+    assert not load.lost
+
+
+async def test_a_primary_that_only_one_sentinel_names_is_not_used(sentinels, tmp_path):
+    """One Sentinel of the URL watches another server, as one does that was cut off during a failover."""
+    with RedisSentinels(tmp_path, sentinels=1, auth="watch") as other:
+        url = f"redis+sentinel://127.0.0.1:{other.ports[0]},127.0.0.1:{sentinels.ports[0]}/main"
+        async with RedisBackend.from_url(f"{url}?sentinel_password=watch", prefix="views.") as backend:
+            await backend.publish("orders.created", 1)
+        assert call(sentinels.primary(), "EXISTS", "views.orders.created")
+        assert not call(other.primary(), "EXISTS", "views.orders.created")
+
+
+async def test_sentinels_that_are_not_in_the_url_are_learned(sentinels):
+    gone = free_port()
+    url = f"redis+sentinel://127.0.0.1:{gone},127.0.0.1:{sentinels.ports[0]}/main?sentinel_password=watch"
+    async with RedisBackend.from_url(url, prefix="learned.") as backend:
+        await backend.publish("orders.created", 1)
+        sentinels.kill(sentinels.ports[0])
+        backend._node.connection.reset("a test")
+        await backend.publish("orders.created", 2)
+    await asyncio.to_thread(sentinels.restart, sentinels.ports[0])
+
+
+async def test_doctor_knows_what_sentinels_say(sentinels, tmp_path):
+    async def results(url):
+        found = await RedisBackend.from_url(f"{url}?sentinel_password=watch").check_health()
+        return {result.severity: result.message for result in found if result.code == "D334"}
+
+    assert await results(sentinels.url) == {"ok": "3 Sentinels agree on the primary"}
+    with RedisSentinels(tmp_path, sentinels=1, auth="watch") as other:
+        one = f"127.0.0.1:{other.ports[0]}"
+        url = sentinels.url.replace("//", f"//{one},127.0.0.1:{free_port()},")
+        messages = await results(url)
+    assert list(messages) == ["warning"]
+    assert "Sentinels cannot be reached: 127.0.0.1:" in messages["warning"]
+
+
+async def test_a_url_that_does_not_fit_the_servers_is_refused_with_the_reason(sentinels):
+    primary = f"127.0.0.1:{host_and_port(sentinels.primary())[1]}"
+    for url, why in (
+        (sentinels.url.replace("/main", "/other?sentinel_password=watch"), "no primary called `other`"),
+        (f"{sentinels.url}?sentinel_password=wrong", "WRONGPASS.*asked at 127.0.0.1"),
+        (f"redis+sentinel://{primary}/main", f"{primary} is no Sentinel"),
+        (f"redis+cluster://{primary}/", f"{primary} is no cluster node"),
+    ):
+        with pytest.raises(BackendError, match=why):
+            await RedisBackend.from_url(url).open()

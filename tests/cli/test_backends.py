@@ -41,7 +41,8 @@ def row(out: str, name: str) -> list[str]:
 def test_built_in_providers_are_listed_with_origin_and_features(run: Run) -> None:
     done = run("backends")
     assert done.code == 0
-    assert row(done.out, "redis, rediss, unix")[3] == "abe-router"
+    names = "redis, rediss, redis+cluster, rediss+cluster, redis+sentinel, rediss+sentinel, unix"
+    assert row(done.out, names)[7] == "abe-router"
     assert row(done.out, "sqlite")[3:9] == ["yes"] * 6
     assert row(done.out, "memory")[3:9] == ["no", "no", "yes", "yes", "yes", "yes"]
     assert "nothing else is installed or configured" in done.out

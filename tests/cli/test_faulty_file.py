@@ -104,6 +104,14 @@ def test_status_shows_the_routes_that_workers_run_when_they_reject_a_handler(run
     assert "orders.created/invoices" not in text
     assert "routes.yaml:7:17: error[R302]: no module named `none`" in text
 
+    schema = served / "schemas" / "order.json"
+    schema.write_text(schema.read_text().replace("number", "string"))
+    for payload, code in (('{"id": 1, "total": "5"}', 1), ('{"id": 1, "total": 5}', 0)):
+        done = run("publish", "orders.created", payload)
+        assert done.code == code, done.err
+        assert done.err.startswith("warning: the workers rejected routes.yaml; edit 1 counts\n")
+    assert "the workers rejected routes.yaml; edit 1 counts" in run("doctor").err
+
 
 def test_edit_of_the_file_at_this_path_counts_and_not_that_of_another(run: Run, served: Path) -> None:
     (served / "other.yaml").write_text(ROUTES.replace("billing", "invoices"))

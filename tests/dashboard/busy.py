@@ -79,10 +79,15 @@ class Clock:
         return time.time() if self.at is None else self.at
 
 
-def filled_history(routes: Mapping[str, tuple[float, int, float, str]] = SHOP) -> RateHistory:
-    """Return a history of the last hour of the routes. Those that fail do so for the last twelve minutes."""
+def filled_history(
+    routes: Mapping[str, tuple[float, int, float, str]] = SHOP, intervals: int = KEPT
+) -> RateHistory:
+    """Return a history of the last hour of the routes, or of fewer intervals.
+
+    Those that fail do so for the last twelve minutes.
+    """
     clock, now = Clock(), time.time()
-    clock.at = now - KEPT * INTERVAL
+    clock.at = now - intervals * INTERVAL
     history = RateHistory(clock)
     while clock.at < now:
         history.tick()
@@ -114,6 +119,8 @@ async def put_workers(served: Serving, count: int = 4, *, silent: int = 0) -> No
             number=number,
             path=str(served.table.path),
             routes={name: RouteState(in_flight=number) for name in served.table.by_name},
+            interval=3.0,
+            activity=activity({name: (rate / count, *more) for name, (rate, *more) in SHOP.items()}, 3.0),
         )
         await served.backend.put(WORKERS, f"worker-{number}", msgspec.json.encode(report), ttl=600)
     await served.server._site.sampler.sample()

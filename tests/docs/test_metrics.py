@@ -35,6 +35,7 @@ def test_the_page_lists_all_metrics_with_their_types_and_labels():
         process=ProcessCounts(),
         workers=WorkersState(1, 1),
         backend_up=True,
+        node="10.0.0.7:6379",
         backlogs=(Backlog("a/b", 0, 0, 0, 0),),
         replays={"running": 1},
         orphans=0,

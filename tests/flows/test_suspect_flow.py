@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
+from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.ordering import OrderedSubscription
+from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.suspects import SuspectGate
 from abe_router.observe.events import Handled
 from abe_router.routing.policies import Batch
@@ -101,3 +104,21 @@ async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones():
     async with within(5):
         await asyncio.gather(first, starting, second)
     assert order == ["first", "start", "second"]
+
+
+async def test_an_ordered_route_starts_a_suspect_when_no_other_route_fetches_any_more():
+    """What the other one holds, and is about to hand back, would count as handed out with a killer."""
+    gate, keys, interrupted, moved = SuspectGate(), OrderingKeys("/id"), asyncio.Event(), 0.0
+    async with MemoryBackend(clock=lambda: time.monotonic() + moved) as backend, within(5):
+        await backend.publish(KEYS[0], {"id": 1})
+        dead = await backend.subscribe_exclusive(KEYS[0], "billing", lease=LEASE)
+        assert len(await dead.fetch(1, 0.0)) == 1
+        moved = 2 * LEASE
+        handle = await backend.subscribe_exclusive(KEYS[0], "billing", lease=LEASE)
+        ordered = OrderedSubscription(handle, keys, InFlight(LEASE, 500, keys), gate)
+        with gate.fetching(interrupted.set):
+            starting = asyncio.create_task(ordered.fetch(1, 5.0))
+            await interrupted.wait()
+            assert not keys.active
+        assert [delivery.deliveries for delivery in await starting] == [2]
+        await ordered.close()

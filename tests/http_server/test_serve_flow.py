@@ -254,11 +254,27 @@ async def test_an_edit_begins_and_ends_serving_beside_a_supervisor(tmp_path: Pat
             text = path.read_text()
             path.write_text(re.sub("(?m)^http: .*$", "", text))
             await run.until(lambda: len(run.logged("the HTTP server has ended")) == 2)
+            path.write_text(text.replace("shop:block", "shop:missing"))
+            await run.until(lambda: run.logged("edit rejected, nothing changed"))
+            await asyncio.sleep(1.2)  # the server does not begin by an edit that the workers reject
+            assert len(run.logged("the HTTP server listens")) == 2
             path.write_text(re.sub("(?m)^http: .*$", f"http: {{listen: 127.0.0.1:{port}}}", text))
             await run.until(lambda: run.logged("the HTTP server cannot start: cannot listen"))
-        await run.ready(await run.address(number=3))  # the port is free again
+        await run.ready(api := await run.address(number=3))  # the port is free again
+        revision = (await run.get(api, "/healthz", **run.token())).json()["revision"]
+        text = path.read_text().replace("orders.created", "orders.made")
+        path.write_text(text.replace("shop:block", "shop:missing"))
+        await run.until(lambda: len(run.logged("edit rejected, nothing changed")) == 2)
+        await asyncio.sleep(1.2)  # the server has read the file too, and it sees no fault
+        assert (await run.get(api, "/healthz", **run.token())).json()["revision"] == revision
+        await run.publish(api, "orders.created", 0)
+        path.write_text(text)
+        async with asyncio.timeout(20):
+            while (await run.get(api, "/healthz", **run.token())).json()["revision"] == revision:
+                await asyncio.sleep(0.05)
+        await run.publish(api, "orders.made", 0)
         assert len(run.logged("the HTTP server cannot start")) == 1
-        assert len(run.logged("started, handler")) == 4  # no consumer has restarted
+        assert len(run.logged("started, handler")) == 6  # only that of the route whose key has changed
 
 
 async def test_a_worker_alone_serves_after_an_edit(tmp_path: Path) -> None:

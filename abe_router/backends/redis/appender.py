@@ -21,8 +21,9 @@ from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import Notifier
 from abe_router.backends.redis.protocol import Arg, server_error
 from abe_router.backends.redis.scripts import APPEND
-from abe_router.errors import BackendError, PayloadUnencodable
+from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
 from abe_router.messages.message import Message, new_id
+from abe_router.text import format_duration
 
 #: Most messages and bytes of one batch. While it runs the server does nothing else, so it must be short.
 BATCH, BATCH_BYTES = 500, 1024 * 1024
@@ -31,6 +32,8 @@ PART_BYTES = 128 * 1024
 #: Most messages of several callers in one batch. It is half of what often waits, so that a second batch is
 #: built while the server works on the first, and neither waits for the other.
 GATHERED = 250
+#: How long replicas may take to confirm a batch, in seconds.
+_CONFIRMED_WITHIN = 1.0
 #: Batches under way at a time.
 _FLIGHTS = 2
 #: A body of so many bytes is sent as it is. Lua hashes every byte of a text, so that cutting one out of a
@@ -50,9 +53,18 @@ class Appender:
     """Appends to the streams, with or without remembered ids, in the order of the calls."""
 
     def __init__(
-        self, connection: Connection, names: Names, discovery: Discovery, notifier: Notifier
+        self,
+        connection: Connection,
+        names: Names,
+        discovery: Discovery,
+        notifier: Notifier,
+        *,
+        confirming: Connection | None = None,
+        replicas: int = 0,
     ) -> None:
         self._connection, self._names = connection, names
+        #: What messages are appended over: a connection of its own if so many replicas confirm each batch.
+        self._appending, self._replicas = confirming or connection, replicas
         self._discovery, self._notifier = discovery, notifier
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Call] = deque()
@@ -100,7 +112,7 @@ class Appender:
     def notify(self, streams: Iterable[str]) -> None:
         """Wake the waiters of this process, whose reads then go out together with the append just sent."""
         self._notifier.notify(streams)
-        self._connection.flush_if_idle()
+        self._appending.flush_if_idle()
 
     async def _append_all(self, messages: Sequence[Message]) -> None:
         await self._in_parts(messages, None)
@@ -130,11 +142,15 @@ class Appender:
 
     def _begin(self) -> None:
         """Send a batch, once there is a connection."""
-        if self._connection.up:
+        if self._connection.up and self._appending.up:
             self._send_batch()
         else:
-            self._opening = self._loop.create_task(self._connection.open())
+            self._opening = self._loop.create_task(self._open())
             self._opening.add_done_callback(self._opened)
+
+    async def _open(self) -> None:
+        await self._connection.open()
+        await self._appending.open()
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         """Send what was queued meanwhile, or fail all of it."""
@@ -151,7 +167,7 @@ class Appender:
         self._scheduled = False
         calls: list[_Call] = []
         try:
-            if self._gather(calls):
+            if self._gather(calls) and not self._replicas:
                 self._send_each(calls)
             elif calls:
                 self._send(calls, *_pack(calls))
@@ -183,9 +199,12 @@ class Appender:
     def _send(self, calls: list[_Call], keys: Iterable[str], args: Sequence[Arg], windowed: bool) -> None:
         streams = self.prepare(keys)
         names = [*streams, *map(self._names.ids, keys)] if windowed else streams
-        reply = self._connection.run(APPEND, names, args)
+        reply = self._appending.run(APPEND, names, args)
         self._flights += 1
-        reply.add_done_callback(lambda reply: self._landed(calls, reply))
+        if self._replicas:
+            reply.add_done_callback(lambda reply: self._confirm(calls, reply))
+        else:
+            reply.add_done_callback(lambda reply: self._landed(calls, reply))
         self.notify(streams)
 
     def _send_each(self, calls: Sequence[_Call]) -> None:
@@ -219,6 +238,33 @@ class Appender:
         self._flights -= 1
         self._schedule()
 
+    def _confirm(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
+        """Wait until enough replicas have a batch that was appended; otherwise its outcome is unknown."""
+        if reply.exception():
+            self._landed(calls, reply)
+            return
+        try:
+            confirmed = self._appending.confirm(self._replicas, _CONFIRMED_WITHIN)
+        except BackendUnavailable as error:
+            self._confirmed(calls, reply, 0, str(error))
+            return
+        confirmed.add_done_callback(
+            lambda done: (
+                self._confirmed(calls, reply, 0, str(done.exception()))
+                if done.exception()
+                else self._confirmed(calls, reply, done.result(), "")
+            )
+        )
+
+    def _confirmed(self, calls: list[_Call], reply: asyncio.Future[Any], replicas: int, why: str) -> None:
+        if replicas >= self._replicas:
+            self._landed(calls, reply)
+            return
+        self._flights -= 1
+        why = why or f"{replicas} have it after {format_duration(_CONFIRMED_WITHIN)}"
+        _fail(calls, BackendUnavailable(f"fewer than {self._replicas} replicas confirmed the append: {why}"))
+        self._schedule()
+
     def _landed(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
         self._flights -= 1
         try:
@@ -235,7 +281,7 @@ class Appender:
                         if not call[2].done():
                             call[2].set_result(None)
         except UNREADABLE as error:  # the callers would wait for ever
-            self._connection.reset("an answer cannot be read")
+            self._appending.reset("an answer cannot be read")
             _fail(calls, unreadable(error))
         self._schedule()
 

@@ -78,6 +78,10 @@ class RedisBackend(Backend):
             address = replace(address, tls=address.tls or Tls())
         return cls(address)
 
+    @property
+    def node(self) -> str:
+        return self._node.place if self._node else ""
+
     async def open(self) -> None:
         await self._opened()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -107,6 +108,8 @@ class Connection:
         self._next_attempt = 0.0
         self._redirection = Redirection(address, credentials, lambda: self._protocol) if resends else None
         self._moving = False
+        #: Delays before the server is looked for that takes our commands.
+        self._moves = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         #: The protocol that was left and has not ended, and what is set when it ends.
         self._left: tuple[RedisProtocol, asyncio.Event] | None = None
         #: Where the server is that it is, or was last, connected to.
@@ -131,6 +134,16 @@ class Connection:
             rest = (len(keys), *keys, *args)
             return self._send_later(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
         return self._protocol.run(script, keys, args)
+
+    def confirm(self, replicas: int, seconds: float) -> asyncio.Future[Any]:
+        """Wait until so many replicas have what this connection wrote; the reply says how many have it.
+
+        It is never sent over another connection, which has written nothing. Raise BackendUnavailable when the
+        connection is down.
+        """
+        if self._protocol is None:
+            raise BackendUnavailable("the server changed, and its replicas cannot be asked any more")
+        return self._protocol.send("WAIT", replicas, math.ceil(seconds * 1000))
 
     def flush_if_idle(self) -> None:
         """Write what was sent in this turn at once, if no reply is due."""
@@ -213,6 +226,11 @@ class Connection:
         if self._redirection is None:
             protocol.abort(str(error))
             return
+        now = asyncio.get_running_loop().time()
+        if now - self._next_attempt > self._address.answer_timeout:
+            self._moves.reset()
+        if error.code != "MOVED":  # the same server may be found again
+            self._next_attempt = now + self._moves.next()
         self._left = protocol, asyncio.Event()
         self._protocol, self._moving = None, True
         protocol.retire(str(error))

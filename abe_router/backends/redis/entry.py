@@ -172,7 +172,8 @@ def _failures(field: bytes | None) -> tuple[int, float | None]:
 
 def _replays(values: Mapping[bytes, bytes]) -> int:
     """Return how often an entry was replayed, from its field `former`, which is `COUNT:ID`."""
-    return read_count(values.get(b"former", b"").partition(b":")[0]) or 0
+    former = values.get(b"former")
+    return 0 if former is None else read_count(former.partition(b":")[0]) or 0
 
 
 def _values(fields: Fields) -> dict[bytes, bytes]:

@@ -72,7 +72,7 @@ class Ownership:
         """Let the next round deliver these again: no fetch returned them."""
         for delivery in deliveries:
             stream = self._reader.streams[delivery.message.key]
-            stream.held.discard(delivery.receipt)
+            stream.consumers.forget([delivery.receipt])
             self._to_redeliver[stream] = None
             self._pending.add(PendingReason.READABLE, stream)
 
@@ -81,7 +81,9 @@ class Ownership:
         streams, names = self._reader.streams, self._node.names
         found = [streams[key] for key in {each.message.key for each in deliveries} if key in streams]
         return [
-            ScriptCall(RENEW, (names.owner(stream.key, stream.group),), (stream.consumer, stream.lease))
+            ScriptCall(
+                RENEW, (names.owner(stream.key, stream.group),), (stream.consumers.first.name, stream.lease)
+            )
             for stream in found
         ]
 
@@ -95,7 +97,7 @@ class Ownership:
     def release(self) -> list[asyncio.Future[Any]]:
         """Release all streams; return the replies."""
         return [
-            self._connection.run(RELEASE_OWNERSHIP, self._names(stream), (stream.consumer,))
+            self._connection.run(RELEASE_OWNERSHIP, self._names(stream), (stream.consumers.first.name,))
             for stream in self._reader.streams.values()
         ]
 
@@ -109,8 +111,10 @@ class Ownership:
         for stream, share in shares(self._pending.of(PendingReason.READABLE), limit):
             count = min(share, stream.most)
             keys = (stream.stream, stream.failures, stream.delayed, *self._names(stream), stream.dead)
-            known: tuple[Arg, ...] = (len(stream.held), *stream.held) if stream in self._to_redeliver else ()
-            args = (stream.group, stream.consumer, stream.lease, count, *known)
+            known: tuple[Arg, ...] = (
+                (len(stream.consumers.held), *stream.consumers.held) if stream in self._to_redeliver else ()
+            )
+            args = (stream.group, stream.consumers.first.name, stream.lease, count, *known)
             sent.append((stream, count, self._connection.run(ACQUIRE, keys, args)))
             self._pending.remove(PendingReason.READABLE, stream)
         found: list[Delivery] = []
@@ -147,9 +151,13 @@ class Ownership:
         waits = {row[0]: int(row[4]) / 1000 for row in taken if int(row[4]) > 0}
         found = [
             msgspec.structs.replace(each, wait=waits[each.receipt]) if each.receipt in waits else each
-            for each in self._reader.taken(stream, [row[:4] for row in taken], gone, large)
+            for each in self._reader.taken(
+                stream, stream.consumers.first, [row[:4] for row in taken], gone, large
+            )
         ]
-        found += self._reader.received(stream, *new_deliveries(new, stream.key, stream.group))
+        found += self._reader.received(
+            stream, stream.consumers.first, *new_deliveries(new, stream.key, stream.group)
+        )
         stream.position = last
         if len(taken) + len(new) < count and not full:
             self._node.notifier.wait(stream)
@@ -160,7 +168,7 @@ class Ownership:
 
     def _wait(self, stream: StreamState, released: bytes, seconds: float) -> None:
         """Try again when the owner releases the stream, or when its ownership would end."""
-        stream.held.clear()
+        stream.consumers.forget_all()
         waiter = self._waiters.get(stream)
         if waiter is None:
             waiter = self._waiters[stream] = ReleaseWaiter(stream, self._names(stream)[1])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from abe_router.backend import (
@@ -23,11 +25,12 @@ from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.entry import accepted_at, order
 from abe_router.backends.redis.finder import make_finder
 from abe_router.backends.redis.gaps import Change, GroupChanges
-from abe_router.backends.redis.names import Names, escape_glob, group_name
+from abe_router.backends.redis.names import Names, escape_glob, group_name, lease_of
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry
 from abe_router.backends.redis.scripts import RIGHTS, STREAM, Script
 from abe_router.backends.redis.server import ask, check
+from abe_router.backends.redis.topology import Topology
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.pattern import PatternIndex, matches
@@ -35,6 +38,8 @@ from abe_router.text import format_time
 
 #: Streams asked for at a time, and pending entries counted of a group.
 _CHUNK, _PENDING = 50, 1000
+#: Most groups whose consumers are looked at.
+_CONSUMERS = 500
 #: By how many seconds an id may be ahead of the server's clock: NTP sets clocks back by less.
 _AHEAD = 60
 #: The commands that are sent as such. Those of the scripts are read from the scripts.
@@ -144,7 +149,8 @@ class Health:
         served: Collection[SubscriptionName] | None,
     ) -> None:
         self._address, self._names, self._served = address, names, served
-        self._connection = Connection(address, credentials, make_finder(address, names), lost=lambda _: None)
+        self._finder = make_finder(address, names)
+        self._connection = Connection(address, credentials, self._finder, lost=lambda _: None, resends=False)
         self._registry = Registry(self._connection, names)
 
     async def check(self) -> list[HealthResult]:
@@ -152,10 +158,14 @@ class Health:
         found: list[HealthResult] = []
         try:
             await self._connection.open()
-            found += check(await ask(self._connection, self._address))
+            host, port, path = self._connection.place
+            server = await ask(self._connection, replace(self._address, host=host, port=port, path=path))
+            found += check(server)
+            topology = Topology(self._connection, server, self._finder)
+            found += await topology.check()
             found.append(await self._rights())
             if not found[-1].weakens:
-                found += await self._content()
+                found += await self._content(topology)
         except ClusterFound:
             raise
         except BackendError as error:
@@ -194,7 +204,7 @@ class Health:
         """The command that gives a user all rights that are needed."""
         return f"ACL SETUSER USER {' '.join(rules(self._names, replicas=self._address.replicas))}"
 
-    async def _content(self) -> list[HealthResult]:
+    async def _content(self, topology: Topology) -> list[HealthResult]:
         keys = await self._registry.keys()
         subscriptions = [(pattern, group) for pattern, group, _ in await self._registry.subscriptions()]
         statuses = await self._registry.status()
@@ -203,11 +213,29 @@ class Health:
         lengths = [(key, self._connection.send("XLEN", self._names.stream(key))) for key in unread]
         counts = {key: await length for key, length in lengths}
         return [
+            *await self._failover_time(topology, keys, subscriptions),
             *orphaned_subscriptions(statuses, self._served),
             *unread_keys(counts, self._served),
             *await self._streams(keys, subscriptions),
             *await self._changes(keys, subscriptions),
         ]
+
+    async def _failover_time(
+        self, topology: Topology, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]
+    ) -> list[HealthResult]:
+        """Return a result if leases of consumers end before a failover begins."""
+        if not self._finder.follows:
+            return []
+        asked = [
+            self._connection.send("XINFO", "CONSUMERS", self._names.stream(key), group_name(pattern, group))
+            for pattern, group in subscriptions
+            for key in self._registry.matching(pattern, keys)
+        ][:_CONSUMERS]
+        leases: list[float] = []
+        for answer in asked:
+            with suppress(ServerError):  # the group does not exist yet
+                leases += [lease for row in await answer if (lease := lease_of(_pairs(row)["name"]))]
+        return await topology.failover_time(min(leases, default=0.0))
 
     async def _changes(
         self, keys: Sequence[str], subscriptions: Sequence[SubscriptionName]

@@ -129,6 +129,12 @@ def consumer_name(lease: float) -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}/lease={round(lease * 1000)}"
 
 
+def lease_of(consumer: bytes) -> float:
+    """Return the lease of a consumer in seconds, 0 for one of another program."""
+    found = re.search(rb"/lease=(\d{1,15})$", consumer)
+    return int(found[1]) / 1000 if found else 0.0
+
+
 def position_before(millis: int) -> str:
     """Return the last position before a time: a group there gets the entries of that time and later."""
     return f"{millis - 1}-{2**64 - 1}" if millis > 0 else "0-0"

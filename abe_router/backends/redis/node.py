@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 #: Delay before background work starts again after an unexpected error, in seconds.
 _DELAY = 1.0
+#: Time between two questions to the Sentinels while their primary answers, in seconds.
+_FOLLOW = 1.0
 
 
 class Reader(KeyListener, Protocol):
@@ -54,7 +56,8 @@ class Handle(Protocol):
 class Node:
     """Two connections, one for commands and one to wait on, however many subscriptions there are.
 
-    A third one, for threads, is opened when leases are renewed while the event loop is blocked.
+    Another one, for threads, is opened when leases are renewed while the event loop is blocked. If appends
+    wait for replicas, they have one of their own.
     """
 
     def __init__(self, address: Address, credentials: Credentials, names: Names) -> None:
@@ -73,10 +76,24 @@ class Node:
         self.registry = Registry(self.connection, names)
         self.registrations = Registrations(self.connection, names, self.registry)
         self.discovery = Discovery(self.connection, names, self.registry, self.notifier)
-        self.appender = Appender(self.connection, names, self.discovery, self.notifier)
+        replicas = address.replicas
+        # A wait for replicas holds up all that is behind it on its connection.
+        self._confirming = Connection(address, credentials, finder, lost=lambda _: None) if replicas else None
+        self.appender = Appender(
+            *(self.connection, names, self.discovery, self.notifier),
+            confirming=self._confirming,
+            replicas=replicas,
+        )
         self._handles: set[Handle] = set()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+        if address.sentinels:
+            self._run(self._follow)
+
+    @property
+    def place(self) -> str:
+        """Where the server is that was found, empty for the one of the URL."""
+        return str(self.connection.place) if self._finder.follows and self.connection.up else ""
 
     async def register(self, pattern: str, group: str, start: float) -> tuple[int, bool]:
         """Register a subscription; return its start in milliseconds, and whether it is new and starts now.
@@ -138,6 +155,8 @@ class Node:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         self.for_threads.close()
         await self._waiting.close()
+        if self._confirming:
+            await self._confirming.close()
         await self.connection.close()
         await self.discovery.close()
 
@@ -146,10 +165,22 @@ class Node:
         if work.__qualname__ not in self._running:
             self._running[work.__qualname__] = asyncio.create_task(_keep_running(work))
 
+    async def _follow(self) -> None:
+        """Leave a primary that the Sentinels do not name any more, though it may still answer."""
+        while True:
+            await asyncio.sleep(_FOLLOW)
+            try:
+                primary = await self._finder.find(())
+            except BackendError:  # too few Sentinels answer: what is connected stays so
+                continue
+            for connection in (self.connection, self._waiting, self._confirming):
+                if connection and connection.up and connection.place != primary:
+                    connection.reset(f"the Sentinels name {primary} as the primary")
+
     def _disconnected(self, why: str) -> None:
         if not self._closed:
             _log.warning("the connection to Redis is gone: %s", why)
-        if self._finder.follows:  # the other connection has to follow to the same server
+        if self._finder.follows:  # this one has to follow to the same server
             self._waiting.reset(why)
         for handle in self._handles:
             handle.reader.reconnect()

@@ -69,7 +69,7 @@ class PipelinedReads:
         asked[-1].add_done_callback(lambda _: self._landed(asked, asked_at))
 
     def _landed(self, asked: Asked, asked_at: float) -> None:
-        stream, _, reply = asked
+        stream, *_, reply = asked
         self._under_way.discard(reply)
         stream.pipelined = False
         found: list[Delivery] = []

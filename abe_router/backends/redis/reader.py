@@ -17,7 +17,7 @@ NOGROUP turns any reason into GROUP_LOST, and a lost connection adds REPLY_LOST.
 Invariants:
 
 - A round that was begun is never cancelled: what the server delivered would be lost on the way.
-- An entry is in `StreamState.held` from its delivery to us until we know that it is settled or gone.
+- An entry is in `GroupConsumers.held` from its delivery to us until we know that it is settled or gone.
 - A stream with a pipelined read is neither read nor recovered.
 - CLAIMABLE and READABLE take turns, so that neither keeps the other waiting.
 """
@@ -34,6 +34,7 @@ from typing import Any
 from abe_router.backend import Delivery
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.entry import MOST_BYTES, new_deliveries, taken_deliveries
+from abe_router.backends.redis.group_consumers import GroupConsumer
 from abe_router.backends.redis.names import consumer_name, group_name, position_before
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import ServerError
@@ -52,8 +53,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0
 #: More milliseconds than any consumer has been idle.
 _NEVER = 10**15
 
-#: A read that was asked for: of which stream, how many entries at most, and the reply to come.
-Asked = tuple[StreamState, int, asyncio.Future[Any]]
+#: A read that was asked for: of which stream, by which consumer, how many entries at most, the reply to come.
+Asked = tuple[StreamState, GroupConsumer, int, asyncio.Future[Any]]
 Reading = list[Asked]
 
 
@@ -89,6 +90,8 @@ class StreamReader:
 
     def reconnect(self) -> None:
         """Look at all streams again: the connection was lost, and replies with it."""
+        for stream in self._streams.values():
+            stream.consumers.distrust_all()
         self.pending.signal(PendingReason.READABLE, self._streams.values())
 
     def learn(self, keys: Iterable[str], begin: str = "") -> None:
@@ -146,7 +149,7 @@ class StreamReader:
         for stream, share in shares(self.pending.idle(PendingReason.READABLE), limit):
             reading.append(self.read(stream, share, self._connection))
             self.pending.remove(PendingReason.READABLE, stream)
-        size = sum(stream.size(count) for stream, count, _ in reading)
+        size = sum(stream.size(count) for stream, _, count, _ in reading)
         self.node.flow.sent(size, reading[-1][-1])
         self._connection.flush_if_idle()
         return reading
@@ -154,20 +157,25 @@ class StreamReader:
     def read(self, stream: StreamState, limit: int, connection: Connection) -> Asked:
         """Ask over a connection for new entries of a stream; raise BackendUnavailable when that is down."""
         count = min(limit, stream.most)
-        command = ("GROUP", stream.group, stream.consumer, "COUNT", count, "STREAMS", stream.stream, ">")
-        return stream, count, connection.send("XREADGROUP", *command)
+        consumer = stream.consumers.for_read(count)
+        command = ("GROUP", stream.group, consumer.name, "COUNT", count, "STREAMS", stream.stream, ">")
+        reply = connection.send("XREADGROUP", *command)
+        consumer.under_way += 1
+        return stream, consumer, count, reply
 
     def accept(self, reading: Reading) -> list[Delivery]:
         """Return what a reading brought, once all its replies are there; raise as `round` does."""
         found: list[Delivery] = []
         failed: BackendError | None = None
-        for stream, count, reply in reading:
+        for stream, consumer, count, reply in reading:
             if not reply.done():  # it was refused and is sent again: what it brings is recovered then
-                reply.add_done_callback(partial(self._answered_late, stream))
+                reply.add_done_callback(partial(self._answered_late, stream, consumer))
                 continue
+            consumer.under_way -= 1
             try:
                 answered = reply.result()
             except BackendError as error:
+                stream.consumers.suspend(consumer)
                 failed = self.failed(stream, PendingReason.READABLE, error) or failed
                 continue
             if not answered:
@@ -175,7 +183,7 @@ class StreamReader:
                 self.pending.add(PendingReason.DRAINED, stream)
                 continue
             entries = answered[0][1]
-            found += self.received(stream, *new_deliveries(entries, stream.key, stream.group))
+            found += self.received(stream, consumer, *new_deliveries(entries, stream.key, stream.group))
             stream.position = entries[-1][0]
             stream.replied(len(entries), count)
             if len(entries) < count:
@@ -186,7 +194,8 @@ class StreamReader:
             raise failed
         return found
 
-    def _answered_late(self, stream: StreamState, _: asyncio.Future[Any]) -> None:
+    def _answered_late(self, stream: StreamState, consumer: GroupConsumer, _: asyncio.Future[Any]) -> None:
+        stream.consumers.suspend(consumer)
         self.pending.signal(PendingReason.REPLY_LOST, [stream])
         self.pending.signal(PendingReason.READABLE, [stream])
 
@@ -231,37 +240,38 @@ class StreamReader:
         """Delete this consumer from the groups in which it holds nothing."""
         with suppress(BackendError):
             for stream in self._streams.values():
-                self._connection.run(REAP, (stream.stream,), (stream.group, _NEVER, stream.consumer))
+                self._connection.run(REAP, (stream.stream,), (stream.group, _NEVER, *stream.consumers.names))
 
     def taken(
-        self, stream: StreamState, taken: Sequence[Any], gone: Sequence[bytes], large: Sequence[bytes]
+        self,
+        stream: StreamState,
+        consumer: GroupConsumer,
+        taken: Sequence[Any],
+        gone: Sequence[bytes],
+        large: Sequence[bytes],
     ) -> list[Delivery]:
         """Return what `take` in the scripts took, and log what it did not: entries that are gone or large."""
         if gone:
-            _log.warning(
-                "messages of stream `%s` were deleted before group `%s` had settled them: %d",
-                stream.stream,
-                stream.group,
-                len(gone),
-            )
-            stream.held.difference_update(gone)
+            text = "messages of stream `%s` were deleted before group `%s` had settled them: %d"
+            _log.warning(text, stream.stream, stream.group, len(gone))
+            stream.consumers.forget(gone)
         if large:
-            _log.warning(
-                "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
-                stream.stream,
-                MOST_BYTES >> 20,
-                stream.group,
-                ", ".join(entry_id.decode() for entry_id in large),
-            )
-            stream.held.difference_update(large)
-        return self.received(stream, *taken_deliveries(taken, stream.key, stream.group))
+            text = "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s"
+            ids = ", ".join(entry_id.decode() for entry_id in large)
+            _log.warning(text, stream.stream, MOST_BYTES >> 20, stream.group, ids)
+            stream.consumers.forget(large)
+        return self.received(stream, consumer, *taken_deliveries(taken, stream.key, stream.group))
 
-    def received(self, stream: StreamState, found: list[Delivery], others: list[bytes]) -> list[Delivery]:
+    def received(
+        self, stream: StreamState, consumer: GroupConsumer, found: list[Delivery], others: list[bytes]
+    ) -> list[Delivery]:
         """Record deliveries, and ack the entries for other groups."""
-        stream.received(found)
+        stream.received(found, consumer)
         if others:
+            consumer.unsettled.update(others)
             with suppress(BackendUnavailable):  # then they come again, and are acked then
-                self._connection.send("XACK", stream.stream, stream.group, *others)
+                reply = self._connection.send("XACK", stream.stream, stream.group, *others)
+                reply.add_done_callback(partial(consumer.acked, others))
         return found
 
     def failed(self, stream: StreamState, reason: PendingReason, error: BackendError) -> BackendError | None:
@@ -294,15 +304,15 @@ class StreamReader:
 
     async def _claim(self, limit: int) -> list[Delivery]:
         """Claim entries to deliver again, of as many streams as the limit allows."""
-        sent: Reading = []
+        sent: list[tuple[StreamState, asyncio.Future[Any]]] = []
         for stream, share in shares(self.pending.of(PendingReason.CLAIMABLE), limit):
             keys = (stream.stream, stream.failures, stream.delayed, stream.dead)
-            args = (stream.group, stream.consumer, stream.lease, HORIZON, min(share, stream.most))
-            sent.append((stream, share, self._connection.run(CLAIM, keys, args)))
+            args = (stream.group, stream.consumers.first.name, stream.lease, HORIZON, min(share, stream.most))
+            sent.append((stream, self._connection.run(CLAIM, keys, args)))
             self.pending.remove(PendingReason.CLAIMABLE, stream)
         found: list[Delivery] = []
         failed: BackendError | None = None
-        for stream, _, reply in sent:
+        for stream, reply in sent:
             try:
                 *taken, more = await reply
             except BackendError as error:
@@ -312,7 +322,7 @@ class StreamReader:
                 self.pending.add(PendingReason.CLAIMABLE, stream)
             elif more > 0:
                 self.node.reaper.expect(stream, more / 1000)
-            found += self.taken(stream, *taken)
+            found += self.taken(stream, stream.consumers.first, *taken)
         if failed and not found:
             raise failed
         return found
@@ -323,26 +333,34 @@ class StreamReader:
         failed: BackendError | None = None
         for stream in tuple(self.pending.idle(PendingReason.REPLY_LOST)):
             self.pending.remove(PendingReason.REPLY_LOST, stream)
-            keys = (stream.stream, stream.failures, stream.delayed, stream.dead)
-            first, rows = b"-", [[b""]]
             try:
-                while rows:
-                    rows = await self._connection.send(
-                        "XPENDING", stream.stream, stream.group, first, "+", 100, stream.consumer
-                    )
-                    if unknown := [row[0] for row in rows if row[0] not in stream.held]:
-                        args = (stream.group, stream.consumer, *unknown)
-                        *taken, full = await self._connection.run(RECOVER, keys, args)
-                        found += self.taken(stream, *taken)
-                        if full:
-                            self.pending.add(PendingReason.REPLY_LOST, stream)
-                            break
-                    first = b"(" + rows[-1][0] if rows else b""
+                for consumer in stream.consumers.uncertain:
+                    if not await self._recover_for(stream, consumer, found):
+                        self.pending.add(PendingReason.REPLY_LOST, stream)
+                        break
+                else:
+                    stream.consumers.recovered()
             except BackendError as error:
                 failed = self.failed(stream, PendingReason.REPLY_LOST, error) or failed
         if failed and not found:
             raise failed
         return found
+
+    async def _recover_for(self, stream: StreamState, consumer: GroupConsumer, found: list[Delivery]) -> bool:
+        """Recover what one consumer has; return False if there is more than one answer may bring."""
+        keys = (stream.stream, stream.failures, stream.delayed, stream.dead)
+        first, rows = b"-", [[b""]]
+        while rows:
+            pending = ("XPENDING", stream.stream, stream.group, first, "+", 100, consumer.name)
+            rows = await self._connection.send(*pending)
+            if unknown := [row[0] for row in rows if row[0] not in stream.consumers.held]:
+                args = (stream.group, consumer.name, *unknown)
+                *taken, full = await self._connection.run(RECOVER, keys, args)
+                found += self.taken(stream, consumer, *taken)
+                if full:
+                    return False
+            first = b"(" + rows[-1][0] if rows else b""
+        return True
 
     async def _recreate_groups(self) -> None:
         """Create lost groups again, from the beginning of what their streams hold now."""
@@ -368,7 +386,7 @@ class StreamReader:
                 backoff.reset()
             self._recreated[stream] = now + backoff.next(), backoff
             stream.position = b"0-0"
-            stream.held.clear()
+            stream.consumers.forget_all()
             self.pending.add(PendingReason.READABLE, stream)
             if created:
                 self.node.reaper.losses.add(stream.stream, stream.group)

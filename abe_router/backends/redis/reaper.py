@@ -160,7 +160,7 @@ class Reaper:
     async def _reap(self) -> None:
         for streams in _chunks(self._streams):
             for stream in streams:
-                self._connection.run(REAP, (stream.stream,), (stream.group, _IDLE, ""))
+                self._connection.run(REAP, (stream.stream,), (stream.group, _IDLE))
             await self._connection.send("PING")
 
     def _cancel(self, name: tuple[str, str]) -> None:

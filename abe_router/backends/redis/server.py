@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _SECTIONS = ("server", "clients", "memory", "persistence", "replication", "clust
 _SETTINGS = (
     "appendfsync",
     "bind",
+    "cluster-node-timeout",
+    "cluster-require-full-coverage",
     "min-replicas-to-write",
     "protected-mode",
     "save",
@@ -27,6 +30,8 @@ _SETTINGS = (
 _TRIPS = 5
 #: The share of the memory above which it counts as nearly full.
 _FULL = 0.9
+#: How far, in bytes, a replica may be behind.
+_BEHIND = 10 * 1024 * 1024
 #: A difference of clocks, and a round trip, that are worth a warning, in seconds.
 _APART, _SLOW = 2.0, 0.1
 #: The lists of the releases, with the security flaws that each of them fixes.
@@ -72,6 +77,15 @@ class Server:
         """Whether it is Valkey."""
         return "valkey_version" in self.info
 
+    @property
+    def replicas(self) -> list[int]:
+        """How many bytes each connected replica lacks, the closest one first."""
+        rows = [value for name, value in self.info.items() if re.fullmatch(r"slave\d+", name)]
+        fields = [dict(part.partition("=")[::2] for part in row.split(",")) for row in rows]
+        written = self.number("master_repl_offset")
+        online = [each for each in fields if each.get("state") == "online"]
+        return sorted(max(0, written - int(each.get("offset") or 0)) for each in online)
+
     def number(self, field: str) -> int:
         """Return a number of `info`, 0 when it is not there."""
         text = self.info.get(field, "")
@@ -88,7 +102,7 @@ async def ask(connection: Connection, address: Address) -> Server:
         leads.append(int(seconds) + int(micros) / 1e6 - (sent + trips[-1] / 2))
     info = await _unless_refused(connection.send("INFO", *_SECTIONS))
     config = await _unless_refused(connection.send("CONFIG", "GET", *_SETTINGS))
-    known = _fields(info.decode("utf-8", "replace")) if info else {}
+    known = fields_of(info) if info else {}
     settings = None if config is None else _pairs(config)
     return Server(address, known, settings, median(leads), median(trips))
 
@@ -109,8 +123,10 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _fields(text: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+def fields_of(reply: bytes) -> dict[str, str]:
+    """Return the fields of an answer to INFO or CLUSTER INFO."""
+    lines = reply.decode("utf-8", "replace").splitlines()
+    pairs = (line.partition(":") for line in lines if not line.startswith("#"))
     return {name: value for name, colon, value in pairs if colon}
 
 
@@ -251,14 +267,34 @@ def _replication(server: Server) -> Iterator[HealthResult]:
             f"give the URL of its primary: {info.get('master_host', '')}:{info.get('master_port', '')}",
         )
         return
-    replicas, least = server.number("connected_slaves"), (server.config or {}).get("min-replicas-to-write")
-    if replicas and least == "0":
+    replicas, wanted = server.number("connected_slaves"), server.address.replicas
+    least, behind = (server.config or {}).get("min-replicas-to-write"), server.replicas
+    if wanted > len(behind):
+        yield HealthResult(
+            HealthCheck.REPLICAS,
+            _ERROR,
+            f"each publish waits for {wanted} replicas, and {len(behind)} are connected",
+            "each publish raises an error, and the message may be stored nevertheless",
+            "connect replicas, or lower `replicas` in the URL",
+        )
+    elif behind and behind[max(0, wanted - 1)] > _BEHIND:
+        yield HealthResult(
+            HealthCheck.REPLICAS,
+            _WARNING,
+            f"a replica lacks {behind[max(0, wanted - 1)]:,} bytes of what the server has written",
+            "a failover loses that much, and a publish that waits for replicas takes long",
+            "check the network and the disk of the replica, and its log",
+        )
+    if wanted:
+        yield HealthResult(HealthCheck.FAILOVER, _OK, f"each publish waits for {wanted} replicas")
+    elif replicas and least == "0":
+        lacks = f"; the closest lacks {behind[0]:,} bytes now" if behind else ""
         yield HealthResult(
             HealthCheck.FAILOVER,
             _WARNING,
-            f"the server has {replicas} replicas and does not wait for them",
+            f"the server has {replicas} replicas and does not wait for them{lacks}",
             "a failover loses what they had not received yet, acks too; the more they lag, the more it loses",
-            "CONFIG SET min-replicas-to-write 1, which narrows the window and does not close it",
+            "add `?replicas=1` to the URL; CONFIG SET min-replicas-to-write 1 only narrows the window",
         )
 
 

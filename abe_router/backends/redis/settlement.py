@@ -14,6 +14,7 @@ from abe_router.backend import ACKED, Acked, Dead, DeadLetter, Delayed, Delivery
 from abe_router.backends.redis.blocking_connection import ScriptCall
 from abe_router.backends.redis.entry import MOST_BYTES, pack_headers
 from abe_router.backends.redis.gaps import Change
+from abe_router.backends.redis.group_consumers import LARGE, GroupConsumer, Part
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.protocol import Arg, ServerError
 from abe_router.backends.redis.scripts import (
@@ -39,8 +40,7 @@ _CHUNK, _WITH_PAYLOADS = 500, 25
 #: group each settle of another worker meets some.
 _GATHERED = 2.0
 
-Part = Sequence[tuple[Delivery, Outcome]]
-Sent = tuple[StreamState, Part, asyncio.Future[Any]]
+Sent = tuple[StreamState, GroupConsumer, Part, asyncio.Future[Any]]
 
 
 class Settlement:
@@ -58,15 +58,24 @@ class Settlement:
         """Carry out the outcomes; return the deliveries that were refused."""
         sent: list[Sent] = []
         refused: list[Delivery] = []
-        for stream, part in self._parts(settlements, refused):
-            outcome = part[0][1]
-            large = isinstance(outcome, Dead) or (isinstance(outcome, Acked) and bool(outcome.outputs))
-            step = _WITH_PAYLOADS if large else _CHUNK
-            for first in range(0, len(part), step):
-                piece = part[first : first + step]
-                sent.append((stream, piece, self._send(stream, piece)))
-        refused += await self._collect(sent)
-        for stream, part, _ in sent:
+        parts = list(self._parts(settlements, refused))
+        try:
+            for stream, consumer, part in parts:
+                outcome = part[0][1]
+                large = isinstance(outcome, Dead) or (isinstance(outcome, Acked) and bool(outcome.outputs))
+                step = _WITH_PAYLOADS if large else _CHUNK
+                for first in range(0, len(part), step):
+                    piece = part[first : first + step]
+                    sent.append((stream, consumer, piece, self._send(stream, consumer, piece)))
+                    consumer.under_way += 1
+            refused += await self._collect(sent)
+        except BaseException:  # whether the server has carried them out is not known
+            for stream, consumer, _ in parts:
+                stream.consumers.distrust(consumer)
+            raise
+        for _, consumer, *_ in sent:
+            consumer.under_way -= 1
+        for stream, _, part in parts:
             outcome = part[0][1]
             if isinstance(outcome, Delayed):
                 self._node.reaper.expect(stream, min(o.seconds for _, o in part if isinstance(o, Delayed)))
@@ -78,8 +87,8 @@ class Settlement:
         """Start the leases anew; return the deliveries that were refused."""
         refused: list[Delivery] = []
         sent = [
-            (stream, piece, self._connection.run(*call))
-            for stream, piece, call in self._extensions(deliveries, refused)
+            (stream, consumer, piece, self._connection.run(*call))
+            for stream, consumer, piece, call in self._extensions(deliveries, refused)
         ]
         return refused + await self._collect(sent, settled=False)
 
@@ -91,38 +100,44 @@ class Settlement:
         keys = {delivery.message.key for delivery in deliveries}
         streams = [stream for key, stream in tuple(self._streams.items()) if stream.pipelined or key in keys]
         unread = [
-            ScriptCall(EXTEND_UNREAD, (s.stream,), (s.group, s.consumer, MOST_ENTRIES, *tuple(s.held)))
+            ScriptCall(
+                EXTEND_UNREAD, (s.stream,), (s.group, each.name, MOST_ENTRIES, *tuple(s.consumers.held))
+            )
             for s in streams
+            for each in s.consumers.uncertain
         ]
-        return [call for _, _, call in self._extensions(deliveries, [])] + unread
+        return [call for *_, call in self._extensions(deliveries, [])] + unread
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> list[Delivery]:
         """Count failures of deliveries that the handle keeps; return those that were refused."""
         sent: list[Sent] = []
         refused: list[Delivery] = []
         seconds = dict(failed)
-        for stream, part in self._parts([(delivery, Delayed(wait)) for delivery, wait in failed], refused):
+        settlements = [(delivery, Delayed(wait)) for delivery, wait in failed]
+        for stream, consumer, part in self._parts(settlements, refused):
             for first in range(0, len(part), _CHUNK):
                 piece = part[first : first + _CHUNK]
                 entries: list[Arg] = []
                 for delivery, _ in piece:
                     entries += (delivery.receipt, max(0, math.ceil(seconds[delivery] * 1000)))
                 keys = (stream.stream, stream.failures, stream.delayed)
-                reply = self._connection.run(POSTPONE, keys, _fenced(stream, piece, entries))
-                sent.append((stream, piece, reply))
+                reply = self._connection.run(POSTPONE, keys, _fenced(stream, consumer, piece, entries))
+                sent.append((stream, consumer, piece, reply))
         return refused + await self._collect(sent, settled=False)
 
     def _extensions(
         self, deliveries: Sequence[Delivery], refused: list[Delivery]
-    ) -> Iterable[tuple[StreamState, Part, ScriptCall]]:
-        for stream, part in self._parts([(delivery, ACKED) for delivery in deliveries], refused):
+    ) -> Iterable[tuple[StreamState, GroupConsumer, Part, ScriptCall]]:
+        for stream, consumer, part in self._parts([(each, ACKED) for each in deliveries], refused):
             for first in range(0, len(part), _CHUNK):
                 piece = part[first : first + _CHUNK]
-                ids = [delivery.receipt for delivery, _ in piece]
-                yield stream, piece, ScriptCall(EXTEND, (stream.stream,), _fenced(stream, piece, ids))
+                args = _fenced(stream, consumer, piece, [delivery.receipt for delivery, _ in piece])
+                yield stream, consumer, piece, ScriptCall(EXTEND, (stream.stream,), args)
 
-    def _parts(self, settlements: Part, refused: list[Delivery]) -> Iterable[tuple[StreamState, Part]]:
-        """Group what can go in one call: the same stream, delivery count and kind of outcome."""
+    def _parts(
+        self, settlements: Part, refused: list[Delivery]
+    ) -> Iterable[tuple[StreamState, GroupConsumer, Part]]:
+        """Group what can go in one call: the same stream, consumer, delivery count and kind of outcome."""
         alike: dict[tuple[str, object, int], list[tuple[Delivery, Outcome]]] = {}
         group: list[tuple[Delivery, Outcome]] = []
         same_key, same_outcome, same_count = "", None, 0
@@ -137,36 +152,39 @@ class Settlement:
             group.append(settlement)
         for (key, _, _), group in alike.items():
             if stream := self._streams.get(key):
-                yield stream, group
+                for consumer, part in stream.consumers.by_consumer(group):
+                    yield stream, consumer, part
             else:
                 refused += [delivery for delivery, _ in group]
 
-    def _send(self, stream: StreamState, part: Part) -> asyncio.Future[Any]:
+    def _send(self, stream: StreamState, consumer: GroupConsumer, part: Part) -> asyncio.Future[Any]:
         """Send the outcomes of one kind."""
         name, failures, delayed = stream.stream, stream.failures, stream.delayed
+        ids: list[bytes] = [delivery.receipt for delivery, _ in part]
+        proof = consumer.proof(ids)
         entries: list[Arg] = []
         match part[0][1]:
             case Delayed():
                 for delivery, outcome in part:
                     assert isinstance(outcome, Delayed)
                     entries += (delivery.receipt, max(0, math.ceil(outcome.seconds * 1000)))
-                return self._connection.run(DELAY, (name, failures, delayed), _fenced(stream, part, entries))
+                args = _fenced(stream, consumer, part, entries)
+                return self._connection.run(DELAY, (name, failures, delayed), args)
             case Dead():
                 for delivery, outcome in part:
                     assert isinstance(outcome, Dead)
                     entries += (delivery.receipt, *_pack(outcome.dead_letter))
-                keys = (name, failures, delayed, stream.dead)
-                return self._connection.run(DEAD_LETTER, keys, _fenced(stream, part, entries))
+                args = _fenced(stream, consumer, part, entries)
+                return self._connection.run(DEAD_LETTER, (name, failures, delayed, stream.dead), args)
             case Released():
-                entries += [delivery.receipt for delivery, _ in part]
-                return self._connection.run(RELEASE, (name, delayed), _fenced(stream, part, entries))
+                return self._connection.run(RELEASE, (name, delayed), _fenced(stream, consumer, part, ids))
             case Acked(outputs) if outputs:
-                return self._emit(stream, part)
+                return self._emit(stream, consumer, part)
             case _:
-                entries += [delivery.receipt for delivery, _ in part]
-                return self._connection.run(ACK, (name, failures, delayed), _fenced(stream, part, entries))
+                args = _fenced(stream, consumer, part, ids, proof)
+                return self._connection.run(ACK, (name, failures, delayed), args)
 
-    def _emit(self, stream: StreamState, part: Part) -> asyncio.Future[Any]:
+    def _emit(self, stream: StreamState, consumer: GroupConsumer, part: Part) -> asyncio.Future[Any]:
         """Send acks together with their outputs."""
         keys: dict[str, int] = {}
         entries: list[Arg] = []
@@ -181,7 +199,7 @@ class Settlement:
                 outputs += (number, window, message.id, message.body, message.published_at, headers)
         streams = self._node.appender.prepare(keys)
         ids = [self._node.names.ids(key) for key in keys]
-        args = [*_fenced(stream, part, entries), *outputs, len(part)]
+        args = [*_fenced(stream, consumer, part, entries), *outputs, len(part)]
         names = (stream.stream, stream.failures, stream.delayed, *streams, *ids)
         reply = self._connection.run(EMIT, names, args)
         self._node.appender.notify(streams)
@@ -190,9 +208,10 @@ class Settlement:
     async def _collect(self, sent: Sequence[Sent], *, settled: bool = True) -> list[Delivery]:
         """Wait for all replies, then return what was refused, or raise the first error."""
         refused: list[Delivery] = []
-        done: set[Delivery] = set()
+        done: list[Delivery] = []
         failed: BackendError | None = None
-        for stream, part, reply in sent:
+        for stream, consumer, part, reply in sent:
+            ids = [delivery.receipt for delivery, _ in part]
             try:
                 lost = await reply
             except ServerError as error:
@@ -201,25 +220,26 @@ class Settlement:
                     continue
                 # The group is gone, and with it all leases.
                 stream.pending.signal(PendingReason.GROUP_LOST, [stream])
-                stream.held.difference_update([delivery.receipt for delivery, _ in part])
-                done.update(delivery for delivery, _ in part)
+                stream.consumers.distrust(consumer)
+                stream.consumers.forget(ids, consumer)
+                done += [delivery for delivery, _ in part]
                 refused += [delivery for delivery, _ in part]
                 continue
             except BackendError as error:
                 failed = failed or error
                 if isinstance(error, BackendUnavailable):
-                    self._unsure.update(delivery.receipt for delivery, _ in part)
+                    self._unsure.update(ids)
                 continue
             if lost:
                 self._explain(stream, lost)
-            stream.held.difference_update([d.receipt for d, _ in part] if settled else lost)
-            done.update(delivery for delivery, _ in part)
+            stream.consumers.forget(ids if settled else lost, consumer)
+            done += [delivery for delivery, _ in part]
             for delivery, _ in part if lost else ():
                 if delivery.receipt in lost:
                     lost.remove(delivery.receipt)  # one that was given twice may be refused once
                     refused.append(delivery)
         if failed:
-            failed.settled = done.difference(refused)
+            failed.settled = set(done).difference(refused)
             raise failed
         return refused
 
@@ -229,7 +249,7 @@ class Settlement:
         A lease that another worker took over shows as pending there until that worker settles it. A pending
         entry that another program deleted shows nowhere, and its message is not delivered again.
         """
-        gone = [each for each in refused if each in stream.held and each not in self._unsure]
+        gone = [each for each in refused if each in stream.consumers.held and each not in self._unsure]
         self._unsure.difference_update(refused)
         if not gone:
             return
@@ -264,11 +284,14 @@ class Settlement:
             self._log_gone(stream, gone)
 
 
-def _fenced(stream: StreamState, part: Part, entries: Sequence[Arg]) -> list[Arg]:
+def _fenced(
+    stream: StreamState, consumer: GroupConsumer, part: Part, entries: Sequence[Arg], proof: int = 0
+) -> list[Arg]:
     """Return the arguments of the scripts that settle."""
-    clocks = {delivery.receipt.partition(b"-")[0] for delivery, _ in part}
-    order = sorted(clocks, key=lambda clock: (len(clock), clock))
-    return [stream.group, stream.consumer, part[0][0].deliveries, order[0], order[-1], *entries]
+    deliveries = part[0][0].deliveries
+    # A number says nothing of a former delivery of the same entry.
+    proof = proof if len(part) >= LARGE and deliveries == 1 else 0
+    return [stream.group, consumer.name, deliveries, proof, *entries]
 
 
 def _pack(dead_letter: DeadLetter) -> tuple[Arg, ...]:

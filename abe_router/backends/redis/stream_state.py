@@ -7,6 +7,7 @@ from enum import IntEnum
 from itertools import islice
 
 from abe_router.backend import Delivery
+from abe_router.backends.redis.group_consumers import GroupConsumer, GroupConsumers
 from abe_router.backends.redis.names import Names
 
 #: What one reply may bring, in bytes of payload, if the next messages are like the last ones; and the assumed
@@ -38,20 +39,19 @@ class PendingReason(IntEnum):
 
 
 class StreamState:
-    """A stream, the group and the consumer that read it, and how far they got.
+    """A stream, the group and the consumers that read it, and how far they got.
 
     `begin` is where the group begins if it has to be created. Everything up to `position` was delivered to
-    the group. `held` are the entries that were delivered to us and that we do not know to be settled.
+    the group. `consumers` know what was delivered to us.
     """
 
     __slots__ = (
         "begin",
-        "consumer",
+        "consumers",
         "dead",
         "delayed",
         "failures",
         "group",
-        "held",
         "key",
         "lease",
         "likely",
@@ -72,7 +72,8 @@ class StreamState:
         begin: str,
         pending: PendingWork,
     ) -> None:
-        self.key, self.group, self.consumer, self.begin, self.pending = key, group, consumer, begin, pending
+        self.key, self.group, self.begin, self.pending = key, group, begin, pending
+        self.consumers = GroupConsumers(consumer)
         self.stream = names.stream(key)
         self.delayed = names.delayed(key, group)
         self.failures = names.failures(key, group)
@@ -82,7 +83,6 @@ class StreamState:
         self.position = b"0-0"
         #: Most entries of one reply, which both sides hold in memory whole.
         self.most = min(MOST_ENTRIES, _BYTES // _LARGE)
-        self.held: set[bytes] = set()
         #: How many new entries it is likely to have: as many as the last reply, or many if that was full.
         self.likely = 1
         #: Whether a pipelined read of it is under way. Nothing else reads it meanwhile.
@@ -92,10 +92,10 @@ class StreamState:
         """Return how many bytes a reply with so many entries counts for: 4096 each, or more."""
         return count * max(_BYTES // self.most, _LARGE)
 
-    def received(self, deliveries: Sequence[Delivery]) -> None:
+    def received(self, deliveries: Sequence[Delivery], consumer: GroupConsumer) -> None:
         """Record deliveries as held, and estimate the size of the next ones from some of them."""
         if deliveries:
-            self.held.update([delivery.receipt for delivery in deliveries])
+            self.consumers.received([delivery.receipt for delivery in deliveries], consumer)
             size = max(len(delivery.message.body) for delivery in deliveries[::_SAMPLE])
             self.most = max(1, min(MOST_ENTRIES, _BYTES // max(size, 1)))
 

@@ -104,7 +104,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             contents=contents,
             files=[FileLink(each, each in record.changes.files) for each in sorted(record.files)],
             name=name,
-            text=None if shown is None else printable_lines(shown[:MAX_FILE]),
+            text=None if shown is None else printable_lines(shown[:MAX_FILE].replace("\r\n", "\n")),
             is_cut=len(shown or "") > MAX_FILE,
             base=base,
             bases=bases,
@@ -135,7 +135,7 @@ def change_of(record: EditRecord) -> str:
 def coloured(text: str) -> Markup:
     """Return text of a terminal as HTML: its colours become classes, and everything else is escaped."""
     parts = _CODE.split(text)
-    found, is_open = [escape(parts[0])], False
+    found, is_open = [escape(printable_lines(parts[0]))], False
     for code, part in zip(parts[1::2], parts[2::2], strict=True):
         if is_open:
             found.append(Markup("</span>"))
@@ -143,7 +143,7 @@ def coloured(text: str) -> Markup:
         is_open = name is not None
         if name is not None:
             found.append(Markup('<span class="{}">').format(name))
-        found.append(escape(part))
+        found.append(escape(printable_lines(part)))
     if is_open:
         found.append(Markup("</span>"))
     return Markup("").join(found)
@@ -151,7 +151,7 @@ def coloured(text: str) -> Markup:
 
 def printable_lines(text: str) -> str:
     """Return a text with every character escaped that hides or reorders others; its lines stay."""
-    return "\n".join(printable(line.replace("\t", "    ")) for line in text.splitlines())
+    return "\n".join(printable(line.replace("\t", "    ")) for line in text.split("\n"))
 
 
 def _text_of(edit: Edit) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -22,21 +23,21 @@ _ZERO = Markup('<span class="zero">0</span>')
 _NONE = Markup('<span class="zero">–</span>')
 
 
-def count(value: float | None) -> Markup:
+def count(value: float | None) -> str:
     """Return a number of things: `1,340`; `–` if it is not known."""
     if value is None:
         return _NONE
-    return Markup("{:,.0f}").format(value) if value else _ZERO
+    return f"{value:,.0f}" if value else _ZERO
 
 
-def rate(value: float | None) -> Markup:
+def rate(value: float | None) -> str:
     """Return a number a second: `412`, `18.5`, `0.4`, `0.05`."""
     if value is None:
         return _NONE
     if value < 0.005:
         return _ZERO
     digits = 0 if value >= 100 else 1 if value >= 0.1 else 2
-    return Markup("{}").format(f"{value:,.{digits}f}")
+    return f"{value:,.{digits}f}"
 
 
 def duration(value: float | None) -> Markup:
@@ -44,8 +45,8 @@ def duration(value: float | None) -> Markup:
     if value is None:
         return _NONE
     number, unit = split_duration(value)
-    text = Markup("{} <small>{}</small>").format(number, unit)
-    return Markup('<span class="zero">{}</span>').format(text) if not value else text
+    text = f"{number} <small>{unit}</small>"
+    return Markup(text if value else f'<span class="zero">{text}</span>')  # noqa: S704  digits and a unit
 
 
 def split_duration(value: float) -> tuple[str, str]:
@@ -117,6 +118,7 @@ LEVELS: Mapping[str, str] = {
 }
 
 
+@cache
 def icon(state: str) -> Markup:
     """Return the shape of a state as an SVG element."""
     return Markup('<svg class="{}" viewBox="0 0 10 10" aria-hidden="true">{}</svg>').format(

@@ -33,7 +33,7 @@ local function former(id)
   return {}
 end
 
-local held, at, refused = fence(held_now(), 6)
+local held, at, refused = fence(6)
 for i, id in ipairs(held) do
   local a = at[i]
   local fields = ARGV[a + 2] == '' and without_data(id, a)

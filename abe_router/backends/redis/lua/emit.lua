@@ -5,7 +5,7 @@
 -- KEYS: stream, failures, delayed, streams of the outputs, their ids. Outputs are written before the ack: if
 -- the server runs out of memory between the two, they are written again and not lost.
 local last = FIRST + ARGV[#ARGV] * 3 - 1
-local held, at, refused = fence(held_now(), 3, last)
+local held, at, refused = fence(3, last)
 local time, streams, remembering = now(), (#KEYS - 3) / 2, {}
 for i, id in ipairs(held) do
   local output = last + 1 + ARGV[at[i] + 1] * 6

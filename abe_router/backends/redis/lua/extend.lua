@@ -1,6 +1,6 @@
 -- Starts leases anew; an entry is its id. Returns the ids of those not held.
 -- KEYS: stream.
-local held, _, refused = fence(held_now(), 1)
+local held, _, refused = fence(1)
 if #held > 0 then
   local kept = {}
   for _, id in ipairs(pass(ARGV[2], held, 'JUSTID')) do kept[id] = true end

@@ -1,7 +1,7 @@
 -- Hands entries back as if they had never been delivered; an entry is its id. An entry that an exclusive handle
 -- got before it was due stays delayed. Returns the ids of those not held.
 -- KEYS: stream, delayed.
-local held, _, refused = fence(held_now(), 1)
+local held, _, refused = fence(1)
 local time, back, early = now(), {}, {}
 for _, id in ipairs(held) do
   local due = redis.call('ZSCORE', KEYS[2], id)

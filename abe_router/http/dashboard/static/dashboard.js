@@ -2,38 +2,36 @@
 //
 // Attributes that a page uses:
 // - `data-live` on an element with an id: it is replaced by that of a new answer for the same address, when
-//   the event stream says that more than numbers have changed. `data-live="15"` does so every 15 seconds too.
-//   Focus, what was typed, and open `<details>` stay.
+//   the event stream says that more than numbers have changed, or every 15 seconds with `data-live="15"`.
 // - `data-route` on an element: the route that its `data-cell`s are about. A `data-cell` is a figure of the
 //   stream: rate, backlog, oldest, p50, p99, retried, dead, in_flight. `data-condition` is the kind of condition,
 //   whose texts are in `b` and `.s` of its `.state`.
-// - `data-trouble`: what the stream says about the workers, with the class `warn`.
+// - `data-trouble="2"`: what the stream says about the workers, with the class `warn`; two are running.
 // - `data-sum`: the sum of all routes that the caller may see: rate, backlog, paused, retried, dead.
-// - `data-opens`: the id of the dialog that a button opens. It is hidden without scripts.
+// - `data-check` and `data-into` on a form: see checkWhileTyping. `data-tail` and `data-slot`: see followTail.
+// - `data-opens` on a button, hidden without scripts: the id of a dialog.
 const body = document.body;
 const root = body.dataset.root;
 const find = (css, within = document) => within.querySelector(css);
+const isField = (element) => /^(INPUT|SELECT|TEXTAREA)$/.test(element.tagName);
 const all = (css, within = document) => [...within.querySelectorAll(css)];
 
 // Numbers, as formats.py writes them: the text, its unit, and whether it is muted.
-const short = (amount) => (amount < 10 ? amount.toFixed(1).replace(/\.0$/, "") : grouped(amount, 0));
-const grouped = (value, digits) =>
-  value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const numbers = [0, 1, 2].map((digits) => {
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return new Intl.NumberFormat("en-US", options).format;
+});
+const short = (amount) => (amount < 10 ? amount.toFixed(1).replace(/\.0$/, "") : numbers[0](amount));
 const unknown = ["–", "", true];
 const formats = {
-  count: (value) => (value == null ? unknown : [grouped(value, 0), "", !value]),
-  rate(value) {
-    if (value == null) return unknown;
-    if (value < 0.005) return ["0", "", true];
-    return [grouped(value, value >= 100 ? 0 : value >= 0.1 ? 1 : 2), "", false];
-  },
+  count: (value) => (value == null ? unknown : [numbers[0](value), "", !value]),
+  rate: (value) =>
+    value < 0.005 ? ["0", "", true] : [numbers[value >= 100 ? 0 : value >= 0.1 ? 1 : 2](value), "", false],
   duration(value) {
     if (value == null) return unknown;
     if (!value) return ["0", "s", true];
-    if (value < 1) return [short(value * 1000), "ms", false];
-    for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]])
-      if (value >= size) return [short(value / size), unit, false];
-    return [short(value), "s", false];
+    const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => value >= size) || [0.001, "ms"];
+    return [short(value / size), unit, false];
   },
 };
 const kinds = { rate: "rate", p50: "duration", p99: "duration", oldest: "duration" };
@@ -53,73 +51,57 @@ function show(cell, name, value) {
 
 /** Make an element like another one, and keep what the reader did in it. */
 function morph(old, fresh) {
-  if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) return old.replaceWith(fresh);
-  if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.data !== fresh.data) old.data = fresh.data;
-    return undefined;
+  if (old.isEqualNode(fresh) || (old === document.activeElement && isField(old))) return;
+  if (old.nodeName !== fresh.nodeName || old.nodeType !== Node.ELEMENT_NODE) {
+    old.replaceWith(fresh);
+    return;
   }
-  if (old.isEqualNode(fresh)) return undefined;
-  if (old === document.activeElement && /^(INPUT|SELECT|TEXTAREA)$/.test(old.nodeName)) return undefined;
-  for (const { name } of [...old.attributes])
-    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  for (const { name, value } of fresh.attributes)
-    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  if (old.open) fresh.setAttribute("open", "");
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   const named = new Map([...old.children].filter((each) => each.id).map((each) => [each.id, each]));
   let place = old.firstChild;
   for (const next of [...fresh.childNodes]) {
     const same = next.id ? named.get(next.id) : place;
-    if (!same || (!next.id && same.id)) {
-      old.insertBefore(next, place);
-      continue;
+    if (!same || (!next.id && same.id)) old.insertBefore(next, place);
+    else {
+      if (same === place) place = place.nextSibling;
+      else old.insertBefore(same, place);
+      morph(same, next);
     }
-    if (same === place) place = place.nextSibling;
-    else old.insertBefore(same, place);
-    morph(same, next);
   }
-  while (place) {
-    const after = place.nextSibling;
-    place.remove();
-    place = after;
-  }
-  return undefined;
+  while (place) [place] = [place.nextSibling, place.remove()];
 }
 
-let refreshing = false;
-let refreshedAt = Date.now();
+let refreshing = false, refreshedAt = Date.now();
 
 /** Fetch the page again, and replace the parts that are live. */
 async function refresh() {
   if (refreshing || document.hidden) return;
   refreshing = true;
-  refreshedAt = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-    if (new URL(answer.url).pathname === `${root}/login`) return say("login");
-    if (!answer.ok) return undefined;
+    if (new URL(answer.url).pathname === `${root}/login`) say("login");
+    if (!answer.ok || answer.redirected) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const old of all("[data-live][id]")) {
       const fresh = page.getElementById(old.id);
       if (fresh) morph(old, document.adoptNode(fresh));
     }
+    watch();
   } catch {
     // The event stream says whether the server is there.
   } finally {
     refreshing = false;
     refreshedAt = Date.now();
   }
-  return undefined;
 }
 
 let soon = 0;
 /** Refresh in a moment, once for all that changes meanwhile; with many routes, every five seconds at most. */
 function refreshSoon() {
-  soon ||= setTimeout(
-    () => {
-      soon = 0;
-      refresh();
-    },
-    Math.max(300, refreshedAt + 5000 - Date.now()),
-  );
+  const now = () => { soon = 0; refresh(); };
+  soon ||= setTimeout(now, Math.max(300, refreshedAt + 5000 - Date.now()));
 }
 
 // ---- The event stream ----
@@ -131,9 +113,7 @@ function refreshSoon() {
  * `login`.
  */
 function follow(path, listeners, changed = () => {}) {
-  let source;
-  let timer = 0;
-  let delay = 1000;
+  let source, timer = 0, delay = 1000;
   const close = () => {
     clearTimeout(timer);
     source?.close();
@@ -142,10 +122,7 @@ function follow(path, listeners, changed = () => {}) {
   const open = () => {
     close();
     source = new EventSource(root + path);
-    source.onopen = () => {
-      delay = 1000;
-      changed("open");
-    };
+    source.onopen = () => { delay = 1000; changed("open"); };
     source.onerror = async () => {
       changed("lost");
       if (source?.readyState !== EventSource.CLOSED) return; // the browser connects again
@@ -155,7 +132,7 @@ function follow(path, listeners, changed = () => {}) {
       if (status === 401 || status === 403) changed("login");
     };
     for (const [name, listener] of Object.entries(listeners))
-      source.addEventListener(name, (event) => listener(JSON.parse(event.data)));
+      source.addEventListener(name, (event) => event.data && listener(JSON.parse(event.data), event.data));
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
@@ -194,40 +171,59 @@ function onState(event) {
   if (event.complete) routes.clear();
   for (const name of event.removed || []) routes.delete(name);
   for (const [name, now] of Object.entries(event.routes || {})) routes.set(name, now);
-  if (body.dataset.revision !== event.revision) {
-    changed ||= Boolean(body.dataset.revision);
-    body.dataset.revision = event.revision;
-  }
+  changed ||= body.dataset.revision !== event.revision;
+  body.dataset.revision = event.revision;
   const trouble = event.trouble || "";
   for (const cell of all("[data-trouble]")) {
-    if (Boolean(trouble) !== cell.classList.contains("warn")) changed = true;
+    const { dataset, classList } = cell;
+    if (Number(dataset.trouble) !== (event.workers || 0) || Boolean(trouble) !== classList.contains("warn")) changed = true;
     else if (trouble) cell.textContent = trouble;
   }
-  for (const element of all("[data-route]")) changed = showRoute(element, event.routes || {}) || changed;
+  for (const [name, now] of Object.entries(event.routes || {}))
+    for (const element of shown.get(name) || []) {
+      if ("condition" in element.dataset && element.dataset.condition !== conditionOf(now).kind) changed = true;
+      if (visible.has(element)) changed = showRoute(element, now) || changed;
+    }
   showSums();
   if (changed) refreshSoon();
 }
 
-/** Show the figures of a route; return whether more than figures have changed. */
-function showRoute(element, changes) {
-  const now = changes[element.dataset.route];
-  if (!now) return false;
-  const values = figuresOf(now);
+const conditionOf = (now) => now.condition || { kind: "running", text: "running", detail: "" };
+
+/** Show the figures of a route; return whether the number of dead letters has become, or ceased to be, a link. */
+function showRoute(element, now) {
+  const values = figuresOf(now), condition = conditionOf(now), state = find(".state", element);
+  let changed = false;
   for (const cell of all("[data-cell]", element)) {
     const name = cell.dataset.cell;
     if (name === "oldest") cell.dataset.at = now.state?.oldest_at ?? "";
+    if (name === "dead") changed = Boolean(find("a", cell)) !== Boolean(values.dead);
     if (name in values) show(cell, name, values[name]);
   }
-  const condition = now.condition || { kind: "running", text: "running", detail: "" };
-  const state = find(".state", element);
   if (state && element.dataset.condition === condition.kind) {
-    find("b", state).textContent = condition.text;
     const detail = find(".s", state);
+    find("b", state).textContent = condition.text;
     if (detail && condition.detail) detail.textContent = condition.detail;
   }
-  const hasLink = Boolean(find('[data-cell="dead"] a', element));
-  const link = find('[data-cell="dead"]', element) && hasLink !== Boolean(values.dead);
-  return ("condition" in element.dataset && element.dataset.condition !== condition.kind) || link;
+  return changed;
+}
+
+// Of a thousand rows, those in the window are kept up to date, and others when they come into it.
+const shown = new Map(), visible = new Set();
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    visible[isIntersecting ? "add" : "delete"](target);
+    if (isIntersecting && routes.has(target.dataset.route)) showRoute(target, routes.get(target.dataset.route));
+  }
+}, { rootMargin: "300px" });
+
+/** Find the elements of the routes, after the page has changed. */
+function watch() {
+  shown.clear();
+  for (const each of all("[data-route]")) {
+    shown.set(each.dataset.route, [...(shown.get(each.dataset.route) || []), each]);
+    watcher.observe(each);
+  }
 }
 
 function figuresOf(now) {
@@ -254,7 +250,7 @@ function showSums() {
   }
   for (const cell of all("[data-sum]")) {
     const name = cell.dataset.sum;
-    if (sums[name] || !cell.hasAttribute("hidden")) show(cell, name, sums[name]);
+    show(cell, name, sums[name]);
     if (cell.classList.contains("nav-n")) cell.hidden = !sums[name];
   }
 }
@@ -263,8 +259,10 @@ function showSums() {
 function tick() {
   if (document.hidden) return;
   const now = Date.now();
-  for (const cell of all("[data-cell=oldest][data-at]"))
-    if (cell.dataset.at) show(cell, "oldest", Math.max(0, now / 1000 - cell.dataset.at));
+  for (const element of visible) {
+    const cell = find("[data-cell=oldest][data-at]", element);
+    if (cell?.dataset.at) show(cell, "oldest", Math.max(0, now / 1000 - cell.dataset.at));
+  }
   for (const time of all("time")) {
     const age = now / 1000 - Date.parse(time.dateTime) / 1000;
     if (time.textContent.endsWith(" ago") && age >= 0) time.textContent = `${age.toFixed(0)} s ago`;
@@ -283,31 +281,22 @@ const rows = () => all("main tbody tr, main .groups li").filter((row) => find("a
 function step(by) {
   const list = rows();
   const at = list.findIndex((row) => row.contains(document.activeElement));
-  const row = list[Math.max(0, Math.min(list.length - 1, at < 0 ? (by > 0 ? 0 : list.length - 1) : at + by))];
+  const row = list.at(at < 0 ? Math.min(by, 0) : Math.min(Math.max(at + by, 0), list.length - 1));
   if (row) find("a", row).focus();
-  row?.scrollIntoView({ block: "nearest" });
 }
 
 let afterG = 0;
-const actions = {
-  "/": () => find("main input[type=search]")?.focus(),
-  "?": () => keys?.showModal(),
-  j: () => step(1),
-  k: () => step(-1),
-  r: () => refresh(),
-};
+const actions = { j: () => step(1), k: () => step(-1), r: refresh, "?": () => keys?.showModal() };
+actions["/"] = () => find("main input[type=search]")?.focus();
 
 document.addEventListener("keydown", (event) => {
   const { target, key } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || keys?.open) return;
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) {
+  if (isField(target)) {
     if (key === "Escape") target.blur();
-    return;
-  }
-  if (Date.now() - afterG < 1500) {
+  } else if (Date.now() - afterG < 1500) {
     afterG = 0;
-    const link = find(`nav a[data-key="${CSS.escape(key)}"]`);
-    if (link) location.assign(link.href);
+    find(`nav a[data-key="${CSS.escape(key)}"]`)?.click();
   } else if (key === "g") {
     afterG = Date.now();
   } else if (Object.hasOwn(actions, key)) {
@@ -321,11 +310,10 @@ for (const button of all("[data-opens]")) {
   button.addEventListener("click", () => document.getElementById(button.dataset.opens)?.showModal());
 }
 
-if (banner) {
-  follow("/v1/events", { state: onState, closing: () => say("closing") }, (state) => {
-    if (state === "open") heardAt = Date.now();
-    else say(state);
-  });
+if (banner && !find("[data-tail]")) { // a page has one stream
+  watch();
+  const changed = (state) => (state === "open" ? (heardAt = Date.now()) : say(state));
+  follow("/v1/events?counts=no", { state: onState, closing: () => say("closing") }, changed);
   document.addEventListener("visibilitychange", () => {
     heardAt = Date.now();
     if (!document.hidden) refresh();
@@ -333,80 +321,72 @@ if (banner) {
   setInterval(tick, 1000);
 }
 
-/** Check a form while a person types: post `form[data-check]` there, and show the answer in `#data-into`. */
+/** Check a form while a person types: post it to `data-check`, and show the answer in `#data-into`. */
 function checkWhileTyping(form) {
   const into = document.getElementById(form.dataset.into);
-  let timer = 0, current = new AbortController();
-  form.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(async () => {
-      current.abort();
-      const { signal } = (current = new AbortController());
-      try {
-        const body = new URLSearchParams(new FormData(form));
-        const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
-        if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        if (!signal.aborted) into.replaceChildren(...page.body.childNodes);
-      } catch (error) {
-        if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
-      }
-    }, 300);
-  });
+  let [timer, current] = [0, new AbortController()];
+  const check = async () => {
+    current.abort();
+    const { signal } = (current = new AbortController());
+    const body = new URLSearchParams(new FormData(form));
+    try {
+      const answer = await fetch(form.dataset.check, { method: "POST", body, signal, headers: { Accept: "text/html" } });
+      if (!answer.ok || answer.redirected) throw new Error(`the server answers ${answer.status}`);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!signal.aborted) into.replaceChildren(...page.body.childNodes);
+    } catch (error) {
+      if (!signal.aborted) into.textContent = `Cannot check now: ${error.message}.`;
+    }
+  };
+  form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(check, 300); });
 }
 
-/** Follow the stream at the address `rows.dataset.tail`: add a copy of `#tail-row` for each message. */
-function followTail(rows) {
-  const [row, state, stop] = ["tail-row", "tail-state", "tail-stop"].map((id) => document.getElementById(id));
-  let stream = null;
+/** Follow the stream `data-tail`: each message becomes a copy of `#tail-row`. The newest 200 rows stay. */
+function followTail(list) {
+  const [row, state, stop] = ["#tail-row", "#tail-state", "#tail-stop"].map((css) => find(css));
+  let stopped = false;
+  const tell = (text) => { state.textContent = text; };
   const plain = (text) => text.replace(/[^\P{C}\n]|[\u2028\u2029]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
   // A number that a script cannot hold exactly is shown as it was sent.
   const exact = (_, value, { source } = {}) => (typeof value === "number" && source && JSON.rawJSON ? JSON.rawJSON(source) : value);
   const add = (id, make) => {
-    if ([...rows.children].some((each) => each.dataset.id === id)) return;
-    rows.prepend(make());
-    rows.firstElementChild.dataset.id = id;
-    while (rows.children.length > 200) rows.lastElementChild.remove();
+    if ([...list.children].some((each) => each.dataset.id === id)) return;
+    list.prepend(make());
+    list.firstElementChild.dataset.id = id;
+    while (list.children.length > 200) list.lastElementChild.remove();
   };
-  const show = (each) => add(`${each.key} ${each.id}`, () => {
-    const made = row.content.firstElementChild.cloneNode(true);
-    const texts = {
-      ...each, time: new Date(each.published_at * 1000).toISOString().slice(11, 23),
-      state: each.deliveries ? `${each.state}, ${each.deliveries}` : each.state, omitted: each.omitted ? `${each.omitted} more before it` : "",
-      preview: JSON.stringify(each.payload)?.slice(0, 200), payload: JSON.stringify(each.payload, null, 2),
-      headers: Object.entries(each.headers ?? {}).map((pair) => pair.join(": ")).join("\n"),
-    };
-    for (const slot of made.querySelectorAll("[data-slot]")) slot.textContent = plain(texts[slot.dataset.slot] ?? "");
-    return made;
-  });
+  const made = (each, payload) => {
+    const copy = row.content.firstElementChild.cloneNode(true);
+    const texts = { ...each, time: new Date(each.published_at * 1000).toISOString().slice(11, 23) };
+    if (each.deliveries) texts.state += `, ${each.deliveries}`;
+    if (each.omitted) texts.omitted = `${each.omitted} more before it`;
+    [texts.preview, texts.payload] = [JSON.stringify(payload)?.slice(0, 200), JSON.stringify(payload, null, 2)];
+    texts.headers = Object.entries(each.headers || {}).map((pair) => pair.join(": ")).join("\n");
+    for (const slot of all("[data-slot]", copy)) slot.textContent = plain(texts[slot.dataset.slot] || "");
+    return copy;
+  };
   const catchUp = async () => { // what came before the stream began is on the page, if it is read again
     const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
-    for (const each of [...page.querySelectorAll("[data-tail] > tr")].reverse()) add(each.dataset.id, () => document.importNode(each, true));
+    for (const each of all("[data-tail] > tr", page).reverse()) add(each.dataset.id, () => document.adoptNode(each));
   };
-  const close = (text) => {
-    stream?.close();
-    [stream, state.textContent, stop.textContent] = [null, text, "Continue"];
-  };
-  const open = () => {
-    [stop.hidden, stop.textContent, state.textContent] = [false, "Stop", "connecting…"];
-    stream = new EventSource(rows.dataset.tail);
-    stream.onopen = () => { state.textContent = "live"; catchUp().catch(() => {}); };
-    stream.onmessage = ({ data }) => show(JSON.parse(data, exact));
-    stream.addEventListener("skipped", () => { state.textContent = "live; older messages were skipped"; });
-    stream.addEventListener("dropped", () => { state.textContent = "live; too many messages to show all"; });
-    stream.addEventListener("closing", () => close("the server ends, or the rights have changed: reload the page"));
-    stream.onerror = ({ data }) => {
-      if (data) close(JSON.parse(data).detail);
-      else if (stream?.readyState === EventSource.CLOSED) close("disconnected");
-      else state.textContent = "disconnected: connecting again…";
-    };
-  };
-  stop.addEventListener("click", () => (stream ? close("stopped") : open()));
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden && stream) close("hidden");
-    else if (!document.hidden && state.textContent === "hidden") open();
+  const restart = () => { tell("live"); catchUp().catch(() => {}); };
+  stop.hidden = false;
+  stop.addEventListener("click", () => {
+    stop.textContent = (stopped = !stopped) ? "Continue" : "Stop";
+    if (stopped) tell("stopped"); else restart();
   });
-  open();
+  follow(list.dataset.tail, {
+    message: (each, data) => stopped || add(`${each.key} ${each.id}`, () => made(each, JSON.parse(data, exact).payload)),
+    skipped: () => tell("live; older messages were skipped"),
+    dropped: () => tell("live; too many messages to show all"),
+    closing: () => tell("the server ends, or the rights have changed"),
+    error: ({ detail }) => tell(detail),
+  }, (now) => {
+    if (stopped) return;
+    if (now === "open") restart();
+    else if (now === "login") tell("the login has ended: reload the page");
+    else if (state.textContent.startsWith("live")) tell(`disconnected since ${clock()} UTC: connecting again…`);
+  });
 }
-document.querySelectorAll("form[data-check]").forEach(checkWhileTyping);
-document.querySelectorAll("[data-tail]").forEach(followTail);
+all("form[data-check]").forEach(checkWhileTyping);
+all("[data-tail]").forEach(followTail);

@@ -1,0 +1,104 @@
+"""Publishers and a consumer that run while servers fail, and what became of each message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from abe_router.backend import ACKED
+from abe_router.backends.redis import RedisBackend
+from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.messages.message import new_message
+
+KEYS = [f"orders.k{number}" for number in range(4)]
+GROUP = "billing"
+_PUBLISHERS = 6
+
+
+class Load:
+    """Publishes in batches of several keys and handles what comes; a context manager.
+
+    When it ends the publishers stop, and all that is left is handled.
+    """
+
+    def __init__(self, url, prefix, *, lease=30.0):
+        self._url, self._prefix, self._lease = url, prefix, lease
+        #: The messages whose publish returned, and how often each message was acked.
+        self.accepted, self.acked = set[str](), Counter[str]()
+        #: The errors of publishes, and of everything that the consumer did.
+        self.refused, self.outages = list[BackendError](), list[BackendError]()
+        self._number = 0
+        self._over = False
+
+    async def __aenter__(self):
+        self.backend = RedisBackend.from_url(self._url, prefix=self._prefix)
+        self.publishing = RedisBackend.from_url(self._url, prefix=self._prefix)
+        self._subscription = await self.backend.subscribe("orders.*", GROUP, lease=self._lease)
+        self._running = [asyncio.create_task(self._publish()) for _ in range(_PUBLISHERS)]
+        self._consuming = asyncio.create_task(self._consume())
+        return self
+
+    async def __aexit__(self, *_):
+        self._over = True
+        await asyncio.gather(*self._running)
+        await self._consuming
+        await self.backend.close()
+        await self.publishing.close()
+
+    async def more(self, count=200):
+        """Wait until so many more messages were acked."""
+        least = len(self.acked) + count
+        async with asyncio.timeout(30):
+            while len(self.acked) < least:
+                await asyncio.sleep(0.01)
+
+    @property
+    def lost(self):
+        """The accepted messages that were never handled."""
+        return self.accepted - self.acked.keys()
+
+    @property
+    def doubled(self):
+        """The messages that were acked more than once."""
+        return [message for message, count in self.acked.items() if count > 1]
+
+    async def _publish(self):
+        while not self._over:
+            self._number += 1
+            messages = [new_message(key, b"1", id=f"{self._number}/{key}") for key in KEYS]
+            if self._number % 3 == 0:  # large ones go without a script
+                messages = [new_message(KEYS[0], b'"' + b"x" * 4000 + b'"', id=f"{self._number}/large")]
+            try:
+                await self.publishing.append(messages)
+                self.accepted.update(message.id for message in messages)
+            except BackendError as error:
+                self.refused.append(error)
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.005)
+
+    async def _consume(self):
+        quiet = 0
+        while quiet < 3:
+            try:
+                found = await self._subscription.fetch(100, 0.3)
+                quiet = 0 if found else quiet + self._over
+                refused = await self._settle(found)
+            except BackendUnavailable as error:
+                self.outages.append(error)
+                await asyncio.sleep(0.05)
+                continue
+            self.acked.update({each.message.id for each in found if each not in refused})
+
+    async def _settle(self, found):
+        """Ack until that is accepted or refused, as a consumer does."""
+        left, refused = list(found), []
+        while left:
+            try:
+                refused += await self._subscription.settle([(delivery, ACKED) for delivery in left])
+                left = []
+            except BackendUnavailable as error:
+                self.outages.append(error)
+                self.acked.update(each.message.id for each in error.settled)
+                left = [each for each in left if each not in error.settled]
+                await asyncio.sleep(0.05)
+        return refused

@@ -6,7 +6,7 @@ import pytest
 
 from abe_router.backend import Reason
 from abe_router.errors import BackendUnavailable
-from abe_router.http.dashboard import dead
+from abe_router.http.dashboard import dead, dead_view
 from abe_router.operations import dead_index
 from tests.http_server.serving import SECRET, ask, secret, serving
 
@@ -69,12 +69,29 @@ async def test_groups_are_sorted_filtered_and_lead_to_their_dead_letters(browser
         ("until=1h", ["first"]),
         ("revision=aa", ["first"]),
         ("sort=first", ["first", "second", "third"]),
+        ("payload=/total=5", ["third"]),
+        ("payload=/items/1=2&since=1h", ["second"]),
+        ("payload=/card=4929-1234-5678-9012", []),
     ],
 )
 async def test_a_list_shows_what_its_address_says(served, letters, condition, found):
     text = (await ask(served, "reader", "GET", f"{LIST}?{condition}")).text
     shown = sorted((text.find(f"<code>{id}</code>"), id) for id in ("first", "second", "third"))
     assert [id for at, id in shown if at >= 0] == found
+
+
+async def test_a_search_of_payloads_is_bounded_and_needs_the_right_to_see_them(served, letters, monkeypatch):
+    found = (await ask(served, "admin", "GET", f"{LIST}/replay?payload=/total=5&first=")).text
+    assert "Replay 1 dead letter" in found
+    for text, problem in (("total", "is not POINTER=JSON"), ("total=5", "has no JSON pointer")):
+        assert problem in (await ask(served, "reader", "GET", f"{LIST}?payload={text}")).text
+    assert (await ask(served, "operator", "GET", f"{LIST}/replay?payload=/total=5")).status_code == 403
+    listed = (await ask(served, "viewer", "GET", f"{LIST}?payload=/total=5")).text
+    assert "needs the role reader." in listed
+    assert "<code>third</code>" not in listed
+    monkeypatch.setattr(dead_view, "SEARCHED", 2)
+    listed = (await ask(served, "reader", "GET", f"{LIST}?payload=/total=3")).text
+    assert "Only the 2 newest payloads were searched." in listed
 
 
 async def test_a_list_has_parts(browser, served, letters, monkeypatch):

@@ -158,6 +158,9 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             positions = part.positions_of(set(ids))
         elif where is not None:
             positions = part.positions(where)
+            if query.payload:
+                require(request, Role.READER, route[0])
+                positions, _ = await view.search(part, positions, query.payload)
         if shown is None and first.isascii() and first.isdecimal():
             positions = positions[: int(first[:9])]
         selection = shown or part.selection(

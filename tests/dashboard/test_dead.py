@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from abe_router.backend import Reason
@@ -196,6 +198,24 @@ async def test_pages_without_dead_letters_say_what_belongs_there(served):
     assert (await ask(served, "reader", "GET", f"{LIST}/77")).status_code == 404
     assert (await ask(served, "reader", "GET", "/dead/unknown/route")).status_code == 404
     assert "is neither an age" in (await ask(served, "reader", "GET", f"{LIST}?since=soon")).text
+
+
+async def test_pages_say_how_far_the_first_reading_is(served, letters, monkeypatch):
+    monkeypatch.setattr(dead_index, "PATIENCE", 0.0)
+    blocked = asyncio.Event()
+    original = served.backend.dead_letters
+
+    async def slow(*arguments: object, **options: object) -> object:
+        await blocked.wait()
+        return await original(*arguments, **options)
+
+    monkeypatch.setattr(served.backend, "dead_letters", slow)
+    await ask(served, "operator", "GET", "/dead")
+    for path in ("/dead", LIST, f"{LIST}/replay"):
+        assert "Reading the dead letters: 0 of 3" in (await ask(served, "operator", "GET", path)).text, path
+    blocked.set()
+    monkeypatch.setattr(dead_index, "PATIENCE", 10.0)
+    assert "3 dead letters" in (await ask(served, "operator", "GET", f"{LIST}/replay")).text
 
 
 async def test_pages_show_what_is_known_while_the_backend_is_away(served, letters, monkeypatch):

@@ -33,7 +33,8 @@ from typing import Any
 
 from abe_router.backend import Delivery
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.entry import MOST_BYTES, new_deliveries, taken_deliveries
+from abe_router.backends.redis.entry import new_deliveries, taken_deliveries
+from abe_router.backends.redis.gaps import log_not_taken
 from abe_router.backends.redis.group_consumers import GroupConsumer
 from abe_router.backends.redis.names import consumer_name, group_name, position_before
 from abe_router.backends.redis.node import Node
@@ -252,23 +253,8 @@ class StreamReader:
         large: Sequence[bytes],
     ) -> list[Delivery]:
         """Return what `take` in the scripts took, and log what it did not: entries that are gone or large."""
-        if gone:
-            _log.warning(
-                "messages of stream `%s` were deleted before group `%s` had settled them: %d",
-                stream.stream,
-                stream.group,
-                len(gone),
-            )
-            stream.consumers.forget(gone)
-        if large:
-            _log.warning(
-                "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
-                stream.stream,
-                MOST_BYTES >> 20,
-                stream.group,
-                ", ".join(entry_id.decode() for entry_id in large),
-            )
-            stream.consumers.forget(large)
+        log_not_taken(stream.stream, stream.group, gone, large)
+        stream.consumers.forget([*gone, *large])
         return self.received(stream, consumer, *taken_deliveries(taken, stream.key, stream.group))
 
     def received(

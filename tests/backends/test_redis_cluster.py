@@ -31,7 +31,9 @@ from chaos.redis_servers import RedisCluster, call, host_and_port, until
 
 from .deliveries import as_dead
 from .redis_load import Load
+from .test_model import run
 from .test_redis import certificate
+from .world import RedisWorld
 
 pytestmark = pytest.mark.heavy
 
@@ -68,6 +70,10 @@ class TestRedisCluster(BackendConformance):
         until(lambda: self.cluster.owner(slot_of(TAG)) is not self.owner)
         self.owner.start()
         self.cluster.wait()
+
+
+def test_cluster_agrees_with_the_model(cluster):
+    run(lambda: RedisWorld(cluster.url), 8)
 
 
 async def test_the_url_of_any_node_finds_the_cluster(cluster):

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
 import msgspec
 
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.entry import MOST_BYTES, read_count
+from abe_router.backends.redis.entry import read_count
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.scripts import GAPS
 from abe_router.errors import BackendError, BackendUnavailable
@@ -118,22 +118,3 @@ class GapWatch:
                 given.decode(),
             )
             self._changes.record(Change(*name, given_before.decode(), given.decode()), 0)
-
-
-def log_not_taken(stream: str, group: str, gone: Sequence[bytes], large: Sequence[bytes]) -> None:
-    """Log entries that a group cannot take: those that are gone, and those that are too large."""
-    if gone:
-        _log.warning(
-            "messages of stream `%s` were deleted before group `%s` had settled them: %d",
-            stream,
-            group,
-            len(gone),
-        )
-    if large:
-        _log.warning(
-            "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
-            stream,
-            MOST_BYTES >> 20,
-            group,
-            ", ".join(entry_id.decode() for entry_id in large),
-        )

@@ -40,7 +40,11 @@ def main() -> None:
         for c in (contender.LONG if arguments.long or arguments.contenders else contender.SHORT)
         if not arguments.contenders or c.name in arguments.contenders
     ]
-    measurements = [m for m in MEASUREMENTS if not arguments.rows or m.name in arguments.rows]
+    measurements = [
+        m
+        for m in MEASUREMENTS
+        if (m.name in arguments.rows if arguments.rows else arguments.long or not m.is_long)
+    ]
     wanted = [c for c in contenders if any(c in m.contenders([c]) for m in measurements)]
     contenders, missing = installed(wanted)
     for title, reason in missing.items():

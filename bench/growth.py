@@ -119,6 +119,7 @@ GROWTH = (
         _payload,
         only=("loop", "floor", "redis", "sqlite", "memory", "bullmq"),
         repeats=1,
+        is_long=True,
     ),
     Measurement(
         "file",
@@ -152,5 +153,6 @@ GROWTH = (
         _memory,
         only=("redis", "sqlite"),
         repeats=1,
+        is_long=True,
     ),
 )

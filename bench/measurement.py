@@ -42,7 +42,8 @@ class Scale:
 class Measurement:
     """A run of one contender, which returns a value for each of the `metrics`.
 
-    `excluded` contenders do not take part; with `only`, no others do. The short form runs it `repeats` times.
+    `excluded` contenders do not take part; with `only`, no others do. The short form runs it `repeats` times,
+    or not at all if it `is_long`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Measurement:
     excluded: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     repeats: int = 3
+    is_long: bool = False
 
     def contenders(self, all_: Sequence[Contender]) -> Iterator[Contender]:
         """Return the contenders that take part."""

@@ -157,6 +157,7 @@ MEASUREMENTS = (
         _slow,
         only=("loop", "redis", "sqlite", "bullmq", "arq", "saq", "streaq", "huey", "huey-sqlite"),
         repeats=2,
+        is_long=True,
     ),
     Measurement(
         "two",

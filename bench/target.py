@@ -45,10 +45,21 @@ TARGETS = (
     Target("drain in memory / drain on Redis", 1.0, "drain", "memory", to="redis"),
     Target("drain in memory / drain on SQLite", 1.0, "drain", "memory", to="sqlite"),
     Target("100 routes for 1: cost a message", 1.15, "routes.100.cpu", at_most=True),
+    Target("100 keys under one pattern, Redis: rate for 1", 0.8, "keys.100"),
+    Target("10,000 keys under one pattern, Redis: rate for 1", 0.4, "keys.10000"),
+    Target("10,000 keys under one pattern, SQLite: rate for 1", 0.8, "keys.10000", "sqlite"),
     Target("1,000 idle routes: % of a core", 2.0, "idle.cpu", at_most=True),
     Target("1,000 idle routes: connections", 10, "idle.connections", at_most=True),
     Target("1,000 idle routes: peak memory, MB", 150, "idle.memory", at_most=True),
     Target("edit of 1 in 1,000: save to effect, ms", 500, "reload.live", at_most=True),
+    Target(
+        "p50 at 200/s, SQLite / huey on SQLite", 1.0, "latency.200.p50", "sqlite", "huey-sqlite", at_most=True
+    ),
+    Target(
+        "p50 at 500/s, SQLite / huey on SQLite", 1.0, "latency.500.p50", "sqlite", "huey-sqlite", at_most=True
+    ),
+    Target("1,000 routes for 1: cost a message", 1.3, "routes.1000.cpu", at_most=True),
+    Target("500 KB: drain on Redis / decode, check, await", 0.9, "payload.drain.500000", to="floor"),
     Target("two workers / one, handler works for 50 us", 1.6, "scaling"),
     Target("two workers / one, handler does nothing", 1.6, "two", to="redis", to_metric="drain"),
     Target("--help, ms", 50, "start.help", at_most=True),

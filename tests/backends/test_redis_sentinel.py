@@ -13,9 +13,9 @@ from abe_router.conformance import BackendConformance
 from abe_router.errors import BackendError
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
+from chaos.redis_servers import RedisSentinels, call, host_and_port, until
 
 from .redis_load import Load
-from .redis_servers import RedisSentinels, call, host_and_port, until
 
 pytestmark = pytest.mark.heavy
 

@@ -60,11 +60,15 @@ class TestUrl:
         assert SQLiteBackend.from_env({}).url == f"sqlite:///{tmp_path}/.abe-router.db"
 
     @pytest.mark.parametrize(
-        ("option", "level"), [("", 2), ("?synchronous=full", 2), ("?synchronous=normal", 1)]
+        ("option", "syncs"), [("", 1), ("?synchronous=full", 1), ("?synchronous=normal", 0)]
     )
-    async def test_synchronous_is_full_by_default(self, path, option, level):
+    async def test_synchronous_is_full_by_default(self, path, option, syncs, monkeypatch):
+        synced: list[int] = []
+        monkeypatch.setattr(file, "sync", synced.append)
         async with SQLiteBackend.from_url(f"sqlite:///{path}{option}") as backend:
-            assert await backend._read(lambda d: d.execute("PRAGMA synchronous").fetchone()) == (level,)
+            assert await backend._read(lambda d: d.execute("PRAGMA synchronous").fetchone()) == (1,)
+            await backend.publish("orders.created", 1)
+            assert len(synced) == syncs
 
 
 class TestFile:

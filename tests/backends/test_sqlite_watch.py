@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import sys
+import threading
 
 import pytest
 
-from abe_router.backends.sqlite import SQLiteBackend, notifier
+from abe_router.backends.sqlite import SQLiteBackend, file, notifier
 from abe_router.backends.sqlite.file import File
+from abe_router.errors import BackendUnavailable
 
 from .deliveries import ack, bodies, take
 
@@ -89,25 +92,75 @@ async def test_idle_thread_does_not_spin_while_others_publish(path, monkeypatch)
         assert rounds == 1
 
 
-async def test_claim_does_not_wait_for_the_disk_and_a_confirmation_does(path, monkeypatch):
-    statements: list[str] = []
+@pytest.fixture
+def statements(monkeypatch) -> list[str]:
+    """Return a list that gets each statement of all connections, and "sync" for each sync of a log."""
+    found: list[str] = []
     connect = File.connect
 
     def traced(self: File) -> sqlite3.Connection:
         connection = connect(self)
-        connection.set_trace_callback(statements.append)
+        connection.set_trace_callback(lambda statement: found.append(statement.strip()))
         return connection
 
     monkeypatch.setattr(File, "connect", traced)
+    monkeypatch.setattr(file, "sync", lambda fd: found.append("sync"))
+    return found
+
+
+async def test_claim_does_not_wait_for_the_disk_and_a_confirmation_does(path, statements):
     async with SQLiteBackend(path) as backend:
         handle = await backend.subscribe(KEY, "billing")
         await backend.publish(KEY, 1)
         deliveries = await take(handle, 1)
         await ack(handle, deliveries)
-    writes = ("INSERT INTO messages", "UPDATE subscriptions", "DELETE FROM deliveries")
-    levels, level = {}, "full"
-    for statement in map(str.strip, statements):
-        if statement.startswith("PRAGMA synchronous"):
-            level = statement.rpartition(" ")[2]
-        levels.update((write, level) for write in writes if statement.startswith(write))
-    assert levels == dict(zip(writes, ("full", "normal", "full"), strict=True))
+    writes = ("INSERT INTO messages", "UPDATE subscriptions", "DELETE FROM deliveries", "sync")
+    steps = [step for statement in statements for step in writes if statement.startswith(step)]
+    assert steps[steps.index(writes[0]) :] == [writes[0], "sync", writes[1], writes[2], "sync"]
+
+
+async def test_waiting_fetch_sees_a_message_before_it_is_on_the_disk(path, monkeypatch):
+    is_delivered = threading.Event()
+    async with SQLiteBackend(path) as backend, SQLiteBackend(path) as other:
+        handle = await backend.subscribe(KEY, "billing")
+        await backend.publish(KEY, 1)
+        await ack(handle, await take(handle, 1))
+        waiting = asyncio.create_task(take(handle, 1))
+        await backend.status()
+        monkeypatch.setattr(file, "sync", lambda fd: is_delivered.wait(20))
+        publishing = asyncio.create_task(other.publish(KEY, 2))
+        deliveries = await waiting
+        assert not publishing.done()
+        is_delivered.set()
+        await publishing
+        await ack(handle, deliveries)
+
+
+async def test_message_whose_sync_fails_is_stored_once_and_reported(path, monkeypatch):
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with SQLiteBackend(path) as backend:
+        await backend.subscribe(KEY, "billing")
+        with monkeypatch.context() as patched:
+            patched.setattr(file, "sync", fail)
+            published = [backend.publish(KEY, n) for n in (1, 2)]
+            errors = await asyncio.gather(*published, return_exceptions=True)
+        assert [str(error) for error in errors] == [f"cannot sync `{path}`: Input/output error"] * 2
+        assert all(isinstance(error, BackendUnavailable) for error in errors)
+        assert [status.ready for status in await backend.status()] == [2]
+
+
+async def test_message_of_another_process_costs_few_statements(path, statements):
+    async with SQLiteBackend(path) as backend, SQLiteBackend(path) as other:
+        handle = await backend.subscribe(KEY, "billing")
+        for n in range(2):  # the first one prepares what later ones use
+            waiting = asyncio.create_task(handle.fetch(10, 30.0))
+            await backend.status()
+            statements.clear()
+            await other.publish(KEY, n)
+            deliveries = await waiting
+            found = len(statements)
+            await ack(handle, deliveries)
+    # The publisher takes 6 with its sync, the look 11 and the claim 9.
+    assert found <= 28, statements

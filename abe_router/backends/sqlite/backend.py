@@ -45,7 +45,8 @@ class SQLiteBackend(Backend):
     """Keeps the messages in one SQLite file that any number of processes of this machine may share.
 
     Accepted messages survive a crash of the process and, with `synchronous` of `full`, a loss of power.
-    `normal` is faster: a loss of power may lose the last commits, a crash of a process loses none.
+    `normal` is faster: a loss of power may lose the last commits, a crash of a process loses none. Consumers
+    may get a message before it is on the disk, and its publisher waits for the disk.
     """
 
     features: ClassVar[Features] = Features()

@@ -100,9 +100,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._schema_version = 0
         #: Its `data_version` at the last transaction, None when `keys` lack what is committed.
-        self._version: int | None = None
-        #: Whether a commit waits for the disk as `synchronous` says.
-        self._is_durable = True
+        self.version: int | None = None
+        self._is_reading = False
         self._has_lost_log = False
         self._lock_deadline = math.inf
 
@@ -159,25 +158,31 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Begin a transaction that sees one state of the file and changes nothing."""
-        with self._transaction("BEGIN"):
+        """Begin a transaction that sees one state of the file and changes nothing, or use the open one."""
+        if self._is_reading:
             yield
+            return
+        with self._transaction("BEGIN"):
+            self._is_reading = True
+            try:
+                yield
+            finally:
+                self._is_reading = False
 
     @contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[None]:
         """Begin a transaction that holds the write lock from its first statement on.
 
-        A loss of power may undo one that is not `durable`. What it makes available wakes other processes.
+        A loss of power may undo one that is not `durable`. What it makes available wakes other processes
+        before it is on the disk. Raise BackendUnavailable when it is committed and cannot be written there.
         """
-        if durable != self._is_durable and self._file.synchronous == "full":
-            self.open()
-            self.execute(f"PRAGMA synchronous = {'full' if durable else 'normal'}")
-            self._is_durable = durable
         with self._transaction("BEGIN IMMEDIATE"):
             yield
         if self.changes.is_available:
             with suppress(OSError):
                 os.utime(self.log)
+        if durable:
+            self._file.sync_log()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
@@ -213,7 +218,7 @@ class Database:
         self._clear_keys()
         self.scanned.clear()
         self.counted.clear()
-        self._connection, self._is_durable = self._file.connect(), True
+        self._connection = self._file.connect()
         self.log = self._file.wal
         self._checkpoint = Checkpoint(self.log)
         self._schema_version = self._read_schema_version()
@@ -234,6 +239,7 @@ class Database:
             self._abandoned.append(connection)
         else:
             connection.close()
+        self._file.close_log()
 
     def checkpoint(self) -> None:
         """Checkpoint the write-ahead log if it has grown."""
@@ -287,8 +293,8 @@ class Database:
         """
         self.open()
         self.connection.execute(begin)
-        before, self._version = self._version, self.data_version()
-        if self._version == before:
+        before, self.version = self.version, self.data_version()
+        if self.version == before:
             return True
         if self._read_schema_version() == self._schema_version:
             return False
@@ -316,7 +322,7 @@ class Database:
 
     def _clear_keys(self) -> None:
         self.keys.clear()
-        self._version = None
+        self.version = None
 
     def _read_schema_version(self) -> int:
         (version,) = self.execute("PRAGMA schema_version").fetchone()

@@ -60,6 +60,10 @@ ONE_NAME = "give it one name, and mount or link its folder instead"
 _Identity = tuple[int, int] | None
 
 
+#: Writes a file to the disk. Its times need not be on it.
+sync = getattr(os, "fdatasync", os.fsync)
+
+
 class FileState(Enum):
     """What became of an open file; see the module."""
 
@@ -84,6 +88,8 @@ class File:
         self._target = Path(os.path.realpath(path))
         self._identity: _Identity = None
         self._log_identity: _Identity = None
+        #: The log of the open file, to sync it; -1 without one.
+        self._log_fd = -1
         self._state = FileState.INTACT
         self._missing_since = 0.0
         self._check_at = 0.0
@@ -121,7 +127,28 @@ class File:
             raise
         self._identity, self._log_identity = found, identity(self.wal)
         self._state, self.log_is_lost = FileState.INTACT, False
+        self.close_log()
+        if self.synchronous == "full":
+            self._log_fd = os.open(self.wal, os.O_RDWR | os.O_CLOEXEC)
         return connection
+
+    def sync_log(self) -> None:
+        """Let the commits so far survive a loss of power, unless `synchronous` is `normal`.
+
+        SQLite would do so in a COMMIT and hold the write lock meanwhile. Now other processes write and read
+        in that time. Raise BackendUnavailable when the disk fails: a loss of power may undo the commits.
+        """
+        if self._log_fd >= 0:
+            try:
+                sync(self._log_fd)
+            except OSError as error:
+                raise BackendUnavailable(f"cannot sync `{self.path}`: {error.strerror}") from None
+
+    def close_log(self) -> None:
+        """Close the log, which has no locks that this could drop; they are on the index of the log."""
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1
 
     def state(self) -> FileState:
         """Return what became of the open file; look at the disk at most every `_CHECK_INTERVAL`."""
@@ -244,8 +271,8 @@ class File:
         (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if journal != "wal":
             raise BackendUnavailable("its file system cannot share it between processes")
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        # `Checkpoint` does it instead.
+        # `sync_log` syncs what must be durable, `Checkpoint` does checkpoints.
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         if not current:
             connection.execute("BEGIN IMMEDIATE")

@@ -169,12 +169,16 @@ def ack(database: Database, receipts: Sequence[Receipt]) -> list[int]:
             seqs = parts.setdefault((receipt.sid, receipt.claim), [])
         seqs.append(receipt.seq)
         last = receipt
-    # Usually all of them are held, and each claim is one statement.
-    database.execute("SAVEPOINT ack")
+    # Usually all of them are held, and each claim is one statement. One that deletes one row or none needs no
+    # savepoint to be undone.
+    is_single = len(receipts) == 1
+    if not is_single:
+        database.execute("SAVEPOINT ack")
     are_all_held = all(_delete_claimed(database, *claim, seqs) for claim, seqs in parts.items())
-    if not are_all_held:
-        database.execute("ROLLBACK TO ack")
-    database.execute("RELEASE ack")
+    if not is_single:
+        if not are_all_held:
+            database.execute("ROLLBACK TO ack")
+        database.execute("RELEASE ack")
     return [] if are_all_held else settle(database, [(receipt, ACKED, "", ()) for receipt in receipts])
 
 

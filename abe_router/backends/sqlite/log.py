@@ -132,9 +132,9 @@ def count(database: Database, pattern: str, after: int) -> int:
     return int(n)
 
 
-def keys_since(database: Database, after: int) -> set[int] | None:
-    """Return the keys of the messages after number `after`; None when there are many messages."""
-    if end(database) - after > _MANY:
+def keys_since(database: Database, after: int, last: int) -> set[int] | None:
+    """Return the keys of the messages after number `after` up to the `last`; None when there are many."""
+    if last - after > _MANY:
         return None
     # Without the plus sign SQLite would walk over the whole index on keys.
     rows = database.execute("SELECT DISTINCT +key_id FROM messages WHERE seq > ?", (after,))

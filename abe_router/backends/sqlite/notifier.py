@@ -22,6 +22,7 @@ from abe_router.backends.sqlite.inbox import LogWatch
 from abe_router.backends.sqlite.keys import Keys
 from abe_router.backends.sqlite.operations import Fetch
 from abe_router.backoff import Backoff
+from abe_router.errors import BackendError
 from abe_router.messages.pattern import is_wild, matches
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ class Notifier:
         self._is_watched = False
         #: The connection, its number of commits by others, and the end of the log, at the last look.
         self._connection: sqlite3.Connection | None = None
-        self._version = 0
+        self._version: int | None = 0
         self._end = 0
         #: Whether others committed since the due times were read, and when they may be read again.
         self._due_is_stale = False
@@ -144,17 +145,22 @@ class Notifier:
     def poll(self) -> list[Fetch]:
         """Take out and return the fetches that time or commits of other processes make worth a try.
 
-        Raise BackendError or sqlite3.Error when the file cannot be read.
+        Those that would find something are marked to claim without another look. All looks at one commit of
+        another process are one transaction. Raise BackendError or sqlite3.Error when the file cannot be read.
         """
         found = set(self.waiters.due())
         try:
             was_touched = self._watch.was_touched()
-            if (changes := self._foreign_changes()) is not None:
-                if changes.is_available:
-                    self._is_watched = was_touched
-                found.update(self.waiters.concerned(changes, self._database.keys))
-            if (due_at := self._foreign_due()) is not None:
-                found.update(self.waiters.compare(due_at))
+            if self._is_changed():
+                with self._database.reading():
+                    changes = self._foreign_changes()
+                    if changes.is_available:
+                        self._is_watched = was_touched
+                    found.update(self.waiters.concerned(changes, self._database.keys))
+                    found.update(self._due_by_others())
+                    found = {fetch for fetch in found if self._is_worth_a_try(fetch)}
+            else:
+                found.update(self._due_by_others())
         except sqlite3.OperationalError as error:
             if not is_busy(error):  # if it is, the next poll finds the changes
                 raise
@@ -177,8 +183,13 @@ class Notifier:
 
     def before_commit(self) -> None:
         """Count the messages of the open transaction as seen, unless others committed since the last look."""
-        if self._database.connection is self._connection and self._database.data_version() == self._version:
-            self._end = log.end(self._database)
+        database = self._database
+        if (
+            database.appended
+            and database.connection is self._connection
+            and database.version == self._version
+        ):
+            self._end = database.appended
 
     def _take_out(self, found: set[Fetch] | list[Fetch]) -> list[Fetch]:
         if not found:
@@ -187,18 +198,20 @@ class Notifier:
             self.waiters.remove(fetch)
         return [fetch for fetch in found if not fetch.future.done()]
 
-    def _foreign_changes(self) -> Changes | None:
-        """Return what other processes made available since the last look, None if they committed nothing."""
-        database = self._database
-        database.open()
-        version = self._database.data_version()
-        if database.connection is self._connection and version == self._version:
-            return None
-        changes = Changes()
-        with database.reading():  # it may open the file anew
-            is_same = database.connection is self._connection
-            key_ids = log.keys_since(database, self._end) if is_same else None
-            end = log.end(database)
+    def _is_changed(self) -> bool:
+        """Return whether other processes committed since the last look, or the file is another one."""
+        self._database.open()
+        return (
+            self._database.connection is not self._connection
+            or self._database.data_version() != self._version
+        )
+
+    def _foreign_changes(self) -> Changes:
+        """Return what other processes made available since the last look; called in a transaction."""
+        database, changes = self._database, Changes()
+        is_same = database.connection is self._connection  # the transaction may have opened the file anew
+        end = log.end(database)
+        key_ids = log.keys_since(database, self._end, end) if is_same else None
         database.last_appended = max(database.last_appended, end)
         if key_ids is None:
             changes.everything = True
@@ -206,9 +219,25 @@ class Notifier:
             changes.key_ids = key_ids
         if not is_same:
             self._watch.follow(database.log)
-        self._connection, self._version, self._end = database.connection, version, end
+        self._connection, self._version, self._end = database.connection, database.version, end
         self._due_is_stale = True
         return changes
+
+    def _is_worth_a_try(self, fetch: Fetch) -> bool:
+        """Return whether to try a fetch: it would find something, or its time is over. Otherwise it waits."""
+        if fetch.future.done() or fetch.deadline <= time.monotonic():
+            return True
+        try:
+            can_claim = fetch.can_claim(self._database)
+        except (BackendError, sqlite3.Error):
+            return True  # it fails alone when it is tried
+        fetch.reads = not can_claim
+        self.waiters.add(fetch)  # it may be due at another time now
+        return can_claim
+
+    def _due_by_others(self) -> list[Fetch]:
+        due_at = self._foreign_due()
+        return [] if due_at is None else self.waiters.compare(due_at)
 
     def _foreign_due(self) -> dict[int, float | None] | None:
         """Return when each subscription first falls due, as far as commits of others may have changed it.

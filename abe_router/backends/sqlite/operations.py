@@ -82,8 +82,9 @@ class AppendOnce(Request[list[int]]):
 class Fetch(Request[Sequence[Delivery]]):
     """A claim that waits until there is something to claim, or for its deadline on the monotonic clock.
 
-    An `eager` fetch claims at once, without a look first: most likely there is something. `release` gets the
-    deliveries that were claimed when the future was already done.
+    An `eager` fetch claims at once, without a look first: most likely there is something. When there is
+    nothing, it looks before its next claim. `release` gets the deliveries that were claimed when the future
+    was already done.
     """
 
     future: asyncio.Future[Sequence[Delivery]]

@@ -17,7 +17,8 @@ Invariants:
 
 - Only this thread uses the connection. Only the event loop of a future sets its result; the result of a call
   of another thread is set here.
-- A result is sent after the commit of the transaction it comes from. An error is sent after the rollback.
+- A result is sent after the commit of the transaction it comes from, and after its sync if it must be
+  durable. An error is sent after the rollback, or after a commit whose sync failed.
 - A request that fails is rolled back alone: its round is run again, one request a transaction. So an
   operation may run more than once, and commits once at most.
 - Every request ends: whatever is raised in a round rejects the requests of the round and the waiting fetches.
@@ -290,6 +291,7 @@ class DatabaseThread:
         if fetch.deadline <= time.monotonic():
             self._results.append((fetch, (), None))
         else:
+            fetch.reads = True  # it looks before its next claim
             self._notifier.waiters.add(fetch)
 
     def _reject(self, requests: Iterable[Request[Any]], error: Exception) -> None:

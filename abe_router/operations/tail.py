@@ -203,7 +203,7 @@ def _matching(table: RouteTable, peeked: Sequence[Peeked], where: Mapping[str, A
 
     def fits(message: Message) -> bool:
         payload = masked_payload(table, message.key, message.body)
-        return all(_holds(payload, pointer, value) for pointer, value in where.items())
+        return all(holds(payload, pointer, value) for pointer, value in where.items())
 
     return [each for each in peeked if fits(each.message)]
 
@@ -226,7 +226,8 @@ def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:
         return HIDDEN if contract.schemas else body.decode(errors="backslashreplace")
 
 
-def _holds(payload: Any, pointer: str, value: Any) -> bool:
+def holds(payload: Any, pointer: str, value: Any) -> bool:
+    """Return whether a payload has a value at a JSON pointer."""
     try:
         found = find(payload, pointer)
     except LookupError:

@@ -44,6 +44,7 @@ async def test_workers_show_what_they_do_and_what_is_wrong(browser, shop):
     await browser.open("/routes")
     notice = await browser.text("#notices")
     assert "The file on disk was rejected." in notice
+    assert "Edits\n1" in await browser.texts("nav a")
     assert "error[E203]: there is no schema `order.jsn`\n  --> routes.yaml:41:13" in notice
 
 

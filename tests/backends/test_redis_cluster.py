@@ -31,7 +31,9 @@ from chaos.redis_servers import RedisCluster, call, host_and_port, until
 
 from .deliveries import as_dead
 from .redis_load import Load
+from .test_model import run
 from .test_redis import certificate
+from .world import RedisWorld
 
 pytestmark = pytest.mark.heavy
 
@@ -44,6 +46,15 @@ def cluster(tmp_path_factory):
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+def replicated_by(node):
+    """Return what a node replicates: nothing, or the line of its master in its view."""
+    role, *master = call(node, "ROLE")
+    if role != "slave":
+        return ""
+    lines = call(node, "CLUSTER", "NODES").splitlines()
+    return next(line for line in lines if f"{master[0]}:{master[1]}@" in line)
 
 
 class TestRedisCluster(BackendConformance):
@@ -70,11 +81,17 @@ class TestRedisCluster(BackendConformance):
         self.cluster.wait()
 
 
+def test_cluster_agrees_with_the_model(cluster):
+    run(lambda: RedisWorld(cluster.url), 8)
+
+
 async def test_the_url_of_any_node_finds_the_cluster(cluster):
     for node in cluster.nodes:
         async with RedisBackend.from_url(node.url, prefix="shop.") as backend:
             await backend.publish("orders.created", 1)
             assert backend.url.startswith("redis+cluster://127.0.0.1:")
+        async with RedisBackend.from_url(backend.url.replace("//", f"//127.0.0.1:{free_port()},")) as backend:
+            assert backend.node
     assert call(cluster.owner(slot_of("shop.")), "XLEN", "{shop.}shop.orders.created") == 6
 
 
@@ -182,6 +199,21 @@ async def test_moving_slot_refuses_loses_and_doubles_nothing(cluster):
     assert not load.lost
     assert not load.doubled
     assert call(cluster.owner(slot), "EXISTS", "{moves.}moves.orders.k0")
+
+
+async def test_planned_failover_refuses_loses_and_doubles_nothing(cluster):
+    slot = slot_of("planned.")
+    async with Load(cluster.url, "planned.") as load:
+        await load.more()
+        owner = cluster.owner(slot)
+        await asyncio.to_thread(cluster.wait, 1_000_000)
+        ids = [node for node in cluster.nodes if cluster.id_of(owner) in replicated_by(node)]
+        call(ids[0], "CLUSTER", "FAILOVER")
+        await asyncio.to_thread(until, lambda: cluster.owner(slot) is not owner)
+        await load.more()
+    assert not load.refused
+    assert not load.lost
+    assert not load.doubled
 
 
 async def test_messages_that_a_replica_confirmed_outlive_their_master(cluster):

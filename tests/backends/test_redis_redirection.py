@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import hiredis
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
+from abe_router.testing import RedisServer
 
 #: A message that is large enough to go as a command of its own, `XADD`.
 MESSAGE = new_message("orders.created", b'"' + b"x" * 3000 + b'"')
@@ -52,15 +53,16 @@ class Server:
         self.connections += 1
         self._tasks.add(asyncio.current_task())
         commands = hiredis.Reader()
-        while piece := await reader.read(65_536):
-            commands.feed(piece)
-            while (command := commands.gets()) is not False:
-                self.received.append(command[0])
-                reply = self.answer(command)
-                if reply is None:
-                    writer.close()
-                    return
-                writer.write(reply)
+        with suppress(ConnectionError):  # the client may reset the connection
+            while piece := await reader.read(65_536):
+                commands.feed(piece)
+                while (command := commands.gets()) is not False:
+                    self.received.append(command[0])
+                    reply = self.answer(command)
+                    if reply is None:
+                        writer.close()
+                        return
+                    writer.write(reply)
         writer.close()
 
 
@@ -203,3 +205,19 @@ class TestSentinels:
                         await asyncio.sleep(0.02)
                 await backend.append([MESSAGE])
             assert new.count(b"XADD") >= 1
+
+
+async def test_publish_to_a_primary_that_is_a_replica_for_a_moment_waits(tmp_path):
+    if not RedisServer.installed():
+        pytest.skip("redis-server is not installed")
+    with RedisServer(tmp_path) as server:
+        async with RedisBackend.from_url(server.url) as backend:
+            await backend.publish("orders.created", 1)
+            client = server.client()
+            await client.replicaof("127.0.0.1", "1")
+            publishing = [asyncio.create_task(backend.publish("orders.created", n)) for n in range(20)]
+            await asyncio.sleep(0.2)
+            assert not any(each.done() for each in publishing)
+            await client.replicaof("NO", "ONE")
+            await asyncio.gather(*publishing)
+            assert await client.xlen("orders.created") == 21

@@ -137,6 +137,7 @@ async def test_pages_are_accessible_and_fit_at_three_sizes_in_both_themes(
     browser: Browser, served: Serving
 ) -> None:
     await browser.log_in(served.url, secret("admin"))
+    await browser.messages()  # those of the page before
     found: dict[str, object] = {}
     for name, path in PAGES.items():
         await busy.put_workers(served)  # a worker reports every three seconds

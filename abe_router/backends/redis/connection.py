@@ -119,7 +119,7 @@ class Connection:
 
     @property
     def up(self) -> bool:
-        """Whether commands can be sent right away."""
+        """Whether commands can be sent right away, or when the server is found that takes them."""
         return self._protocol is not None or self._moving
 
     def send(self, *args: Arg) -> asyncio.Future[Any]:
@@ -233,8 +233,9 @@ class Connection:
             self._next_attempt = now + self._moves.next()
         self._left = protocol, asyncio.Event()
         self._protocol, self._moving = None, True
-        protocol.retire(str(error))
-        self._on_lost(str(error))
+        why = f"{self.place} answered {error.code}"
+        protocol.retire(why)
+        self._on_lost(why)
         self._start(self._move(self._left[1]))
 
     async def _move(self, ended: asyncio.Event) -> None:
@@ -245,7 +246,7 @@ class Connection:
         while self._moving:
             try:
                 await self._open()
-            except BackendError as error:
+            except Exception as error:
                 if loop.time() >= until or not isinstance(error, BackendUnavailable):
                     self._moving = False
                     assert self._redirection is not None

@@ -135,7 +135,7 @@ class GroupConsumers:
             consumer.unsettled.update(ids)
 
     def forget(self, ids: Collection[bytes], consumer: GroupConsumer | None = None) -> None:
-        """Record that entries of a consumer, or of any, are settled, or that it holds them no more."""
+        """Record that entries of a consumer, by default of any, are settled or taken from it."""
         deque(map(self.held.pop, ids, repeat(None)), maxlen=0)
         for each in (consumer,) if consumer else self._large:
             each.unsettled.difference_update(ids)

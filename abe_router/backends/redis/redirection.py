@@ -92,7 +92,7 @@ class Redirection:
                     return
             waiting.popleft()
 
-    def fail_all(self, error: BackendError) -> None:
+    def fail_all(self, error: Exception) -> None:
         """Fail all that waits: there is no connection."""
         waiting, self._waiting = self._waiting, deque()
         for sent in (*waiting, *(sent for _, sent in self._asks)):
@@ -100,7 +100,7 @@ class Redirection:
                 fail(sent[0], BackendUnavailable(str(error)))
         self._asks.clear()
 
-    def close(self, error: BackendError) -> None:
+    def close(self, error: Exception) -> None:
         """Fail all that waits, and disconnect from other servers."""
         self.fail_all(error)
         if self._timer:

@@ -56,7 +56,7 @@ def main() -> None:
     specs = [spec for spec in specs if (spec.fault.name, spec.backend) not in missing]
     print(_about(given.seed, seeds, seconds), file=sys.stderr)
     began = time.monotonic()
-    # What is not compiled yet is compiled once, which takes longer than everything else in the start of a process.
+    # What is not compiled yet is compiled once, which takes longer than the rest of the start of a process.
     os.environ["PYTHONDONTWRITEBYTECODE"] = ""
     rows = asyncio.run(_run_all(specs, seconds, given.program, given.rows))
     if rows:

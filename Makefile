@@ -53,7 +53,7 @@ parallel: $(VENV)/dev
 
 # The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
 heavy: $(VENV)/dev
-	@$(PYTEST) --numprocesses 3 --dist loadfile -m heavy $(HEAVY)
+	@$(PYTEST) --numprocesses 4 --dist loadfile -m 'heavy and not alone' $(HEAVY)
 
 # Most of them wait for a moment and look whether it comes in time: two at once leave the machine idle enough.
 alone: $(VENV)/dev
@@ -71,9 +71,13 @@ bench: $(VENV)/run ## compare with a hand-written loop and FastStream, as ratios
 docs: $(VENV)/docs ## build the documentation site into build/site; every broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+MEASURED = $(RERUN) $(BIN)/coverage run -m pytest --timeout 180
+# The other heavy tests run mostly in processes that are killed, and leave no coverage.
+REDIS := tests/backends/test_redis_cluster.py tests/backends/test_redis_sentinel.py
 coverage: $(VENV)/dev ## run the tests under coverage, child processes included; fails below the floor
 	$(BIN)/coverage erase
-	$(RERUN) $(BIN)/coverage run -m pytest $(PARALLEL) --timeout 180 -m 'not alone and not heavy' $(TESTS)
+	$(MEASURED) $(PARALLEL) -m 'not alone and not heavy' $(TESTS)
+	$(MEASURED) --numprocesses 2 --dist loadfile -m 'heavy and not alone' $(or $(TESTS),$(REDIS))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -15,7 +15,10 @@ from typing import Any, cast
 
 import redis
 
-from abe_router.testing.redis_server import free_port
+from abe_router.backends.redis.finder import slot_of
+from abe_router.backends.redis.names import CLUSTER_TAG
+from abe_router.testing.redis_server import RedisServer, free_port
+from chaos.redis_servers import RedisCluster, RedisSentinels
 
 #: Longest time until a started server answers, in seconds.
 PATIENCE = 10.0
@@ -131,4 +134,42 @@ class RedisStorage:
             return False
 
 
-Storage = SQLiteStorage | RedisStorage
+class ReplicatedStorage:
+    """A cluster, or Sentinels with their servers."""
+
+    #: The slot of all names.
+    slot = slot_of(CLUSTER_TAG)
+
+    def __init__(self, servers: RedisCluster | RedisSentinels) -> None:
+        self.servers = servers
+
+    @property
+    def url(self) -> str:
+        """The URL of the cluster or of the Sentinels."""
+        return f"{self.servers.url}?socket_timeout={PATIENCE:g}"
+
+    async def start(self) -> None:
+        """Start all servers; return when they have found each other."""
+        await asyncio.to_thread(self.servers.__enter__)
+
+    async def stop(self) -> None:
+        """Stop all servers."""
+        self.servers.__exit__()
+
+    def owner(self) -> RedisServer:
+        """Return the server that takes the writes."""
+        return (
+            self.servers.owner(self.slot)
+            if isinstance(self.servers, RedisCluster)
+            else self.servers.primary()
+        )
+
+    def replicate(self) -> None:
+        """Wait until a replica has all that was accepted until now."""
+        with redis.Redis.from_url(self.owner().url) as client:
+            client.set(f"{{{CLUSTER_TAG}}}chaos", 1)
+            if not client.wait(1, round(PATIENCE * 1000)):
+                raise RuntimeError("no replica confirms")
+
+
+Storage = SQLiteStorage | RedisStorage | ReplicatedStorage

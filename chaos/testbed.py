@@ -20,8 +20,9 @@ from chaos.disk import Disk
 from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, read
 from chaos.process import Process
 from chaos.proxy import Proxy
+from chaos.redis_servers import RedisCluster, RedisSentinels
 from chaos.routes_file import DRAIN, MAX_DELIVERIES, TIMEOUT, RoutesFile
-from chaos.storage import RedisStorage, SQLiteStorage, Storage
+from chaos.storage import RedisStorage, ReplicatedStorage, SQLiteStorage, Storage
 from chaos.supervisor import Supervisor
 from chaos.worker import PATIENCE, Worker, WorkerGroup
 
@@ -42,9 +43,9 @@ STALL_LIMIT = 4.0
 class Setup:
     """Options of a testbed; `lease` and `timeout` are in seconds, `redis` are options of redis.conf.
 
-    `mix` says what handlers do. With `proxied`, the server is behind a proxy. `program` replaces
-    `abe-router serve`. With `children`, each of the `workers` is a supervisor with that many workers. Without
-    `ordered`, no steps are published.
+    `servers` makes a cluster or Sentinels, in place of one server. `mix` says what handlers do. With
+    `proxied`, the server is behind a proxy. `program` replaces `abe-router serve`. With `children`, each of
+    the `workers` is a supervisor with that many workers. Without `ordered`, no steps are published.
     """
 
     lease: float = 2.0
@@ -52,6 +53,7 @@ class Setup:
     timeout: float = TIMEOUT
     mix: plan.Mix = field(default_factory=dict[str, int])
     redis: Mapping[str, str] = field(default_factory=dict)
+    servers: Callable[[Path], RedisCluster | RedisSentinels] | None = None
     proxied: bool = False
     small_disk: bool = False
     workers: int = 2
@@ -66,11 +68,13 @@ class Testbed:
     def __init__(self, setup: Setup, backend: str, *, seed: int, seconds: float, folder: Path) -> None:
         self.setup, self.folder, self._seed, self._seconds = setup, folder, seed, seconds
         self.rng = random.Random(f"{seed}/{backend}")
-        self.storage: Storage = (
-            SQLiteStorage(folder / "data")
-            if backend == "sqlite"
-            else RedisStorage(folder / "data", setup.redis)
-        )
+        self.storage: Storage
+        if backend == "sqlite":
+            self.storage = SQLiteStorage(folder / "data")
+        elif setup.servers:
+            self.storage = ReplicatedStorage(setup.servers(folder / "data"))
+        else:
+            self.storage = RedisStorage(folder / "data", setup.redis)
         self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"
         # Producers read a file of their own, because an edit may be invalid when a producer starts.
         self._published = folder / "published.yaml"

@@ -18,7 +18,7 @@ from fuzz.target import TARGETS, config, pattern, payload, row, schema, text
 from fuzz.target.target import Target
 
 # Python from 3.12 on warns when a process with threads forks; tests may have left some.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"), pytest.mark.timeout(180)]
 CORPUS = Corpus.read()
 
 

@@ -26,7 +26,7 @@ LATE = 0.25
 class DelayTests(Suite):
     """Retries are kept by the backend, not by the worker that asked for them."""
 
-    @check("delays")
+    @check("delays", measures_time=True)
     async def test_retry_is_never_early_and_hardly_late(self, harness: Harness) -> None:
         """A bug makes a backoff too short, or too long because it waits for traffic."""
         handle = await harness.subscribe()

@@ -63,7 +63,7 @@ class RateTests(Suite):
         assert (await harness.backend.take_tokens(KEY, RATE, 1_000)).granted == RATE * BURST
         assert (await harness.backend.take_tokens("orders.paid", RATE, 1_000)).granted == RATE * BURST
 
-    @check()
+    @check(measures_time=True)
     async def test_backends_keep_one_rate_together(self, harness: Harness) -> None:
         """A bug exceeds the rate, by as many times as there are workers."""
         backends = [harness.backend, harness.another(), harness.another()]
@@ -71,7 +71,7 @@ class RateTests(Suite):
             await asyncio.gather(*(take_tokens_for(backend, KEY, RATE, SECONDS) for backend in backends))
         )
 
-    @check("processes")
+    @check("processes", measures_time=True)
     async def test_processes_keep_one_rate_together(self, harness: Harness) -> None:
         """A bug exceeds the rate, by as many times as there are processes."""
         if not self.url:

@@ -25,7 +25,7 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-#: The roles that a role includes. A publisher sees nothing, and an operator sees no payload.
+#: The roles that a role includes. A publisher sees contracts alone, and an operator no payload.
 INCLUDED = {
     Role.VIEWER: {Role.VIEWER},
     Role.READER: {Role.VIEWER, Role.READER},

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from abe_router.errors import BackendError
 from abe_router.http.access import Caller, Role, require
 from abe_router.http.broadcast import Broadcast, format_event
-from abe_router.http.endpoint import Content, Endpoint
+from abe_router.http.endpoint import Content, Endpoint, Parameter
 from abe_router.http.event_stream import MEDIA_TYPE, EventStream
 from abe_router.http.site import Readiness, Site
 from abe_router.observe.tally import RouteCounts
@@ -56,8 +56,8 @@ class StateEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `at` is the time, in seconds since the epoch. `routes` are the routes that have changed since the last
     event, by name; all of them if `complete`. `removed` are those that are gone. `backend` says why the
-    backend cannot be asked, or is empty. `trouble` says which worker is silent, or is empty; a caller that is
-    limited to some keys does not see the workers.
+    backend cannot be asked, or is empty. `workers` is the number of workers that report, and `trouble` says
+    which one is silent, or is empty; a caller that is limited to some keys does not see the workers.
     """
 
     at: float
@@ -67,14 +67,15 @@ class StateEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     removed: tuple[str, ...] = ()
     complete: bool = False
     backend: str = ""
+    workers: int = 0
     trouble: str = ""
 
 
 class StateFeed:
     """Computes the events for all callers that may see the same keys, as `caller` does."""
 
-    def __init__(self, site: Site, caller: Caller) -> None:
-        self._site, self._caller = site, caller
+    def __init__(self, site: Site, caller: Caller, *, counts: bool = True) -> None:
+        self._site, self._caller, self._counts = site, caller, counts
         self._states: Mapping[str, SubscriptionState] = {}
         self._routes: Mapping[str, RouteNow] = {}
         self._failure = ""
@@ -116,7 +117,7 @@ class StateFeed:
         return {
             name: RouteNow(
                 self._states.get(name),
-                counts.get(name),
+                counts.get(name) if self._counts else None,
                 msgspec.structs.replace(sampler.history.figures(name), calls=()),
                 None if (condition := conditions.get(name)) == RUNNING else condition,
             )
@@ -127,6 +128,7 @@ class StateFeed:
         self, routes: Mapping[str, RouteNow], removed: tuple[str, ...] = (), *, complete: bool
     ) -> bytes:
         source = self._site.source
+        sees, sampler = not self._caller.is_limited, self._site.sampler
         event = StateEvent(
             time.time(),
             source.table.revision,
@@ -135,24 +137,26 @@ class StateFeed:
             removed,
             complete,
             self._failure,
-            "" if self._caller.is_limited else self._site.sampler.trouble,
+            sum(not worker.is_silent for worker in sampler.watch.workers()) if sees else 0,
+            sampler.trouble if sees else "",
         )
         return format_event("state", event)
 
 
 def routes(site: Site) -> list[Route]:
     """Return the endpoint."""
-    shared: dict[tuple[str, ...], Broadcast] = {}
+    shared: dict[tuple[tuple[str, ...], bool], Broadcast] = {}
 
     async def events(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
         site.streams.check()
-        for keys in [keys for keys, broadcast in shared.items() if broadcast.is_idle]:
-            del shared[keys]
-        if caller.keys not in shared:
-            feed = StateFeed(site, caller)
-            shared[caller.keys] = Broadcast(feed.produce, first=feed.first)
-        return EventStream(shared[caller.keys], site.security, site.closing, site.streams)
+        for each in [each for each, broadcast in shared.items() if broadcast.is_idle]:
+            del shared[each]
+        kind = caller.keys, request.query_params.get("counts") != "no"
+        if kind not in shared:
+            feed = StateFeed(site, caller, counts=kind[1])
+            shared[kind] = Broadcast(feed.produce, first=feed.first)
+        return EventStream(shared[kind], site.security, site.closing, site.streams)
 
     return [
         Endpoint(
@@ -162,6 +166,7 @@ def routes(site: Site) -> list[Route]:
             Role.VIEWER,
             "The state of the routes, once a second",
             details=_DETAILS,
+            parameters=[Parameter("counts", "`no` leaves out the counts of the consumers")],
             answers={200: Content("the events", {MEDIA_TYPE: str})},
             problems={429: "too many streams are open"},
         )

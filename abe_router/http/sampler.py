@@ -1,4 +1,4 @@
-"""Samples what the routes do, for the pages and the event stream: one task for the server, whoever watches.
+"""Samples what the routes do, for the pages and the event stream: one task a server, however many watch.
 
 It reads the reports of the workers every two seconds, which is one small request to the backend, and the
 status once in each interval of the history. Where the backend has no key-value store, there are no reports,

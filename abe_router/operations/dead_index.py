@@ -5,9 +5,10 @@ filtered list, the groups, and the position of a dead letter cost the backend no
 index serves all readers.
 
 A refresh reads what came since the last one. The backend does not say what was replayed or purged, only how
-many dead letters there are. If the index has more of a route, the route is read again from the start. Such
-readings take at most a part of the time, so that the backend is not busy with them. Until then the index may
-have dead letters that are gone; `fetch` does not return them.
+many dead letters there are. If the index has more of a route, or fewer twice in a row, because clocks
+disagree about the order of ids, the route is read again from the start. Such readings take at most a part of
+the time, so that the backend is not busy with them. Until then the index may have dead letters that are gone;
+`fetch` does not return them.
 """
 
 from __future__ import annotations
@@ -194,6 +195,8 @@ class DeadLetterIndex:
         #: The earliest time at which each route is read again, and the last time it was looked at.
         self._again: dict[SubscriptionName, float] = {}
         self._looked: dict[SubscriptionName, float] = {}
+        #: Routes of which the last refresh did not find all.
+        self._short: set[SubscriptionName] = set()
         self._total = 0
         self._at: float | None = None
         self._error = ""
@@ -246,19 +249,21 @@ class DeadLetterIndex:
             if len(known) != count or now - self._looked.get(route, 0.0) > LOOK:
                 await known.extend(backend, self._room())
                 self._looked[route] = now
-        if any(len(self._routes[route]) > count for route, count in counts.items()):
+        if any(len(self._routes[route]) != count for route, count in counts.items()):
             counts = await _dead(backend)  # some may have come since the first one
-            for route, count in counts.items():
-                if len(self._routes.get(route, ())) > count:
-                    await self._read_again(backend, route)
-            self._total = sum(counts.values())
+        short = {route for route, count in counts.items() if len(self._routes.get(route, ())) < count}
+        for route, count in counts.items():
+            is_short = route in short & self._short and self._room() > 0
+            if is_short or len(self._routes.get(route, ())) > count:
+                await self._read_again(backend, route)
+        self._short, self._total = short, sum(counts.values())
 
     async def _read_again(self, backend: Backend, route: SubscriptionName) -> None:
         began = time.monotonic()
         if began < self._again.get(route, 0.0):
             return
         known = RouteIndex(route)
-        await known.extend(backend, self._room() + len(self._routes[route]))
+        await known.extend(backend, self._room() + len(self._routes.get(route, ())))
         self._routes[route] = known
         ended = time.monotonic()
         self._again[route] = ended + SPARING * (ended - began)

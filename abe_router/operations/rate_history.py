@@ -2,7 +2,7 @@
 
 Time is divided into intervals of `INTERVAL` seconds since the epoch, and all routes share their position in
 rings of `KEPT` intervals. A route that did nothing for an hour is forgotten. So the memory is bounded by the
-number of routes: 9 KB each.
+number of routes: 7 KB each.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Rings:
 
     def __init__(self) -> None:
         self.figures: dict[Figure, array[float]] = {
-            **{name: array("d", bytes(8 * KEPT)) for name in _COUNTS},
+            **{name: array("f", bytes(4 * KEPT)) for name in _COUNTS},
             "p50": array("f", [_NONE]) * KEPT,
             "p99": array("f", [_NONE]) * KEPT,
             "backlog": array("f", [_NONE]) * KEPT,

@@ -31,6 +31,8 @@ from abe_router.routing.table import RouteTable
 SAMPLE = 200.0
 #: Messages of one page, and most pages that are read without a pause.
 PAGE, MOST_PAGES = 250, 8
+#: Most pages that are read for the newest messages.
+NEWEST_PAGES = 4
 #: Shortest pause between two reads, in seconds. A pause is also PATIENCE times as long as the read took, so
 #: that the backend is busy with a tail for at most 5 % of the time.
 EVERY, PATIENCE = 0.1, 20.0
@@ -87,19 +89,23 @@ async def newest(
 ) -> Newest:
     """Return the newest messages, up to `limit`, behind a cursor; the other arguments are those of `tail`.
 
-    Messages are read from the cursor on, up to 2,000. Raise OperationError as `tail` does, and BackendError.
+    Messages are read from the cursor on, up to 1,000. Raise OperationError as `tail` does, and BackendError.
     """
     check_tail(backend, pattern, group, where, payloads=payloads)
-    peeked, ended = await _read(backend, pattern, group, after)
+    peeked, ended = await _read(backend, pattern, group, after, most=NEWEST_PAGES)
     if not ended:
         return Newest((), await backend.peek_end(pattern, group), skipped=True)
 
     def shown() -> Newest:
-        found = _matching(table, peeked, where) if where else peeked
-        begin = found[-limit - 1].cursor if len(found) > limit else after
-        part = found[-limit:]
-        messages = [_tailed(table, e, payloads=payloads, omitted=0, skipped=False) for e in part]
-        return Newest(messages, begin)
+        found: list[Peeked] = []
+        for each in reversed(peeked):
+            if len(found) == limit:
+                break
+            found += _matching(table, (each,), where) if where else (each,)
+        found.reverse()
+        first = peeked.index(found[0]) if found else 0
+        messages = [_tailed(table, each, payloads=payloads, omitted=0, skipped=False) for each in found]
+        return Newest(messages, peeked[first - 1].cursor if first else after)
 
     return await asyncio.to_thread(shown)
 
@@ -153,11 +159,11 @@ async def tail(
 
 
 async def _read(
-    backend: Backend, pattern: str, group: str | None, cursor: str
+    backend: Backend, pattern: str, group: str | None, cursor: str, *, most: int = MOST_PAGES
 ) -> tuple[Sequence[Peeked], bool]:
     """Return messages behind the cursor, a bounded number, and whether these are all."""
     found: list[Peeked] = []
-    for _ in range(MOST_PAGES):
+    for _ in range(most):
         try:
             page = await backend.peek(pattern, group, limit=PAGE, after=cursor)
         except ValueError as error:
@@ -197,7 +203,7 @@ def _matching(table: RouteTable, peeked: Sequence[Peeked], where: Mapping[str, A
 
     def fits(message: Message) -> bool:
         payload = masked_payload(table, message.key, message.body)
-        return all(_holds(payload, pointer, value) for pointer, value in where.items())
+        return all(holds(payload, pointer, value) for pointer, value in where.items())
 
     return [each for each in peeked if fits(each.message)]
 
@@ -220,7 +226,8 @@ def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:
         return HIDDEN if contract.schemas else body.decode(errors="backslashreplace")
 
 
-def _holds(payload: Any, pointer: str, value: Any) -> bool:
+def holds(payload: Any, pointer: str, value: Any) -> bool:
+    """Return whether a payload has a value at a JSON pointer."""
     try:
         found = find(payload, pointer)
     except LookupError:

@@ -1,6 +1,6 @@
 """All faults, in the order of the table."""
 
-from chaos.fault import combined, handler, network, process, redis, reload, sqlite
+from chaos.fault import combined, handler, network, process, redis, reload, replicated, sqlite
 from chaos.fault.fault import Fault
 
 __all__ = ["FAULTS", "Fault"]
@@ -11,6 +11,7 @@ FAULTS: tuple[Fault, ...] = (
     *handler.FAULTS,
     *sqlite.FAULTS,
     *redis.FAULTS,
+    *replicated.FAULTS,
     *network.FAULTS,
     *combined.FAULTS,
 )

@@ -25,6 +25,7 @@ KINDS = {
     "sqlite": ("sqlite", NAMES[::2], 500),
     "sqlite, other scenarios": ("sqlite", NAMES[1::2], 500),
     "redis": ("redis", NAMES, 450),
+    "redis-cluster": ("redis-cluster", KILLED, 80),
     "redis-server": ("redis-server", KILLED, 35),
 }
 #: Seeded bugs, each with the kind of crash and the scenario that find it.

@@ -17,7 +17,8 @@ from abe_router.backends.memory import MemoryBackend
 from abe_router.compat.load import _log_once, choose, load_backend
 from abe_router.errors import BackendError, UnknownProvider
 
-OURS = {"memory", "sqlite", "redis", "rediss", "unix"}
+REDIS = {f"{scheme}{kind}" for scheme in ("redis", "rediss") for kind in ("", "+cluster", "+sentinel")}
+OURS = {"memory", "sqlite", "unix", *REDIS}
 NATIVE = """\
 from abe_router.backends.memory import MemoryBackend
 

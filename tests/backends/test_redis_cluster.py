@@ -20,15 +20,20 @@ from abe_router.backends.redis.finder import slot_of
 from abe_router.backends.redis.health import rules
 from abe_router.backends.redis.names import Names
 from abe_router.conformance import BackendConformance
+from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import Duplicate
 from abe_router.operations.metrics import Metrics
 from abe_router.operations.status import read_status
 from abe_router.routing.table import RouteTable
 from abe_router.testing import RedisServer
+from abe_router.testing.redis_server import free_port
+from chaos.redis_servers import RedisCluster, call, host_and_port, until
 
 from .deliveries import as_dead
 from .redis_load import Load
-from .redis_servers import RedisCluster, call, host_and_port, until
+from .test_model import run
+from .test_redis import certificate
+from .world import RedisWorld
 
 pytestmark = pytest.mark.heavy
 
@@ -41,6 +46,15 @@ def cluster(tmp_path_factory):
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+def replicated_by(node):
+    """Return what a node replicates: nothing, or the line of its master in its view."""
+    role, *master = call(node, "ROLE")
+    if role != "slave":
+        return ""
+    lines = call(node, "CLUSTER", "NODES").splitlines()
+    return next(line for line in lines if f"{master[0]}:{master[1]}@" in line)
 
 
 class TestRedisCluster(BackendConformance):
@@ -67,11 +81,17 @@ class TestRedisCluster(BackendConformance):
         self.cluster.wait()
 
 
+def test_cluster_agrees_with_the_model(cluster):
+    run(lambda: RedisWorld(cluster.url), 8)
+
+
 async def test_the_url_of_any_node_finds_the_cluster(cluster):
     for node in cluster.nodes:
         async with RedisBackend.from_url(node.url, prefix="shop.") as backend:
             await backend.publish("orders.created", 1)
             assert backend.url.startswith("redis+cluster://127.0.0.1:")
+        async with RedisBackend.from_url(backend.url.replace("//", f"//127.0.0.1:{free_port()},")) as backend:
+            assert backend.node
     assert call(cluster.owner(slot_of("shop.")), "XLEN", "{shop.}shop.orders.created") == 6
 
 
@@ -86,6 +106,42 @@ async def test_the_rights_that_doctor_names_are_enough(cluster):
         assert await subscription.fetch(1, 5.0)
         results = {result.code: result for result in await backend.check_health()}
         assert results["D303"].severity == "ok"
+
+
+async def test_a_credential_provider_logs_in_at_each_node(cluster, tmp_path, monkeypatch):
+    (tmp_path / "cluster_tokens.py").write_text(
+        "from redis.credentials import CredentialProvider\n\n\n"
+        "class Tokens(CredentialProvider):\n"
+        "    def get_credentials(self):\n"
+        '        return "token", "right"\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for node in cluster.nodes:
+        call(node, "ACL", "SETUSER", "token", "reset", "on", ">right", "~*", "+@all")
+    url = f"{cluster.url}?credential_provider=cluster_tokens:Tokens"
+    async with RedisBackend.from_url(url, prefix="tokens.") as backend:
+        await backend.publish("orders.created", 1)
+    assert call(cluster.owner(slot_of("tokens.")), "EXISTS", "{tokens.}tokens.orders.created")
+    with pytest.raises(BackendError, match="WRONGPASS"):
+        await RedisBackend.from_url(cluster.url.replace("//", "//token:wrong@")).open()
+
+
+async def test_the_nodes_of_a_cluster_are_reached_over_tls(tmp_path):
+    certificate(tmp_path)
+    port = free_port()
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--tls-port", str(port))
+    options += ("--tls-cert-file", f"{tmp_path}/cert.pem", "--tls-key-file", f"{tmp_path}/key.pem")
+    options += ("--tls-auth-clients", "no", "--cluster-announce-hostname", "localhost")
+    options += ("--cluster-preferred-endpoint-type", "hostname")
+    with RedisServer(tmp_path, options=options) as server:
+        call(server, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await asyncio.to_thread(until, lambda: call(server, "CLUSTER INFO")["cluster_state"] == "ok")
+        url = f"rediss+cluster://127.0.0.1:{port}?ssl_cert_reqs=none"
+        async with RedisBackend.from_url(url) as backend:
+            await backend.publish("orders.created", 1)
+            assert backend.node == f"localhost:{port}"
+        with pytest.raises(BackendUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await RedisBackend.from_url(f"rediss+cluster://localhost:{port}").open()
 
 
 async def test_all_names_on_the_server_are_in_one_slot(cluster):
@@ -143,6 +199,21 @@ async def test_moving_slot_refuses_loses_and_doubles_nothing(cluster):
     assert not load.lost
     assert not load.doubled
     assert call(cluster.owner(slot), "EXISTS", "{moves.}moves.orders.k0")
+
+
+async def test_planned_failover_refuses_loses_and_doubles_nothing(cluster):
+    slot = slot_of("planned.")
+    async with Load(cluster.url, "planned.") as load:
+        await load.more()
+        owner = cluster.owner(slot)
+        await asyncio.to_thread(cluster.wait, 1_000_000)
+        ids = [node for node in cluster.nodes if cluster.id_of(owner) in replicated_by(node)]
+        call(ids[0], "CLUSTER", "FAILOVER")
+        await asyncio.to_thread(until, lambda: cluster.owner(slot) is not owner)
+        await load.more()
+    assert not load.refused
+    assert not load.lost
+    assert not load.doubled
 
 
 async def test_messages_that_a_replica_confirmed_outlive_their_master(cluster):

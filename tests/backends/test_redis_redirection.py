@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import hiredis
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
+from abe_router.testing import RedisServer
 
 #: A message that is large enough to go as a command of its own, `XADD`.
 MESSAGE = new_message("orders.created", b'"' + b"x" * 3000 + b'"')
@@ -35,6 +37,12 @@ class Server:
         self._server.close()
         await asyncio.gather(*self._tasks)
 
+    def answer(self, command):
+        """Return the reply to a command, None to hang up."""
+        if command[0] != b"XADD":
+            return READY.get(command[0], b"+OK\r\n")
+        return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+
     def url(self, options=""):
         return f"redis://127.0.0.1:{self.port}?hash_tag=t{options}"
 
@@ -45,18 +53,51 @@ class Server:
         self.connections += 1
         self._tasks.add(asyncio.current_task())
         commands = hiredis.Reader()
-        while piece := await reader.read(65_536):
-            commands.feed(piece)
-            while (command := commands.gets()) is not False:
-                self.received.append(command[0])
-                reply = READY.get(command[0], b"+OK\r\n")
-                if command[0] == b"XADD":
-                    reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
-                if reply is None:
-                    writer.close()
-                    return
-                writer.write(reply)
+        with suppress(ConnectionError):  # the client may reset the connection
+            while piece := await reader.read(65_536):
+                commands.feed(piece)
+                while (command := commands.gets()) is not False:
+                    self.received.append(command[0])
+                    reply = self.answer(command)
+                    if reply is None:
+                        writer.close()
+                        return
+                    writer.write(reply)
         writer.close()
+
+
+class Sentinel(Server):
+    """Names a server as the primary; None is a Sentinel that hangs up."""
+
+    def __init__(self, primary, epoch=0):
+        super().__init__(ADDED)
+        self.primary, self.epoch = primary, epoch
+
+    def answer(self, command):
+        if command[0] != b"SENTINEL":
+            return super().answer(command)
+        if self.primary is None:
+            return None
+        epoch = {b"config-epoch": b"%d" % self.epoch, b"down-after-milliseconds": b"1000"}
+        return {
+            b"GET-MASTER-ADDR-BY-NAME": packed(b"127.0.0.1", b"%d" % self.primary.port),
+            b"MASTER": packed(*(word for pair in epoch.items() for word in pair)),
+            b"SENTINELS": b"*0\r\n",
+        }[command[1]]
+
+
+def packed(*words):
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+@asynccontextmanager
+async def watched(*sentinels):
+    """Run Sentinels; yield a backend."""
+    async with AsyncExitStack() as stack:
+        for sentinel in sentinels:
+            await stack.enter_async_context(sentinel)
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+        yield await stack.enter_async_context(RedisBackend.from_url(f"redis+sentinel://{hosts}/main"))
 
 
 async def publish(server, options=""):
@@ -127,3 +168,56 @@ async def test_what_is_published_while_the_slot_moves_waits_for_the_new_server()
         async with RedisBackend.from_url(old.url()) as backend:
             await asyncio.gather(*(backend.append([MESSAGE]) for _ in range(300)))
         assert new.count(b"XADD") == 300
+
+
+class TestSentinels:
+    async def test_two_must_agree(self):
+        async with Server(ADDED) as one, Server(ADDED) as two:
+            with pytest.raises(BackendUnavailable, match="two must agree on the primary `main`"):
+                async with watched(Sentinel(one), Sentinel(two)) as backend:
+                    await backend.append([MESSAGE])
+            assert (one.connections, two.connections) == (0, 0)
+            async with watched(Sentinel(one), Sentinel(None), Sentinel(one)) as backend:
+                await backend.append([MESSAGE])
+            assert (one.count(b"XADD"), two.connections) == (1, 0)
+
+    async def test_two_that_name_the_primary_before_a_failover_are_not_believed(self):
+        """A restarted old primary would take what is published, and lose it."""
+        async with Server(ADDED) as old, Server(ADDED) as new:
+            with pytest.raises(BackendUnavailable, match="two must agree"):
+                async with watched(Sentinel(old), Sentinel(old), Sentinel(new, epoch=1)):
+                    pass
+            async with watched(Sentinel(old), Sentinel(new, 1), Sentinel(new, 1)) as backend:
+                await backend.append([MESSAGE])
+            assert (old.connections, new.count(b"XADD")) == (0, 1)
+
+    async def test_a_primary_that_answers_and_is_not_named_any_more_is_left(self):
+        """It is cut off from the Sentinels, and what it takes is lost."""
+        async with Server(ADDED) as old, Server(ADDED) as new:
+            sentinels = [Sentinel(old) for _ in range(3)]
+            async with watched(*sentinels) as backend:
+                await backend.append([MESSAGE])
+                for sentinel in sentinels[1:]:
+                    sentinel.primary, sentinel.epoch = new, 1
+                async with asyncio.timeout(10):
+                    while not new.connections:
+                        await backend.append([MESSAGE])
+                        await asyncio.sleep(0.02)
+                await backend.append([MESSAGE])
+            assert new.count(b"XADD") >= 1
+
+
+async def test_publish_to_a_primary_that_is_a_replica_for_a_moment_waits(tmp_path):
+    if not RedisServer.installed():
+        pytest.skip("redis-server is not installed")
+    with RedisServer(tmp_path) as server:
+        async with RedisBackend.from_url(server.url) as backend:
+            await backend.publish("orders.created", 1)
+            client = server.client()
+            await client.replicaof("127.0.0.1", "1")
+            publishing = [asyncio.create_task(backend.publish("orders.created", n)) for n in range(20)]
+            await asyncio.sleep(0.2)
+            assert not any(each.done() for each in publishing)
+            await client.replicaof("NO", "ONE")
+            await asyncio.gather(*publishing)
+            assert await client.xlen("orders.created") == 21

@@ -13,9 +13,11 @@ from abe_router.conformance import BackendConformance
 from abe_router.errors import BackendError
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
+from chaos.redis_servers import RedisSentinels, call, host_and_port, until
 
 from .redis_load import Load
-from .redis_servers import RedisSentinels, call, host_and_port, until
+from .test_model import run
+from .world import RedisWorld
 
 pytestmark = pytest.mark.heavy
 
@@ -49,6 +51,10 @@ class TestRedisSentinel(BackendConformance):
         until(lambda: self.sentinels.primary() is not self.primary)
         self.primary.start()
         self.sentinels.wait()
+
+
+def test_sentinel_agrees_with_the_model(sentinels):
+    run(lambda: RedisWorld(f"{sentinels.url}?sentinel_password=watch"), 8)
 
 
 async def test_messages_that_a_replica_confirmed_outlive_the_primary(sentinels):

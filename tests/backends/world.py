@@ -100,13 +100,13 @@ class RedisWorld(World):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._prefix = f"m{token_hex(5)}."
-        self.backend = RedisBackend.from_url(url, prefix=self._prefix)
+        self.backend = RedisBackend.from_url(url, prefix=f"m{token_hex(5)}.")
 
     async def advance(self, seconds: float) -> None:
         await super().advance(seconds)
         node = await self.backend._opened()
-        await node.connection.send("EVAL", _PUT_BACK, 0, self._prefix, round(seconds * 1000))
+        names = node.names.streams, node.names.others
+        await node.connection.send("EVAL", _PUT_BACK, 0, *names, round(seconds * 1000))
 
     async def look(self) -> None:
         node = await self.backend._opened()
@@ -117,21 +117,21 @@ class RedisWorld(World):
 
 
 #: Puts back what the server has noted: since when deliveries are held, until when retries wait and ids are
-#: remembered. ARGV: the prefix, and by how many milliseconds.
+#: remembered. ARGV: what the names of streams and what other names begin with, and by how many milliseconds.
 _PUT_BACK = """
 for _, stream in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     for _, held in ipairs(redis.call('XPENDING', stream, group[2], '-', '+', 10000)) do
       local id, consumer, idle, count = unpack(held)
       redis.call('XCLAIM', stream, group[2], consumer, 0, id,
-        'IDLE', idle + ARGV[2], 'RETRYCOUNT', count, 'JUSTID')
+        'IDLE', idle + ARGV[3], 'RETRYCOUNT', count, 'JUSTID')
     end
   end
 end
 for _, kind in ipairs({':delayed:*', ':ids'}) do
-  for _, name in ipairs(redis.call('KEYS', 'abe-router:{' .. ARGV[1] .. '*}' .. kind)) do
+  for _, name in ipairs(redis.call('KEYS', ARGV[2] .. '*}' .. kind)) do
     for _, member in ipairs(redis.call('ZRANGE', name, 0, -1)) do
-      redis.call('ZINCRBY', name, -ARGV[2], member)
+      redis.call('ZINCRBY', name, -ARGV[3], member)
     end
   end
 end

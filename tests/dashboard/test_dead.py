@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from abe_router.backend import Reason
 from abe_router.errors import BackendUnavailable
-from abe_router.http.dashboard import dead
+from abe_router.http.dashboard import dead, dead_view
 from abe_router.operations import dead_index
 from tests.http_server.serving import SECRET, ask, secret, serving
 
@@ -69,12 +71,29 @@ async def test_groups_are_sorted_filtered_and_lead_to_their_dead_letters(browser
         ("until=1h", ["first"]),
         ("revision=aa", ["first"]),
         ("sort=first", ["first", "second", "third"]),
+        ("payload=/total=5", ["third"]),
+        ("payload=/items/1=2&since=1h", ["second"]),
+        ("payload=/card=4929-1234-5678-9012", []),
     ],
 )
 async def test_a_list_shows_what_its_address_says(served, letters, condition, found):
     text = (await ask(served, "reader", "GET", f"{LIST}?{condition}")).text
     shown = sorted((text.find(f"<code>{id}</code>"), id) for id in ("first", "second", "third"))
     assert [id for at, id in shown if at >= 0] == found
+
+
+async def test_a_search_of_payloads_is_bounded_and_needs_the_right_to_see_them(served, letters, monkeypatch):
+    found = (await ask(served, "admin", "GET", f"{LIST}/replay?payload=/total=5&first=")).text
+    assert "Replay 1 dead letter" in found
+    for text, problem in (("total", "is not POINTER=JSON"), ("total=5", "has no JSON pointer")):
+        assert problem in (await ask(served, "reader", "GET", f"{LIST}?payload={text}")).text
+    assert (await ask(served, "operator", "GET", f"{LIST}/replay?payload=/total=5")).status_code == 403
+    listed = (await ask(served, "viewer", "GET", f"{LIST}?payload=/total=5")).text
+    assert "needs the role reader." in listed
+    assert "<code>third</code>" not in listed
+    monkeypatch.setattr(dead_view, "SEARCHED", 2)
+    listed = (await ask(served, "reader", "GET", f"{LIST}?payload=/total=3")).text
+    assert "Only the 2 newest payloads were searched." in listed
 
 
 async def test_a_list_has_parts(browser, served, letters, monkeypatch):
@@ -179,6 +198,24 @@ async def test_pages_without_dead_letters_say_what_belongs_there(served):
     assert (await ask(served, "reader", "GET", f"{LIST}/77")).status_code == 404
     assert (await ask(served, "reader", "GET", "/dead/unknown/route")).status_code == 404
     assert "is neither an age" in (await ask(served, "reader", "GET", f"{LIST}?since=soon")).text
+
+
+async def test_pages_say_how_far_the_first_reading_is(served, letters, monkeypatch):
+    monkeypatch.setattr(dead_index, "PATIENCE", 0.0)
+    blocked = asyncio.Event()
+    original = served.backend.dead_letters
+
+    async def slow(*arguments: object, **options: object) -> object:
+        await blocked.wait()
+        return await original(*arguments, **options)
+
+    monkeypatch.setattr(served.backend, "dead_letters", slow)
+    await ask(served, "operator", "GET", "/dead")
+    for path in ("/dead", LIST, f"{LIST}/replay"):
+        assert "Reading the dead letters: 0 of 3" in (await ask(served, "operator", "GET", path)).text, path
+    blocked.set()
+    monkeypatch.setattr(dead_index, "PATIENCE", 10.0)
+    assert "3 dead letters" in (await ask(served, "operator", "GET", f"{LIST}/replay")).text
 
 
 async def test_pages_show_what_is_known_while_the_backend_is_away(served, letters, monkeypatch):

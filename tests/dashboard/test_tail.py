@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 from abe_router.errors import BackendUnavailable
+from abe_router.operations import tail
+from abe_router.operations.tail import newest
 from abe_router.runtime.publish import publish
 from tests.http_server.serving import SECRET, secret
 
@@ -116,3 +120,25 @@ async def test_tail_says_that_the_stream_has_ended_and_why(browser, served):
     served.server._site.closing.set()
     await browser.until("#tail-state", lambda text: "the server ends" in text)
     await browser.messages()
+
+
+async def test_newest_messages_are_found_from_any_number_up_to_a_thousand(served):
+    for number in range(8, 130):
+        await send(served, number)
+    table, backend = served.table, served.backend
+    found = await newest(backend, table, "orders.created", limit=50)
+    assert [each.id for each in found.messages] == [f"ord_{number}" for number in range(80, 130)]
+    assert not found.skipped
+    await send(served, 130)
+    later = await newest(backend, table, "orders.created", limit=50, after=found.after)
+    assert [each.id for each in later.messages] == [f"ord_{number}" for number in range(81, 131)]
+    only = await newest(backend, table, "orders.created", where={"/id": "ord_9"})
+    assert ([each.id for each in only.messages], only.after != "") == (["ord_9"], True)
+    none = await newest(backend, table, "orders.created", where={"/id": "ord_999"})
+    assert (none.messages, none.after) == ([], "")
+    with patch.object(tail, "NEWEST_PAGES", 0):
+        many = await newest(backend, table, "orders.created")
+    assert (many.messages, many.skipped) == ((), True)
+    await send(served, 131)
+    (new,) = (await newest(backend, table, "orders.created", after=many.after)).messages
+    assert new.id == "ord_131"

@@ -126,3 +126,13 @@ async def test_unreachable_backend_is_said_and_the_counts_go_on(monkeypatch: pyt
     assert event is not None
     assert event.data["backend"] == "cannot reach redis://***@host"
     assert event.data["routes"]["a/x"]["counts"]["outcomes"] == {"handled": {"": 1}}
+
+
+async def test_counts_are_left_out_on_request() -> None:
+    async with serving(RouteTable(), make_backend("memory://"), CALLERS) as api:
+        counters = api.source.counters = FixedCounters()
+        counters.routes = {"a/x": counted(1)}
+        async with watching(api, "/v1/events?counts=no", token="viewer") as events:
+            first = await events.next()
+            assert first is not None
+            assert first.data["routes"] == {"a/x": {"figures": {}}}

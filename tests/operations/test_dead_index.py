@@ -84,6 +84,21 @@ async def test_a_dead_letter_that_replaces_another_one_is_found_in_time(backend,
     assert index.route(ROUTE).ids == ids
 
 
+async def test_a_dead_letter_with_an_id_before_the_last_one_is_found(backend, index):
+    ids = await kill(backend, [Dying({})] * 3)
+    original, hidden = backend.dead_letters, True
+
+    async def late(*arguments, **options):
+        return [each for each in await original(*arguments, **options) if not hidden or each.id != ids[1]]
+
+    backend.dead_letters = late
+    await index.refresh()
+    assert index.route(ROUTE).ids == [ids[0], ids[2]]
+    hidden = False
+    await index.refresh()
+    assert index.route(ROUTE).ids == ids
+
+
 async def test_the_index_and_a_selection_agree_on_every_filter(backend, index):
     await kill(backend, [Dying({}, ago=9000 - number, id=f"m{number}") for number in range(30)])
     await kill(backend, [Dying({}, INVALID, ago=60, revision="bb12")] * 3)

@@ -159,19 +159,18 @@ async def test_heartbeat_reports_what_its_routes_did(tmp_path, monkeypatch) -> N
         await reconciler.apply(RouteTable(routes=(Route("a", "g", handler_from(len)),), revision="abc"))
         running = asyncio.create_task(beating.run())
         await backend.append([new_message("a", b"[]") for _ in range(3)])
-        seen = 0
+        handled = calls = revision = 0
         async with asyncio.timeout(10):
-            revision = 0
-            while seen < 3:
+            while handled < 3 or calls < 3:  # a call is counted before its outcome is stored
                 for entry in (await backend.entries(WORKERS)).values():
                     found = heartbeat.decode_report(entry.value)
                     if entry.revision != revision and found and "a/g" in found.activity:
                         assert found.interval > 0
-                        assert sum(found.activity["a/g"].handling.values()) == found.activity["a/g"].handled
-                        seen += found.activity["a/g"].handled
+                        handled += found.activity["a/g"].handled
+                        calls += sum(found.activity["a/g"].handling.values())
                     revision = entry.revision
                 await asyncio.sleep(0)
         running.cancel()
         await asyncio.wait({running})
         await reconciler.stop(0)
-    assert seen == 3
+    assert (handled, calls) == (3, 3)

@@ -11,7 +11,7 @@ import asyncio
 from binascii import crc_hqx
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from abe_router.backends.redis.address import Address, Place, Sentinels
 from abe_router.backends.redis.answers import UNREADABLE, unreadable
@@ -19,12 +19,16 @@ from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.protocol import Arg, RedisProtocol, ServerError
 from abe_router.errors import BackendError, BackendUnavailable
 
+T = TypeVar("T")
+
 #: Number of slots of a cluster.
 SLOTS = 16384
 #: Most nodes that are asked at a time; the next ones are asked next time.
 _MOST_ASKED = 9
 #: Number of Sentinels that must agree, if there are more than one.
 _QUORUM = 2
+#: How long, in seconds, other Sentinels may take to answer once two agree: they may know of a later failover.
+_GRACE = 0.3
 
 
 class Finder(Protocol):
@@ -58,6 +62,18 @@ def make_finder(address: Address, names: Names) -> Finder:
 def slot_of(tag: str) -> int:
     """Return the slot of the names with a hash tag."""
     return crc_hqx(tag.encode(), 0) % SLOTS
+
+
+class SentinelView(NamedTuple):
+    """The primary that a Sentinel names, its epoch, and after how many milliseconds it counts as gone."""
+
+    primary: Place
+    epoch: int
+    down_after: int
+
+
+#: The view of a Sentinel, None if it watches no primary of that name.
+View = SentinelView | None
 
 
 class FixedFinder:
@@ -97,9 +113,8 @@ class ClusterFinder:
         self._first = first + _MOST_ASKED
         chosen = (nodes[first:] + nodes[:first])[:_MOST_ASKED]
         errors: list[BackendError] = []
-        calls = [self._ask(node, credentials) for node in chosen]
-        owner = await first_place(calls, errors, lambda _: True)
-        if owner:
+        owners = await collect([self._ask(node, credentials) for node in chosen], errors, any)
+        if owner := next(filter(None, owners), None):
             return owner
         raise _none_knows(errors, f"no node of {self._address.public} that answers serves slot {self.slot}")
 
@@ -127,74 +142,86 @@ class SentinelFinder:
         self._known: dict[Place, None] = dict.fromkeys(address.seeds)
 
     async def find(self, credentials: tuple[str, ...]) -> Place:  # noqa: ARG002
-        votes: Counter[Place] = Counter()
+        views: list[View] = []
         errors: list[BackendError] = []
         asked: set[Place] = set()
-
-        def believed(primary: Place) -> bool:
-            votes[primary] += 1
-            return votes[primary] >= min(_QUORUM, len(self._known))
-
         while new := [sentinel for sentinel in self._known if sentinel not in asked][:_MOST_ASKED]:
             asked.update(new)
-            primary = await first_place([self._ask(sentinel) for sentinel in new], errors, believed)
-            if primary:
-                return primary
-        name = self._sentinels.name
-        if not votes and len(errors) < len(asked):
+            views += await collect(
+                [self._ask(sentinel) for sentinel in new],
+                errors,
+                lambda found: self._agreed(found) is not None,
+                _GRACE,
+            )
+        if primary := self._agreed(views):
+            return primary
+        name, named = self._sentinels.name, [view for view in views if view]
+        if views and not named:
             raise BackendError(f"the Sentinels of {self._address.public} watch no primary called `{name}`")
-        said = ", ".join(f"{place} by {count}" for place, count in votes.items()) or "none"
+        said = ", ".join(str(view.primary) for view in named) or "none"
         raise _none_knows(
             errors,
             f"of {len(self._known)} Sentinels two must agree on the primary `{name}`; named are: {said}",
         )
+
+    def _agreed(self, views: Sequence[View]) -> Place | None:
+        """Return the primary that two name, or the only Sentinel, None if there is none.
+
+        Views of an earlier epoch do not count: after a failover two Sentinels may still name the old primary.
+        """
+        named = [view for view in views if view]
+        latest = max((view.epoch for view in named), default=0)
+        votes = Counter(view.primary for view in named if view.epoch == latest)
+        for primary, count in votes.most_common(1):
+            if count >= min(_QUORUM, len(self._known)):
+                return primary
+        return None
 
     def redirect(self, place: Place) -> None:
         """Ignore it: the Sentinels decide."""
 
     async def down_after(self) -> int:
         """Return after how many milliseconds without an answer a primary counts as gone, 0 if unknown."""
-        for sentinel in self._known:
-            try:
-                (row,) = await ask(
-                    self._address, sentinel, self._login, ("SENTINEL", "MASTER", self._sentinels.name)
-                )
-            except BackendError:
-                continue
-            if isinstance(row, list):
-                fields = dict(zip(row[::2], row[1::2], strict=True))
-                return int(fields[b"down-after-milliseconds"])
-        return 0
+        found = await collect(map(self._ask, tuple(self._known)), [], any)
+        return next((view.down_after for view in found if view), 0)
 
     async def views(self) -> list[tuple[Place, Place | BackendError | None]]:
         """Return the known Sentinels, and the primary that each names, None if it knows none."""
         sentinels = tuple(self._known)
         answers = await asyncio.gather(*map(self._ask, sentinels), return_exceptions=True)
         return [
-            (sentinel, answer)
+            (sentinel, answer.primary if isinstance(answer, SentinelView) else answer)
             for sentinel, answer in zip(sentinels, answers, strict=True)
-            if answer is None or isinstance(answer, Place | BackendError)
+            if answer is None or isinstance(answer, SentinelView | BackendError)
         ]
 
-    async def _ask(self, sentinel: Place) -> Place | None:
-        """Return the primary in the view of a Sentinel, None if it knows none; learn the other Sentinels."""
+    async def _ask(self, sentinel: Place) -> View:
+        """Return the view of a Sentinel, None if it knows no primary; learn the other Sentinels."""
         name = self._sentinels.name
-        named, others = await ask(
+        named, primary, others = await ask(
             self._address,
             sentinel,
             self._login,
             ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
+            ("SENTINEL", "MASTER", name),
             ("SENTINEL", "SENTINELS", name),
         )
         if isinstance(named, ServerError) and named.code == "ERR":
             raise BackendError(f"Redis at {sentinel} is no Sentinel: write `redis://` in the URL") from named
         if not _or_raise(named):
             return None
+        for row in _or_raise(others):
+            fields = _fields(row)
+            self._known[Place(fields["ip"], int(fields["port"]))] = None
         host, port = named
-        for row in others if isinstance(others, list) else ():
-            fields = dict(zip(row[::2], row[1::2], strict=True))
-            self._known[Place(fields[b"ip"].decode(), int(fields[b"port"]))] = None
-        return Place(host.decode(), int(port))
+        about = _fields(_or_raise(primary))
+        down_after = int(about["down-after-milliseconds"])
+        return SentinelView(Place(host.decode(), int(port)), int(about["config-epoch"]), down_after)
+
+
+def _fields(flat: Sequence[bytes]) -> dict[str, str]:
+    words = [word.decode("utf-8", "replace") for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def slot_ranges(rows: Any, asked: Place) -> list[tuple[int, int, list[Place]]]:
@@ -215,35 +242,38 @@ def slot_ranges(rows: Any, asked: Place) -> list[tuple[int, int, list[Place]]]:
     ]
 
 
-async def first_place(
-    calls: Iterable[Coroutine[Any, Any, Place | None]],
+async def collect(
+    calls: Iterable[Coroutine[Any, Any, T]],
     errors: list[BackendError],
-    believed: Callable[[Place], bool],
-) -> Place | None:
-    """Make calls at a time; return the first answer that is believed, None if there is none.
+    enough: Callable[[list[T]], bool],
+    grace: float = 0.0,
+) -> list[T]:
+    """Make calls at a time; return their answers when they are enough, and the errors in their list.
 
-    The errors are collected.
+    The other calls have `grace` seconds more, and are ended then.
     """
+    loop = asyncio.get_running_loop()
     left = {asyncio.ensure_future(call) for call in calls}
+    found: list[T] = []
+    until: float | None = None
     try:
-        while left:
-            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        while left and (until is None or loop.time() < until):
+            patience = None if until is None else until - loop.time()
+            done, left = await asyncio.wait(left, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for call in done:
                 try:
-                    place = call.result()
+                    found.append(call.result())
                 except BackendError as error:
                     errors.append(error)
-                    continue
                 except UNREADABLE as error:
                     errors.append(unreadable(error))
-                    continue
-                if place and believed(place):
-                    return place
+            if until is None and enough(found):
+                until = loop.time() + grace
     finally:
         for call in left:
             call.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-    return None
+    return found
 
 
 async def dial(address: Address, place: Place, protocol: RedisProtocol, login: tuple[str, ...]) -> None:

@@ -5,9 +5,10 @@ can know all that each of them holds. Then the number of its pending entries pro
 them, and the server need not list them for that. The proof needs three things:
 
 - nothing comes to such a consumer but by the reads it is made for: no claim, no read on another connection;
-- no read is under way: `unsettled` has all that the server has given to it, without that of which a
-  settlement was sent, which takes it from the consumer;
-- no answer to a read or to a settlement is lost, or is an error. Otherwise it is exact no more, for good.
+- nothing else of it is under way, neither a read nor a settlement. Then `unsettled` has all that the server
+  has given to it and that was not settled, whatever is sent again in another order;
+- no answer to a read or to a settlement is lost, or is an error. Otherwise it is exact no more, for good. A
+  proof that is sent again says nothing to a server that took over, and may have lost what was settled.
 
 What others take away lowers the number. Nothing comes back to the consumer.
 """
@@ -15,7 +16,8 @@ What others take away lowers the number. Nothing comes back to the consumer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -30,31 +32,26 @@ Part = Sequence[tuple[Delivery, Outcome]]
 
 
 class GroupConsumer:
-    """One consumer. While it `is_exact`, `unsettled` is what it holds."""
+    """One consumer. While it `is_exact` and nothing is `under_way`, it holds nothing but `unsettled`."""
 
-    __slots__ = ("is_exact", "is_reading", "name", "unsettled")
+    __slots__ = ("is_exact", "name", "under_way", "unsettled")
 
     def __init__(self, name: str, *, is_exact: bool) -> None:
         self.name, self.is_exact = name, is_exact
-        self.is_reading = False
-        #: Of an exact one, what it holds.
+        #: How many reads and settlements are under way.
+        self.under_way = 0
         self.unsettled: set[bytes] = set()
 
     @property
     def is_free(self) -> bool:
         """Whether it holds nothing and reads nothing."""
-        return not self.is_reading and not self.unsettled
+        return not self.under_way and not self.unsettled
 
-    def take(self, ids: Sequence[bytes]) -> int:
-        """Record that a settlement of these entries is sent now.
-
-        Return how many pending entries prove that it holds all of these; 0 if no number does.
-        """
-        if not self.is_exact:
+    def proof(self, ids: Collection[bytes]) -> int:
+        """Return how many pending entries prove that it holds all of these now; 0 if no number does."""
+        if not self.is_exact or self.under_way or not self.unsettled.issuperset(ids):
             return 0
-        count = len(self.unsettled)
-        self.unsettled.difference_update(ids)
-        return 0 if self.is_reading or count - len(self.unsettled) != len(ids) else count
+        return len(self.unsettled) if len(set(ids)) == len(ids) else 0
 
     def acked(self, ids: Iterable[bytes], reply: asyncio.Future[Any]) -> None:
         """Record that entries were acked which `unsettled` has, unless the reply is an error."""
@@ -88,7 +85,7 @@ class GroupConsumers:
     @property
     def uncertain(self) -> list[GroupConsumer]:
         """Those that the server may have given something of which we do not know yet."""
-        return [self.first, *self._suspended, *(each for each in self._large if each.is_reading)]
+        return [self.first, *self._suspended, *(each for each in self._large if each.under_way)]
 
     def for_read(self, count: int) -> GroupConsumer:
         """Return the consumer that reads so many entries."""
@@ -123,7 +120,7 @@ class GroupConsumers:
     def distrust_all(self) -> None:
         """Record that no numbers prove anything any more: the server may have lost what it did last."""
         for each in tuple(self._large):
-            if each.is_reading:
+            if each.under_way:
                 self.suspend(each)
             self.distrust(each)
 
@@ -137,10 +134,11 @@ class GroupConsumers:
         if consumer.is_exact:
             consumer.unsettled.update(ids)
 
-    def forget(self, ids: Sequence[bytes]) -> None:
-        """Record that entries are settled, or that we do not hold them any more."""
-        for entry_id, consumer in zip(ids, map(self.held.pop, ids, repeat(self.first)), strict=True):
-            consumer.unsettled.discard(entry_id)
+    def forget(self, ids: Collection[bytes], consumer: GroupConsumer | None = None) -> None:
+        """Record that entries of a consumer, by default of any, are settled or taken from it."""
+        deque(map(self.held.pop, ids, repeat(None)), maxlen=0)
+        for each in (consumer,) if consumer else self._large:
+            each.unsettled.difference_update(ids)
 
     def forget_all(self) -> None:
         """Record that we hold nothing any more: the group or the ownership is gone."""

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 #: Delay before background work starts again after an unexpected error, in seconds.
 _DELAY = 1.0
 #: Time between two questions to the Sentinels while their primary answers, in seconds.
-_FOLLOW = 2.0
+_FOLLOW = 1.0
 
 
 class Reader(KeyListener, Protocol):

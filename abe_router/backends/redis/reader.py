@@ -160,7 +160,7 @@ class StreamReader:
         consumer = stream.consumers.for_read(count)
         command = ("GROUP", stream.group, consumer.name, "COUNT", count, "STREAMS", stream.stream, ">")
         reply = connection.send("XREADGROUP", *command)
-        consumer.is_reading = True
+        consumer.under_way += 1
         return stream, consumer, count, reply
 
     def accept(self, reading: Reading) -> list[Delivery]:
@@ -171,7 +171,7 @@ class StreamReader:
             if not reply.done():  # it was refused and is sent again: what it brings is recovered then
                 reply.add_done_callback(partial(self._answered_late, stream, consumer))
                 continue
-            consumer.is_reading = False
+            consumer.under_way -= 1
             try:
                 answered = reply.result()
             except BackendError as error:
@@ -195,7 +195,6 @@ class StreamReader:
         return found
 
     def _answered_late(self, stream: StreamState, consumer: GroupConsumer, _: asyncio.Future[Any]) -> None:
-        consumer.is_reading = False
         stream.consumers.suspend(consumer)
         self.pending.signal(PendingReason.REPLY_LOST, [stream])
         self.pending.signal(PendingReason.READABLE, [stream])
@@ -253,21 +252,13 @@ class StreamReader:
     ) -> list[Delivery]:
         """Return what `take` in the scripts took, and log what it did not: entries that are gone or large."""
         if gone:
-            _log.warning(
-                "messages of stream `%s` were deleted before group `%s` had settled them: %d",
-                stream.stream,
-                stream.group,
-                len(gone),
-            )
+            text = "messages of stream `%s` were deleted before group `%s` had settled them: %d"
+            _log.warning(text, stream.stream, stream.group, len(gone))
             stream.consumers.forget(gone)
         if large:
-            _log.warning(
-                "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s",
-                stream.stream,
-                MOST_BYTES >> 20,
-                stream.group,
-                ", ".join(entry_id.decode() for entry_id in large),
-            )
+            text = "entries of stream `%s` are larger than %d MiB and became dead letters of group `%s`: %s"
+            ids = ", ".join(entry_id.decode() for entry_id in large)
+            _log.warning(text, stream.stream, MOST_BYTES >> 20, stream.group, ids)
             stream.consumers.forget(large)
         return self.received(stream, consumer, *taken_deliveries(taken, stream.key, stream.group))
 

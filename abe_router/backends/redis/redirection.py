@@ -30,6 +30,7 @@ from abe_router.backends.redis.address import Address, Place
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.finder import dial
 from abe_router.backends.redis.protocol import Arg, RedisProtocol, Sent, ServerNotReady, fail
+from abe_router.backends.redis.scripts import without_proof
 from abe_router.errors import BackendError, BackendUnavailable
 
 #: Refusals after which another server is looked for, and all refusals after which a command is sent again.
@@ -66,6 +67,8 @@ class Redirection:
         until, _ = self._until.get(sent[0], (self._loop.time() + 1.0, error))
         if error.code not in _RESENT or self._loop.time() >= until:
             return False
+        future, args, fallback = sent
+        sent = future, without_proof(args), fallback and without_proof(fallback)
         if error.code == "ASK" and place:
             self._asks.append((named_place(error, place), sent))
             self._remember(sent, error)

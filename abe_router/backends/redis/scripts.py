@@ -30,6 +30,14 @@ def _load(*files: str) -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+def without_proof(args: tuple[str | bytes | int | float, ...]) -> tuple[str | bytes | int | float, ...]:
+    """Return a command as another server may get it; an ack by a number then lists what it acks.
+
+    Its arguments are the command, the script, 3, three keys, group, consumer, delivery count and number.
+    """
+    return (*args[:9], 0, *args[10:]) if args[1] in (ACK.sha, ACK.text) else args
+
+
 # Append.
 APPEND = _load("now", "dedupe", "append")
 # Read.

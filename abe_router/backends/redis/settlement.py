@@ -67,11 +67,14 @@ class Settlement:
                 for first in range(0, len(part), step):
                     piece = part[first : first + step]
                     sent.append((stream, consumer, piece, self._send(stream, consumer, piece)))
+                    consumer.under_way += 1
             refused += await self._collect(sent)
         except BaseException:  # whether the server has carried them out is not known
             for stream, consumer, _ in parts:
                 stream.consumers.distrust(consumer)
             raise
+        for _, consumer, *_ in sent:
+            consumer.under_way -= 1
         for stream, _, part in parts:
             outcome = part[0][1]
             if isinstance(outcome, Delayed):
@@ -158,7 +161,7 @@ class Settlement:
         """Send the outcomes of one kind."""
         name, failures, delayed = stream.stream, stream.failures, stream.delayed
         ids: list[bytes] = [delivery.receipt for delivery, _ in part]
-        proof = consumer.take(ids)
+        proof = consumer.proof(ids)
         entries: list[Arg] = []
         match part[0][1]:
             case Delayed():
@@ -218,7 +221,7 @@ class Settlement:
                 # The group is gone, and with it all leases.
                 stream.pending.signal(PendingReason.GROUP_LOST, [stream])
                 stream.consumers.distrust(consumer)
-                stream.consumers.forget(ids)
+                stream.consumers.forget(ids, consumer)
                 done += [delivery for delivery, _ in part]
                 refused += [delivery for delivery, _ in part]
                 continue
@@ -229,7 +232,7 @@ class Settlement:
                 continue
             if lost:
                 self._explain(stream, lost)
-            stream.consumers.forget(ids if settled else lost)
+            stream.consumers.forget(ids if settled else lost, consumer)
             done += [delivery for delivery, _ in part]
             for delivery, _ in part if lost else ():
                 if delivery.receipt in lost:

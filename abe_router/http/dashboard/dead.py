@@ -82,16 +82,22 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         if not part.ids and not state.error:
             await require_subscription(site.source.backend, route, site.source.table.by_name)
         found = part.positions(where) if where is not None else []
+        sees, looked = caller.allows(Role.READER, route[0]), None
+        if query.payload and where is not None and not sees:
+            found, wrong = [], "A filter on payloads needs the role reader."
         newest = request.query_params.get("sort") != "first"
         number = page_number(request)
-        ordered = found[::-1] if newest else found
-        chosen = ordered[(number - 1) * LETTERS : number * LETTERS]
         shown: Sequence[DeadLetterSummary] = ()
         try:
+            if query.payload and found:
+                candidates = len(found)
+                found, looked = await view.search(part, found, query.payload)
+                looked = looked if looked < candidates else None
+            ordered = found[::-1] if newest else found
+            chosen = ordered[(number - 1) * LETTERS : number * LETTERS]
             shown = [summary(each) for each in await part.fetch(site.source.backend, sorted(chosen))]
         except BackendError as error:
             note = note or f"The backend does not answer: {mask_credentials(str(error))}"
-        sees = caller.allows(Role.READER, route[0])
         if not sees:
             shown = [msgspec.structs.replace(each, message="") for each in shown]
         return await pages.render(
@@ -109,6 +115,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             total=len(part),
             filter=query,
             wrong=wrong,
+            looked=looked,
             kinds=sorted(part.kinds),
             newest=newest,
             page=number,

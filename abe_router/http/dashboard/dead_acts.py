@@ -115,8 +115,9 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             moved = await purge(backend, route, selection.ids, author=author, why=form.get("why", ""))
             view.acted(route)
             missing = f"; {moved.missing:,} were gone" if moved.missing else ""
+            notice = Notice(f"Purged {counted(moved.done, 'dead letter')}{missing}.")
             return pages.redirect(
-                request, path_of(route), Notice(f"Purged {counted(moved.done, 'dead letter')}{missing}.")
+                request, path_of(route), notice, **LetterQuery.of(request.query_params).params
             )
         how = ReplayForm.of(form)
         view.use(form["selection"])
@@ -157,6 +158,9 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             positions = part.positions_of(set(ids))
         elif where is not None:
             positions = part.positions(where)
+            if query.payload:
+                require(request, Role.READER, route[0])
+                positions, _ = await view.search(part, positions, query.payload)
         if shown is None and first.isascii() and first.isdecimal():
             positions = positions[: int(first[:9])]
         selection = shown or part.selection(

@@ -72,7 +72,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         found = await part.fetch(backend, part.positions_of({id}), bodies=True)
         whole = found[0] if found else await find_dead_letter(backend, route, id)
         findings = await asyncio.to_thread(_findings, whole, table)
-        positions = part.positions(where) if where is not None else []
+        positions = part.positions(where) if where is not None and not query.payload else []
         ids = [part.ids[at] for at in positions]
         at = ids.index(id) if id in ids else None
         return await pages.render(

@@ -6,6 +6,7 @@ the form comes back, once. After a restart, or when many others were shown since
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import time
@@ -17,27 +18,35 @@ from weakref import WeakKeyDictionary
 
 from starlette.datastructures import QueryParams
 
-from abe_router.backend import SubscriptionName
+from abe_router.backend import DeadLetter, SubscriptionName
 from abe_router.http.access import Caller, Role
 from abe_router.http.dashboard.page import route_path
 from abe_router.http.dead_letters import check_filter
 from abe_router.http.problem import Refusal
 from abe_router.http.site import SharedAnswer, Site
+from abe_router.messages.pointer import is_pointer
 from abe_router.operations.dead_groups import DeadGroup, Selection
 from abe_router.operations.dead_index import MOST, IndexState, RouteIndex
 from abe_router.operations.dead_letters import DeadLetterFilter
 from abe_router.operations.replay import Replay, replays
+from abe_router.operations.tail import holds, masked_payload, parse_filter
 from abe_router.text import parse_duration
 
 #: Most selections that are kept, and most dead letters of all of them.
 MOST_SELECTIONS, MOST_SELECTED = 100, 2 * MOST
+#: Payloads that a search reads at most, and of one call; how long it takes, in seconds; searches at a time.
+SEARCHED, SEARCHED_AT_ONCE, SEARCHING, SEARCHES = 5_000, 50, 1.0, 2
 #: After this time, in seconds, an index that was not refreshed is stale.
 STALE = 15.0
 
 
 @dataclass(frozen=True)
 class LetterQuery:
-    """The filter of a page, as its form has it. `since` and `until` are ages, such as 2h, or times in UTC."""
+    """The filter of a page, as its form has it.
+
+    `since` and `until` are ages, such as 2h, or times in UTC. `payload` is POINTER=VALUE: the payload has the
+    value there. The index cannot tell, so `DeadView.search` reads payloads for it.
+    """
 
     group: str = ""
     kind: str = ""
@@ -46,6 +55,7 @@ class LetterQuery:
     since: str = ""
     until: str = ""
     revision: str = ""
+    payload: str = ""
 
     @classmethod
     def of(cls, params: QueryParams | Mapping[str, str]) -> LetterQuery:
@@ -69,6 +79,8 @@ class LetterQuery:
             revision=self.revision or None,
         )
         check_filter(found)
+        if self.payload and not is_pointer(parse_filter(self.payload)[0]):
+            raise ValueError(f"`{self.payload}` has no JSON pointer, such as /customer/id")
         return found
 
 
@@ -100,6 +112,7 @@ class DeadView:
         self.index = site.dead_letters
         self.replays: SharedAnswer[Sequence[Replay]] = SharedAnswer(lambda: replays(site.source.backend))
         self._selections: dict[str, Selection] = {}
+        self._searching = asyncio.Semaphore(SEARCHES)
         # What was made of an index, and of how many dead letters: an index only grows.
         self._rows: WeakKeyDictionary[RouteIndex, dict[bool, tuple[int, Sequence[GroupRow]]]]
         self._rows = WeakKeyDictionary()
@@ -130,6 +143,33 @@ class DeadView:
                 known = self._trends[route] = len(route), minute, route.trends(time.time())
             found.append(_with_trend(row, known[2].get(row.group.group, ())))
         return found
+
+    async def search(self, part: RouteIndex, positions: Sequence[int], text: str) -> tuple[list[int], int]:
+        """Return those of some dead letters whose payloads have a value, and how many were looked at.
+
+        The newest ones are looked at, at most SEARCHED, and no longer than SEARCHING. What is masked is not
+        found.
+        """
+        pointer, value = parse_filter(text)
+        table, began, found, looked = self.site.source.table, time.monotonic(), list[int](), 0
+
+        def holding(letters: Sequence[DeadLetter]) -> set[str]:
+            messages = ((each.id, each.message) for each in letters)
+            return {
+                id
+                for id, message in messages
+                if holds(masked_payload(table, message.key, message.body), pointer, value)
+            }
+
+        async with self._searching:
+            newest = positions[::-1][:SEARCHED]
+            while looked < len(newest) and time.monotonic() - began < SEARCHING:
+                some = sorted(newest[looked : looked + SEARCHED_AT_ONCE])
+                letters = await part.fetch(self.site.source.backend, some, bodies=True)
+                ids = await asyncio.to_thread(holding, letters)
+                found += (at for at in some if part.ids[at] in ids)
+                looked += len(some)
+        return sorted(found), looked
 
     async def running(self, caller: Caller, route: str = "") -> Sequence[Replay]:
         """Return the replays that run, of one route or of all that the caller may see."""

@@ -12,7 +12,7 @@ from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Scope, request_headers
 from abe_router.http.security import cookie_name
 
-#: What is not a page answers with problem details, whoever asks.
+#: What is not a page answers with problem details, also to a browser.
 _API = ("/v1/", "/metrics", "/healthz", "/livez", "/readyz", "/startupz", "/static/")
 #: What to do about a status, where the problem itself has no hint.
 _ADVICE = {

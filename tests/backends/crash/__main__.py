@@ -1,7 +1,7 @@
 """Cut every scenario at every point, and print how many points there were: `python -m tests.backends.crash`.
 
-Kinds are `sqlite`, whose process is killed, `redis`, whose client is cut off, and `redis-server`, which is
-killed itself.
+Kinds are `sqlite`, whose process is killed, `redis` and `redis-cluster`, whose client is cut off, and
+`redis-server`, which is killed itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 
 from abe_router.backend import Backend
 from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.finder import slot_of
 from abe_router.testing import RedisServer
+from chaos.redis_servers import RedisCluster
 
 from . import commands, statements
 from .check import Point
@@ -40,13 +42,19 @@ def sqlite(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[
 
 def redis(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
     """Cut clients off a server."""
-
-    async def cut() -> list[list[Point]]:
-        limit = asyncio.Semaphore(_CLIENTS)
-        return await asyncio.gather(*(commands.points(server.url, each, limit) for each in scenarios))
-
     with RedisServer(next(iter(folders))) as server:
-        return asyncio.run(cut())
+        return asyncio.run(_cut(server.url, scenarios))
+
+
+def redis_cluster(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+    """Cut clients off the node of a cluster that serves their slot."""
+    with RedisCluster(next(iter(folders)), replicas=False) as cluster:
+        return asyncio.run(_cut(f"{cluster.owner(slot_of('abe')).url}?hash_tag=abe", scenarios))
+
+
+async def _cut(url: str, scenarios: Sequence[Scenario]) -> list[list[Point]]:
+    limit = asyncio.Semaphore(_CLIENTS)
+    return await asyncio.gather(*(commands.points(url, each, limit) for each in scenarios))
 
 
 def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
@@ -66,6 +74,7 @@ def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list
 KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Scenario]], list[list[Point]]]] = {
     "sqlite": sqlite,
     "redis": redis,
+    "redis-cluster": redis_cluster,
     "redis-server": redis_server,
 }
 

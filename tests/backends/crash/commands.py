@@ -49,7 +49,9 @@ class Cutter:
     """
 
     def __init__(self, url: str, at: int, *, after: bool, restart: Callable[[], None] | None) -> None:
-        self._port, self._at, self._after, self._restart = urlsplit(url).port, at, after, restart
+        parts = urlsplit(url)
+        self._port, self._query = parts.port, parts.query
+        self._at, self._after, self._restart = at, after, restart
         self._count, self._armed = 0, False
         self._links: set[asyncio.Task[Any]] = set()
         self._cutting = asyncio.Lock()
@@ -58,7 +60,8 @@ class Cutter:
 
     async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/0"
+        port = self._listening.sockets[0].getsockname()[1]
+        self.url = f"redis://127.0.0.1:{port}/0?{self._query}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

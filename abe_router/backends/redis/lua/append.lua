@@ -47,6 +47,8 @@ for i = 1, #items, 3 do
     window = time
   end
 end
+-- A replica accepts nothing, so the whole batch is refused.
+if done == 0 and (string.find(why, '^READONLY') or string.find(why, '^MASTERDOWN')) then return {err = why} end
 for ids, count in pairs(remembered) do forget(ids, at, count + 250) end
 if why == '' and #duplicates == 0 then return {done} end
 return {done, why, duplicates}

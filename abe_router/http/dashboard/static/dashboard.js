@@ -2,29 +2,31 @@
 //
 // Attributes that a page uses:
 // - `data-live` on an element with an id: it is replaced by that of a new answer for the same address, when
-//   the event stream says that more than numbers have changed. `data-live="15"` does so every 15 seconds too.
-//   Focus, what was typed, and open `<details>` stay.
+//   the event stream says that more than numbers have changed, or every 15 seconds with `data-live="15"`.
 // - `data-route` on an element: the route that its `data-cell`s are about. A `data-cell` is a figure of the
 //   stream: rate, backlog, oldest, p50, p99, retried, dead, in_flight. `data-condition` is the kind of condition,
 //   whose texts are in `b` and `.s` of its `.state`.
-// - `data-trouble`: what the stream says about the workers, with the class `warn`.
+// - `data-trouble="2"`: what the stream says about the workers, with the class `warn`; two are running.
 // - `data-sum`: the sum of all routes that the caller may see: rate, backlog, paused, retried, dead.
 // - `data-check` and `data-into` on a form: see checkWhileTyping. `data-tail` and `data-slot`: see followTail.
-// - `data-opens`: the id of the dialog that a button opens. It is hidden without scripts.
+// - `data-opens` on a button, hidden without scripts: the id of a dialog.
 const body = document.body;
 const root = body.dataset.root;
 const find = (css, within = document) => within.querySelector(css);
+const isField = (element) => /^(INPUT|SELECT|TEXTAREA)$/.test(element.tagName);
 const all = (css, within = document) => [...within.querySelectorAll(css)];
 
 // Numbers, as formats.py writes them: the text, its unit, and whether it is muted.
-const short = (amount) => (amount < 10 ? amount.toFixed(1).replace(/\.0$/, "") : grouped(amount, 0));
-const grouped = (value, digits) =>
-  value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const numbers = [0, 1, 2].map((digits) => {
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return new Intl.NumberFormat("en-US", options).format;
+});
+const short = (amount) => (amount < 10 ? amount.toFixed(1).replace(/\.0$/, "") : numbers[0](amount));
 const unknown = ["–", "", true];
 const formats = {
-  count: (value) => (value == null ? unknown : [grouped(value, 0), "", !value]),
+  count: (value) => (value == null ? unknown : [numbers[0](value), "", !value]),
   rate: (value) =>
-    value < 0.005 ? ["0", "", true] : [grouped(value, value >= 100 ? 0 : value >= 0.1 ? 1 : 2), "", false],
+    value < 0.005 ? ["0", "", true] : [numbers[value >= 100 ? 0 : value >= 0.1 ? 1 : 2](value), "", false],
   duration(value) {
     if (value == null) return unknown;
     if (!value) return ["0", "s", true];
@@ -49,31 +51,26 @@ function show(cell, name, value) {
 
 /** Make an element like another one, and keep what the reader did in it. */
 function morph(old, fresh) {
-  if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) return old.replaceWith(fresh);
-  if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.data !== fresh.data) old.data = fresh.data;
+  if (old.isEqualNode(fresh) || (old === document.activeElement && isField(old))) return;
+  if (old.nodeName !== fresh.nodeName || old.nodeType !== Node.ELEMENT_NODE) {
+    old.replaceWith(fresh);
     return;
   }
-  if (old.isEqualNode(fresh)) return;
-  if (old === document.activeElement && /^(INPUT|SELECT|TEXTAREA)$/.test(old.nodeName)) return;
-  for (const { name } of [...old.attributes])
-    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  for (const { name, value } of fresh.attributes)
-    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  if (old.open) fresh.setAttribute("open", "");
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   const named = new Map([...old.children].filter((each) => each.id).map((each) => [each.id, each]));
   let place = old.firstChild;
   for (const next of [...fresh.childNodes]) {
     const same = next.id ? named.get(next.id) : place;
-    if (!same || (!next.id && same.id)) {
-      old.insertBefore(next, place);
-      continue;
+    if (!same || (!next.id && same.id)) old.insertBefore(next, place);
+    else {
+      if (same === place) place = place.nextSibling;
+      else old.insertBefore(same, place);
+      morph(same, next);
     }
-    if (same === place) place = place.nextSibling;
-    else old.insertBefore(same, place);
-    morph(same, next);
   }
   while (place) [place] = [place.nextSibling, place.remove()];
-  return undefined;
 }
 
 let refreshing = false, refreshedAt = Date.now();
@@ -84,13 +81,14 @@ async function refresh() {
   refreshing = true;
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-    if (new URL(answer.url).pathname === `${root}/login`) return say("login");
-    if (!answer.ok) return;
+    if (new URL(answer.url).pathname === `${root}/login`) say("login");
+    if (!answer.ok || answer.redirected) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const old of all("[data-live][id]")) {
       const fresh = page.getElementById(old.id);
       if (fresh) morph(old, document.adoptNode(fresh));
     }
+    watch();
   } catch {
     // The event stream says whether the server is there.
   } finally {
@@ -173,40 +171,59 @@ function onState(event) {
   if (event.complete) routes.clear();
   for (const name of event.removed || []) routes.delete(name);
   for (const [name, now] of Object.entries(event.routes || {})) routes.set(name, now);
-  if (body.dataset.revision !== event.revision) {
-    changed ||= Boolean(body.dataset.revision);
-    body.dataset.revision = event.revision;
-  }
+  changed ||= body.dataset.revision !== event.revision;
+  body.dataset.revision = event.revision;
   const trouble = event.trouble || "";
   for (const cell of all("[data-trouble]")) {
-    if (Boolean(trouble) !== cell.classList.contains("warn")) changed = true;
+    const { dataset, classList } = cell;
+    if (Number(dataset.trouble) !== (event.workers || 0) || Boolean(trouble) !== classList.contains("warn")) changed = true;
     else if (trouble) cell.textContent = trouble;
   }
-  for (const element of all("[data-route]")) changed = showRoute(element, event.routes || {}) || changed;
+  for (const [name, now] of Object.entries(event.routes || {}))
+    for (const element of shown.get(name) || []) {
+      if ("condition" in element.dataset && element.dataset.condition !== conditionOf(now).kind) changed = true;
+      if (visible.has(element)) changed = showRoute(element, now) || changed;
+    }
   showSums();
   if (changed) refreshSoon();
 }
 
-/** Show the figures of a route; return whether more than figures have changed. */
-function showRoute(element, changes) {
-  const now = changes[element.dataset.route];
-  if (!now) return false;
-  const values = figuresOf(now);
+const conditionOf = (now) => now.condition || { kind: "running", text: "running", detail: "" };
+
+/** Show the figures of a route; return whether the number of dead letters has become, or ceased to be, a link. */
+function showRoute(element, now) {
+  const values = figuresOf(now), condition = conditionOf(now), state = find(".state", element);
+  let changed = false;
   for (const cell of all("[data-cell]", element)) {
     const name = cell.dataset.cell;
     if (name === "oldest") cell.dataset.at = now.state?.oldest_at ?? "";
+    if (name === "dead") changed = Boolean(find("a", cell)) !== Boolean(values.dead);
     if (name in values) show(cell, name, values[name]);
   }
-  const condition = now.condition || { kind: "running", text: "running", detail: "" };
-  const state = find(".state", element);
   if (state && element.dataset.condition === condition.kind) {
-    find("b", state).textContent = condition.text;
     const detail = find(".s", state);
+    find("b", state).textContent = condition.text;
     if (detail && condition.detail) detail.textContent = condition.detail;
   }
-  const hasLink = Boolean(find('[data-cell="dead"] a', element));
-  const link = find('[data-cell="dead"]', element) && hasLink !== Boolean(values.dead);
-  return ("condition" in element.dataset && element.dataset.condition !== condition.kind) || link;
+  return changed;
+}
+
+// Of a thousand rows, those in the window are kept up to date, and others when they come into it.
+const shown = new Map(), visible = new Set();
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    visible[isIntersecting ? "add" : "delete"](target);
+    if (isIntersecting && routes.has(target.dataset.route)) showRoute(target, routes.get(target.dataset.route));
+  }
+}, { rootMargin: "300px" });
+
+/** Find the elements of the routes, after the page has changed. */
+function watch() {
+  shown.clear();
+  for (const each of all("[data-route]")) {
+    shown.set(each.dataset.route, [...(shown.get(each.dataset.route) || []), each]);
+    watcher.observe(each);
+  }
 }
 
 function figuresOf(now) {
@@ -233,7 +250,7 @@ function showSums() {
   }
   for (const cell of all("[data-sum]")) {
     const name = cell.dataset.sum;
-    if (sums[name] || !cell.hasAttribute("hidden")) show(cell, name, sums[name]);
+    show(cell, name, sums[name]);
     if (cell.classList.contains("nav-n")) cell.hidden = !sums[name];
   }
 }
@@ -242,8 +259,10 @@ function showSums() {
 function tick() {
   if (document.hidden) return;
   const now = Date.now();
-  for (const cell of all("[data-cell=oldest][data-at]"))
-    if (cell.dataset.at) show(cell, "oldest", Math.max(0, now / 1000 - cell.dataset.at));
+  for (const element of visible) {
+    const cell = find("[data-cell=oldest][data-at]", element);
+    if (cell?.dataset.at) show(cell, "oldest", Math.max(0, now / 1000 - cell.dataset.at));
+  }
   for (const time of all("time")) {
     const age = now / 1000 - Date.parse(time.dateTime) / 1000;
     if (time.textContent.endsWith(" ago") && age >= 0) time.textContent = `${age.toFixed(0)} s ago`;
@@ -262,31 +281,22 @@ const rows = () => all("main tbody tr, main .groups li").filter((row) => find("a
 function step(by) {
   const list = rows();
   const at = list.findIndex((row) => row.contains(document.activeElement));
-  const row = list[Math.max(0, Math.min(list.length - 1, at < 0 ? (by > 0 ? 0 : list.length - 1) : at + by))];
+  const row = list.at(at < 0 ? Math.min(by, 0) : Math.min(Math.max(at + by, 0), list.length - 1));
   if (row) find("a", row).focus();
-  row?.scrollIntoView({ block: "nearest" });
 }
 
 let afterG = 0;
-const actions = {
-  "/": () => find("main input[type=search]")?.focus(),
-  "?": () => keys?.showModal(),
-  j: () => step(1),
-  k: () => step(-1),
-  r: () => refresh(),
-};
+const actions = { j: () => step(1), k: () => step(-1), r: refresh, "?": () => keys?.showModal() };
+actions["/"] = () => find("main input[type=search]")?.focus();
 
 document.addEventListener("keydown", (event) => {
   const { target, key } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || keys?.open) return;
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) {
+  if (isField(target)) {
     if (key === "Escape") target.blur();
-    return;
-  }
-  if (Date.now() - afterG < 1500) {
+  } else if (Date.now() - afterG < 1500) {
     afterG = 0;
-    const link = find(`nav a[data-key="${CSS.escape(key)}"]`);
-    if (link) location.assign(link.href);
+    find(`nav a[data-key="${CSS.escape(key)}"]`)?.click();
   } else if (key === "g") {
     afterG = Date.now();
   } else if (Object.hasOwn(actions, key)) {
@@ -301,10 +311,9 @@ for (const button of all("[data-opens]")) {
 }
 
 if (banner && !find("[data-tail]")) { // a page has one stream
-  follow("/v1/events", { state: onState, closing: () => say("closing") }, (state) => {
-    if (state === "open") heardAt = Date.now();
-    else say(state);
-  });
+  watch();
+  const changed = (state) => (state === "open" ? (heardAt = Date.now()) : say(state));
+  follow("/v1/events?counts=no", { state: onState, closing: () => say("closing") }, changed);
   document.addEventListener("visibilitychange", () => {
     heardAt = Date.now();
     if (!document.hidden) refresh();

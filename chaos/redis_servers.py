@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import redis
 from redis import Redis
@@ -13,35 +16,39 @@ from redis import Redis
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
 
+T = TypeVar("T")
+
 #: After this time without an answer a server counts as gone, in milliseconds.
 DOWN_AFTER = 1000
 _PATIENCE = 30.0
 _OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
-def until(what):
+def until(what: Callable[[], T]) -> T:
     """Wait until a function returns something true, and return that; servers may refuse meanwhile."""
     patience = time.monotonic() + _PATIENCE
     while True:
         with suppress(redis.ConnectionError, redis.ResponseError):
             if found := what():
                 return found
-        assert time.monotonic() < patience
+        if time.monotonic() > patience:
+            raise RuntimeError("the servers do not get there")
         time.sleep(0.02)
 
 
-def host_and_port(server):
+def host_and_port(server: RedisServer) -> tuple[str, int]:
+    """Return where a server listens."""
     host, _, port = server.url.removeprefix("redis://").removesuffix("/0").rpartition(":")
     return host, int(port)
 
 
-def call(server, *command):
+def call(server: RedisServer, *command: Any) -> Any:
     """Return the reply of a server to one command."""
     with Redis.from_url(server.url, decode_responses=True, socket_timeout=10) as client:
         return client.execute_command(*command)
 
 
-def has_replica(primary, behind=0):
+def has_replica(primary: RedisServer, behind: int = 0) -> bool:
     """Say whether a replica of a primary lacks at most so many bytes of what that has."""
     info = call(primary, "INFO", "replication")
     return info["role"] == "master" and any(
@@ -59,7 +66,7 @@ class RedisCluster:
         self._stack = ExitStack()
         self.nodes: list[RedisServer] = []
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         buses = [free_port() for _ in range(self._count)]
         for number, bus in enumerate(buses):
             folder = self._folder / f"node-{number}"
@@ -75,41 +82,49 @@ class RedisCluster:
                 call(node, "CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
         for node in self.nodes[self._masters :]:
             master = self.id_of(self.nodes[self.nodes.index(node) - self._masters])
-            until(lambda node=node, master=master: call(node, "CLUSTER REPLICATE", master))
+            until(partial(call, node, "CLUSTER REPLICATE", master))
         self.wait()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @property
-    def url(self):
+    def url(self) -> str:
+        """The URL of the cluster, with all nodes."""
         hosts = ",".join("{}:{}".format(*host_and_port(node)) for node in self.nodes)
         return f"redis+cluster://{hosts}/"
 
     @staticmethod
-    def id_of(node):
-        return call(node, "CLUSTER MYID")
+    def id_of(node: RedisServer) -> str:
+        """Return the id of a node."""
+        return str(call(node, "CLUSTER MYID"))
 
-    def wait(self, behind=0):
+    def wait(self, behind: int = 0) -> None:
         """Wait until all nodes agree that all is well, and each master has its replica."""
         for node in self.nodes:
-            until(lambda node=node: call(node, "CLUSTER INFO")["cluster_state"] == "ok")
-            until(lambda node=node: len(call(node, "CLUSTER NODES")) == self._count)
+            until(partial(self._is_well, node))
         if self._count > self._masters:
             for slot in (0, 8000, 16383):
-                until(lambda slot=slot: has_replica(self.owner(slot), behind))
+                until(partial(self._is_replicated, slot, behind))
 
-    def owner(self, slot):
+    def _is_well(self, node: RedisServer) -> bool:
+        info = call(node, "CLUSTER INFO")
+        return info["cluster_state"] == "ok" and len(call(node, "CLUSTER NODES")) == self._count
+
+    def _is_replicated(self, slot: int, behind: int) -> bool:
+        return has_replica(self.owner(slot), behind)
+
+    def owner(self, slot: int) -> RedisServer:
         """Return the node that serves a slot, by the view of a node that runs."""
         for node in self.nodes:
             with suppress(redis.ConnectionError, redis.ResponseError):
                 rows = call(node, "CLUSTER", "SLOTS")  # as two words, its reply stays as it is
                 place = next(first[:2] for low, high, first, *_ in rows if low <= slot <= high)
                 return next(each for each in self.nodes if list(host_and_port(each)) == list(place))
-        raise AssertionError("no node answers")
+        raise RuntimeError("no node answers")
 
-    def move(self, slot, *, pause=0.0):
+    def move(self, slot: int, *, pause: float = 0.0) -> RedisServer:
         """Move a slot to the next master, key by key, with a pause after each."""
         source = self.owner(slot)
         masters = list(dict.fromkeys(self.owner(each) for each in (0, 8000, 16383)))
@@ -130,14 +145,16 @@ class RedisSentinels:
     `options` are those of both servers, `auth` is the password of the Sentinels.
     """
 
-    def __init__(self, folder: Path, *, sentinels: int = 3, options=(), auth: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, sentinels: int = 3, options: Sequence[str] = (), auth: str = ""
+    ) -> None:
         self._folder, self._auth, self._options = folder, auth, options
         self._ports = [free_port() for _ in range(sentinels)]
         self._stack = ExitStack()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self.servers: list[RedisServer] = []
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         for name in ("primary", "replica"):
             (self._folder / name).mkdir(parents=True)
             of = ("--replicaof", *map(str, host_and_port(self.servers[0]))) if self.servers else ()
@@ -157,54 +174,55 @@ class RedisSentinels:
             (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
             self._start(number)
         for number in self._ports:
-            until(lambda number=number: self._knows_all(number))
+            until(partial(self._knows_all, number))
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number in tuple(self._processes):
             self.kill(number)
         self._stack.close()
 
     @property
-    def url(self):
+    def url(self) -> str:
+        """The URL with all Sentinels."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self._ports)}/main"
 
     @property
-    def ports(self):
+    def ports(self) -> Sequence[int]:
         """The ports of the Sentinels."""
         return self._ports
 
-    def ask(self, port, *command):
+    def ask(self, port: int, *command: Any) -> Any:
         """Return the reply of a Sentinel."""
         with Redis(port=port, password=self._auth or None, decode_responses=True) as client:
             return client.execute_command(*command)
 
-    def primary(self):
+    def primary(self) -> RedisServer:
         """Return the server that the first Sentinel which runs names."""
         port = int(self.ask(next(iter(self._processes)), "SENTINEL GET-MASTER-ADDR-BY-NAME", "main")[1])
         return next(server for server in self.servers if host_and_port(server)[1] == port)
 
-    def kill(self, port):
+    def kill(self, port: int) -> None:
         """Kill a Sentinel."""
         process = self._processes.pop(port)
         process.kill()
         process.wait()
 
-    def wait(self, behind=0):
+    def wait(self, behind: int = 0) -> None:
         """Wait until the primary has its replica."""
         until(lambda: has_replica(self.primary(), behind))
 
-    def restart(self, port):
+    def restart(self, port: int) -> None:
         """Start a killed Sentinel, and wait until it knows the others."""
         self._start(port)
         until(lambda: self._knows_all(port))
 
-    def _start(self, port):
+    def _start(self, port: int) -> None:
         conf = self._folder / f"sentinel-{port}" / "sentinel.conf"
         self._processes[port] = subprocess.Popen(
             ["redis-server", conf, "--sentinel"], stdout=subprocess.DEVNULL
         )
 
-    def _knows_all(self, port):
+    def _knows_all(self, port: int) -> bool:
         (fields,) = self.ask(port, "SENTINEL MASTERS").values()
-        return fields["num-other-sentinels"] == len(self._ports) - 1 and fields["num-slaves"] == 1
+        return bool(fields["num-other-sentinels"] == len(self._ports) - 1 and fields["num-slaves"] == 1)

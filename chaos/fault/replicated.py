@@ -1,0 +1,59 @@
+"""Faults of a cluster and of Sentinels: masters that die, and a slot that moves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from chaos.fault.fault import REDIS, Fault
+from chaos.redis_servers import RedisCluster, RedisSentinels, until
+from chaos.storage import ReplicatedStorage
+from chaos.testbed import LONG, Setup, Testbed
+
+#: Time between two keys of a slot that moves, in seconds.
+_PAUSE = 0.05
+
+
+async def fail_over(testbed: Testbed) -> None:
+    """Kill the master, and start it again at once when its replica has taken over."""
+    storage = replicated(testbed)
+    testbed.count += 1
+    old = storage.owner()
+    begin = time.time()
+    await asyncio.to_thread(storage.replicate)
+    with testbed.injecting(loses=begin, undoes=begin):
+        old.kill()
+        await asyncio.to_thread(until, lambda: storage.owner() is not old)
+        old.start()
+        # The new master has everything from here on. Outcomes that the old one stored may still be logged.
+        await asyncio.to_thread(storage.servers.wait, 1_000_000)
+    await testbed.last()
+
+
+async def move(testbed: Testbed) -> None:
+    """Move the slot with all that is stored to another master, and on."""
+    storage = replicated(testbed)
+    assert isinstance(storage.servers, RedisCluster)
+    while not (testbed.is_over and testbed.count):
+        before = storage.owner()
+        await asyncio.to_thread(storage.servers.move, storage.slot, pause=_PAUSE)
+        if storage.owner() is before:
+            testbed.violations.append("the slot did not move")
+        testbed.count += 1
+
+
+def replicated(testbed: Testbed) -> ReplicatedStorage:
+    """Return the servers of a testbed."""
+    assert isinstance(testbed.storage, ReplicatedStorage)
+    return testbed.storage
+
+
+# When a failover undoes an ack of an ordered route, the message stays in flight until the process ends.
+CLUSTER = Setup(servers=RedisCluster, lease=LONG, ordered=False)
+SENTINELS = Setup(servers=RedisSentinels, lease=LONG, ordered=False)
+MOVING = Setup(servers=RedisCluster, lease=LONG)
+FAULTS = (
+    Fault("slot", "a slot of a cluster moved", move, (REDIS,), MOVING),
+    Fault("master", "a master of a cluster killed", fail_over, (REDIS,), CLUSTER, duplicates=True),
+    Fault("primary", "a primary of Sentinels killed", fail_over, (REDIS,), SENTINELS, duplicates=True),
+)

@@ -9,7 +9,6 @@ import platform
 import random
 import sqlite3
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,10 +56,9 @@ def main() -> None:
     specs = [spec for spec in specs if (spec.fault.name, spec.backend) not in missing]
     print(_about(given.seed, seeds, seconds), file=sys.stderr)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="chaos-bytecode-") as folder:
-        # The first process compiles all modules, which takes longer than everything else in its start.
-        os.environ.update(PYTHONPYCACHEPREFIX=folder, PYTHONDONTWRITEBYTECODE="")
-        rows = asyncio.run(_run_all(specs, seconds, given.program, given.rows))
+    # What is not compiled yet is compiled once, which takes longer than the rest of the start of a process.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+    rows = asyncio.run(_run_all(specs, seconds, given.program, given.rows))
     if rows:
         print(report.table(rows))
     for (name, backend), why in missing.items():

@@ -81,6 +81,11 @@ class WorkerWatch:
         found = [WorkerSeen(name, known.report, now - known.seen_at) for name, known in self._known.items()]
         return sorted(found, key=_order)
 
+    @property
+    def rejected(self) -> bool:
+        """Whether a worker has rejected the edit on the disk."""
+        return any(known.report and known.report.rejected for known in self._known.values())
+
     def _is_replaced(self, name: str, entries: Mapping[str, Entry]) -> bool:
         former = self._known[name].report
         return former is not None and any(

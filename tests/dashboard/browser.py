@@ -161,6 +161,16 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": theme}
         await self.command("Emulation.setEmulatedMedia", {"features": [feature]})
 
+    def reset(self) -> None:
+        """Give the window the size and the theme that it has at first."""
+        width, height = SIZES["laptop"]
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        for name, options in (
+            ("Emulation.setDeviceMetricsOverride", metrics),
+            ("Emulation.setEmulatedMedia", {"features": []}),
+        ):
+            self._thread.submit(self._driver.execute_cdp_cmd, name, options).result(PATIENCE)
+
     async def picture(self, path: Path, *, whole: bool = True) -> None:
         """Write a picture of the page, in WebP; the whole page, or the part in the window."""
         options = {"format": "webp", "quality": 80, "captureBeyondViewport": whole}

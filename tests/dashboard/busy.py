@@ -134,8 +134,8 @@ async def put_override(served: Serving, action: str, route: str, why: str, rate:
     await served.backend.put(OVERRIDES, override.name, msgspec.json.encode(override), ttl=2_400)
 
 
-async def fill(served: Serving) -> None:
-    """Make a server show the shop."""
+async def fill(served: Serving, intervals: int = KEPT) -> None:
+    """Make a server show the shop, with a history of so many intervals."""
     for name, waiting in BACKLOGS.items():
         key, group = name.split("/")
         await (await served.backend.subscribe(key, group)).close()
@@ -144,7 +144,7 @@ async def fill(served: Serving) -> None:
     await add_failures(served, "orders.cancelled", "refunds")
     await put_override(served, "pause", "orders.paid/ledger", "gateway down")
     await put_override(served, "limit", "shipments.dispatched/notify-email", "mail provider quota", 50)
-    served.server._site.sampler.history = filled_history()
+    served.server._site.sampler.history = filled_history(intervals=intervals)
     await put_workers(served)
 
 

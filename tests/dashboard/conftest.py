@@ -23,7 +23,8 @@ def _browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(_browser: Browser) -> Browser:
-    """Return a browser that nobody has logged in yet."""
+    """Return the browser, with the window and the theme of a laptop."""
+    _browser.reset()
     return _browser
 
 

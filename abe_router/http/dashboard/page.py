@@ -197,6 +197,7 @@ class Pages:
                 "backend": redact_url(table.backend),
                 "revision": table.revision,
                 "dead": dead_letters(self._site.sampler.reading, caller),
+                "rejected": self._site.sampler.watch.rejected,
                 **values,
             }
         )

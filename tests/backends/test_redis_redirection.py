@@ -69,19 +69,21 @@ class Server:
 class Sentinel(Server):
     """Names a server as the primary; None is a Sentinel that hangs up."""
 
-    def __init__(self, primary, epoch=0):
+    def __init__(self, primary, epoch=0, *, down=False):
         super().__init__(ADDED)
-        self.primary, self.epoch = primary, epoch
+        self.primary, self.epoch, self.down = primary, epoch, down
 
     def answer(self, command):
         if command[0] != b"SENTINEL":
             return super().answer(command)
         if self.primary is None:
             return None
-        epoch = {b"config-epoch": b"%d" % self.epoch, b"down-after-milliseconds": b"1000"}
+        place = (b"127.0.0.1", b"%d" % self.primary.port)
+        about = {b"ip": place[0], b"port": place[1], b"flags": b"master,s_down" if self.down else b"master"}
+        about |= {b"config-epoch": b"%d" % self.epoch, b"down-after-milliseconds": b"1000"}
         return {
-            b"GET-MASTER-ADDR-BY-NAME": packed(b"127.0.0.1", b"%d" % self.primary.port),
-            b"MASTER": packed(*(word for pair in epoch.items() for word in pair)),
+            b"GET-MASTER-ADDR-BY-NAME": packed(*place),
+            b"MASTER": packed(*(word for pair in about.items() for word in pair)),
             b"SENTINELS": b"*0\r\n",
         }[command[1]]
 
@@ -181,6 +183,13 @@ class TestSentinels:
                 await backend.append([MESSAGE])
             assert (one.count(b"XADD"), two.connections) == (1, 0)
 
+    async def test_one_that_counts_the_primary_as_down_does_not_count(self):
+        async with Server(ADDED) as server:
+            with pytest.raises(BackendUnavailable, match=r"two must agree.*\(down\)"):
+                async with watched(Sentinel(server), Sentinel(server, down=True)):
+                    pass
+            assert not server.connections
+
     async def test_two_that_name_the_primary_before_a_failover_are_not_believed(self):
         """A restarted old primary would take what is published, and lose it."""
         async with Server(ADDED) as old, Server(ADDED) as new:
@@ -190,6 +199,22 @@ class TestSentinels:
             async with watched(Sentinel(old), Sentinel(new, 1), Sentinel(new, 1)) as backend:
                 await backend.append([MESSAGE])
             assert (old.connections, new.count(b"XADD")) == (0, 1)
+
+    async def test_a_later_epoch_is_remembered_unless_all_sentinels_begin_anew(self):
+        async with Server(ADDED) as old, Server(ADDED) as new:
+            sentinels = Sentinel(new, 3), Sentinel(new, 3), Sentinel(old)
+            async with watched(*sentinels) as backend:
+                for sentinel, primary in zip(sentinels, (None, old, old), strict=True):
+                    sentinel.primary, sentinel.epoch = primary, 0
+                backend._node.connection.reset("a test")
+                while backend._node.connection.up:
+                    await asyncio.sleep(0)
+                with pytest.raises(BackendUnavailable, match="two must agree"):
+                    await backend.open()
+                assert not old.connections
+                sentinels[0].primary = old
+                await backend.append([MESSAGE])
+            assert old.count(b"XADD") == 1
 
     async def test_a_primary_that_answers_and_is_not_named_any_more_is_left(self):
         """It is cut off from the Sentinels, and what it takes is lost."""

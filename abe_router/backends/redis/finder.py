@@ -28,7 +28,7 @@ _MOST_ASKED = 9
 #: Number of Sentinels that must agree, if there are more than one.
 _QUORUM = 2
 #: How long, in seconds, other Sentinels may take to answer once two agree: they may know of a later failover.
-_GRACE = 0.3
+_GRACE = 1.5
 
 
 class Finder(Protocol):
@@ -65,10 +65,11 @@ def slot_of(tag: str) -> int:
 
 
 class SentinelView(NamedTuple):
-    """The primary that a Sentinel names, its epoch, and after how many milliseconds it counts as gone."""
+    """The primary that a Sentinel names, its epoch, and whether it counts as down, in milliseconds."""
 
     primary: Place
     epoch: int
+    down: bool
     down_after: int
 
 
@@ -140,6 +141,8 @@ class SentinelFinder:
         self._address, self._sentinels = address, sentinels
         self._login = tuple(part for part in (sentinels.username, sentinels.password) if part)
         self._known: dict[Place, None] = dict.fromkeys(address.seeds)
+        #: The latest epoch of a primary that was believed.
+        self._epoch = 0
 
     async def find(self, credentials: tuple[str, ...]) -> Place:  # noqa: ARG002
         views: list[View] = []
@@ -158,7 +161,7 @@ class SentinelFinder:
         name, named = self._sentinels.name, [view for view in views if view]
         if views and not named:
             raise BackendError(f"the Sentinels of {self._address.public} watch no primary called `{name}`")
-        said = ", ".join(str(view.primary) for view in named) or "none"
+        said = ", ".join(f"{view.primary}{' (down)' if view.down else ''}" for view in named) or "none"
         raise _none_knows(
             errors,
             f"of {len(self._known)} Sentinels two must agree on the primary `{name}`; named are: {said}",
@@ -167,14 +170,19 @@ class SentinelFinder:
     def _agreed(self, views: Sequence[View]) -> Place | None:
         """Return the primary that two name, or the only Sentinel, None if there is none.
 
-        Views of an earlier epoch do not count: after a failover two Sentinels may still name the old primary.
+        Views of an earlier epoch than the latest one do not count: after a failover two Sentinels may still
+        name the old primary. Only if all agree the epoch may have begun anew: they were set up again.
         """
         named = [view for view in views if view]
-        latest = max((view.epoch for view in named), default=0)
-        votes = Counter(view.primary for view in named if view.epoch == latest)
+        latest = max([self._epoch, *(view.epoch for view in named)])
+        votes = Counter(view.primary for view in named if view.epoch == latest and not view.down)
         for primary, count in votes.most_common(1):
             if count >= min(_QUORUM, len(self._known)):
+                self._epoch = latest
                 return primary
+        if len(named) == len(self._known) and len(set(named)) == 1 and not named[0].down:
+            self._epoch = named[0].epoch
+            return named[0].primary
         return None
 
     def redirect(self, place: Place) -> None:
@@ -215,8 +223,10 @@ class SentinelFinder:
             self._known[Place(fields["ip"], int(fields["port"]))] = None
         host, port = named
         about = _fields(_or_raise(primary))
-        down_after = int(about["down-after-milliseconds"])
-        return SentinelView(Place(host.decode(), int(port)), int(about["config-epoch"]), down_after)
+        place = Place(host.decode(), int(port))
+        # During a failover it names the new primary already, and the flags are those of the old one.
+        down = "_down" in about["flags"] and place == Place(about["ip"], int(about["port"]))
+        return SentinelView(place, int(about["config-epoch"]), down, int(about["down-after-milliseconds"]))
 
 
 def _fields(flat: Sequence[bytes]) -> dict[str, str]:

@@ -11,11 +11,8 @@ from abe_router.backends.sqlite.inbox import Inbox, LogWatch
 def test_pipe_is_not_closed_while_a_put_wakes_the_thread(monkeypatch):
     """Its number may belong to another file after that, and the wake-up would be written there."""
     inbox, real_write = Inbox(LogWatch()), os.write
-    waiting = threading.Thread(target=inbox.wait, args=(None,))
+    inbox._is_waiting = True
     closing = threading.Thread(target=inbox.close)
-    waiting.start()
-    while not inbox._is_waiting:
-        pass
 
     def write(fd, data):
         closing.start()
@@ -24,7 +21,6 @@ def test_pipe_is_not_closed_while_a_put_wakes_the_thread(monkeypatch):
 
     monkeypatch.setattr(os, "write", write)
     assert inbox.put(None)
-    waiting.join(10)
     closing.join(10)
     assert not closing.is_alive()
 

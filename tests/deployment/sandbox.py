@@ -27,14 +27,14 @@ SCRIPT = """\
 set -e
 root=$1; access=$2; user=$3; shift 3
 mount --bind "$root" "$root"
+mkdir -p "$root/proc" "$root/tmp" "$root/old"
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/tmp"
 for path in $BOUND; do
   mkdir -p "$root$path"
   mount --rbind "$path" "$root$path"
   test "$path" = /dev || mount -o remount,bind,ro "$root$path"
 done
-mkdir -p "$root/proc" "$root/tmp" "$root/old"
-mount -t proc proc "$root/proc"
-mount -t tmpfs tmpfs "$root/tmp"
 mount -o "remount,bind,$access" "$root"
 cd "$root"
 pivot_root . old

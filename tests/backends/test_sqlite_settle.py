@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.backend import ACKED, RELEASED
+from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.messages.message import new_message
 
 from .deliveries import bodies, drain, take
@@ -77,3 +78,21 @@ async def test_large_body_of_another_program_is_a_fault_and_an_empty_one_is_not(
     large, empty = await take(handle, 2)
     assert large.fault == "the payload has 3,000,000 bytes, over the limit of 1,048,576"
     assert (large.message.body, empty.message.body, empty.fault) == (b"", b"", "")
+
+
+async def test_interrupt_that_comes_after_the_deliveries_takes_none_of_them_back(path):
+    async with SQLiteBackend(path) as backend:
+        await backend.publish("orders.created", 1)
+        handle = await backend.subscribe_exclusive("orders.created", "billing")
+        make_fetch = handle._new_fetch  # noqa: SLF001  no other way leads between the result and who awaits it
+
+        def interrupted_at_its_end(*args):
+            fetch = make_fetch(*args)
+            fetch.future.add_done_callback(lambda _: handle.interrupt())
+            return fetch
+
+        handle._new_fetch = interrupted_at_its_end  # noqa: SLF001
+        (delivery,) = await handle.fetch(10, 5.0)
+        handle._new_fetch = make_fetch  # noqa: SLF001
+        await handle.fetch(10, 0.0)
+        assert not await handle.settle([(delivery, ACKED)])

@@ -101,7 +101,9 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         return refused
 
     def interrupt(self) -> None:
-        self._was_interrupted = self._fetch is not None
+        # What has its result already reaches the handle.
+        if self._fetch is not None and not self._fetch.future.done():
+            self._was_interrupted = True
         super().interrupt()
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:

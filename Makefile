@@ -32,8 +32,9 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
 	@rm -f .pytest_cache/passed_alone_only
 	@$(MAKE) --no-print-directory --jobs=2 check parallel fuzz ARGS='--seed 1 --jobs 1'
-	@$(MAKE) --no-print-directory --jobs=2 chaos heavy
+	@$(MAKE) --no-print-directory heavy
 	@$(MAKE) --no-print-directory alone
+	@$(MAKE) --no-print-directory chaos
 	@cat .pytest_cache/passed_alone_only 2>/dev/null || true
 
 check: $(VENV)/dev ## lint, formatting, types, layers

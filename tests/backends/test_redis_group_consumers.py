@@ -186,3 +186,11 @@ async def test_other_outcomes_and_renewals_reach_the_consumer_that_holds_the_ent
     await handle.close()
     left = await redis_client.xinfo_consumers(stream, "billing")
     assert {each["name"] for each in left} == {b":delayed", b":released"}
+
+
+async def test_what_a_new_group_gave_us_before_we_knew_of_its_loss_is_settled(redis_backend, handle):
+    """Another process creates the group anew, and a read that was under way brings entries of it."""
+    found = await fetched(redis_backend, handle)
+    handle.reader.streams[KEY].consumers.forget_all()  # as when an answer says that it was lost
+    assert not await handle.extend(found)
+    assert not await handle.settle(acked(found))

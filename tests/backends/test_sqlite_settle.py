@@ -84,15 +84,15 @@ async def test_interrupt_that_comes_after_the_deliveries_takes_none_of_them_back
     async with SQLiteBackend(path) as backend:
         await backend.publish("orders.created", 1)
         handle = await backend.subscribe_exclusive("orders.created", "billing")
-        make_fetch = handle._new_fetch  # noqa: SLF001  no other way leads between the result and who awaits it
+        make_fetch = handle._new_fetch
 
         def interrupted_at_its_end(*args):
             fetch = make_fetch(*args)
             fetch.future.add_done_callback(lambda _: handle.interrupt())
             return fetch
 
-        handle._new_fetch = interrupted_at_its_end  # noqa: SLF001
+        handle._new_fetch = interrupted_at_its_end
         (delivery,) = await handle.fetch(10, 5.0)
-        handle._new_fetch = make_fetch  # noqa: SLF001
+        handle._new_fetch = make_fetch
         await handle.fetch(10, 0.0)
         assert not await handle.settle([(delivery, ACKED)])

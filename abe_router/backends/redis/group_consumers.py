@@ -66,12 +66,15 @@ class GroupConsumers:
     consumer that holds it.
     """
 
-    __slots__ = ("_large", "_named", "_suspended", "first", "held")
+    __slots__ = ("_former", "_large", "_named", "_suspended", "first", "held")
 
     def __init__(self, name: str) -> None:
         #: The consumer that claims, and reads small batches.
         self.first = GroupConsumer(name, is_exact=False)
         self.held: dict[bytes, GroupConsumer] = {}
+        #: The same of what was held when the group was lost. Another process may have created it anew before,
+        #: and it may have given us entries.
+        self._former: dict[bytes, GroupConsumer] = {}
         self._large: list[GroupConsumer] = []
         #: Those that may hold what was in a lost reply.
         self._suspended: list[GroupConsumer] = []
@@ -137,11 +140,14 @@ class GroupConsumers:
     def forget(self, ids: Collection[bytes], consumer: GroupConsumer | None = None) -> None:
         """Record that entries of a consumer, by default of any, are settled or taken from it."""
         deque(map(self.held.pop, ids, repeat(None)), maxlen=0)
+        if self._former:
+            deque(map(self._former.pop, ids, repeat(None)), maxlen=0)
         for each in (consumer,) if consumer else self._large:
             each.unsettled.difference_update(ids)
 
     def forget_all(self) -> None:
         """Record that we hold nothing any more: the group or the ownership is gone."""
+        self._former.update(self.held)
         self.held.clear()
         self.distrust_all()
 
@@ -150,7 +156,8 @@ class GroupConsumers:
 
         What we do not hold is refused, whichever consumer asks.
         """
-        owners = [self.held.get(delivery.receipt, self.first) for delivery, _ in part]
+        found, former = self.held.get, self._former.get
+        owners = [found(each.receipt) or former(each.receipt, self.first) for each, _ in part]
         if owners.count(owners[0]) == len(owners):
             return [(owners[0], part)]
         parts: dict[GroupConsumer, list[tuple[Delivery, Outcome]]] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from abe_router.backend import ACKED, RELEASED
-from abe_router.backends.sqlite import SQLiteBackend
+from abe_router.backends.sqlite import SQLiteBackend, ownership
+from abe_router.backends.sqlite.ownership import AcquireRequest
 from abe_router.messages.message import new_message
 
 from .deliveries import bodies, drain, take
@@ -96,3 +99,23 @@ async def test_interrupt_that_comes_after_the_deliveries_takes_none_of_them_back
         handle._new_fetch = make_fetch
         await handle.fetch(10, 0.0)
         assert not await handle.settle([(delivery, ACKED)])
+
+
+async def test_fetch_that_was_interrupted_before_it_asked_leaves_nothing_claimed(path):
+    """What an interrupted fetch claimed late is taken back by the next one that asks: that keeps the order."""
+    async with SQLiteBackend(path) as backend:
+        await backend.publish("orders.created", 1)
+        handle = await backend.subscribe_exclusive("orders.created", "billing")
+        (first,) = await handle.fetch(10, 5.0)
+        waiting = asyncio.create_task(handle.fetch(10, 30.0))
+        await backend.status()  # the thread has taken in the fetch before it answers
+        handle.interrupt()
+        assert not await waiting
+        await backend.publish("orders.created", 2)
+        (claim,) = handle._unconfirmed
+        late = AcquireRequest(handle._spec, handle._owner, claim, 10, 30.0, ())
+        await handle._thread.run(lambda database: ownership.acquire(database, late))
+        handle.interrupt()
+        assert not await handle.fetch(10, 5.0)
+        assert bodies(await handle.fetch(10, 5.0)) == [b"2"]
+        assert not await handle.settle([(first, ACKED)])

@@ -128,7 +128,8 @@ async def test_long_stream_does_not_grow_the_page(browser, shop, monkeypatch):
     heap, elements = await size_after(200 * len(busy.SHOP))
     later_heap, later_elements = await size_after(500 * len(busy.SHOP))
     assert later_elements == elements
-    assert later_heap - heap < 300_000
+    # The events would be 2 MB and more. What the browser has not compiled or collected yet is less.
+    assert later_heap - heap < 1_500_000
 
 
 async def test_page_shows_what_becomes_of_workers_and_the_server(browser, tmp_path):

@@ -286,7 +286,8 @@ async def test_a_worker_alone_serves_after_an_edit(tmp_path: Path) -> None:
         path.write_text(text)
         api = await run.address()
         await run.ready(api)
-        assert run.logged("until a restart, the HTTP server shares the event loop of the handlers")
+        text = "until a restart, the HTTP server shares the event loop of the handlers"
+        await run.until(lambda: run.logged(text))
         run.process.send_signal(signal.SIGTERM)
         assert await run.ended() == 0
 

@@ -80,16 +80,17 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         self._owner, self._count = ownership.new_owner(), count()
         #: The claims of fetches whose result did not reach the handle, in order.
         self._unconfirmed: dict[int, None] = {}
-        self._was_interrupted = False
+        #: Whether the last fetch asked for anything, and whether it was interrupted before its result.
+        self._was_sent = self._was_interrupted = False
         #: The messages that were delivered and are not settled.
         self._held: set[int] = set()
         #: The generation of the file in which the handle knows all of its claims, and that of the last fetch.
         self._generation = self._asked_in = thread.generation
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        self._was_interrupted = False
+        self._was_sent = self._was_interrupted = False
         found = await super().fetch(limit, wait)
-        if not self._was_interrupted:
+        if self._was_sent and not self._was_interrupted:
             self._unconfirmed.clear()
             self._generation = self._asked_in
         self._held.update(delivery.receipt.seq for delivery in found)
@@ -143,7 +144,7 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         return ownership.claim_number(self._owner, next(self._count))
 
     def _new_fetch(self, limit: int, wait: float) -> Fetch:
-        self._asked_in = self._thread.generation
+        self._was_sent, self._asked_in = True, self._thread.generation
         request = AcquireRequest(
             self._spec,
             self._owner,

@@ -102,7 +102,7 @@ async def test_interrupt_that_comes_after_the_deliveries_takes_none_of_them_back
 
 
 async def test_fetch_that_was_interrupted_before_it_asked_leaves_nothing_claimed(path):
-    """What an interrupted fetch claimed late is taken back by the next one that asks: that keeps the order."""
+    """What an interrupted fetch claimed late is taken back by the next one that asks."""
     async with SQLiteBackend(path) as backend:
         await backend.publish("orders.created", 1)
         handle = await backend.subscribe_exclusive("orders.created", "billing")

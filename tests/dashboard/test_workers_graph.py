@@ -149,6 +149,7 @@ def hacked(driver):
     return driver.execute_script(found)
 
 
+@pytest.mark.alone
 async def test_a_thousand_routes_are_rendered_in_a_fifth_of_a_second(tmp_path, monkeypatch):
     many = {f"orders.k{number}/billing": (9.0, 3, 0.5 * (number < 9), "team") for number in range(1_000)}
     async with serving(tmp_path, busy.shop_file(many)) as served:

@@ -24,7 +24,7 @@ WORST_FIRST: Sequence[ConditionKind] = ("failing", "stale", "behind", "limited",
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """A condition: `text` is short, and `detail` says who, why and since when, or is empty."""
+    """A condition: `text` is short; `detail` has the author, the reason or the duration, or is empty."""
 
     kind: ConditionKind
     text: str
@@ -70,8 +70,7 @@ def condition_of(
     """Return the condition of a route. `now` is in seconds since the epoch."""
     now = time.time() if now is None else now
     if state.in_file is False:
-        waiting = (state.ready or 0) + (state.in_flight or 0) + (state.delayed or 0)
-        return Condition("stale", "not in the file", f"{counted(waiting, 'message')} wait")
+        return Condition("stale", "not in the file", f"{counted(state.unsettled, 'message')} wait")
     pause = _override(state, "pause")
     if pause is not None:
         return Condition("paused", f"paused until {format_until(pause.ends_at, now)}", _who(pause))

@@ -131,7 +131,7 @@ class RateHistory:
         """Note how many messages wait for each route."""
         at = self._interval % KEPT
         for state in states:
-            waiting = (state.ready or 0) + (state.delayed or 0)
+            waiting = state.waiting or 0
             if waiting or state.route in self._routes:
                 self._rings(state.route).figures["backlog"][at] = waiting
 

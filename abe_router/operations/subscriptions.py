@@ -49,6 +49,16 @@ class SubscriptionState(msgspec.Struct, frozen=True):
         """Whether the backend has a subscription for it."""
         return self.ready is not None
 
+    @property
+    def waiting(self) -> int | None:
+        """The number of messages that wait: ready or delayed; None if the backend has no subscription."""
+        return None if self.ready is None else self.ready + (self.delayed or 0)
+
+    @property
+    def unsettled(self) -> int:
+        """The number of messages that wait or are in flight."""
+        return (self.waiting or 0) + (self.in_flight or 0)
+
 
 def subscription_states(
     table: RouteTable, statuses: Sequence[SubscriptionStatus], overrides: Sequence[Override] = ()

@@ -78,7 +78,7 @@ class LoadReader:
         status = await read_status(self._table, self._backend)
         clock = time.monotonic()
         reports = [report for report in status.workers.values() if report is not None]
-        held = {state.route: _held(state) for state in status.routes if state.seen}
+        held = {state.route: state.unsettled for state in status.routes if state.seen}
         since = clock - self._read_at if self._read_at else 0.0
         routes = tuple(self._route(state, reports, since) for state in status.routes)
         self._held, self._read_at = held, clock
@@ -108,12 +108,12 @@ class LoadReader:
                     calls[bucket] += count
         accepted = None
         if since >= _SHORTEST and state.seen and name in self._held:
-            accepted = max(0.0, ended + (_held(state) - self._held[name]) / since)
+            accepted = max(0.0, ended + (state.unsettled - self._held[name]) / since)
         return RouteLoad(
             route=name,
             accepted=accepted,
             handled=handled,
-            waiting=None if state.ready is None else state.ready + (state.delayed or 0),
+            waiting=state.waiting,
             oldest_at=state.oldest_at,
             in_flight=state.in_flight,
             p50=quantile(calls, 0.5),
@@ -122,14 +122,10 @@ class LoadReader:
             dead=state.dead,
             failed=failed,
             in_file=state.in_file,
-            paused=state.paused or any(override.action == "pause" for override in state.overrides),
+            paused=state.is_paused,
             overrides=state.overrides,
             workers=sum(name in report.routes for report in reports),
         )
-
-
-def _held(state: SubscriptionState) -> int:
-    return (state.ready or 0) + (state.in_flight or 0) + (state.delayed or 0)
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:

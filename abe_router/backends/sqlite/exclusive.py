@@ -80,17 +80,17 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         self._owner, self._count = ownership.new_owner(), count()
         #: The claims of fetches whose result did not reach the handle, in order.
         self._unconfirmed: dict[int, None] = {}
-        #: Whether the last fetch asked for anything, and whether it was interrupted before its result.
-        self._was_sent = self._was_interrupted = False
+        #: What the thread was asked for the last time.
+        self._asked: Fetch | None = None
         #: The messages that were delivered and are not settled.
         self._held: set[int] = set()
         #: The generation of the file in which the handle knows all of its claims, and that of the last fetch.
         self._generation = self._asked_in = thread.generation
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        self._was_sent = self._was_interrupted = False
+        self._asked = None
         found = await super().fetch(limit, wait)
-        if self._was_sent and not self._was_interrupted:
+        if self._asked is not None and self._asked.answered:
             self._unconfirmed.clear()
             self._generation = self._asked_in
         self._held.update(delivery.receipt.seq for delivery in found)
@@ -100,12 +100,6 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         refused = await super().settle(settlements)
         self._held.difference_update(delivery.receipt.seq for delivery, _ in settlements)
         return refused
-
-    def interrupt(self) -> None:
-        # What has its result already reaches the handle.
-        if self._fetch is not None and not self._fetch.future.done():
-            self._was_interrupted = True
-        super().interrupt()
 
     async def postpone(self, failed: Sequence[tuple[Delivery, float]]) -> Sequence[Delivery | None]:
         """Count the failures and lease their messages again, all in one transaction."""
@@ -144,7 +138,7 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         return ownership.claim_number(self._owner, next(self._count))
 
     def _new_fetch(self, limit: int, wait: float) -> Fetch:
-        self._was_sent, self._asked_in = True, self._thread.generation
+        self._asked_in = self._thread.generation
         request = AcquireRequest(
             self._spec,
             self._owner,
@@ -156,7 +150,7 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
         )
         # Until its result is here. If it never comes, the next fetch takes back what was claimed.
         self._unconfirmed[request.claim] = None
-        return ExclusiveFetch(
+        self._asked = ExclusiveFetch(
             request,
             time.monotonic() + wait,
             self._asked_in,
@@ -164,3 +158,4 @@ class ExclusiveSQLiteSubscription(SQLiteSubscription, ExclusiveSubscription):
             future=asyncio.get_running_loop().create_future(),
             release=self._release,
         )
+        return self._asked

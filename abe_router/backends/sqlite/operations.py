@@ -110,6 +110,8 @@ class Fetch(Request[Sequence[Delivery]]):
         self.try_at = deadline
         #: What it has leased, while the result is on its way.
         self.claimed: lease.Claim | None = None
+        #: Whether the result is that of the thread: nothing else, such as an interrupt, came before.
+        self.answered = False
         self._limit = limit
         self._lease = lease_seconds
         self._release = release
@@ -139,6 +141,7 @@ class Fetch(Request[Sequence[Delivery]]):
         """Set the deliveries as the result, or release them if the future is done."""
         if not self.future.done():
             self.future.set_result(result)
+            self.answered = True
         elif result:
             self._release(result)
 

@@ -77,9 +77,7 @@ def moment(at: float | None, now: float | None = None) -> Markup:
         shown = f"{when:%H:%M:%S}" if abs(age) < 3600 else f"{when:%H:%M}"
     else:
         shown = f"{when:%Y-%m-%d %H:%M}"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M:%S} UTC", shown
-    )
+    return _time_element(when, shown)
 
 
 def clock(at: float) -> Markup:
@@ -87,8 +85,12 @@ def clock(at: float) -> Markup:
     if not 0 < at < 253_402_300_800:
         return _NONE
     when = datetime.fromtimestamp(at, UTC)
+    return _time_element(when, f"{when:%H:%M:%S.%f}"[:-3])
+
+
+def _time_element(when: datetime, shown: str) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M:%S} UTC", f"{when:%H:%M:%S.%f}"[:-3]
+        f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M:%S} UTC", shown
     )
 
 

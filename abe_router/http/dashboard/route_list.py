@@ -59,7 +59,7 @@ class RouteRow:
     @property
     def backlog(self) -> int | None:
         """The number of messages that wait: ready or delayed; None if the backend has not seen the route."""
-        return None if self.state.ready is None else self.state.ready + (self.state.delayed or 0)
+        return self.state.waiting
 
     def matches(self, words: Sequence[str]) -> bool:
         """Return whether it satisfies every word of a filter."""

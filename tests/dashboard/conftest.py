@@ -1,14 +1,19 @@
-"""A browser for the tests of this folder: one a process, because its start takes a second."""
+"""A browser, one a process because its start takes a second, and two servers to look at with it."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.http_server.serving import Serving, serving
+
+from . import busy
 from .browser import Browser
+from .shop import shop as shop_server
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +39,18 @@ def browser_without_javascript(_browser: Browser) -> Iterator[Browser]:
     browser = Browser(javascript=False)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Serving]:
+    """Yield a server for a shop with edits, acts and messages; some files have a server of their own."""
+    async with shop_server(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Serving]:
+    """Yield a server for a shop whose routes have been busy for an hour."""
+    async with serving(tmp_path, busy.shop_file()) as found:
+        await busy.fill(found, 60)
+        yield found

@@ -15,15 +15,9 @@ from abe_router.runtime.edit_record import EDITS, EditChanges, EditOrigin, EditR
 from abe_router.runtime.heartbeat import DiagnosticReport
 from tests.http_server.serving import secret
 
-from .shop import shop, shop_routes
+from .shop import shop_routes
 
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>\u202etxt"
-
-
-@pytest.fixture
-async def served(tmp_path):
-    async with shop(tmp_path) as found:
-        yield found
 
 
 async def test_edit_page_shows_what_check_prints_and_the_difference(browser, served):

@@ -8,7 +8,6 @@ import signal
 from itertools import count
 
 import msgspec
-import pytest
 
 from abe_router.http import events
 from abe_router.operations.audit import Author
@@ -16,18 +15,11 @@ from abe_router.operations.overrides import pause
 from abe_router.operations.rate_history import RateHistory
 from abe_router.runtime.publish import publish
 from tests.dashboard import busy
-from tests.http_server.serving import secret, serving
+from tests.http_server.serving import secret
 from tests.http_server.test_serve_flow import serving as serving_process
 from tests.http_server.test_serve_flow import started
 
 ROW = '[id="orders.paid/ledger"]'
-
-
-@pytest.fixture
-async def shop(tmp_path):
-    async with serving(tmp_path, busy.shop_file()) as served:
-        await busy.fill(served, 60)
-        yield served
 
 
 async def script(browser, text, *arguments):

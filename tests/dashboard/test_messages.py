@@ -5,21 +5,13 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
-
 from tests.http_server.serving import all_tokens, ask, secret, serving
 
-from .shop import ORDER, offer, shop, shop_routes
+from .shop import ORDER, offer, shop_routes
 
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>"
 #: Processor time of one page, in seconds. It is four times what is promised, for slow machines.
 MOST_TIME = 0.8
-
-
-@pytest.fixture
-async def served(tmp_path):
-    async with shop(tmp_path) as found:
-        yield found
 
 
 async def test_page_of_a_key_shows_its_contract_and_its_consumers(browser, served):

@@ -7,18 +7,14 @@ import pytest
 from abe_router.http.dashboard import one_route
 from abe_router.operations.audit import acts
 from abe_router.runtime.override import read_overrides
-from tests.dashboard import busy
-from tests.http_server.serving import secret, serving
+from tests.http_server.serving import secret
 
 PAID = "/routes/orders.paid/ledger"
 
 
-@pytest.fixture
-async def shop(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch):
     monkeypatch.setattr(one_route, "OBEY_PATIENCE", 0.1)  # nothing obeys here
-    async with serving(tmp_path, busy.shop_file()) as served:
-        await busy.fill(served, 60)
-        yield served
 
 
 async def overrides_of(shop, route):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from selenium.webdriver.support.ui import Select
 
 from abe_router.errors import BackendUnavailable
@@ -20,15 +19,9 @@ from abe_router.messages.message import decode
 from abe_router.operations.payload_fields import payload_field
 from tests.http_server.serving import secret
 
-from .shop import an_order, offer, shop, shop_routes
+from .shop import an_order, offer, shop_routes
 
 HOSTILE = "<script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>"
-
-
-@pytest.fixture
-async def served(tmp_path):
-    async with shop(tmp_path) as found:
-        yield found
 
 
 async def stored(served, key: str = "orders.created"):

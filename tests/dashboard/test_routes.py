@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from abe_router.errors import BackendUnavailable
 from tests.dashboard import busy
-from tests.http_server.serving import secret, serving
-
-
-@pytest.fixture
-async def shop(tmp_path):
-    async with serving(tmp_path, busy.shop_file()) as served:
-        await busy.fill(served, 60)
-        yield served
+from tests.http_server.serving import secret
 
 
 async def test_routes_are_listed_with_trouble_first(browser, shop):

@@ -6,8 +6,6 @@ import asyncio
 from contextlib import AsyncExitStack
 from unittest.mock import patch
 
-import pytest
-
 from abe_router.errors import BackendUnavailable
 from abe_router.operations import tail
 from abe_router.operations.tail import newest
@@ -17,12 +15,6 @@ from tests.http_server.serving import SECRET, secret
 from .shop import an_order, shop
 
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>\u202etxt"
-
-
-@pytest.fixture
-async def served(tmp_path):
-    async with shop(tmp_path) as found:
-        yield found
 
 
 async def send(served, number: int, **changes: object) -> None:

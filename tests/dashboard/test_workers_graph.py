@@ -18,13 +18,6 @@ from tests.http_server.serving import add_dead_letter, all_tokens, secret, servi
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>"
 
 
-@pytest.fixture
-async def shop(tmp_path):
-    async with serving(tmp_path, busy.shop_file()) as served:
-        await busy.fill(served, 60)
-        yield served
-
-
 async def test_workers_show_what_they_do_and_what_is_wrong(browser, shop):
     watch = shop.server._site.sampler.watch
     watch._known["worker-2"].seen_at -= 12

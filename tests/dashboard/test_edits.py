@@ -1,4 +1,4 @@
-"""The pages of edits, the audit and the permissions: what changed, who did it, and what a token allows."""
+"""The pages of edits, the audit and the permissions: changes, their authors, and what a token allows."""
 
 from __future__ import annotations
 

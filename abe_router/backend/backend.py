@@ -59,7 +59,8 @@ class Backend(ABC):
 
         It returns a coroutine or a future, so that many callers may each await their own messages. If it
         raises, the outcome is unknown: any number of the first messages may have been stored, or of the first
-        ones of each key where a backend spreads keys over servers. Their ids identify them. It never repeats a command by itself, because that could duplicate messages.
+        ones of each key where a backend spreads keys over servers. Their ids identify them. It never repeats
+        a command by itself, because that could duplicate messages.
         """
 
     @abstractmethod

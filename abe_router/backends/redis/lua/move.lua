@@ -31,6 +31,7 @@ for at = 2, #ARGV, STEP do
     refused[#refused + 1] = stopped[stream]
   end
 end
-forget(KEYS[1], time, #ARGV / STEP + 100)
-for ids in pairs(remembering) do forget(ids, time, #ARGV / STEP + 100) end
+local most = (#ARGV - 1) / STEP + 100
+forget(KEYS[1], time, most)
+for ids in pairs(remembering) do forget(ids, time, most) end
 return refused

@@ -10,13 +10,43 @@ from abe_router.backends import make_backend
 from abe_router.backends.redis.finder import slot_of
 from abe_router.backends.redis.layout import Layout
 from abe_router.conformance import BackendConformance
+from abe_router.conformance.dead_letter import DeadLetterTests
+from abe_router.conformance.dedupe import DedupeTests
+from abe_router.conformance.emit import EmitTests
+from abe_router.conformance.exclusive import ExclusiveTests
+from abe_router.conformance.fault import FaultTests
 from abe_router.conformance.harness import KEY
+from abe_router.conformance.order import OrderTests
+from abe_router.conformance.pattern import PatternTests
+from abe_router.conformance.peek import PeekTests
+from abe_router.conformance.renewal import RenewalTests
+from abe_router.conformance.retention import RetentionTests
+from abe_router.conformance.status import StatusTests
+from abe_router.conformance.suite import LONGER
 from abe_router.testing import RedisServer
 from chaos.redis_servers import RedisCluster, until
 
 pytestmark = pytest.mark.heavy
 
-SLOTS = 16
+
+class Spread(
+    EmitTests,
+    ExclusiveTests,
+    PatternTests,
+    OrderTests,
+    PeekTests,
+    DeadLetterTests,
+    RetentionTests,
+    RenewalTests,
+    StatusTests,
+    DedupeTests,
+    FaultTests,
+):
+    """The tests of the suite that use several keys or patterns, or stop a server."""
+
+
+#: The whole suite takes minutes.
+Suite = BackendConformance if LONGER else Spread
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +67,9 @@ def home_of(cluster, slots):
     raise AssertionError("no tag lies with that of the key on one master")
 
 
-class TestSlots(BackendConformance):
-    lease, pause, backlog, entries = 0.2, 0.05, 4000, 2500
-    slots = SLOTS
+class TestSlots(Suite):
+    lease, pause, backlog, entries, patience = 0.2, 0.05, 4000, 2500, 30.0
+    slots = 16
 
     @pytest.fixture(autouse=True)
     def _cluster(self, cluster):
@@ -62,3 +92,8 @@ class TestSlots(BackendConformance):
         until(lambda: self.cluster.owner(slot_of(self.tag)) is not self.owner)
         self.owner.start()
         self.cluster.wait()
+
+
+@pytest.mark.skipif(not LONGER, reason="needs ABE_ROUTER_LONGER")
+class TestThreeSlots(TestSlots):
+    slots = 3

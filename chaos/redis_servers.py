@@ -124,11 +124,19 @@ class RedisCluster:
                 return next(each for each in self.nodes if list(host_and_port(each)) == list(place))
         raise RuntimeError("no node answers")
 
-    def move(self, slot: int, *, pause: float = 0.0) -> RedisServer:
-        """Move a slot to the next master, key by key, with a pause after each."""
+    def moves_slots_at_once(self) -> bool:
+        """Return whether the servers know CLUSTER MIGRATESLOTS."""
+        return any("MIGRATESLOTS" in str(line) for line in call(self.nodes[0], "CLUSTER", "HELP"))
+
+    def move(self, slot: int, *, pause: float = 0.0, at_once: bool = False) -> RedisServer:
+        """Move a slot to the next master: at once, or key by key with a pause after each."""
         source = self.owner(slot)
         masters = list(dict.fromkeys(self.owner(each) for each in (0, 8000, 16383)))
         target = masters[(masters.index(source) + 1) % len(masters)]
+        if at_once:
+            call(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target))
+            until(lambda: self.owner(slot) is target)
+            return target
         call(target, "CLUSTER SETSLOT", slot, "IMPORTING", self.id_of(source))
         call(source, "CLUSTER SETSLOT", slot, "MIGRATING", self.id_of(target))
         while keys := call(source, "CLUSTER GETKEYSINSLOT", slot, 1):

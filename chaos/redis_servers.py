@@ -189,7 +189,7 @@ class RedisSentinels:
             folder = self._folder / f"sentinel-{number}"
             folder.mkdir()
             lines = (
-                f"bind 127.0.0.1\ndir {folder}\nlogfile sentinel.log",
+                f'bind 127.0.0.1\ndir "{folder}"\nlogfile sentinel.log',
                 *(("port 0", *self._tls_options(number)) if self._tls else (f"port {number}",)),
                 f"sentinel monitor main {host} {port} {min(2, len(self._ports))}",
                 f"sentinel down-after-milliseconds main {DOWN_AFTER}\nsentinel failover-timeout main 3000",

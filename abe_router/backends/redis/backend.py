@@ -23,10 +23,10 @@ from abe_router.backend import (
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.answers import refuses_unreadable
-from abe_router.backends.redis.connection import ClusterFound
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
+from abe_router.backends.redis.handshake import ClusterFound
 from abe_router.backends.redis.health import Health
 from abe_router.backends.redis.key_value import KeyValueStore
 from abe_router.backends.redis.layout import Layout

@@ -43,10 +43,10 @@ STALL_LIMIT = 4.0
 class Setup:
     """Options of a testbed; `lease` and `timeout` are in seconds, `redis` are options of redis.conf.
 
-    `servers` makes a cluster or Sentinels, in place of one server, and `slots` spreads the keys over it. `mix`
-    says what handlers do. With `proxied`, the server is behind a proxy. `program` replaces `abe-router serve`.
-    With `children`, each of the `workers` is a supervisor with that many workers. Without `ordered`, no steps
-    are published.
+    `servers` makes a cluster or Sentinels, in place of one server, and `slots` spreads the keys over it.
+    `mix` says what handlers do. With `proxied`, the server is behind a proxy. `program` replaces
+    `abe-router serve`. With `children`, each of the `workers` is a supervisor with that many workers. Without
+    `ordered`, no steps are published.
     """
 
     lease: float = 2.0

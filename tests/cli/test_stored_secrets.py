@@ -60,7 +60,7 @@ def url(request: pytest.FixtureRequest, shop: Path) -> Iterator[str]:
 
 
 def served(text: str) -> bytes:
-    """Return the log of `serve -v` with this file, and with a faulty edit of it, until a dead letter is stored."""
+    """Return the log of `serve -v` until a dead letter is stored and a faulty edit is rejected."""
     Path("routes.yaml").write_text(text)
     command = [sys.executable, "-m", "abe_router", "serve", "-v", "--log-format", "text"]
     environment = {**os.environ, "VAR": VALUE.decode()}
@@ -98,7 +98,7 @@ def stored(url: str) -> Iterator[tuple[str, bytes]]:
                         yield f"{table}.{name}", value if isinstance(value, bytes) else str(value).encode()
         return
     client = redis.Redis.from_url(url)
-    for key in client.keys():
+    for key in client.scan_iter():
         yield "key", key
         match client.type(key):
             case b"stream":

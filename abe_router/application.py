@@ -22,7 +22,7 @@ from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
 from abe_router.runtime.failures import RecentFailures
-from abe_router.runtime.heartbeat import Heartbeat
+from abe_router.runtime.heartbeat_reporter import HeartbeatReporter
 from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
@@ -62,14 +62,14 @@ class Application:
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
-        self._heartbeat: Heartbeat | None = None
+        self._heartbeat: HeartbeatReporter | None = None
         self._recorder: EditRecorder | None = None
         self._overrides: OverrideFollower | None = None
         if heartbeat and backend.features.key_value:
             overrides = self._overrides = OverrideFollower(
                 backend, self.reconciler, events, changed=edited, reports=number < 2
             )
-            self._heartbeat = Heartbeat(
+            self._heartbeat = HeartbeatReporter(
                 backend,
                 self.reconciler,
                 events,

@@ -17,7 +17,7 @@ import redis
 
 from abe_router.backends.redis.finder import slot_of
 from abe_router.backends.redis.names import CLUSTER_TAG
-from abe_router.testing.redis_server import RedisServer, free_port
+from abe_router.testing.redis_server import RedisServer, free_port, server_program
 from chaos.redis_servers import RedisCluster, RedisSentinels
 
 #: Longest time until a started server answers, in seconds.
@@ -78,8 +78,8 @@ class RedisStorage:
 
     @staticmethod
     def installed() -> bool:
-        """Return whether `redis-server` is installed."""
-        return shutil.which("redis-server") is not None
+        """Return whether a server is installed."""
+        return server_program() is not None
 
     @property
     def url(self) -> str:
@@ -92,7 +92,7 @@ class RedisStorage:
 
     async def start(self) -> None:
         """Start the server on its data; return when it answers."""
-        program = shutil.which("redis-server")
+        program = server_program()
         assert program, "redis-server is not installed"
         arguments = [part for name, value in self._options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)

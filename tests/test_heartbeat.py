@@ -48,7 +48,7 @@ def backend(monkeypatch):
 
 @pytest.fixture
 def routes(tmp_path, monkeypatch, backend):
-    monkeypatch.setattr("abe_router.runtime.heartbeat.EVERY", 0.05)
+    monkeypatch.setattr("abe_router.runtime.heartbeat_reporter.EVERY", 0.05)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "heartbeat_handlers.py").write_text(HANDLERS)
     (tmp_path / "routes.yaml").write_text(ROUTES)

@@ -352,9 +352,11 @@ async def test_a_replay_of_an_entry_over_the_limit_delivers_no_part_of_its_paylo
 async def test_the_dead_letter_of_a_delivered_entry_over_the_limit_keeps_what_is_short(
     redis_backend, redis_client, stream, dead, field
 ):
+    """Each of its fields is within the limit, so it was read."""
     handle = await redis_backend.subscribe(KEY, GROUP)
-    text = json.dumps({"a": "1" * (3 * 1024 * 1024)}) if field == "headers" else "1" * (3 * 1024 * 1024)
-    await redis_client.xadd(stream, {"data": "1", "id": "large", "headers": "{}", field: text})
+    half = "1" * (3 * 1024 * 512)
+    text = json.dumps({"a": half}) if field == "headers" else half
+    await redis_client.xadd(stream, {"data": "1", "id": "large", "headers": "{}", "y": half, field: text})
     (came,) = await take(handle, 1)
     assert not await handle.settle([(came, as_dead(came))])
     ((_, fields),) = await redis_client.xrange(dead)
@@ -366,9 +368,10 @@ async def test_the_dead_letter_of_a_delivered_entry_over_the_limit_keeps_what_is
 async def test_an_answer_that_is_too_large_ends_the_connection_and_then_no_other(
     redis_backend, redis_client, stream, large, monkeypatch
 ):
-    monkeypatch.setattr(protocol, "MOST_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(protocol, "MOST_BYTES", 3 * 1024 * 1024)
     handle = await redis_backend.subscribe(KEY, GROUP)
-    await redis_client.xadd(stream, large)
+    half = "1" * (2 * 1024 * 1024)
+    await redis_client.xadd(stream, {**large, "data": half, "x": half})
     await redis_client.xadd(stream, {"data": "2"})
     found = []
     async with asyncio.timeout(10):

@@ -14,6 +14,7 @@ from typing import Any
 
 import hiredis
 
+from abe_router.backends.redis.entry import MOST_BYTES as ENTRY_BYTES
 from abe_router.backends.redis.scripts import Script
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.text import format_duration
@@ -30,6 +31,11 @@ _LONGEST_ANSWER = 12
 #: Scripts end their answers far below. A read is expected to bring a thirtieth. If it brings more than this,
 #: because its entries are larger than those before, the connection ends. The next one takes them in pieces.
 MOST_BYTES = 128 * 1024 * 1024
+#: Most bytes of one part of an answer to XREAD and XREADGROUP, and of what hiredis may keep in front of it. A
+#: larger part is a field of an entry over the limit. The connection ends before most of it has come, and the
+#: recovery makes the entry a dead letter on the server.
+_MOST_PART = ENTRY_BYTES + 4096
+_READS = frozenset({"XREAD", "XREADGROUP"})
 
 #: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy, or another
 #: node of its cluster has the slot.
@@ -138,10 +144,10 @@ class RedisProtocol(asyncio.Protocol):
             self.abort("an answer is too large")
         if self._retired and not self._pending:
             self.abort(self._why)
-        if self._partial > MOST_BYTES:
+        if self._partial > _MOST_PART and (why := self._too_large()):
             self._partial = 0
             self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
-            self.abort(f"an answer is larger than {MOST_BYTES >> 20} MiB")
+            self.abort(why)
 
     def connection_lost(self, error: Exception | None) -> None:
         transport, self._transport = self._transport, None
@@ -224,6 +230,14 @@ class RedisProtocol(asyncio.Protocol):
                 fail(future, reply)
         else:
             future.set_result(reply)
+
+    def _too_large(self) -> str:
+        """Return what is wrong with the answer that is arriving, empty if it may continue."""
+        if self._partial > MOST_BYTES:
+            return f"an answer is larger than {MOST_BYTES >> 20} MiB"
+        if self._reader.len() > _MOST_PART and self._pending and self._pending[0][1][0] in _READS:
+            return f"an entry is larger than {ENTRY_BYTES >> 20} MiB; the server makes it a dead letter"
+        return ""
 
     def _check(self) -> None:
         self._silent = self._silent + 1 if self._pending else 0

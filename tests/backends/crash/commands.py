@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
+from functools import partial
 from itertools import count
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ from .scenario import SHORT, Scenario, begin_nothing
 #: How long until every lease and delay is over, in seconds.
 _LATER = SHORT + 0.05
 #: They change nothing, and their time depends on timers and not on the scenario.
-_UNCOUNTED = (b"XREAD", b"CLIENT")
+_UNCOUNTED = (b"XREAD", b"CLIENT", b"SENTINEL")
 #: Smaller than usual, so that a scenario of a hundred messages has several batches.
 appender.BATCH = 40
 _INCOMPLETE = object()
@@ -45,12 +46,22 @@ class Cutter:
     """A proxy that carries one command at a time, and cuts at one of them.
 
     Before or `after` command number `at` it restarts the server, if `restart` is given, resets all
-    connections and accepts no new ones.
+    connections and accepts no new ones. With a `sentinel`, which has that port, it stands before the Sentinel
+    too, and has it name the proxy as the primary.
     """
 
-    def __init__(self, url: str, at: int, *, after: bool, restart: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        at: int,
+        *,
+        after: bool,
+        restart: Callable[[], None] | None = None,
+        sentinel: int | None = None,
+    ) -> None:
         parts = urlsplit(url)
-        self._port, self._query = parts.port, parts.query
+        assert parts.port
+        self._port, self._sentinel, self._query = parts.port, sentinel, parts.query
         self._at, self._after, self._restart = at, after, restart
         self._count, self._armed = 0, False
         self._links: set[asyncio.Task[Any]] = set()
@@ -59,13 +70,20 @@ class Cutter:
         self.has_cut = False
 
     async def __aenter__(self) -> Self:
-        self._listening = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        port = self._listening.sockets[0].getsockname()[1]
+        self._listening = [await asyncio.start_server(partial(self._carry, self._port), "127.0.0.1", 0)]
+        port = self._listening[0].sockets[0].getsockname()[1]
         self.url = f"redis://127.0.0.1:{port}/0?{self._query}"
+        if self._sentinel:
+            names = b"\r\n%d\r\n" % self._port, b"\r\n%d\r\n" % port
+            name = partial(self._carry, self._sentinel, names=names)
+            self._listening.append(await asyncio.start_server(name, "127.0.0.1", 0))
+            port = self._listening[1].sockets[0].getsockname()[1]
+            self.url = f"redis+sentinel://127.0.0.1:{port}/main?{self._query}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._listening.close()
+        for listening in self._listening:
+            listening.close()
         async with self._cutting:
             self._hang_up()
         await asyncio.gather(*self._links, return_exceptions=True)
@@ -78,14 +96,21 @@ class Cutter:
         """Accept connections again, and cut no more."""
         self._armed = self.has_cut = False
 
-    async def _carry(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self,
+        port: int,
+        client: asyncio.StreamReader,
+        answer: asyncio.StreamWriter,
+        *,
+        names: tuple[bytes, bytes] = (b"", b""),
+    ) -> None:
         link, ask = asyncio.current_task(), None
         assert link
         self._links.add(link)
         with suppress(OSError, asyncio.CancelledError):
             if not self.has_cut:
-                server, ask = await asyncio.open_connection("127.0.0.1", self._port)
-                await self._pass_on(client, ask, server, answer)
+                server, ask = await asyncio.open_connection("127.0.0.1", port)
+                await self._pass_on(client, ask, server, answer, names)
         for writer in (answer, ask):
             if writer:
                 writer.transport.abort()
@@ -97,6 +122,7 @@ class Cutter:
         ask: asyncio.StreamWriter,
         server: asyncio.StreamReader,
         answer: asyncio.StreamWriter,
+        names: tuple[bytes, bytes],
     ) -> None:
         commands, replies = hiredis.Reader(), hiredis.Reader(notEnoughData=_INCOMPLETE)
         while data := await client.read(65_536):
@@ -114,7 +140,7 @@ class Cutter:
                     reply += piece
                 if is_it:
                     return await self._cut()
-                answer.write(reply)
+                answer.write(reply.replace(*names) if names[0] else reply)
         return None
 
     def _is_it(self, command: list[bytes]) -> bool:
@@ -135,14 +161,19 @@ class Cutter:
             link.cancel()
 
 
-async def points(url: str, scenario: Scenario, room: asyncio.Semaphore) -> list[Point]:
-    """Cut the client at each point, with each ending; `room` limits how many run at a time."""
+async def points(
+    url: str, scenario: Scenario, room: asyncio.Semaphore, sentinel: int | None = None
+) -> list[Point]:
+    """Cut the client at each point, with each ending; `room` limits how many run at a time.
+
+    The client asks the `sentinel` that has this port, if that is given.
+    """
     found: list[Point] = []
 
     async def cut_all(ending: Ending, *, after: bool) -> None:
         for at in count(1):
             async with room:
-                wrong = await _cut(url, scenario, at, ending, after=after)
+                wrong = await _cut(url, scenario, at, ending, after=after, sentinel=sentinel)
             if wrong is None:
                 return
             found.append((f"{'after' if after else 'before'} command {at}, {ending.name.lower()}", wrong))
@@ -177,13 +208,14 @@ async def _cut(
     *,
     after: bool,
     restart: Callable[[], None] | None = None,
+    sentinel: int | None = None,
 ) -> list[str] | None:
     """Run a scenario that is cut; return what is wrong in the end, None if it ended before the cut."""
     prefix = f"c{secrets.token_hex(5)}."
     async with RedisBackend.from_url(url, prefix=prefix) as backend:
         await scenario.prepare(backend)
     async with (
-        Cutter(url, at, after=after, restart=restart) as cutter,
+        Cutter(url, at, after=after, restart=restart, sentinel=sentinel) as cutter,
         RedisBackend.from_url(cutter.url, prefix=prefix) as backend,
     ):
         with suppress(BackendUnavailable):

@@ -204,7 +204,12 @@ class PartitionedRedisBackend(Backend):
     async def check_health(
         self, served: Collection[SubscriptionName] | None = None
     ) -> Sequence[HealthResult]:
-        return await check_partitions(self._partitions, self._layout, served)
+        was_open = self._is_checked
+        try:
+            return await check_partitions(self._partitions, self._layout, served)
+        finally:
+            if not was_open:
+                await self.close()
 
     async def _append(self, messages: Sequence[Message]) -> None:
         await self.open()

@@ -16,11 +16,12 @@ from abe_router.edits.history import EditRecorder
 from abe_router.edits.overrides import OverrideFollower
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
-from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
+from abe_router.observe.events import Events, Reloaded, ReloadRejected, Retried, Subscribed
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
 from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
+from abe_router.runtime.failures import RecentFailures
 from abe_router.runtime.heartbeat_reporter import HeartbeatReporter
 from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
@@ -56,7 +57,8 @@ class Application:
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
-        events = Events([*listeners, wake, counted])
+        failures = RecentFailures()
+        events = Events([*listeners, wake, counted, ((Retried,), failures.on_event)])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
@@ -75,6 +77,7 @@ class Application:
                 rejected=lambda: self.rejected,
                 obeyed=lambda: overrides.obeyed,
                 outdated=lambda: () if self._reloader is None else self._reloader.outdated(),
+                failures=failures,
                 number=number,
             )
             self._recorder = EditRecorder(backend, number=number)

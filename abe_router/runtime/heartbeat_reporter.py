@@ -21,6 +21,7 @@ from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
 from abe_router.runtime.activity import ActivityReporter
+from abe_router.runtime.failures import FAILURES, KEPT, RecentFailures
 from abe_router.runtime.heartbeat import (
     EVERY,
     TTL,
@@ -41,9 +42,9 @@ class HeartbeatReporter:
     """Reports a router to its backend, and emits an event for each subscription that no router consumes.
 
     The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
-    accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
-    `obeyed` the overrides in force, and `outdated` the changed files of code. Of several workers of one
-    supervisor, only the first, by `number`, looks for orphaned subscriptions.
+    accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, `obeyed`
+    the overrides in force, and `outdated` the changed files of code. `failures` are stored too. Of several
+    workers of one supervisor, only the first, by `number`, looks for orphaned subscriptions.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class HeartbeatReporter:
         rejected: Callable[[], Sequence[Diagnostic]],
         obeyed: Callable[[], Mapping[str, int]] = dict,
         outdated: Callable[[], Sequence[Path]] = list,
+        failures: RecentFailures | None = None,
         number: int = 0,
     ) -> None:
         self._backend, self._reconciler, self._events = backend, reconciler, events
         self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
-        self._outdated = outdated
+        self._outdated, self._failures = outdated, failures
         self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
         self._started_at = time.time()
         self._orphans: set[str] = set()
@@ -74,6 +76,8 @@ class HeartbeatReporter:
             self._edited.clear()
             with suppress(BackendError):
                 await self._backend.put(WORKERS, self._name, self._encoded(), ttl=TTL)
+                if self._failures is not None and (failed := self._failures.take()) is not None:
+                    await self._backend.put(FAILURES, self._name, failed, ttl=KEPT)
             if await wait_for_event(self._edited, EVERY):
                 looks = is_first
             elif looks:  # by now the other workers of the backend have reported the new table too

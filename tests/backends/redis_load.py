@@ -23,8 +23,9 @@ class Load:
 
     def __init__(self, url, prefix, *, lease=30.0):
         self._url, self._prefix, self._lease = url, prefix, lease
-        #: The messages whose publish returned, and how often each message was acked.
-        self.accepted, self.acked = set[str](), Counter[str]()
+        #: The messages whose publish returned, those that were fetched, and how often each message was acked.
+        #: An ack that is repeated because its answer was lost is refused if the server had carried it out.
+        self.accepted, self.handled, self.acked = set[str](), set[str](), Counter[str]()
         #: The errors of publishes, and of everything that the consumer did.
         self.refused, self.outages = list[BackendError](), list[BackendError]()
         self._number = 0
@@ -55,7 +56,7 @@ class Load:
     @property
     def lost(self):
         """The accepted messages that were never handled."""
-        return self.accepted - self.acked.keys()
+        return self.accepted - self.handled
 
     @property
     def doubled(self):
@@ -82,6 +83,7 @@ class Load:
             try:
                 found = await self._subscription.fetch(100, 0.3)
                 quiet = 0 if found else quiet + self._over
+                self.handled.update(each.message.id for each in found)
                 refused = await self._settle(found)
             except BackendUnavailable as error:
                 self.outages.append(error)

@@ -18,8 +18,8 @@ _PUBLISHERS = 6
 class Load:
     """Publishes in batches of several keys and handles what comes; a context manager.
 
-    When it ends the publishers stop, and all that is left is handled. With `emits`, each handled message emits
-    one to another key.
+    When it ends the publishers stop, and all that is left is handled. With `emits`, each handled
+    message emits one to another key.
     """
 
     def __init__(self, url, prefix, *, lease=30.0, emits=False):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections import Counter
 
 import pytest
 
@@ -21,6 +23,8 @@ from abe_router.conformance.status import StatusTests
 from abe_router.conformance.suite import LONGER
 from abe_router.testing import RedisServer
 from chaos.redis_servers import RedisCluster, until
+
+from .redis_load import Load
 
 pytestmark = pytest.mark.heavy
 
@@ -96,3 +100,42 @@ class TestSlots(Suite):
 @pytest.mark.skipif(not LONGER, reason="needs ABE_ROUTER_LONGER")
 class TestThreeSlots(TestSlots):
     slots = 3
+
+
+def owners(cluster, prefix):
+    """Return the slots of the tags of a cause and of its output, which differ."""
+    layout = Layout(16, prefix)
+    slots = [slot_of(layout.tags[layout.number(key)]) for key in ("orders.k0", "done.k0")]
+    assert slots[0] != slots[1]
+    return slots
+
+
+async def test_moving_tags_refuses_loses_and_doubles_nothing(cluster):
+    async with Load(f"{cluster.url}?slots=16", "moves.", emits=True) as load:
+        for slot in owners(cluster, "moves."):
+            await load.more()
+            before = cluster.owner(slot)
+            assert await asyncio.to_thread(cluster.move, slot, pause=0.01) is not before
+        await load.more()
+    assert not load.refused
+    assert not load.outages
+    assert not load.lost
+    assert not load.doubled
+    assert load.emitted == Counter(load.accepted)
+
+
+@pytest.mark.skipif(not LONGER, reason="needs ABE_ROUTER_LONGER")
+async def test_what_replicas_confirmed_outlives_masters(cluster):
+    async with Load(f"{cluster.url}?slots=16&replicas=1", "dies.", emits=True) as load:
+        for slot in owners(cluster, "dies."):
+            await load.more()
+            owner = cluster.owner(slot)
+            await asyncio.to_thread(cluster.wait, 1_000_000)
+            owner.kill()
+            await asyncio.to_thread(until, lambda owner=owner, slot=slot: cluster.owner(slot) is not owner)
+            owner.start()
+            await load.more()
+            await asyncio.to_thread(cluster.wait, 1_000_000)
+    assert not load.lost
+    assert {id for id, count in load.emitted.items() if count > 1} == set()
+    assert set(load.emitted) >= load.accepted

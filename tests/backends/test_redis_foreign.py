@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from abe_router.backend import Delayed
+from abe_router.backend import ACKED, Delayed
 from abe_router.backends.redis import protocol
 from abe_router.backends.redis.entry import LATEST, read_count, read_time
 from abe_router.consumer.disposition import Disposition, DispositionPolicy
@@ -296,6 +296,35 @@ async def test_the_reason_of_a_dead_letter_names_the_fields_of_an_entry(redis_ba
     (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
     assert dead_letter.reason.kind == "malformed"
     assert dead_letter.reason.message == "no field `data`; it has: total"
+
+
+async def test_no_other_program_is_blamed_for_acks_whose_answers_were_lost(
+    redis_backend, monkeypatch, caplog
+):
+    """Entries of two streams that one call appended have the same ids."""
+    handle = await redis_backend.subscribe("orders.*", GROUP)
+    await redis_backend.append([new_message(key, b"1") for key in (KEY, "orders.paid")])
+    found = await take(handle, 2)
+    assert len({each.receipt for each in found}) == 1
+    connection = redis_backend._node.connection
+    run = connection.run
+
+    def lose_answer(*call):
+        run(*call)
+        lost = asyncio.get_running_loop().create_future()
+        lost.set_exception(BackendUnavailable("the answer was lost"))
+        return lost
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "run", lose_answer)
+        with pytest.raises(BackendUnavailable):
+            await ack(handle, found)
+    assert list(await handle.settle([(each, ACKED) for each in found])) == found
+    for _ in range(
+        2
+    ):  # the question who has them is answered before, with the text of its script at the latest
+        await connection.send("PING")
+    assert "not pending" not in caplog.text
 
 
 @pytest.fixture

@@ -6,15 +6,19 @@ import asyncio
 import math
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from abe_router.backend import Acked
 from abe_router.backends import make_backend
+from abe_router.backends.redis.entry import order
 from abe_router.backends.redis.names import OUTBOX
 from abe_router.backends.redis.partitioned import mover as mover_module
+from abe_router.backends.redis.partitioned import outbox as outbox_module
 from abe_router.backends.redis.partitioned.mover import Mover
+from abe_router.backends.redis.partitioned.outbox import Move
 from abe_router.errors import BackendUnavailable
-from abe_router.messages.message import new_message
+from abe_router.messages.message import new_id, new_message
 
 SLOTS = 4
 
@@ -120,6 +124,20 @@ class TestOutputs:
         await asyncio.sleep(0)
         await backend.trim({})
         assert len(await outbox(backend)) == 1
+
+    async def test_count_as_ready_until_they_are_moved(self, backend, monkeypatch):
+        to = key_in(backend, 1)
+        for pattern, group in (("#", "all"), (to, "audit"), (key_in(backend, 2), "other")):
+            await backend.subscribe(pattern, group)
+        with monkeypatch.context() as patch:
+            patch.setattr(Mover, "_pass", lambda self: asyncio.sleep(0, 0.01))
+            await emit(backend, 0, [(to, "o1"), (to, "o2")], until_moved=False)
+            before = {(each.pattern, each.group): each.ready for each in await backend.status()}
+        await drained(backend)
+        after = {(each.pattern, each.group): each.ready for each in await backend.status()}
+        assert before[to, "audit"] == 2
+        assert before["#", "all"] == 3  # with the cause
+        assert before == after
 
     async def test_that_wait_for_long_are_a_finding_of_doctor(self, backend):
         assert "D336" not in [result.code for result in await backend.check_health()]
@@ -319,3 +337,69 @@ class TestMovers:
             await emit(backend, 0, [(key_in(backend, 1), "o2")])
         await emit(backend, 0, [(key_in(backend, 1), "o3")])
         assert await stored(backend) == ["o1", "o2", "o3"]
+
+
+def identity_of_the_run(patch):
+    """Identify a move by the run of the handler: an undone ack emits again."""
+    patch.setattr(outbox_module, "_identity", lambda *_: new_id())
+
+
+def identity_of_the_entry(patch):
+    """Identify a move by the entry of the outbox: a failover gives another id."""
+    read = Move.read
+    patch.setattr(
+        Move,
+        "read",
+        lambda entry, fields: msgspec.structs.replace(read(entry, fields), identity=entry.decode()),
+    )
+
+
+def last_entry_moved(patch):
+    """Pass over entries up to the last one that was moved: a failover gives lower ids to new outputs."""
+    move, last = Mover._move, [(0, 0)]
+
+    async def newer(self, rows, held_up):
+        done = await move(self, [row for row in rows if order(row[0]) > last[0]], held_up)
+        last[0] = max([last[0], *map(order, done)])
+        return [entry for entry, _ in rows]
+
+    patch.setattr(Mover, "_move", newer)
+
+
+def deletes_first(patch):
+    """Delete an entry before its output is appended: a mover that dies loses it."""
+    append = Mover._append
+
+    async def delete_and_append(self, number, moves, *rest):
+        await self._source.connection.send("XDEL", self.stream, *(move.entry for move in moves))
+        return await append(self, number, moves, *rest)
+
+    patch.setattr(Mover, "_append", delete_and_append)
+
+
+def identity_of_the_mover(patch):
+    """Identify a move by the mover: the next one doubles what a dead one appended."""
+    read = Move.read
+    patch.setattr(
+        Move, "read", lambda entry, fields: msgspec.structs.replace(read(entry, fields), identity=new_id())
+    )
+
+
+@pytest.mark.parametrize(
+    ("bug", "test", "after"),
+    [
+        (identity_of_the_run, TestMovers.test_append_once_although_the_ack_was_undone, None),
+        (identity_of_the_entry, TestMovers.test_append_once_what_a_failover_brought_back, None),
+        (last_entry_moved, TestMovers.test_append_once_what_a_failover_brought_back, None),
+        (deletes_first, TestMovers.test_that_die_at_any_step_lose_and_double_nothing, True),
+        (identity_of_the_mover, TestMovers.test_that_die_at_any_step_lose_and_double_nothing, True),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_seeded_bug_is_found(backend, monkeypatch, bug, test, after):
+    monkeypatch.setattr(mover_module, "LEASE", 0.05)
+    monkeypatch.setattr(mover_module, "_PAGE", 3)
+    bug(monkeypatch)
+    arguments = () if after is None else (monkeypatch, after)
+    with pytest.raises((AssertionError, TimeoutError)):
+        await test(TestMovers(), backend, *arguments)

@@ -226,8 +226,8 @@ class RedisBackend(Backend):
                     self._use(self._address.as_cluster())
                     await node.close()
             else:
-                self._new_node = None
                 await self._check(node)
+                self._new_node = None
                 return node
 
     async def _check(self, node: Node) -> None:

@@ -1,7 +1,7 @@
 """Cut every scenario at every point, and print how many points there were: `python -m tests.backends.crash`.
 
-Kinds are `sqlite`, whose process is killed, `redis`, `redis-cluster` and `redis-sentinel`, whose client is
-cut off, and `redis-server`, which is killed itself.
+Kinds are `sqlite`, whose process is killed, `redis`, `redis-cluster`, `redis-slots` and `redis-sentinel`,
+whose client is cut off, and `redis-server`, which is killed itself.
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ def redis_cluster(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> lis
         return asyncio.run(_cut(f"{cluster.owner(slot_of('abe')).url}?hash_tag=abe", scenarios))
 
 
+def redis_slots(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+    """Cut clients off a server whose keys are spread over hash tags."""
+    with RedisServer(next(iter(folders))) as server:
+        return asyncio.run(_cut(f"{server.url}?hash_tag=abe&slots=3", scenarios))
+
+
 def redis_sentinel(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
     """Cut clients off the primary that a Sentinel names."""
     with RedisSentinels(next(iter(folders)), sentinels=1) as sentinels:
@@ -81,6 +87,7 @@ KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Scenario]], list[list[Poi
     "sqlite": sqlite,
     "redis": redis,
     "redis-cluster": redis_cluster,
+    "redis-slots": redis_slots,
     "redis-sentinel": redis_sentinel,
     "redis-server": redis_server,
 }

@@ -17,7 +17,10 @@ from urllib.parse import urlsplit
 
 import hiredis
 
-from abe_router.backends.redis import RedisBackend, appender
+from abe_router.backends import make_backend
+from abe_router.backends.redis import appender
+from abe_router.backends.redis.partitioned import PartitionedRedisBackend, mover
+from abe_router.backends.redis.partitioned.outbox import waiting
 from abe_router.errors import BackendUnavailable
 from abe_router.testing import RedisServer
 
@@ -31,6 +34,8 @@ _LATER = SHORT + 0.05
 _UNCOUNTED = (b"XREAD", b"CLIENT", b"SENTINEL")
 #: Smaller than usual, so that a scenario of a hundred messages has several batches.
 appender.BATCH = 40
+#: Shorter than usual, so that what a cut mover left is soon moved.
+mover.LEASE = 0.1
 _INCOMPLETE = object()
 
 
@@ -212,11 +217,11 @@ async def _cut(
 ) -> list[str] | None:
     """Run a scenario that is cut; return what is wrong in the end, None if it ended before the cut."""
     prefix = f"c{secrets.token_hex(5)}."
-    async with RedisBackend.from_url(url, prefix=prefix) as backend:
+    async with make_backend(url, prefix=prefix) as backend:
         await scenario.prepare(backend)
     async with (
         Cutter(url, at, after=after, restart=restart, sentinel=sentinel) as cutter,
-        RedisBackend.from_url(cutter.url, prefix=prefix) as backend,
+        make_backend(cutter.url, prefix=prefix) as backend,
     ):
         with suppress(BackendUnavailable):
             await scenario.run(backend, cutter.begin)
@@ -225,11 +230,33 @@ async def _cut(
         await asyncio.sleep(_LATER)
         if ending is Ending.SURVIVE:
             cutter.mend()
+            if isinstance(backend, PartitionedRedisBackend):
+                await _reached(backend)
             await scenario.run(backend, begin_nothing)
-    async with RedisBackend.from_url(url, prefix=prefix) as backend:
+    async with make_backend(url, prefix=prefix) as backend:
         if ending is Ending.AGAIN:
             await scenario.run(backend, begin_nothing)
         await asyncio.sleep(_LATER)
+        if isinstance(backend, PartitionedRedisBackend):
+            await _moved(backend)
         if ending is Ending.LOOK:
             return await check.after_cut(backend, scenario, in_one_step=False)
         return await check.after_rerun(backend, scenario)
+
+
+async def _reached(backend: PartitionedRedisBackend) -> None:
+    """Connect to all partitions: movers may be about to, over connections that were refused before."""
+    for partition in backend._partitions:
+        for _ in range(20):
+            with suppress(BackendUnavailable):
+                await partition.open()
+                break
+
+
+async def _moved(backend: PartitionedRedisBackend) -> None:
+    """Wait until the outputs of handlers are where they go."""
+    await backend.open()
+    backend._movers.start()
+    async with asyncio.timeout(10.0):
+        while any([await waiting(await each.opened()) for each in backend._partitions]):
+            await asyncio.sleep(0.01)

@@ -31,8 +31,16 @@ from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
 from abe_router.backends.redis.layout import Layout
 from abe_router.backends.redis.names import CLUSTER_TAG
 from abe_router.backends.redis.partitioned.health import check_partitions
-from abe_router.backends.redis.partitioned.merging import PartitionPages, join, merged, split, sum_statuses
+from abe_router.backends.redis.partitioned.merging import (
+    PartitionPages,
+    add_outputs,
+    join,
+    merged,
+    split,
+    sum_statuses,
+)
 from abe_router.backends.redis.partitioned.mover import Movers
+from abe_router.backends.redis.partitioned.outbox import waiting
 from abe_router.backends.redis.partitioned.partition import Partition, all_of
 from abe_router.backends.redis.partitioned.subscription import (
     H,
@@ -118,8 +126,12 @@ class PartitionedRedisBackend(Backend):
         return await self._subscribe(made, ExclusiveRedisSubscription, start, lease)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
+        """Return the counts of all partitions. Outputs on their way to another one count as ready."""
         await self.open()
-        return sum_statuses(await all_of([each.status() for each in self._partitions]))
+        # They are read first: an output that is moved meanwhile is counted twice rather than not at all.
+        outputs = await all_of([self._waiting(each) for each in self._partitions])
+        statuses = sum_statuses(await all_of([each.status() for each in self._partitions]))
+        return add_outputs(statuses, [output for found in outputs for output in found])
 
     async def drop(self, pattern: str, group: str) -> bool:
         await self.open()
@@ -204,7 +216,12 @@ class PartitionedRedisBackend(Backend):
     async def check_health(
         self, served: Collection[SubscriptionName] | None = None
     ) -> Sequence[HealthResult]:
-        return await check_partitions(self._partitions, self._layout, served)
+        was_open = self._is_checked
+        try:
+            return await check_partitions(self._partitions, self._layout, served)
+        finally:
+            if not was_open:
+                await self.close()
 
     async def _append(self, messages: Sequence[Message]) -> None:
         await self.open()
@@ -233,6 +250,9 @@ class PartitionedRedisBackend(Backend):
                 raise error
         self._movers.start()
         return handle
+
+    async def _waiting(self, partition: Partition) -> Sequence[tuple[str, float]]:
+        return await waiting(await partition.opened()) if self._layout.count > 1 else ()
 
     def _of(self, key: str) -> Partition:
         return self._partitions[self._layout.number(key)]

@@ -88,17 +88,17 @@ class Fetching:
             await self._collect()
             if self._closed:
                 raise SubscriptionClosed(f"the subscription `{name}` is closed")
-            if self._interrupted or (self._arrived and not (to_ask and len(self._arrived) < limit)):
+            if self._interrupted or (self._arrived and wait > 0):
                 self._interrupted = False
                 return self._hand_out(limit)
             self._ask(limit - len(self._arrived), to_ask)
-            now = self._loop.time()
-            if not self._asked or (wait > 0 and now >= deadline):
+            is_over = self._loop.time() >= deadline
+            if not self._asked or (is_over and wait > 0):
                 if self._arrived:
                     return self._hand_out(limit)
-                if self._failed and (now >= deadline or len(self._failed) == len(self._handles)):
+                if self._failed and (is_over or len(self._failed) == len(self._handles)):
                     raise self._error()
-                if now >= deadline:
+                if is_over:
                     return []
             await self._wait(deadline if wait > 0 else None)
 

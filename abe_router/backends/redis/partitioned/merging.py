@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from abe_router.backend import SubscriptionStatus
+from abe_router.messages.pattern import matches
 
 T = TypeVar("T")
 
@@ -117,6 +118,18 @@ def sum_statuses(found: Sequence[Sequence[SubscriptionStatus]]) -> Sequence[Subs
         )
         for name, parts in sorted(by_name.items())
     ]
+
+
+def add_outputs(
+    statuses: Sequence[SubscriptionStatus], outputs: Sequence[tuple[str, float]]
+) -> Sequence[SubscriptionStatus]:
+    """Count outputs, given by key and acceptance time, as ready for the subscriptions that will get them."""
+    found = []
+    for status in statuses if outputs else ():
+        times = [at for key, at in outputs if matches(status.pattern, key)]
+        oldest = min([*times, *([] if status.oldest_at is None else [status.oldest_at])], default=None)
+        found.append(msgspec.structs.replace(status, ready=status.ready + len(times), oldest_at=oldest))
+    return found or statuses
 
 
 def _first(

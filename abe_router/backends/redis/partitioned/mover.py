@@ -51,7 +51,7 @@ REMEMBERED = 600.0
 #: For how long a mover owns an outbox, in seconds, and how often it asks again while it waits.
 LEASE = 5.0
 #: Outputs of one page.
-_PAGE = 100
+_PAGE = 250
 #: Delay before a mover begins anew, in seconds.
 _DELAY = 1.0
 #: How long replicas may take to confirm, in seconds.

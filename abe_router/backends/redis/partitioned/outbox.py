@@ -17,9 +17,14 @@ from hashlib import blake2b
 import msgspec
 
 from abe_router.backend import Acked, Delivery, Outcome
-from abe_router.backends.redis.entry import order, pack_headers, read_message
+from abe_router.backends.redis.entry import accepted_at, pack_headers, read_message
 from abe_router.backends.redis.names import OUTBOX
+from abe_router.backends.redis.node import Node
+from abe_router.backends.redis.scripts import RANGE
 from abe_router.messages.message import Message
+
+#: Most outputs in an outbox that `status` counts, and their bytes.
+_COUNTED, _COUNTED_BYTES = 1000, 1024 * 1024
 
 Settlements = Sequence[tuple[Delivery, Outcome]]
 
@@ -38,7 +43,6 @@ class Move(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, entry: bytes, fields: Sequence[bytes]) -> Move | None:
         """Return what an entry of an outbox has, None if another program wrote it."""
-        order(entry)
         outer, _ = read_message(entry, fields, OUTBOX)
         headers = dict(outer.headers)
         try:
@@ -47,6 +51,14 @@ class Move(msgspec.Struct, frozen=True):
         except (KeyError, ValueError):  # msgspec's errors are ValueErrors
             return None
         return cls(entry, outer.id, window, Message(id, key, outer.body, inner, outer.published_at))
+
+
+async def waiting(source: Node) -> list[tuple[str, float]]:
+    """Return the keys of the outputs in an outbox, the first ones of many, and since when each one waits."""
+    args = ("-", _COUNTED, _COUNTED_BYTES)
+    rows, _ = await source.connection.run(RANGE, (source.names.stream(OUTBOX),), args)
+    moves = [Move.read(entry, fields) for entry, fields in rows]
+    return [(move.message.key, accepted_at(move.entry)) for move in moves if move]
 
 
 def divert(settlements: Settlements, subscription: str, is_own: Callable[[str], bool]) -> Settlements:

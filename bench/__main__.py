@@ -22,6 +22,7 @@ from bench.environment import installed
 from bench.metric import Values
 from bench.noise import Noise
 from bench.payload import payloads
+from bench.saved import SavedRun, comparison, expectation
 from bench.server import Server
 from bench.suite import MEASUREMENTS, Measurement, Scale
 from bench.table import Table
@@ -34,6 +35,9 @@ QUIET = 0.05
 def main() -> None:
     """Measure and print the table."""
     arguments = _parse()
+    if arguments.compare or arguments.expect:
+        _show_saved(arguments.compare, arguments.expect)
+        return
     scale = (suite.LONG if arguments.long else suite.SHORT).times(arguments.sample)
     contenders = [
         c
@@ -66,6 +70,16 @@ def main() -> None:
         print(table.as_text())
 
 
+def _show_saved(compared: Sequence[Path] | None, expected: Path | None) -> None:
+    """Print tables from saved runs; nothing is measured."""
+    if compared:
+        metrics = [metric for measurement in MEASUREMENTS for metric in measurement.metrics]
+        before, after = map(SavedRun.read, compared)
+        print(*comparison(before, after, metrics), sep="\n")
+    if expected:
+        print(*expectation(SavedRun.read(expected)), sep="\n")
+
+
 def _compile(contenders: Sequence[Contender], server: Server) -> None:
     """Start each contender once, because its first start compiles its modules."""
     for one in contenders:
@@ -89,19 +103,24 @@ def measure(
     """Run all measurements: each repeat runs every contender once, in random order.
 
     Other load on the machine therefore affects all contenders equally. Return the values, and for each run
-    the share of the processors that other programs used.
+    the share of the processors that other programs used. Ctrl-C ends the run, and keeps what was measured.
     """
     values, noise = Values(), []
-    for measurement in measurements:
-        for repeat in range(repeats or measurement.repeats):
-            order = list(measurement.contenders(contenders))
-            random.shuffle(order)
-            for one in order:
-                _show_progress(f"{measurement.name} {repeat + 1}: {one.title}")
-                found, share = _run_once(measurement, one, server, scale, patience)
-                noise.append(share)
-                for name, value in found.items():
-                    values.add(name, one.name, value)
+    try:
+        for measurement in measurements:
+            for repeat in range(repeats or measurement.repeats):
+                order = list(measurement.contenders(contenders))
+                random.shuffle(order)
+                for one in order:
+                    _show_progress(f"{measurement.name} {repeat + 1}: {one.title}")
+                    found, share = _run_once(measurement, one, server, scale, patience)
+                    noise.append(share)
+                    for name, value in found.items():
+                        values.add(name, one.name, value)
+    except KeyboardInterrupt:
+        if not noise:
+            raise
+        print("interrupted: the rest was not measured", file=sys.stderr)
     _show_progress("")
     return values, noise
 
@@ -118,8 +137,9 @@ def _run_once(
         noise = Noise(server.pid)
         try:
             found = measurement.run(contender, server, scale)
-        except (RuntimeError, OSError) as error:
-            print(f"{contender.title} failed at {measurement.name}: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001  one failure must not end a run of an hour
+            what = f"{type(error).__name__}: {error}"
+            print(f"{contender.title} failed at {measurement.name}: {what}", file=sys.stderr)
             return {metric.name: math.nan for metric in measurement.metrics}, noise.share()
         share = noise.share()
         if best is None or share < best[1]:
@@ -153,8 +173,20 @@ def _parse() -> argparse.Namespace:
     )
     names = [c.name for c in contender.LONG]
     rows = [m.name for m in MEASUREMENTS]
-    parser.add_argument("--long", action="store_true", help="all peers, larger samples; half an hour")
+    parser.add_argument(
+        "--long", action="store_true", help="all peers and rows, larger samples; one to two hours"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with all values")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar="FILE",
+        help="compare two results of --json, before and after",
+    )
+    parser.add_argument(
+        "--expect", type=Path, metavar="FILE", help="print the table `What to expect` of a result of --json"
+    )
     parser.add_argument("--sample", type=float, default=1.0, metavar="F", help="samples F times as large")
     parser.add_argument(
         "--patience", type=int, default=0, metavar="N", help="repeat a noisy run up to N times"

@@ -27,7 +27,7 @@ PAGE = 1_000
 #: Dead letters that one call reads with their bodies, of which each may have a megabyte.
 PAGE_OF_BODIES = 50
 #: A page is yielded in so many pieces; between them the event loop reads the next page.
-PIECES = 20
+PIECES = 100
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
 """One connection to a Redis server: commands go out in order, replies come back in that order.
 
 Three things differ from a client library. Commands that are sent within one turn of the event loop leave in
-one write. Replies are matched in the callback that receives them. Nothing is ever sent twice, whereas
-redis-py repeats commands that the server may have carried out.
+one write, or in a few if they are large. Replies are matched in the callback that receives them. Nothing is
+ever sent twice, whereas redis-py repeats commands that the server may have carried out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from abe_router.text import format_duration
 
 Arg = str | bytes | int | float
 _INCOMPLETE = object()
+#: Most bytes that wait for a joint write, not counting the last command. To join more takes fresh memory each
+#: time, which costs more than another write.
+_JOINT = 64 * 1024
 #: A connection is dead when replies are due and none came in this many checks in a row. One check is not
 #: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
 _CHECKS = 4
@@ -112,6 +115,7 @@ class RedisProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
         self._out: list[bytes] = []
+        self._size = 0
         self._pending: deque[Sent] = deque()
         self._transport: asyncio.Transport | None = None
         self._silent = 0
@@ -196,6 +200,7 @@ class RedisProtocol(asyncio.Protocol):
         if self._out and self._transport:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        self._size = 0
 
     def abort(self, why: str) -> None:
         """End the connection; all that is unanswered fails with `why`."""
@@ -214,8 +219,12 @@ class RedisProtocol(asyncio.Protocol):
         future = future or self._loop.create_future()
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub means `tuple[..., ...]`
+        packed = hiredis.pack_command(args)  # type: ignore[arg-type]  # its stub means `tuple[..., ...]`
+        self._out.append(packed)
         self._pending.append((future, args, fallback))
+        self._size += len(packed)
+        if self._size >= _JOINT:
+            self._flush()
         return future
 
     def _answer(self, reply: Any) -> None:

@@ -43,13 +43,6 @@ def pytest_collection_finish() -> None:
     os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
 
 
-def pytest_sessionfinish() -> None:
-    # xdist kills a worker that has not ended ten seconds after its last test, and its coverage with it.
-    coverage = sys.modules.get("coverage")
-    if coverage is not None and (measured := coverage.Coverage.current()):
-        measured.save()
-
-
 @pytest.fixture(params=["uvloop", "asyncio"])
 def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Return an environment in which `serve` runs on uvloop or on asyncio."""
@@ -60,7 +53,7 @@ def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str
     return {**os.environ, "PYTHONPATH": str(hidden)}
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if getattr(getattr(item, "function", None), "measures_time", False):
             item.add_marker(pytest.mark.alone)
@@ -70,23 +63,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(
                     f"{path}: `make {name}` does not find its tests, for want of {pattern}"
                 )
-    # Each worker takes its share of the tests in order. It begins with long ones, so that none starts last.
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    if workers > 1:
-        long = [item for item in items if _is_long(item)]
-        short = [item for item in items if not _is_long(item)]
-        shares = [len(short) * number // workers for number in range(workers + 1)]
-        items[:] = [
-            item
-            for number in range(workers)
-            for item in (*long[number::workers], *short[shares[number] : shares[number + 1]])
-        ]
-
-
-def _is_long(item: pytest.Item) -> bool:
-    """Say whether a test has a timeout beyond that of the other tests."""
-    mark = item.get_closest_marker("timeout")
-    return mark is not None and mark.args[0] > 60
 
 
 @pytest.fixture(scope="session")

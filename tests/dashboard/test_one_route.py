@@ -23,6 +23,7 @@ async def overrides_of(shop, route):
 
 async def test_route_shows_charts_policies_workers_and_failures(browser, shop):
     await browser.log_in(shop.url, secret("admin"))
+    await browser.open("/")
     await browser.press("orders.cancelled")
     assert await browser.address() == "/routes/orders.cancelled/refunds"
     text = await browser.text()
@@ -89,6 +90,7 @@ async def test_form_keeps_what_was_typed_when_it_is_refused(browser, shop):
 async def test_forms_work_without_javascript(browser_without_javascript, shop):
     browser = browser_without_javascript
     await browser.log_in(shop.url, secret("operator"))
+    await browser.open("/")
     await browser.press("Dead")
     await browser.press("orders.paid")
     await browser.press("Resume orders.paid/ledger")

@@ -30,6 +30,9 @@ sys.dont_write_bytecode = False
 # What pytest knows of thousands of tests stays until its end. A garbage collection would look at all of it.
 gc.disable()
 
+#: Whether tests marked `long` run too, and others with larger numbers.
+LONGER = bool(os.environ.get("ABE_ROUTER_LONGER"))
+
 #: By mark, what the Makefile searches for to find the files with marked tests.
 MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}
 
@@ -43,7 +46,7 @@ def pytest_collection_finish() -> None:
     os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Return an environment in which `serve` runs on uvloop or on asyncio."""
     hidden = tmp_path / "hidden"
@@ -53,7 +56,11 @@ def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str
     return {**os.environ, "PYTHONPATH": str(hidden)}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not LONGER:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
     for item in items:
         if getattr(getattr(item, "function", None), "measures_time", False):
             item.add_marker(pytest.mark.alone)

@@ -128,6 +128,7 @@ async def test_unknown_route_is_not_found(browser, shop):
     assert "there is no route no.such/route" in await browser.text()
 
 
+@pytest.mark.long  # test_pictures.py looks at each page in each run
 async def test_page_of_a_route_fits_a_phone_and_has_no_violations(browser, shop):
     await browser.set_size("phone")
     await browser.log_in(shop.url, secret("operator"))

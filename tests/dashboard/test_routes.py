@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from abe_router.errors import BackendUnavailable
 from tests.dashboard import busy
 from tests.http_server.serving import secret
@@ -64,6 +66,7 @@ async def test_token_of_some_keys_sees_its_routes_alone(browser, shop):
     assert "Workers" not in await browser.text("#summary")
 
 
+@pytest.mark.long  # test_pictures.py looks at each page in each run
 async def test_page_fits_a_phone_and_has_no_violations(browser, shop):
     await browser.set_size("phone")
     await browser.log_in(shop.url, secret("admin"))

@@ -16,12 +16,13 @@ from abe_router.edits.history import EditRecorder
 from abe_router.edits.overrides import OverrideFollower
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
-from abe_router.observe.events import Events, Reloaded, ReloadRejected, Subscribed
+from abe_router.observe.events import Events, Reloaded, ReloadRejected, Retried, Subscribed
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
 from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.background import BackgroundTasks
-from abe_router.runtime.heartbeat import Heartbeat
+from abe_router.runtime.failures import RecentFailures
+from abe_router.runtime.heartbeat_reporter import HeartbeatReporter
 from abe_router.runtime.publish import AroundPublish, publish, traced
 from abe_router.runtime.reconciler import Reconciler
 
@@ -56,18 +57,19 @@ class Application:
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
-        events = Events([*listeners, wake, counted])
+        failures = RecentFailures()
+        events = Events([*listeners, wake, counted, ((Retried,), failures.on_event)])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
-        self._heartbeat: Heartbeat | None = None
+        self._heartbeat: HeartbeatReporter | None = None
         self._recorder: EditRecorder | None = None
         self._overrides: OverrideFollower | None = None
         if heartbeat and backend.features.key_value:
             overrides = self._overrides = OverrideFollower(
                 backend, self.reconciler, events, changed=edited, reports=number < 2
             )
-            self._heartbeat = Heartbeat(
+            self._heartbeat = HeartbeatReporter(
                 backend,
                 self.reconciler,
                 events,
@@ -75,6 +77,7 @@ class Application:
                 rejected=lambda: self.rejected,
                 obeyed=lambda: overrides.obeyed,
                 outdated=lambda: () if self._reloader is None else self._reloader.outdated(),
+                failures=failures,
                 number=number,
             )
             self._recorder = EditRecorder(backend, number=number)

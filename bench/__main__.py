@@ -22,6 +22,7 @@ from bench.environment import installed
 from bench.metric import Values
 from bench.noise import Noise
 from bench.payload import payloads
+from bench.saved import SavedRun, comparison, expectation
 from bench.server import Server
 from bench.suite import MEASUREMENTS, Measurement, Scale
 from bench.table import Table
@@ -34,6 +35,9 @@ QUIET = 0.05
 def main() -> None:
     """Measure and print the table."""
     arguments = _parse()
+    if arguments.compare or arguments.expect:
+        _show_saved(arguments.compare, arguments.expect)
+        return
     scale = (suite.LONG if arguments.long else suite.SHORT).times(arguments.sample)
     contenders = [
         c
@@ -64,6 +68,16 @@ def main() -> None:
         print()
     else:
         print(table.as_text())
+
+
+def _show_saved(compared: Sequence[Path] | None, expected: Path | None) -> None:
+    """Print tables from saved runs; nothing is measured."""
+    if compared:
+        metrics = [metric for measurement in MEASUREMENTS for metric in measurement.metrics]
+        before, after = map(SavedRun.read, compared)
+        print(*comparison(before, after, metrics), sep="\n")
+    if expected:
+        print(*expectation(SavedRun.read(expected)), sep="\n")
 
 
 def _compile(contenders: Sequence[Contender], server: Server) -> None:
@@ -155,6 +169,16 @@ def _parse() -> argparse.Namespace:
     rows = [m.name for m in MEASUREMENTS]
     parser.add_argument("--long", action="store_true", help="all peers, larger samples; half an hour")
     parser.add_argument("--json", action="store_true", help="print JSON, with all values")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar="FILE",
+        help="compare two results of --json, before and after",
+    )
+    parser.add_argument(
+        "--expect", type=Path, metavar="FILE", help="print the table `What to expect` of a result of --json"
+    )
     parser.add_argument("--sample", type=float, default=1.0, metavar="F", help="samples F times as large")
     parser.add_argument(
         "--patience", type=int, default=0, metavar="N", help="repeat a noisy run up to N times"

@@ -1,4 +1,4 @@
-"""Series: what a message costs as keys, routes, groups, files and payloads grow."""
+"""Series: what a message costs as keys, routes, groups, files and payloads grow, and what a failure costs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.metric import Metric
 from bench.payload import SIZES
 from bench.publishing import publish
 from bench.server import Server
+from bench.spec import Handling
 from bench.testbed import testbed_for
 
 #: Numbers of keys under one pattern, each compared with one key. The last one is measured by `--long` alone.
@@ -22,6 +23,8 @@ ROUTES = (10, 100, 1_000)
 GROUPS, GROUP_KEYS = (1, 10, 50), (1, 1_000, 10_000)
 #: When a key is looked up in the table.
 TURNS = {"first": "for the first time", "again": "again"}
+#: How a handler fails.
+FAILURES: dict[Handling, str] = {"reject": "a `Reject`", "fail": "a failed attempt"}
 #: Messages that wait while memory is measured.
 _WAITING = 10_000
 #: The most bytes of payloads that wait.
@@ -47,6 +50,12 @@ def _routes(contender: Contender, server: Server, scale: Scale) -> Found:
         found[f"routes.{number}.time"] = one.rate / many.rate if many else math.nan
         found[f"routes.{number}.cpu"] = many.cpu / one.cpu if many else math.nan
     return found
+
+
+def _failures(contender: Contender, server: Server, scale: Scale) -> Found:
+    count = share(contender.backlog // 10, scale)
+    one = drain(contender, server, count).cpu
+    return {f"failures.{kind}": drain(contender, server, count, handling=kind).cpu / one for kind in FAILURES}
 
 
 def _payload(contender: Contender, server: Server, scale: Scale) -> Found:
@@ -103,6 +112,16 @@ GROWTH = (
             )
         ),
         _routes,
+        only=("redis", "sqlite"),
+        repeats=2,
+    ),
+    Measurement(
+        "failures",
+        tuple(
+            Metric(f"failures.{kind}", f"{title} for a success: processor time", "x")
+            for kind, title in FAILURES.items()
+        ),
+        _failures,
         only=("redis", "sqlite"),
         repeats=2,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -40,6 +41,17 @@ async def stamp(payload: Any) -> None:
 async def stamp_edited(payload: Any) -> None:
     """The handler of the edited route."""
     _tally.stamp(-payload["sent"])
+
+
+async def reject(payload: Any) -> None:
+    _tally.count()
+    # abe-router alone has this handler, and has imported the module; other contenders may not be able to.
+    raise sys.modules["abe_router.errors"].Reject("no such customer")
+
+
+async def fail(payload: Any) -> None:
+    _tally.count()
+    raise ValueError("no such customer")
 
 
 def noop_in_thread(payload: Any) -> None:

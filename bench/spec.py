@@ -12,8 +12,9 @@ from bench.payload import Kind, Payloads, payloads
 
 _VARIABLE = "ABE_ROUTER_BENCH"
 
-#: What the handler does: nothing, sleep for 1 ms, work for 50 microseconds, or record when it was called.
-Handling = Literal["noop", "sleep", "work", "stamp"]
+#: What the handler does: nothing, sleep for 1 ms, work for 50 microseconds, record when it was called, raise
+#: `Reject`, or raise another error.
+Handling = Literal["noop", "sleep", "work", "stamp", "reject", "fail"]
 
 #: The most messages in a batch, and the most bytes.
 BATCH, BATCH_BYTES = 500, 8_000_000

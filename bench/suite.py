@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.cluster import MASTERS, SLOTS, cluster
 from bench.contender import BACKLOG, REDIS, Contender
 from bench.drain import drain
 from bench.growth import GROWTH
@@ -105,6 +106,16 @@ def _startup(contender: Contender, server: Server, scale: Scale) -> Found:
     }
 
 
+def _cluster(contender: Contender, server: Server, scale: Scale) -> Found:
+    values = {}
+    for (masters, slots), found in cluster(share(BACKLOG // 2, scale), scale.watch).items():
+        name = f"cluster.{masters}.{slots}"
+        values[f"{name}.publish"], values[f"{name}.drain"] = found.published, found.drained
+        values[f"{name}.cpu"], values[f"{name}.emit"] = found.cpu * 1e6, found.emitted
+        values[f"{name}.idle"], values[f"{name}.connections"] = found.idle * 100, found.connections
+    return values
+
+
 MEASUREMENTS = (
     Measurement(
         "publish",
@@ -182,6 +193,27 @@ MEASUREMENTS = (
         _scaling,
         only=("redis", "sqlite"),
         repeats=2,
+    ),
+    Measurement(
+        "cluster",
+        tuple(
+            metric
+            for masters in MASTERS
+            for slots in SLOTS
+            for name, about in [(f"cluster.{masters}.{slots}", f"{masters} masters, slots={slots}")]
+            for metric in (
+                per_second(f"{name}.publish", f"{about}: publish, batches of 500"),
+                per_second(f"{name}.drain", f"{about}: drain a pattern"),
+                Metric(f"{name}.cpu", "  processor time a message", "us"),
+                per_second(f"{name}.emit", f"{about}: emit to another key"),
+                Metric(f"{name}.idle", f"{about}: idle, processor", "%"),
+                Metric(f"{name}.connections", f"{about}: connections", ""),
+            )
+        ),
+        _cluster,
+        only=("redis",),
+        repeats=1,
+        is_long=True,
     ),
     *GROWTH,
     Measurement(

@@ -82,7 +82,7 @@ class Table:
 
     def _ratio(self, metric: Metric, contender: Contender) -> str:
         ratio = self._values.ratio(metric.name, contender.name, LOOP.name)
-        return _number(ratio.median) if ratio else ""
+        return number(ratio.median) if ratio else ""
 
     def _median(self, metric: Metric, contender: Contender) -> str:
         median = self._values.median(metric.name, contender.name)
@@ -90,9 +90,9 @@ class Table:
             return ""
         values = self._values.of(metric.name, contender.name)
         if len(values) == 1 or not median:
-            return _number(median)
+            return number(median)
         away = max(abs(value / median - 1) for value in values)
-        return f"{_number(median)} ±{away:3.0%}"
+        return f"{number(median)} ±{away:3.0%}"
 
     def _targets(self) -> Iterator[str]:
         width = max(len(target.title) for target in TARGETS)
@@ -101,10 +101,11 @@ class Table:
             if reached is not None:
                 bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
                 verdict = "met" if target.is_met(reached) else "MISSED"
-                yield f"{target.title.ljust(width)}  {bound:>13}  {_number(reached):>8}  {verdict}"
+                yield f"{target.title.ljust(width)}  {bound:>13}  {number(reached):>8}  {verdict}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a value with three digits, or all of a large one; nothing for NaN."""
     if math.isnan(value):
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -59,6 +59,8 @@ TARGETS = (
         "p50 at 500/s, SQLite / huey on SQLite", 1.0, "latency.500.p50", "sqlite", "huey-sqlite", at_most=True
     ),
     Target("1,000 routes for 1: cost a message", 1.3, "routes.1000.cpu", at_most=True),
+    Target("a `Reject` for a success: processor time", 8.0, "failures.reject", at_most=True),
+    Target("a failed attempt for a success: processor time", 8.0, "failures.fail", at_most=True),
     Target("500 KB: drain on Redis / decode, check, await", 0.9, "payload.drain.500000", to="floor"),
     Target("two workers / one, handler works for 50 us", 1.6, "scaling"),
     Target("two workers / one, handler does nothing", 1.6, "two", to="redis", to_metric="drain"),

@@ -14,7 +14,7 @@ import redis
 from redis import Redis
 
 from abe_router.testing import RedisServer
-from abe_router.testing.redis_server import free_port
+from abe_router.testing.redis_server import free_port, server_program
 
 T = TypeVar("T")
 
@@ -124,11 +124,19 @@ class RedisCluster:
                 return next(each for each in self.nodes if list(host_and_port(each)) == list(place))
         raise RuntimeError("no node answers")
 
-    def move(self, slot: int, *, pause: float = 0.0) -> RedisServer:
-        """Move a slot to the next master, key by key, with a pause after each."""
+    def moves_slots_at_once(self) -> bool:
+        """Return whether the servers know CLUSTER MIGRATESLOTS."""
+        return any("MIGRATESLOTS" in str(line) for line in call(self.nodes[0], "CLUSTER", "HELP"))
+
+    def move(self, slot: int, *, pause: float = 0.0, at_once: bool = False) -> RedisServer:
+        """Move a slot to the next master: at once, or key by key with a pause after each."""
         source = self.owner(slot)
         masters = list(dict.fromkeys(self.owner(each) for each in (0, 8000, 16383)))
         target = masters[(masters.index(source) + 1) % len(masters)]
+        if at_once:
+            call(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target))
+            until(lambda: self.owner(slot) is target)
+            return target
         call(target, "CLUSTER SETSLOT", slot, "IMPORTING", self.id_of(source))
         call(source, "CLUSTER SETSLOT", slot, "MIGRATING", self.id_of(target))
         while keys := call(source, "CLUSTER GETKEYSINSLOT", slot, 1):
@@ -142,31 +150,47 @@ class RedisCluster:
 class RedisSentinels:
     """A primary, its replica and Sentinels that watch them as `main`; a context manager.
 
-    `options` are those of both servers, `auth` is the password of the Sentinels.
+    `options` are those of both servers, `auth` is the password of the Sentinels. `tls` is a folder with
+    `ca.pem`, `cert.pem` and `key.pem`: then all are named by ports that use TLS; the servers have others too.
     """
 
     def __init__(
-        self, folder: Path, *, sentinels: int = 3, options: Sequence[str] = (), auth: str = ""
+        self,
+        folder: Path,
+        *,
+        sentinels: int = 3,
+        options: Sequence[str] = (),
+        auth: str = "",
+        tls: Path | None = None,
     ) -> None:
-        self._folder, self._auth, self._options = folder, auth, options
+        self._folder, self._auth, self._options, self._tls = folder, auth, options, tls
         self._ports = [free_port() for _ in range(sentinels)]
         self._stack = ExitStack()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self.servers: list[RedisServer] = []
+        #: The ports by which the Sentinels name the servers.
+        self._named: list[int] = []
 
     def __enter__(self) -> Self:
         for name in ("primary", "replica"):
             (self._folder / name).mkdir(parents=True)
-            of = ("--replicaof", *map(str, host_and_port(self.servers[0]))) if self.servers else ()
-            server = RedisServer(self._folder / name, durable=True, options=(*_OPTIONS, *of, *self._options))
+            named = free_port()
+            options = [*_OPTIONS, *self._options]
+            if self._tls:
+                options += [word for option in self._tls_options(named) for word in f"--{option}".split()]
+            if self.servers:
+                options += ["--replicaof", "127.0.0.1", str(self._named[0])]
+            server = RedisServer(self._folder / name, durable=True, options=options)
+            self._named.append(named if self._tls else host_and_port(server)[1])
             self.servers.append(self._stack.enter_context(server))
         until(lambda: has_replica(self.servers[0]))
-        host, port = host_and_port(self.servers[0])
+        host, port = "127.0.0.1", self._named[0]
         for number in self._ports:
             folder = self._folder / f"sentinel-{number}"
             folder.mkdir()
             lines = (
-                f"port {number}\nbind 127.0.0.1\ndir {folder}\nlogfile sentinel.log",
+                f'bind 127.0.0.1\ndir "{folder}"\nlogfile sentinel.log',
+                *(("port 0", *self._tls_options(number)) if self._tls else (f"port {number}",)),
                 f"sentinel monitor main {host} {port} {min(2, len(self._ports))}",
                 f"sentinel down-after-milliseconds main {DOWN_AFTER}\nsentinel failover-timeout main 3000",
                 f"requirepass {self._auth}\nsentinel sentinel-pass {self._auth}" if self._auth else "",
@@ -185,7 +209,8 @@ class RedisSentinels:
     @property
     def url(self) -> str:
         """The URL with all Sentinels."""
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self._ports)}/main"
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        return f"redis{'s' if self._tls else ''}+sentinel://{hosts}/main"
 
     @property
     def ports(self) -> Sequence[int]:
@@ -194,13 +219,16 @@ class RedisSentinels:
 
     def ask(self, port: int, *command: Any) -> Any:
         """Return the reply of a Sentinel."""
-        with Redis(port=port, password=self._auth or None, decode_responses=True) as client:
+        options: dict[str, Any] = {"password": self._auth or None, "decode_responses": True}
+        if self._tls:
+            options |= {"ssl": True, "ssl_ca_certs": f"{self._tls}/ca.pem"}
+        with Redis("127.0.0.1", port, **options) as client:
             return client.execute_command(*command)
 
     def primary(self) -> RedisServer:
         """Return the server that the first Sentinel which runs names."""
         port = int(self.ask(next(iter(self._processes)), "SENTINEL GET-MASTER-ADDR-BY-NAME", "main")[1])
-        return next(server for server in self.servers if host_and_port(server)[1] == port)
+        return self.servers[self._named.index(port)]
 
     def kill(self, port: int) -> None:
         """Kill a Sentinel."""
@@ -217,11 +245,21 @@ class RedisSentinels:
         self._start(port)
         until(lambda: self._knows_all(port))
 
+    def _tls_options(self, port: int) -> tuple[str, ...]:
+        return (
+            f"tls-port {port}",
+            f"tls-cert-file {self._tls}/cert.pem",
+            f"tls-key-file {self._tls}/key.pem",
+            f"tls-ca-cert-file {self._tls}/ca.pem",
+            "tls-auth-clients no",
+            "tls-replication yes",
+        )
+
     def _start(self, port: int) -> None:
         conf = self._folder / f"sentinel-{port}" / "sentinel.conf"
-        self._processes[port] = subprocess.Popen(
-            ["redis-server", conf, "--sentinel"], stdout=subprocess.DEVNULL
-        )
+        program = server_program()
+        assert program, "no server is installed"
+        self._processes[port] = subprocess.Popen([program, conf, "--sentinel"], stdout=subprocess.DEVNULL)
 
     def _knows_all(self, port: int) -> bool:
         (fields,) = self.ask(port, "SENTINEL MASTERS").values()

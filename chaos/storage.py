@@ -16,9 +16,11 @@ from typing import Any, cast
 import redis
 
 from abe_router.backends.redis.finder import slot_of
+from abe_router.backends.redis.layout import Layout
 from abe_router.backends.redis.names import CLUSTER_TAG
-from abe_router.testing.redis_server import RedisServer, free_port
+from abe_router.testing.redis_server import RedisServer, free_port, server_program
 from chaos.redis_servers import RedisCluster, RedisSentinels
+from chaos.routes_file import KEY
 
 #: Longest time until a started server answers, in seconds.
 PATIENCE = 10.0
@@ -78,8 +80,8 @@ class RedisStorage:
 
     @staticmethod
     def installed() -> bool:
-        """Return whether `redis-server` is installed."""
-        return shutil.which("redis-server") is not None
+        """Return whether a server is installed."""
+        return server_program() is not None
 
     @property
     def url(self) -> str:
@@ -92,7 +94,7 @@ class RedisStorage:
 
     async def start(self) -> None:
         """Start the server on its data; return when it answers."""
-        program = shutil.which("redis-server")
+        program = server_program()
         assert program, "redis-server is not installed"
         arguments = [part for name, value in self._options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
@@ -135,18 +137,29 @@ class RedisStorage:
 
 
 class ReplicatedStorage:
-    """A cluster, or Sentinels with their servers."""
+    """A cluster, or Sentinels with their servers. The keys may be spread over `slots` hash tags."""
 
-    #: The slot of all names.
-    slot = slot_of(CLUSTER_TAG)
+    def __init__(self, servers: RedisCluster | RedisSentinels, slots: int = 0) -> None:
+        self.servers, self._slots = servers, slots
+        #: The hash tag of the key that most messages have.
+        self.tag = CLUSTER_TAG
+        self.use(KEY)
 
-    def __init__(self, servers: RedisCluster | RedisSentinels) -> None:
-        self.servers = servers
+    def use(self, key: str) -> None:
+        """Let the faults hit the server that has a key."""
+        layout = Layout(self._slots or 1, CLUSTER_TAG)
+        self.tag = layout.tags[layout.number(key)]
+
+    @property
+    def slot(self) -> int:
+        """The slot of the names with the tag."""
+        return slot_of(self.tag)
 
     @property
     def url(self) -> str:
         """The URL of the cluster or of the Sentinels."""
-        return f"{self.servers.url}?socket_timeout={PATIENCE:g}"
+        slots = f"&slots={self._slots}" if self._slots else ""
+        return f"{self.servers.url}?socket_timeout={PATIENCE:g}{slots}"
 
     async def start(self) -> None:
         """Start all servers; return when they have found each other."""
@@ -167,7 +180,7 @@ class ReplicatedStorage:
     def replicate(self) -> None:
         """Wait until a replica has all that was accepted until now."""
         with redis.Redis.from_url(self.owner().url) as client:
-            client.set(f"{{{CLUSTER_TAG}}}chaos", 1)
+            client.set(f"{{{self.tag}}}chaos", 1)
             if not client.wait(1, round(PATIENCE * 1000)):
                 raise RuntimeError("no replica confirms")
 

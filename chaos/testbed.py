@@ -43,9 +43,10 @@ STALL_LIMIT = 4.0
 class Setup:
     """Options of a testbed; `lease` and `timeout` are in seconds, `redis` are options of redis.conf.
 
-    `servers` makes a cluster or Sentinels, in place of one server. `mix` says what handlers do. With
-    `proxied`, the server is behind a proxy. `program` replaces `abe-router serve`. With `children`, each of
-    the `workers` is a supervisor with that many workers. Without `ordered`, no steps are published.
+    `servers` makes a cluster or Sentinels, in place of one server, and `slots` spreads the keys over it.
+    `mix` says what handlers do. With `proxied`, the server is behind a proxy. `program` replaces
+    `abe-router serve`. With `children`, each of the `workers` is a supervisor with that many workers. Without
+    `ordered`, no steps are published.
     """
 
     lease: float = 2.0
@@ -54,6 +55,7 @@ class Setup:
     mix: plan.Mix = field(default_factory=dict[str, int])
     redis: Mapping[str, str] = field(default_factory=dict)
     servers: Callable[[Path], RedisCluster | RedisSentinels] | None = None
+    slots: int = 0
     proxied: bool = False
     small_disk: bool = False
     workers: int = 2
@@ -72,7 +74,7 @@ class Testbed:
         if backend == "sqlite":
             self.storage = SQLiteStorage(folder / "data")
         elif setup.servers:
-            self.storage = ReplicatedStorage(setup.servers(folder / "data"))
+            self.storage = ReplicatedStorage(setup.servers(folder / "data"), setup.slots)
         else:
             self.storage = RedisStorage(folder / "data", setup.redis)
         self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from abe_router.backends.memory import MemoryBackend
-from abe_router.observe.events import OrphanedSubscription
+from abe_router.observe.events import OrphanedSubscription, Retried
 from abe_router.router import Router
+from abe_router.runtime.failures import MOST, MOST_ROUTES, RecentFailures, read_failures
 from abe_router.runtime.heartbeat import WORKERS, decode_report, decode_reports
 
 HANDLERS = """\
@@ -26,6 +27,9 @@ def handle(order): pass
 async def wait(order):
     began.set()
     await go.wait()
+
+
+def fail(order): raise ValueError(f"order {order} has no customer")
 """
 ROUTES = """\
 backend: memory://
@@ -44,7 +48,7 @@ def backend(monkeypatch):
 
 @pytest.fixture
 def routes(tmp_path, monkeypatch, backend):
-    monkeypatch.setattr("abe_router.runtime.heartbeat.EVERY", 0.05)
+    monkeypatch.setattr("abe_router.runtime.heartbeat_reporter.EVERY", 0.05)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "heartbeat_handlers.py").write_text(HANDLERS)
     (tmp_path / "routes.yaml").write_text(ROUTES)
@@ -200,3 +204,37 @@ async def test_a_subscription_that_another_router_consumes_is_not_orphaned(route
     async with Router.from_file(other), Router.from_file(routes, listeners=[orphans.listener]):
         assert await orphans.next() == OrphanedSubscription("orders.created/former", 3)
     assert orphans.reported.empty()
+
+
+async def test_worker_stores_the_failures_whose_messages_wait_for_a_retry(routes, backend):
+    options = "{handler: heartbeat_handlers:fail, retry: {initial: 1h, max: 1h, jitter: false}}"
+    routes.write_text(ROUTES.replace("heartbeat_handlers:handle", options))
+    async with Router.from_file(routes) as router:
+        await router.publish("orders.created", 7, headers={})
+        async with asyncio.timeout(10):
+            while not (found := await read_failures(backend)):
+                await asyncio.sleep(0.01)
+        (failed,) = found["orders.created/billing"]
+        assert (failed.attempt, failed.delay, failed.kind) == (1, 3600.0, "failed")
+        assert failed.error == "ValueError: order 7 has no customer"
+        assert "in fail" in failed.traceback
+        await router.publish("orders.created", 8)
+        async with asyncio.timeout(10):
+            while len((await read_failures(backend))["orders.created/billing"]) < 2:
+                await asyncio.sleep(0.01)
+        assert not any(b"customer" in each.value for each in (await backend.entries(WORKERS)).values())
+
+
+def test_worker_remembers_a_bounded_number_of_failures():
+    recent = RecentFailures()
+    assert recent.take() is None
+    for route in range(2 * MOST_ROUTES):
+        for attempt in range(2 * MOST):
+            recent.on_event(
+                Retried(f"r{route}/g", "id", "k", attempt, 1.0, "failed", "e" * 9_000, "t" * 99_000)
+            )
+    stored = recent.take()
+    assert stored is not None
+    assert len(stored) < MOST_ROUTES * MOST * 5_000
+    assert b"r0/g" not in stored
+    assert recent.take() is None

@@ -176,6 +176,46 @@ def test_depth_limit_is_exact_and_ignores_brackets_in_strings():
     assert len(decode(b"[" + b"[],{}," * 500 + b"1]")) == 1001
 
 
+class Scanned(bytes):
+    """A body that counts the calls which look at each of its bytes."""
+
+    def __new__(cls, body):
+        self = super().__new__(cls, body)
+        self.scans = []
+        return self
+
+    def translate(self, table, delete):
+        self.scans.append("translate")
+        return bytes(self).translate(table, delete)
+
+    def replace(self, old, new):
+        self.scans.append("replace")
+        return bytes(self).replace(old, new)
+
+    def split(self, mark):
+        self.scans.append("split")
+        return bytes(self).split(mark)
+
+
+@pytest.mark.parametrize(
+    ("item", "scans"),
+    [
+        (b'{"sku":"A-100","lines":[1]}', ["translate"]),
+        (b'{"sku":"{[","b":"","c":"]"}', ["translate"]),
+        (b'{"sku":"say \\"[\\"\\n"}', ["translate", "replace"]),
+    ],
+)
+def test_depth_of_a_large_body_takes_one_scan_and_two_with_escapes(item, scans):
+    flat = Scanned(b"[" + b",".join([item] * 1000) + b"]")
+    assert len(decode(flat)) == 1000
+    assert flat.scans == scans
+    deep = Scanned(b"[" * 127 + item + b"," + flat + b"]" * 127)
+    with pytest.raises(PayloadMalformed, match="nested deeper"):
+        decode(deep)
+    assert deep.scans == scans
+    assert decode(b"[" * 126 + item + b"," + flat[1:-1].replace(b"[1]", b"1") + b"]" * 126)
+
+
 def test_depth_of_a_body_with_a_string_without_an_end_is_found_in_one_pass():
     """A scan that began anew at each quote would take more steps than there is time for."""
     body = b"[" * 200 + b'"' + b'\\"' * 300_000

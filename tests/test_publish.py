@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from dataclasses import replace
 
 import pytest
@@ -51,6 +53,20 @@ async def test_an_invalid_payload_raises_every_violation_of_every_schema(table):
         ("", "required"),
         ("/total", "maximum"),
     ]
+
+
+async def test_a_publish_that_waits_for_the_backend_keeps_no_decoded_payload(table):
+    backend, waiting = MemoryBackend(), asyncio.Event()
+    payload = {"id": 1, "lines": ["of a payload that nothing else has"]}
+
+    async def append(_):
+        found = [each for each in gc.get_objects() if type(each) is list and each == payload["lines"]]
+        assert found == [payload["lines"]]
+        waiting.set()
+
+    backend.append = append
+    await publish(table, backend, "orders.created", payload)
+    assert waiting.is_set()
 
 
 def test_the_error_for_an_unknown_key_suggests_the_closest_one(table):

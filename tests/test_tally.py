@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
 
+from abe_router import Router
+from abe_router.backend import Delivery
+from abe_router.consumer.settler import FOLDED_RECORDS
+from abe_router.messages.message import new_message
+from abe_router.observe import log_context
 from abe_router.observe.events import BackendBack, BackendLost, ConsumerStopped, Reloaded, ReloadRejected
 from abe_router.observe.tally import (
     HANDLING_BOUNDS,
@@ -143,3 +152,78 @@ def test_an_idle_route_returns_the_same_counts_until_it_does_something(change):
     before = tally.counts(slots=2)
     change(tally)
     assert tally.counts(slots=2) != before
+
+
+MESSAGES = 10_000
+#: What tallies, and what the log context, may take of the processor time of a drain: twice the usual part.
+SHARE = 0.09
+
+
+async def drain(tmp_path: Path) -> float:
+    """Return the processor time in seconds of draining `MESSAGES` on memory, the shortest of three."""
+    (tmp_path / "routes.yaml").write_text(
+        "backend: memory://\nroutes: {a: {consumers: {g: 'tallied:work'}}}\n"
+    )
+    (tmp_path / "tallied.py").write_text("async def work(payload): counted()\n")
+    router = Router.from_file(tmp_path / "routes.yaml", watch=False)
+    left, done, times = 0, asyncio.Event(), []
+
+    def counted() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    sys.modules["tallied"].counted = counted
+    async with router:
+        for _ in range(3):
+            left = MESSAGES
+            done.clear()
+            messages = [new_message("a", b"1") for _ in range(MESSAGES)]
+            began_at = time.process_time()
+            await router.backend.append(messages)
+            await done.wait()
+            times.append(time.process_time() - began_at)
+    return min(times)
+
+
+def shortest(work: Callable[[Sequence[Delivery]], object]) -> float:
+    """Return the processor time in seconds of `work` on `MESSAGES` deliveries, the shortest of thirty."""
+    deliveries, times = [Delivery(new_message("a", b"1"), 1, None) for _ in range(MESSAGES)], []
+    for _ in range(30):
+        began_at = time.process_time()
+        work(deliveries)
+        times.append(time.process_time() - began_at)
+    return min(times)
+
+
+@pytest.mark.alone
+async def test_tallies_and_log_context_take_a_small_share_of_a_drain(tmp_path, monkeypatch):
+    """Memory is the fastest backend, so the share is the largest there."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tally = RouteTally()
+    tally.clock = clock = time.monotonic
+
+    def nothing(deliveries):
+        for _ in deliveries:
+            clock()
+
+    def count(deliveries):  # as the worker pool and the settler do
+        record_wait, record_call = tally.record_wait, tally.record_call
+        for number, delivery in enumerate(deliveries):
+            now = clock()
+            if delivery.deliveries == 1:
+                record_wait(now - delivery.message.published_at)
+            record_call(now - now)
+            if number % 100 == 0:
+                tally.fold(FOLDED_RECORDS)
+
+    def set_context(deliveries):
+        for delivery in deliveries:
+            clock()
+            log_context.deliveries.set((delivery,))
+
+    drained, nothing_at_all = await drain(tmp_path), shortest(nothing)
+    assert shortest(count) - nothing_at_all < SHARE * drained
+    assert shortest(set_context) - nothing_at_all < SHARE * drained
+    assert tally.counts().handling[0] == 30 * MESSAGES

@@ -33,6 +33,11 @@ class Backend(ABC):
         return ""
 
     @classmethod
+    def for_url(cls, url: str) -> type[Backend]:  # noqa: ARG003  a provider may need it
+        """Return the class for a URL: this one, or another one that an option of the URL asks for."""
+        return cls
+
+    @classmethod
     @abstractmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
         """Return the backend of a URL, without connecting. Raise ValueError if the URL is malformed.
@@ -53,8 +58,9 @@ class Backend(ABC):
         """Store the messages, in order. When the call returns, they are as durable as the backend allows.
 
         It returns a coroutine or a future, so that many callers may each await their own messages. If it
-        raises, the outcome is unknown: any number of the first messages may have been stored. Their ids
-        identify them. It never repeats a command by itself, because that could duplicate messages.
+        raises, the outcome is unknown: any number of the first messages may have been stored, or of the first
+        ones of each key where a backend spreads keys over servers. Their ids identify them. It never repeats
+        a command by itself, because that could duplicate messages.
         """
 
     @abstractmethod

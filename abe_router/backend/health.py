@@ -63,6 +63,7 @@ class HealthCheck(StrEnum):
     SLOTS = "D333"
     SENTINELS = "D334"
     FAILOVER_TIME = "D335"
+    OUTBOX = "D336"
     SERVER_VERSION = "D340"
     PLAIN_TEXT = "D350"
     OPEN_TO_ALL = "D351"

@@ -146,7 +146,7 @@ def find_by_url(url: str) -> Provider:
 
 def find_provider(url: str) -> type[Backend]:
     """Return the provider class for a URL; raise UnknownProvider or BackendError."""
-    return find_by_url(url).load()
+    return find_by_url(url).load().for_url(url)
 
 
 def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProvider:

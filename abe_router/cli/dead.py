@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from abe_router.backend import Backend
-from abe_router.cli import replay
+from abe_router.cli import replay, republish
 from abe_router.cli.access import read_table
 from abe_router.cli.dead_options import (
     Route,
@@ -45,7 +45,7 @@ MOST_ROWS = 1_000
 
 @click.group("dead")
 def command() -> None:
-    """List, group, try, replay and purge dead letters.
+    """List, group, try, replay, republish and purge dead letters.
 
     A dead letter is a message that one route could not handle. A route is written KEY/GROUP and may have
     been removed from the routes file. With --backend no routes file is needed.
@@ -265,7 +265,7 @@ def purge(
     return FINDINGS if moved.missing else OK
 
 
-for each in (replay.command, replay.replays):
+for each in (replay.command, replay.replays, republish.command):
     command.add_command(each)
 
 

@@ -35,7 +35,7 @@ COMMANDS = {
     "pause": "Pause routes for a time.",
     "limit": "Limit the rate of routes for a time.",
     "resume": "End the pause and the limit of routes.",
-    "dead": "List, group, try, replay and purge dead letters.",
+    "dead": "List, group, try, replay, republish and purge dead letters.",
     "history": "Show the edits of the routes file, newest first, or the files of one of them.",
     "audit": "Show what operators did, newest first: who, from where, why, and what came of it.",
     "dashboard": "Serve the API and the probes for a backend, without running handlers.",

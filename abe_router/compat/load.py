@@ -87,7 +87,8 @@ def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.
         )
     provider = choice.find()
     if choice.name_or_url.partition("://")[2]:
-        backend = make_from(queue_class(provider.load()), choice.name_or_url)
+        kind = queue_class(provider.load().for_url(choice.name_or_url))
+        backend = make_from(kind, choice.name_or_url)
     else:
         backend = provider.from_env(env, queue_class)
     _log.info("backend %s, because %s", redact_url(backend.url), choice.why)

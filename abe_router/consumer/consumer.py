@@ -15,13 +15,14 @@ from abe_router.backoff import Backoff, LogThrottle, wait_for_event
 from abe_router.consumer.attempt import Around, Attempts
 from abe_router.consumer.backend_calls import BackendCalls, Recovery
 from abe_router.consumer.disposition import DispositionPolicy
-from abe_router.consumer.fetcher import Fetcher, Prefetch
+from abe_router.consumer.fetcher import Fetcher
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.limits import NO_LIMITS, RouteLimits, Throttle
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
 from abe_router.consumer.pool import WorkerPool
+from abe_router.consumer.prefetch import Prefetch
 from abe_router.consumer.settler import Settler
 from abe_router.consumer.shutdown import SHUTDOWN_GRACE, Shutdown
 from abe_router.consumer.stall_monitor import StallMonitor

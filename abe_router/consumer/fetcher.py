@@ -13,17 +13,11 @@ from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.limits import Throttle
 from abe_router.consumer.pool import WorkerPool
+from abe_router.consumer.prefetch import MAX_FETCH, Prefetch
 from abe_router.consumer.shutdown import Shutdown
 from abe_router.consumer.suspects import SuspectGate, group_of, runs_alone, suspects_of
 from abe_router.routing.route import Route
 
-#: Most deliveries asked for at once.
-MAX_FETCH = 500
-#: A full fetch that is used up sooner than the first makes the prefetch deeper, later than the second
-#: shallower; in seconds.
-KEEPS_UP, FALLS_BEHIND = 0.05, 0.2
-#: The first depth, and the factor to each next one.
-FIRST_DEPTH, GROWTH = 16, 8
 #: A fetch of fewer deliveries than these returned what had just come; a fuller one shows a backlog.
 _BACKLOG = 8
 #: With more outcomes than these unsettled nothing is fetched. So many pile up only while the backend refuses
@@ -61,41 +55,6 @@ PROBE_SECONDS = 0.3
 # Invariants: one fetch at a time. A fetch under way is interrupted, and cancelled only if the consumer is:
 # what a cancelled fetch has leased is out of reach until the leases end. What was fetched is in flight before
 # the fetcher awaits anything. No fetch begins while a lease of what is in flight may have run out.
-
-
-class Prefetch:
-    """How many deliveries to hold ahead of the slots: as many as they handle in about a tenth of a second.
-
-    A prefetch saves waiting for the backend, but no other process can handle what is held here. So it begins
-    at nothing, grows while the handlers keep up, and is halved when they do not.
-    """
-
-    def __init__(self, *, allowed: bool = True) -> None:
-        #: How many deliveries to hold beyond those that run.
-        self.depth = 0
-        #: The low-water mark: more are fetched when no more than these are in the buffer.
-        self.low_water = 0
-        self._allowed = allowed
-        self._full_at = 0.0  # when the last fetch came in full; 0 when it did not
-
-    def allow(self, allowed: bool) -> None:
-        """Set whether anything may be held ahead; begin at nothing again."""
-        self._allowed, self._full_at = allowed, 0.0
-        self.depth = self.low_water = 0
-
-    def asking(self, now: float) -> None:
-        """Note that there is room for another fetch; `now` is the loop's time."""
-        if self._full_at and self._allowed:
-            lasted = now - self._full_at
-            if lasted < KEEPS_UP:
-                self.depth = min(2 * MAX_FETCH, max(FIRST_DEPTH, self.depth * GROWTH))
-            elif lasted > FALLS_BEHIND:
-                self.depth //= 2
-            self.low_water = self.depth // 2
-
-    def fetched(self, now: float, *, full: bool) -> None:
-        """Note that a fetch came in, and whether there may have been more."""
-        self._full_at = now if full else 0.0
 
 
 class Fetcher:
@@ -143,7 +102,7 @@ class Fetcher:
                 await self._fetch_carefully()
                 continue
             asked_at = clock()
-            prefetch.asking(asked_at)
+            prefetch.asking(asked_at, pool.handling_time)
             in_flight.low_water = prefetch.low_water
             limit = min(max(1, self._room()), MAX_FETCH)
             with self._suspects.fetching(self._subscription.interrupt):

@@ -16,10 +16,11 @@ from abe_router.backend import (
     Subscription,
 )
 from abe_router.backoff import wait_for_event
-from abe_router.consumer.fetcher import FETCH_WAIT, MAX_FETCH, PROBE_WAIT
+from abe_router.consumer.fetcher import FETCH_WAIT, PROBE_WAIT
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.limits import Throttle
 from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.consumer.prefetch import MAX_FETCH
 from abe_router.consumer.suspects import SuspectGate, runs_alone, suspects_of
 from abe_router.errors import BackendError, SubscriptionClosed
 

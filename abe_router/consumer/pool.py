@@ -59,6 +59,16 @@ class WorkerPool:
         self._waking = self._stopping = self._waits_settled = False
         self._gathering = asyncio.Lock()
         self._added = asyncio.Event()
+        # When the first of what was added last was started, and when the buffer was empty; 0 before.
+        self._first_at = self._emptied_at = 0.0
+
+    @property
+    def handling_time(self) -> float | None:
+        """How long the handlers have worked on what was added last, in seconds; None if that is not known.
+
+        It does not contain the wait of the first one for the event loop.
+        """
+        return (self._emptied_at or self._clock()) - self._first_at if self._first_at else None
 
     async def run(self) -> None:
         """Cancel each handler whose time is up, until cancelled."""
@@ -74,6 +84,7 @@ class WorkerPool:
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Buffer deliveries and start as many as there are free slots."""
         self._in_flight.buffer.extend(deliveries)
+        self._first_at = self._emptied_at = 0.0
         self._added.set()
         self._wake_next()
 
@@ -144,6 +155,8 @@ class WorkerPool:
         while True:
             self._waking = False
             now = clock()
+            if not self._first_at:
+                self._first_at = now
             while buffer:
                 if now > leases.overdue_at:
                     await self._lease_keeper.renew()
@@ -182,6 +195,8 @@ class WorkerPool:
                     settle(delivery, disposition)
                 if len(buffer) <= in_flight.low_water:
                     report_capacity()
+            if not self._emptied_at:
+                self._emptied_at = now
             if self._stopping:
                 return
             await self._wait_idle()

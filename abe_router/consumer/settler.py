@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 LONGEST_WAIT = 0.1
 
 #: The tally counts its records once there are so many: a batch may have one message.
-FOLDED_RECORDS = 256
+FOLDED_RECORDS = 1_024
 
 _RELEASED = Disposition(RELEASED)
 

@@ -25,6 +25,7 @@ from abe_router.http import (
     publish,
     reading,
     replays,
+    republish,
     tail,
 )
 from abe_router.http.dashboard import (
@@ -55,6 +56,7 @@ ENDPOINTS: tuple[Callable[[Site], list[Route]], ...] = (
     metrics.routes,
     dead_letters.routes,
     replays.routes,
+    republish.routes,
     acts.routes,
     edits.routes,
     publish.routes,

@@ -89,7 +89,7 @@ class EventStream(Response):
                     if leaving.done():
                         return
                     if now() >= checked_at + COMMENT_EVERY:
-                        checked_at, is_allowed = now(), self._allows(scope)
+                        checked_at, is_allowed = now(), await self._allows(scope)
                     else:
                         is_allowed = True
                     if closing.done() or not is_allowed:
@@ -107,11 +107,12 @@ class EventStream(Response):
                 if task is not None:
                     task.cancel()
 
-    def _allows(self, scope: Scope) -> bool:
+    async def _allows(self, scope: Scope) -> bool:
         """Return whether the client still has the rights that it had at the start."""
-        query = scope["query_string"].decode("latin-1")
+        query, headers = scope["query_string"].decode("latin-1"), request_headers(scope)
+        await self._security.recall(headers)
         try:
-            caller = self._security.find_caller(scope["method"], request_headers(scope), query)
+            caller = self._security.find_caller(scope["method"], headers, query)
         except Refusal:
             return False
         return bool(caller == scope["state"]["caller"])

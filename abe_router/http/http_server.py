@@ -52,7 +52,7 @@ class HttpServer:
     ) -> None:
         self._source, self._listen, self._announce = source, listen, announce
         self._has_probes, self._always = probes, always
-        self._site = Site(source, Security())
+        self._site = Site(source, Security(backend=lambda: source.backend))
         self._app, self._probes_app = make_app(self._site), make_probes_app(self._site)
         self._listeners: dict[str, tuple[ListenAddress, Listener]] = {}
         self._options: HttpOptions | None = None
@@ -183,7 +183,7 @@ def embedded_app(source: HttpSource) -> Application:
     Its options are those of the routes file, without the addresses. An edit of them takes effect with the
     next request.
     """
-    site = Site(source, Security())
+    site = Site(source, Security(backend=lambda: source.backend))
     application = make_app(site)
     seen: list[object] = []
 

@@ -25,6 +25,7 @@ from abe_router.operations.routes import RouteDescription, describe_routes
 from abe_router.operations.status import Status, read_workers
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.runtime.edit_record import edit_in_force, load_edit, read_edits
+from abe_router.runtime.failures import FailedAttempt
 from abe_router.runtime.heartbeat import WorkerReport
 from abe_router.runtime.override import Override
 
@@ -74,6 +75,11 @@ def routes(site: Site) -> list[Route]:
         if state is None and not described:
             raise Refusal(404, "not-found", "Not found", f"there is no route `{name}`")
         return json_response(RouteView(name, next(iter(described), None), state))
+
+    async def route_failures(request: Request) -> Response:
+        key, group = request.path_params["key"], request.path_params["group"]
+        require(request, Role.READER, key)
+        return json_response((await site.failures.get()).get(f"{key}/{group}", ()))
 
     async def asyncapi(request: Request) -> Response:
         caller, table = require(request, Role.VIEWER), site.source.table
@@ -137,6 +143,15 @@ def routes(site: Site) -> list[Route]:
             "One route with its options and its state",
             answers={200: json_content(RouteView, "the route")},
             problems={404: "neither the file nor the backend knows the route"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/routes/{key}/{group}/failures",
+            route_failures,
+            Role.READER,
+            "The newest failed attempts whose messages wait for a retry, with tracebacks",
+            details="Each worker remembers three of a route, and the last 30 routes that failed.",
+            answers={200: json_content(list[FailedAttempt], "the attempts, newest first")},
         ),
         Endpoint(
             "GET",

@@ -5,16 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
 
+from abe_router.backend import Backend
 from abe_router.http.access import Caller, Token, digest, find_token
 from abe_router.http.problem import Refusal, invalid
+from abe_router.http.sessions import Sessions
 from abe_router.routing.http_options import is_loopback
 
-#: How long a session lasts, in seconds, and how many there are; the oldest one ends first.
-SESSION_TIME, MOST_SESSIONS = 12 * 3600.0, 1_000
 #: Methods that change nothing.
 SAFE = {"GET", "HEAD", "OPTIONS"}
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?")
@@ -27,13 +26,18 @@ class Security:
     """Decides whether a request is answered at all, and for which caller.
 
     `hosts`, `origins` and `tokens` change when the routes file changes. A session belongs to a token, and
-    ends with it.
+    ends with it. `backend` returns the backend that keeps the sessions.
     """
 
     def __init__(
-        self, tokens: Sequence[Token] = (), *, hosts: Sequence[str] = (), origins: Sequence[str] = ()
+        self,
+        tokens: Sequence[Token] = (),
+        *,
+        hosts: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        backend: Callable[[], Backend] | None = None,
     ) -> None:
-        self._sessions: dict[str, tuple[str, float]] = {}
+        self._sessions = Sessions(backend)
         #: The secret of the link that the start prints. It logs in one browser.
         self.login_code = secrets.token_urlsafe(32)
         self.update(tokens, hosts=hosts, origins=origins)
@@ -66,8 +70,13 @@ class Security:
             "the Host header is neither a loopback name, nor an IP address, nor in `http.hosts`",
         )
 
+    async def recall(self, headers: Headers) -> None:
+        """Look up the session of a request, if another server or an earlier start of this one began it."""
+        if session := _session(headers):
+            await self._sessions.recall(session)
+
     def find_caller(self, method: str, headers: Headers, query: str) -> Caller | None:
-        """Return the caller of a request, None if it has neither a token nor a session.
+        """Return the caller of a request, None if it has neither a token nor a session. `recall` it before.
 
         Raise Refusal if the token is unknown, or if a page of another origin sends the request.
         """
@@ -87,9 +96,11 @@ class Security:
                 raise unauthorized("the token is unknown, or the Authorization header is not `Bearer TOKEN`")
             return token.caller
         # Without a sign of a browser, a cookie is no proof of what its user wants.
-        return self._caller_of_session(headers) if method in SAFE or from_browser else None
+        if method in SAFE or from_browser:
+            return self._sessions.caller(_session(headers), self._tokens)
+        return None
 
-    def log_in(self, secret: str) -> str | None:
+    async def log_in(self, secret: str) -> str | None:
         """Return the value of the cookie for a new session of a token, or of the code of the link."""
         if self.login_code and secrets.compare_digest(digest(secret), digest(self.login_code)):
             if not self._tokens:
@@ -100,21 +111,11 @@ class Security:
             token = find_token(self._tokens, secret)
         if token is None:
             return None
-        session = secrets.token_urlsafe(32)
-        while len(self._sessions) >= MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        self._sessions[digest(session)] = (token.digest, time.monotonic() + SESSION_TIME)
-        return session
+        return await self._sessions.begin(token)
 
-    def log_out(self, headers: Headers) -> None:
+    async def log_out(self, headers: Headers) -> None:
         """End the session of a request."""
-        self._sessions.pop(_session(headers), None)
-
-    def _caller_of_session(self, headers: Headers) -> Caller | None:
-        owner, until = self._sessions.get(_session(headers), ("", 0.0))
-        if time.monotonic() > until:
-            return None
-        return next((token.caller for token in self._tokens if token.digest == owner), None)
+        await self._sessions.end(_session(headers))
 
     def _check_origin(self, method: str, headers: Headers) -> bool:
         """Return whether a browser sends the request, for a page of this server or of a trusted origin.
@@ -156,7 +157,7 @@ def cookie_name(headers: Headers) -> str:
 
 
 def _session(headers: Headers) -> str:
-    """Return the hash of the session in the cookies of a request."""
+    """Return the session in the cookies of a request."""
     name = cookie_name(headers)
     for text in headers.get("cookie", ()):
         try:
@@ -164,7 +165,7 @@ def _session(headers: Headers) -> str:
         except CookieError:
             continue
         if name in cookies:
-            return digest(cookies[name].value)
+            return cookies[name].value
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from abe_router.operations.dead_index import DeadLetterIndex
 from abe_router.operations.metrics import Counters
 from abe_router.operations.status import Status, read_status
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.failures import FailedAttempt, read_failures
 
 T = TypeVar("T")
 
@@ -121,6 +122,8 @@ class Site:
     def __post_init__(self) -> None:
         self.status: SharedAnswer[Status] = SharedAnswer(self._read_status)
         self.sampler = Sampler(lambda: self.source.backend, lambda: self.source.counters, self.status.get)
+        self.failures: SharedAnswer[Mapping[str, Sequence[FailedAttempt]]]
+        self.failures = SharedAnswer(lambda: read_failures(self.source.backend))
         self.dead_letters = DeadLetterIndex(lambda: self.source.backend)
         self._running: set[asyncio.Task[None]] = set()
 

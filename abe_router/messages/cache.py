@@ -7,8 +7,8 @@ from typing import TypeVar
 
 V = TypeVar("V")
 
-#: Entries that a cache holds at most.
-LIMIT = 10_000
+#: Entries that a cache holds at most: the keys of a large file, and as many that only its patterns match.
+LIMIT = 20_000
 
 
 def remember(cache: dict[str, V], key: str, value: V, *, limit: int = LIMIT) -> None:

@@ -173,7 +173,7 @@ class RouteTally:
     def fold(self, at_least: int = 1) -> None:
         """Count what was recorded, if there are so many records.
 
-        The settler calls it after each batch, so that only hundreds of records are kept.
+        The settler calls it after each batch, so that a thousand records are kept.
         """
         if len(self._calls.recorded) >= at_least or len(self._waits.recorded) >= at_least:
             self._last = None

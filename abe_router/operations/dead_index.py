@@ -24,7 +24,7 @@ from abe_router.backend import Backend, DeadLetter, SubscriptionName
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import matches
 from abe_router.operations.dead_groups import DeadGroups, Grouping, Selection
-from abe_router.operations.dead_letters import DeadLetterFilter, read_pages
+from abe_router.operations.dead_letters import DeadLetterFilter, find_dead_letter, read_pages
 from abe_router.text import mask_credentials
 
 #: Most dead letters that are indexed; later ones are not.
@@ -224,6 +224,12 @@ class DeadLetterIndex:
     def route(self, route: SubscriptionName) -> RouteIndex:
         """Return the dead letters of a route; it has none if the route is unknown."""
         return self._routes.get(route) or RouteIndex(route)
+
+    async def find(self, route: SubscriptionName, id: str) -> DeadLetter:
+        """Return one dead letter with its body; raise UnknownDeadLetter."""
+        part, backend = self.route(route), self._backend()
+        found = await part.fetch(backend, part.positions_of({id}), bodies=True)
+        return found[0] if found else await find_dead_letter(backend, route, id)
 
     def routes(self) -> Sequence[RouteIndex]:
         """Return the routes that have dead letters."""

@@ -26,6 +26,8 @@ from abe_router.routing.table import RouteTable
 PAGE = 1_000
 #: Dead letters that one call reads with their bodies, of which each may have a megabyte.
 PAGE_OF_BODIES = 50
+#: A page is yielded in so many pieces; between them the event loop reads the next page.
+PIECES = 100
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True):
@@ -132,22 +134,23 @@ async def read_dead_letters(
 async def read_pages(
     backend: Backend, route: SubscriptionName, *, after: str = "", bodies: bool = False
 ) -> AsyncIterator[Sequence[DeadLetter]]:
-    """Yield the dead letters of a route after the one with the id `after` in pages, oldest first.
+    """Yield the dead letters of a route after the one with the id `after` in short pages, oldest first.
 
     Without `bodies`, their messages may have no body and no headers.
-    The backend reads the next page while the caller works on one.
+    The backend reads the next ones while the caller works on a page.
     """
     limit = PAGE_OF_BODIES if bodies else PAGE
 
     def read(after: str) -> asyncio.Future[Sequence[DeadLetter]]:
         return asyncio.ensure_future(backend.dead_letters(*route, limit=limit, after=after, bodies=bodies))
 
-    reading = read(after)
+    reading, piece = read(after), max(1, limit // PIECES)
     try:
         while page := await reading:
             reading = read(page[-1].id)
-            await asyncio.sleep(0)  # so that it begins
-            yield page
+            for start in range(0, len(page), piece):
+                await asyncio.sleep(0)  # a call takes several turns: to send, and for each part of the answer
+                yield page[start : start + piece]
     finally:
         reading.cancel()
 

@@ -142,6 +142,7 @@ class Worker:
             # many routes cause so many collections that they take a fifth.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
+            gc.enable()
             if self._reporter is not None and self._channel is not None:
                 channel = self._channel
                 application.background.start("reporting the code", lambda: self._report_code(channel))

@@ -55,6 +55,7 @@ class HttpOptions:
     `listen` is the address of the API, and `probes` that of a second listener with the probes and the
     metrics alone. `hosts` are the names under which clients reach the server, besides loopback names and IP
     addresses. `origins` are the other origins whose pages may send requests that change something.
+    `republish` allows callers to change dead letters and publish them again.
     """
 
     listen: ListenAddress
@@ -62,6 +63,7 @@ class HttpOptions:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     tokens: tuple[TokenOptions, ...] = ()
+    republish: bool = False
 
 
 def parse_address(text: str) -> ListenAddress:

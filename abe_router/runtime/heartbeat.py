@@ -6,29 +6,15 @@ worker that is killed disappears without cleaning up.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from abe_router.backend import Backend, Entry, read_stored
-from abe_router.backend.health import unserved
-from abe_router.backoff import wait_for_event
+from abe_router.backend import Entry, read_stored
 from abe_router.diagnostic import Diagnostic, Severity
-from abe_router.errors import BackendError
-from abe_router.messages.message import new_id
-from abe_router.observe.events import Events, OrphanedSubscription
-from abe_router.runtime.activity import ActivityReporter, RouteActivity
-from abe_router.runtime.reconciler import Reconciler
+from abe_router.runtime.activity import RouteActivity
 from abe_router.text import json_safe, mask_credentials
-
-_log = logging.getLogger(__name__)
 
 #: The bucket that holds one entry for each running worker.
 WORKERS = "workers"
@@ -133,87 +119,3 @@ def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
     """Return the readable reports among the entries of the bucket, by the name of the worker."""
     reports = {name: decode_report(entry.value) for name, entry in entries.items()}
     return {name: report for name, report in reports.items() if report is not None}
-
-
-class Heartbeat:
-    """Reports a router to its backend, and emits an event for each subscription that no router consumes.
-
-    The backend has a key-value store. `edited` is set whenever there is something new to report: an edit was
-    accepted or rejected, or overrides changed. `rejected` returns the diagnostics of the last edit, and
-    `obeyed` the overrides in force, and `outdated` the changed files of code. Of several workers of one
-    supervisor, only the first, by `number`, looks for orphaned subscriptions.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        reconciler: Reconciler,
-        events: Events,
-        *,
-        edited: asyncio.Event,
-        rejected: Callable[[], Sequence[Diagnostic]],
-        obeyed: Callable[[], Mapping[str, int]] = dict,
-        outdated: Callable[[], Sequence[Path]] = list,
-        number: int = 0,
-    ) -> None:
-        self._backend, self._reconciler, self._events = backend, reconciler, events
-        self._edited, self._rejected, self._obeyed, self._number = edited, rejected, obeyed, number
-        self._outdated = outdated
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
-        self._started_at = time.time()
-        self._orphans: set[str] = set()
-        self._activity = ActivityReporter(reconciler.counts)
-
-    async def run(self) -> None:
-        """Report every few seconds, and at once after an edit, until cancelled."""
-        is_first = self._number < 2
-        looks = is_first
-        while True:
-            self._edited.clear()
-            with suppress(BackendError):
-                await self._backend.put(WORKERS, self._name, self._encoded(), ttl=TTL)
-            if await wait_for_event(self._edited, EVERY):
-                looks = is_first
-            elif looks:  # by now the other workers of the backend have reported the new table too
-                with suppress(BackendError):
-                    await self._report_orphans()
-                    looks = False
-
-    async def leave(self) -> None:
-        """Delete the report; if that fails, it expires."""
-        try:
-            await self._backend.delete(WORKERS, self._name)
-        except BackendError:
-            pass
-        except Exception:  # noqa: BLE001  an error of a provider must not end the shutdown
-            _log.exception("cannot delete the report of this worker, it expires later")
-
-    def _encoded(self) -> bytes:
-        reconciler = self._reconciler
-        table, last = reconciler.table, reconciler.last_reload
-        interval, activity = self._activity.report()
-        report = WorkerReport(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started_at=self._started_at,
-            revision=table.revision,
-            number=self._number,
-            path=json_safe(str(table.path)) if table.path else None,
-            routes={n: RouteState(c.in_flight, c.connected) for n, c in reconciler.consumers.items()},
-            reload=None if last is None else msgspec.convert(last, ReloadReport, from_attributes=True),
-            rejected=tuple(map(DiagnosticReport.of, self._rejected())),
-            overrides=self._obeyed(),
-            interval=interval,
-            activity=activity,
-            outdated=tuple(json_safe(str(path)) for path in self._outdated()),
-        )
-        return msgspec.json.encode(report)
-
-    async def _report_orphans(self) -> None:
-        statuses, entries = await self._backend.status(), await self._backend.entries(WORKERS)
-        served = {name for report in decode_reports(entries).values() for name in report.routes}
-        served.update(self._reconciler.table.by_name)
-        orphans = {status.name: held for status, held in unserved(statuses, served)}
-        for route in orphans.keys() - self._orphans:
-            self._events.emit(OrphanedSubscription(route, orphans[route]))
-        self._orphans = set(orphans)

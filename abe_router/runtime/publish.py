@@ -45,6 +45,7 @@ async def publish(
         raise _unknown(table, key)
     body, value = encode_and_read(payload)
     message = contract.message(key, body, value, headers or {}, id)
+    del value  # or each caller that waits keeps one, for the garbage collector to look at
     seconds = 0.0 if contract.deduplication is None else contract.window(id)
     if around is not None:
         async with around(message) as message:

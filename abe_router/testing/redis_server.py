@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -26,6 +27,14 @@ def free_port() -> int:
             return port
 
 
+def server_program() -> str | None:
+    """Return the path of the server that tests start, None if it is not installed.
+
+    It is `redis-server`, or the program that `$ABE_ROUTER_REDIS_SERVER` names, such as `valkey-server`.
+    """
+    return shutil.which(os.environ.get("ABE_ROUTER_REDIS_SERVER") or "redis-server")
+
+
 class RedisServer:
     """Runs `redis-server` on a free local port while entered.
 
@@ -43,8 +52,8 @@ class RedisServer:
 
     @staticmethod
     def installed() -> bool:
-        """Return whether a `redis-server` is on the path."""
-        return shutil.which("redis-server") is not None
+        """Return whether a server is installed."""
+        return server_program() is not None
 
     def __enter__(self) -> Self:
         self.start()
@@ -55,7 +64,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server, each time on the same port, and return when it answers."""
-        program = shutil.which("redis-server")
+        program = server_program()
         if program is None:
             raise FileNotFoundError("redis-server is not installed")
         options = {

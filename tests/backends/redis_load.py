@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from abe_router.backend import ACKED
-from abe_router.backends.redis import RedisBackend
+from abe_router.backend import ACKED, Acked
+from abe_router.backends import make_backend
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 
@@ -18,21 +18,25 @@ _PUBLISHERS = 6
 class Load:
     """Publishes in batches of several keys and handles what comes; a context manager.
 
-    When it ends the publishers stop, and all that is left is handled.
+    When it ends the publishers stop, and all that is left is handled. With `emits`, each handled
+    message emits one to another key.
     """
 
-    def __init__(self, url, prefix, *, lease=30.0):
-        self._url, self._prefix, self._lease = url, prefix, lease
-        #: The messages whose publish returned, and how often each message was acked.
-        self.accepted, self.acked = set[str](), Counter[str]()
+    def __init__(self, url, prefix, *, lease=30.0, emits=False):
+        self._url, self._prefix, self._lease, self._emits = url, prefix, lease, emits
+        #: How often each message was emitted, by the id of its cause.
+        self.emitted = Counter[str]()
+        #: The messages whose publish returned, those that were fetched, and how often each message was acked.
+        #: An ack that is repeated because its answer was lost is refused if the server had carried it out.
+        self.accepted, self.handled, self.acked = set[str](), set[str](), Counter[str]()
         #: The errors of publishes, and of everything that the consumer did.
         self.refused, self.outages = list[BackendError](), list[BackendError]()
         self._number = 0
         self._over = False
 
     async def __aenter__(self):
-        self.backend = RedisBackend.from_url(self._url, prefix=self._prefix)
-        self.publishing = RedisBackend.from_url(self._url, prefix=self._prefix)
+        self.backend = make_backend(self._url, prefix=self._prefix)
+        self.publishing = make_backend(self._url, prefix=self._prefix)
         self._subscription = await self.backend.subscribe("orders.*", GROUP, lease=self._lease)
         self._running = [asyncio.create_task(self._publish()) for _ in range(_PUBLISHERS)]
         self._consuming = asyncio.create_task(self._consume())
@@ -42,8 +46,26 @@ class Load:
         self._over = True
         await asyncio.gather(*self._running)
         await self._consuming
+        if self._emits:
+            await self._follow()
         await self.backend.close()
         await self.publishing.close()
+
+    async def _follow(self):
+        """Read what was emitted, until nothing more comes."""
+        cursor, quiet = "", 0
+        while quiet < 5:
+            page = await self.backend.peek("done.*", None, limit=1000, after=cursor)
+            self.emitted.update(each.message.headers["cause"] for each in page)
+            cursor, quiet = page[-1].cursor if page else cursor, 0 if page else quiet + 1
+            await asyncio.sleep(0 if page else 0.1)
+
+    def _outcome(self, delivery):
+        if not self._emits:
+            return ACKED
+        message = delivery.message
+        key = message.key.replace("orders", "done")
+        return Acked((new_message(key, b"1", headers={"cause": message.id}),))
 
     async def more(self, count=200):
         """Wait until so many more messages were acked."""
@@ -55,7 +77,7 @@ class Load:
     @property
     def lost(self):
         """The accepted messages that were never handled."""
-        return self.accepted - self.acked.keys()
+        return self.accepted - self.handled
 
     @property
     def doubled(self):
@@ -82,6 +104,7 @@ class Load:
             try:
                 found = await self._subscription.fetch(100, 0.3)
                 quiet = 0 if found else quiet + self._over
+                self.handled.update(each.message.id for each in found)
                 refused = await self._settle(found)
             except BackendUnavailable as error:
                 self.outages.append(error)
@@ -94,7 +117,7 @@ class Load:
         left, refused = list(found), []
         while left:
             try:
-                refused += await self._subscription.settle([(delivery, ACKED) for delivery in left])
+                refused += await self._subscription.settle([(each, self._outcome(each)) for each in left])
                 left = []
             except BackendUnavailable as error:
                 self.outages.append(error)

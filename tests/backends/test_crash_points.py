@@ -31,6 +31,8 @@ KINDS = {
     "sqlite, other scenarios": ("sqlite", NAMES[1::2], 500),
     "redis": ("redis", NAMES, 450),
     "redis-cluster": ("redis-cluster", KILLED, 80),
+    "redis-slots": ("redis-slots", ("ack with outputs", "dead letter", "replay"), 30),
+    "redis-sentinel": ("redis-sentinel", KILLED, 80),
     "redis-server": ("redis-server", KILLED, 35),
 }
 #: Seeded bugs, each with the kind of crash and the scenario that find it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket as socket_module
 import subprocess
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from abe_router.backends.redis import RedisBackend, protocol
 from abe_router.backends.redis.address import Address, Sentinels
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
+from abe_router.testing.redis_server import free_port, server_program
 
 from .deliveries import ack, as_dead, bodies, take
 
@@ -87,7 +87,8 @@ class TestUrl:
             ("redis+cluster://", "the hosts are missing, as in"),
             ("redis+cluster://a,b:70000", "the port must be"),
             ("redis+cluster://a/1", "a cluster has only database 0"),
-            ("redis+cluster://a?slots=4", "`slots` is not supported"),
+            ("redis+cluster://a?slots=257", "`slots` must be a number up to 256"),
+            ("redis+sentinel://a/main?slots=4", "`slots` is for a cluster"),
             ("redis+cluster://a?ssl_ca_certs=/etc/ca.pem", r"need `rediss\+cluster://`"),
             ("redis+sentinel://a,b", "the name of the primary is missing"),
             ("redis+sentinel://a/main?sentinel_username=me", "`sentinel_username` needs"),
@@ -204,7 +205,9 @@ class TestConnection:
         options = {"port": 0, "unixsocket": socket, "tls-port": port, "tls-cert-file": tmp_path / "cert.pem"}
         options |= {"tls-key-file": tmp_path / "key.pem", "tls-auth-clients": "no", "save": ""}
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        process = await asyncio.create_subprocess_exec("redis-server", *arguments, stdout=subprocess.DEVNULL)
+        process = await asyncio.create_subprocess_exec(
+            server_program(), *arguments, stdout=subprocess.DEVNULL
+        )
         try:
             while True:  # the file exists before the server listens
                 with suppress(OSError):
@@ -245,11 +248,6 @@ async def answering(replies):
     server = await asyncio.start_server(serve, "127.0.0.1")
     async with server:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-def free_port():
-    with socket_module.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def certificate(folder):

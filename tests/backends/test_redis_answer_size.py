@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from abe_router.backend import ACKED
 from abe_router.backends.redis import protocol
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
@@ -81,6 +82,60 @@ async def test_entries_of_another_consumer_are_taken_over_in_pieces(
     handle = await getattr(redis_backend, subscribe)(KEY, GROUP)
     assert await handled(handle, COUNT) == list(range(COUNT))
     assert "an answer is larger" not in caplog.text
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_plain_read_leaves_an_entry_over_the_limit_on_the_server(
+    redis_backend, redis_client, prefix, waits, monkeypatch, caplog
+):
+    """The connection ends with the first bytes. Its neighbours come once, in order, with their counts."""
+    monkeypatch.setattr(protocol, "MOST_BYTES", 128 * MIB)
+    handle = await redis_backend.subscribe(KEY, GROUP)
+    found = []
+
+    async def fetch():
+        async with asyncio.timeout(20):
+            while len(found) < 6:
+                with suppress(BackendUnavailable):
+                    found.extend(await handle.fetch(10, 1.0))
+
+    before = await redis_client.info("stats")
+    fetching = asyncio.create_task(fetch()) if waits else None
+    async with asyncio.timeout(10):
+        while waits and not (await redis_client.info("clients"))["blocked_clients"]:
+            await asyncio.sleep(0)
+    large = {"data": "1" * 64 * MIB, "id": "large"}
+    for fields in ({"data": "0"}, {"data": "1"}, large, *({"data": str(number)} for number in range(2, 6))):
+        await redis_client.xadd(f"{prefix}{KEY}", fields)
+    await (fetching or fetch())
+    after = await redis_client.info("stats")
+    assert [(each.message.body, each.deliveries, each.message.attempt) for each in found] == [
+        (b"%d" % number, 1, 1) for number in range(6)
+    ]
+    assert after["total_net_output_bytes"] - before["total_net_output_bytes"] < 40 * MIB
+    assert not await handle.settle([(each, ACKED) for each in found])
+    assert not await handle.fetch(10, 0.0)
+    (dead,) = await redis_backend.dead_letters(KEY, GROUP)
+    assert (dead.message.id, dead.deliveries, dead.attempts) == ("large", 1, 0)
+    assert (await redis_client.xpending(f"{prefix}{KEY}", GROUP))["pending"] == 0
+    assert caplog.text.count("an entry is larger than 2 MiB") <= 1  # else it was the connection that waits
+
+
+@pytest.mark.parametrize("subscribe", EACH)
+async def test_a_large_entry_for_another_group_is_not_sent(redis_backend, redis_client, prefix, subscribe):
+    await redis_backend.subscribe(KEY, GROUP)
+    await redis_client.xadd(f"{prefix}{KEY}", {"data": "1" * 16 * MIB, "only": "audit"})
+    await redis_client.xadd(f"{prefix}{KEY}", {"data": "2"})
+    await redis_client.xreadgroup(GROUP, "other/lease=1", {f"{prefix}{KEY}": ">"})
+    before = await redis_client.info("stats")
+    handle = await getattr(redis_backend, subscribe)(KEY, GROUP)
+    (found,) = await take(handle, 1)
+    await ack(handle, [found])
+    after = await redis_client.info("stats")
+    assert found.message.body == b"2"
+    assert after["total_net_output_bytes"] - before["total_net_output_bytes"] < MIB
+    assert not await redis_backend.dead_letters(KEY, GROUP)
+    assert (await redis_client.xpending(f"{prefix}{KEY}", GROUP))["pending"] == 0
 
 
 async def test_an_exclusive_read_brings_no_entry_over_the_limit(redis_backend, redis_client, prefix):

@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from abe_router.backends.redis.appender import LARGE
+from abe_router.backends.redis.protocol import RedisProtocol
 from abe_router.backends.redis.scripts import APPEND
 from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
@@ -27,7 +28,7 @@ NO_TEXT = pytest.mark.parametrize(
 async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend, no_text):
     bad = redis_backend.append([no_text])
     good = redis_backend.append([new_message(KEY, b"2", id="\u00fc", headers={"trace": "\U0001f4e6"})])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):  # the server syncs what it accepts
         refused, kept = await asyncio.gather(bad, good, return_exceptions=True)
     assert isinstance(refused, PayloadUnencodable)
     assert kept is None
@@ -38,7 +39,7 @@ async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend,
 async def test_no_message_of_a_call_is_kept_if_one_is_not_unicode(
     redis_backend, redis_client, prefix, no_text
 ):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):  # the server syncs what it accepts
         with pytest.raises(PayloadUnencodable):
             await redis_backend.append([new_message(KEY, b"2"), no_text])
     assert not await redis_client.exists(prefix + KEY)
@@ -48,7 +49,7 @@ async def test_an_unexpected_error_fails_all_callers_of_a_batch(redis_backend):
     batch = [
         redis_backend.append([message]) for message in (new_message(KEY, b"1"), Message("id", KEY, None))
     ]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):  # the server syncs what it accepts
         results = await asyncio.gather(*batch, return_exceptions=True)
         assert [isinstance(answer, BackendError) for answer in results] == [True, True]
         await redis_backend.append([new_message(KEY, b"2")])
@@ -107,6 +108,30 @@ async def test_large_body_is_an_argument_of_its_own(redis_backend, monkeypatch):
     await redis_backend.append([message])
     await redis_backend.append([message, message])
     assert [message.body in call for call in sent if len(str(call)) > LARGE] == [True, True]
+
+
+@pytest.mark.parametrize(("size", "writes"), [(100, 1), (10_000, 6)])
+async def test_small_commands_of_one_turn_leave_in_one_write_and_large_ones_in_a_few(size, writes):
+    """Large ones joined in one write would take fresh memory each time."""
+    transport, protocol = Transport(), RedisProtocol(1.0, lambda _: None)
+    protocol.connection_made(transport)
+    for _ in range(40):
+        protocol.send("XADD", KEY, "*", "data", b"x" * size)
+    await asyncio.sleep(0)
+    assert len(transport.written) == writes
+    assert b"".join(transport.written).count(b"XADD") == 40
+    protocol.connection_lost(None)
+
+
+class Transport:
+    def __init__(self):
+        self.written = []
+
+    def write(self, data):
+        self.written.append(data)
+
+    def is_closing(self):
+        return False
 
 
 async def test_refusal_of_the_server_fails_the_caller_of_a_large_message(redis_backend, redis_client, prefix):

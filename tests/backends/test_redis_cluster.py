@@ -186,13 +186,16 @@ async def test_status_and_metrics_name_the_node(cluster):
     assert f'abe_router_backend_node_info{{node="{place}"}} 1' in Metrics().render(status=status).decode()
 
 
-async def test_moving_slot_refuses_loses_and_doubles_nothing(cluster):
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_moving_slot_refuses_loses_and_doubles_nothing(cluster, at_once):
+    if at_once and not cluster.moves_slots_at_once():
+        pytest.skip("the server lacks CLUSTER MIGRATESLOTS")
     slot = slot_of("moves.")
     async with Load(cluster.url, "moves.") as load:
         for _ in range(2):
             await load.more()
             before = cluster.owner(slot)
-            after = await asyncio.to_thread(cluster.move, slot, pause=0.03)
+            after = await asyncio.to_thread(cluster.move, slot, pause=0.03, at_once=at_once)
             assert after is not before
         await load.more()
     assert not load.refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.backend import Backend
+from abe_router.backends.redis import dead_letters
 from abe_router.backends.redis.connection import Connection
 from abe_router.messages.message import new_message
 
@@ -57,3 +58,16 @@ async def test_one_key_with_most_of_them_takes_few_reads(
     found = await redis_backend.dead_letters("orders.*", GROUP, limit=60, bodies=False)
     assert len(found) == len(dead)
     assert len(calls) <= 3 * 3  # the three keys, with 30, 60 and 60 at once
+
+
+async def test_a_call_without_bodies_stops_after_enough_bytes(
+    redis_backend: Backend, dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_READ_BYTES", 2_000)
+    found: list[str] = []
+    after, calls = "", 0
+    while page := await redis_backend.dead_letters("orders.*", GROUP, after=after, bodies=False):
+        found += [each.message.id for each in page]
+        after, calls = page[-1].id, calls + 1
+    assert sorted(found) == sorted(dead)
+    assert calls > 3  # one is enough for all of them, if bytes do not count

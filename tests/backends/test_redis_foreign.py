@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from abe_router.backend import Delayed
+from abe_router.backend import ACKED, Delayed
 from abe_router.backends.redis import protocol
 from abe_router.backends.redis.entry import LATEST, read_count, read_time
 from abe_router.consumer.disposition import Disposition, DispositionPolicy
@@ -298,6 +298,35 @@ async def test_the_reason_of_a_dead_letter_names_the_fields_of_an_entry(redis_ba
     assert dead_letter.reason.message == "no field `data`; it has: total"
 
 
+async def test_no_other_program_is_blamed_for_acks_whose_answers_were_lost(
+    redis_backend, monkeypatch, caplog
+):
+    """Entries of two streams that one call appended have the same ids."""
+    handle = await redis_backend.subscribe("orders.*", GROUP)
+    await redis_backend.append([new_message(key, b"1") for key in (KEY, "orders.paid")])
+    found = await take(handle, 2)
+    assert len({each.receipt for each in found}) == 1
+    connection = redis_backend._node.connection
+    run = connection.run
+
+    def lose_answer(*call):
+        run(*call)
+        lost = asyncio.get_running_loop().create_future()
+        lost.set_exception(BackendUnavailable("the answer was lost"))
+        return lost
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "run", lose_answer)
+        with pytest.raises(BackendUnavailable):
+            await ack(handle, found)
+    assert list(await handle.settle([(each, ACKED) for each in found])) == found
+    for _ in range(
+        2
+    ):  # the question who has them is answered before, with the text of its script at the latest
+        await connection.send("PING")
+    assert "not pending" not in caplog.text
+
+
 @pytest.fixture
 def large():
     """Return the fields of an entry over the limit of what is delivered."""
@@ -352,9 +381,11 @@ async def test_a_replay_of_an_entry_over_the_limit_delivers_no_part_of_its_paylo
 async def test_the_dead_letter_of_a_delivered_entry_over_the_limit_keeps_what_is_short(
     redis_backend, redis_client, stream, dead, field
 ):
+    """Each of its fields is within the limit, so it was read."""
     handle = await redis_backend.subscribe(KEY, GROUP)
-    text = json.dumps({"a": "1" * (3 * 1024 * 1024)}) if field == "headers" else "1" * (3 * 1024 * 1024)
-    await redis_client.xadd(stream, {"data": "1", "id": "large", "headers": "{}", field: text})
+    half = "1" * (3 * 1024 * 512)
+    text = json.dumps({"a": half}) if field == "headers" else half
+    await redis_client.xadd(stream, {"data": "1", "id": "large", "headers": "{}", "y": half, field: text})
     (came,) = await take(handle, 1)
     assert not await handle.settle([(came, as_dead(came))])
     ((_, fields),) = await redis_client.xrange(dead)
@@ -366,9 +397,10 @@ async def test_the_dead_letter_of_a_delivered_entry_over_the_limit_keeps_what_is
 async def test_an_answer_that_is_too_large_ends_the_connection_and_then_no_other(
     redis_backend, redis_client, stream, large, monkeypatch
 ):
-    monkeypatch.setattr(protocol, "MOST_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr(protocol, "MOST_BYTES", 3 * 1024 * 1024)
     handle = await redis_backend.subscribe(KEY, GROUP)
-    await redis_client.xadd(stream, large)
+    half = "1" * (2 * 1024 * 1024)
+    await redis_client.xadd(stream, {**large, "data": half, "x": half})
     await redis_client.xadd(stream, {"data": "2"})
     found = []
     async with asyncio.timeout(10):

@@ -22,7 +22,7 @@ from abe_router.backends.redis.server import Server, check
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
-from abe_router.testing.redis_server import free_port
+from abe_router.testing.redis_server import free_port, server_program
 
 KEY, GROUP = "orders.created", "billing"
 HERE = Path(health.__file__).parent
@@ -160,7 +160,7 @@ async def test_a_sentinel_is_refused(start, tmp_path):
         port = free.getsockname()[1]
     conf.write_text(f"port {port}\ndir {tmp_path}\n")
     process = await asyncio.create_subprocess_exec(
-        "redis-server", conf, "--sentinel", stdout=asyncio.subprocess.DEVNULL
+        server_program(), conf, "--sentinel", stdout=asyncio.subprocess.DEVNULL
     )
     try:
         async with asyncio.timeout(10):

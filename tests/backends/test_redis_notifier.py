@@ -50,3 +50,25 @@ async def test_many_waiting_streams_let_newcomers_wait_longer_than_their_number(
         notifier.cancel(streams[-1])
     assert pauses[0] < 0.002
     assert pauses[1] > 2 * 100 * pauses[0]
+
+
+async def test_a_stream_of_a_busy_handle_interrupts_the_xread_later_than_one_of_an_idle_handle(
+    redis_backend, prefix
+):
+    await redis_backend.subscribe("orders.created", GROUP)
+    notifier, names = redis_backend._node.notifier, Names(prefix)
+    busy, idle, *others = [
+        StreamState(names, f"orders.k{n}", GROUP, "me", 30.0, "0-0", PendingWork(lambda: None))
+        for n in range(5000)
+    ]
+    for stream in others:
+        notifier.wait(stream)
+    async with asyncio.timeout(10):
+        while not notifier._blocked or notifier._interrupt or len(notifier._waiters) < len(others):
+            await asyncio.sleep(0.01)
+    pauses = []
+    for stream, patient in ((busy, True), (idle, False), (busy, True)):
+        notifier.wait(stream, patient=patient)
+        pauses.append(notifier._interrupt_at - notifier._armed_at)
+    assert pauses[0] > 9 * pauses[1]
+    assert pauses[2] == pauses[1]

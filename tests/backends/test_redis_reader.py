@@ -68,8 +68,19 @@ def test_few_streams_share_the_whole_limit():
 
 
 def test_streams_with_many_entries_get_a_share_that_is_worth_a_read():
-    chosen = shares(streams(1000, likely=32), 500)
-    assert [share for _, share in chosen] == [32] * 15 + [20]
+    chosen = shares(streams(1000, likely=100), 500)
+    assert [share for _, share in chosen] == [100] * 5
+
+
+def test_a_stream_is_asked_for_one_entry_more_than_the_last_reply_had():
+    first, *others = streams(1000, likely=0)
+    first.replied(3, 100)
+    assert [share for _, share in shares([first], 500)] == [500]
+    assert [share for _, share in shares([first, *others], 500)] == [4] * 125
+    first.replied(4, 4)
+    assert [share for _, share in shares([first, *others], 500)] == [100] * 5
+    first.replied(0, 100)
+    assert [share for _, share in shares([first, *others], 500)] == [1] * 500
 
 
 def test_streams_with_few_entries_all_get_a_share():
@@ -78,20 +89,24 @@ def test_streams_with_few_entries_all_get_a_share():
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
 def test_shares_never_exceed_the_limit(limit):
-    mixed = [*streams(3, likely=32), *streams(50), *streams(50, likely=5)]
+    mixed = [*streams(3, likely=100), *streams(50), *streams(50, likely=5)]
     chosen = shares(mixed, limit)
     assert sum(share for _, share in chosen) <= limit
     assert all(share for _, share in chosen)
 
 
-async def test_a_backlog_under_many_keys_is_read_in_few_calls(redis_backend, redis_client):
-    handle = await redis_backend.subscribe("orders.*", GROUP)
-    keys = [f"orders.k{n}" for n in range(50)]
-    await redis_backend.append([new_message(key, b"1") for key in keys for _ in range(40)])
+@pytest.mark.parametrize(("count", "each"), [(50, 40), (400, 5), (1000, 1)])
+async def test_a_backlog_under_many_keys_is_read_in_few_calls(redis_backend, redis_client, count, each):
+    """Most keys take one read; those of the first fetch, and those cut off by the limit, take another."""
+    keys = [f"orders.k{n}" for n in range(count)]
+    await redis_backend.append([new_message(key, b"1") for key in keys for _ in range(each)])
     await redis_client.config_resetstat()
-    left = 40 * len(keys)
+    handle = await redis_backend.subscribe("orders.*", GROUP)
+    left, limit = each * count, 10
     async with asyncio.timeout(20):
         while left:
-            left -= len(await handle.fetch(100, 1.0))
-    calls = (await redis_client.info("commandstats"))["cmdstat_xreadgroup"]["calls"]
-    assert calls <= 6 * len(keys)
+            found = await handle.fetch(limit, 1.0)
+            left, limit = left - len(found), 100
+    stats = await redis_client.info("commandstats")
+    assert stats["cmdstat_xreadgroup"]["calls"] <= 1.5 * count
+    assert stats["cmdstat_xreadgroup"]["calls"] + stats["cmdstat_evalsha"]["calls"] <= 1.6 * count

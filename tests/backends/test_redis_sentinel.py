@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+from contextlib import suppress
 
 import pytest
 
 from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.conformance import BackendConformance
-from abe_router.errors import BackendError
+from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
 from chaos.redis_servers import RedisSentinels, call, host_and_port, until
@@ -70,6 +72,50 @@ async def test_messages_that_a_replica_confirmed_outlive_the_primary(sentinels):
         await asyncio.to_thread(sentinels.wait, 1_000_000)
     assert load.outages
     assert not load.lost
+
+
+def certificates(folder):
+    """Make an authority of our own, and a certificate by it for this machine."""
+    for name, signed, names in (
+        ("ca", (), ()),
+        ("cert", ("-CA", "ca.pem", "-CAkey", "ca.key"), ("-addext", "subjectAltName=IP:127.0.0.1")),
+    ):
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
+        files = ["-subj", f"/CN={name}", "-keyout", "key.pem" if signed else "ca.key", "-out", f"{name}.pem"]
+        subprocess.run(
+            [*command.split(), *files, *signed, *names], cwd=folder, check=True, capture_output=True
+        )
+
+
+async def test_servers_and_sentinels_are_reached_over_tls_each_with_its_password(tmp_path):
+    certificates(tmp_path)
+    user = ("--user", "router", "on", ">right", "~*", "&*", "+@all")
+    with RedisSentinels(tmp_path, options=user, auth="watch", tls=tmp_path) as sentinels:
+        trust = f"ssl_ca_certs={tmp_path}/ca.pem"
+        url = f"{sentinels.url}?{trust}&sentinel_password=watch".replace("//", "//router:right@", 1)
+        async with RedisBackend.from_url(url) as backend:
+            await backend.publish("orders.created", 1)
+            primary = sentinels.primary()
+            assert "user=router" in call(primary, "CLIENT", "LIST")
+            assert {each.code for each in await backend.check_health() if each.severity == "error"} == set()
+            await asyncio.to_thread(sentinels.wait)
+            primary.kill()
+            await asyncio.to_thread(until, lambda: sentinels.primary() is not primary)
+            await asyncio.to_thread(until, lambda: call(sentinels.primary(), "ROLE")[0] == "master")
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(BackendUnavailable):
+                        await backend.publish("orders.created", 2)
+                        break
+            assert call(sentinels.primary(), "XLEN", "orders.created") >= 2
+        for wrong, why in (
+            (url.replace(trust, "socket_timeout=5"), "CERTIFICATE_VERIFY_FAILED"),
+            (url.replace("=watch", "=right"), "WRONGPASS.*asked at"),
+            (url.replace(":right@", ":watch@"), "WRONGPASS"),
+            (url.replace(f"{trust}&", "").replace("rediss", "redis"), "two must agree"),
+        ):
+            with pytest.raises(BackendError, match=why):
+                await RedisBackend.from_url(wrong).open()
 
 
 async def test_a_primary_that_only_one_sentinel_names_is_not_used(sentinels, tmp_path):

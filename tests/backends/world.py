@@ -15,8 +15,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from abe_router.backend import Backend, Subscription
+from abe_router.backends import make_backend
 from abe_router.backends.memory import MemoryBackend
 from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.node import Node
 from abe_router.backends.sqlite import SQLiteBackend
 
 
@@ -114,6 +116,25 @@ class RedisWorld(World):
 
     async def abandon(self, handle: Subscription) -> None:
         """Forget it, as a process that is killed does."""
+
+
+class PartitionedWorld(RedisWorld):
+    def __init__(self, url: str) -> None:
+        World.__init__(self)
+        self.backend = make_backend(url, prefix=f"m{token_hex(5)}.")
+
+    async def advance(self, seconds: float) -> None:
+        await World.advance(self, seconds)
+        for node in await self._nodes():
+            names = node.names.streams, node.names.others
+            await node.connection.send("EVAL", _PUT_BACK, 0, *names, round(seconds * 1000))
+
+    async def look(self) -> None:
+        for node in await self._nodes():
+            await node.reaper.check()
+
+    async def _nodes(self) -> list[Node]:
+        return [await each.opened() for each in self.backend._partitions]
 
 
 #: Puts back what the server has noted: since when deliveries are held, until when retries wait and ids are

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from abe_router.backend import DeadLetter, Reason
@@ -212,3 +213,27 @@ def test_route_of_the_file_that_was_never_served_has_no_dead_letters(run: Run) -
     assert run("dead", "replay", BILLING, "--all").err == "replayed 0\n"
     assert "has no dead letter `17`" in run("dead", "show", BILLING, "17").err
     assert run("dead", "list", "orders.created/biling").code == 1
+
+
+def test_republish_publishes_the_changed_message_once_and_purges_the_dead_letter(run: Run) -> None:
+    dead_letter({"id": 1, "total": 0})
+    draft = run("dead", "republish", BILLING, "1", "--draft")
+    assert msgspec.json.decode(draft.out) == {"id": 1, "total": 0}
+    changed = ("dead", "republish", BILLING, "1", '{"id": 1, "total": 5}')
+    refused = run(*changed[:-1], '{"id": 1, "total": -5}')
+    assert (refused.code, "/total" in refused.err) == (1, True)
+    first = run(*changed, "--header", "source=desk")
+    assert (first.code, first.err) == (0, "changed /total\nchanged header source\n")
+    again = run(*changed, "--purge", "--json")
+    assert again.json == {
+        "id": first.out.strip(),
+        "duplicate": True,
+        "changed": ["/total"],
+        "purged": True,
+        "failure": "",
+    }
+    assert [message.payload["total"] for message in published()] == [0, 5]
+    assert run(*changed).code == 1
+    for given in ((), ("--draft", "{}")):
+        assert run(*changed[:-1], *given).code == 2
+    assert run("dead", "republish", BILLING, "1", "--draft", "--backend", "sqlite:///shop.db").code == 1

@@ -39,15 +39,11 @@ SIZES = {"phone": (360, 760), "laptop": (1440, 900), "wide": (3840, 2160)}
 class Browser:
     """One browser with one window. Its methods run in a thread, one at a time."""
 
-    def __init__(self, *, javascript: bool = True) -> None:
+    def __init__(self) -> None:
         options = ChromeOptions()
         options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
         for each in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
             options.add_argument(each)
-        if not javascript:
-            options.add_experimental_option(
-                "prefs", {"profile.managed_default_content_settings.javascript": 2}
-            )
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self._driver = Chrome(options, Service(shutil.which("chromedriver")))
         self._thread = ThreadPoolExecutor(1)
@@ -173,13 +169,14 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": theme}
         await self.command("Emulation.setEmulatedMedia", {"features": [feature]})
 
-    def reset(self) -> None:
-        """Give the window the size and the theme that it has at first."""
+    def reset(self, *, javascript: bool = True) -> None:
+        """Give the window the size and the theme that it has at first, and run scripts of pages or none."""
         width, height = SIZES["laptop"]
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         for name, options in (
             ("Emulation.setDeviceMetricsOverride", metrics),
             ("Emulation.setEmulatedMedia", {"features": []}),
+            ("Emulation.setScriptExecutionDisabled", {"value": not javascript}),
         ):
             self._thread.submit(self._driver.execute_cdp_cmd, name, options).result(PATIENCE)
 

@@ -108,10 +108,12 @@ async def offer(served: Serving, text: str) -> None:
     await recorder.record()
 
 
-async def fill(served: Serving) -> None:
-    """Make edits, acts and messages."""
+async def fill(served: Serving, text: str = "") -> None:
+    """Make edits, acts and messages; in the end the table is that of `text`, if it is given."""
     for concurrency in (2, 4, "four", 3):
         await offer(served, shop_routes(concurrency))
+    if text:
+        await offer(served, text)
     ops = Author("ada@laptop", "command line")
     await record_act(
         served.backend, ops, "pause", "orders.created/billing", why="gateway down", result="until 14:20"
@@ -132,11 +134,11 @@ async def fill(served: Serving) -> None:
 
 
 @asynccontextmanager
-async def shop(folder: Path) -> AsyncIterator[Serving]:
+async def shop(folder: Path, text: str = "") -> AsyncIterator[Serving]:
     """Run a server for the shop, with everything that `fill` makes."""
     (folder / "schemas").mkdir(exist_ok=True)
     for name, schema in (("orders.created.json", ORDER), ("customer.json", CUSTOMER)):
         (folder / "schemas" / name).write_text(json.dumps(schema, indent=2))
-    async with serving(folder, shop_routes()) as served:
-        await fill(served)
+    async with serving(folder, text or shop_routes()) as served:
+        await fill(served, text)
         yield served

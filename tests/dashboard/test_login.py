@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.errors import BackendUnavailable
+from abe_router.http.sessions import SESSIONS
 from tests.http_server.serving import secret, serving
 
 
@@ -55,7 +56,9 @@ async def test_ended_session_asks_again_and_returns_to_the_page(browser, served)
     await browser.open("/audit?q=pause")
     assert "The session has ended" in await browser.text()
     security.update(tokens)
-    security._sessions.clear()
+    security._sessions._known.clear()
+    for name in await served.backend.entries(SESSIONS):
+        await served.backend.delete(SESSIONS, name)
     await browser.open("/audit?q=pause")
     assert "The session has ended" in await browser.text()
     await browser.fill("token", secret("operator"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from abe_router.http.dashboard import one_route
+from abe_router.observe.events import Retried
 from abe_router.operations.audit import acts
+from abe_router.runtime.failures import FAILURES, RecentFailures
 from abe_router.runtime.override import read_overrides
-from tests.http_server.serving import secret
+from tests.http_server.serving import ask, secret
 
 PAID = "/routes/orders.paid/ledger"
 
@@ -46,6 +48,29 @@ async def test_route_shows_charts_policies_workers_and_failures(browser, shop):
     assert len(await browser.texts("#failures details")) == 3
     await browser.press_first("#failures summary")
     assert "gateway.refund(order)" in await browser.text("#failures details[open] pre")
+
+
+async def test_failures_that_wait_for_a_retry_are_shown_to_readers_alone(browser, shop):
+    hostile = "<script>window.hacked=1</script>"
+    recent = RecentFailures()
+    recent.on_event(
+        Retried(
+            *("orders.paid/ledger", hostile, hostile, 2, 30.0, hostile, hostile), f"Traceback of {hostile}"
+        )
+    )
+    await shop.backend.put(FAILURES, "worker-1", recent.take(), ttl=600)
+    api = "/v1/routes/orders.paid/ledger/failures"
+    assert (await ask(shop, "viewer", "GET", api)).status_code == 403
+    assert "Traceback" not in (await ask(shop, "viewer", "GET", PAID)).text
+    (failed,) = (await ask(shop, "reader", "GET", api)).json()
+    assert (failed["attempt"], failed["delay"]) == (2, 30.0)
+    await browser.log_in(shop.url, secret("reader"))
+    await browser.open(PAID)
+    await browser.press_first("#failures summary")
+    text = await browser.text("#failures details[open]")
+    assert f"Traceback of {hostile}" in text
+    assert "attempt 2 failed, the next one 30 s later" in text
+    assert await browser.run(lambda driver: driver.execute_script("return window.hacked")) is None
 
 
 async def test_pause_limit_and_resume_with_a_reason_and_an_end(browser, shop):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from abe_router.consumer import fetcher
+from abe_router.consumer import fetcher, prefetch
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.observe.events import (
     ConsumerStarted,
@@ -92,6 +92,8 @@ async def test_ack_is_repeated_as_long_as_the_lease_is_renewed():
 
 async def test_fetching_stops_while_too_much_is_unsettled(monkeypatch):
     monkeypatch.setattr(fetcher, "MAX_UNSETTLED", 20)
+    monkeypatch.setattr(prefetch, "FIRST_DEPTH", 5)
+    monkeypatch.setattr(prefetch, "GROWTH", 1)
     backend = FailingBackend(carried_out=False, failures=5)
     calls = []
 

@@ -74,6 +74,7 @@ async def test_answers_have_the_form_that_the_document_says(tmp_path):
 
 async def test_every_reading_endpoint_answers_in_its_form(tmp_path):
     (tmp_path / "routes.yaml").write_text(
+        "http: {republish: true}\n"
         "routes: {orders.created: {consumers: {billing: 'examples.shop:charge'}}, orders.paid: {}}"
     )
     values = {"key": "orders.created", "group": "billing"}

@@ -101,14 +101,14 @@ def test_addresses_are_parsed_strictly() -> None:
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.evil")] == [False] * 4
 
 
-def test_the_first_link_logs_in_once_and_a_session_ends_with_its_token() -> None:
+async def test_the_first_link_logs_in_once_and_a_session_ends_with_its_token() -> None:
     token = Token(digest("secret"), Caller("local", frozenset({Role.ADMIN})))
     security = Security([token])
     code = security.login_code
-    assert security.log_in("unknown") is None
-    session = security.log_in(code)
+    assert await security.log_in("unknown") is None
+    session = await security.log_in(code)
     assert session is not None
-    assert security.log_in(code) is None
+    assert await security.log_in(code) is None
     headers = {"host": ["127.0.0.1:80"], "cookie": [f"abe-router-session-80={session}"]}
     caller = security.find_caller("GET", headers, "")
     assert caller is not None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from abe_router.backend import Backend, Reason
+from abe_router.backend import Backend, DeadLetter, Reason
 from abe_router.backends.memory import MemoryBackend
 from abe_router.messages.message import new_message
 from abe_router.operations import dead_groups as dead_groups_module
 from abe_router.operations.dead_groups import DeadGroups, dead_groups, select
-from abe_router.operations.dead_letters import DeadLetterFilter, list_dead_letters
+from abe_router.operations.dead_letters import DeadLetterFilter, list_dead_letters, read_pages
 
 from .conftest import NAME, NO_CARD, NO_STOCK, ROUTE, dead_letters_of, died
 
@@ -112,6 +115,57 @@ async def test_lists_groups_and_selections_read_no_payload(
     await select(backend, ROUTE, where=DeadLetterFilter(kind="failed"))
     await list_dead_letters(backend)
     assert set(asked) == {False}
+
+
+async def test_next_page_is_read_while_the_caller_works_on_one(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abe_router.operations.dead_letters.PAGE", 40)
+    await dead_letters_of(backend, *[NO_STOCK] * 80)
+    read, done = backend.dead_letters, 0
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        nonlocal done
+        for _ in range(10):  # as a provider whose calls take several turns of the event loop
+            await asyncio.sleep(0)
+        page = await read(*args, **options)
+        done += 1
+        return page
+
+    monkeypatch.setattr(backend, "dead_letters", slow)
+    seen, read_then = 0, {}
+    async for page in read_pages(backend, ROUTE):
+        seen += len(page)
+        read_then[seen] = done
+    assert read_then[2] == 1
+    assert read_then[40] == 2
+    assert seen == 80
+
+
+@pytest.mark.alone
+async def test_groups_cost_a_small_multiple_of_decoding(backend: Backend) -> None:
+    """Bound the processor time of 20,000 dead letters by that of decoding them."""
+    number = 20_000
+    uuids = [f"{n:08x}-0000-4000-8000-{n:012x}" for n in range(number)]
+    reasons = (
+        lambda n: Reason("failed", "KeyError", f"no {n}", type="KeyError", frame="shop:charge"),
+        invalid,
+        lambda n: Reason("rejected", "Reject", f"order {uuids[n]}: card {n} declined", type="Reject"),
+    )
+    await dead_letters_of(backend, *(reasons[n % 3](n) for n in range(number)))
+    packed = [each.pack() for each in await backend.dead_letters(*ROUTE, limit=number)]
+    decode = msgspec.json.Decoder(DeadLetter).decode
+    grouping, decoding = [], []
+    for _ in range(3):
+        begin = time.process_time()
+        found = await dead_groups(backend)
+        middle = time.process_time()
+        for each in packed:
+            decode(each)
+        grouping.append(middle - begin)
+        decoding.append(time.process_time() - middle)
+    assert [group.count for group in found.groups] == [6_667, 6_667, 6_666]
+    assert min(grouping) < 5 * min(decoding)
 
 
 async def test_number_of_groups_is_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.backend import Reason
+from abe_router.operations import fingerprint as rules
 from abe_router.operations.fingerprint import fingerprint, place, pointer_pattern, shape
 
 OLD = """\
@@ -154,6 +155,16 @@ def test_digits_do_not_matter(text: str, step: int) -> None:
     if not re.search("status|http", text, re.IGNORECASE):
         other = re.sub("[0-9]", lambda match: str((int(match[0]) + step) % 10), text)
         assert shape(other) == shape(text)
+
+
+@given(texts)
+def test_shape_is_what_the_rules_say_of_the_whole_line(text: str) -> None:
+    line = text.strip().partition("\n")[0]
+    line = rules._STATUS.sub(lambda match: match[0].translate(rules._KEEP), line)
+    line = re.sub("[0-9]", "0", line)
+    for rule in (rules._ID, rules._RULE):
+        line = rule.sub(rules._replaced, line)
+    assert shape(text) == " ".join(line.translate(rules._KEPT).split())
 
 
 @given(texts)

@@ -14,7 +14,7 @@ from abe_router.operations import top as module
 from abe_router.operations.top import LoadReader, RouteLoad, quantile
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.activity import ActivityReporter, RouteActivity
-from abe_router.runtime.heartbeat import WORKERS, RouteState, WorkerReport
+from abe_router.runtime.heartbeat import WORKERS, RouteState, WorkerReport, decode_report
 
 TABLE = RouteTable(revision="abc")
 
@@ -149,13 +149,15 @@ async def test_heartbeat_reports_what_its_routes_did(tmp_path, monkeypatch) -> N
     from abe_router.observe.events import Events
     from abe_router.routing.handler import handler_from
     from abe_router.routing.route import Route
-    from abe_router.runtime import heartbeat
+    from abe_router.runtime import heartbeat_reporter
     from abe_router.runtime.reconciler import Reconciler
 
-    monkeypatch.setattr(heartbeat, "EVERY", 0.05)
+    monkeypatch.setattr(heartbeat_reporter, "EVERY", 0.05)
     async with MemoryBackend() as backend:
         reconciler = Reconciler(backend, Events())
-        beating = heartbeat.Heartbeat(backend, reconciler, Events(), edited=asyncio.Event(), rejected=list)
+        beating = heartbeat_reporter.HeartbeatReporter(
+            backend, reconciler, Events(), edited=asyncio.Event(), rejected=list
+        )
         await reconciler.apply(RouteTable(routes=(Route("a", "g", handler_from(len)),), revision="abc"))
         running = asyncio.create_task(beating.run())
         await backend.append([new_message("a", b"[]") for _ in range(3)])
@@ -163,7 +165,7 @@ async def test_heartbeat_reports_what_its_routes_did(tmp_path, monkeypatch) -> N
         async with asyncio.timeout(10):
             while handled < 3 or calls < 3:  # a call is counted before its outcome is stored
                 for entry in (await backend.entries(WORKERS)).values():
-                    found = heartbeat.decode_report(entry.value)
+                    found = decode_report(entry.value)
                     if entry.revision != revision and found and "a/g" in found.activity:
                         assert found.interval > 0
                         handled += found.activity["a/g"].handled

@@ -34,6 +34,8 @@ _ALONE = ("redis", "rediss", "unix")
 _SEVERAL = {"redis+cluster": 6379, "rediss+cluster": 6379, "redis+sentinel": 26379, "rediss+sentinel": 26379}
 #: Most replicas that `replicas` may ask for.
 _MOST_REPLICAS = 10
+#: Most hash tags that `slots` may ask for. Each one that is in use takes two connections of a process.
+MOST_SLOTS = 256
 _VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
@@ -88,7 +90,7 @@ class Address:
     a hash `tag` it may be a cluster node that serves the slot of the tag.
 
     `seeds` are nodes of a cluster, or with `sentinels` the Sentinels; host and port are then those of the
-    first. A publish waits for so many `replicas`.
+    first. A publish waits for so many `replicas`. With `slots`, the keys are spread over so many hash tags.
     """
 
     host: str = "localhost"
@@ -106,6 +108,7 @@ class Address:
     seeds: tuple[Place, ...] = ()
     sentinels: Sentinels | None = None
     replicas: int = 0
+    slots: int = 0
 
     @classmethod
     def parse(cls, url: str) -> Address:
@@ -127,11 +130,11 @@ class Address:
             sentinels, parts = _sentinels(parts, options)
         host, port, path, database = _location(parts)
         database = int(options.number("db", database))
-        if scheme.endswith("+cluster"):
-            if database:
-                raise ValueError("a cluster has only database 0")
-            if options.text("slots"):
-                raise ValueError("option `slots` is not supported: all keys of a prefix lie in one slot")
+        if scheme.endswith("+cluster") and database:
+            raise ValueError("a cluster has only database 0")
+        slots = options.count("slots", MOST_SLOTS)
+        if slots and not (scheme.endswith("+cluster") or (scheme in ("redis", "rediss") and not database)):
+            raise ValueError("option `slots` is for a cluster: begin the URL with `redis+cluster://`")
         encrypted = scheme.startswith("rediss")
         tls = options.tls()
         if not encrypted and tls != Tls():
@@ -154,7 +157,8 @@ class Address:
             tag=options.text("hash_tag", listed=False) or "",
             seeds=seeds,
             sentinels=sentinels,
-            replicas=options.replicas(),
+            replicas=options.count("replicas", _MOST_REPLICAS),
+            slots=slots,
         )
         options.finish()
         return address
@@ -236,11 +240,11 @@ class _Options:
             raise ValueError("a password and `credential_provider` exclude each other")
         return path
 
-    def replicas(self) -> int:
-        """Return for how many replicas a publish waits."""
-        text = self.text("replicas") or "0"
-        if not text.isdecimal() or int(text) > _MOST_REPLICAS:
-            raise ValueError(f"option `replicas` must be a number up to {_MOST_REPLICAS}")
+    def count(self, name: str, most: int) -> int:
+        """Return an option that is a whole number up to `most`, 0 if it is missing."""
+        text = self.text(name) or "0"
+        if not text.isdecimal() or int(text) > most:
+            raise ValueError(f"option `{name}` must be a number up to {most}")
         return int(text)
 
     def finish(self) -> None:

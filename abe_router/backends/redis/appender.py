@@ -85,7 +85,7 @@ class Appender:
         message = messages[0]
         if message.headers or not message.id.isascii():
             try:
-                _require_text(messages)
+                require_text(messages)
             except PayloadUnencodable as error:
                 done.set_exception(error)
                 return done
@@ -118,7 +118,7 @@ class Appender:
         await self._in_parts(messages, None)
 
     async def _in_parts(self, messages: Sequence[Message], windows: Sequence[int] | None) -> list[int]:
-        _require_text(messages)
+        require_text(messages)
         duplicates: list[int] = []
         # Parts go one after the other, so no message is kept before an earlier one.
         for first, last in _parts(messages):
@@ -349,7 +349,7 @@ def _among(duplicates: Sequence[int], first: int, count: int) -> Sequence[int]:
     return [position - first for position in found]
 
 
-def _require_text(messages: Iterable[Message]) -> None:
+def require_text(messages: Iterable[Message]) -> None:
     """Raise PayloadUnencodable when an id or header is not Unicode text: it would fail a whole batch."""
     try:
         for message in messages:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Self, TypeVar
+from urllib.parse import parse_qsl
 
 from abe_router.backend import (
     Backend,
@@ -22,12 +23,13 @@ from abe_router.backend import (
 from abe_router.backend.rate import TokenGrant
 from abe_router.backends.redis.address import Address, Tls
 from abe_router.backends.redis.answers import refuses_unreadable
-from abe_router.backends.redis.connection import ClusterFound
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
+from abe_router.backends.redis.handshake import ClusterFound
 from abe_router.backends.redis.health import Health
 from abe_router.backends.redis.key_value import KeyValueStore
+from abe_router.backends.redis.layout import Layout
 from abe_router.backends.redis.names import CLUSTER_TAG, Names, group_name, position_before
 from abe_router.backends.redis.node import Node
 from abe_router.backends.redis.peek import Peek, end_cursor
@@ -48,10 +50,10 @@ class RedisBackend(Backend):
     loses, by eviction, failover or the trimming of other programs, is logged when it shows.
     """
 
-    def __init__(self, address: Address, *, prefix: str = "") -> None:
+    def __init__(self, address: Address, *, prefix: str = "", credentials: Credentials | None = None) -> None:
         self._prefix = prefix
         self._use(address)
-        self._credentials = Credentials(address)
+        self._credentials = credentials or Credentials(address)
         self._node: Node | None = None
         #: The node that has not been open yet: its server may turn out to be part of a cluster.
         self._new_node: Node | None = None
@@ -62,8 +64,19 @@ class RedisBackend(Backend):
         self.url, self._address, self._names = address.public, address, Names(self._prefix, tag)
 
     @classmethod
+    def for_url(cls, url: str) -> type[Backend]:
+        if "slots" not in dict(parse_qsl(url.partition("?")[2])):
+            return cls
+        from abe_router.backends.redis.partitioned import PartitionedRedisBackend
+
+        return PartitionedRedisBackend
+
+    @classmethod
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
-        return cls(Address.parse(url), prefix=prefix)
+        address = Address.parse(url)
+        if address.slots:
+            raise ValueError("option `slots` needs PartitionedRedisBackend, as `make_backend` returns it")
+        return cls(address, prefix=prefix)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -213,13 +226,27 @@ class RedisBackend(Backend):
                     self._use(self._address.as_cluster())
                     await node.close()
             else:
+                await self._check(node)
                 self._new_node = None
                 return node
 
-    async def _subscribe(self, kind: type[H], pattern: str, group: str, start: float, lease: float) -> H:
+    async def _check(self, node: Node) -> None:
+        """Raise BackendError if the keys of this prefix are spread over several hash tags."""
+        if self._names.tag:
+            await Layout(1, self._names.tag).check(node)
+
+    async def _subscribe(
+        self,
+        kind: type[H],
+        pattern: str,
+        group: str,
+        start: float,
+        lease: float,
+        work_came: Callable[[], None] = lambda: None,
+    ) -> H:
         node = await self._opened()
         millis, from_now = await node.register(pattern, group, start)
-        handle = kind(node, pattern, group, start=millis, lease=lease)
+        handle = kind(node, pattern, group, start=millis, lease=lease, work_came=work_came)
         node.add(handle)
         try:
             await handle.reader.open(node.keys(pattern), "$" if from_now else position_before(millis))

@@ -17,35 +17,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.address import Address, Place
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.finder import Finder
+from abe_router.backends.redis.handshake import Handshake
 from abe_router.backends.redis.protocol import Arg, RedisProtocol, Sent, ServerError, ServerNotReady
 from abe_router.backends.redis.redirection import ELSEWHERE, Redirection, named_place
 from abe_router.backends.redis.scripts import Script
 from abe_router.backoff import Backoff
-from abe_router.errors import BackendError, BackendUnavailable
+from abe_router.errors import BackendUnavailable
 
 _log = logging.getLogger(__name__)
 
 #: Delays between attempts to connect, in seconds: the first one, and the longest.
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
-#: Redis 7.0 and Valkey 7.2 have this field in the `redis` table of scripts, earlier ones do not.
-_PROBE = "return redis.REDIS_VERSION_NUM and 1 or 0"
 #: What the replies under way may bring, in bytes; one more read than that is admitted.
 _FLOW = 8 * 1024 * 1024
-#: Most servers that name another one while connecting.
-_MOST_MOVES = 5
-
-
-class ClusterFound(BackendError):
-    """Raised when the server of a plain URL is part of a cluster."""
 
 
 class FlowControl:
@@ -99,8 +91,7 @@ class Connection:
         self._address, self._credentials, self._finder = address, credentials, finder
         self._on_lost, self._patience = lost, patience
         credentials.add(self)
-        #: Whether the server accepted a login before.
-        self._known = False
+        self._handshake = Handshake(address, credentials, finder)
         self._protocol: RedisProtocol | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
@@ -112,10 +103,16 @@ class Connection:
         self._moves = Backoff(_FIRST_DELAY, _LONGEST_DELAY)
         #: The protocol that was left and has not ended, and what is set when it ends.
         self._left: tuple[RedisProtocol, asyncio.Event] | None = None
-        #: Where the server is that it is, or was last, connected to.
-        self.place = address.place
-        #: The server's id of this connection, for CLIENT UNBLOCK.
-        self.client_id = 0
+
+    @property
+    def place(self) -> Place:
+        """Where the server is that it is, or was last, connected to."""
+        return self._handshake.place
+
+    @property
+    def client_id(self) -> int:
+        """The server's id of this connection, for CLIENT UNBLOCK."""
+        return self._handshake.client_id
 
     @property
     def up(self) -> bool:
@@ -264,7 +261,7 @@ class Connection:
         await asyncio.sleep(self._next_attempt - loop.time())
         latest = self._credentials.latest
         try:
-            protocol = await self._connect()
+            protocol = await self._handshake.connect(self._make)
         except BaseException:
             self._next_attempt = loop.time() + self._backoff.next()
             raise
@@ -277,115 +274,13 @@ class Connection:
         if self._credentials.latest is not latest:  # they came during the login
             self.authenticate(self._credentials.latest)
 
-    async def _connect(self) -> RedisProtocol:
-        """Connect to the server that the finder names, and to those that servers name instead."""
-        for _ in range(_MOST_MOVES):
-            try:
-                return await self._connect_once()
-            except ServerNotReady as error:
-                if error.code != "MOVED":
-                    raise
-                self._finder.redirect(named_place(error, self.place))
-        raise BackendUnavailable(f"the nodes of {self._address.public} disagree on which has the slot")
-
-    async def _connect_once(self) -> RedisProtocol:
-        address, loop = self._address, asyncio.get_running_loop()
-        credentials = await self._credentials.get()
-        timeout = address.answer_timeout + self._patience
-        made: list[RedisProtocol] = []
-
-        def make() -> RedisProtocol:
-            protocol = RedisProtocol(
-                timeout,
-                lambda why: self._lost(protocol, why),
-                lambda sent, error: self._refused(protocol, sent, error),
-            )
-            made.append(protocol)
-            return protocol
-
-        try:
-            async with asyncio.timeout(address.connect_timeout):
-                self.place = place = await self._finder.find(credentials)
-                if place.path:
-                    await loop.create_unix_connection(make, place.path)
-                else:
-                    context = address.tls.context() if address.tls else None
-                    await loop.create_connection(make, place.host, place.port, ssl=context)
-                await self._greet(made[0], credentials)
-        except TimeoutError:
-            why = (
-                "it does not answer over TLS; does this port use TLS?"
-                if address.tls
-                else "it does not answer"
-            )
-            raise self._unreachable(why, made) from None
-        except ssl.SSLError as error:
-            raise self._unreachable(error.reason or str(error), made) from None
-        except OSError as error:
-            raise self._unreachable(error.strerror or str(error), made) from None
-        except BaseException:
-            for protocol in made:
-                protocol.abort("the server refused the login")
-            raise
-        return made[0]
-
-    async def _log_in(self, protocol: RedisProtocol, credentials: tuple[str, ...]) -> None:
-        """Log in; a refusal of credentials that change is an outage, for the next ones may be right."""
-        try:
-            await protocol.send("AUTH", *credentials)
-        except ServerError as error:
-            if self._known and self._credentials.change:
-                raise BackendUnavailable(str(error)) from error
-            raise
-        self._known = True
-
-    async def _greet(self, protocol: RedisProtocol, credentials: tuple[str, ...]) -> None:
-        """Log in, choose the database and check that the server is new enough."""
-        address = self._address
-        if credentials:
-            await self._log_in(protocol, credentials)
-        hello = protocol.send("HELLO")
-        naming = protocol.send("CLIENT", "SETNAME", address.client_name)
-        client_id = protocol.send("CLIENT", "ID")
-        chosen = protocol.send("SELECT", address.database)
-        keys = (self._finder.key,) if self._finder.key else ()
-        probe = protocol.send("EVAL", _PROBE, len(keys), *keys)
-        await asyncio.wait([hello, naming, client_id, chosen, probe])
-        self._check_mode(hello)
-        naming.exception()  # marks it as seen: the name only helps people who look at the server
-        if isinstance(refused := probe.exception(), ServerNotReady) and refused.code in ("ASK", "TRYAGAIN"):
-            new_enough: Any = True  # the slot is on its way to another node
-        else:
-            new_enough = probe.result()
-        if not (client_id.result(), chosen.result(), new_enough)[-1]:
-            raise BackendError(f"Redis at {address.public} is too old: Redis 7.0 or Valkey 7.2 is needed")
-        if not isinstance(client_id.result(), int):
-            raise BackendUnavailable(f"an answer of Redis at {address.public} cannot be read")
-        self.client_id = client_id.result()
-
-    def _check_mode(self, hello: asyncio.Future[Any]) -> None:
-        """Raise BackendError when the server is not what the URL says."""
-        reply = [] if hello.exception() else hello.result()
-        words = reply if isinstance(reply, list) else []
-        mode, role = (words[words.index(word) + 1] if word in words else b"" for word in (b"mode", b"role"))
-        if mode == b"cluster" and not self._finder.key:
-            raise ClusterFound(
-                f"Redis at {self.place} is part of a cluster: give the URL redis+cluster://{self.place}/"
-            )
-        if mode == b"sentinel":
-            raise BackendError(
-                f"Redis at {self.place} is a Sentinel: give the URL redis+sentinel://{self.place}/NAME "
-                "with the name of the primary that it watches"
-            )
-        if self._address.sentinels and role not in (b"", b"master"):
-            raise BackendUnavailable(
-                f"Redis at {self.place} is named by the Sentinels and is a replica still"
-            )
-
-    def _unreachable(self, why: str, made: list[RedisProtocol]) -> BackendUnavailable:
-        for protocol in made:
-            protocol.abort(why)
-        return BackendUnavailable(f"Redis at {self._address.public} cannot be reached: {why}")
+    def _make(self) -> RedisProtocol:
+        protocol = RedisProtocol(
+            self._address.answer_timeout + self._patience,
+            lambda why: self._lost(protocol, why),
+            lambda sent, error: self._refused(protocol, sent, error),
+        )
+        return protocol
 
     def _lost(self, protocol: RedisProtocol, why: str) -> None:
         if protocol is self._protocol:

@@ -24,10 +24,13 @@ from abe_router.backends.redis.scripts import ANSWER_BYTES, DEAD, RANGE, REPLAY
 _CHUNK = 100
 #: Rows that are read of each stream in addition to its share of a page.
 _AHEAD = 10
+#: Bytes that one call reads of a stream without bodies: some milliseconds of the server.
+_READ_BYTES = 4 * 1024 * 1024
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}")
 _ENTRY_BYTES = re.compile(rb"\d{1,20}-\d{1,20}")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_typed = msgspec.json.Decoder(DeadLetter).decode
+_replace = msgspec.structs.replace
 
 
 class DeadLetters:
@@ -67,17 +70,15 @@ class DeadLetters:
             # In keys up to the last one, its own time was listed.
             first = "-" if not last else f"({last}" if key <= last_key else last
             stream = self._names.dead(key, self._group)
-            if bodies:
-                room = ANSWER_BYTES // len(self._keys)
-                reply = self._connection.run(RANGE, (stream,), (first, count, room))
-            else:
-                reply = self._connection.run(DEAD, (stream,), (first, count))
-            sent.append((key, reply))
+            script, room = (RANGE, ANSWER_BYTES // len(self._keys)) if bodies else (DEAD, _READ_BYTES)
+            sent.append((key, self._connection.run(script, (stream,), (first, count, room))))
         rows: list[tuple[tuple[int, int], str, Any]] = []
         ends: list[tuple[tuple[int, int], str]] = []
         full = 0
         for key, reply in sent:
-            answer, ended = (await reply) if bodies else (await reply, 0)
+            answer, ended = await reply
+            if not bodies:
+                answer = list(zip(*[iter(answer)] * 4, strict=True))
             if len(sent) == 1:  # a stream is in order
                 return [(key, row) for row in answer], len(answer) == count or ended > 0, ended > 0
             full += ended
@@ -129,11 +130,18 @@ def _bare(key: str, group: str, entry_id: bytes, record: bytes, name: bytes, for
     """
     try:
         found = _decode_typed(record)
-        is_ours = found.route and found.message.key == key and found.message.id.encode() == name
-        times = 0 <= found.first_failed_at <= LATEST and 0 <= found.last_failed_at <= LATEST
-        if is_ours and times and found.attempts >= 0 and found.deliveries >= 0:
+        message = found.message
+        if (
+            message.key == key
+            and message.id == name.decode()
+            and 0 <= found.first_failed_at <= LATEST
+            and 0 <= found.last_failed_at <= LATEST
+            and found.attempts >= 0
+            and found.deliveries >= 0
+            and found.route
+        ):
             replays, id = _former(key, former) if former else (0, "")
-            return msgspec.structs.replace(found, id=f"{key}:{entry_id.decode()}", replays=replays, former=id)
+            return _replace(found, id=f"{key}:{entry_id.decode()}", replays=replays, former=id)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass
     fields = [b"dead_letter", record, b"data", b"", b"former", former]
@@ -158,13 +166,13 @@ def _dead_letter(key: str, group: str, entry_id: bytes, fields: Sequence[bytes])
     noted = _mapping(record, "message")
     headers = noted.get("headers")
     if b"headers" not in values and headers and isinstance(headers, dict):
-        message = msgspec.structs.replace(message, headers={k: _text(v) for k, v in headers.items()})
+        message = _replace(message, headers={k: _text(v) for k, v in headers.items()})
     accepted = accepted_at(entry_id)
     replays, former = _former(key, values.get(b"former", b""))
     subscription = group if "/" in group else subscription_name(key, group)  # that of a pattern has a slash
     return DeadLetter(
         route=_text(record.get("route")) or subscription,
-        message=msgspec.structs.replace(message, attempt=_number(noted, "attempt")),
+        message=_replace(message, attempt=_number(noted, "attempt")),
         reason=_reason(_mapping(record, "reason")),
         attempts=_number(record, "attempts"),
         deliveries=_number(record, "deliveries"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from abe_router.backends.redis.connection import Connection
-from abe_router.backends.redis.names import Names
+from abe_router.backends.redis.names import OUTBOX, Names
 from abe_router.backends.redis.notifier import Notifier
 from abe_router.backends.redis.registry import Registry
 from abe_router.backoff import wait_for_event
@@ -58,7 +58,9 @@ class Discovery:
     def record(self, keys: Iterable[str]) -> None:
         """Record keys that are about to get messages; raise BackendUnavailable without a connection."""
         now = self._loop.time()
-        stale = [key for key in keys if now - self._recorded.get(key, -_RECORDED) >= _RECORDED]
+        stale = [
+            key for key in keys if now - self._recorded.get(key, -_RECORDED) >= _RECORDED and key != OUTBOX
+        ]
         if stale:
             for key in stale:
                 remember(self._recorded, key, now)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -186,12 +186,22 @@ class Ownership:
 class ExclusiveRedisSubscription(ExclusiveSubscription):
     """Owns each stream that no other exclusive handle owns, from its first fetch on.
 
-    `start` is in milliseconds since the epoch, `lease` in seconds.
+    `start` is in milliseconds since the epoch, `lease` in seconds. `work_came` is called when `has_work` may
+    have become true.
     """
 
-    def __init__(self, node: Node, pattern: str, group: str, *, start: int, lease: float) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pattern: str,
+        group: str,
+        *,
+        start: int,
+        lease: float,
+        work_came: Callable[[], None] = lambda: None,
+    ) -> None:
         self.pattern, self.group = pattern, group
-        self._node, self._lease = node, lease
+        self._node, self._lease, self._on_work = node, lease, work_came
         self._loop = asyncio.get_running_loop()
         self._pending = PendingWork(self._wake)
         self.reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
@@ -266,6 +276,12 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
             self.reader.delete_consumers()
             await asyncio.gather(*released)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a fetch would do more than wait."""
+        connected = self._node.connection.up and not self._closed
+        return bool(self._pending or self._round) or not connected
+
     async def _one_round(self, limit: int) -> Sequence[Delivery]:
         """Return what a round brings; nothing when it is interrupted before."""
         # It outlives a cancelled fetch: what the server delivered would be lost on the way.
@@ -302,6 +318,7 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+        self._on_work()
 
 
 def _mark_seen(done: asyncio.Task[list[Delivery]]) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 
 from abe_router.backend import Delivery, Outcome
 
-#: Least number of entries of a large batch. To list fewer costs less than to count.
-LARGE = 32
+#: Least number of entries of a large batch. To list fewer costs less than to count, if many consumers of the
+#: group hold something.
+LARGE = 16
 #: Most consumers for large batches: of one a batch is read, of others batches are handled and settled.
 _MOST = 4
 

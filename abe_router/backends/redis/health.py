@@ -20,11 +20,12 @@ from abe_router.backend import (
 )
 from abe_router.backends.redis import scripts
 from abe_router.backends.redis.address import Address
-from abe_router.backends.redis.connection import ClusterFound, Connection
+from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.entry import accepted_at, order
 from abe_router.backends.redis.finder import make_finder
 from abe_router.backends.redis.gaps import Change, GroupChanges
+from abe_router.backends.redis.handshake import ClusterFound
 from abe_router.backends.redis.names import Names, escape_glob, group_name, lease_of
 from abe_router.backends.redis.protocol import ServerError, ServerNotReady
 from abe_router.backends.redis.registry import Registry

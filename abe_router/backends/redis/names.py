@@ -19,6 +19,8 @@ from abe_router.messages.pattern import is_key, is_wild
 
 #: The hash tag on a cluster if the URL has none and the prefix is empty; otherwise the prefix is the tag.
 CLUSTER_TAG = "abe-router"
+#: What stands in place of a key for the outbox of a hash tag: no routing key holds a brace.
+OUTBOX = "{outbox}"
 
 
 class Names:
@@ -49,6 +51,8 @@ class Names:
         self.retention = f"{self.others}}}:retention"
         #: Hash of what other programs did to groups, and of how many messages each of them lost by it.
         self.changes = f"{self.others}}}:changes"
+        #: Sorted set of the outputs that were moved here from an outbox, by until when, in milliseconds.
+        self.moved = f"{self.others}}}:moved"
         #: The last revision of the key-value store.
         self.revision = f"{self.others}}}:revision"
 

@@ -79,6 +79,8 @@ class Node:
         replicas = address.replicas
         # A wait for replicas holds up all that is behind it on its connection.
         self._confirming = Connection(address, credentials, finder, lost=lambda _: None) if replicas else None
+        #: What messages are appended over, and how many replicas confirm them.
+        self.appending, self.replicas = self._confirming or self.connection, replicas
         self.appender = Appender(
             *(self.connection, names, self.discovery, self.notifier),
             confirming=self._confirming,
@@ -114,6 +116,10 @@ class Node:
             self.registry.add_keys([pattern])
         self.registrations.add(pattern, group, millis)
         return millis, new and now
+
+    def start_notifier(self) -> None:
+        """Wake waiters also if there is no subscription."""
+        self._run(self.notifier.run)
 
     def keys(self, pattern: str) -> Sequence[str]:
         """Return the known keys that may match a pattern."""

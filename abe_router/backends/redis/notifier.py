@@ -40,6 +40,8 @@ _PACE = 1e-5
 #: Number of streams from which on an XREAD is interrupted less often than that to name more of them. What the
 #: server takes to name the streams and to forget them again grows faster than their number.
 _MANY = 2500
+#: How many times as long the XREAD is left as it is for waiters that can wait.
+_PATIENT = 10
 #: How long, in seconds, woken waiters have to read and return before the next XREAD goes out without them.
 _RETURN = 0.002
 #: Turns of the event loop until what a pipelined read brought reaches its handler.
@@ -74,21 +76,33 @@ class Notifier:
         self._blocked = False
         self._armed_at = 0.0
         self._interrupt: asyncio.TimerHandle | None = None
+        self._interrupt_at = 0.0
         self._away: set[Waiter] = set()
         self._woken: set[Waiter] = set()
         self._pipelined: dict[Waiter, Callable[[Connection], None]] = {}
         self._returned = asyncio.Event()
 
-    def wait(self, waiter: Waiter) -> None:
-        """Wake the waiter once when its stream has an entry after its position."""
+    def wait(self, waiter: Waiter, *, patient: bool = False) -> None:
+        """Wake the waiter once when its stream has an entry after its position.
+
+        A `patient` one has other work meanwhile, so the XREAD is interrupted less often to name its stream.
+        """
         self._waiters.setdefault(waiter.stream, set()).add(waiter)
         self._away.discard(waiter)
         if not self._away:
             self._returned.set()
         self._changed.set()
-        if self._blocked and self._interrupt is None:
+        if self._blocked:
             pause = _PACE * len(self._waiters) * (1 + len(self._waiters) / _MANY)
-            self._interrupt = self._loop.call_at(self._armed_at + pause, self.unblock)
+            self._interrupt_by(self._armed_at + pause * (_PATIENT if patient else 1))
+
+    def _interrupt_by(self, at: float) -> None:
+        """Interrupt the XREAD at a time, unless that is to happen sooner."""
+        if self._interrupt:
+            if self._interrupt_at <= at:
+                return
+            self._interrupt.cancel()
+        self._interrupt, self._interrupt_at = self._loop.call_at(at, self.unblock), at
 
     def cancel(self, waiter: Waiter) -> None:
         """Do not wake the waiter any more."""
@@ -202,14 +216,18 @@ class Notifier:
         try:
             answer = self._other.send("CLIENT", "UNBLOCK", self._connection.client_id)
         except BackendUnavailable:
-            self._interrupt = self._loop.call_later(_RETRY, self.unblock)
+            self._retry_after(_RETRY)
         else:
             answer.add_done_callback(self._unblocked)
+
+    def _retry_after(self, seconds: float) -> None:
+        self._interrupt_at = self._loop.time() + seconds
+        self._interrupt = self._loop.call_later(seconds, self.unblock)
 
     def _unblocked(self, answer: asyncio.Future[int]) -> None:
         if self._blocked and (answer.cancelled() or answer.exception() or not answer.result()):
             # The two connections race: CLIENT UNBLOCK arrived before the server had begun to wait.
-            self._interrupt = self._loop.call_later(_RETURN, self.unblock)
+            self._retry_after(_RETURN)
 
 
 def _lowest(waiters: Collection[Waiter]) -> bytes:

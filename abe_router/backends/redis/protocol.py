@@ -1,8 +1,8 @@
 """One connection to a Redis server: commands go out in order, replies come back in that order.
 
 Three things differ from a client library. Commands that are sent within one turn of the event loop leave in
-one write. Replies are matched in the callback that receives them. Nothing is ever sent twice, whereas
-redis-py repeats commands that the server may have carried out.
+one write, or in a few if they are large. Replies are matched in the callback that receives them. Nothing is
+ever sent twice, whereas redis-py repeats commands that the server may have carried out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Any
 
 import hiredis
 
+from abe_router.backends.redis.entry import MOST_BYTES as ENTRY_BYTES
 from abe_router.backends.redis.scripts import Script
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.text import format_duration
 
 Arg = str | bytes | int | float
 _INCOMPLETE = object()
+#: Most bytes that wait for a joint write, not counting the last command. To join more takes fresh memory each
+#: time, which costs more than another write.
+_JOINT = 64 * 1024
 #: A connection is dead when replies are due and none came in this many checks in a row. One check is not
 #: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
 _CHECKS = 4
@@ -30,6 +34,11 @@ _LONGEST_ANSWER = 12
 #: Scripts end their answers far below. A read is expected to bring a thirtieth. If it brings more than this,
 #: because its entries are larger than those before, the connection ends. The next one takes them in pieces.
 MOST_BYTES = 128 * 1024 * 1024
+#: Most bytes of one part of an answer to XREAD and XREADGROUP, and of what hiredis may keep in front of it. A
+#: larger part is a field of an entry over the limit. The connection ends before most of it has come, and the
+#: recovery makes the entry a dead letter on the server.
+_MOST_PART = ENTRY_BYTES + 4096
+_READS = frozenset({"XREAD", "XREADGROUP"})
 
 #: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy, or another
 #: node of its cluster has the slot.
@@ -106,6 +115,7 @@ class RedisProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
         self._out: list[bytes] = []
+        self._size = 0
         self._pending: deque[Sent] = deque()
         self._transport: asyncio.Transport | None = None
         self._silent = 0
@@ -138,10 +148,10 @@ class RedisProtocol(asyncio.Protocol):
             self.abort("an answer is too large")
         if self._retired and not self._pending:
             self.abort(self._why)
-        if self._partial > MOST_BYTES:
+        if self._partial > _MOST_PART and (why := self._too_large()):
             self._partial = 0
             self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
-            self.abort(f"an answer is larger than {MOST_BYTES >> 20} MiB")
+            self.abort(why)
 
     def connection_lost(self, error: Exception | None) -> None:
         transport, self._transport = self._transport, None
@@ -190,6 +200,7 @@ class RedisProtocol(asyncio.Protocol):
         if self._out and self._transport:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        self._size = 0
 
     def abort(self, why: str) -> None:
         """End the connection; all that is unanswered fails with `why`."""
@@ -208,8 +219,12 @@ class RedisProtocol(asyncio.Protocol):
         future = future or self._loop.create_future()
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub means `tuple[..., ...]`
+        packed = hiredis.pack_command(args)  # type: ignore[arg-type]  # its stub means `tuple[..., ...]`
+        self._out.append(packed)
         self._pending.append((future, args, fallback))
+        self._size += len(packed)
+        if self._size >= _JOINT:
+            self._flush()
         return future
 
     def _answer(self, reply: Any) -> None:
@@ -224,6 +239,14 @@ class RedisProtocol(asyncio.Protocol):
                 fail(future, reply)
         else:
             future.set_result(reply)
+
+    def _too_large(self) -> str:
+        """Return what is wrong with the answer that is arriving, empty if it may continue."""
+        if self._partial > MOST_BYTES:
+            return f"an answer is larger than {MOST_BYTES >> 20} MiB"
+        if self._reader.len() > _MOST_PART and self._pending and self._pending[0][1][0] in _READS:
+            return f"an entry is larger than {ENTRY_BYTES >> 20} MiB; the server makes it a dead letter"
+        return ""
 
     def _check(self) -> None:
         self._silent = self._silent + 1 if self._pending else 0

@@ -3,7 +3,7 @@
 The state of each stream is the set of its reasons (`PendingReason`) in `PendingWork`. A stream without a
 reason waits with the notifier. A round works reasons off in this order; what it cannot do keeps its reason:
 
-    NEW         create the group                    -> CLAIMABLE, READABLE
+    NEW         create the group                    -> READABLE, and CLAIMABLE if it exists
     GROUP_LOST  create the group again              -> READABLE; after a delay if it was lost not long ago
     DRAINED     look up how far the group got       -> none: the notifier waits from there
     REPLY_LOST  take pending entries we do not know -> none
@@ -187,7 +187,7 @@ class StreamReader:
             stream.position = entries[-1][0]
             stream.replied(len(entries), count)
             if len(entries) < count:
-                self.node.notifier.wait(stream)
+                self.node.notifier.wait(stream, patient=self.pending.readable)
             else:
                 self.pending.add(PendingReason.READABLE, stream)
         if failed and not found:
@@ -221,9 +221,9 @@ class StreamReader:
                     self.pending.remove(PendingReason.NEW, stream)
                     self._loop.call_later(_LONGEST_DELAY, self.pending.signal, PendingReason.NEW, [stream])
                     continue
+                self.pending.add(PendingReason.CLAIMABLE, stream)  # a new group has nothing to claim
             created += 1
             self.pending.remove(PendingReason.NEW, stream)
-            self.pending.add(PendingReason.CLAIMABLE, stream)
             self.pending.add(PendingReason.READABLE, stream)
         if failed and not created:
             raise failed[0]
@@ -300,7 +300,7 @@ class StreamReader:
                 group = dict(zip(row[::2], row[1::2], strict=True))
                 if group[b"name"] == stream.group.encode():
                     stream.position = group[b"last-delivered-id"]
-            self.node.notifier.wait(stream)
+            self.node.notifier.wait(stream, patient=self.pending.readable)
 
     async def _claim(self, limit: int) -> list[Delivery]:
         """Claim entries to deliver again, of as many streams as the limit allows."""

@@ -40,6 +40,9 @@ def without_proof(args: tuple[str | bytes | int | float, ...]) -> tuple[str | by
 
 # Append.
 APPEND = _load("now", "dedupe", "append")
+# Move what was emitted to another hash tag.
+OUTBOX = _load("now", "large", "bounded", "ownership", "outbox")
+MOVE = _load("now", "dedupe", "move")
 # Read.
 CLAIM = _load("now", "idle", "large", "take", "claim")
 RECOVER = _load("now", "large", "take", "recover")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -49,8 +50,9 @@ class Settlement:
     def __init__(self, node: Node, streams: Mapping[str, StreamState]) -> None:
         self._node, self._streams = node, streams
         self._connection = node.connection
-        #: Entries whose settlement may have succeeded although its reply was lost.
-        self._unsure: set[bytes] = set()
+        #: By stream, entries whose settlement may have succeeded although its reply was lost. What one call
+        #: appended to several streams has the same ids.
+        self._unsure: defaultdict[StreamState, set[bytes]] = defaultdict(set)
         #: How many entries of a stream were gone since that was last logged.
         self._gone: dict[StreamState, int] = {}
 
@@ -228,7 +230,7 @@ class Settlement:
             except BackendError as error:
                 failed = failed or error
                 if isinstance(error, BackendUnavailable):
-                    self._unsure.update(ids)
+                    self._unsure[stream].update(ids)
                 continue
             if lost:
                 self._explain(stream, lost)
@@ -249,8 +251,9 @@ class Settlement:
         A lease that another worker took over shows as pending there until that worker settles it. A pending
         entry that another program deleted shows nowhere, and its message is not delivered again.
         """
-        gone = [each for each in refused if each in stream.consumers.held and each not in self._unsure]
-        self._unsure.difference_update(refused)
+        unsure = self._unsure[stream]
+        gone = [each for each in refused if each in stream.consumers.held and each not in unsure]
+        unsure.difference_update(refused)
         if not gone:
             return
         with suppress(BackendUnavailable):

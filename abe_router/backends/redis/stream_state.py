@@ -15,8 +15,8 @@ from abe_router.backends.redis.names import Names
 _BYTES, _LARGE = 4 * 1024 * 1024, 4096
 #: Most entries of one reply, however small the last ones were: the next may be as large as a payload can be.
 MOST_ENTRIES = 500
-#: The share of a stream that is worth the cost of a read.
-_WORTHWHILE = 32
+#: The share of a stream that is worth the cost of a read and of an ack: these take as long as 5 messages.
+_WORTHWHILE = 100
 #: One of so many deliveries is measured.
 _SAMPLE = 16
 
@@ -83,8 +83,9 @@ class StreamState:
         self.position = b"0-0"
         #: Most entries of one reply, which both sides hold in memory whole.
         self.most = min(MOST_ENTRIES, _BYTES // _LARGE)
-        #: How many new entries it is likely to have: as many as the last reply, or many if that was full.
-        self.likely = 1
+        #: How many new entries to ask for: one more than the last reply had, because a full reply has to be
+        #: followed by another read; many if it was full; 0 before the first reply.
+        self.likely = 0
         #: Whether a pipelined read of it is under way. Nothing else reads it meanwhile.
         self.pipelined = False
 
@@ -101,7 +102,7 @@ class StreamState:
 
     def replied(self, found: int, count: int) -> None:
         """Record how many new entries a reply brought, of so many at most."""
-        self.likely = _WORTHWHILE if found == count else max(1, min(found, _WORTHWHILE))
+        self.likely = self.pending.likely = _WORTHWHILE if found == count else min(found + 1, _WORTHWHILE)
 
     def wake(self) -> None:
         """Record that the stream has something new; a pipelined read finds that by itself."""
@@ -122,6 +123,8 @@ class PendingWork:
         self._streams: list[dict[StreamState, None]] = [{} for _ in PendingReason]
         #: The stream that had something new last, and so is likely to be next.
         self.expected: StreamState | None = None
+        #: How many new entries to ask a stream for that was not read yet: as many as the last one that was.
+        self.likely = 1
 
     def __bool__(self) -> bool:
         return self.readable or self.more_than_reading
@@ -188,7 +191,7 @@ def shares(streams: Iterable[StreamState], limit: int) -> list[tuple[StreamState
         return [(stream, fair + (position < more)) for position, stream in enumerate(waiting)]
     chosen: list[tuple[StreamState, int]] = []
     for stream in waiting:
-        share = min(limit, max(fair, stream.likely))
+        share = min(limit, max(fair, stream.likely or stream.pending.likely))
         chosen.append((stream, share))
         limit -= share
         if not limit:

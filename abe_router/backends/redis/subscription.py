@@ -20,7 +20,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,12 +41,22 @@ PATIENCE = 2.0
 class RedisSubscription(Subscription):
     """Reads the streams that match, as one consumer of one group, and settles what it read.
 
-    `start` is in milliseconds since the epoch, `lease` in seconds.
+    `start` is in milliseconds since the epoch, `lease` in seconds. `work_came` is called when `has_work` may
+    have become true.
     """
 
-    def __init__(self, node: Node, pattern: str, group: str, *, start: int, lease: float) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pattern: str,
+        group: str,
+        *,
+        start: int,
+        lease: float,
+        work_came: Callable[[], None] = lambda: None,
+    ) -> None:
         self.pattern, self.group = pattern, group
-        self._node, self._lease = node, lease
+        self._node, self._lease, self._on_work = node, lease, work_came
         self._loop = asyncio.get_running_loop()
         self._pending = PendingWork(self._work_came)
         self.reader = StreamReader(node, pattern, group, start=start, lease=lease, pending=self._pending)
@@ -122,6 +132,12 @@ class RedisSubscription(Subscription):
         self.reader.delete_consumers()
 
     @property
+    def has_work(self) -> bool:
+        """Whether a fetch would do more than wait."""
+        connected = self._node.connection.up and not self._closed
+        return bool(self._arrived or self._under_way or self._pending) or not connected
+
+    @property
     def _under_way(self) -> asyncio.Future[Any] | None:
         """The work that was begun."""
         return self._reading[-1][-1] if self._reading else self._round
@@ -144,6 +160,7 @@ class RedisSubscription(Subscription):
         """Begin pending work at once if a fetch waits."""
         if self._waiter and not self._under_way and self._pending:
             self._begin()
+        self._on_work()
 
     def _admitted(self) -> None:
         self._queued = False
@@ -222,3 +239,4 @@ class RedisSubscription(Subscription):
         self._pipelined.withdraw()
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+        self._on_work()

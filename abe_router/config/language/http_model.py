@@ -132,6 +132,9 @@ class HttpModel(StrictModel):
         default_factory=dict,
         description="The tokens, by name. Without any, the server makes one at its start.",
     )
+    republish: bool = Field(
+        False, description="Allow to change a dead letter and publish it as a new message."
+    )
 
     @model_validator(mode="after")
     def _has_tokens(self) -> Self:
@@ -155,4 +158,5 @@ class HttpModel(StrictModel):
                 )
                 for name, token in self.tokens.items()
             ),
+            republish=self.republish,
         )

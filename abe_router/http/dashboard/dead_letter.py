@@ -23,11 +23,12 @@ from abe_router.http.dashboard.dead_view import (
 )
 from abe_router.http.dashboard.page import PageRoute, Pages, route_path
 from abe_router.http.dashboard.payload import PayloadView, payload_view, traceback_view
+from abe_router.http.dashboard.republish import republish_refusal
 from abe_router.http.dead_letters import path_route
 from abe_router.http.site import Site
 from abe_router.messages.message import decode
 from abe_router.observe.trace_context import trace_id_of
-from abe_router.operations.dead_letters import DeadLetterDetail, detail, find_dead_letter
+from abe_router.operations.dead_letters import DeadLetterDetail, detail
 from abe_router.operations.dead_try import Trial, TryResult
 from abe_router.routing.policies import CAUSE, HOPS
 from abe_router.routing.table import RouteTable
@@ -69,8 +70,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         query = LetterQuery.of(request.query_params)
         state = await view.index.refresh()
         part, (where, _) = view.index.route(route), where_of(query)
-        found = await part.fetch(backend, part.positions_of({id}), bodies=True)
-        whole = found[0] if found else await find_dead_letter(backend, route, id)
+        whole = await view.index.find(route, id)
         findings = await asyncio.to_thread(_findings, whole, table)
         positions = part.positions(where) if where is not None and not query.payload else []
         ids = [part.ids[at] for at in positions]
@@ -101,6 +101,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             next=path_of(route, ids[at + 1]) if at is not None and at + 1 < len(ids) else "",
             raw=f"/v1/dead-letters/{route_path(part.name)}/{quote(id, safe='')}",
             note=notice_of(state),
+            republish_refusal=republish_refusal(table, caller, whole.message.key),
         )
 
     return [PageRoute("/dead/{key}/{group}/{id}", letter, Role.READER)]

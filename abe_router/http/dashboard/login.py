@@ -11,7 +11,8 @@ from starlette.routing import Route
 from abe_router.http.access import caller_of
 from abe_router.http.dashboard.page import NAVIGATION, Pages, is_local, read_form
 from abe_router.http.guard import request_headers
-from abe_router.http.security import SESSION_TIME, cookie_name
+from abe_router.http.security import cookie_name
+from abe_router.http.sessions import SESSION_TIME
 from abe_router.http.site import Site
 
 #: Where a browser goes after it has logged in, if it was not on its way to another page.
@@ -56,7 +57,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
     async def log_in(request: Request) -> Response:
         form = await read_form(request, MAX_FORM)
         back = form.get("back", "")
-        session = site.security.log_in(form.get("token", "").strip())
+        session = await site.security.log_in(form.get("token", "").strip())
         if session is None:
             return await ask(request, back, failed=REFUSED)
         headers = request_headers(request.scope)
@@ -76,7 +77,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
 
     async def log_out(request: Request) -> Response:
         headers = request_headers(request.scope)
-        site.security.log_out(headers)
+        await site.security.log_out(headers)
         response = RedirectResponse(request.scope.get("root_path", "") + "/login", 303)
         response.delete_cookie(cookie_name(headers), path=request.scope.get("root_path", "") or "/")
         return response

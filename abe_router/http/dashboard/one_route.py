@@ -16,7 +16,7 @@ from abe_router.backend import DeadLetter, SubscriptionName
 from abe_router.errors import BackendError
 from abe_router.http.access import Role, require
 from abe_router.http.dashboard.charts import Curve, Mark, duration_label, histogram, line_chart
-from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form, route_path
+from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form, route_path, tried
 from abe_router.http.dashboard.route_list import RouteRow, known_states, route_rows
 from abe_router.http.dead_letters import path_route
 from abe_router.http.problem import Refusal
@@ -38,7 +38,7 @@ SECONDS = POINTS * EVERY * INTERVAL
 OBEY_PATIENCE, DEFAULT_FOR = 3.0, "1h"
 #: How long the edits that the charts mark are shared by all readers, in seconds.
 EDITS_FRESH = 15.0
-#: Dead letters of which the page shows the traceback.
+#: Dead letters, and failed attempts, of which the page shows the traceback.
 FAILURES = 5
 
 
@@ -180,6 +180,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         edited = await marks(name)
         sees = caller.allows(Role.READER, key)
         failures = await recent_failures(site, (key, group)) if state.dead and sees else ()
+        attempts = (await tried(site.failures.get()))[0] if sees else None
         workers = [] if caller.is_limited else _workers_of(site, name)
 
         def made() -> dict[str, Any]:
@@ -200,6 +201,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             contract=contract_of(table, name) if described else None,
             workers=workers,
             failures=failures,
+            attempts=(attempts or {}).get(name, ())[:FAILURES],
             sees=sees,
             is_limited=caller.is_limited,
             given=given,

@@ -217,7 +217,9 @@ def _written(about: PayloadField, pointer: str, value: Any) -> Iterator[tuple[st
     elif kind == "string" and isinstance(value, str) and value and "\r" not in value:
         yield f"p:{pointer}", value
     elif (
-        kind in ("integer", "number") and isinstance(value, int | float) and not isinstance(value, bool)
+        kind in ("integer", "number")
+        and isinstance(value, int | float | msgspec.Raw)
+        and not isinstance(value, bool)
     ) or (kind == "boolean" and isinstance(value, bool)):
         yield f"p:{pointer}", text
     else:

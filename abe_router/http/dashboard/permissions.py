@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +11,9 @@ from starlette.routing import Route
 
 from abe_router.http.access import INCLUDED, Caller, Role, caller_of
 from abe_router.http.dashboard.page import PageRoute, Pages
+from abe_router.http.dashboard.republish import republish_refusal
 from abe_router.http.site import Site
+from abe_router.routing.table import RouteTable
 
 #: Each action, its role, and whether it is only for tokens that are not limited to some keys.
 ACTIONS: Sequence[tuple[str, Role, bool]] = (
@@ -51,7 +53,10 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             request,
             "permissions.html",
             title="Your permissions",
-            permissions=[_permission(caller, *each) for each in ACTIONS],
+            permissions=[
+                *(_permission(caller, *each) for each in ACTIONS),
+                _republish(caller, site.source.table),
+            ],
             limited=caller.is_limited,
             own=[key for key in keys if any(caller.allows(role, key) for role in caller.roles)],
             total=len(keys),
@@ -68,3 +73,12 @@ def _permission(caller: Caller, action: str, role: Role, needs_all: bool) -> Per
     elif needs_all and caller.is_limited:
         refused = "the token is limited to some keys, and this concerns all"
     return Permission(action, role, refused, granted_by)
+
+
+def _republish(caller: Caller, table: RouteTable) -> Permission:
+    """Return the permission that needs an option of the routes file and two roles."""
+    found = _permission(caller, "Change dead letters, and publish them", Role.PUBLISHER, False)
+    refused = republish_refusal(table, caller)
+    if not refused and not caller.allows(Role.READER):
+        refused = "the token does not have the role reader"
+    return replace(found, refused=refused)

@@ -1,20 +1,22 @@
-"""The page that publishes: a form made from the schemas of a key, and what would become of the message."""
+"""The page that publishes: a form made from the schemas of a key, and what would become of the message.
+
+With a dead letter in the query, the form has its message, and what is published replaces it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from abe_router.errors import AbeRouterError, BackendError, PublishError, Violation
+from abe_router.errors import AbeRouterError, BackendError, PayloadMalformed, PublishError, Violation
 from abe_router.http.access import Caller, Role, caller_of, require
-from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form
+from abe_router.http.dashboard.page import MAX_FORM, Notice, PageRoute, Pages, read_form
 from abe_router.http.dashboard.payload_form import (
     Built,
     Texts,
@@ -26,13 +28,18 @@ from abe_router.http.dashboard.payload_form import (
     with_item,
     without_item,
 )
+from abe_router.http.dashboard.republish import Replaced, find_replaced, notice_of_republished
+from abe_router.http.problem import Refusal
 from abe_router.http.publish_problem import draining, outcome_unknown
+from abe_router.http.republish import publish_republication
 from abe_router.http.site import SharedAnswer, Site
 from abe_router.messages.message import decode
 from abe_router.messages.pattern import check_key
+from abe_router.operations.errors import OperationError
 from abe_router.operations.explain import Explanation, explain
 from abe_router.operations.overrides import known_overrides
 from abe_router.operations.payload_fields import PayloadField, payload_field
+from abe_router.operations.republish import prepare_republication, read_exact, with_masked
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.override import Override
 from abe_router.runtime.publish import append, payload_bytes, prepare, window
@@ -42,13 +49,18 @@ from abe_router.text import mask_credentials
 MOST_KEYS = 2_000
 #: Most violations that a verdict lists.
 MOST_VIOLATIONS = 50
+#: Most inputs that a dead letter is shown in; a larger one is shown as JSON.
+MOST_INPUTS = 300
+#: Longest form, in bytes. A payload of a megabyte is longer in a form.
+MAX_LENGTH = 4 * MAX_FORM
 
 
 @dataclass(frozen=True)
 class Draft:
     """A message that is not published yet: what the fields of the page have.
 
-    `texts` are those of the inputs. With `is_json`, the payload is the text `json` instead.
+    `texts` are those of the inputs. With `is_json`, the payload is the text `json` instead. `purge` and `why`
+    are for a dead letter that it replaces.
     """
 
     key: str
@@ -57,6 +69,8 @@ class Draft:
     json: str = ""
     headers: str = ""
     id: str = ""
+    purge: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,10 @@ class PublishPages:
         self._fields: dict[str, PayloadField] = {}
 
     async def show(self, request: Request) -> Response:
-        """Answer with an empty form for the key of the query, or ask for a key."""
+        """Answer with a form for the key of the query, or for a dead letter; or ask for a key."""
+        if (replaced := await find_replaced(request, self._site)) is not None:
+            about = await self._field(replaced.draft.key)
+            return await self._render(request, _draft_of(replaced, about), about, replaced=replaced)
         key = request.query_params.get("key", "").strip()
         if not key:
             return await self._render(request, Draft(""), PayloadField("", ""))
@@ -107,38 +124,50 @@ class PublishPages:
 
     async def act(self, request: Request) -> Response:
         """Change the form, check the message, or publish it, as the pressed button says."""
-        form = await read_form(request)
-        draft = _read_draft(form)
-        caller = require(request, Role.PUBLISHER, check_key(draft.key))
+        form = await read_form(request, MAX_LENGTH)
+        draft, replaced = await self._given(request, form)
         about = await self._field(draft.key)
         action, _, pointer = form.get("do", "").partition(" ")
         if action == "publish":
-            return await self._publish(request, draft, about)
+            return await self._publish(request, draft, about, replaced)
         if action in ("json", "form"):
             draft, fault = _converted(draft, about, to_json=action == "json")
             verdict = Verdict(fault=fault) if fault else None
-            return await self._render(request, draft, about, verdict)
+            return await self._render(request, draft, about, verdict, replaced=replaced)
         if action in ("add", "remove"):
             texts = (with_item if action == "add" else without_item)(draft.texts, pointer)
-            return await self._render(request, replace(draft, texts=texts), about)
-        return await self._render(request, draft, about, await self._verdict(caller, draft, about))
+            return await self._render(request, replace(draft, texts=texts), about, replaced=replaced)
+        verdict = await self._verdict(caller_of(request), draft, about, replaced)
+        return await self._render(request, draft, about, verdict, replaced=replaced)
 
     async def check(self, request: Request) -> Response:
         """Answer with the verdict alone, for a page that shows it while a person types."""
-        draft = _read_draft(await read_form(request))
-        caller = require(request, Role.PUBLISHER, check_key(draft.key))
-        verdict = await self._verdict(caller, draft, await self._field(draft.key))
+        draft, replaced = await self._given(request, await read_form(request, MAX_LENGTH))
+        about = await self._field(draft.key)
+        verdict = await self._verdict(caller_of(request), draft, about, replaced)
         return await self._pages.render(
             request, "_verdict.html", title="", verdict=verdict, key=draft.key, most=MOST_VIOLATIONS
         )
 
-    async def _publish(self, request: Request, draft: Draft, about: PayloadField) -> Response:
+    async def _given(self, request: Request, form: Mapping[str, str]) -> tuple[Draft, Replaced | None]:
+        """Return the draft in a form, and the dead letter that it replaces, which has its key."""
+        draft, replaced = _read_draft(form), await find_replaced(request, self._site)
+        if replaced is not None:
+            draft = replace(draft, key=replaced.draft.key)
+        require(request, Role.PUBLISHER, check_key(draft.key))
+        return draft, replaced
+
+    async def _publish(
+        self, request: Request, draft: Draft, about: PayloadField, replaced: Replaced | None
+    ) -> Response:
         if self._site.source.readiness.draining:
             raise draining()
-        caller, table = require(request, Role.PUBLISHER, draft.key), self._site.source.table
-        verdict = await self._verdict(caller, draft, about)
+        caller, table = caller_of(request), self._site.source.table
+        verdict = await self._verdict(caller, draft, about, replaced)
         if not verdict.is_accepted:
-            return await self._render(request, draft, about, verdict, status=422)
+            return await self._render(request, draft, about, verdict, status=422, replaced=replaced)
+        if replaced is not None:
+            return await self._republish(request, draft, about, replaced)
         headers = _headers(draft.headers)
         id = draft.id.strip() or None
         seconds = window(table, draft.key, id)
@@ -158,7 +187,30 @@ class PublishPages:
         notice = Notice(text, "warn" if is_duplicate else "ok")
         return self._pages.redirect(request, "/publish", notice, key=draft.key)
 
-    async def _verdict(self, caller: Caller, draft: Draft, about: PayloadField) -> Verdict:
+    async def _republish(
+        self, request: Request, draft: Draft, about: PayloadField, replaced: Replaced
+    ) -> Response:
+        """Publish a message in place of a dead letter, and go to the list that had it."""
+        table, body = self._site.source.table, _payload(draft, about).body
+        headers = _headers(draft.headers) | replaced.kept
+        try:
+            republication = await asyncio.to_thread(
+                prepare_republication, replaced.dead, table, body, headers
+            )
+            found = await publish_republication(
+                self._site, republication, request, purge=draft.purge, why=draft.why
+            )
+        except (PublishError, PayloadMalformed, OperationError) as error:
+            verdict, status = Verdict(fault=_said(error)), 422
+        except Refusal as refused:
+            verdict, status = Verdict(fault=f"{refused.title}: {refused.detail}"), refused.status
+        else:
+            return self._pages.redirect(request, replaced.list_path, notice_of_republished(replaced, found))
+        return await self._render(request, draft, about, verdict, status=status, replaced=replaced)
+
+    async def _verdict(
+        self, caller: Caller, draft: Draft, about: PayloadField, replaced: Replaced | None
+    ) -> Verdict:
         try:
             headers = _headers(draft.headers)
         except ValueError as error:
@@ -166,16 +218,17 @@ class PublishPages:
         built = _payload(draft, about)
         if built.faults:
             return Verdict(fault="some fields cannot be read", faults=built.faults)
-        run = partial(
-            explain,
-            self._site.source.table,
-            draft.key,
-            built.body,
-            headers=headers,
-            overrides=await self._overrides.get() or (),
-        )
+        table, overrides = self._site.source.table, await self._overrides.get() or ()
+
+        def explained() -> Explanation:
+            if replaced is None:
+                return explain(table, draft.key, built.body, headers=headers, overrides=overrides)
+            body, all_headers = with_masked(replaced.dead, table, built.body), headers | replaced.kept
+            found = explain(table, draft.key, body, headers=all_headers, overrides=overrides)
+            return msgspec.structs.replace(found, deduplication=None)  # it has an id of its own
+
         try:
-            found = await asyncio.to_thread(run)  # a payload may have many violations
+            found = await asyncio.to_thread(explained)  # a payload may have many violations
         except AbeRouterError as error:
             return Verdict(fault=_said(error))
         violations = [violation for schema in found.schemas for violation in schema.violations]
@@ -193,6 +246,7 @@ class PublishPages:
         verdict: Verdict | None = None,
         *,
         status: int = 200,
+        replaced: Replaced | None = None,
     ) -> Response:
         table, caller = self._site.source.table, caller_of(request)
         faults: dict[str, list[str]] = {}
@@ -205,15 +259,16 @@ class PublishPages:
         return await self._pages.render(
             request,
             "publish.html",
-            title=f"Publish {draft.key}" if draft.key else "Publish",
+            title=f"Change dead letter {replaced.dead.id}" if replaced else f"Publish {draft.key}".strip(),
             status=status,
             draft=draft,
+            replaced=replaced,
             key=draft.key,
             has_inputs=has_inputs(about),
             payload=inputs_of(about, draft.texts),
             verdict=verdict,
             faults=faults,
-            takes_id=deduplication is not None and not deduplication.source,
+            takes_id=deduplication is not None and not deduplication.source and replaced is None,
             is_known=not draft.key or table.contract(draft.key).known,
             metadata=table.metadata_of(draft.key),
             keys=keys[:MOST_KEYS],
@@ -241,6 +296,27 @@ def _read_draft(form: Mapping[str, str]) -> Draft:
         json=form.get("json", ""),
         headers=form.get("headers", ""),
         id=form.get("id", ""),
+        purge=form.get("purge") == "on",
+        why=form.get("why", "").strip(),
+    )
+
+
+def _draft_of(replaced: Replaced, about: PayloadField) -> Draft:
+    """Return the message of a dead letter in the fields of the page."""
+    found = replaced.draft
+    texts: Texts = {}
+    text = found.text
+    if found.payload is not msgspec.UNSET:
+        texts = texts_of(about, read_exact(bytes(found.payload)))
+        text = msgspec.json.format(bytes(found.payload), indent=2).decode()
+    is_json = not texts or not has_inputs(about) or len(texts) > MOST_INPUTS
+    return Draft(
+        found.key,
+        {} if is_json else texts,
+        is_json,
+        text if is_json else "",
+        headers=replaced.headers,
+        purge=replaced.may_purge,
     )
 
 
@@ -250,7 +326,7 @@ def _payload(draft: Draft, about: PayloadField) -> Built:
     try:
         body = payload_bytes(draft.json.encode("utf-8", "surrogatepass"), "the payload")
         decode(body)
-    except PublishError as error:
+    except PayloadMalformed as error:
         return Built(faults={"j:": _said(error)})
     return Built(body)
 
@@ -264,10 +340,10 @@ def _converted(draft: Draft, about: PayloadField, *, to_json: bool) -> tuple[Dra
         return draft, "; ".join(f"{name[2:]} {fault}".strip() for name, fault in built.faults.items())
     if to_json:
         return replace(draft, is_json=True, json=msgspec.json.format(built.body, indent=2).decode()), ""
-    return replace(draft, is_json=False, texts=texts_of(about, decode(built.body))), ""
+    return replace(draft, is_json=False, texts=texts_of(about, read_exact(built.body))), ""
 
 
-def _headers(text: str) -> Mapping[str, str]:
+def _headers(text: str) -> dict[str, str]:
     """Return the headers in lines of `NAME: VALUE`; raise ValueError if one is malformed."""
     found: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -279,4 +355,5 @@ def _headers(text: str) -> Mapping[str, str]:
 
 
 def _said(error: AbeRouterError) -> str:
-    return mask_credentials(str(error))
+    hint = getattr(error, "hint", "")
+    return mask_credentials(f"{error}; {hint}" if hint else str(error))

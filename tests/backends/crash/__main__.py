@@ -1,7 +1,8 @@
 """Cut every scenario at every point, and print how many points there were: `python -m tests.backends.crash`.
 
 With `--every 3` one point in three is cut, in every scenario. Kinds are `sqlite`, whose process is killed,
-`redis` and `redis-cluster`, whose client is cut off, and `redis-server`, which is killed itself.
+`redis`, `redis-cluster`, `redis-slots` and `redis-sentinel`, whose client is cut off, and `redis-server`,
+which is killed itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from abe_router.backend import Backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.finder import slot_of
 from abe_router.testing import RedisServer
-from chaos.redis_servers import RedisCluster
+from chaos.redis_servers import RedisCluster, RedisSentinels
 
 from . import commands, statements
 from .check import Point
@@ -52,9 +53,23 @@ def redis_cluster(folders: Iterable[Path], scenarios: Sequence[Scenario], every:
         return asyncio.run(_cut(f"{cluster.owner(slot_of('abe')).url}?hash_tag=abe", scenarios, every))
 
 
-async def _cut(url: str, scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
+def redis_slots(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
+    """Cut clients off a server whose keys are spread over hash tags."""
+    with RedisServer(next(iter(folders))) as server:
+        return asyncio.run(_cut(f"{server.url}?hash_tag=abe&slots=3", scenarios, every))
+
+
+def redis_sentinel(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
+    """Cut clients off the primary that a Sentinel names."""
+    with RedisSentinels(next(iter(folders)), sentinels=1) as sentinels:
+        return asyncio.run(_cut(sentinels.primary().url, scenarios, every, sentinels.ports[0]))
+
+
+async def _cut(
+    url: str, scenarios: Sequence[Scenario], every: int, sentinel: int | None = None
+) -> list[list[Point]]:
     limit = asyncio.Semaphore(_CLIENTS)
-    return await asyncio.gather(*(commands.points(url, each, limit, every) for each in scenarios))
+    return await asyncio.gather(*(commands.points(url, each, limit, every, sentinel) for each in scenarios))
 
 
 def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
@@ -75,6 +90,8 @@ KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Scenario], int], list[lis
     "sqlite": sqlite,
     "redis": redis,
     "redis-cluster": redis_cluster,
+    "redis-slots": redis_slots,
+    "redis-sentinel": redis_sentinel,
     "redis-server": redis_server,
 }
 
@@ -117,11 +134,11 @@ def _supported(kind: str, names: Sequence[str] | None) -> list[Scenario]:
 def _print(found: Mapping[str, Mapping[str, Sequence[Point]]]) -> None:
     for kind, scenarios in found.items():
         for scenario, points in scenarios.items():
-            print(f"{kind:14}{scenario:48}{len(points):5} points")
+            print(f"{kind:15}{scenario:48}{len(points):5} points")
             for where, faults in points:
                 for fault in faults:
                     print(f"    {where}: {fault}")
-        print(f"{kind:14}{'all':48}{sum(map(len, scenarios.values())):5} points\n")
+        print(f"{kind:15}{'all':48}{sum(map(len, scenarios.values())):5} points\n")
 
 
 if __name__ == "__main__":

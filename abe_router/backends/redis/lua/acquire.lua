@@ -83,6 +83,8 @@ local function within_answer(entries)
     elseif size > MOST_BYTES and (only or group) == group then
       bury(entry[1], entry[2], size, 1, nil)
       large[#large + 1] = entry[1]
+    elseif size > MOST_BYTES then
+      kept[#kept + 1] = {entry[1], for_another(only)}
     else
       room = room - size
       kept[#kept + 1] = entry

@@ -17,6 +17,11 @@ local function size_and_group(fields)
   return size, only
 end
 
+-- Returns what is sent of a larger entry that is for another group: nothing but that. Its reader acks it then.
+local function for_another(only)
+  return {'only', string.sub(only, 1, SHORT)}
+end
+
 -- Returns what a dead letter keeps of the fields: short ones, and the beginning of the payload. That is in
 -- another field, because a part of a payload may be a valid payload.
 local function shortened(fields)

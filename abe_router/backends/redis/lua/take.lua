@@ -32,6 +32,8 @@ local function take(wanted)
       if size > MOST_BYTES and (only or ARGV[1]) == ARGV[1] then
         bury(id, got[2], size, count, failures)
         large[#large + 1] = id
+      elseif size > MOST_BYTES then
+        taken[#taken + 1] = {id, for_another(only), count, failures}
       else
         room = room - size
         taken[#taken + 1] = {id, got[2], count, failures}

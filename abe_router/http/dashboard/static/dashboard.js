@@ -145,7 +145,7 @@ const clock = () => new Date().toISOString().slice(11, 19);
 const said = {
   lost: () => `Disconnected since ${clock()} UTC. The figures are those of that time; the page connects again.`,
   closing: () => `The server ended at ${clock()} UTC. The page connects again when it is back.`,
-  login: () => "The login has ended: it lasts for hours, or until the server starts again.",
+  login: () => "The login has ended: it lasts for 12 hours, and ends with its token.",
 };
 let saying = "";
 

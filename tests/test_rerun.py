@@ -105,3 +105,32 @@ def test_a_run_without_failures_or_without_tests_passes(tmp_path):
     assert run(tmp_path, "-k", "that_passes", chance=CHANCE)[0] == 0
     assert run(tmp_path, "-k", "of_another_name")[0] == 0
     assert passed_alone_only(tmp_path) == []
+
+
+def test_stages_follow_each_other_and_a_file_of_heavy_tests_runs_in_one_process(tmp_path):
+    stages = """\
+import os
+import pytest
+
+@pytest.mark.alone
+def test_alone():
+    assert len(open("stages").read().split()) == 8
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", range(4))
+def test_heavy(number):
+    with open("stages", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    pids = open("stages").read().split()
+    assert len(pids) > 4 and set(pids[4:]) == {str(os.getpid())}
+
+@pytest.mark.parametrize("number", range(4))
+def test_of_the_first_stage(number):
+    with open("stages", "a") as file:
+        file.write(f"{os.getppid()}\\n")
+    print(f"printed by {number}")
+    assert len(open("stages").read().split()) <= 4
+"""
+    code, output = run(tmp_path, *FORKED, "-rP", stages=stages)
+    assert code == 0, output
+    assert all(f"printed by {number}\n" in output for number in range(4))

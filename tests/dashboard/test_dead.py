@@ -9,6 +9,7 @@ import pytest
 from abe_router.backend import Reason
 from abe_router.errors import BackendUnavailable
 from abe_router.http.dashboard import dead, dead_view
+from abe_router.http.dashboard.payload import payload_view
 from abe_router.operations import dead_index
 from tests.http_server.serving import SECRET, ask, secret, serving
 
@@ -259,3 +260,13 @@ async def test_pages_of_many_dead_letters_read_only_what_they_show(served, monke
         read = 0
         assert (await ask(served, "admin", "GET", path)).status_code == 200
         assert read <= most, path
+
+
+def test_mark_stands_at_the_value_that_fails_and_not_at_the_line_of_its_array():
+    payload = {"id": "x", "items": [{"sku": "TEA", "qty": 2}, {"sku": "CUP", "qty": 0}], "empty": {}}
+    lines = payload_view(payload, {"/items/1/qty": "too few", "/empty": "no members"}).lines
+    shown = ["".join(text for _, text in line.parts) + (line.mark or "") for line in lines]
+    assert shown == [
+        *("{", '  "id": "x",', '  "items": [', '    {"sku": "TEA", "qty": 2},', "    {"),
+        *('      "sku": "CUP",', '      "qty": 0too few', "    }", "  ],", '  "empty": {}no members', "}"),
+    ]

@@ -15,7 +15,6 @@ from abe_router.operations.audit import Author
 from abe_router.operations.overrides import pause
 from abe_router.operations.rate_history import RateHistory
 from abe_router.runtime.publish import publish
-from tests.dashboard import browser as browser_module
 from tests.http_server.serving import secret
 from tests.http_server.test_serve_flow import serving as serving_process
 from tests.http_server.test_serve_flow import started
@@ -119,7 +118,7 @@ async def test_long_stream_does_not_grow_the_page(browser, shop, monkeypatch):
     monkeypatch.setattr(
         RateHistory, "figures", lambda *of: msgspec.structs.replace(figures(*of), rate=1_000 + sent)
     )
-    monkeypatch.setattr(browser_module, "PATIENCE", 60.0 * LONGER)
+    monkeypatch.setitem(type(browser).until.__globals__, "PATIENCE", 60.0 * LONGER)
     await browser.log_in(shop.url, secret("viewer"))
     await browser.open("/")
 

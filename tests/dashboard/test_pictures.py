@@ -51,6 +51,7 @@ PAGES: Mapping[str, str] = {
     "edit": "/edits/3",
     "tail": "/tail?pattern=orders.%23",
     "publish": "/publish?key=orders.returned",
+    "change": "/publish?dead=orders.returned/warehouse/2",
     "messages": "/messages",
     "message": "/messages/orders.returned",
     "audit": "/audit",
@@ -58,7 +59,7 @@ PAGES: Mapping[str, str] = {
     "error": "/nowhere",
 }
 #: What is pressed on a page first.
-PRESSED = {"publish": "Check"}
+PRESSED = {"publish": "Check", "change": "Check"}
 TRACEBACK = """\
 Traceback (most recent call last):
   File "/app/shop/returns.py", line 57, in take_back
@@ -72,6 +73,7 @@ KeyError: 'POT-011'
 def routes_file(concurrency: object = 2) -> str:
     """Return the routes file of the busy shop, and a key with a contract."""
     options = yaml.safe_load(busy.shop_file())
+    options["http"]["republish"] = True
     options["routes"]["orders.returned"] = {
         "description": "A parcel has come back, and its items go to a shelf.",
         "tags": ["shop", "warehouse"],

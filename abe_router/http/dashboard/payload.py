@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,8 @@ def payload_view(payload: Any, marks: Mapping[str, str]) -> PayloadView:
     left_out = 0
     before: list[PayloadLine] = []
     after = 0
-    for number, line in enumerate(_lines(payload, "", "", (), "", marks)):
+    above = {at[:end] for at in marks for end in range(len(at)) if at[end] == "/"}
+    for number, line in enumerate(_lines(payload, "", "", (), "", marks, above)):
         if number < MOST_LINES:
             lines.append(line)
         elif line.mark is not None:
@@ -92,14 +93,23 @@ def payload_view(payload: Any, marks: Mapping[str, str]) -> PayloadView:
 
 
 def _lines(
-    value: Any, pointer: str, indent: str, key: tuple[Part, ...], comma: str, marks: Mapping[str, str]
+    value: Any,
+    pointer: str,
+    indent: str,
+    key: tuple[Part, ...],
+    comma: str,
+    marks: Mapping[str, str],
+    above: Container[str],
 ) -> Iterator[PayloadLine]:
-    """Yield the lines of a value. `key` stands before it, and `comma` after it."""
+    """Yield the lines of a value. `key` stands before it, and `comma` after it.
+
+    `above` has the pointers of the values that contain a mark: these are more than one line.
+    """
     is_whole = not pointer and isinstance(value, dict | list) and value
-    inline = None if is_whole else _inline(value, WIDTH - len(indent))
+    inline = None if is_whole or pointer in above else _inline(value, WIDTH - len(indent))
     if inline is not None or not value or not isinstance(value, dict | list):
         parts = (("", indent), *key, *(inline or (_scalar(value),)), ("", comma))
-        yield PayloadLine(parts, _mark_below(value, pointer, marks))
+        yield PayloadLine(parts, marks.get(pointer))
         return
     is_object = isinstance(value, dict)
     opened, closed = "{}" if is_object else "[]"
@@ -109,17 +119,8 @@ def _lines(
     for at, (name, each) in enumerate(items):
         own: tuple[Part, ...] = (("d", f"{_text(name)}: "),) if is_object else ()
         below = f"{pointer}/{escape(name)}"
-        yield from _lines(each, below, f"{indent}  ", own, "," if at < last else "", marks)
+        yield from _lines(each, below, f"{indent}  ", own, "," if at < last else "", marks, above)
     yield PayloadLine((("", f"{indent}{closed}{comma}"),))
-
-
-def _mark_below(value: Any, pointer: str, marks: Mapping[str, str]) -> str | None:
-    """Return what is wrong with a value, or with something in it, because it is one line."""
-    if pointer in marks:
-        return marks[pointer]
-    if isinstance(value, dict | list):
-        return next((text for at, text in marks.items() if at.startswith(f"{pointer}/")), None)
-    return None
 
 
 def _inline(value: Any, room: int) -> list[Part] | None:

@@ -139,6 +139,7 @@ async def test_long_stream_does_not_grow_the_page(browser, shop, monkeypatch):
 async def test_open_page_says_that_its_login_has_ended_and_goes_on_after_the_next(browser, shop, monkeypatch):
     monkeypatch.setattr(event_stream, "COMMENT_EVERY", 0.1)
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     await browser.until("#summary", lambda text: "all report" in text)
     for name in await shop.backend.entries(SESSIONS):
         await shop.backend.delete(SESSIONS, name)

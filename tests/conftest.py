@@ -46,6 +46,13 @@ def pytest_collection_finish() -> None:
     os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
 
 
+def pytest_sessionfinish() -> None:
+    # xdist kills a worker that has not ended ten seconds after its last test, and its coverage with it.
+    coverage = sys.modules.get("coverage")
+    if coverage is not None and (measured := coverage.Coverage.current()):
+        measured.save()
+
+
 @pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Return an environment in which `serve` runs on uvloop or on asyncio."""
@@ -70,6 +77,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(
                     f"{path}: `make {name}` does not find its tests, for want of {pattern}"
                 )
+    # Each worker takes its share of the tests in order. It begins with slow ones, so that none starts last.
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        slow = [item for item in items if _is_slow(item)]
+        quick = [item for item in items if not _is_slow(item)]
+        shares = [len(quick) * number // workers for number in range(workers + 1)]
+        items[:] = [
+            item
+            for number in range(workers)
+            for item in (*slow[number::workers], *quick[shares[number] : shares[number + 1]])
+        ]
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Say whether a test has a timeout beyond that of the other tests."""
+    mark = item.get_closest_marker("timeout")
+    return mark is not None and mark.args[0] > 60
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait.
 WORKERS ?= 5
-ROWS ?= 4
+ROWS ?= 6
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
 ARGS ?=
@@ -21,7 +21,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 HEAVY = $(or $(TESTS),$(shell grep -rlE 'mark\.heavy' tests --include='test_*.py'))
 ALONE = $(or $(TESTS),$(shell grep -rlE 'mark\.alone|BackendConformance' tests --include='test_*.py'))
 
-.PHONY: help demo test check fmt unit parallel heavy alone chaos fuzz bench docs coverage package resolved clean
+.PHONY: help demo test check fmt unit parallel heavy alone long chaos fuzz bench docs coverage package resolved clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -41,6 +41,7 @@ check: $(VENV)/dev ## lint, formatting, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/dev ## format, and fix what can be fixed
@@ -59,6 +60,11 @@ heavy: $(VENV)/dev
 # Most of them wait for a moment and look whether it comes in time: two at once leave the machine idle enough.
 alone: $(VENV)/dev
 	@$(PYTEST) --numprocesses 2 --dist worksteal -m alone $(ALONE)
+
+long: $(VENV)/dev ## run the tests with those of the long form, and long runs of chaos and fuzz, as every night
+	@ABE_ROUTER_LONGER=1 $(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory chaos ARGS=--long
+	@$(MAKE) --no-print-directory fuzz ARGS=--long
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
 	@$(BIN)/python -m chaos --rows $(ROWS) $(ARGS)

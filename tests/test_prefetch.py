@@ -1,6 +1,6 @@
 """How far a consumer reads ahead, by what its handlers and its round take."""
 
-from abe_router.consumer.prefetch import FIRST_DEPTH, GROWTH, MAX_FETCH, Prefetch
+from abe_router.consumer.prefetch import ENOUGH, FIRST_DEPTH, GROWTH, MAX_FETCH, Prefetch
 
 
 def after_full_fetch(depth: int, *, handling: float | None, round_: float) -> int:
@@ -27,6 +27,12 @@ def test_prefetch_has_a_limit():
 
 def test_wait_for_other_routes_is_not_the_time_of_the_handlers():
     assert after_full_fetch(0, handling=0.001, round_=0.2) == FIRST_DEPTH * GROWTH
+
+
+def test_route_of_a_busy_process_holds_no_more_than_a_large_read():
+    assert after_full_fetch(ENOUGH, handling=0.001, round_=0.2) == ENOUGH
+    assert after_full_fetch(500, handling=0.001, round_=0.2) == 500
+    assert after_full_fetch(ENOUGH, handling=0.001, round_=0.04) == 2 * MAX_FETCH
 
 
 def test_routes_together_hold_no_more_than_a_second_of_work():

@@ -12,6 +12,8 @@ KEEPS_UP, FALLS_BEHIND = 0.05, 0.2
 QUICK_ROUND, SLOW_ROUND = 0.25, 1.0
 #: The first depth, and the factor to each next one.
 FIRST_DEPTH, GROWTH = 16, 8
+#: The largest depth in a busy process. A larger read is hardly cheaper, and all that is read waits in memory.
+ENOUGH = 128
 
 
 class Prefetch:
@@ -49,9 +51,9 @@ class Prefetch:
         if handling < KEEPS_UP and round_ < QUICK_ROUND:
             # Handlers that are quicker still take two steps at once.
             steps = 2 if handling * GROWTH < KEEPS_UP else 1
-            self.depth = min(
-                2 * MAX_FETCH, max(FIRST_DEPTH * GROWTH ** (steps - 1), self.depth * GROWTH**steps)
-            )
+            grown = max(FIRST_DEPTH * GROWTH ** (steps - 1), self.depth * GROWTH**steps)
+            most = 2 * MAX_FETCH if round_ < KEEPS_UP else ENOUGH
+            self.depth = max(self.depth, min(most, grown))
         elif handling > FALLS_BEHIND or round_ > SLOW_ROUND:
             self.depth //= 2
         self.low_water = self.depth // 2

@@ -144,11 +144,16 @@ class TestFetching:
 
     async def test_error_of_a_partition_is_raised_when_no_other_has_something(self):
         (first,) = deliveries(1)
-        errors = [BackendUnavailable("gone") for _ in range(2)]
+        errors = [BackendUnavailable("gone") for _ in range(20)]
         both = self.make(FakeHandle(*errors), FakeHandle([first]))
         assert await both.fetch(10, 5.0, NAME) == [first]
         with pytest.raises(BackendUnavailable, match="gone"):
             await both.fetch(10, 0.1, NAME)
+        await both.close()
+
+    async def test_error_that_is_over_is_not_raised(self):
+        both = self.make(FakeHandle(BackendUnavailable("gone")), FakeHandle())
+        assert await both.fetch(1, 0.3, NAME) == []
         await both.close()
 
     async def test_error_of_all_partitions_is_raised_at_once(self):

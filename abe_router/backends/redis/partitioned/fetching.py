@@ -6,8 +6,8 @@ a handle, as this object sees them:
 - *quiet*: it has no work. `wake` is called when that may have changed.
 - *asked* (`_asked`): a fetch of it runs in a task. The task outlives the fetch of the caller, so an absent
   partition does not hold up the others. What it brings is for the next fetch, unless that comes too late.
-- *failed* (`_failed`): its last fetch raised. It is asked again after a delay. The error is raised when
-  nothing comes from the others: at the end of the wait, or at once if all have failed.
+- *failed* (`_failed`): its last fetch raised. It is asked again after a delay, with work or without. The
+  error is raised when nothing comes from the others: at the end of the wait, or at once if all have failed.
 
 Invariants:
 
@@ -130,7 +130,7 @@ class Fetching:
             handle
             for handle in self._handles
             if handle not in busy
-            and (handle in to_ask or handle.has_work)
+            and (handle in to_ask or handle in self._failed or handle.has_work)
             and self._failed.get(handle, (now,))[0] <= now
         ]
         room -= sum(share for share, began in self._shares.values() if now - began < _SLOW)

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait.
 WORKERS ?= 5
-ROWS ?= 4
+ROWS ?= 6
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
 ARGS ?=
@@ -15,13 +15,13 @@ INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --compi
 COMPILE := $(BIN)/python -m compileall -q abe_router chaos
 # Tests that failed run once more; see there. pytest keeps what it compiles, also where PYTHONDONTWRITEBYTECODE is set.
 RERUN = PYTHONDONTWRITEBYTECODE= $(BIN)/python .ci/rerun.py $@
-PYTEST = $(RERUN) $(BIN)/python -m pytest
-PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+FORKED := -p tests.forked --processes $(WORKERS)
+PYTEST = $(RERUN) $(BIN)/python -m pytest $(FORKED)
 # The files with marked tests, because pytest takes seconds to read all others. tests/conftest.py checks the patterns.
 HEAVY = $(or $(TESTS),$(shell grep -rlE 'mark\.heavy' tests --include='test_*.py'))
 ALONE = $(or $(TESTS),$(shell grep -rlE 'mark\.alone|BackendConformance' tests --include='test_*.py'))
 
-.PHONY: help demo test check fmt unit parallel heavy alone chaos fuzz bench docs coverage package resolved clean
+.PHONY: help demo test check fmt unit parallel heavy alone long chaos fuzz bench docs coverage package resolved clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,9 +31,7 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
 	@rm -f .pytest_cache/passed_alone_only
-	@$(MAKE) --no-print-directory --jobs=2 check parallel fuzz ARGS='--seed 1 --jobs 1'
-	@$(MAKE) --no-print-directory heavy
-	@$(MAKE) --no-print-directory alone
+	@$(MAKE) --no-print-directory --jobs=2 check unit fuzz ARGS='--seed 1 --jobs 1'
 	@$(MAKE) --no-print-directory chaos
 	@cat .pytest_cache/passed_alone_only 2>/dev/null || true
 
@@ -41,24 +39,30 @@ check: $(VENV)/dev ## lint, formatting, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/dev ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-unit: parallel heavy alone ## run the tests alone; `make unit TESTS='tests/flows -k reload'`
+unit: $(VENV)/dev ## run the tests alone; `make unit TESTS='tests/flows -k reload'`
+	$(PYTEST) $(TESTS)
 
+# The stages of the tests, each by itself: tests/forked.py.
 parallel: $(VENV)/dev
-	$(PYTEST) $(PARALLEL) -m 'not alone and not heavy' $(TESTS)
+	$(PYTEST) -m 'not alone and not heavy' $(TESTS)
 
-# The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
 heavy: $(VENV)/dev
-	@$(PYTEST) --numprocesses 4 --dist loadfile -m 'heavy and not alone' $(HEAVY)
+	@$(PYTEST) -m 'heavy and not alone' $(HEAVY)
 
-# Most of them wait for a moment and look whether it comes in time: two at once leave the machine idle enough.
 alone: $(VENV)/dev
-	@$(PYTEST) --numprocesses 2 --dist worksteal -m alone $(ALONE)
+	@$(PYTEST) -m alone $(ALONE)
+
+long: $(VENV)/dev ## run the tests with those of the long form, and long runs of chaos and fuzz, as every night
+	@ABE_ROUTER_LONGER=1 $(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory chaos ARGS=--long
+	@$(MAKE) --no-print-directory fuzz ARGS=--long
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`
 	@$(BIN)/python -m chaos --rows $(ROWS) $(ARGS)
@@ -72,13 +76,13 @@ bench: $(VENV)/run ## compare with a hand-written loop and FastStream, as ratios
 docs: $(VENV)/docs ## build the documentation site into build/site; every broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-MEASURED = $(RERUN) $(BIN)/coverage run -m pytest --timeout 180
+MEASURED = $(RERUN) $(BIN)/coverage run -m pytest --timeout 180 $(FORKED)
 # The other heavy tests run mostly in processes that are killed, and leave no coverage.
 REDIS := tests/backends/test_redis_cluster.py tests/backends/test_redis_sentinel.py
 coverage: $(VENV)/dev ## run the tests under coverage, child processes included; fails below the floor
 	$(BIN)/coverage erase
-	$(MEASURED) $(PARALLEL) -m 'not alone and not heavy' $(TESTS)
-	$(MEASURED) --numprocesses 2 --dist loadfile -m 'heavy and not alone' $(or $(TESTS),$(REDIS))
+	$(MEASURED) -m 'not alone and not heavy' $(TESTS)
+	$(MEASURED) -m 'heavy and not alone' $(or $(TESTS),$(REDIS))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

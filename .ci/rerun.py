@@ -2,7 +2,8 @@
 
     python .ci/rerun.py NAME COMMAND...
 
-COMMAND runs pytest. NAME is the name of its cache, so that runs side by side do not disturb each other.
+COMMAND runs pytest with the plugin tests/forked.py. NAME is the name of its cache, so that runs side by side
+do not disturb each other.
 A test that passes the second time is printed as `passed alone only: NODEID`, and the line is appended to
 `.pytest_cache/passed_alone_only`, which `make test` prints at its end.
 """
@@ -33,11 +34,11 @@ def run_twice(name: str, command: Sequence[str]) -> int:
     if first in (PASSED, NONE_SELECTED):
         return 0
     failed = _failed(cache)
-    # With xdist a module that cannot be collected is among them, by its path alone.
+    # A module that cannot be collected is among them, by its path alone.
     if first != FAILED or not 0 < len(failed) <= MOST or not all("::" in test for test in failed):
         return first
     print(f"{len(failed)} failed. They run once more, one at a time.", flush=True)
-    again = ["--last-failed", "--last-failed-no-failures", "none", "--numprocesses", "0"]
+    again = ["--last-failed", "--last-failed-no-failures", "none", "--processes", "0"]
     second = _run([*command, *again])
     for test in sorted(failed - _failed(cache)) if second in (PASSED, FAILED) else ():
         _report(f"passed alone only: {test}")

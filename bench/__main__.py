@@ -103,19 +103,24 @@ def measure(
     """Run all measurements: each repeat runs every contender once, in random order.
 
     Other load on the machine therefore affects all contenders equally. Return the values, and for each run
-    the share of the processors that other programs used.
+    the share of the processors that other programs used. Ctrl-C ends the run, and keeps what was measured.
     """
     values, noise = Values(), []
-    for measurement in measurements:
-        for repeat in range(repeats or measurement.repeats):
-            order = list(measurement.contenders(contenders))
-            random.shuffle(order)
-            for one in order:
-                _show_progress(f"{measurement.name} {repeat + 1}: {one.title}")
-                found, share = _run_once(measurement, one, server, scale, patience)
-                noise.append(share)
-                for name, value in found.items():
-                    values.add(name, one.name, value)
+    try:
+        for measurement in measurements:
+            for repeat in range(repeats or measurement.repeats):
+                order = list(measurement.contenders(contenders))
+                random.shuffle(order)
+                for one in order:
+                    _show_progress(f"{measurement.name} {repeat + 1}: {one.title}")
+                    found, share = _run_once(measurement, one, server, scale, patience)
+                    noise.append(share)
+                    for name, value in found.items():
+                        values.add(name, one.name, value)
+    except KeyboardInterrupt:
+        if not noise:
+            raise
+        print("interrupted: the rest was not measured", file=sys.stderr)
     _show_progress("")
     return values, noise
 
@@ -132,8 +137,9 @@ def _run_once(
         noise = Noise(server.pid)
         try:
             found = measurement.run(contender, server, scale)
-        except (RuntimeError, OSError) as error:
-            print(f"{contender.title} failed at {measurement.name}: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001  one failure must not end a run of an hour
+            what = f"{type(error).__name__}: {error}"
+            print(f"{contender.title} failed at {measurement.name}: {what}", file=sys.stderr)
             return {metric.name: math.nan for metric in measurement.metrics}, noise.share()
         share = noise.share()
         if best is None or share < best[1]:
@@ -167,7 +173,9 @@ def _parse() -> argparse.Namespace:
     )
     names = [c.name for c in contender.LONG]
     rows = [m.name for m in MEASUREMENTS]
-    parser.add_argument("--long", action="store_true", help="all peers, larger samples; half an hour")
+    parser.add_argument(
+        "--long", action="store_true", help="all peers and rows, larger samples; one to two hours"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with all values")
     parser.add_argument(
         "--compare",

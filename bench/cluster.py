@@ -97,7 +97,9 @@ async def _drain(
     handle, settling = await backend.subscribe(pattern, group), set[asyncio.Future[Sequence[Delivery]]]()
     began, came = time.perf_counter(), 0
     while came < count:
-        held = await handle.fetch(_BATCH, 5.0)
+        held = await handle.fetch(_BATCH, 20.0)
+        if not held:
+            raise RuntimeError(f"{count - came} messages of `{pattern}` do not come")
         came += len(held)
         settling.add(asyncio.ensure_future(handle.settle([(each, outcome(each)) for each in held])))
         if len(settling) > 4:

@@ -17,6 +17,8 @@ from typing import Self
 ROOT = Path(__file__).resolve().parent.parent
 #: Longest time that a process may take to exit after SIGTERM, in seconds.
 PATIENCE = 5.0
+#: Longest time that a process may take to end by itself, in seconds. A slow peer fills a queue for minutes.
+LONGEST = 600.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,8 +52,12 @@ class Process:
         self.end()
 
     def wait(self) -> None:
-        """Wait until it ends by itself; raise RuntimeError if it failed."""
-        if self._popen.wait():
+        """Wait until it ends by itself; raise RuntimeError if it failed, or takes longer than LONGEST."""
+        try:
+            code = self._popen.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{' '.join(self._argv)} did not end within {LONGEST:g} s") from None
+        if code:
             self.check()
 
     def end(self) -> None:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: After this time without an answer a server counts as gone, in milliseconds.
 DOWN_AFTER = 1000
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _OPTIONS = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 

@@ -30,6 +30,9 @@ sys.dont_write_bytecode = False
 # What pytest knows of thousands of tests stays until its end. A garbage collection would look at all of it.
 gc.disable()
 
+#: Whether tests marked `long` run too, and others with larger numbers.
+LONGER = bool(os.environ.get("ABE_ROUTER_LONGER"))
+
 #: By mark, what the Makefile searches for to find the files with marked tests.
 MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}
 
@@ -43,14 +46,7 @@ def pytest_collection_finish() -> None:
     os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
 
 
-def pytest_sessionfinish() -> None:
-    # xdist kills a worker that has not ended ten seconds after its last test, and its coverage with it.
-    coverage = sys.modules.get("coverage")
-    if coverage is not None and (measured := coverage.Coverage.current()):
-        measured.save()
-
-
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Return an environment in which `serve` runs on uvloop or on asyncio."""
     hidden = tmp_path / "hidden"
@@ -61,6 +57,10 @@ def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not LONGER:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
     for item in items:
         if getattr(getattr(item, "function", None), "measures_time", False):
             item.add_marker(pytest.mark.alone)
@@ -70,23 +70,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(
                     f"{path}: `make {name}` does not find its tests, for want of {pattern}"
                 )
-    # Each worker takes its share of the tests in order. It begins with long ones, so that none starts last.
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    if workers > 1:
-        long = [item for item in items if _is_long(item)]
-        short = [item for item in items if not _is_long(item)]
-        shares = [len(short) * number // workers for number in range(workers + 1)]
-        items[:] = [
-            item
-            for number in range(workers)
-            for item in (*long[number::workers], *short[shares[number] : shares[number + 1]])
-        ]
-
-
-def _is_long(item: pytest.Item) -> bool:
-    """Say whether a test has a timeout beyond that of the other tests."""
-    mark = item.get_closest_marker("timeout")
-    return mark is not None and mark.args[0] > 60
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bench import tally
+from bench import process, tally
+from bench.__main__ import measure
 from bench.contender import LONG
 from bench.environment import NotInstalled, installed, node_modules_of
+from bench.measurement import Measurement
+from bench.metric import Metric
 from bench.payload import SIZES, payloads
-from bench.suite import MEASUREMENTS
+from bench.suite import MEASUREMENTS, SHORT
 from bench.target import TARGETS
 
 ROOT = Path(__file__).parent.parent
@@ -112,3 +116,46 @@ def test_payloads_of_a_size_have_about_that_size_and_pass_their_check():
         sized = payloads(kind)
         assert sized.size == pytest.approx(size, rel=0.2)
         sized.check(sized.values[0])
+
+
+def run_measurement(run, contenders, **options):
+    metrics = (Metric("made.up", "made up", "x"),)
+    made_up = Measurement("made up", metrics, run, **options)
+    server = SimpleNamespace(pid=os.getpid())
+    return measure([made_up], contenders, server, SHORT, 1, 0)
+
+
+def test_contender_that_fails_in_any_way_does_not_end_the_run(capfd):
+    def run(contender, server, scale):
+        if contender is BULLMQ:
+            raise KeyError("one")
+        return {"made.up": 2.0}
+
+    values, noise = run_measurement(run, [LONG[0], BULLMQ])
+    assert (values.median("made.up", "loop"), values.median("made.up", "bullmq")) == (2.0, None)
+    assert len(noise) == 2
+    assert "BullMQ failed at made up: KeyError: 'one'" in capfd.readouterr().err
+
+
+def test_interrupted_run_keeps_what_was_measured(capfd):
+    done = []
+
+    def run(contender, server, scale):
+        done.append(contender.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return {"made.up": 2.0}
+
+    values, _ = run_measurement(run, LONG[:3])
+    assert [name for name in ("loop", "redis", "sqlite") if values.of("made.up", name)] == done[:1]
+    assert "interrupted" in capfd.readouterr().err
+
+
+def test_process_that_does_not_end_is_a_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(process, "LONGEST", 0.01)
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (
+        process.Process(command, {}, tmp_path / "log") as running,
+        pytest.raises(RuntimeError, match=r"did not end within 0\.01 s"),
+    ):
+        running.wait()

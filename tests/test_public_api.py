@@ -64,11 +64,3 @@ def test_importing_the_package_imports_no_submodule():
 
 def test_importing_reject_does_not_import_the_router():
     assert imported("from abe_router import Reject").isdisjoint({"asyncio", "pydantic", "redis"})
-
-
-def test_public_api_type_checks():
-    mypy = pytest.importorskip("mypy.api")
-    out, err, code = mypy.run(
-        ["--strict", "--config-file", str(ROOT / "pyproject.toml"), str(ROOT / "tests/typing/api.py")]
-    )
-    assert code == 0, out + err

@@ -199,7 +199,7 @@ async def test_a_killed_worker_is_replaced_and_no_message_is_lost(tmp_path, url)
         assert await run.code() == 0
 
 
-@pytest.mark.parametrize("where", ["sqlite", "redis"])
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("redis", marks=pytest.mark.long)])
 async def test_new_code_replaces_the_workers_under_load_without_loss_or_duplicate(
     tmp_path, url, where, request
 ):

@@ -181,14 +181,14 @@ class KeyValueTests(Suite):
     async def test_entry_expires_after_its_ttl_unless_it_is_put_again(self, harness: Harness) -> None:
         """A bug shows a dead worker as alive, or a living one as dead."""
         one, two = harness.backend, harness.another()
-        expired = await one.put("workers", "dead", b"x", ttl=0.2)
-        await one.put("workers", "alive", b"x", ttl=0.2)
-        await one.put("workers", "for good", b"x", ttl=0.2)
+        expired = await one.put("workers", "dead", b"x", ttl=1.0)
+        await one.put("workers", "alive", b"x", ttl=1.0)
+        await one.put("workers", "for good", b"x", ttl=1.0)
         await one.put("workers", "no ttl", b"x")
         assert set(await two.entries("workers")) == {"dead", "alive", "for good", "no ttl"}
         await two.put("workers", "alive", b"y", ttl=60.0)
         await two.put("workers", "for good", b"y")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.2)
         for backend in (one, two):
             assert set(await backend.entries("workers")) == {"alive", "for good", "no ttl"}
             assert await backend.get("workers", "dead") is None

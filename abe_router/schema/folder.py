@@ -66,6 +66,10 @@ class SchemaFolder:
         """Every file that was looked for since the last refresh, found or not."""
         return self._library.files
 
+    def is_current(self) -> bool:
+        """Return whether the files that were read are unchanged. False if some were missing, or searched."""
+        return self._library.is_current()
+
     def refresh(self) -> None:
         """Read every file again from now on, and forget what was not loaded since the last refresh."""
         self._library.refresh()

@@ -76,6 +76,18 @@ class Library:
         self._known = {path: found for path, found in self._read.items() if isinstance(found, Document)}
         self._read, self._scanned, self._identified, self._names = {}, None, {}, None
 
+    def is_current(self) -> bool:
+        """Return whether the files that were read are unchanged. False if some were missing, or searched."""
+        if self._scanned is not None:
+            return False
+        for path, document in self._read.items():
+            source = self._source(path)
+            if isinstance(document, SchemaFault) or isinstance(source, SchemaFault):
+                return False
+            if source.digest != document.digest:
+                return False
+        return True
+
     def uri_of(self, path: str) -> str:
         """Return the URI of a path relative to the folder."""
         return urljoin(self.uri, quote(path, errors="surrogateescape"))

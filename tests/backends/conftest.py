@@ -18,6 +18,7 @@ from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.health import rules
 from abe_router.backends.redis.names import Names
 from abe_router.backends.sqlite import SQLiteBackend
+from abe_router.conformance import BackendConformance
 from abe_router.testing import RedisServer
 
 #: A provider as the guide of Abstract Backend shows it.
@@ -44,7 +45,23 @@ class AcmeBackend:
             yield await self.queue.get()
 '''
 
+#: The checks of the suite that run on several servers in the short form: the first of each subject, and all
+#: that are about connections. In the others the provider does what it does on one server.
+SHORT_FORM = {
+    name
+    for subject in BackendConformance.__mro__
+    for number, name in enumerate(name for name in vars(subject) if name.startswith("test_"))
+    if number == 0 or subject.__module__.rpartition(".")[2] in ("fault", "lifecycle")
+}
+
 Install = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        has_short_form = getattr(getattr(item, "cls", None), "has_short_form", False)
+        if has_short_form and getattr(item, "originalname", "") not in SHORT_FORM:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

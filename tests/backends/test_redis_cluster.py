@@ -58,6 +58,7 @@ def replicated_by(node):
 
 
 class TestRedisCluster(BackendConformance):
+    has_short_form = True
     lease, pause, backlog, entries = 0.1, 0.02, 4000, 2500
 
     @pytest.fixture(autouse=True)

@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
-from abe_router.backend import ACKED, Delivery
+from abe_router.backend import ACKED, Acked, Delivery
 from abe_router.backends import find_provider, make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.address import Address
+from abe_router.backends.redis.health import rules
 from abe_router.backends.redis.layout import Layout
+from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.partitioned import PartitionedRedisBackend, fetching
 from abe_router.backends.redis.partitioned.fetching import Fetching
 from abe_router.errors import BackendError, BackendUnavailable
@@ -217,3 +219,23 @@ async def test_calls_of_many_keys_reach_all_partitions(url, prefix):
         (status,) = await backend.status()
         assert (status.ready, status.in_flight) == (0, 0)
         assert await backend.trim({}) == 440
+
+
+async def test_the_rights_that_the_page_names_are_enough(url, prefix, redis_client):
+    allowed = [rule for rule in rules(Names(prefix, "abe")) if not rule.startswith("~")]
+    user = ("ACL", "SETUSER", "spread", "reset", "on", ">right", "~{abe*", *allowed)
+    await redis_client.execute_command(*user)
+    async with make_backend(f"{url.replace('//', '//spread:right@')}&slots=4", prefix=prefix) as backend:
+        handles = [await backend.subscribe(pattern, "all") for pattern in ("orders.*", "done.*")]
+        await backend.append([new_message(f"orders.k{n}", b"1") for n in range(8)])
+        came = []
+        async with asyncio.timeout(10.0):
+            while len(came) < 8:
+                held = await handles[0].fetch(8, 5.0)
+                outputs = [Acked((new_message(f"done.k{n}", b"1"),)) for n in range(len(held))]
+                assert not await handles[0].settle(list(zip(held, outputs, strict=True)))
+                came += held
+            while len(came) < 16:
+                came += await handles[1].fetch(8, 5.0)
+        results = {result.code: result.severity for result in await backend.check_health()}
+        assert results["D303"] == "ok"

@@ -33,6 +33,7 @@ def sentinels(tmp_path_factory):
 
 
 class TestRedisSentinel(BackendConformance):
+    has_short_form = True
     lease, pause, backlog, entries = 0.1, 0.02, 4000, 2500
 
     @pytest.fixture(autouse=True)

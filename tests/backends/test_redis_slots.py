@@ -12,11 +12,9 @@ from abe_router.backends import make_backend
 from abe_router.backends.redis.finder import slot_of
 from abe_router.backends.redis.layout import Layout
 from abe_router.conformance import BackendConformance
-from abe_router.conformance.dead_letter import DeadLetterTests
 from abe_router.conformance.emit import EmitTests
 from abe_router.conformance.exclusive import ExclusiveTests
 from abe_router.conformance.harness import KEY
-from abe_router.conformance.order import OrderTests
 from abe_router.conformance.pattern import PatternTests
 from abe_router.conformance.peek import PeekTests
 from abe_router.conformance.status import StatusTests
@@ -37,9 +35,7 @@ class Spread(
     EmitTests,
     ExclusiveTests,
     PatternTests,
-    OrderTests,
     PeekTests,
-    DeadLetterTests,
     StatusTests,
 ):
     """The tests of the suite that use several keys or patterns."""

@@ -253,6 +253,18 @@ class TestServerLoss:
             await handle.fetch(1, 0.01)
         assert caplog.text.count("was gone and begins anew") == 1
 
+    async def test_a_trim_after_one_of_two_lost_groups_came_back_keeps_what_the_other_needs(
+        self, redis_backend, redis_client
+    ):
+        """The other reads later: its handlers are busy. A bug registers only the group that came back."""
+        early = await redis_backend.subscribe(KEY, GROUP)
+        late = await redis_backend.subscribe(KEY, "audit")
+        await redis_client.flushall()
+        await publish(redis_backend, 3)
+        await ack(early, await take(early, 3))
+        await redis_backend.trim({})
+        assert bodies(await take(late, 3)) == [b"0", b"1", b"2"]
+
     async def test_messages_before_a_group_is_created_again_are_kept(self, redis_backend, redis_client):
         """A bug loses messages that other groups settle during the delay, and that are trimmed."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)

@@ -351,8 +351,17 @@ def test_optional_argument_is_in_brackets(run: Run) -> None:
     assert run("dead", "list", "--help").out.startswith("Usage: abe-router dead list [OPTIONS] [KEY/GROUP]\n")
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("command", ["routes", "serve --once --workers 2"])
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [
+        *(("routes", closed) for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")),
+        ("serve --once --workers 2", "<&- >&- 2>&-"),
+        *(
+            pytest.param("serve --once --workers 2", closed, marks=pytest.mark.long)
+            for closed in ("<&-", ">&-", "2>&-")
+        ),
+    ],
+)
 def test_closed_standard_stream_is_replaced_by_dev_null(shop: Path, command: str, closed: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$0" -m abe_router {command} {closed}', sys.executable],

@@ -34,11 +34,10 @@ def browser(_browser: Browser) -> Browser:
 
 
 @pytest.fixture
-def browser_without_javascript(_browser: Browser) -> Iterator[Browser]:
-    """Yield a browser that runs no scripts."""
-    browser = Browser(javascript=False)
-    yield browser
-    browser.close()
+def browser_without_javascript(_browser: Browser) -> Browser:
+    """Return the browser. It runs no scripts of pages."""
+    _browser.reset(javascript=False)
+    return _browser
 
 
 @pytest.fixture

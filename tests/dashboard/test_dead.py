@@ -175,6 +175,7 @@ async def test_hostile_texts_are_shown_as_texts(browser, served):
     assert await browser.messages() == []
 
 
+@pytest.mark.long  # test_pictures.py looks at each page in each run
 async def test_every_page_is_accessible_and_fits_a_phone(browser, served, letters):
     await browser.log_in(served.url, secret("admin"))
     await browser.messages()

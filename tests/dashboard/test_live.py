@@ -33,6 +33,7 @@ async def script(browser, text, *arguments):
 
 async def test_figures_and_states_change_while_the_page_is_open(browser, shop):
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     await browser.messages()
     await browser.fill("q", "half a wor")
     await script(browser, "window.unchanged = true")
@@ -53,6 +54,7 @@ async def test_figures_and_states_change_while_the_page_is_open(browser, shop):
 
 async def test_keys_move_filter_and_go_to_pages(browser, shop):
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     await browser.type_keys("j", "j", "k", "j")
     focused = "return document.activeElement.closest('tr, dialog, form')?.innerText || ''"
     assert "notify-email" in await script(browser, focused)
@@ -80,6 +82,7 @@ async def test_seven_tabs_cost_one_stream(browser, shop, monkeypatch):
 
     monkeypatch.setattr(shop.backend, "status", counted)
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     first = await browser.run(lambda driver: driver.current_window_handle)
     try:
         for _ in range(6):
@@ -120,6 +123,7 @@ async def test_long_stream_does_not_grow_the_page(browser, shop, monkeypatch):
     )
     monkeypatch.setitem(type(browser).until.__globals__, "PATIENCE", 60.0 * LONGER)
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
 
     async def size_after(changes):
         until = 1_000 + sent + changes
@@ -138,6 +142,7 @@ async def test_long_stream_does_not_grow_the_page(browser, shop, monkeypatch):
 async def test_open_page_says_that_its_login_has_ended_and_goes_on_after_the_next(browser, shop, monkeypatch):
     monkeypatch.setattr(event_stream, "COMMENT_EVERY", 0.1)
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     await browser.until("#summary", lambda text: "all report" in text)
     for name in await shop.backend.entries(SESSIONS):
         await shop.backend.delete(SESSIONS, name)
@@ -157,6 +162,7 @@ async def test_page_shows_what_becomes_of_workers_and_the_server(browser, tmp_pa
         await run.ready(address)
         token = run.token()["Authorization"].removeprefix("Bearer ")
         await browser.log_in(address, token)
+        await browser.open("/")
         await browser.until("#summary", lambda text: "2 of 2\nall report" in text)
         status = (await run.get(address, "/v1/workers", **run.token())).json()
         pid = next(report["pid"] for report in status.values() if report["number"] == 2)

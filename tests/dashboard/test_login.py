@@ -16,14 +16,14 @@ async def served(tmp_path):
 
 
 async def test_page_without_a_login_asks_for_a_token(browser, served):
-    await browser.log_in(served.url, "no-such-token")
+    await browser.log_in_with_form(served.url, "no-such-token")
     assert "the token is unknown" in await browser.text()
     await browser.open("/permissions")
     assert await browser.address() == "/login?back=%2Fpermissions"
 
 
 async def test_login_opens_the_page_that_was_asked_for(browser, served):
-    await browser.log_in(served.url, "no-such-token")
+    await browser.log_in_with_form(served.url, "no-such-token")
     await browser.open("/edits?state=rejected")
     await browser.fill("token", secret("viewer"))
     await browser.press("Log in")
@@ -36,7 +36,7 @@ async def test_login_opens_the_page_that_was_asked_for(browser, served):
 
 async def test_link_of_the_start_logs_in_one_browser_once(browser, served):
     code = served.server._site.security.login_code
-    await browser.log_in(served.url, "no-such-token")
+    await browser.log_in_with_form(served.url, "no-such-token")
     await browser.open(f"/login?code={code}")
     await browser.press("Log in")
     await browser.open("/permissions")
@@ -48,7 +48,7 @@ async def test_link_of_the_start_logs_in_one_browser_once(browser, served):
 
 
 async def test_ended_session_asks_again_and_returns_to_the_page(browser, served):
-    await browser.log_in(served.url, secret("operator"))
+    await browser.log_in_with_form(served.url, secret("operator"))
     await browser.open("/audit?q=pause")
     security = served.server._site.security
     tokens = security._tokens
@@ -67,7 +67,7 @@ async def test_ended_session_asks_again_and_returns_to_the_page(browser, served)
 
 
 async def test_theme_is_kept_by_the_server_and_keeps_the_page(browser, served):
-    await browser.log_in(served.url, secret("operator"))
+    await browser.log_in_with_form(served.url, secret("operator"))
     await browser.open("/audit?q=pause")
     await browser.press("dark")
     assert await browser.address() == "/audit?q=pause"
@@ -77,7 +77,7 @@ async def test_theme_is_kept_by_the_server_and_keeps_the_page(browser, served):
 
 
 async def test_errors_are_pages_that_say_what_to_do(browser, served):
-    await browser.log_in(served.url, secret("viewer"))
+    await browser.log_in_with_form(served.url, secret("viewer"))
     await browser.open("/nowhere")
     assert await browser.texts("main h1") == ["Not found"]
     await browser.open("/audit")

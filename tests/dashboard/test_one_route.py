@@ -25,6 +25,7 @@ async def overrides_of(shop, route):
 
 async def test_route_shows_charts_policies_workers_and_failures(browser, shop):
     await browser.log_in(shop.url, secret("admin"))
+    await browser.open("/")
     await browser.press("orders.cancelled")
     assert await browser.address() == "/routes/orders.cancelled/refunds"
     text = await browser.text()
@@ -114,6 +115,7 @@ async def test_form_keeps_what_was_typed_when_it_is_refused(browser, shop):
 async def test_forms_work_without_javascript(browser_without_javascript, shop):
     browser = browser_without_javascript
     await browser.log_in(shop.url, secret("operator"))
+    await browser.open("/")
     await browser.press("Dead")
     await browser.press("orders.paid")
     await browser.press("Resume orders.paid/ledger")
@@ -151,6 +153,7 @@ async def test_unknown_route_is_not_found(browser, shop):
     assert "there is no route no.such/route" in await browser.text()
 
 
+@pytest.mark.long  # test_pictures.py looks at each page in each run
 async def test_page_of_a_route_fits_a_phone_and_has_no_violations(browser, shop):
     await browser.set_size("phone")
     await browser.log_in(shop.url, secret("operator"))

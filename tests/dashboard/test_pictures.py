@@ -150,10 +150,12 @@ async def test_pages_are_accessible_and_fit_at_three_sizes_in_both_themes(
             if name in PRESSED:
                 await browser.press(PRESSED[name])
             found[f"{name} {theme}: axe"] = await browser.violations()
-            for size in SIZES:
+            # A theme changes colours alone, so one is enough for the widths.
+            rewrites = bool(os.environ.get("ABE_ROUTER_REWRITE"))
+            for size in SIZES if theme == "light" or rewrites else ():
                 await browser.set_size(size)
                 found[f"{name} {theme} {size}: overflow"] = await browser.overflow()
-                if os.environ.get("ABE_ROUTER_REWRITE"):
+                if rewrites:
                     await take(browser, PICTURES / f"{name}-{size}-{theme}.webp", size)
         said = [each for each in await browser.messages() if "/nowhere" not in each]
         found[f"{name}: messages"] = said

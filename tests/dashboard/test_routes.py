@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from abe_router.errors import BackendUnavailable
 from tests.dashboard import busy
 from tests.http_server.serving import secret
@@ -11,6 +13,7 @@ from tests.http_server.serving import secret
 
 async def test_routes_are_listed_with_trouble_first(browser, shop):
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     assert await browser.address() == "/routes"
     rows = await browser.texts("tbody tr")
     assert len(rows) == len(busy.SHOP)
@@ -27,6 +30,7 @@ async def test_routes_are_listed_with_trouble_first(browser, shop):
 
 async def test_filter_and_order_are_in_the_address(browser, shop):
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
     await browser.press("Backlog")
     assert (await browser.texts("tbody th"))[0] == "orders.paid\nledger"
     await browser.press("Backlog ↓")
@@ -43,6 +47,7 @@ async def test_filter_and_order_are_in_the_address(browser, shop):
 
 async def test_page_shows_the_last_figures_while_the_backend_is_away(browser, shop, monkeypatch):
     await browser.log_in(shop.url, secret("viewer"))
+    await browser.open("/")
 
     async def status():
         raise BackendUnavailable("connection refused")
@@ -56,10 +61,12 @@ async def test_page_shows_the_last_figures_while_the_backend_is_away(browser, sh
 
 async def test_token_of_some_keys_sees_its_routes_alone(browser, shop):
     await browser.log_in(shop.url, secret("orders-viewer"))
+    await browser.open("/")
     assert {text.partition(".")[0] for text in await browser.texts("tbody th")} == {"orders"}
     assert "Workers" not in await browser.text("#summary")
 
 
+@pytest.mark.long  # test_pictures.py looks at each page in each run
 async def test_page_fits_a_phone_and_has_no_violations(browser, shop):
     await browser.set_size("phone")
     await browser.log_in(shop.url, secret("admin"))

@@ -78,7 +78,7 @@ def shop(tmp_path: Path):
 async def test_every_step_of_the_incident_works_in_a_browser(browser, shop):
     await shop.follow(3)
     await shop.until(lambda state: state["dead"] == 60)
-    await browser.log_in(shop.url, shop.token)
+    await browser.log_in_with_form(shop.url, shop.token)
 
     # 1. See that a release fails.
     await browser.open("/routes")

@@ -68,6 +68,7 @@ async def test_graph_of_a_token_of_some_keys_has_these_alone(browser, shop):
     assert set(labels) == {"orders.cancelled", "orders.paid", "orders.created"}
 
 
+@pytest.mark.long  # test_pictures.py looks at each page in each run
 async def test_both_fit_a_phone_and_have_no_violations(browser, shop):
     await browser.set_size("phone")
     await browser.log_in(shop.url, secret("admin"))

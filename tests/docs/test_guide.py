@@ -12,7 +12,10 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("backend", ["memory", "sqlite", "redis"])
+@pytest.mark.parametrize(
+    "backend",
+    ["sqlite", *(pytest.param(backend, marks=pytest.mark.long) for backend in ("memory", "redis"))],
+)
 def test_steps_of_the_guide_work(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = {
         "memory": lambda: "memory://",

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(not RedisServer.installed(), reason="redis-server is not installed")
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("backend", ["sqlite", "redis"])
+@pytest.mark.parametrize("backend", ["sqlite", pytest.param("redis", marks=pytest.mark.long)])
 def test_faults_of_the_page_lose_no_message(folder: Path, tmp_path: Path, backend: str) -> None:
     with ExitStack() as stack:
         url = "sqlite:///break.db"

@@ -36,6 +36,15 @@ def routes(*groups: str, concurrency: int = 10) -> str:
     return f"backend: memory://\nroutes:\n  orders.created:\n    consumers:\n{consumers}"
 
 
+WITH_SCHEMA = """\
+backend: memory://
+routes:
+  orders.created:
+    schema: order.json
+    consumers: {billing: {handler: reload_handlers:one, concurrency: 1}}
+"""
+
+
 class Edited(Running):
     """A router that follows a file."""
 
@@ -83,6 +92,35 @@ async def test_a_write_in_place_is_followed_and_keeps_unchanged_consumers(tmp_pa
         reloaded = await run.edited()
         assert (reloaded.added, reloaded.kept) == (("orders.created/audit",), 1)
         assert run.router.consumers[BILLING] is before
+
+
+async def test_files_that_did_not_change_since_the_start_are_loaded_once(tmp_path, monkeypatch):
+    loads, load = [], Loader.load
+    monkeypatch.setattr(Loader, "load", lambda loader: loads.append(loader.path) or load(loader))
+    async with following(tmp_path, routes("billing")) as run:
+        run.path.write_text(routes("billing", "audit"))
+        await run.edited()
+    assert len(loads) == 2  # at the start, and for the edit
+
+
+@pytest.mark.parametrize("name", ["routes.yaml", "schemas/order.json"])
+async def test_an_edit_before_the_watch_begins_is_followed(tmp_path, name):
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas/order.json").write_text('{"type": "integer"}')
+    (tmp_path / "reload_handlers.py").write_text(HANDLERS)
+    sys.modules.pop("reload_handlers", None)
+    run = Edited(tmp_path)
+    run.path.write_text(WITH_SCHEMA)
+    await run.router.apply(run.loader.load())
+    edited = tmp_path / name
+    edited.write_text(
+        edited.read_text().replace("integer", "string").replace("concurrency: 1", "concurrency: 2")
+    )
+    watching = asyncio.create_task(run.reloader.run())
+    assert (await run.edited()).changed == (BILLING,)
+    run.reloader.stop()
+    await watching
+    await run.router.stop(drain=0)
 
 
 async def test_repeated_atomic_saves_are_followed(tmp_path):

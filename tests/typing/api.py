@@ -1,4 +1,4 @@
-"""The public API as a user's type checker sees it; checked by mypy in tests/test_public_api.py, never run."""
+"""The public API as a user's type checker sees it; checked by `make check`, never run."""
 
 from __future__ import annotations
 

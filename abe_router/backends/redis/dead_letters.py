@@ -25,7 +25,7 @@ _CHUNK = 100
 #: Rows that are read of each stream in addition to its share of a page.
 _AHEAD = 10
 #: Bytes that one call reads of a stream without bodies: some milliseconds of the server.
-_READ_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 2 * 1024 * 1024
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}")
 _ENTRY_BYTES = re.compile(rb"\d{1,20}-\d{1,20}")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

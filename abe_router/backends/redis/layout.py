@@ -7,6 +7,7 @@ another number each key would be looked for under another tag, so it is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from abe_router.backends.redis.finder import slot_of
 from abe_router.backends.redis.key_value import KeyValueStore
@@ -27,7 +28,7 @@ class Layout:
 
     def number(self, key: str) -> int:
         """Return the number of the tag that has a key: its CLUSTER KEYSLOT modulo the count."""
-        return slot_of(key) % self.count
+        return _number(key, self.count)
 
     async def check(self, home: Node) -> bool:
         """Return whether this number of tags is recorded. Change nothing.
@@ -64,3 +65,8 @@ class Layout:
             f"the URL has {here}, and the data under the hash tag `{self.tags[0]}` was stored with {there}: "
             f"give the URL {there}, or the file another prefix"
         )
+
+
+@lru_cache(maxsize=65_536)
+def _number(key: str, count: int) -> int:
+    return slot_of(key) % count

@@ -141,7 +141,10 @@ class Node:
         """Make sure that a lost group may be created again; raise BackendError if it was dropped."""
         if await self.registry.dropped(pattern, group):
             raise BackendError(f"subscription `{pattern}/{group}` was dropped")
-        # What deleted the group may have deleted these records too.
+        # What deleted the group may have deleted these records too. All come back together: a trim that finds
+        # only some of them would remove what the other groups have not settled.
+        if await self.registry.start(pattern, group) is None:
+            await self.registrations.check()
         await self.registry.register(pattern, group, start)
         await self.registry.add_keys([key])
 

@@ -40,8 +40,9 @@ _PACE = 1e-5
 #: Number of streams from which on an XREAD is interrupted less often than that to name more of them. What the
 #: server takes to name the streams and to forget them again grows faster than their number.
 _MANY = 2500
-#: How many times as long the XREAD is left as it is for waiters that can wait.
-_PATIENT = 10
+#: How many times as long the XREAD is left as it is for waiters that can wait, but not longer than so many
+#: seconds unless it would be anyway.
+_PATIENT, _LONGEST = 10, 0.5
 #: How long, in seconds, woken waiters have to read and return before the next XREAD goes out without them.
 _RETURN = 0.002
 #: Turns of the event loop until what a pipelined read brought reaches its handler.
@@ -94,7 +95,9 @@ class Notifier:
         self._changed.set()
         if self._blocked:
             pause = _PACE * len(self._waiters) * (1 + len(self._waiters) / _MANY)
-            self._interrupt_by(self._armed_at + pause * (_PATIENT if patient else 1))
+            if patient:
+                pause = max(pause, min(_PATIENT * pause, _LONGEST))
+            self._interrupt_by(self._armed_at + pause)
 
     def _interrupt_by(self, at: float) -> None:
         """Interrupt the XREAD at a time, unless that is to happen sooner."""

@@ -82,6 +82,8 @@ class Loader:
         self._handlers: dict[str, Handler] = {}
         self._features: dict[tuple[str, str], Features] = {}
         self._schemas_of: tuple[Path, bool] | None = None
+        #: The digest of the routes file, and the revision of its table, if the last load had no fault.
+        self._loaded = ("", "")
 
     @property
     def path(self) -> Path:
@@ -108,7 +110,21 @@ class Loader:
                     forget_imports(modules, [self._code_folder, Path.cwd()])
             raise
 
+    def is_current(self, revision: str) -> bool:
+        """Return whether the last load made the table of this revision, and the files have not changed since.
+
+        It reads the files, but parses none. False may also mean that it cannot tell.
+        """
+        digest, loaded = self._loaded
+        if loaded != revision or not revision or self._schemas is None:
+            return False
+        try:
+            return Source.read(self._path).digest == digest and self._schemas.is_current()
+        except (OSError, ValueError):
+            return False
+
     def _load(self) -> RouteTable:
+        self._loaded = ("", "")
         faults = Faults(self._path)
         with suppress(TooManyFaults):
             if (table := self._table(faults)) is not None:
@@ -125,7 +141,9 @@ class Loader:
                 faults.add(Code.NO_ROUTES, "the file is empty", Span(), hint=hint)
             elif (file := read_model(root, faults)) and not _too_many_patterns(file, root, faults):
                 table = self._assemble(file, root, source, faults)
-                return None if faults.refused else table
+                if not faults.refused:
+                    self._loaded = source.digest, table.revision
+                    return table
         return None
 
     def salvage(self, data: bytes | None = None) -> RouteTable | None:

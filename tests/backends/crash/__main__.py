@@ -1,7 +1,8 @@
 """Cut every scenario at every point, and print how many points there were: `python -m tests.backends.crash`.
 
-Kinds are `sqlite`, whose process is killed, `redis`, `redis-cluster`, `redis-slots` and `redis-sentinel`,
-whose client is cut off, and `redis-server`, which is killed itself.
+With `--every 3` one point in three is cut, in every scenario. Kinds are `sqlite`, whose process is killed,
+`redis`, `redis-cluster`, `redis-slots` and `redis-sentinel`, whose client is cut off, and `redis-server`,
+which is killed itself.
 """
 
 from __future__ import annotations
@@ -34,48 +35,50 @@ _CLIENTS = 40
 _SERVERS = 8
 
 
-def sqlite(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+def sqlite(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
     """Kill processes that use a file."""
     pairs = zip(folders, scenarios, strict=True)
-    return [list(statements.points(folder, scenario)) for folder, scenario in pairs]
+    return [list(statements.points(folder, scenario, every)) for folder, scenario in pairs]
 
 
-def redis(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+def redis(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
     """Cut clients off a server."""
     with RedisServer(next(iter(folders))) as server:
-        return asyncio.run(_cut(server.url, scenarios))
+        return asyncio.run(_cut(server.url, scenarios, every))
 
 
-def redis_cluster(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+def redis_cluster(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
     """Cut clients off the node of a cluster that serves their slot."""
     with RedisCluster(next(iter(folders)), replicas=False) as cluster:
-        return asyncio.run(_cut(f"{cluster.owner(slot_of('abe')).url}?hash_tag=abe", scenarios))
+        return asyncio.run(_cut(f"{cluster.owner(slot_of('abe')).url}?hash_tag=abe", scenarios, every))
 
 
-def redis_slots(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+def redis_slots(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
     """Cut clients off a server whose keys are spread over hash tags."""
     with RedisServer(next(iter(folders))) as server:
-        return asyncio.run(_cut(f"{server.url}?hash_tag=abe&slots=3", scenarios))
+        return asyncio.run(_cut(f"{server.url}?hash_tag=abe&slots=3", scenarios, every))
 
 
-def redis_sentinel(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+def redis_sentinel(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
     """Cut clients off the primary that a Sentinel names."""
     with RedisSentinels(next(iter(folders)), sentinels=1) as sentinels:
-        return asyncio.run(_cut(sentinels.primary().url, scenarios, sentinels.ports[0]))
+        return asyncio.run(_cut(sentinels.primary().url, scenarios, every, sentinels.ports[0]))
 
 
-async def _cut(url: str, scenarios: Sequence[Scenario], sentinel: int | None = None) -> list[list[Point]]:
+async def _cut(
+    url: str, scenarios: Sequence[Scenario], every: int, sentinel: int | None = None
+) -> list[list[Point]]:
     limit = asyncio.Semaphore(_CLIENTS)
-    return await asyncio.gather(*(commands.points(url, each, limit, sentinel) for each in scenarios))
+    return await asyncio.gather(*(commands.points(url, each, limit, every, sentinel) for each in scenarios))
 
 
-def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list[list[Point]]:
+def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario], every: int) -> list[list[Point]]:
     """Kill servers that have all they accepted on disk."""
 
     async def kill() -> list[list[Point]]:
         limit = asyncio.Semaphore(_SERVERS)
         return await asyncio.gather(
-            *(commands.points_of_server(*pair, limit) for pair in zip(servers, scenarios, strict=True))
+            *(commands.points_of_server(*pair, limit, every) for pair in zip(servers, scenarios, strict=True))
         )
 
     with ExitStack() as stack:
@@ -83,7 +86,7 @@ def redis_server(folders: Iterable[Path], scenarios: Sequence[Scenario]) -> list
         return asyncio.run(kill())
 
 
-KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Scenario]], list[list[Point]]]] = {
+KINDS: Mapping[str, Callable[[Iterable[Path], Sequence[Scenario], int], list[list[Point]]]] = {
     "sqlite": sqlite,
     "redis": redis,
     "redis-cluster": redis_cluster,
@@ -98,6 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.backends.crash", description=__doc__)
     parser.add_argument("kind", nargs="*", choices=list(KINDS), help="by default all")
     parser.add_argument("--scenario", action="append", choices=[each.name for each in SCENARIOS])
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="cut at one point in N")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # every cut is logged
@@ -108,7 +112,7 @@ def main() -> int:
             folders = [Path(folder, each.name) for each in scenarios]
             for each in folders:
                 each.mkdir()
-            points = KINDS[kind](folders, scenarios)
+            points = KINDS[kind](folders, scenarios, options.every)
             found[kind] = dict(zip((each.name for each in scenarios), points, strict=True))
     if options.json:
         print(json.dumps(found))

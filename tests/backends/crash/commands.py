@@ -167,16 +167,16 @@ class Cutter:
 
 
 async def points(
-    url: str, scenario: Scenario, room: asyncio.Semaphore, sentinel: int | None = None
+    url: str, scenario: Scenario, room: asyncio.Semaphore, every: int, sentinel: int | None = None
 ) -> list[Point]:
-    """Cut the client at each point, with each ending; `room` limits how many run at a time.
+    """Cut the client at one point in `every`, with each ending; `room` limits how many run at a time.
 
     The client asks the `sentinel` that has this port, if that is given.
     """
     found: list[Point] = []
 
     async def cut_all(ending: Ending, *, after: bool) -> None:
-        for at in count(1):
+        for at in count(1, every):
             async with room:
                 wrong = await _cut(url, scenario, at, ending, after=after, sentinel=sentinel)
             if wrong is None:
@@ -187,8 +187,10 @@ async def points(
     return found
 
 
-async def points_of_server(server: RedisServer, scenario: Scenario, room: asyncio.Semaphore) -> list[Point]:
-    """Kill the server at each point, start it again, and look at what is left."""
+async def points_of_server(
+    server: RedisServer, scenario: Scenario, room: asyncio.Semaphore, every: int
+) -> list[Point]:
+    """Kill the server at one point in `every`, start it again, and look at what is left."""
     found: list[Point] = []
 
     def restart() -> None:
@@ -196,7 +198,7 @@ async def points_of_server(server: RedisServer, scenario: Scenario, room: asynci
         server.start()
 
     for after in (False, True):
-        for at in count(1):
+        for at in count(1, every):
             async with room:
                 wrong = await _cut(server.url, scenario, at, Ending.LOOK, after=after, restart=restart)
             if wrong is None:

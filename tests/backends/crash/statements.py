@@ -83,20 +83,21 @@ _connect, _time = sqlite3.connect, time.time
 sqlite_backend._CHUNK = 80
 
 
-def points(folder: Path, scenario: Scenario) -> Iterator[Point]:
-    """Yield each point at which the scenario was cut, and what was wrong afterwards."""
+def points(folder: Path, scenario: Scenario, every: int) -> Iterator[Point]:
+    """Yield each point at which the scenario was cut, and what was wrong afterwards; one point in `every`."""
     prepared, cut = folder / "prepared.db", folder / "cut.db"
     _in_child(prepared, scenario.prepare, None)
-    killed, step = True, 0
+    killed, step = True, 1 - every
     while killed:
-        step += 1
+        step += every
         _copy(prepared, cut)
         killer = Killer(cut, step)
         killed = _in_child(cut, partial(scenario.run, begin=killer.begin), killer)
         yield f"step {step}", [*_after_cut(cut, scenario), *_after_rerun(cut, scenario)]
     for tear in (_torn_commits, _torn_checkpoint):
-        for point in tear(cut):
-            yield point, _after_cut(cut, scenario)
+        for number, point in enumerate(tear(cut)):
+            if number % every == 0:
+                yield point, _after_cut(cut, scenario)
 
 
 def _torn_commits(cut: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 -- they are read in parts that are small enough for the cache of the processor.
 -- KEYS: dead. ARGV: first id, limit, the bytes after which it stops.
 local found, n, first, left = {}, 0, ARGV[1], tonumber(ARGV[2])
-local room, bytes, step = tonumber(ARGV[3]), 0, 10
+local room, bytes, step = tonumber(ARGV[3]), 0, 1
 while left > 0 do
   if bytes >= room then return {found, 1} end
   local part = redis.call('XRANGE', KEYS[1], first, '+', 'COUNT', math.min(left, step))

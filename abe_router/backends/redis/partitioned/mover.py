@@ -52,6 +52,8 @@ REMEMBERED = 600.0
 LEASE = 5.0
 #: Outputs of one page.
 _PAGE = 250
+#: How long closing waits for the server, in seconds.
+_PATIENCE = 1.0
 #: Delay before a mover begins anew, in seconds.
 _DELAY = 1.0
 #: How long replicas may take to confirm, in seconds.
@@ -94,8 +96,9 @@ class Mover:
     async def close(self) -> None:
         """Let another mover own the outbox at once."""
         self._source.notifier.cancel(self)
-        with suppress(BackendError):
-            await self._source.connection.run(RENEW, (self._owner,), (self._name, 0))
+        with suppress(BackendError, TimeoutError):  # then it ends with its lease
+            async with asyncio.timeout(_PATIENCE):
+                await self._source.connection.run(RENEW, (self._owner,), (self._name, 0))
 
     async def _pass(self) -> float:
         """Move what can be moved; return in how many seconds to pass again, at the latest."""

@@ -38,7 +38,7 @@ class Found:
 
 def cluster(count: int, watch: float) -> Mapping[tuple[int, int], Found]:
     """Return what was found by the numbers of masters and of hash tags."""
-    found = {}
+    found, count = {}, count // (2 * _BATCH) * 2 * _BATCH
     for masters in MASTERS:
         with (
             tempfile.TemporaryDirectory() as folder,

@@ -108,7 +108,7 @@ def _startup(contender: Contender, server: Server, scale: Scale) -> Found:
 
 def _cluster(contender: Contender, server: Server, scale: Scale) -> Found:
     values = {}
-    for (masters, slots), found in cluster(share(BACKLOG // 2, scale), scale.watch).items():
+    for (masters, slots), found in cluster(share(BACKLOG // 4, scale), min(scale.watch, 4.0)).items():
         name = f"cluster.{masters}.{slots}"
         values[f"{name}.publish"], values[f"{name}.drain"] = found.published, found.drained
         values[f"{name}.cpu"], values[f"{name}.emit"] = found.cpu * 1e6, found.emitted

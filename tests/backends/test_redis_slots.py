@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from abe_router.backend import ACKED
 from abe_router.backends import make_backend
 from abe_router.backends.redis.finder import slot_of
 from abe_router.backends.redis.layout import Layout
@@ -19,8 +20,10 @@ from abe_router.conformance.pattern import PatternTests
 from abe_router.conformance.peek import PeekTests
 from abe_router.conformance.status import StatusTests
 from abe_router.conformance.suite import LONGER
+from abe_router.errors import BackendUnavailable
+from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
-from chaos.redis_servers import RedisCluster, until
+from chaos.redis_servers import RedisCluster, call, until
 
 from .redis_load import Load
 
@@ -135,3 +138,31 @@ async def test_what_replicas_confirmed_outlives_masters(cluster):
     assert not load.lost
     assert {id for id, count in load.emitted.items() if count > 1} == set()
     assert set(load.emitted) >= load.accepted
+
+
+@pytest.mark.skipif(not LONGER, reason="needs ABE_ROUTER_LONGER")
+async def test_absent_master_holds_up_no_other(tmp_path):
+    with RedisCluster(tmp_path, replicas=False) as cluster:
+        for node in cluster.nodes:
+            call(node, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+        layout, by_owner = Layout(16, "absent."), {}
+        for key in (f"orders.k{number}" for number in range(60)):
+            by_owner.setdefault(cluster.owner(slot_of(layout.tags[layout.number(key)])), []).append(key)
+        home = cluster.owner(slot_of(layout.tags[0]))
+        victim = next(node for node in by_owner if node is not home)
+        async with make_backend(f"{cluster.url}?slots=16", prefix="absent.") as backend:
+            handle = await backend.subscribe("orders.*", "billing")
+            victim.kill()
+            live = [key for node, keys in by_owner.items() if node is not victim for key in keys]
+            for _ in range(3):
+                await backend.append([new_message(key, b"1") for key in live])
+                left = set(live)
+                async with asyncio.timeout(10.0):
+                    while left:
+                        held = await handle.fetch(100, 5.0)
+                        assert not await handle.settle([(each, ACKED) for each in held])
+                        left -= {each.message.key for each in held}
+            with pytest.raises(BackendUnavailable):
+                await backend.append([new_message(by_owner[victim][0], b"1")])
+            with pytest.raises(BackendUnavailable):
+                await handle.fetch(10, 1.0)

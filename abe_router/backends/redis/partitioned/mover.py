@@ -51,7 +51,7 @@ REMEMBERED = 600.0
 #: For how long a mover owns an outbox, in seconds, and how often it asks again while it waits.
 LEASE = 5.0
 #: Outputs of one page.
-_PAGE = 250
+_PAGE = 500
 #: How long closing waits for the server, in seconds.
 _PATIENCE = 1.0
 #: Delay before a mover begins anew, in seconds.

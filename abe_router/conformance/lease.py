@@ -55,7 +55,7 @@ class LeaseTests(Suite):
         await ack(alive, came)
         await harness.assert_nothing_comes(alive)
 
-    @check("leases")
+    @check("leases", measures_time=True)
     async def test_extending_keeps_the_lease(self, harness: Harness) -> None:
         """A bug duplicates a message whose handler takes longer than the lease."""
         lease = max(0.1, self.lease)

@@ -134,7 +134,7 @@ async def test_long_stream_does_not_grow_the_page(browser, shop, monkeypatch):
 
     heap, elements = await size_after(200)
     later_heap, later_elements = await size_after(1_000 * LONGER)
-    assert later_elements == elements
+    assert abs(later_elements - elements) < 30, (elements, later_elements)  # states change with time
     # The events would be 4 MB and more. What the browser has not compiled or collected yet is less.
     assert later_heap - heap < 1_500_000, (heap, later_heap)
 

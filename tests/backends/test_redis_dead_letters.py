@@ -71,3 +71,28 @@ async def test_a_call_without_bodies_stops_after_enough_bytes(
         after, calls = page[-1].id, calls + 1
     assert sorted(found) == sorted(dead)
     assert calls > 3  # one is enough for all of them, if bytes do not count
+
+
+async def test_the_server_reads_the_next_part_while_one_is_decoded(
+    redis_backend: Backend, dead: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_PART", 10)
+    events, run, decode = [], Connection.run, dead_letters._bare
+
+    def sent(self, script, *args):
+        events.append("sent")
+        return run(self, script, *args)
+
+    def decoded(*args):
+        events.append("decoded")
+        return decode(*args)
+
+    monkeypatch.setattr(Connection, "run", sent)
+    monkeypatch.setattr(dead_letters, "_bare", decoded)
+    subscription = await redis_backend.subscribe("orders.a", "alone")
+    for delivery in await subscription.fetch(40, 5):
+        await subscription.settle([(delivery, as_dead(delivery))])
+    events.clear()
+    found = await redis_backend.dead_letters("orders.a", "alone", limit=30, bodies=False)
+    assert len(found) == 30
+    assert events == ["sent"] + (["sent"] + ["decoded"] * 10) * 2 + ["decoded"] * 10

@@ -8,9 +8,10 @@ by field: what cannot be read takes a default, and no dead letter hides another 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,11 +27,21 @@ _CHUNK = 100
 _AHEAD = 10
 #: Bytes that one call reads of a stream without bodies: some milliseconds of the server.
 _READ_BYTES = 2 * 1024 * 1024
+#: Rows of one call without bodies: while these are decoded, the server reads the next ones.
+_PART = 200
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}")
 _ENTRY_BYTES = re.compile(rb"\d{1,20}-\d{1,20}")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_typed = msgspec.json.Decoder(DeadLetter).decode
 _replace = msgspec.structs.replace
+
+
+class _Reading(NamedTuple):
+    """Calls under way: how many rows each reads, the reply to come of each key, and whether bodies come."""
+
+    limit: int
+    sent: Sequence[tuple[str, asyncio.Future[Any]]]
+    bodies: bool
 
 
 class DeadLetters:
@@ -46,25 +57,25 @@ class DeadLetters:
         With large bodies it returns fewer, though at least one, so that they do not fill the memory.
         """
         position = _parse(after) or ("", "")
-        found: list[tuple[str, Any]] = []
-        more, count = limit > 0, limit // max(1, len(self._keys)) + _AHEAD
-        while more and len(found) < limit:
-            page, more, full = await self._page(min(count, limit), *position, bodies=bodies)
-            found += page
-            count *= 2  # one key may have most of them
-            more = more and not full
-            if page:
-                position = page[-1][0], page[-1][1][0].decode()
+        found: list[DeadLetter] = []
         make = _dead_letter if bodies else _bare
-        return [make(key, self._group, *row) for key, row in found[:limit]]
+        most = limit if bodies else min(limit, _PART)
+        count = min(most, limit // max(1, len(self._keys)) + _AHEAD)
+        reading = self._read(count, *position, bodies=bodies) if limit > 0 else None
+        while reading is not None:
+            rows, more, full = await self._rows(reading)
+            if rows:
+                position = rows[-1][0], rows[-1][1][0].decode()
+            rows, reading = rows[: limit - len(found)], None
+            if more and not full and (left := limit - len(found) - len(rows)):
+                count = min(most, count * 2)  # one key may have most of them
+                reading = self._read(min(count, left), *position, bodies=bodies)
+                self._connection.flush_if_idle()  # the server reads while these are decoded
+            found += [make(key, self._group, *row) for key, row in rows]
+        return found
 
-    async def _page(
-        self, count: int, last_key: str, last: str, *, bodies: bool
-    ) -> tuple[Sequence[tuple[str, Any]], bool, bool]:
-        """Return the next rows with their keys, by time and key, whether there may be more, and why.
-
-        At most `count` are read of each key. The last value is true if an answer ended because it was full.
-        """
+    def _read(self, count: int, last_key: str, last: str, *, bodies: bool) -> _Reading:
+        """Begin to read the rows after one, at most `count` of each key."""
         sent = []
         for key in self._keys:
             # In keys up to the last one, its own time was listed.
@@ -72,19 +83,26 @@ class DeadLetters:
             stream = self._names.dead(key, self._group)
             script, room = (RANGE, ANSWER_BYTES // len(self._keys)) if bodies else (DEAD, _READ_BYTES)
             sent.append((key, self._connection.run(script, (stream,), (first, count, room))))
+        return _Reading(count, sent, bodies)
+
+    async def _rows(self, reading: _Reading) -> tuple[Sequence[tuple[str, Any]], bool, bool]:
+        """Return the rows that were read with their keys, by time and key, and whether there may be more.
+
+        The last value is true if that is because an answer was full.
+        """
         rows: list[tuple[tuple[int, int], str, Any]] = []
         ends: list[tuple[tuple[int, int], str]] = []
         full = 0
-        for key, reply in sent:
+        for key, reply in reading.sent:
             answer, ended = await reply
-            if not bodies:
+            if not reading.bodies:
                 answer = list(zip(*[iter(answer)] * 4, strict=True))
-            if len(sent) == 1:  # a stream is in order
-                return [(key, row) for row in answer], len(answer) == count or ended > 0, ended > 0
+            if len(reading.sent) == 1:  # a stream is in order
+                return [(key, row) for row in answer], len(answer) == reading.limit or ended > 0, ended > 0
             full += ended
             found = [(order(row[0]), key, row) for row in answer]
             rows += found
-            if len(found) == count or ended:
+            if len(found) == reading.limit or ended:
                 ends.append(found[-1][:2])
         # Of a stream that was not read to its end, later rows may come before those of other streams.
         end = min(ends, default=None)

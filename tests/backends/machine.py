@@ -242,6 +242,7 @@ class Machine(ViewMachine):
                 each.finish("dead" if how == "die" else "done")
             if how == "emit":
                 self.keep(outputs[delivery])
+                self.run(self.world.outputs_arrive())
 
     @precondition(lambda self: any(handle.handed for handle in self.handles))
     @rule(indexes=st.lists(INDEX, min_size=1, max_size=6))

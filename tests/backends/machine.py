@@ -227,7 +227,12 @@ class Machine(ViewMachine):
             "die": lambda delivery: Dead(dead_letter(delivery)),
             "release": lambda delivery: RELEASED,
         }
-        refused = self.run(handle.real.settle([(delivery, outcomes[how](delivery)) for delivery in chosen]))
+        at_once = how != "emit" or self.world.emits_in_order
+        refused: list[Delivery] = []
+        for part in [chosen] if at_once else [[delivery] for delivery in chosen]:
+            settlements = [(delivery, outcomes[how](delivery)) for delivery in part]
+            refused += self.run(handle.real.settle(settlements))
+            self.run(self.world.outputs_arrive())
         assert set(refused) == set(chosen) - set(held)
         assert len(refused) == len(chosen) - len(held)
         for delivery in held:
@@ -242,7 +247,6 @@ class Machine(ViewMachine):
                 each.finish("dead" if how == "die" else "done")
             if how == "emit":
                 self.keep(outputs[delivery])
-                self.run(self.world.outputs_arrive())
 
     @precondition(lambda self: any(handle.handed for handle in self.handles))
     @rule(indexes=st.lists(INDEX, min_size=1, max_size=6))

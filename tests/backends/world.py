@@ -42,6 +42,8 @@ class World:
     dates = True
     #: Whether entries of the key-value store expire when the time is put forward.
     expires = True
+    #: Whether the outputs of one settle are appended in its order, whatever the keys of their causes.
+    emits_in_order = True
 
     backend: Backend
     now: float
@@ -124,6 +126,8 @@ class RedisWorld(World):
 
 
 class PartitionedWorld(RedisWorld):
+    emits_in_order = False
+
     def __init__(self, url: str) -> None:
         World.__init__(self)
         self.backend = make_backend(url, prefix=f"m{token_hex(5)}.")

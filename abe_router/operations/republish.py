@@ -103,14 +103,13 @@ def draft_of(dead: DeadLetter, table: RouteTable) -> RepublishDraft:
         masked = [pointer for pointer, _ in references.values()]
     elif not places.any:
         text = message.body.decode(errors="backslashreplace")
-    headers = {name: value for name, value in message.headers.items() if name.lower() != CAUSE}
     return RepublishDraft(
         route=dead.route,
         dead_letter=dead.id,
         key=message.key,
         id=_new_id(dead),
         cause=message.id,
-        headers=headers,
+        headers=_without_cause(message.headers),
         masked=tuple(masked),
         payload=payload,
         text=text,
@@ -129,8 +128,7 @@ def prepare_republication(
     dead: DeadLetter, table: RouteTable, body: bytes, headers: Mapping[str, str]
 ) -> Republication:
     """Return the checked message for a changed payload; raise what `with_masked` and `prepare` raise."""
-    former = {name: value for name, value in dead.message.headers.items() if name.lower() != CAUSE}
-    given = {name: value for name, value in headers.items() if name.lower() != CAUSE}
+    former, given = _without_cause(dead.message.headers), _without_cause(headers)
     replaced, changed = _replaced(dead, table, body)
     message = prepare(table, dead.message.key, replaced, headers=given | {CAUSE: dead.message.id})
     names = sorted(name for name in {*former, *given} if former.get(name) != given.get(name))
@@ -182,6 +180,11 @@ def read_exact(body: bytes) -> Any:
     """
     decode(body)  # it refuses what the other parser accepts
     return json.loads(body, parse_float=lambda text: msgspec.Raw(text.encode()))
+
+
+def _without_cause(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers without that of the cause, which the new message gets anew."""
+    return {name: value for name, value in headers.items() if name.lower() != CAUSE}
 
 
 def _new_id(dead: DeadLetter) -> str:

@@ -45,26 +45,16 @@ class RecentFailures:
     """Remembers the failures of one worker, by route."""
 
     def __init__(self) -> None:
-        self._routes: dict[str, deque[FailedAttempt]] = {}
+        #: The newest failures of each route with their times, the route that failed last at the end.
+        self._routes: dict[str, deque[tuple[float, Retried]]] = {}
         self._has_new = False
 
     def on_event(self, event: Event) -> None:
-        """Remember a failed attempt."""
+        """Remember a failed attempt. Its texts are prepared by `take`: most failures are never stored."""
         if not isinstance(event, Retried):
             return
         kept = self._routes.pop(event.route, None) or deque(maxlen=MOST)
-        kept.append(
-            FailedAttempt(
-                time.time(),
-                event.message_id,
-                event.key,
-                event.attempt,
-                event.delay,
-                event.kind,
-                json_safe(mask_credentials(event.error[:MAX_ERROR])),
-                json_safe(mask_credentials(event.traceback[-MAX_TRACEBACK:])),
-            )
-        )
+        kept.append((time.time(), event))
         self._routes[event.route] = kept
         if len(self._routes) > MOST_ROUTES:
             del self._routes[next(iter(self._routes))]
@@ -75,7 +65,22 @@ class RecentFailures:
         if not self._has_new:
             return None
         self._has_new = False
-        return msgspec.json.encode({route: tuple(kept) for route, kept in self._routes.items()})
+        return msgspec.json.encode(
+            {route: [_attempt(at, event) for at, event in kept] for route, kept in self._routes.items()}
+        )
+
+
+def _attempt(at: float, event: Retried) -> FailedAttempt:
+    return FailedAttempt(
+        at,
+        event.message_id,
+        event.key,
+        event.attempt,
+        event.delay,
+        event.kind,
+        json_safe(mask_credentials(event.error[:MAX_ERROR])),
+        json_safe(mask_credentials(event.traceback[-MAX_TRACEBACK:])),
+    )
 
 
 async def read_failures(backend: Backend) -> Mapping[str, Sequence[FailedAttempt]]:

@@ -322,7 +322,7 @@ async def test_no_other_program_is_blamed_for_acks_whose_answers_were_lost(
     assert list(await handle.settle([(each, ACKED) for each in found])) == found
     for _ in range(
         2
-    ):  # the question who has them is answered before, with the text of its script at the latest
+    ):  # what asks for their owner is answered before, with the text of its script at the latest
         await connection.send("PING")
     assert "not pending" not in caplog.text
 

@@ -116,12 +116,12 @@ class RedisBackend(Backend):
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> Subscription:
-        return await self._subscribe(RedisSubscription, pattern, group, start, lease)
+        return await self.make_handle(RedisSubscription, pattern, group, start=start, lease=lease)
 
     async def subscribe_exclusive(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
     ) -> ExclusiveSubscription:
-        return await self._subscribe(ExclusiveRedisSubscription, pattern, group, start, lease)
+        return await self.make_handle(ExclusiveRedisSubscription, pattern, group, start=start, lease=lease)
 
     async def status(self) -> Sequence[SubscriptionStatus]:
         node = await self._opened()
@@ -204,6 +204,31 @@ class RedisBackend(Backend):
             self._use(self._address.as_cluster())
             return await Health(self._address, self._credentials, self._names, served).check()
 
+    async def make_handle(
+        self,
+        kind: type[H],
+        pattern: str,
+        group: str,
+        *,
+        start: float,
+        lease: float,
+        work_came: Callable[[], None] = lambda: None,
+    ) -> H:
+        """Return a handle of this kind, as `subscribe` does.
+
+        It calls `work_came` when a fetch may do more than wait.
+        """
+        node = await self._opened()
+        millis, from_now = await node.register(pattern, group, start)
+        handle = kind(node, pattern, group, start=millis, lease=lease, work_came=work_came)
+        node.add(handle)
+        try:
+            await handle.reader.open(node.keys(pattern), "$" if from_now else position_before(millis))
+        except BaseException:
+            await handle.close()
+            raise
+        return handle
+
     async def _append(self, messages: Sequence[Message]) -> None:
         await (await self._opened()).appender.append(messages)
 
@@ -234,26 +259,6 @@ class RedisBackend(Backend):
         """Raise BackendError if the keys of this prefix are spread over several hash tags."""
         if self._names.tag:
             await Layout(1, self._names.tag).check(node)
-
-    async def _subscribe(
-        self,
-        kind: type[H],
-        pattern: str,
-        group: str,
-        start: float,
-        lease: float,
-        work_came: Callable[[], None] = lambda: None,
-    ) -> H:
-        node = await self._opened()
-        millis, from_now = await node.register(pattern, group, start)
-        handle = kind(node, pattern, group, start=millis, lease=lease, work_came=work_came)
-        node.add(handle)
-        try:
-            await handle.reader.open(node.keys(pattern), "$" if from_now else position_before(millis))
-        except BaseException:
-            await handle.close()
-            raise
-        return handle
 
     async def _key_value(self) -> KeyValueStore:
         node = await self._opened()

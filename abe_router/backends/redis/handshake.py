@@ -87,7 +87,7 @@ class Handshake:
         probe = protocol.send("EVAL", _PROBE, len(keys), *keys)
         await asyncio.wait([hello, naming, client_id, chosen, probe])
         self._check_mode(hello)
-        naming.exception()  # marks it as seen: the name only helps people who look at the server
+        naming.exception()  # marks the error as seen: a connection works without its name too
         if isinstance(refused := probe.exception(), ServerNotReady) and refused.code in ("ASK", "TRYAGAIN"):
             new_enough: Any = True  # the slot is on its way to another node
         else:

@@ -234,7 +234,9 @@ class PartitionedRedisBackend(Backend):
         handle: S = make(number=self._layout.number, closed=lambda: self._handles.discard(handle))
         partitions = self._matching(handle.pattern)
         opening = [
-            each.handle(kind, handle.pattern, handle.group, start=start, lease=lease, work_came=handle.wake)
+            each.make_handle(
+                kind, handle.pattern, handle.group, start=start, lease=lease, work_came=handle.wake
+            )
             for each in partitions
         ]
         opened = await asyncio.gather(*opening, return_exceptions=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from abe_router.backends.redis.backend import H, RedisBackend
+from abe_router.backends.redis.backend import RedisBackend
 from abe_router.backends.redis.node import Node
 
 R = TypeVar("R")
@@ -18,19 +18,6 @@ class Partition(RedisBackend):
     async def opened(self) -> Node:
         """Connect if necessary, and return what works on the server."""
         return await self._opened()
-
-    async def handle(
-        self,
-        kind: type[H],
-        pattern: str,
-        group: str,
-        *,
-        start: float,
-        lease: float,
-        work_came: Callable[[], None],
-    ) -> H:
-        """Return a handle, which calls `work_came` when a fetch has to look at this partition."""
-        return await self._subscribe(kind, pattern, group, start, lease, work_came)
 
     async def _check(self, node: Node) -> None:
         """Accept that the keys are spread over several hash tags."""

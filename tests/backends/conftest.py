@@ -20,6 +20,7 @@ from abe_router.backends.redis.names import Names
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.conformance import BackendConformance
 from abe_router.testing import RedisServer
+from chaos.redis_servers import RedisCluster
 
 #: A provider as the guide of Abstract Backend shows it.
 QUEUE = '''\
@@ -62,6 +63,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         has_short_form = getattr(getattr(item, "cls", None), "has_short_form", False)
         if has_short_form and getattr(item, "originalname", "") not in SHORT_FORM:
             item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Return a cluster of three masters with a replica each, which a module has for itself."""
+    if not RedisServer.installed():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from abe_router.operations.status import read_status
 from abe_router.routing.table import RouteTable
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
-from chaos.redis_servers import RedisCluster, call, host_and_port, until
+from chaos.redis_servers import call, host_and_port, until
 
 from .deliveries import as_dead
 from .redis_load import Load
@@ -38,14 +37,6 @@ from .world import RedisWorld
 pytestmark = pytest.mark.heavy
 
 TAG = "abe"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    if not RedisServer.installed():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
-    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
 
 
 def replicated_by(node):

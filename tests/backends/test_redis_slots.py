@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 
 import pytest
@@ -22,7 +21,6 @@ from abe_router.conformance.status import StatusTests
 from abe_router.conformance.suite import LONGER
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
-from abe_router.testing import RedisServer
 from chaos.redis_servers import RedisCluster, call, until
 
 from .redis_load import Load
@@ -46,14 +44,6 @@ class Spread(
 
 #: The whole suite takes minutes.
 Suite = BackendConformance if LONGER else Spread
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    if not RedisServer.installed():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
-    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
 
 
 def home_of(cluster, slots):

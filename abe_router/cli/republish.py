@@ -75,8 +75,7 @@ def command(
     async def act(found: Backend, table: RouteTable) -> Republished:
         dead = await find_dead_letter(found, route, id)
         former = draft_of(dead, table)
-        given = body or (b"" if former.payload is msgspec.UNSET else bytes(former.payload))
-        message = prepare_republication(dead, table, given, {**former.headers, **headers})
+        message = prepare_republication(dead, table, body or former.body, {**former.headers, **headers})
         try:
             return await republish(found, message, author=local_author(), why=why, purge=purge)
         except BackendUnavailable as error:

@@ -97,7 +97,7 @@ def routes(site: Site) -> list[Route]:
         dead, _ = await find_to_republish(request, site, path_route(request), request.path_params["id"])
         table = site.source.table
         draft = await asyncio.to_thread(draft_of, dead, table)
-        body = bytes(asked.payload) or (b"" if draft.payload is msgspec.UNSET else bytes(draft.payload))
+        body = bytes(asked.payload) or draft.body
         if not body:
             raise invalid("the payload of the dead letter is not JSON: give `payload`")
         headers = draft.headers if asked.headers is None else asked.headers

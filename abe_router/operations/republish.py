@@ -59,6 +59,11 @@ class RepublishDraft(msgspec.Struct, frozen=True, omit_defaults=True):
     payload: Any = msgspec.UNSET
     text: str = ""
 
+    @property
+    def body(self) -> bytes:
+        """The payload as JSON, empty if the body of the dead letter is not JSON."""
+        return b"" if self.payload is msgspec.UNSET else bytes(self.payload)
+
 
 @dataclass(frozen=True, slots=True)
 class Republication:

@@ -14,11 +14,15 @@ _GC_THRESHOLD = 150_000
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code; `args` are those of the process when None."""
+    """Run the command line and exit with its code; `args` are those of the process when None.
+
+    What the imports made is frozen: the garbage collector looks through it again at the exit otherwise.
+    """
     gc.set_threshold(_GC_THRESHOLD)
     from abe_router.cli.root import run
 
     open_standard_streams()
+    gc.freeze()
     sys.exit(run(args))
 
 

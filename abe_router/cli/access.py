@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 import time
@@ -68,6 +69,7 @@ def read_table_in_force(
 
     require_backend(backend)
     table, error = load_table_or_backend(path, backend=backend)
+    gc.freeze()  # the modules stay until the exit, where to look through them takes a seventh of a command
     if error is None and not ask:
         return table, None
     from abe_router.operations.status import find_edit_of_workers, load_edit_in_force

@@ -51,6 +51,21 @@ async def test_verdict_follows_what_is_typed_and_the_message_is_published(browse
     assert await browser.messages() == []
 
 
+async def test_page_checks_nothing_once_the_form_is_sent(browser, served):
+    await browser.log_in(served.url, secret("admin"))
+    await browser.open("/publish?key=orders.created")
+    script = """
+        const [done, form] = [arguments[0], document.querySelector("form[data-check]")];
+        let checks = 0;
+        window.fetch = async () => { checks += 1; return new Response(""); };
+        const type = () => form.dispatchEvent(new Event("input"));
+        type();
+        form.dispatchEvent(new Event("submit"));
+        setTimeout(() => { const sent = checks; type(); setTimeout(() => done([sent, checks]), 400); }, 400);
+    """
+    assert await browser.run(lambda driver: driver.execute_async_script(script)) == [0, 1]
+
+
 async def test_form_works_without_javascript(browser_without_javascript, served):
     browser = browser_without_javascript
     await browser.log_in(served.url, secret("admin"))

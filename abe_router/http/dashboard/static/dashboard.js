@@ -339,6 +339,8 @@ function checkWhileTyping(form) {
     }
   };
   form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(check, 300); });
+  // What it is about may be gone once the form is sent.
+  form.addEventListener("submit", () => { clearTimeout(timer); current.abort(); });
 }
 
 /** Follow the stream `data-tail`: each message becomes a copy of `#tail-row`. The newest 200 rows stay. */

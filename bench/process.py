@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import time
@@ -53,11 +54,15 @@ class Process:
 
     def wait(self) -> None:
         """Wait until it ends by itself; raise RuntimeError if it failed, or takes longer than LONGEST."""
+        # `Popen.wait` with a timeout looks every 50 ms, which is longer than a command takes.
+        descriptor = os.pidfd_open(self._popen.pid)
         try:
-            code = self._popen.wait(LONGEST)
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"{' '.join(self._argv)} did not end within {LONGEST:g} s") from None
-        if code:
+            ended, _, _ = select.select([descriptor], [], [], LONGEST)
+        finally:
+            os.close(descriptor)
+        if not ended:
+            raise RuntimeError(f"{' '.join(self._argv)} did not end within {LONGEST:g} s")
+        if self._popen.wait():
             self.check()
 
     def end(self) -> None:

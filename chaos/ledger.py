@@ -41,8 +41,8 @@ class Ledger:
 
 
 def read(path: Path) -> list[Entry]:
-    """Return all entries so far."""
-    return list(_entries(path))
+    """Return all entries so far; there are none, and no file, until a process of the run has begun."""
+    return list(_entries(path)) if path.exists() else []
 
 
 def _entries(path: Path) -> Iterator[Entry]:

@@ -39,6 +39,8 @@ _USER = re.compile(rb"""://([^\s"'/][^\s"']*)@""")
 _NO_SECRET = re.compile(rb"([\w.-]*|\*\*\*|\$\{\w+\})(:(\*\*\*|\$\{\w+\})?)?")
 _URL_OPTION = re.compile(rb"""([?&]([\w.-]{1,64})=)([^&\s"'#}]+)""")
 _VARIABLE = re.compile(rb"\$\{(\w+)\}")
+#: What stands behind a user or before an option in a URL, or begins an escape that YAML reads as that.
+_finds_sign_of_secret = re.compile(rb"[@?&\\]").search
 
 
 class EditFiles(msgspec.Struct, frozen=True):
@@ -94,6 +96,8 @@ class EditFiles(msgspec.Struct, frozen=True):
         YAML can write a text in more forms than `_redacted` knows, such as with escapes or over two lines.
         """
         data = self.contents[self.routes]
+        if not _finds_sign_of_secret(data):  # to parse a large file takes a while
+            return False
         env = {name.decode(): MASK.decode() for name in _VARIABLE.findall(data)}
         table = Loader(Path(self.routes), import_handlers=False, env=env).salvage(data)
         url = table.backend if table else ""

@@ -55,6 +55,8 @@ class SchemaFolder:
         self._compiled: dict[tuple[str, Document], _Compiled] = {}
         self._older: dict[tuple[str, Document], _Compiled] = {}
         self._ignored: dict[Document, list[SchemaFault]] = {}
+        #: The schemas that were loaded since the last refresh, by their paths: many keys share one.
+        self._loaded: dict[str, Schema] = {}
 
     @property
     def root(self) -> Path:
@@ -73,7 +75,7 @@ class SchemaFolder:
     def refresh(self) -> None:
         """Read every file again from now on, and forget what was not loaded since the last refresh."""
         self._library.refresh()
-        self._older, self._compiled, self._ignored = self._compiled, {}, {}
+        self._older, self._compiled, self._ignored, self._loaded = self._compiled, {}, {}, {}
         self._seen, self._repeated = set(), 0
 
     def names(self) -> list[str]:
@@ -82,11 +84,14 @@ class SchemaFolder:
 
     def load(self, path: str) -> Schema:
         """Return the schema of a file, by its path relative to the folder; raise SchemaInvalid."""
+        if (loaded := self._loaded.get(path)) is not None:
+            return loaded
         uri = self._library.uri_of(path)
         document = self._library.find(uri)
         if isinstance(document, SchemaFault):
             raise SchemaInvalid(path, [document])
-        return self._schema(path, uri, document)
+        schema = self._loaded[path] = self._schema(path, uri, document)
+        return schema
 
     def inline(self, value: Any, name: str) -> Schema:
         """Return the schema of a value, its references relative to the folder; raise SchemaInvalid."""

@@ -83,6 +83,15 @@ def test_a_stream_is_asked_for_one_entry_more_than_the_last_reply_had():
     assert [share for _, share in shares([first, *others], 500)] == [1] * 500
 
 
+def test_after_a_stream_had_more_than_was_asked_for_the_others_are_asked_for_more_too():
+    first, *others = streams(50, likely=2)
+    assert [share for _, share in shares([first, *others], 96)] == [2] * 48
+    first.replied(2, 2)
+    assert [share for _, share in shares(others, 500)] == [100] * 5
+    first.replied(8, 100)
+    assert [share for _, share in shares(others, 432)] == [9] * 48
+
+
 def test_streams_with_few_entries_all_get_a_share():
     assert [share for _, share in shares(streams(1000), 500)] == [1] * 500
 

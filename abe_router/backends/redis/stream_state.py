@@ -123,7 +123,8 @@ class PendingWork:
         self._streams: list[dict[StreamState, None]] = [{} for _ in PendingReason]
         #: The stream that had something new last, and so is likely to be next.
         self.expected: StreamState | None = None
-        #: How many new entries to ask a stream for that was not read yet: as many as the last one that was.
+        #: How many new entries to ask a stream for at least: as many as the last one that was read is asked for
+        #: next, because a burst comes to many alike.
         self.likely = 1
 
     def __bool__(self) -> bool:
@@ -191,7 +192,7 @@ def shares(streams: Iterable[StreamState], limit: int) -> list[tuple[StreamState
         return [(stream, fair + (position < more)) for position, stream in enumerate(waiting)]
     chosen: list[tuple[StreamState, int]] = []
     for stream in waiting:
-        share = min(limit, max(fair, stream.likely or stream.pending.likely))
+        share = min(limit, max(fair, stream.likely, stream.pending.likely))
         chosen.append((stream, share))
         limit -= share
         if not limit:

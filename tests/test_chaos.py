@@ -17,20 +17,20 @@ from chaos.fault import FAULTS
 pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy]
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).with_name("chaos_worker.py")
-#: Maps a bug to the fault that reveals it and to patterns of the reported violations. Which violation a late
-#: settle causes depends on whether it comes before or after the settle of the owner.
+#: Maps a bug to the fault that reveals it, to the time for it in seconds, and to patterns of the reported
+#: violations. Which violation a late settle causes depends on whether it comes before or after the settle of
+#: the owner. Not each freeze catches a worker with a message, so there is time for several.
 BUGS = {
-    "acks before the handler": ("kill", ["lost: "]),
-    "never reclaims": ("kill", [r"stuck in chaos\."]),
+    "acks before the handler": ("kill", "2", ["lost: "]),
+    "never reclaims": ("kill", "2", [r"stuck in chaos\."]),
     "settles for anyone": (
         "freeze",
+        "4",
         ["settled twice: |settled after the lease was lost: |duplicated without a fault: "],
     ),
-    "does all twice": ("none", ["duplicated without a fault: ", "emitted twice: ", "settled twice: "]),
+    "does all twice": ("none", "1", ["duplicated without a fault: ", "emitted twice: ", "settled twice: "]),
 }
 NO_BUG = "no bug"
-#: Long enough for several freezes, because not each one catches a worker with a message.
-SECONDS = "4"
 
 
 def chaos(tmp_path, fault, *options, bug=""):
@@ -55,8 +55,8 @@ def results(tmp_path_factory):
     """Run a row with each bug and one without, all at the same time: most of the time they wait."""
 
     def run_row(bug, folder):
-        fault, _ = BUGS.get(bug, ("none", []))
-        return chaos(folder, fault, "--seconds", SECONDS, "--program", str(PROGRAM), bug=bug), folder
+        fault, seconds, _ = BUGS.get(bug, ("none", "1", []))
+        return chaos(folder, fault, "--seconds", seconds, "--program", str(PROGRAM), bug=bug), folder
 
     bugs = (*BUGS, NO_BUG)
     folders = [tmp_path_factory.mktemp("chaos") for _ in bugs]
@@ -66,12 +66,12 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_worker_with_a_bug_breaks_the_row(results, bug):
-    (done, _), (fault, words) = results[bug], BUGS[bug]
+    (done, _), (fault, seconds, words) = results[bug], BUGS[bug]
     assert done.returncode == 1
     assert "BROKEN" in done.stdout
     for word in words:
         assert re.search(word, done.stderr), done.stderr
-    again = f"again: python -m chaos --fault {fault} --backend sqlite --seed 1 --seconds {SECONDS}"
+    again = f"again: python -m chaos --fault {fault} --backend sqlite --seed 1 --seconds {seconds}"
     assert again in done.stderr
 
 

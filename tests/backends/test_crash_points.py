@@ -1,6 +1,6 @@
 """A crash at any point of a transition loses and doubles nothing, and the transition may be tried again.
 
-One point in three is cut, in every transition; ABE_ROUTER_LONGER=1 cuts at all of them.
+One point in five is cut, in every transition; ABE_ROUTER_LONGER=1 cuts at all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .crash.scenario import SCENARIOS
 pytestmark = [pytest.mark.timeout(300), pytest.mark.heavy]
 ROOT = Path(__file__).parents[2]
 #: One point in so many is cut: an odd number, because the points before and after a step alternate.
-EVERY = 1 if os.environ.get("ABE_ROUTER_LONGER") else 3
+EVERY = 1 if os.environ.get("ABE_ROUTER_LONGER") else 5
 #: The scenarios in which servers are killed; each kill needs a restart.
 KILLED = ("append of several batches", "ack with outputs", "delay", "dead letter", "replay", "drop")
 NAMES = [scenario.name for scenario in SCENARIOS]

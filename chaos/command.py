@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from chaos.process import FORKED
@@ -26,14 +27,17 @@ class Ended(NamedTuple):
 
 async def run(arguments: Sequence[str]) -> Ended:
     """Run `abe-router` with arguments in a process of its own."""
-    return await asyncio.to_thread(_run, arguments)
-
-
-def _run(arguments: Sequence[str]) -> Ended:
     receiver, sender = FORKED.Pipe(duplex=False)
     process = FORKED.Process(target=_send, args=(arguments, sender), daemon=True)
+    # All processes start in one thread: each start reads the exit codes of those that have ended. When two
+    # threads read one at the same time, the second finds nothing, and takes it for 255.
     process.start()
     sender.close()
+    return await asyncio.to_thread(_result, process, receiver)
+
+
+def _result(process: BaseProcess, receiver: Connection) -> Ended:
+    """Wait for the process, and return what it sent."""
     try:
         return Ended(*receiver.recv())
     except EOFError:

@@ -21,7 +21,7 @@ from chaos.row import Row, run_row
 from chaos.storage import RedisStorage
 
 #: Time for faults in each row, in seconds, and number of seeds, in the short and in the long form.
-SHORT, LONG = (2.0, 1), (20.0, 3)
+SHORT, LONG = (1.0, 1), (20.0, 3)
 
 _REPLAY = """\
 A seed repeats the messages and what their handlers do, which workers are picked, the injections, the edits,

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -208,10 +209,10 @@ class Testbed:
         """Return the ledger so far."""
         return read(self.ledger)
 
-    def count_actions(self) -> int:
-        """Return the number of messages so far whose handlers do more than work."""
+    def actions(self) -> Counter[str]:
+        """Count the messages so far by what their handlers do, without those that just work."""
         actions = (plan.payload(self._seed, number, self.setup.mix)["do"] for number in self._asked())
-        return sum(action != "work" for action in actions)
+        return Counter(action for action in actions if action != "work")
 
     def _asked(self) -> set[int]:
         """Return the numbers of the messages published so far, without the steps."""

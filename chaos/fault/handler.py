@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from chaos.fault.fault import Fault
 from chaos.plan import BLOCKING, EXITING, FAILING, POISONOUS
 from chaos.testbed import LONG, Setup, Testbed
 
 
 async def handlers_act(testbed: Testbed) -> None:
-    """Wait while the handlers do what the messages say."""
+    """Wait while the handlers do what the messages say, until there was each of the actions."""
     await testbed.last()
-    testbed.count = testbed.count_actions()
+    while testbed.setup.mix.keys() - (actions := testbed.actions()).keys():
+        await asyncio.sleep(0.1)
+    testbed.count = actions.total()
 
 
 FAULTS = (

@@ -123,8 +123,8 @@ class PendingWork:
         self._streams: list[dict[StreamState, None]] = [{} for _ in PendingReason]
         #: The stream that had something new last, and so is likely to be next.
         self.expected: StreamState | None = None
-        #: How many new entries to ask a stream for at least: as many as the last one that was read is asked for
-        #: next, because a burst comes to many alike.
+        #: How many new entries to ask a stream for at least: as many as the last one that was read is asked
+        #: for next, because a burst comes to many alike.
         self.likely = 1
 
     def __bool__(self) -> bool:

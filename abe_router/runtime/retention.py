@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 FIRST, EVERY = 3.0, 10.0
 #: How many messages one trim should remove. After one that removed more, the next comes sooner.
 PORTION = 5_000
-#: How many times as long as a trim the pause after it is at least. Where each of many keys has few messages, a
-#: trim looks at all keys for little.
+#: How many times as long as a trim the pause after it is at least. Where each of many keys has few messages,
+#: a trim looks at all keys for little.
 REST = 4
 
 

@@ -32,8 +32,9 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
 	@rm -f .pytest_cache/passed_alone_only
 	@$(MAKE) --no-print-directory --jobs=2 check parallel fuzz ARGS='--seed 1 --jobs 1'
-	@$(MAKE) --no-print-directory --jobs=2 heavy chaos ROWS=4
+	@$(MAKE) --no-print-directory heavy
 	@$(MAKE) --no-print-directory alone
+	@$(MAKE) --no-print-directory chaos
 	@cat .pytest_cache/passed_alone_only 2>/dev/null || true
 
 check: $(VENV)/dev ## lint, formatting, types, layers
@@ -52,8 +53,7 @@ unit: parallel heavy alone ## run the tests alone; `make unit TESTS='tests/flows
 parallel: $(VENV)/dev
 	$(PYTEST) $(PARALLEL) -m 'not alone and not heavy' $(TESTS)
 
-# The heavy tests and chaos disturb others by their syncs and their load, but not each other: they wait for servers,
-# leases and processes. A file's runs start at once.
+# The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
 heavy: $(VENV)/dev
 	@$(PYTEST) --numprocesses 4 --dist loadfile -m 'heavy and not alone' $(HEAVY)
 

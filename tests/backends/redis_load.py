@@ -13,6 +13,8 @@ from abe_router.messages.message import new_message
 KEYS = [f"orders.k{number}" for number in range(4)]
 GROUP = "billing"
 _PUBLISHERS = 6
+#: How long each part of the end may take, in seconds.
+_PATIENCE = 25.0
 
 
 class Load:
@@ -32,6 +34,7 @@ class Load:
         #: The errors of publishes, and of everything that the consumer did.
         self.refused, self.outages = list[BackendError](), list[BackendError]()
         self._number = 0
+        self._fetched = []
         self._over = False
 
     async def __aenter__(self):
@@ -44,12 +47,23 @@ class Load:
 
     async def __aexit__(self, *_):
         self._over = True
-        await asyncio.gather(*self._running)
-        await self._consuming
+        await self._ended("publishers", asyncio.gather(*self._running))
+        await self._ended("the consumer", self._consuming)
         if self._emits:
-            await self._follow()
-        await self.backend.close()
-        await self.publishing.close()
+            await self._ended("the reader of what was emitted", self._follow())
+        await self._ended("the backend that consumes", self.backend.close())
+        await self._ended("the backend that publishes", self.publishing.close())
+
+    async def _ended(self, what, ending):
+        """Wait for the end of something; fail with the state of all if it does not come."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await ending
+        except TimeoutError:
+            counts = f"{len(self.accepted)} accepted, {len(self.handled)} handled, {len(self.acked)} acked"
+            last = f"refused {self.refused[-3:]}, outages {self.outages[-3:]}, fetched last {self._fetched}"
+            where = [str(each.get_stack(limit=3)) for each in asyncio.all_tasks()]
+            raise AssertionError(f"{what} did not end: {counts}; {last}\n" + "\n".join(where)) from None
 
     async def _follow(self):
         """Read what was emitted, until nothing more comes."""
@@ -103,6 +117,7 @@ class Load:
         while quiet < 3:
             try:
                 found = await self._subscription.fetch(100, 0.3)
+                self._fetched = [(each.message.id, each.deliveries) for each in found[:5]] or self._fetched
                 quiet = 0 if found else quiet + self._over
                 self.handled.update(each.message.id for each in found)
                 refused = await self._settle(found)

@@ -9,6 +9,8 @@ import hiredis
 import pytest
 
 from abe_router.backends.redis import RedisBackend
+from abe_router.backends.redis.address import Place
+from abe_router.backends.redis.protocol import ServerNotReady
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
@@ -141,6 +143,36 @@ async def test_command_alone_goes_to_the_server_that_it_is_to_ask():
             await backend.append([MESSAGE])
         assert (old.count(b"XADD"), old.connections) == (2, 1)
         assert new.received == [b"ASKING", b"XADD"]
+
+
+class Named:
+    """Stands for the connection to a server that was named; `then` is called right after the first command."""
+
+    def __init__(self, then):
+        self._then, self.asked = then, []
+
+    def send(self, *_):
+        """Take ASKING."""
+
+    def resend(self, sent):
+        self.asked.append(sent[0])
+        if len(self.asked) == 1:
+            asyncio.get_running_loop().call_soon(self._then)
+
+    def abort(self, why):
+        """Take note of the end."""
+
+
+async def test_command_that_is_refused_when_the_last_one_was_just_sent_goes_too():
+    refusal, place = ServerNotReady("ASK 7 127.0.0.1:7", "ASK"), Place("127.0.0.1", 7)
+    async with Server(ADDED) as server, RedisBackend.from_url(server.url()) as backend:
+        redirection = (await backend._opened()).connection._redirection
+        first, second = ((asyncio.get_running_loop().create_future(), ("GET", "k"), None) for _ in range(2))
+        named = redirection._named[place] = Named(lambda: redirection.take(second, refusal, place=place))
+        redirection.take(first, refusal, place=place)
+        async with asyncio.timeout(5):
+            while named.asked != [first[0], second[0]]:
+                await asyncio.sleep(0)
 
 
 async def test_command_returns_from_a_server_that_refuses_it_too():

@@ -143,20 +143,22 @@ class Redirection:
 
     async def _ask(self) -> None:
         """Send commands to the servers that were named for them alone."""
-        while self._asks:
-            place, sent = self._asks[0]
-            try:
-                protocol = self._named.get(place) or await self._dial(place)
-                if not sent[0].done():
-                    protocol.send("ASKING")
-                    protocol.resend((sent[0], sent[2] or sent[1], None))
-            except (OSError, BackendError) as error:
-                self._keep(sent, BackendUnavailable(f"Redis at {place} cannot be reached: {error}"))
-            if self._asks:  # `fail_all` empties it
-                self._asks.popleft()
+        try:
+            while self._asks:
+                place, sent = asked = self._asks[0]
+                try:
+                    protocol = self._named.get(place) or await self._dial(place)
+                    if not sent[0].done():
+                        protocol.send("ASKING")
+                        protocol.resend((sent[0], sent[2] or sent[1], None))
+                except (OSError, BackendError) as error:
+                    self._keep(sent, BackendUnavailable(f"Redis at {place} cannot be reached: {error}"))
+                if self._asks and self._asks[0] is asked:  # else `fail_all` has emptied it
+                    self._asks.popleft()
+        finally:
+            self._asking = None  # not in `_asked`, for a command may come before that is called
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
-        self._asking = None
         if not asking.cancelled() and (error := asking.exception()):
             self.fail_all(BackendUnavailable(f"a command cannot be sent again: {error!r}"))
 

@@ -146,7 +146,7 @@ async def test_command_alone_goes_to_the_server_that_it_is_to_ask():
 
 
 class Named:
-    """Stands for the connection to a server that was named; `then` is called right after the first command."""
+    """Stands for the connection to a server that was named; `then` is called after the first command."""
 
     def __init__(self, then):
         self._then, self.asked = then, []

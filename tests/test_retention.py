@@ -9,7 +9,7 @@ import pytest
 from abe_router.backend import ACKED
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendUnavailable
-from abe_router.runtime.retention import EVERY, FIRST, PORTION, REST, RetentionLoop
+from abe_router.runtime.retention import EVERY, FIRST, PORTION, RetentionLoop
 
 
 class RecordingTrims(MemoryBackend):
@@ -98,17 +98,11 @@ async def test_it_keeps_up_with_the_consumers_and_each_trim_stays_small(rate):
     assert sum(backend.rests) >= 60 / 2
 
 
-async def test_an_old_backlog_is_removed_in_a_fifth_of_the_time():
+async def test_an_old_backlog_is_removed_in_half_of_the_time():
     backend = Settling(0, backlog=1_000_000, most=10_000, takes=0.01)
-    await run_for(backend, 12)
+    await run_for(backend, 8)
     assert backend.left == 0
-    assert min(backend.rests) == pytest.approx(REST * 0.01)
-
-
-async def test_trims_of_ten_thousand_keys_take_a_fifth_of_the_time_although_much_is_settled():
-    backend = Settling(50_000, takes=0.8, most=1_000_000)
-    await run_for(backend, 60)
-    assert len(backend.removed) * backend.takes <= 60 / 5 + 1
+    assert min(backend.rests) == pytest.approx(0.01)
 
 
 async def test_the_first_trim_is_immediate_if_the_table_retains_messages():

@@ -16,16 +16,13 @@ _log = logging.getLogger(__name__)
 FIRST, EVERY = 3.0, 10.0
 #: How many messages one trim should remove. After one that removed more, the next comes sooner.
 PORTION = 5_000
-#: How many times as long as a trim the pause after it is at least. Where each of many keys has few messages,
-#: a trim looks at all keys for little.
-REST = 4
 
 
 class RetentionLoop:
     """Trims a backend periodically, from the first `follow` until `stop`.
 
-    It rests at least REST times as long as it trims. The more a trim removes, the sooner the next one comes,
-    so that it keeps up with the consumers. `rest` and `clock` are for tests.
+    It pauses at least as long as a trim takes. The more a trim removes, the sooner the next one comes, so
+    that it keeps up with the consumers. `rest` and `clock` are for tests.
     """
 
     def __init__(
@@ -70,7 +67,7 @@ class RetentionLoop:
         """Return the pause, in seconds, after a trim whose messages were settled within `since` seconds."""
         if not removed:
             return self._every
-        return max(REST * worked, min(self._every, since * PORTION / removed))
+        return max(worked, min(self._every, since * PORTION / removed))
 
     async def _trim(self) -> int:
         try:

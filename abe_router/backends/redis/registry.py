@@ -36,9 +36,8 @@ from abe_router.messages.pattern import PatternIndex, is_wild, matches
 
 _log = logging.getLogger(__name__)
 
-#: Entries that one call removes from a stream, which takes the server one or two milliseconds, and most calls
-#: of one trim for a stream that has more.
-_PIECE, _PIECES = 10_000, 10
+#: Entries that one trim removes from a stream, which takes the server one or two milliseconds.
+_PIECE = 10_000
 #: Streams trimmed at a time, and subscriptions checked in one call.
 _CHUNK, _CHECKED = 50, 500
 #: Time between two checks of the registrations, in seconds.
@@ -132,7 +131,7 @@ class Registry:
         return longest
 
     async def trim(self, wanted: Mapping[str, float]) -> int:
-        """Trim each stream that has a subscription by a few pieces; return how many entries were removed.
+        """Trim each stream that has a subscription by one piece; return how many entries were removed.
 
         Groups of other programs on a stream count too; programs that read it without a group do not. The keys
         are read before the subscriptions. A subscription that is missing here therefore registered later, and
@@ -145,19 +144,14 @@ class Registry:
         retained = PatternIndex(retain.items())
         removed = 0
         for first in range(0, len(keys), _CHUNK):
-            wanted_of: dict[str, tuple[Arg, ...]] = {}
+            answers = []
             for key in keys[first : first + _CHUNK]:
                 if groups := readers.match(key):
                     age = math.ceil(max(retained.match(key), default=0.0) * 1000)
-                    wanted_of[self._names.stream(key)] = (age, _PIECE, *groups)
-            for _ in range(_PIECES):
-                sent = {s: self._connection.run(TRIM, (s,), args) for s, args in wanted_of.items()}
-                counts = {stream: await answer for stream, answer in sent.items()}
-                removed += sum(counts.values())
-                # The server removes whole nodes of a hundred entries or so.
-                wanted_of = {s: args for s, args in wanted_of.items() if counts[s] > _PIECE // 2}
-                if not wanted_of:
-                    break
+                    args: tuple[Arg, ...] = (age, _PIECE, *groups)
+                    answers.append(self._connection.run(TRIM, (self._names.stream(key),), args))
+            for answer in answers:
+                removed += await answer
         return removed
 
     async def status(self) -> list[SubscriptionStatus]:

@@ -320,9 +320,8 @@ async def test_no_other_program_is_blamed_for_acks_whose_answers_were_lost(
         with pytest.raises(BackendUnavailable):
             await ack(handle, found)
     assert list(await handle.settle([(each, ACKED) for each in found])) == found
-    for _ in range(
-        2
-    ):  # what asks for their owner is answered before, with the text of its script at the latest
+    # What asks for their owner is answered before these, with the text of its script at the latest.
+    for _ in range(2):
         await connection.send("PING")
     assert "not pending" not in caplog.text
 

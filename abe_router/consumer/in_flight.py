@@ -176,7 +176,7 @@ class InFlight:
         """Note that what comes in flight now was leased at `leased_at` or later.
 
         That is the time at which it was asked for. The process may have stood still, for longer than the
-        lease, before the answer came.
+        lease, before the answer came. The caller puts it among what is in flight in the same step.
         """
         if not self.busy.is_set():
             self.leases.reset()

@@ -197,10 +197,9 @@ class OrderedSubscription(Subscription):
                 keys.changed.set()
 
     async def _fetch_some(self, limit: int) -> None:
-        clock = asyncio.get_running_loop().time
         gate, was_careful = self._suspects, self._careful
         async with gate.probe(self._handle.interrupt):
-            asked_at = clock()
+            asked_at = asyncio.get_running_loop().time()
             fetched = await self._handle.fetch(limit, FETCH_WAIT)
             if not fetched:
                 if was_careful:
@@ -219,25 +218,31 @@ class OrderedSubscription(Subscription):
                     kept = ()
             elif was_careful:
                 gate.release(self._in_flight)
-            if kept:
-                self._in_flight.track(asked_at)
-            await self._hand_back(fetched[len(kept) :], kept)
+            await self._hand_back(fetched[len(kept) :], kept, asked_at)
         if kept and suspects:
             await gate.end_fetches(PROBE_WAIT)
-        if kept:
-            self._keys.add(kept, clock())
+        self._keep(kept, asked_at)
         if was_careful and not kept:
             while not (gate.admits(self._in_flight, alone=alone) or self._closed):
                 await gate.wait()
 
-    async def _hand_back(self, others: Sequence[Delivery], kept: Sequence[Delivery]) -> None:
+    def _keep(self, fetched: Sequence[Delivery], asked_at: float) -> None:
+        """Note that deliveries are in flight, and when their leases began.
+
+        It is one step: a renewal between the two would take the leases for renewed.
+        """
+        if fetched:
+            self._in_flight.track(asked_at)
+            self._keys.add(fetched, asyncio.get_running_loop().time())
+
+    async def _hand_back(self, others: Sequence[Delivery], kept: Sequence[Delivery], asked_at: float) -> None:
         """Hand back `others`, so that they come again, in order; if that fails, from a new subscription."""
         if not others:
             return
         try:
             await self._handle.settle([(delivery, RELEASED) for delivery in others])
         except Exception:
-            self._keys.add(kept, asyncio.get_running_loop().time())  # `close` hands them back
+            self._keep(kept, asked_at)  # `close` hands them back
             self._in_flight.break_order()
             raise
 

@@ -8,11 +8,15 @@ from collections import defaultdict
 import pytest
 
 from abe_router.backend import ACKED, Delayed
+from abe_router.consumer.backend_calls import Recovery
 from abe_router.consumer.in_flight import InFlight
+from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
+from abe_router.consumer.suspects import SuspectGate
 from abe_router.errors import BackendUnavailable, Reject, Retry, SubscriptionClosed
-from abe_router.observe.events import DeadLettered, Handled, LeaseLost, Retried
+from abe_router.observe.events import DeadLettered, Events, Handled, LeaseLost, Retried
+from abe_router.observe.tally import RouteTally
 from abe_router.routing.policies import RetryPolicy
 
 from .conftest import PatchedBackend, Running, make_route, within
@@ -214,6 +218,27 @@ async def test_ack_during_a_renewal_loses_no_lease(running: Running):
         broken = keys.broken
         await ordered.close()
     assert (list(refused), list(not_extended), broken) == ([], [], False)
+
+
+async def test_delivery_that_waits_for_the_fetches_of_others_is_not_taken_for_renewed(running: Running):
+    """Its lease may be over by then, and a handler must not start before that is known."""
+    await running.publish("orders.created", order("a", 0))
+    killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
+    assert await killed.fetch(1, 5.0)
+    keys, gate, waits = OrderingKeys("/customer/id"), SuspectGate(), asyncio.Event()
+    in_flight = InFlight(0.0, 500, keys)  # a renewal is due at any time
+    handle = await running.backend.subscribe_exclusive("orders.created", "billing")
+    ordered = OrderedSubscription(handle, keys, in_flight, gate)
+    keeper = LeaseKeeper(make_route(print), ordered, in_flight, Events([]), Recovery(), RouteTally())
+    async with within(5):
+        with gate.fetching(waits.set):  # what another route does
+            fetching = asyncio.create_task(ordered.fetch(1, 5.0))
+            await waits.wait()
+            in_flight.track(fetched_at := asyncio.get_running_loop().time())  # of anything else
+            await keeper.renew()
+        assert await fetching
+        await ordered.close()
+    assert in_flight.leases.began_at < fetched_at
 
 
 async def test_refused_outcome_frees_no_ordering_key_while_a_retry_is_postponed():

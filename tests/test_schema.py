@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from enum import Enum, IntEnum
 from pathlib import Path
+from uuid import UUID
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from abe_router.errors import SchemaInvalid, Violation
+from abe_router.errors import PayloadInvalid, PayloadUnencodable, SchemaInvalid, Violation
+from abe_router.messages.message import decode, encode_for_check
 from abe_router.messages.pointer import find
+from abe_router.routing.contract import MessageContract
 from abe_router.schema import Schema, SchemaFolder
 
 DRAFTS = (
@@ -736,6 +745,44 @@ def test_jsonschema_and_jsonschema_rs_agree_on_random_documents(document, value)
     theirs = jsonschema.Draft202012Validator(document).is_valid(value)
     assert schema.is_valid(value) == theirs
     assert bool(schema.violations(value)) != theirs
+
+
+class Colour(Enum):
+    RED, BOTH, NONE = "a", ("a", "ab"), None
+
+
+class Level(IntEnum):
+    HIGH = 2
+
+
+@dataclass
+class Order:
+    a: int = 1
+
+
+objects = st.recursive(
+    scalars
+    | st.sampled_from([1.5, Decimal("1.5"), Decimal("1e400"), 2**70, UUID(int=5), date(2020, 1, 1), b"a"])
+    | st.sampled_from([*Colour, *Level, Order(), frozenset({1}), math.nan]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.sampled_from(["a", "b", "c", 1, Level.HIGH]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=20000)
+@given(schemas, objects)
+def test_object_is_accepted_if_and_only_if_the_json_that_is_sent_is_valid(document, value):
+    schema = inline(document)
+    try:
+        body, payload = encode_for_check(value)
+    except PayloadUnencodable:
+        return
+    with pytest.raises(PayloadInvalid) if schema.violations(decode(body)) else nullcontext():
+        MessageContract((schema,)).message("orders.created", body, payload, {})
 
 
 @given(schemas, values)

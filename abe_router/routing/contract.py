@@ -9,7 +9,7 @@ from typing import Any
 
 from abe_router.errors import PayloadInvalid
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.message import Message, check_headers, check_id, new_id
+from abe_router.messages.message import Message, check_headers, check_id, decode, new_id
 from abe_router.messages.pattern import PatternIndex
 from abe_router.schema import Schema
 
@@ -36,14 +36,24 @@ class MessageContract:
     def message(
         self, key: str, body: bytes, payload: Any, headers: Mapping[str, str], id: str | None = None
     ) -> Message:
-        """Return a new message of `body`, which decodes to `payload`.
+        """Return a new message of `body`, with `payload` as `encode_for_check` returns it.
 
+        `payload` is what `body` decodes to, at least where there is a deduplication.
         Raise PayloadInvalid, with the violations of every schema, IdInvalid, or PayloadUnencodable when the
         headers are not text.
         """
-        for schema in self.schemas:
-            if not schema.is_valid(payload):
-                raise PayloadInvalid(key, [v for s in self.schemas for v in s.violations(payload)])
+        is_valid = True
+        try:
+            for schema in self.schemas:
+                if not schema.is_valid(payload):
+                    is_valid = False
+                    break
+        except ValueError:  # for a UUID, which has no counterpart in JSON
+            is_valid = False
+        if not is_valid:
+            sent = decode(body)
+            if violations := [v for schema in self.schemas for v in schema.violations(sent)]:
+                raise PayloadInvalid(key, violations)
         if self.deduplication is not None:
             id = self.deduplication.id(key, payload, headers, id)
         if headers:

@@ -14,7 +14,7 @@ import msgspec
 
 from abe_router.backend import Backend
 from abe_router.errors import NoRoute, PayloadMalformed
-from abe_router.messages.message import Duplicate, Message, decode, encode_and_read
+from abe_router.messages.message import Duplicate, Message, decode, encode_for_check
 from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.text import did_you_mean
@@ -37,13 +37,13 @@ async def publish(
 ) -> Message:
     """Check a payload and append it; return the message, a Duplicate if it was not kept.
 
-    Raise what `prepare` raises, PayloadUnencodable if the payload is not JSON, and BackendUnavailable. The
-    check reads the JSON that is sent, not the object that it was made from.
+    Raise what `prepare` raises, PayloadUnencodable if the payload is not JSON, and BackendUnavailable. What
+    is accepted is the JSON that is sent, whatever object it was made from.
     """
     contract = table.contract(key)
     if not (contract.known or allow_unrouted):
         raise _unknown(table, key)
-    body, value = encode_and_read(payload)
+    body, value = encode_for_check(payload, decoded=contract.deduplication is not None)
     message = contract.message(key, body, value, headers or {}, id)
     del value  # or each caller that waits keeps one, for the garbage collector to look at
     seconds = 0.0 if contract.deduplication is None else contract.window(id)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from abe_router.text import counted, mask_options
+from abe_router.text import counted, mask_options, split_lines
 
 
 class Severity(StrEnum):
@@ -105,7 +105,7 @@ class SourceText:
     """The text of a file, of which lines are shown. Each line is split off, masked and escaped once."""
 
     def __init__(self, text: str | None) -> None:
-        self._lines = text.splitlines() if text is not None else []
+        self._lines = split_lines(text) if text is not None else []
         self._shown: dict[int, str] = {}
 
     def line(self, number: int) -> str | None:

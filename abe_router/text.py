@@ -22,6 +22,8 @@ RATE_PATTERN = r"^[0-9]+(\.[0-9]+)?/(s|m|h)$"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(s|m|h)")
 
+#: What ends a line in YAML. `str.splitlines` also splits at control characters, which no editor does.
+LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 #: Longest duration, in seconds: a year.
 MAX_SECONDS = 366 * 24 * 3600.0
 #: Highest and lowest rate, in messages a second: a million a second, and one a year.
@@ -37,6 +39,12 @@ _WORD = re.compile(r"\S+")
 #: An option in the query of a URL. Names are bounded, so that a long text is read once.
 _URL_OPTION = re.compile(r"([?&])([\w.-]{1,64})=([^&\s\"'#]+)")
 _SECRET_NAME = re.compile(r"pass|secret|token|auth|credential", re.IGNORECASE)
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text without their ends."""
+    lines = LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def parse_duration(text: str) -> float:

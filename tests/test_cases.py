@@ -253,6 +253,18 @@ async def test_an_empty_expectation_is_an_error(run, expected):
         await run(LARGE, expected)
 
 
+@pytest.mark.parametrize("emit", ["[]", "{a: 1}", "true", "5"])
+def test_cases_are_checked_beside_an_emit_of_another_type(emit, tmp_path):
+    (tmp_path / "order.json").write_text(ORDER)
+    text = ROUTES.replace("emit: orders.paid", f"emit: {emit}")
+    (tmp_path / "routes.yaml").write_text(f"{text}  one: {{{LARGE}, emitted: orders.piad, handled: ''}}\n")
+    with pytest.raises(ConfigError) as caught:
+        Loader(tmp_path / "routes.yaml", import_handlers=False).load()
+    said = [fault.message for fault in caught.value.diagnostics]
+    assert any(message.startswith("`emit` expects text, found") for message in said)
+    assert {"no route ``", "no route emits `orders.piad`"} <= set(said)
+
+
 def test_true_and_1_are_different_values():
     assert PayloadMatcher({"a": 1}).differences({"a": True}) == ["at /a: expected 1, found true"]
     assert PayloadMatcher([1, 2.0]).differences([1.0, 2]) == []

@@ -80,6 +80,14 @@ def project(tmp_path, monkeypatch) -> Project:
     return Project(tmp_path)
 
 
+def test_only_what_ends_a_line_in_an_editor_counts_as_a_line(project):
+    project.routes.write_bytes(b"# \x1d\x1e\x0c\nroutes: \xc3")
+    with pytest.raises(ConfigError) as caught:
+        project.loader().load()
+    (fault,) = caught.value.diagnostics
+    assert (fault.line, fault.column) == (2, 9)
+
+
 # --- valid files
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from abe_router.backend import Features
 from abe_router.config.building.loader import Loader
+from abe_router.config.language.forms import read_form
 from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
@@ -87,7 +89,7 @@ def findings(tmp_path, entry, schema, *, features=None):
     routes = {"routes": {"orders.created": entry}}
     root = read_document(json.dumps(routes).encode(), {}, Faults(tmp_path / "routes.yaml"))
     options = {root.span_at(["routes", "orders.created", option]): option for option in entry}
-    found = id_findings(FileModel.model_validate(routes), bindings, features, root)
+    found = id_findings(msgspec.convert(routes, FileModel, dec_hook=read_form), bindings, features, root)
     return [(finding.code, options[finding.span], finding.message) for finding in found]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
 from random import Random
+
+import yaml
 
 from abe_router.backends import provider
 from abe_router.config.building.loader import Loader
@@ -13,7 +16,7 @@ from abe_router.diagnostic import Diagnostic, render_all, render_github
 from abe_router.errors import ConfigError
 from abe_router.routing.table import RouteTable
 from fuzz.corpus import ROOT, Corpus
-from fuzz.mutate import mutate_bytes
+from fuzz.mutate import mutate_bytes, mutate_value
 from fuzz.target.target import Input, Target, demand
 
 #: The environment of the files. The value of the secret must not appear in any fault.
@@ -25,6 +28,7 @@ class ConfigTarget(Target):
     """Loads mutated routes files without importing handlers, one after another with the same loader."""
 
     name = "config"
+    short = 300
     about = "a routes file gives a table or faults with positions; a second load equals a new loader's"
 
     def open(self, folder: Path) -> None:
@@ -39,8 +43,8 @@ class ConfigTarget(Target):
         """Return a routes file, and what an edit makes of it."""
         first = random.choice(corpus.routes)
         if random.random() < 0.7:
-            first = mutate_bytes(random, first, corpus.routes)
-        return [first, mutate_bytes(random, first, corpus.routes)]
+            first = _mutated(random, first, corpus)
+        return [first, _mutated(random, first, corpus)]
 
     def check(self, given: Input) -> None:
         """Load the files in turn; compare the last result with that of a loader that saw no other file."""
@@ -72,6 +76,18 @@ class ConfigTarget(Target):
             table.contract(key)
             table.match(key)
         return table
+
+
+def _mutated(random: Random, content: bytes, corpus: Corpus) -> bytes:
+    """Return a file with changed characters, or with other values in places of the language."""
+    if random.random() < 0.5:
+        try:
+            changed = json.dumps(mutate_value(random, yaml.safe_load(content))).encode()
+        except (TypeError, ValueError, yaml.YAMLError):  # damaged before, or it has a date
+            changed = b""
+        if 0 < len(changed) < 2 * len(content):  # aliases are written in full
+            return changed
+    return mutate_bytes(random, content, corpus.routes)
 
 
 def _check_faults(faults: tuple[Diagnostic, ...], content: bytes) -> None:

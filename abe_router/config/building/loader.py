@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import UNSET
+
 from abe_router.backend import Features
 from abe_router.config.building.backend_url import absolute, features_of
 from abe_router.config.building.schemas import Schemas
 from abe_router.config.building.table_builder import TableBuilder
 from abe_router.config.building.tests import Cases
 from abe_router.config.language.errors import read_model
+from abe_router.config.language.forms import plain
 from abe_router.config.language.model import DEFAULT_BACKEND, FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import read_document
@@ -233,9 +236,9 @@ class Loader:
             keys=tuple(file.routes),
             bindings=bindings,
             backend=url,
-            prefix=file.prefix,
+            prefix=plain(file.prefix),
             unrouted=file.unrouted,
-            retain={key: entry.retain for key, entry in file.routes.items() if entry and entry.retain},
+            retain={key: plain(entry.retain) for key, entry in file.routes.items() if entry and entry.retain},
             deduplications=deduplications,
             metadata=builder.metadata(),
             trace=TraceOptions(file.trace.ratio, frozenset(file.trace.baggage)),
@@ -257,14 +260,14 @@ class Loader:
 
     def _find_backend(self, file: FileModel, root: YamlNode, faults: Faults) -> tuple[str, Features | None]:
         url, node = self._backend, None
-        if url is None and "backend" in file.model_fields_set:
+        if url is None and file.backend is not UNSET:
             url, node = file.backend, root.get(["backend"])
         elif url is None:
             url = interpolate(DEFAULT_BACKEND, self._env)
-        url = absolute(url, self._folder)
-        features = self._features.get((url, file.prefix)) or features_of(url, file.prefix, node, faults)
+        url, prefix = absolute(url, self._folder), plain(file.prefix)
+        features = self._features.get((url, prefix)) or features_of(url, prefix, node, faults)
         if features is not None:
-            self._features[url, file.prefix] = features
+            self._features[url, prefix] = features
         return url, features
 
     def _folder_of(self, file: FileModel) -> SchemaFolder:

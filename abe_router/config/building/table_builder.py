@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from abe_router.config.building.schemas import Schemas
+from abe_router.config.language.forms import Model, plain
 from abe_router.config.language.model import ConsumerModel, FileModel, OptionsModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
@@ -53,10 +56,8 @@ class TableBuilder:
         entries = root.at(["routes"]).names  # of the file itself, so that a key with a fault is known
         self._keys = [entry for entry in entries if not is_wild(entry)]
         self._known = PatternIndex((entry, entry) for entry in entries)
-        self._defaults = file.defaults
-        self._default_retry = RetryPolicy(**file.defaults.retry.model_dump())
         when = file.defaults.when
-        self._default_when = None if when is None else schemas.inline(when, ["defaults", "when"])
+        self._default_when = None if when is UNSET else schemas.inline(when, ["defaults", "when"])
 
     def bindings(self) -> tuple[SchemaBinding, ...]:
         """Return the schema binding of each entry that has a schema."""
@@ -100,7 +101,7 @@ class TableBuilder:
                     hint = "a message that matches both has only one id; use the same source for both"
                     self._faults.add(Code.ID, message, self._root.span_at(["routes", key, "id"]), hint=hint)
                     break
-            found[key] = Deduplication(entry.dedupe or 0.0, entry.id or "")
+            found[key] = Deduplication(plain(entry.dedupe) or 0.0, plain(entry.id) or "")
             if is_wild(key):
                 wild[key] = found[key]
         return found
@@ -163,27 +164,11 @@ class TableBuilder:
             handler=handler,
             bindings=bindings,
             when=when,
-            retry=self._retry(consumer),
-            batch=self._batch(consumer),
+            retry=RetryPolicy(**_values(consumer.retry)),
+            batch=None if consumer.batch is None else Batch(**_values(consumer.batch)),
             emit=emit,
-            **{name: self._option(name, consumer) for name in _PLAIN},
+            **{name: plain(getattr(consumer, name)) for name in _PLAIN},
         )
-
-    def _option(self, name: str, options: OptionsModel) -> Any:
-        return getattr(options if name in options.model_fields_set else self._defaults, name)
-
-    def _retry(self, consumer: ConsumerModel) -> RetryPolicy:
-        if "retry" not in consumer.model_fields_set:
-            return self._default_retry
-        own = consumer.retry.model_dump(exclude_unset=True)
-        return RetryPolicy(**{**self._defaults.retry.model_dump(), **own})
-
-    def _batch(self, consumer: ConsumerModel) -> Batch | None:
-        batch, inherited = self._option("batch", consumer), self._defaults.batch
-        if batch is None:
-            return None
-        said = {} if inherited is None else inherited.model_dump(exclude_unset=True)
-        return Batch(**{**batch.model_dump(), **said, **batch.model_dump(exclude_unset=True)})
 
     def _emit(self, key: str | None, place: list[str | int]) -> Emit | None:
         if key is None:
@@ -200,7 +185,7 @@ class TableBuilder:
         return Emit(key, self._contracts.contract(key), frozenset(self._file.trace.baggage))
 
     def _when(self, consumer: ConsumerModel, place: list[str | int]) -> Schema | None:
-        if "when" not in consumer.model_fields_set:
+        if consumer.when == self._file.defaults.when:
             return self._default_when
         return self._schemas.inline(consumer.when, [*place, "when"])
 
@@ -228,8 +213,12 @@ def _meant(key: str) -> str:
     return f"did you mean `{like}`?" if like != key and is_pattern(like) else ""
 
 
-#: The options that a route takes without conversion.
-_PLAIN = tuple(name for name in OptionsModel.model_fields if name not in {"batch", "retry", "when"})
+#: The options that a route takes as they are.
+_PLAIN = tuple(name for name in OptionsModel.__struct_fields__ if name not in {"batch", "retry", "when"})
+
+
+def _values(model: Model) -> dict[str, Any]:
+    return {name: plain(getattr(model, name)) for name in model.__struct_fields__}
 
 
 def _side(kind: str, node: YamlNode, path: str) -> Span:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from heapq import nsmallest
+from typing import Any
+
+from msgspec import UNSET
 
 from abe_router.config.language import tests_model
+from abe_router.config.language.forms import plain
 from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
@@ -14,6 +18,9 @@ from abe_router.messages.pattern import PatternIndex, is_key, is_wild
 from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, PayloadMatcher, Publication
 
 Steps = tuple[str | int, ...]
+
+#: What names the messages of an expectation, where it is a mapping.
+_NAMED_BY = {"handled": "route", "skipped": "route", "dead": "route", "emitted": "key", "rejected": "key"}
 
 
 class Cases:
@@ -31,7 +38,8 @@ class Cases:
             for group, node in groups.parts.items()
         }
         self._routes = consumers.keys()
-        self._emitted = {emit.value for node in consumers.values() if (emit := node.get(["emit"]))}
+        emits = (emit.value for node in consumers.values() if (emit := node.get(["emit"])))
+        self._emitted = {key for key in emits if isinstance(key, str)}
 
     def all(self) -> tuple[Case, ...]:
         """Return the cases, in the order of the file."""
@@ -57,7 +65,7 @@ class Cases:
             elif self._file.unrouted == "error" and not self._known.match(each.key):
                 keys = [key for key in map(str, self._keys) if not is_wild(key)]
                 self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
-            yield Publication(each.key, each.payload, each.headers, each.id, each.unchecked)
+            yield Publication(each.key, each.payload, each.headers, each.id or None, each.unchecked)
 
     def _expectations(self, said: tests_model.CaseModel, place: Steps) -> Iterator[Expectation]:
         published = {each.key for each in said.publish}
@@ -66,7 +74,7 @@ class Cases:
             for index, each in enumerate(getattr(said, what)):
                 where = self._each((*place, what), index)
                 span = self._root.span_at(where)
-                name = each if isinstance(each, str) else getattr(each, "route", None) or each.key
+                name = each if isinstance(each, str) else _given(each, _NAMED_BY[what])
                 if what == "emitted":
                     self._check(name, self._emitted, "no route emits `{}`", (*where, "key"))
                 elif what == "rejected" and name is not None:
@@ -78,22 +86,19 @@ class Cases:
                     position=FilePosition(span.line, span.column),
                     name=name,
                     payload=self._matcher(each, where),
-                    kind=getattr(each, "kind", None),
-                    pointer=getattr(each, "at", None),
-                    keyword=getattr(each, "keyword", None),
-                    error=getattr(each, "error", None),
+                    kind=_given(each, "kind"),
+                    pointer=_given(each, "at"),
+                    keyword=_given(each, "keyword"),
+                    error=_given(each, "error"),
                 )
 
     def _matcher(self, said: object, where: Steps) -> PayloadMatcher | None:
-        given = said.model_fields_set if isinstance(said, tests_model.WithPayload) else set()
-        if {"payload", "containing"} <= given:
+        given = [name for name in ("payload", "containing") if getattr(said, name, UNSET) is not UNSET]
+        if len(given) == 2:
             self._fault(
                 "`payload` and `containing` are both given", (*where, "containing"), "remove one of them"
             )
-        for name in ("payload", "containing"):
-            if name in given:
-                return PayloadMatcher(getattr(said, name), exactly=name == "payload")
-        return None
+        return PayloadMatcher(getattr(said, given[0]), exactly=given[0] == "payload") if given else None
 
     def _each(self, place: Steps, index: int) -> Steps:
         """Return the path of the item at `index`, or `place` if the file has one value instead of a list."""
@@ -109,3 +114,9 @@ class Cases:
 
     def _fault(self, message: str, place: Steps, hint: str) -> None:
         self._faults.add(Code.CASE, message, self._root.span_at(place), hint=hint)
+
+
+def _given(said: object, name: str) -> Any:
+    """Return an option that is given, and None otherwise."""
+    value = getattr(said, name, UNSET)
+    return None if value is UNSET else plain(value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+import msgspec
 
 from abe_router.config.language import tests_model
+from abe_router.config.language.check import Kind, OptionFault, Steps, expand, option_faults, type_of
+from abe_router.config.language.forms import Model, read_form
 from abe_router.config.language.http_model import HttpModel, TokenModel
 from abe_router.config.language.model import (
     BatchModel,
@@ -19,41 +20,14 @@ from abe_router.config.language.model import (
     FileModel,
     OptionsModel,
     RetryModel,
+    inherit,
 )
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.text import did_you_mean, suggestion
 
-Steps = tuple[str | int, ...]
-
-_WANTED = {
-    "bool_type": "`true` or `false`",
-    "dict_type": "a mapping",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "model_type": "a mapping",
-    "string_type": "text",
-    "too_short": "at least one item",
-}
-#: How pydantic names the bounds of a number, and how a message does.
-_BOUNDS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than_equal": ("le", "at most"),
-}
-#: The kinds of errors that the model raises itself, with the expected value and a hint.
-_CUSTOM = {
-    "duration": Code.DURATION,
-    "http": Code.VALUE,
-    "id": Code.ID,
-    "json_schema": Code.WRONG_TYPE,
-    "pointer": Code.POINTER,
-    "rate": Code.RATE,
-    "timestamp": Code.TIMESTAMP,
-}
-_HOMES: dict[type[BaseModel], str] = {
+_HOMES: dict[type[Model], str] = {
     BatchModel: "`batch`",
     OptionsModel: "a consumer, or of `defaults`",
     ConsumerModel: "a consumer",
@@ -68,8 +42,8 @@ _HOMES: dict[type[BaseModel], str] = {
     tests_model.EmittedModel: "`emitted`",
 }
 #: The options that are mappings themselves, and those of a case.
-_PARTS: dict[str | int, type[BaseModel]] = {"batch": BatchModel, "retry": RetryModel}
-_PARTS_OF_CASE: dict[str | int, type[BaseModel]] = {
+_PARTS: dict[str | int, type[Model]] = {"batch": BatchModel, "retry": RetryModel}
+_PARTS_OF_CASE: dict[str | int, type[Model]] = {
     "publish": tests_model.PublishModel,
     "handled": tests_model.GotModel,
     "skipped": tests_model.GotModel,
@@ -96,16 +70,17 @@ def read_model(root: YamlNode, faults: Faults) -> FileModel | None:
     """
     _respell_routes(root, faults)
     _remove_dedented(root, faults)
-    value, first = root.value, True
+    kind = type_of(FileModel)
+    value = given = expand(root.value, kind)
     while True:
         try:
-            return FileModel.model_validate(value)
-        except ValidationError as error:
-            value = copy.deepcopy(value) if first else value
-            first, taken, lost = False, False, False
-            for detail in error.errors(include_url=False, include_context=True):
-                path = tuple(step for step in _existing(root, detail["loc"]))
-                _report(detail, path, root, faults)
+            return msgspec.convert(inherit(value), FileModel, dec_hook=read_form)
+        except msgspec.ValidationError:
+            value = copy.deepcopy(given) if value is given else value
+            taken = lost = False
+            for fault in list(option_faults(value, kind)):
+                path = tuple(_existing(root, fault.path))
+                _report(fault, path, root, faults)
                 lost |= path in {(), ("routes",)}
                 taken |= bool(path) and _take_out(value, path)
             if lost or not taken:
@@ -141,7 +116,7 @@ def _remove_dedented(root: YamlNode, faults: Faults) -> None:
 
 def _remove_options(
     mapping: YamlNode,
-    model: type[BaseModel],
+    model: type[Model],
     home: str,
     instead: str,
     fits: Callable[[Any], bool],
@@ -191,52 +166,53 @@ def _take_out(value: Any, path: Steps) -> bool:
     return True
 
 
-def _report(detail: ErrorDetails, path: Steps, root: YamlNode, faults: Faults) -> None:
-    """Add the fault of one of pydantic's errors. `path` is the part of its location that the file has."""
-    kind, context = detail["type"], detail.get("ctx", {})
+def _report(fault: OptionFault, path: Steps, root: YamlNode, faults: Faults) -> None:
+    """Add a fault of an option. `path` is the part of its path that the file has."""
     node, span, name = root.at(path), root.span_at(path), _name(path)
-    if kind == "extra_forbidden":
-        _report_unknown(path, root, faults)
-    elif kind == "missing":
-        _report_missing(str(detail["loc"][-1]), path, span, faults)
-    elif kind == "literal_error":
-        options = re.findall(r"'([^']+)'", context.get("expected", ""))
-        hint = did_you_mean(str(node.value), options) or f"write {_either(options)}"
-        faults.add(Code.VALUE, f"{name} must be {_either(options)}, not {_shown(node)}", span, hint=hint)
-    elif kind in _BOUNDS:
-        key, words = _BOUNDS[kind]
-        faults.add(
-            Code.VALUE, f"{name} must be {words} {context[key]:g}", span, label=f"found {_shown(node)}"
-        )
-    elif kind in _CUSTOM:
-        wanted, hint = detail["msg"], context.get("hint", "")
-        faults.add(_CUSTOM[kind], f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
-    elif kind == "string_pattern_mismatch":
-        hint = "use letters, digits and `_.:/@=+~-`, at most 64 characters"
-        faults.add(Code.VALUE, f"{name} {_unfit(node)}", span, hint=hint)
-    elif path == ("routes",) and node.value is None:
-        _report_missing("routes", path, span, faults)
-    else:
-        wanted = _WANTED.get(kind, detail["msg"])
-        if not path:
-            wanted = "a mapping with `routes`"
-        elif len(path) == 4 and path[2] == "consumers":
-            wanted = "a handler, or a mapping with `handler`"
-        hint = "remove the quotes" if _quoted(kind, node) else ""
-        if path == ("routes",):
-            hint = "write each key as `orders.created:`, with its `consumers:` below it, without dashes"
-        elif len(path) == 3 and path[0] == "routes" and path[2] == "consumers":
-            handler = node.value if isinstance(node.value, str) else "package.module:function"
-            hint = f"write each handler below its group: `billing: {handler}`"
-        elif len(path) == 2 and path[0] == "routes":
-            hint = "write `schema:` or `consumers:` below it"
-            if isinstance(node.value, str) and node.value == node.text and ":" in node.value:
-                hint = f"write `consumers: {{billing: {node.value}}}` below it"
-        elif path[-1:] == ("batch",):
-            hint = "write `{size: 100, wait: 50ms}`"
-        elif path[-1:] == ("retry",):
-            hint = f"write `{{attempts: {node.text if node.text.isdecimal() else 5}}}`"
-        faults.add(Code.WRONG_TYPE, f"{name} expects {wanted}, found {_shown(node)}", span, hint=hint)
+    match fault:
+        case OptionFault(Kind.UNKNOWN):
+            _report_unknown(path, root, faults)
+        case OptionFault(Kind.MISSING):
+            _report_missing(str(fault.path[-1]), path, span, faults)
+        case OptionFault(Kind.CHOICE, choices=choices):
+            hint = did_you_mean(str(node.value), choices) or f"write {_either(choices)}"
+            message = f"{name} must be {_either(choices)}, not {_shown(node)}"
+            faults.add(Code.VALUE, message, span, hint=hint)
+        case OptionFault(Kind.BOUND, wanted=wanted):
+            label = f"found {_shown(node)}"
+            faults.add(Code.VALUE, f"{name} must be {wanted}", span, label=label)
+        case OptionFault(unfit=unfit) if path == ("prefix",) and isinstance(node.value, str) and unfit:
+            faults.add(unfit.code, f"{name} {_unfit(node)}", span, hint=unfit.hint)
+        case OptionFault(unfit=unfit) if unfit is not None:
+            message = f"{name} expects {unfit.wanted}, found {_shown(node)}"
+            faults.add(unfit.code, message, span, hint=unfit.hint)
+        case _ if path == ("routes",) and node.value is None:
+            _report_missing("routes", path, span, faults)
+        case _:
+            _report_type(fault.wanted, path, node, span, faults)
+
+
+def _report_type(wanted: str, path: Steps, node: YamlNode, span: Span, faults: Faults) -> None:
+    hint = "remove the quotes" if _quoted(wanted, node) else ""
+    if not path:
+        wanted = "a mapping with `routes`"
+    elif len(path) == 4 and path[2] == "consumers":
+        wanted = "a handler, or a mapping with `handler`"
+    if path == ("routes",):
+        hint = "write each key as `orders.created:`, with its `consumers:` below it, without dashes"
+    elif len(path) == 3 and path[0] == "routes" and path[2] == "consumers":
+        handler = node.value if isinstance(node.value, str) else "package.module:function"
+        hint = f"write each handler below its group: `billing: {handler}`"
+    elif len(path) == 2 and path[0] == "routes":
+        hint = "write `schema:` or `consumers:` below it"
+        if isinstance(node.value, str) and node.value == node.text and ":" in node.value:
+            hint = f"write `consumers: {{billing: {node.value}}}` below it"
+    elif path[-1:] == ("batch",):
+        hint = "write `{size: 100, wait: 50ms}`"
+    elif path[-1:] == ("retry",):
+        hint = f"write `{{attempts: {node.text if node.text.isdecimal() else 5}}}`"
+    message = f"{_name(path)} expects {wanted}, found {_shown(node)}"
+    faults.add(Code.WRONG_TYPE, message, span, hint=hint)
 
 
 def _report_unknown(path: Steps, root: YamlNode, faults: Faults) -> None:
@@ -265,7 +241,7 @@ def _report_missing(option: str, path: Steps, span: Span, faults: Faults) -> Non
         faults.add(Code.MISSING_OPTION, f"{_name(path)} has no `{option}`", span, hint=_MISSING[option])
 
 
-def _model_at(path: Steps) -> type[BaseModel]:
+def _model_at(path: Steps) -> type[Model]:
     if path[:1] == ("tests",):
         return _PARTS_OF_CASE[path[2]] if len(path) > 2 else tests_model.CaseModel
     if path[:1] == ("http",):
@@ -279,13 +255,13 @@ def _model_at(path: Steps) -> type[BaseModel]:
     return ConsumerModel
 
 
-def _similar(name: str, model: type[BaseModel]) -> str:
+def _similar(name: str, model: type[Model]) -> str:
     """Return the option of a model that is spelt like `name`, or an empty string."""
     return suggestion(name.lower(), _options(model)) or ""
 
 
-def _options(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+def _options(model: type[Model]) -> Sequence[str]:
+    return model.__struct_encode_fields__
 
 
 def _name(path: Steps) -> str:
@@ -328,12 +304,14 @@ def _unfit(node: YamlNode) -> str:
     return f"contains {'a space' if odd[0] == ' ' else f'`{odd[0]}`'}, which is not allowed"
 
 
-def _quoted(kind: str, node: YamlNode) -> bool:
+def _quoted(wanted: str, node: YamlNode) -> bool:
     """Return whether the value would be right without its quotes."""
-    number = kind in {"int_type", "float_type"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
-    return not node.plain and bool(number or (kind == "bool_type" and node.text in {"true", "false"}))
+    number = wanted in {"a whole number", "a number"} and re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text)
+    return not node.plain and bool(
+        number or (wanted == "`true` or `false`" and node.text in {"true", "false"})
+    )
 
 
-def _either(options: list[str]) -> str:
+def _either(options: Sequence[str]) -> str:
     quoted = [f"`{option}`" for option in options]
     return f"{', '.join(quoted[:-1])} or {quoted[-1]}"

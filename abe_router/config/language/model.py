@@ -1,342 +1,325 @@
 """The language of the routes file. Reading, editor completion and the reference all follow this model."""
 
-# Without `from __future__ import annotations`: pydantic would compile the text of each annotation.
+# Without `from __future__ import annotations`: msgspec would compile the text of each annotation.
 
-import math
-from datetime import datetime
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    GetJsonSchemaHandler,
-    WithJsonSchema,
-    model_validator,
+from msgspec import UNSET, Meta, UnsetType, field
+
+from abe_router.config.language.forms import (
+    Duration,
+    Model,
+    Pointer,
+    PositiveDuration,
+    Rate,
+    Start,
+    Text,
+    Unfit,
+    about,
+    choice,
 )
-from pydantic_core import CoreSchema, PydanticCustomError
-
 from abe_router.config.language.http_model import HttpModel
 from abe_router.config.language.pointer import suggest_pointer
-from abe_router.config.language.tests_model import CaseModel, StrictModel
+from abe_router.config.language.tests_model import CaseModel
+from abe_router.config.reading.code import Code
 from abe_router.messages.dedupe import HEADER_PATTERN, is_header
 from abe_router.messages.pattern import GROUP_FORM, MAX_KEY_LENGTH, PATTERN_FORM
 from abe_router.messages.pointer import POINTER_PATTERN, is_pointer
-from abe_router.text import (
-    DURATION_PATTERN,
-    RATE_PATTERN,
-    parse_duration,
-    parse_rate,
-    suggest_duration,
-    suggest_rate,
-)
 
 #: The backend of a file that does not name one.
 DEFAULT_BACKEND = "${ABE_ROUTER_BACKEND:-sqlite:///.abe-router.db}"
 
 
-def _duration(value: Any) -> float:
-    try:
-        return parse_duration(value if isinstance(value, str) else "")
-    except ValueError as error:
-        meant = suggest_duration(str(value)) or "30s"
-        hint = "the longest duration is a year: `8784h`" if "longer" in str(error) else f"write `{meant}`"
-        raise PydanticCustomError("duration", "a duration", {"hint": hint}) from None
+class IdSource(Text):
+    """A JSON pointer, or the name of a header."""
+
+    __slots__ = ()
+    schema: ClassVar[dict[str, Any]] = {"type": "string", "pattern": rf"{POINTER_PATTERN}|{HEADER_PATTERN}"}
+
+    @classmethod
+    def check(cls, value: Any) -> None:  # noqa: D102  inherited
+        if isinstance(value, str) and (is_pointer(value) or is_header(value)):
+            return
+        hint = "write its location in the payload, such as `/order_id`, or the name of a header"
+        if isinstance(value, str) and value[:1] in {"$", ".", "/"} and (meant := suggest_pointer(value)):
+            hint = f"write `{meant}`"
+        raise Unfit("a JSON pointer or the name of a header", hint, Code.ID)
 
 
-def _positive(value: Any) -> float:
-    if (seconds := _duration(value)) == 0:
-        raise PydanticCustomError("duration", "a duration above zero", {"hint": "write `30s`"})
-    return seconds
+class Prefix(Text):
+    """A prefix of the names under which the backend stores messages."""
+
+    __slots__ = ()
+    schema: ClassVar[dict[str, Any]] = {"type": "string", "pattern": r"^[A-Za-z0-9_.:/@=+~-]{0,64}$"}
+
+    @classmethod
+    def check(cls, value: Any) -> None:  # noqa: D102  inherited
+        if not isinstance(value, str):
+            raise Unfit("text", code=Code.WRONG_TYPE)
+        if not re.fullmatch(cls.schema["pattern"], value):
+            raise Unfit("a prefix", "use letters, digits and `_.:/@=+~-`, at most 64 characters")
 
 
-def _rate(value: Any) -> float:
-    try:
-        return parse_rate(value if isinstance(value, str) else "")
-    except ValueError as error:
-        hint = f"write `{suggest_rate(str(value)) or '100/s'}`"
-        if str(value).startswith("0/"):
-            hint = "to stop a route, write `paused: true`"
-        elif "between" in str(error):
-            hint = "a rate is at least one message a year and at most `1000000/s`"
-        raise PydanticCustomError("rate", "a rate", {"hint": hint}) from None
+_NOT_A_SCHEMA = Unfit(
+    "a JSON Schema", "write it as a mapping: `{properties: {total: {minimum: 100}}}`", Code.WRONG_TYPE
+)
+#: A JSON Schema as filter.
+Filter = Annotated[dict[str, Any] | bool, Meta(extra={"unfit": _NOT_A_SCHEMA})]
+_OnInvalid = Literal["dead_letter", "drop", "deliver"]
+_Unrouted = Literal["error", "allow"]
+Description = Annotated[str | None, about("What it is for, in plain text.")]
+Tags = Annotated[list[str], about("Words to group it by in documentation.")]
+Owner = Annotated[str | None, about("The team or person that is responsible for it.")]
 
 
-def _start(value: Any) -> float:
-    if value in ("earliest", "latest"):
-        return 0.0 if value == "earliest" else math.inf
-    try:
-        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
-        hint = "write `earliest`, `latest` or a time such as `2026-01-31T09:00:00Z`"
-        raise PydanticCustomError("timestamp", "`earliest`, `latest` or a time", {"hint": hint}) from None
-    if moment.tzinfo is None:
-        hint = f"write `{moment.isoformat()}Z` for UTC"
-        raise PydanticCustomError("timestamp", "a time with a UTC offset", {"hint": hint})
-    return max(0.0, moment.timestamp())
-
-
-def _pointer(value: Any) -> str:
-    if isinstance(value, str) and is_pointer(value):
-        return value
-    meant = suggest_pointer(value) if isinstance(value, str) else ""
-    hint = f"write `{meant}`" if meant else "write a pointer such as `/customer/id`"
-    raise PydanticCustomError("pointer", "a JSON pointer", {"hint": hint})
-
-
-def _id_source(value: Any) -> str:
-    if isinstance(value, str) and (is_pointer(value) or is_header(value)):
-        return value
-    hint = "write its location in the payload, such as `/order_id`, or the name of a header"
-    if isinstance(value, str) and value[:1] in {"$", ".", "/"} and (meant := suggest_pointer(value)):
-        hint = f"write `{meant}`"
-    raise PydanticCustomError("id", "a JSON pointer or the name of a header", {"hint": hint})
-
-
-def _json_schema(value: Any) -> Any:
-    if not isinstance(value, dict | bool):
-        hint = "write it as a mapping: `{properties: {total: {minimum: 100}}}`"
-        raise PydanticCustomError("json_schema", "a JSON Schema", {"hint": hint})
-    return value
-
-
-_DURATION = {"type": "string", "pattern": DURATION_PATTERN}
-_START = {"anyOf": [{"enum": ["earliest", "latest"]}, {"type": "string", "format": "date-time"}]}
-Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION)]
-PositiveDuration = Annotated[float, BeforeValidator(_positive), WithJsonSchema(_DURATION)]
-Rate = Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "pattern": RATE_PATTERN})]
-Pointer = Annotated[
-    str, BeforeValidator(_pointer), WithJsonSchema({"type": "string", "pattern": POINTER_PATTERN})
-]
-IdSource = Annotated[
-    str,
-    BeforeValidator(_id_source),
-    WithJsonSchema({"type": "string", "pattern": rf"{POINTER_PATTERN}|{HEADER_PATTERN}"}),
-]
-Start = Annotated[float, BeforeValidator(_start), WithJsonSchema(_START)]
-Filter = Annotated[Any, BeforeValidator(_json_schema), WithJsonSchema({"type": ["object", "boolean"]})]
-Description = Annotated[str | None, Field(description="What it is for, in plain text.")]
-Tags = Annotated[list[str], Field(description="Words to group it by in documentation.")]
-Owner = Annotated[str | None, Field(description="The team or person that is responsible for it.")]
-
-
-class RetryModel(StrictModel):
+class RetryModel(Model, frozen=True, kw_only=True):
     """The retry policy of a consumer."""
 
-    attempts: int = Field(5, ge=1, le=1000, description="Number of attempts, including the first.")
-    initial: Duration = Field(
-        "200ms", validate_default=True, description="Longest delay before the second attempt."
-    )
-    factor: float = Field(2, gt=0, le=1000, description="Each delay is this many times the previous one.")
-    max: Duration = Field("30s", validate_default=True, description="Limit for each delay.")
-    jitter: bool = Field(
-        True,
-        description="Draw each delay at random between zero and its full length, so that retries spread out.",
-    )
+    attempts: Annotated[int, about("Number of attempts, including the first.", ge=1, le=1000)] = 5
+    initial: Annotated[Duration, about("Longest delay before the second attempt.")] = Duration("200ms")
+    factor: Annotated[float, about("Each delay is this many times the previous one.", le=1000, gt=0)] = 2
+    max: Annotated[Duration, about("Limit for each delay.")] = Duration("30s")
+    jitter: Annotated[
+        bool, about("Draw each delay at random between zero and its full length, so that retries spread out.")
+    ] = True
 
 
-class BatchModel(StrictModel):
+class BatchModel(Model, frozen=True, kw_only=True):
     """The size of a batch, and how long it may wait to become full."""
 
-    size: int = Field(100, ge=1, le=10_000, description="Largest number of messages in a batch.")
-    wait: Duration = Field(
-        "50ms", validate_default=True, description="Longest time that the first message waits for the others."
+    size: Annotated[int, about("Largest number of messages in a batch.", ge=1, le=10_000)] = 100
+    wait: Annotated[Duration, about("Longest time that the first message waits for the others.")] = Duration(
+        "50ms"
     )
 
 
-class OptionsModel(StrictModel):
+class OptionsModel(Model, frozen=True, kw_only=True):
     """The options of a consumer. `defaults` takes them for all consumers."""
 
-    concurrency: int = Field(
-        10, ge=1, le=10_000, description="Number of messages that are handled at the same time."
+    concurrency: Annotated[
+        int, about("Number of messages that are handled at the same time.", ge=1, le=10_000)
+    ] = 10
+    timeout: Annotated[
+        PositiveDuration, about("Time limit for one attempt. An attempt that takes longer has failed.")
+    ] = PositiveDuration("30s")
+    retry: Annotated[RetryModel, about("How often and after which delay a failed attempt is retried.")] = (
+        RetryModel()
     )
-    timeout: PositiveDuration = Field(
-        "30s",
-        validate_default=True,
-        description="Time limit for one attempt. An attempt that takes longer has failed.",
-    )
-    retry: RetryModel = Field(
-        default_factory=RetryModel, description="How often and after which delay a failed attempt is retried."
-    )
-    max_deliveries: int | None = Field(
-        None,
-        ge=1,
-        le=10_000,
-        description="Number of deliveries, including those that a crash interrupted, after which a message"
-        " becomes a dead letter without being handled. Default: `retry.attempts` plus 5.",
-    )
-    max_unacked: int = Field(
-        500,
-        ge=1,
-        le=10_000,
-        description="Most handled messages that may wait for their ack. At this limit, no further"
-        " message starts.",
-    )
-    lease: PositiveDuration = Field(
-        "30s",
-        validate_default=True,
-        description="How long a message stays reserved for a worker that stopped responding. Then another"
-        " worker gets it.",
-    )
-    drain: Duration = Field(
-        "30s",
-        validate_default=True,
-        description="How long running handlers may take to finish when the route stops.",
-    )
-    dead_letter: bool = Field(
-        True, description="Keep messages that cannot be handled as dead letters. With `false`, drop them."
-    )
-    when: Filter = Field(
-        None,
-        description="A JSON Schema as filter. Messages that do not match are settled without the handler.",
-    )
-    on_invalid: Literal["dead_letter", "drop", "deliver"] = Field(
-        "dead_letter",
-        description="What happens to a message that breaks its schema: `dead_letter`, `drop` or `deliver`.",
-    )
-    start: Start = Field(
-        "earliest",
-        validate_default=True,
-        description="Where a new group begins: `earliest` (the first stored message), `latest`"
-        " (the next message),"
-        " or a time.",
-    )
-    paused: bool = Field(False, description="Keep the subscription, but fetch no messages.")
-    batch: BatchModel | None = Field(
-        None,
-        description="Pass lists of messages to the handler. Without it, or with `null`, one"
-        " message at a time.",
-    )
-    rate: Rate | None = Field(
-        None, description="Most messages that all processes together handle in a period, such as `100/s`."
-    )
-    order_by: Pointer | None = Field(
-        None,
-        description="A JSON pointer, such as `/customer/id`. Messages of one key with the same"
-        " value there are"
-        " handled one after the other, in the order in which they were accepted.",
-    )
+    max_deliveries: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | None,
+        about(
+            "Number of deliveries, including those that a crash interrupted, after which a message"
+            " becomes a dead letter without being handled. Default: `retry.attempts` plus 5."
+        ),
+    ] = None
+    max_unacked: Annotated[
+        int,
+        about(
+            "Most handled messages that may wait for their ack. At this limit, no further message starts.",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 500
+    lease: Annotated[
+        PositiveDuration,
+        about(
+            "How long a message stays reserved for a worker that stopped responding. Then another worker"
+            " gets it."
+        ),
+    ] = PositiveDuration("30s")
+    drain: Annotated[
+        Duration, about("How long running handlers may take to finish when the route stops.")
+    ] = Duration("30s")
+    dead_letter: Annotated[
+        bool, about("Keep messages that cannot be handled as dead letters. With `false`, drop them.")
+    ] = True
+    when: Annotated[
+        Filter | UnsetType,
+        about("A JSON Schema as filter. Messages that do not match are settled without the handler."),
+    ] = UNSET
+    on_invalid: Annotated[
+        _OnInvalid,
+        choice(_OnInvalid),
+        about("What happens to a message that breaks its schema: `dead_letter`, `drop` or `deliver`."),
+    ] = "dead_letter"
+    start: Annotated[
+        Start,
+        about(
+            "Where a new group begins: `earliest` (the first stored message), `latest` (the next"
+            " message), or a time."
+        ),
+    ] = Start("earliest")
+    paused: Annotated[bool, about("Keep the subscription, but fetch no messages.")] = False
+    batch: Annotated[
+        BatchModel | None,
+        about("Pass lists of messages to the handler. Without it, or with `null`, one message at a time."),
+    ] = None
+    rate: Annotated[
+        Rate | None, about("Most messages that all processes together handle in a period, such as `100/s`.")
+    ] = None
+    order_by: Annotated[
+        Pointer | None,
+        about(
+            "A JSON pointer, such as `/customer/id`. Messages of one key with the same value there are"
+            " handled one after the other, in the order in which they were accepted."
+        ),
+    ] = None
 
 
-class ConsumerModel(OptionsModel):
+class ConsumerModel(OptionsModel, frozen=True, kw_only=True):
     """The handler of a group, with its options."""
 
-    handler: str = Field(
-        description="The function, as `package.module:function`.",
-        json_schema_extra={"pattern": r"^[^:]+:[^:]+$"},
-    )
-    emit: str | None = Field(
-        None,
-        description="A routing key. The return value of the handler is published under it, in the step that"
-        " settles the message. `None` is not published.",
-    )
+    short: ClassVar[str] = "handler"
+
+    handler: Annotated[
+        str,
+        about("The function, as `package.module:function`.", extra_json_schema={"pattern": r"^[^:]+:[^:]+$"}),
+    ]
+    emit: Annotated[
+        str | None,
+        about(
+            "A routing key. The return value of the handler is published under it, in the step that"
+            " settles the message. `None` is not published."
+        ),
+    ] = None
     description: Description = None
-    tags: Tags = Field([])
+    tags: Tags = field(default_factory=list)
     owner: Owner = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_short_form(cls, value: Any) -> Any:
-        return {"handler": value} if isinstance(value, str) else value
 
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        long = handler.resolve_ref_schema(handler(core_schema))
-        said = "The handler, with every option as in `defaults`."
-        return {"anyOf": [{**long["properties"]["handler"], "description": said}, long]}
-
-
-class TraceModel(StrictModel):
+class TraceModel(Model, frozen=True, kw_only=True):
     """Traces, for a program that uses OpenTelemetry."""
 
-    ratio: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Share of the messages without a trace context that begin a trace, such as `0.01`."
-        " A message with a context follows it.",
-    )
-    baggage: list[str] = Field(
-        [],
-        description="Members of the header `baggage` that reach handlers, and the messages that they publish"
-        " or emit. The others are removed there.",
-    )
+    ratio: Annotated[
+        float,
+        about(
+            "Share of the messages without a trace context that begin a trace, such as `0.01`. A message"
+            " with a context follows it.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.0
+    baggage: Annotated[
+        list[str],
+        about(
+            "Members of the header `baggage` that reach handlers, and the messages that they publish or"
+            " emit. The others are removed there."
+        ),
+    ] = field(default_factory=list)
 
 
-class EntryModel(StrictModel):
+class EntryModel(Model, frozen=True, kw_only=True):
     """A routing key or pattern: its message contract and its consumers."""
 
-    schema_: str | None = Field(
-        None,
-        alias="schema",
-        description="The JSON Schema that every message of the key must satisfy: a file in the"
-        " folder `schemas`.",
-    )
-    consumers: dict[str, ConsumerModel] | None = Field(
-        None,
-        description="The handler of each group. A key without consumers can only be published to.",
-        json_schema_extra={"propertyNames": {"pattern": GROUP_FORM}},
-    )
-    id: IdSource | None = Field(
-        None,
-        description="The source of each message's id: a JSON pointer into the payload, such as"
-        " `/order_id`, or"
-        " the name of a header.",
-    )
-    dedupe: PositiveDuration | None = Field(
-        None,
-        description="How long an id is remembered. A message that is published with the same id"
-        " in that time is"
-        " not stored again.",
-    )
-    retain: Duration = Field(
-        "0s",
-        validate_default=True,
-        description="How long a message is kept after every group has settled it, for groups that"
-        " are added later.",
-    )
+    schema_: Annotated[
+        str | None,
+        about("The JSON Schema that every message of the key must satisfy: a file in the folder `schemas`."),
+    ] = field(default=None, name="schema")
+    consumers: Annotated[
+        dict[str, ConsumerModel] | None,
+        about(
+            "The handler of each group. A key without consumers can only be published to.",
+            extra_json_schema={"propertyNames": {"pattern": GROUP_FORM}},
+        ),
+    ] = None
+    id: Annotated[
+        IdSource | None,
+        about(
+            "The source of each message's id: a JSON pointer into the payload, such as `/order_id`, or"
+            " the name of a header."
+        ),
+    ] = None
+    dedupe: Annotated[
+        PositiveDuration | None,
+        about(
+            "How long an id is remembered. A message that is published with the same id in that time is"
+            " not stored again."
+        ),
+    ] = None
+    retain: Annotated[
+        Duration,
+        about(
+            "How long a message is kept after every group has settled it, for groups that are added later."
+        ),
+    ] = Duration("0s")
     description: Description = None
-    tags: Tags = Field([])
+    tags: Tags = field(default_factory=list)
     owner: Owner = None
 
 
-class FileModel(StrictModel):
+class FileModel(Model, frozen=True, kw_only=True):
     """The routes file of abe-router."""
 
-    backend: str = Field(
-        DEFAULT_BACKEND,
-        description="The URL of the backend, which stores the messages: `memory://`, `sqlite:///PATH`,"
-        " `redis://HOST:PORT/DB`, or the URL of any other provider.",
-    )
-    schemas: str = Field("schemas", description="The folder of the schemas. No `$ref` may lead out of it.")
-    prefix: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9_.:/@=+~-]{0,64}$",
-        description="A prefix of the names under which the backend stores messages. Files with"
-        " different prefixes"
-        " share a backend without seeing each other's messages.",
-    )
-    formats: bool = Field(
-        True, description="Check `format` in schemas, for every draft. With `false`, ignore it."
-    )
-    unrouted: Literal["error", "allow"] = Field(
-        "error",
-        description="Whether publishing to a key that the file does not mention is refused"
-        " (`error`) or allowed"
-        " (`allow`).",
-    )
-    trace: TraceModel = Field(default_factory=TraceModel, description="Which messages are traced.")
-    http: HttpModel | None = Field(
-        None, description="The HTTP server. Without it, `serve --http` uses the defaults."
-    )
-    defaults: OptionsModel = Field(
-        default_factory=OptionsModel, description="Options that every consumer inherits."
-    )
-    routes: dict[str, EntryModel | None] = Field(
-        description="Routing keys and patterns, with their options.",
-        json_schema_extra={"propertyNames": {"pattern": PATTERN_FORM, "maxLength": MAX_KEY_LENGTH}},
-    )
-    tests: dict[str, CaseModel] = Field(
-        default_factory=dict, description="Test cases by name. `abe-router test` runs them in memory."
-    )
+    backend: Annotated[
+        str | UnsetType,
+        about(
+            "The URL of the backend, which stores the messages: `memory://`, `sqlite:///PATH`,"
+            " `redis://HOST:PORT/DB`, or the URL of any other provider.",
+            extra_json_schema={"default": DEFAULT_BACKEND},
+        ),
+    ] = UNSET
+    schemas: Annotated[str, about("The folder of the schemas. No `$ref` may lead out of it.")] = "schemas"
+    prefix: Annotated[
+        Prefix,
+        about(
+            "A prefix of the names under which the backend stores messages. Files with different prefixes"
+            " share a backend without seeing each other's messages."
+        ),
+    ] = Prefix("")
+    formats: Annotated[
+        bool, about("Check `format` in schemas, for every draft. With `false`, ignore it.")
+    ] = True
+    unrouted: Annotated[
+        _Unrouted,
+        choice(_Unrouted),
+        about(
+            "Whether publishing to a key that the file does not mention is refused (`error`) or allowed"
+            " (`allow`)."
+        ),
+    ] = "error"
+    trace: Annotated[TraceModel, about("Which messages are traced.")] = TraceModel()
+    http: Annotated[
+        HttpModel | None, about("The HTTP server. Without it, `serve --http` uses the defaults.")
+    ] = None
+    defaults: Annotated[OptionsModel, about("Options that every consumer inherits.")] = OptionsModel()
+    routes: Annotated[
+        dict[str, EntryModel | None],
+        about(
+            "Routing keys and patterns, with their options.",
+            extra_json_schema={"propertyNames": {"pattern": PATTERN_FORM, "maxLength": MAX_KEY_LENGTH}},
+        ),
+    ]
+    tests: Annotated[
+        dict[str, CaseModel], about("Test cases by name. `abe-router test` runs them in memory.")
+    ] = field(default_factory=dict)
+
+
+def inherit(file: Any) -> Any:
+    """Return the value of a file in which each consumer has the options of `defaults` that it does not give.
+
+    Of `retry` and `batch` it has each option that it does not give. What is no mapping stays as it is.
+    """
+    if not isinstance(file, dict) or not isinstance(defaults := file.get("defaults"), dict) or not defaults:
+        return file
+    routes = file.get("routes")
+    if not isinstance(routes, dict):
+        return file
+    return file | {"routes": {key: _with_defaults(entry, defaults) for key, entry in routes.items()}}
+
+
+def _with_defaults(entry: Any, defaults: dict[str, Any]) -> Any:
+    if not isinstance(entry, dict) or not isinstance(consumers := entry.get("consumers"), dict):
+        return entry
+    return entry | {"consumers": {group: _merged(defaults, own) for group, own in consumers.items()}}
+
+
+def _merged(defaults: dict[str, Any], own: Any) -> Any:
+    if not isinstance(own, dict):
+        return own
+    parts = {
+        name: defaults[name] | own[name]
+        for name in ("retry", "batch")
+        if isinstance(defaults.get(name), dict) and isinstance(own.get(name), dict)
+    }
+    return defaults | own | parts

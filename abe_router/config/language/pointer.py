@@ -9,6 +9,7 @@ from bisect import bisect_right
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.messages.pointer import escape, is_pointer, parse
+from abe_router.text import LINE_END
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
@@ -35,9 +36,7 @@ class JsonPositions:
     """The positions of all values in a valid JSON text, found in one pass."""
 
     def __init__(self, text: str) -> None:
-        self._starts = [0]
-        for line in text.splitlines(keepends=True):
-            self._starts.append(self._starts[-1] + len(line))
+        self._starts = [0, *(end.end() for end in LINE_END.finditer(text))]
         #: The key and the first token of each value, by its pointer.
         self._found: dict[str, tuple[re.Match[str] | None, re.Match[str]]] = {}
         pointers, counts = [""], [0]  # of the open containers; the number of the next item, if it is a list

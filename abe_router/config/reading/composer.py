@@ -18,6 +18,7 @@ from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.scalar import Ambiguous, resolve
 from abe_router.config.reading.variable import VariableError, has_variables, interpolate
 from abe_router.files.source import MAX_BYTES
+from abe_router.text import split_lines
 
 #: Deepest nesting.
 MAX_DEPTH = 64
@@ -51,7 +52,7 @@ class Composer:
     """Makes nodes of events."""
 
     def __init__(self, text: str, env: Mapping[str, str], faults: Faults) -> None:
-        self._lines = text.splitlines()
+        self._lines = split_lines(text)
         self._env, self._faults = env, faults
         self._open: list[_Open] = []
         self._anchors: dict[str, YamlNode] = {}

@@ -13,6 +13,7 @@ from abe_router.config.reading.composer import Composer, Refused
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.syntax import commented_patterns, syntax_fault
+from abe_router.text import split_lines
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -69,5 +70,5 @@ def _decode(data: bytes, faults: Faults) -> str | None:
 
 
 def _span_of_end(text: str) -> Span:
-    lines = (text + ".").splitlines()
+    lines = split_lines(text + ".")
     return Span(len(lines), len(lines[-1]))

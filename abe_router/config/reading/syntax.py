@@ -10,6 +10,7 @@ import yaml
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.composer import TOO_DEEP
 from abe_router.config.reading.faults import MAX_FAULTS, Faults, Span
+from abe_router.text import split_lines
 
 #: A name and its value, with a colon or spaces between them, but not both.
 _UNSPACED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)(?::| +)([^\s:#][^#]*?)\s*(?:#.*)?")
@@ -18,7 +19,7 @@ _COMMENTED = re.compile(r"^[ ]*(#(?:\.[A-Za-z0-9_:@=+~*#.-]+)?):[ ]*(?:\{.*\}[ ]
 
 def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None:
     """Add the fault of an error that the parser raised."""
-    lines = text.splitlines() or [""]
+    lines = split_lines(text) or [""]
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     if line >= len(lines) or (line and not lines[line].strip()):

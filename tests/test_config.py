@@ -22,6 +22,7 @@ from abe_router.files.source import Source
 from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
+from abe_router.text import split_lines
 
 HANDLERS = """\
 async def charge(payload): ...
@@ -573,7 +574,7 @@ def outcome(path: Path) -> None:
     try:
         Loader(path, import_handlers=False, env={}).load()
     except ConfigError as error:
-        lines = path.read_bytes().decode("utf-8", "replace").splitlines() or [""]
+        lines = split_lines(path.read_bytes().decode("utf-8", "replace")) or [""]
         for fault in error.diagnostics:
             assert fault.code in set(Code)
             if fault.path == path:

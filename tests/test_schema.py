@@ -13,7 +13,7 @@ from uuid import UUID
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from abe_router.errors import PayloadInvalid, PayloadUnencodable, SchemaInvalid, Violation
@@ -773,7 +773,6 @@ objects = st.recursive(
 )
 
 
-@settings(max_examples=20000)
 @given(schemas, objects)
 def test_object_is_accepted_if_and_only_if_the_json_that_is_sent_is_valid(document, value):
     schema = inline(document)

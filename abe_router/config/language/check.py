@@ -163,9 +163,11 @@ def _model_faults(value: dict[str, Any], model: type[Model], path: Steps) -> Ite
         elif field.required:
             clean = False
             yield OptionFault(Kind.MISSING, (*path, name))
-    for name in value.keys() - {field.encode_name for field in fields}:
-        clean = False
-        yield OptionFault(Kind.UNKNOWN, (*path, name))
+    known = {field.encode_name for field in fields}
+    for name in value:
+        if name not in known:
+            clean = False
+            yield OptionFault(Kind.UNKNOWN, (*path, name))
     if clean:
         try:
             msgspec.convert(value, model, dec_hook=read_form)

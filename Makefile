@@ -55,7 +55,7 @@ parallel: $(VENV)/dev
 
 # The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
 heavy: $(VENV)/dev
-	@$(PYTEST) --numprocesses 4 --dist loadfile -m 'heavy and not alone' $(HEAVY)
+	@$(PYTEST) --numprocesses 6 --dist loadfile --no-loadscope-reorder -m 'heavy and not alone' $(HEAVY)
 
 # Most of them wait for a moment and look whether it comes in time: two at once leave the machine idle enough.
 alone: $(VENV)/dev

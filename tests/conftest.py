@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,8 @@ def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str
     return {**os.environ, "PYTHONPATH": str(hidden)}
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     if not LONGER:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if not item.get_closest_marker("long")]
@@ -77,9 +78,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(
                     f"{path}: `make {name}` does not find its tests, for want of {pattern}"
                 )
-    # Each worker takes its share of the tests in order. It begins with slow ones, so that none starts last.
+    yield  # `-m` leaves out the others
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    if workers > 1:
+    # xdist gives each worker two files of heavy tests: one of the longest, and the shortest with the longest.
+    seconds = {item.path: mark.args[0] for item in items if (mark := item.get_closest_marker("heavy"))}
+    files = sorted(seconds, key=lambda path: (-seconds[path], path))
+    places = {path: place for place, path in enumerate(files[:workers] + files[workers:][::-1])}
+    items.sort(key=lambda item: places.get(item.path, 0))
+    # Of other tests each worker takes its share in order. It begins with slow ones, so that none starts last.
+    if workers > 1 and not seconds:
         slow = [item for item in items if _is_slow(item)]
         quick = [item for item in items if not _is_slow(item)]
         shares = [len(quick) * number // workers for number in range(workers + 1)]

@@ -14,7 +14,7 @@ import pytest
 from chaos.__main__ import parser
 from chaos.fault import FAULTS
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy(50)]
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).with_name("chaos_worker.py")
 #: Maps a bug to the fault that reveals it, to the time for it in seconds, and to patterns of the reported

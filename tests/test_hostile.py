@@ -34,7 +34,7 @@ CASES = (
 )
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(5)
 @pytest.mark.timeout(600)
 def test_check_of_hostile_files_is_bounded_in_time_and_memory():
     names = () if os.environ.get("ABE_ROUTER_LONGER") else CASES

@@ -17,7 +17,7 @@ from abe_router.testing import RedisServer
 
 from .crash.scenario import SCENARIOS
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.heavy]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.heavy(35)]
 ROOT = Path(__file__).parents[2]
 #: One point in so many is cut: an odd number, because the points before and after a step alternate.
 EVERY = 1 if os.environ.get("ABE_ROUTER_LONGER") else 5

@@ -34,7 +34,7 @@ from .test_model import run
 from .test_redis import certificate
 from .world import RedisWorld
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.heavy(50)
 
 TAG = "abe"
 

@@ -17,7 +17,7 @@ from chaos.redis_servers import RedisCluster, RedisSentinels, call, until
 
 from .redis_load import Load
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.heavy(60)
 
 
 @pytest.fixture(autouse=True)

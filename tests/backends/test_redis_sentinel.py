@@ -21,7 +21,7 @@ from .redis_load import Load
 from .test_model import run
 from .world import RedisWorld
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.heavy(65)
 
 
 @pytest.fixture(scope="module")

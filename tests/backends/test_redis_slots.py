@@ -25,7 +25,7 @@ from chaos.redis_servers import RedisCluster, call, until
 
 from .redis_load import Load
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.heavy(45)
 
 
 #: The keys of the tests that stop a server.

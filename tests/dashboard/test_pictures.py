@@ -134,7 +134,7 @@ async def test_every_page_is_in_the_list(served: Serving) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.heavy
+@pytest.mark.heavy(20)
 async def test_pages_are_accessible_and_fit_at_three_sizes_in_both_themes(
     browser: Browser, served: Serving
 ) -> None:

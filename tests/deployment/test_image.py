@@ -24,7 +24,7 @@ from abe_router.testing.redis_server import RedisServer, free_port
 from .files import BUILD, COMPOSE, FOLDER, IMAGE, MANIFESTS, ROUTES, config_map, container, load
 from .sandbox import Sandbox, add_dependencies, make_wheel, variables
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.heavy(15)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from abe_router.backends import make_backend
 from abe_router.messages.message import encode, new_message
 from abe_router.testing import RedisServer
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.heavy(55)
 
 HANDLERS = """
 import asyncio, os

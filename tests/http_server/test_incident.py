@@ -87,7 +87,7 @@ class Prometheus:
         return [alert["labels"] for alert in answer["data"]["alerts"] if alert["state"] == "firing"]
 
 
-@pytest.mark.heavy
+@pytest.mark.heavy(27)
 @pytest.mark.timeout(240)
 async def test_everything_that_reports_tells_the_truth_during_an_incident(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()

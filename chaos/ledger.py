@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,15 +39,7 @@ class Ledger:
         os.write(self._fd, line.encode())
 
 
-def read(path: Path) -> list[Entry]:
-    """Return all entries so far; there are none, and no file, until a process of the run has begun."""
-    return list(_entries(path)) if path.exists() else []
-
-
-def _entries(path: Path) -> Iterator[Entry]:
-    with path.open() as lines:
-        for line in lines:
-            if not line.endswith("\n"):  # it is being written
-                return
-            kind, number, message, group, attempt, pid, at = line.split()
-            yield Entry(kind, int(number), message, group, int(attempt), int(pid), float(at))
+def entry_of(line: str) -> Entry:
+    """Return the entry of a line."""
+    kind, number, message, group, attempt, pid, at = line.split()
+    return Entry(kind, int(number), message, group, int(attempt), int(pid), float(at))

@@ -18,7 +18,8 @@ from typing import Any, Self
 from chaos import command, plan, worker
 from chaos.checker import DEAD_LETTERED, InjectedFault, Verdict, check
 from chaos.disk import Disk
-from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, read
+from chaos.growing import GrowingFile
+from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, entry_of
 from chaos.process import Process
 from chaos.proxy import Proxy
 from chaos.redis_servers import RedisCluster, RedisSentinels
@@ -79,6 +80,7 @@ class Testbed:
         else:
             self.storage = RedisStorage(folder / "data", setup.redis)
         self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"
+        self._entries = GrowingFile(self.ledger, entry_of)
         # Producers read a file of their own, because an edit may be invalid when a producer starts.
         self._published = folder / "published.yaml"
         self.workers = WorkerGroup(setup.workers, self._worker, self.rng)
@@ -205,9 +207,9 @@ class Testbed:
         begun = {entry[1:5] for entry in own if entry.kind == STARTED}
         return bool(begun - {entry[1:5] for entry in own if entry.kind == ENDED})
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Sequence[Entry]:
         """Return the ledger so far."""
-        return read(self.ledger)
+        return self._entries.items()
 
     def actions(self) -> Counter[str]:
         """Count the messages so far by what their handlers do, without those that just work."""

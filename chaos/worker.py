@@ -9,11 +9,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from chaos.checker import DEAD_LETTERED, HANDLED, InjectedFault, LogEntry
+from chaos.growing import GrowingFile
 from chaos.process import Process
 
 #: Longest time until a worker logs that its routes run, in seconds.
@@ -29,12 +31,14 @@ _OUTCOMES = {HANDLED, DEAD_LETTERED, "retried", "skipped"}
 class Worker(Process):
     """One worker process. Its log has a line for each stored outcome."""
 
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        super().__init__(argv, environment, log)
+        self._lines = GrowingFile(log, _parsed)
+        self._up_at = 0.0
+
     def lines(self, about: str = "") -> Iterator[dict[str, Any]]:
         """Yield the lines of its log, or those that contain a text."""
-        with self.log.open() as lines:
-            for line in lines:
-                if about in line and line.startswith("{") and line.endswith("}\n"):
-                    yield json.loads(line)
+        return (line for text, line in self._lines.items() if about in text)
 
     def outcomes(self) -> Iterator[LogEntry]:
         """Yield the outcomes that it logged."""
@@ -74,8 +78,10 @@ class Worker(Process):
     @property
     def up_at(self) -> float:
         """When its routes started to run, in seconds since the epoch; 0 before that."""
-        reloads = (_timestamp(line["ts"]) for line in self.lines("reloaded") if line["event"] == "reloaded")
-        return next(reloads, 0.0)
+        if not self._up_at:
+            reloads = (line["ts"] for line in self.lines("reloaded") if line["event"] == "reloaded")
+            self._up_at = next(map(_timestamp, reloads), 0.0)
+        return self._up_at
 
     async def up(self) -> None:
         """Wait until its routes run, or it has ended."""
@@ -163,5 +169,10 @@ def argv(program: Path | None, routes: Path, *options: str) -> list[str]:
     return [*start, *arguments, *options]
 
 
+def _parsed(line: str) -> tuple[str, dict[str, Any]] | None:
+    return (line, json.loads(line)) if line.startswith("{") and line.endswith("}") else None
+
+
+@cache
 def _timestamp(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()

@@ -44,7 +44,9 @@ class Editor:
         revision = (await self._testbed.ask("status"))["revision"]
         while any(found != revision for _, found in self._last_reloads()):
             if time.time() > edited_at + limit:
-                self._testbed.violations.append(f"the last edit is not in force after {limit:g} s")
+                found = ", ".join(revision[:8] for _, revision in self._last_reloads())
+                said = f"the last edit, {revision[:8]}, is not in force after {limit:g} s, but {found}"
+                self._testbed.violations.append(said)
                 return
             await asyncio.sleep(0.1)
         self._testbed.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))

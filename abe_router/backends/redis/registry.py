@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 #: Entries that one trim removes from a stream, which takes the server one or two milliseconds.
 _PIECE = 10_000
-#: Streams trimmed at a time, and subscriptions checked in one call.
+#: Streams trimmed in one call, and subscriptions checked in one call.
 _CHUNK, _CHECKED = 50, 500
 #: Time between two checks of the registrations, in seconds.
 INTERVAL = 2.0
@@ -142,16 +143,35 @@ class Registry:
         subscriptions = await self.subscriptions()
         readers = PatternIndex((pattern, group_name(pattern, group)) for pattern, group, _ in subscriptions)
         retained = PatternIndex(retain.items())
+        alike = defaultdict[tuple[Arg, ...], list[str]](list)
+        for key in keys:
+            if groups := readers.match(key):
+                age = math.ceil(max(retained.match(key), default=0.0) * 1000)
+                alike[age, _PIECE, *groups].append(self._names.stream(key))
+        removed, failed = 0, list[ServerError]()
+        for args, streams in alike.items():
+            for first in range(0, len(streams), _CHUNK):
+                removed += await self._trim_streams(streams[first : first + _CHUNK], args, failed)
+        if failed:
+            raise failed[0]
+        return removed
+
+    async def _trim_streams(
+        self, streams: Sequence[str], args: Sequence[Arg], failed: list[ServerError]
+    ) -> int:
+        """Trim streams, in one call if few entries go; return how many entries were removed."""
         removed = 0
-        for first in range(0, len(keys), _CHUNK):
-            answers = []
-            for key in keys[first : first + _CHUNK]:
-                if groups := readers.match(key):
-                    age = math.ceil(max(retained.match(key), default=0.0) * 1000)
-                    args: tuple[Arg, ...] = (age, _PIECE, *groups)
-                    answers.append(self._connection.run(TRIM, (self._names.stream(key),), args))
-            for answer in answers:
-                removed += await answer
+        while streams:
+            try:
+                count, done = await self._connection.run(TRIM, streams, args)
+            except ServerError as error:  # another program has put something else there
+                if len(streams) == 1:
+                    failed.append(error)
+                    return removed
+                for stream in streams:
+                    removed += await self._trim_streams([stream], args, failed)
+                return removed
+            removed, streams = removed + count, streams[done:]
         return removed
 
     async def status(self) -> list[SubscriptionStatus]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +30,20 @@ json_values = st.recursive(
 
 def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_bodies_that_are_kept_take_little_more_memory_than_their_bytes():
+    program = f"""
+from abe_router.messages.message import encode_for_check
+def used():
+    return int(open("/proc/self/statm").read().split()[1]) * {os.sysconf("SC_PAGE_SIZE")}
+before = used()
+kept = [encode_for_check({{"id": number, "text": "x" * 100}})[0] for number in range(20_000)]
+print((used() - before) / sum(map(len, kept)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 3
 
 
 @given(json_values)

@@ -58,6 +58,8 @@ def _as_json(value: Any) -> Any:
 #: enumerations: a schema either checks those as what they are encoded to, or raises ValueError.
 _PLAIN = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _encode_plain = orjson.dumps
+#: orjson begins with a buffer of so many bytes, and leaves all its memory with a shorter body. A copy is compact.
+_BUFFER = 4096
 _encode = msgspec.json.Encoder(enc_hook=_as_json, decimal_format="number").encode
 _decode = msgspec.json.Decoder().decode
 _pack = msgspec.msgpack.Encoder(enc_hook=_as_json).encode
@@ -173,6 +175,8 @@ def encode_for_check(payload: Any, *, decoded: bool = False) -> tuple[bytes, Any
         raise PayloadUnencodable(_NON_FINITE)
     if len(body) > _SURELY_FLAT and (fault := _limits(body)):
         raise PayloadUnencodable(fault)
+    if is_plain and len(body) < _BUFFER:
+        body = b"%b" % body
     if is_plain and not decoded:
         return body, payload
     try:

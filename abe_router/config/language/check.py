@@ -19,7 +19,7 @@ from abe_router.config.language.forms import Model, Number, Text, Unfit, read_fo
 Steps = tuple[str | int, ...]
 
 
-class Kind(Enum):
+class FaultKind(Enum):
     """What a fault is."""
 
     UNKNOWN = "an option that the model does not have"
@@ -33,7 +33,7 @@ class Kind(Enum):
 class OptionFault(NamedTuple):
     """A fault, and the path to it. `wanted` says what would be right; a choice has its `choices`."""
 
-    kind: Kind
+    kind: FaultKind
     path: Steps
     wanted: str = ""
     choices: tuple[str, ...] = ()
@@ -120,18 +120,18 @@ def option_faults(value: Any, kind: inspect.Type, path: Steps = ()) -> Iterator[
         return
     if isinstance(kind, inspect.UnionType):  # a filter
         if not isinstance(value, dict | bool):
-            yield OptionFault(Kind.FORM, path, unfit=said["unfit"])
+            yield OptionFault(FaultKind.FORM, path, unfit=said["unfit"])
     elif isinstance(kind, inspect.CustomType):
         yield from _form_faults(value, kind.cls, path)
     elif isinstance(kind, inspect.LiteralType):
         if value not in kind.values:
-            yield OptionFault(Kind.CHOICE, path, choices=said["choices"])
+            yield OptionFault(FaultKind.CHOICE, path, choices=said["choices"])
     elif type(kind) in _WANTED:
         allowed, wanted = _WANTED[type(kind)]
         if isinstance(value, allowed) and (allowed is bool or not isinstance(value, bool)):
             yield from _faults_inside(value, kind, path)
         else:
-            yield OptionFault(Kind.TYPE, path, wanted)
+            yield OptionFault(FaultKind.TYPE, path, wanted)
 
 
 def _faults_inside(value: Any, kind: inspect.Type, path: Steps) -> Iterator[OptionFault]:
@@ -141,7 +141,7 @@ def _faults_inside(value: Any, kind: inspect.Type, path: Steps) -> Iterator[Opti
             yield from _bound_faults(value, kind, path)
         case inspect.ListType() | inspect.VarTupleType():
             if len(value) < (kind.min_length or 0):
-                yield OptionFault(Kind.TYPE, path, "at least one item")
+                yield OptionFault(FaultKind.TYPE, path, "at least one item")
             for index, item in enumerate(value):
                 yield from option_faults(item, kind.item_type, (*path, index))
         case inspect.DictType():
@@ -162,33 +162,33 @@ def _model_faults(value: dict[str, Any], model: type[Model], path: Steps) -> Ite
                 yield fault
         elif field.required:
             clean = False
-            yield OptionFault(Kind.MISSING, (*path, name))
+            yield OptionFault(FaultKind.MISSING, (*path, name))
     known = {field.encode_name for field in fields}
     for name in value:
         if name not in known:
             clean = False
-            yield OptionFault(Kind.UNKNOWN, (*path, name))
+            yield OptionFault(FaultKind.UNKNOWN, (*path, name))
     if clean:
         try:
             msgspec.convert(value, model, dec_hook=read_form)
         except msgspec.ValidationError as error:  # of options that do not go together
             if isinstance(error.__cause__, Unfit):
-                yield OptionFault(Kind.FORM, path, unfit=error.__cause__)
+                yield OptionFault(FaultKind.FORM, path, unfit=error.__cause__)
 
 
 def _form_faults(value: Any, form: type[Text | Number], path: Steps) -> Iterator[OptionFault]:
     try:
         form(value)
     except Unfit as unfit:
-        yield OptionFault(Kind.FORM, path, unfit=unfit)
+        yield OptionFault(FaultKind.FORM, path, unfit=unfit)
 
 
 def _bound_faults(
     value: float, kind: inspect.IntType | inspect.FloatType, path: Steps
 ) -> Iterator[OptionFault]:
     if kind.ge is not None and value < kind.ge:
-        yield OptionFault(Kind.BOUND, path, f"at least {kind.ge:g}")
+        yield OptionFault(FaultKind.BOUND, path, f"at least {kind.ge:g}")
     elif kind.gt is not None and not value > kind.gt:
-        yield OptionFault(Kind.BOUND, path, f"more than {kind.gt:g}")
+        yield OptionFault(FaultKind.BOUND, path, f"more than {kind.gt:g}")
     elif kind.le is not None and not value <= kind.le:
-        yield OptionFault(Kind.BOUND, path, f"at most {kind.le:g}")
+        yield OptionFault(FaultKind.BOUND, path, f"at most {kind.le:g}")

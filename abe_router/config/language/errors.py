@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from abe_router.config.language import tests_model
-from abe_router.config.language.check import Kind, OptionFault, Steps, expand, option_faults, type_of
+from abe_router.config.language.check import FaultKind, OptionFault, Steps, expand, option_faults, type_of
 from abe_router.config.language.forms import Model, read_form
 from abe_router.config.language.http_model import HttpModel, TokenModel
 from abe_router.config.language.model import (
@@ -78,7 +78,9 @@ def read_model(root: YamlNode, faults: Faults) -> FileModel | None:
         except msgspec.ValidationError:
             value = copy.deepcopy(given) if value is given else value
             taken = lost = False
-            for fault in list(option_faults(value, kind)):
+            if not (found := list(option_faults(value, kind))):
+                raise  # a bug, which must not pass for a file without faults
+            for fault in found:
                 path = tuple(_existing(root, fault.path))
                 _report(fault, path, root, faults)
                 lost |= path in {(), ("routes",)}
@@ -170,15 +172,15 @@ def _report(fault: OptionFault, path: Steps, root: YamlNode, faults: Faults) -> 
     """Add a fault of an option. `path` is the part of its path that the file has."""
     node, span, name = root.at(path), root.span_at(path), _name(path)
     match fault:
-        case OptionFault(Kind.UNKNOWN):
+        case OptionFault(FaultKind.UNKNOWN):
             _report_unknown(path, root, faults)
-        case OptionFault(Kind.MISSING):
+        case OptionFault(FaultKind.MISSING):
             _report_missing(str(fault.path[-1]), path, span, faults)
-        case OptionFault(Kind.CHOICE, choices=choices):
+        case OptionFault(FaultKind.CHOICE, choices=choices):
             hint = did_you_mean(str(node.value), choices) or f"write {_either(choices)}"
             message = f"{name} must be {_either(choices)}, not {_shown(node)}"
             faults.add(Code.VALUE, message, span, hint=hint)
-        case OptionFault(Kind.BOUND, wanted=wanted):
+        case OptionFault(FaultKind.BOUND, wanted=wanted):
             label = f"found {_shown(node)}"
             faults.add(Code.VALUE, f"{name} must be {wanted}", span, label=label)
         case OptionFault(unfit=unfit) if path == ("prefix",) and isinstance(node.value, str) and unfit:

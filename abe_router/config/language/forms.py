@@ -163,7 +163,6 @@ class Pointer(Text):
 
     __slots__ = ()
     schema: ClassVar[dict[str, Any]] = {"type": "string", "pattern": POINTER_PATTERN}
-    example: ClassVar[str] = "/customer/id"
 
     @classmethod
     def check(cls, value: Any) -> None:
@@ -171,7 +170,7 @@ class Pointer(Text):
         if isinstance(value, str) and is_pointer(value):
             return
         meant = suggest_pointer(value) if isinstance(value, str) else ""
-        hint = f"write `{meant}`" if meant else f"write a pointer such as `{cls.example}`"
+        hint = f"write `{meant}`" if meant else "write a pointer such as `/customer/id`"
         raise Unfit("a JSON pointer", hint, Code.POINTER)
 
 

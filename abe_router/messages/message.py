@@ -58,7 +58,7 @@ def _as_json(value: Any) -> Any:
 #: enumerations: a schema either checks those as what they are encoded to, or raises ValueError.
 _PLAIN = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _encode_plain = orjson.dumps
-#: orjson begins with a buffer of so many bytes, and leaves all its memory with a shorter body. A copy is compact.
+#: orjson begins with a buffer of so many bytes, and a shorter body keeps all its memory. A copy is compact.
 _BUFFER = 4096
 _encode = msgspec.json.Encoder(enc_hook=_as_json, decimal_format="number").encode
 _decode = msgspec.json.Decoder().decode

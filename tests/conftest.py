@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,9 @@ LONGER = bool(os.environ.get("ABE_ROUTER_LONGER"))
 MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)  # before xdist reports the tests in their order
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _order(session.config, session.items)
     gc.freeze()
     gc.enable()
     # A module that a test changes within a second, without changing its size, would be loaded as it was.
@@ -63,8 +65,7 @@ def loop_environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str
     return {**os.environ, "PYTHONPATH": str(hidden)}
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not LONGER:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if not item.get_closest_marker("long")]
@@ -78,7 +79,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(
                     f"{path}: `make {name}` does not find its tests, for want of {pattern}"
                 )
-    yield  # `-m` leaves out the others
+
+
+def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     # xdist gives each worker two files of heavy tests: one of the longest, and the shortest with the longest.
     seconds = {item.path: mark.args[0] for item in items if (mark := item.get_closest_marker("heavy"))}

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from abe_router.config.building.loader import Loader
 from chaos.fault.fault import Fault
 from chaos.routes_file import RoutesFile
 from chaos.testbed import LONG, Setup, Testbed, load_factor
@@ -41,7 +42,9 @@ class Editor:
         """Write a valid file, and wait until all workers run it."""
         edited_at, limit = time.time(), RELOAD_LIMIT * load_factor() + self._testbed.longest_block
         await self._replace(routes_file.text)
-        revision = (await self._testbed.ask("status"))["revision"]
+        # `status` would show the edit before, as long as the workers report that they rejected a later one.
+        table = await asyncio.to_thread(Loader(self._path, import_handlers=False).load)
+        revision = table.revision
         while any(found != revision for _, found in self._last_reloads()):
             if time.time() > edited_at + limit:
                 found = ", ".join(revision[:8] for _, revision in self._last_reloads())

@@ -265,6 +265,15 @@ def test_cases_are_checked_beside_an_emit_of_another_type(emit, tmp_path):
     assert {"no route ``", "no route emits `orders.piad`"} <= set(said)
 
 
+@pytest.mark.parametrize(("written", "id"), [("", None), (", id: ''", ""), (", id: a", "a")])
+def test_a_case_publishes_with_the_id_that_it_gives(written, id, tmp_path):
+    (tmp_path / "order.json").write_text(ORDER)
+    given = LARGE.replace("}}", "}" + written + "}")
+    (tmp_path / "routes.yaml").write_text(f"{ROUTES}  one: {{{given}}}\n")
+    table = Loader(tmp_path / "routes.yaml", import_handlers=False).load()
+    assert table.cases[0].publish[0].id == id
+
+
 def test_true_and_1_are_different_values():
     assert PayloadMatcher({"a": 1}).differences({"a": True}) == ["at /a: expected 1, found true"]
     assert PayloadMatcher([1, 2.0]).differences([1.0, 2]) == []

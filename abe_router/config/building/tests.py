@@ -65,7 +65,7 @@ class Cases:
             elif self._file.unrouted == "error" and not self._known.match(each.key):
                 keys = [key for key in map(str, self._keys) if not is_wild(key)]
                 self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
-            yield Publication(each.key, each.payload, each.headers, each.id or None, each.unchecked)
+            yield Publication(each.key, each.payload, each.headers, _given(each, "id"), each.unchecked)
 
     def _expectations(self, said: tests_model.CaseModel, place: Steps) -> Iterator[Expectation]:
         published = {each.key for each in said.publish}

@@ -53,7 +53,7 @@ unit: parallel heavy alone ## run the tests alone; `make unit TESTS='tests/flows
 parallel: $(VENV)/dev
 	$(PYTEST) $(PARALLEL) -m 'not alone and not heavy' $(TESTS)
 
-# The heavy tests disturb others by their syncs and their load, but not each other. A file's runs start at once.
+# The heavy tests disturb others by their syncs and their load, but not each other. tests/conftest.py orders their files.
 heavy: $(VENV)/dev
 	@$(PYTEST) --numprocesses 6 --dist loadfile --no-loadscope-reorder -m 'heavy and not alone' $(HEAVY)
 

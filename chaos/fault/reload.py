@@ -43,12 +43,11 @@ class Editor:
         edited_at, limit = time.time(), RELOAD_LIMIT * load_factor() + self._testbed.longest_block
         await self._replace(routes_file.text)
         # `status` would show the edit before, as long as the workers report that they rejected a later one.
-        table = await asyncio.to_thread(Loader(self._path, import_handlers=False).load)
-        revision = table.revision
-        while any(found != revision for _, found in self._last_reloads()):
+        wanted = (await asyncio.to_thread(Loader(self._path, import_handlers=False).load)).revision
+        while any(found != wanted for _, found in self._last_reloads()):
             if time.time() > edited_at + limit:
-                found = ", ".join(revision[:8] for _, revision in self._last_reloads())
-                said = f"the last edit, {revision[:8]}, is not in force after {limit:g} s, but {found}"
+                running = ", ".join(found[:8] for _, found in self._last_reloads())
+                said = f"the last edit, {wanted[:8]}, is not in force after {limit:g} s, but {running}"
                 self._testbed.violations.append(said)
                 return
             await asyncio.sleep(0.1)

@@ -37,7 +37,7 @@ from abe_router.messages.pattern import PatternIndex, is_wild, matches
 
 _log = logging.getLogger(__name__)
 
-#: Entries that one trim removes from a stream, which takes the server one or two milliseconds.
+#: Entries after which a call that trims ends, which takes the server one or two milliseconds.
 _PIECE = 10_000
 #: Streams trimmed in one call, and subscriptions checked in one call.
 _CHUNK, _CHECKED = 50, 500

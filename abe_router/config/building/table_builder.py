@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import asdict
 
 from abe_router.config.building.schemas import Schemas
 from abe_router.config.language.forms import Model, plain
@@ -218,7 +219,7 @@ _PLAIN = tuple(name for name in OptionsModel.__struct_fields__ if name not in {"
 
 
 def _values(model: Model) -> dict[str, Any]:
-    return {name: plain(getattr(model, name)) for name in model.__struct_fields__}
+    return {name: plain(value) for name, value in asdict(model).items()}
 
 
 def _side(kind: str, node: YamlNode, path: str) -> Span:

@@ -1,7 +1,7 @@
-"""Finds every value of a file that the language does not allow.
+"""Walks through a file along the types of the model, as msgspec describes them.
 
-msgspec reads the file, and stops at the first fault. So this walks through a faulty file along the types of
-the model, as msgspec describes them.
+`expand` writes its short forms in full, for msgspec to read. msgspec stops at the first fault, so
+`option_faults` finds every value that the language does not allow.
 """
 
 from __future__ import annotations
@@ -168,10 +168,10 @@ def _model_faults(value: dict[str, Any], model: type[Model], path: Steps) -> Ite
         if name not in known:
             clean = False
             yield OptionFault(FaultKind.UNKNOWN, (*path, name))
-    if clean:
+    if clean and hasattr(model, "__post_init__"):  # it checks whether the options go together
         try:
             msgspec.convert(value, model, dec_hook=read_form)
-        except msgspec.ValidationError as error:  # of options that do not go together
+        except msgspec.ValidationError as error:
             if isinstance(error.__cause__, Unfit):
                 yield OptionFault(FaultKind.FORM, path, unfit=error.__cause__)
 

@@ -79,7 +79,7 @@ def _option(field: inspect.Field, parts: dict[str, Any], *, null: bool) -> dict[
         forms[0]["pattern"] = said.pop("pattern")
     if not any(form.get("type") == "object" or "$ref" in form or form == {} for form in forms):
         forms.append(_VARIABLE)
-    return said | (forms[0] if len(forms) == 1 else {"anyOf": forms})
+    return said | _any_of(forms)
 
 
 def _written(default: Any) -> Any:
@@ -111,20 +111,18 @@ def _forms(kind: inspect.Type, parts: dict[str, Any]) -> list[dict[str, Any]]:
             known = {said: limit for said, limit in limits.items() if limit is not None}
             return [{"type": _SCALARS[type(kind)], **known}]
         case inspect.ListType():
-            return [{"type": "array", "items": _one(kind.item_type, parts)}]
+            return [{"type": "array", "items": _any_of(_forms(kind.item_type, parts))}]
         case inspect.VarTupleType():  # one value may stand for a list of them
             items = _forms(kind.item_type, parts)
-            several = items[0] if len(items) == 1 else {"anyOf": items}
-            return [*items, {"type": "array", "items": several, "minItems": 1}]
+            return [*items, {"type": "array", "items": _any_of(items), "minItems": 1}]
         case inspect.DictType():
-            return [{"type": "object", "additionalProperties": _one(kind.value_type, parts)}]
+            return [{"type": "object", "additionalProperties": _any_of(_forms(kind.value_type, parts))}]
         case inspect.StructType():
             return _references(model_of(kind), parts)
     return [{}]
 
 
-def _one(kind: inspect.Type, parts: dict[str, Any]) -> dict[str, Any]:
-    forms = _forms(kind, parts)
+def _any_of(forms: list[dict[str, Any]]) -> dict[str, Any]:
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
@@ -133,7 +131,6 @@ def _references(model: type[Model], parts: dict[str, Any]) -> list[dict[str, Any
     name = model.__name__.removesuffix("Model")
     reference = {"$ref": f"#/$defs/{name}"}
     if name not in parts:
-        parts[name] = {}  # it may contain itself
         parts[name] = _model(model, parts)
         if model is ConsumerModel:
             said = "The handler, with every option as in `defaults`."

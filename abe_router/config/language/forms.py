@@ -174,6 +174,10 @@ class Pointer(Text):
         raise Unfit("a JSON pointer", hint, Code.POINTER)
 
 
+#: What a list of at least one item has.
+SOME = Meta(min_length=1)
+
+
 def about(description: str, **limits: Any) -> Meta:
     """Return what an option is for, and what limits its value."""
     return Meta(description=description, **limits)

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import UNSET, Meta, UnsetType, field
+from msgspec import UNSET, UnsetType, field
 
-from abe_router.config.language.forms import Model, Text, Unfit, about, choice
+from abe_router.config.language.forms import SOME, Model, Text, Unfit, about, choice
 from abe_router.messages.pattern import MAX_KEY_LENGTH, PATTERN_FORM
 from abe_router.routing.http_options import (
     ADDRESS_PATTERN,
@@ -85,7 +85,6 @@ class _TokenName(_Form):
 
 
 _Role = Literal["viewer", "reader", "publisher", "operator", "admin"]
-_SOME = Meta(min_length=1)
 
 
 class TokenModel(Model, frozen=True, kw_only=True):
@@ -98,11 +97,11 @@ class TokenModel(Model, frozen=True, kw_only=True):
     ] = None
     roles: Annotated[
         tuple[Annotated[_Role, choice(_Role)], ...],
-        _SOME,
+        SOME,
         about("One or more of `viewer`, `reader`, `publisher`, `operator` and `admin`."),
     ]
     keys: Annotated[
-        tuple[_Keys, ...], _SOME, about("The keys or patterns to which the roles are limited.")
+        tuple[_Keys, ...], SOME, about("The keys or patterns to which the roles are limited.")
     ] = (_Keys("#"),)
 
     def __post_init__(self) -> None:

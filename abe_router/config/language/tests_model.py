@@ -4,9 +4,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import UNSET, Meta, UnsetType, field
+from msgspec import UNSET, UnsetType, field
 
-from abe_router.config.language.forms import Model, Text, Unfit, about, choice
+from abe_router.config.language.forms import SOME, Model, Text, Unfit, about, choice
 from abe_router.config.language.pointer import suggest_pointer
 from abe_router.config.reading.code import Code
 from abe_router.messages.pointer import is_pointer
@@ -26,7 +26,6 @@ class _PointerOrRoot(Text):
             raise Unfit("a JSON pointer", f"write `{suggest_pointer(value) or '/total'}`", Code.POINTER)
 
 
-_SOME = Meta(min_length=1)
 # What a test expects may be left out, and not be null: any message would meet that expectation.
 _Payload = Annotated[Any, about("The exact payload.")]
 _Part = Annotated[Any, about("A part of the payload. Its objects may have further members.")]
@@ -101,30 +100,30 @@ class RejectedModel(Model, frozen=True, kw_only=True):
 class CaseModel(Model, frozen=True, kw_only=True):
     """One test: what is published, and what is expected to happen."""
 
-    publish: Annotated[tuple[PublishModel, ...], _SOME, about("The message to publish, or a list of them.")]
+    publish: Annotated[tuple[PublishModel, ...], SOME, about("The message to publish, or a list of them.")]
     handled: Annotated[
         tuple[GotModel, ...],
-        _SOME,
+        SOME,
         about("Messages that are handled: the name of a route, or one or more mappings."),
     ] = ()
     dead: Annotated[
         tuple[DeadModel, ...],
-        _SOME,
+        SOME,
         about("Messages that become dead letters. Any other dead letter fails the case."),
     ] = ()
-    emitted: Annotated[tuple[EmittedModel, ...], _SOME, about("Messages that handlers emit.")] = field(
+    emitted: Annotated[tuple[EmittedModel, ...], SOME, about("Messages that handlers emit.")] = field(
         default_factory=tuple
     )
     rejected: Annotated[
         tuple[RejectedModel, ...],
-        _SOME,
+        SOME,
         about("Messages that are refused when they are published. Any other refusal fails the case."),
     ] = ()
     skipped: Annotated[
         tuple[GotModel, ...],
-        _SOME,
+        SOME,
         about("Messages that are settled without the handler, because of `when` or `on_invalid: drop`."),
     ] = ()
-    nothing: Annotated[tuple[str, ...], _SOME, about("Routes whose handlers must not be called.")] = field(
+    nothing: Annotated[tuple[str, ...], SOME, about("Routes whose handlers must not be called.")] = field(
         default_factory=tuple
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from abe_router.errors import PayloadInvalid
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.message import Message, check_headers, check_id, decode, new_id
+from abe_router.messages.message import Message, check_headers, check_id, decode, encode_for_check, new_id
 from abe_router.messages.pattern import PatternIndex
 from abe_router.schema import Schema
 
@@ -33,12 +33,19 @@ class MessageContract:
     deduplication: Deduplication | None = None
     known: bool = True
 
+    def message_of(
+        self, key: str, payload: Any, headers: Mapping[str, str], id: str | None = None
+    ) -> Message:
+        """Return a new message of a payload; raise as `message` does, or PayloadUnencodable."""
+        # An id is read from what the body decodes to.
+        body, value = encode_for_check(payload, decoded=self.deduplication is not None)
+        return self.message(key, body, value, headers, id)
+
     def message(
         self, key: str, body: bytes, payload: Any, headers: Mapping[str, str], id: str | None = None
     ) -> Message:
-        """Return a new message of `body`, with `payload` as `encode_for_check` returns it.
+        """Return a new message of `body`, which decodes to `payload`, or as `message_of` passes it.
 
-        `payload` is what `body` decodes to, at least where there is a deduplication.
         Raise PayloadInvalid, with the violations of every schema, IdInvalid, or PayloadUnencodable when the
         headers are not text.
         """

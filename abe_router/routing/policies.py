@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from abe_router.errors import TooManyHops
-from abe_router.messages.message import Message, encode_for_check
+from abe_router.messages.message import Message
 from abe_router.observe.trace_context import derived
 from abe_router.routing.contract import MessageContract
 
@@ -118,5 +118,4 @@ class Emit:
             raise TooManyHops(f"came through {MAX_HOPS} handlers already: do routes emit in a cycle?")
         inherited = {name: value for name, value in cause.headers.items() if is_inherited(name)}
         headers = derived(inherited, trace, self.baggage) | {HOPS: str(hops), CAUSE: cause.id}
-        body, value = encode_for_check(payload, decoded=self.contract.deduplication is not None)
-        return self.contract.message(self.key, body, value, headers)
+        return self.contract.message_of(self.key, payload, headers)

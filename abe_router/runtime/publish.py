@@ -14,7 +14,7 @@ import msgspec
 
 from abe_router.backend import Backend
 from abe_router.errors import NoRoute, PayloadMalformed
-from abe_router.messages.message import Duplicate, Message, decode, encode_for_check
+from abe_router.messages.message import Duplicate, Message, decode
 from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
 from abe_router.text import did_you_mean
@@ -43,9 +43,7 @@ async def publish(
     contract = table.contract(key)
     if not (contract.known or allow_unrouted):
         raise _unknown(table, key)
-    body, value = encode_for_check(payload, decoded=contract.deduplication is not None)
-    message = contract.message(key, body, value, headers or {}, id)
-    del value  # or each caller that waits keeps one, for the garbage collector to look at
+    message = contract.message_of(key, payload, headers or {}, id)
     seconds = 0.0 if contract.deduplication is None else contract.window(id)
     if around is not None:
         async with around(message) as message:

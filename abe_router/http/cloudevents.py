@@ -26,6 +26,8 @@ STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-b
 BINARY_MARK = "ce-specversion"
 
 _REQUIRED = ("id", "source", "type")
+#: The attributes that the specification defines, all of them text. Extensions may be integers and booleans.
+_TEXTS = frozenset({*_REQUIRED, "specversion", "datacontenttype", "dataschema", "subject", "time"})
 #: Attributes of the distributed tracing extension.
 _TRACE = frozenset({TRACEPARENT, TRACESTATE})
 _NAME = re.compile(r"[a-z0-9]{1,64}")
@@ -153,14 +155,17 @@ def _attributes(values: Mapping[str, Any]) -> dict[str, str]:
         if _NAME.fullmatch(name) is None:
             raise PayloadMalformed(f"`{name[:64]}` is not the name of an attribute")
         match value:
-            case bool():
-                found[name] = "true" if value else "false"
-            case int() if -(2**31) <= value < 2**31:
-                found[name] = str(value)
-            case str() if not _CONTROL.search(value):
+            case str():
+                if _CONTROL.search(value):
+                    raise PayloadMalformed(f"the attribute `{name}` contains a control character")
                 found[name] = value
+            case bool() if name not in _TEXTS:
+                found[name] = "true" if value else "false"
+            case int() if name not in _TEXTS and -(2**31) <= value < 2**31:
+                found[name] = str(value)
             case _:
-                raise PayloadMalformed(f"the attribute `{name}` is not text, an integer or a boolean")
+                kinds = "text" if name in _TEXTS else "text, an integer or a boolean"
+                raise PayloadMalformed(f"the attribute `{name}` is not {kinds}")
     if (version := found.get("specversion")) != "1.0":
         raise PayloadMalformed("`specversion` is missing" if version is None else "`specversion` is not 1.0")
     for name in _REQUIRED:

@@ -38,6 +38,14 @@ def test_any_object_is_an_event_or_malformed(members: dict[str, Any]) -> None:
         assert all(isinstance(value, str) for value in content.headers.values())
 
 
+@pytest.mark.parametrize("value", [True, False, 0, 7])
+@pytest.mark.parametrize("name", ["id", "source", "type", "subject", "time", "dataschema", "datacontenttype"])
+def test_attribute_of_the_specification_is_text(name: str, value: object) -> None:
+    text = json.dumps({**ATTRIBUTES, "x": value, name: value}).encode()
+    with pytest.raises(PayloadMalformed, match=f"`{name}` is not text$"):
+        StructuredEvent(1, text, generated).parse(None, {})
+
+
 @given(st.binary(max_size=60), st.integers(0, 200))
 def test_any_bytes_are_an_event_or_malformed(noise: bytes, at: int) -> None:
     text = json.dumps({**ATTRIBUTES, "data_base64": "e30=", "data": None}).encode()

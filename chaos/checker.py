@@ -141,6 +141,19 @@ def check(
     return run.verdict(frozenset(expected_dead))
 
 
+def waiting(
+    entries: Iterable[Entry], dead: Collection[tuple[str, str]], injected: Sequence[InjectedFault]
+) -> Sequence[tuple[int, str]]:
+    """Return what has been neither handled nor dead-lettered so far, in a fraction of the time of `check`.
+
+    At the end of a run, these pairs are the `lost` ones of its verdict.
+    """
+    run = _Run((), dead, injected, float)
+    for entry in entries:
+        run.see(entry)
+    return run.missing()[0]
+
+
 #: A message id, a group, the number of the attempt.
 _Attempt = tuple[str, str, int]
 
@@ -207,15 +220,14 @@ class _Run:
 
     def verdict(self, expected_dead: frozenset[int]) -> Verdict:
         """Return the result."""
-        dead = {(self.numbers.get(message, UNPUBLISHED), group) for message, group in self.dead}
-        missing = [pair for pair in self._expected(dead) if pair not in self.ended and pair not in dead]
-        excused = {number for number, at in self.accepted.items() if self._may_be_lost(number, at)}
+        dead = self._dead_pairs()
+        lost, forgotten = self.missing()
         duplicates, bound, unexplained, recovery = self._duplicates()
         seen = {(self.numbers[message], group) for message, group, _ in self.starts}
         return Verdict(
             accepted=len(self.accepted),
-            lost=[pair for pair in missing if pair[0] not in excused],
-            forgotten=sum(pair[0] in excused for pair in missing),
+            lost=lost,
+            forgotten=len(forgotten),
             duplicates=duplicates,
             bound=bound,
             unexplained=unexplained,
@@ -230,6 +242,16 @@ class _Run:
             unknown=[pair for pair in seen if pair[0] not in self.asked],
             recovery=recovery,
         )
+
+    def missing(self) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+        """Return what is neither handled nor a dead letter, and what of it a fault may have removed."""
+        dead = self._dead_pairs()
+        missing = [pair for pair in self._expected(dead) if pair not in self.ended and pair not in dead]
+        excused = {pair for pair in missing if self._may_be_lost(pair[0], self.accepted[pair[0]])}
+        return [pair for pair in missing if pair not in excused], sorted(excused)
+
+    def _dead_pairs(self) -> set[tuple[int, str]]:
+        return {(self.numbers.get(message, UNPUBLISHED), group) for message, group in self.dead}
 
     def _may_be_lost(self, number: int, accepted_at: float) -> bool:
         """Return whether a fault may have removed the message, or the memory that it was accepted."""

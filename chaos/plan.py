@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Mapping
+from functools import cache
 from typing import TypedDict
 
 #: Shortest and longest time that a handler works, in milliseconds.
@@ -65,6 +66,7 @@ def ordering_key(number: int) -> int:
     return number % ORDERING_KEYS
 
 
+@cache
 def _position(seed: int, action: str, among: int) -> int:
     return random.Random(f"{seed}/{action}").randrange(among)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from chaos import command, plan, worker
-from chaos.checker import DEAD_LETTERED, InjectedFault, Verdict, check
+from chaos.checker import DEAD_LETTERED, InjectedFault, LogEntry, Verdict, check, waiting
 from chaos.disk import Disk
 from chaos.growing import GrowingFile
 from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, entry_of
@@ -251,7 +251,7 @@ class Testbed:
         code, _ = await self.producers[-1].terminate()
         if code:
             self.violations.append(f"the producer ended with {code}; see {self.producers[-1].log}")
-        await self._until(lambda: not self._verdict().lost)
+        await self._until(lambda: not waiting(self.entries(), self._dead_lettered(), self._all_injected()))
         self.workers.stop_replacing()
         _, dead_letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
         for late in (one for one in self.workers.running if not one.is_up):
@@ -286,21 +286,22 @@ class Testbed:
                 numbers[dead_letter["message_id"]] = shown["payload"]["n"]
         return numbers
 
-    def _verdict(
-        self, dead: set[tuple[str, str]] | None = None, numbers: Mapping[str, int] | None = None
-    ) -> Verdict:
-        """Check the run so far; without `dead`, use the dead dead_letters that the workers logged."""
-        entries = self.entries()
-        outcomes = [outcome for one in self.workers.all for outcome in one.outcomes()]
-        if dead is None:
-            dead = {(one.message, one.group) for one in outcomes if one.kind == DEAD_LETTERED}
-        asked = self._asked()
+    def _outcomes(self) -> Iterator[LogEntry]:
+        """Yield the outcomes that the workers logged."""
+        return (outcome for one in self.workers.all for outcome in one.outcomes())
+
+    def _dead_lettered(self) -> set[tuple[str, str]]:
+        """Return message id and group of each dead letter that the workers logged."""
+        return {(one.message, one.group) for one in self._outcomes() if one.kind == DEAD_LETTERED}
+
+    def _verdict(self, dead: set[tuple[str, str]], numbers: Mapping[str, int]) -> Verdict:
+        """Check the run."""
         expected_dead = {
-            number for number in asked if plan.becomes_dead_letter(self._seed, number, self.setup.mix)
+            number for number in self._asked() if plan.becomes_dead_letter(self._seed, number, self.setup.mix)
         }
         return check(
-            entries,
-            outcomes,
+            self.entries(),
+            self._outcomes(),
             dead=dead,
             expected_dead=expected_dead,
             injected=self._all_injected(),

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from chaos.checker import DEAD_LETTERED, FOLLOWER, GROUPS, HANDLED, ORDERED, InjectedFault, LogEntry, check
+from chaos.checker import (
+    DEAD_LETTERED,
+    FOLLOWER,
+    GROUPS,
+    HANDLED,
+    ORDERED,
+    InjectedFault,
+    LogEntry,
+    check,
+    waiting,
+)
 from chaos.ledger import ACCEPTED, ASKED, ENDED, STARTED, Entry
 from chaos.plan import ORDERING_KEYS, STEPS
 
@@ -49,7 +59,9 @@ class Ledger:
         self.settle(number, group, pid)
 
     def verdict(self, *injected, **given):
-        return check(self.entries, self.log, injected=injected, **given)
+        found = check(self.entries, self.log, injected=injected, **given)
+        assert waiting(self.entries, given.get("dead", ()), injected) == found.lost
+        return found
 
     def _id(self, number, group):
         return f"m{number}" if group in GROUPS else f"emitted-{number}"

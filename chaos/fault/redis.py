@@ -12,7 +12,7 @@ from chaos.checker import InjectedFault
 from chaos.fault.fault import REDIS, Fault, repeated
 from chaos.routes_file import DONE, KEY, STEP
 from chaos.storage import RedisStorage
-from chaos.testbed import LONG, Setup, Testbed
+from chaos.testbed import LONG, Setup, Testbed, load_factor
 
 #: Downtime of the server, in seconds: shorter and longer than a lease.
 AWAY = 0.1, 2.5
@@ -124,8 +124,8 @@ async def fail_over(testbed: Testbed) -> None:
         testbed.proxy.target = new.port
         testbed.proxy.cut()
         testbed.move_to(new)
-        # Outcomes that the old server stored may still be logged.
-        await asyncio.sleep(REPLICA_LAG)
+        # Workers still log outcomes that the old server stored, and handle what it had delivered.
+        await asyncio.sleep(REPLICA_LAG * load_factor())
 
 
 async def trim(testbed: Testbed) -> None:

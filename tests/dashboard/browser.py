@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,19 +36,23 @@ FIND_VIOLATIONS = """
 const done = arguments[arguments.length - 1];
 axe.run({resultTypes: ["violations"]}).then(({violations}) => done(violations));
 """
+#: Programs that show pages; the first one that there is runs. The shell takes less of the processor, but it
+#: shows all tabs at the same time.
+SHELL, BROWSERS = "chromium-headless-shell", ("chromium", "google-chrome")
 #: How long a page may take to show something, in seconds.
 PATIENCE = 15.0
 #: Widths and heights that pages are looked at: a phone, a laptop, and 4K.
 SIZES = {"phone": (360, 760), "laptop": (1440, 900), "wide": (3840, 2160)}
+_SERVER = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
 class Browser:
     """One browser with one window. Its methods run in a thread, one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *programs: str) -> None:
         options = ChromeOptions()
-        options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-        for each in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.binary_location = next(filter(None, map(shutil.which, programs)), "")
+        for each in ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
             options.add_argument(each)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self._driver = Chrome(options, Service(shutil.which("chromedriver")))
@@ -160,8 +165,10 @@ class Browser:
         return str(await self.run(work))
 
     async def messages(self) -> Sequence[str]:
-        """Return what the browser has logged since the last call: errors of scripts, refused sources."""
-        return [each["message"] for each in await self.run(lambda driver: driver.get_log("browser"))]
+        """Return what pages of the server logged since the last call: errors of scripts, refused sources."""
+        logged = [each["message"] for each in await self.run(lambda driver: driver.get_log("browser"))]
+        # The page of the last test may have logged that its server is gone.
+        return [each for each in logged if self._base in each or not _SERVER.search(each)]
 
     async def set_size(self, name: str) -> None:
         """Give the window a size of SIZES."""

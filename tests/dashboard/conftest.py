@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,31 @@ import pytest
 from tests.http_server.serving import Serving, serving
 
 from . import busy
-from .browser import Browser
+from .browser import BROWSERS, SHELL, Browser
 from .shop import shop as shop_server
+
+
+@contextmanager
+def _started(*programs: str) -> Iterator[Browser]:
+    if shutil.which("chromedriver") is None:
+        assert not os.environ.get("CI"), "Chromium is not installed: see .ci/install-chromium"
+        pytest.skip("Chromium is not installed: see .ci/install-chromium")
+    browser = Browser(*programs)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")
 def _browser() -> Iterator[Browser]:
-    if shutil.which("chromedriver") is None:
-        assert not os.environ.get("CI"), "Chromium is not installed: see .ci/install-chromium"
-        pytest.skip("Chromium is not installed: see .ci/install-chromium")
-    browser = Browser()
-    yield browser
-    browser.close()
+    with _started(SHELL, *BROWSERS) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser_with_tabs() -> Iterator[Browser]:
+    """Yield a browser in which a tab behind another one is hidden."""
+    with _started(*BROWSERS) as browser:
+        yield browser
 
 
 @pytest.fixture

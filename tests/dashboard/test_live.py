@@ -72,8 +72,8 @@ async def test_keys_move_filter_and_go_to_pages(browser, shop):
     await browser.until("caption b", lambda text: text == "14 routes")
 
 
-async def test_seven_tabs_cost_one_stream(browser, shop, monkeypatch):
-    calls = []
+async def test_seven_tabs_cost_one_stream(browser_with_tabs, shop, monkeypatch):
+    calls, browser = [], browser_with_tabs
     read = shop.backend.status
 
     async def counted():
@@ -83,26 +83,14 @@ async def test_seven_tabs_cost_one_stream(browser, shop, monkeypatch):
     monkeypatch.setattr(shop.backend, "status", counted)
     await browser.log_in(shop.url, secret("viewer"))
     await browser.open("/")
-    first = await browser.run(lambda driver: driver.current_window_handle)
-    try:
-        for _ in range(6):
-            await browser.run(lambda driver: driver.switch_to.new_window("tab"))
-            await browser.open("/routes")
-        calls.clear()
-        await publish(shop.table, shop.backend, "orders.paid", {"number": 183})
-        await browser.until(f"{ROW} [data-cell=backlog]", lambda text: text == "183")
-        assert shop.server._site.streams.open == 1
-        assert len(calls) <= 3
-    finally:
-        await browser.run(lambda driver: _close_others(driver, first))
-
-
-def _close_others(driver, first):
-    for handle in driver.window_handles:
-        driver.switch_to.window(handle)
-        if handle != first:
-            driver.close()
-    driver.switch_to.window(first)
+    for _ in range(6):
+        await browser.run(lambda driver: driver.switch_to.new_window("tab"))
+        await browser.open("/routes")
+    calls.clear()
+    await publish(shop.table, shop.backend, "orders.paid", {"number": 183})
+    await browser.until(f"{ROW} [data-cell=backlog]", lambda text: text == "183")
+    assert shop.server._site.streams.open == 1
+    assert len(calls) <= 3
 
 
 @pytest.mark.timeout(60 * LONGER)

@@ -10,7 +10,7 @@ from abe_router.consumer.disposition import MAX_MESSAGE, Disposition, Dispositio
 from abe_router.errors import PayloadMalformed, PayloadUnfit
 from abe_router.messages.cache import remember
 from abe_router.messages.message import decode
-from abe_router.messages.pattern import PatternIndex
+from abe_router.messages.pattern import PatternIndex, covers
 from abe_router.routing.route import Route
 from abe_router.schema import Schema
 
@@ -29,6 +29,10 @@ class Filter:
         typed = route.handler.payload_type
         self._convert = None if typed is None else typed.each if route.batch else typed.convert
         self._schemas: dict[str, tuple[Schema, ...]] = {}
+        # Mostly the bindings are for all keys of the route, and then no key has to be looked up.
+        self._common: tuple[Schema, ...] | None = None
+        if all(covers(each.pattern, route.key) for each in route.bindings):
+            self._common = tuple(dict.fromkeys(each.schema for each in route.bindings))
 
     def check(self, delivery: Delivery) -> tuple[Any] | Disposition:
         """Return the payload, in a tuple, or what a message that is not for the handler comes to."""
@@ -42,7 +46,9 @@ class Filter:
             text = delivery.fault or str(error)
             return self._policy.invalid(delivery, Reason("malformed", "PayloadMalformed", text))
         if self._validates:
-            schemas = self._schemas.get(message.key)
+            schemas = self._common
+            if schemas is None:
+                schemas = self._schemas.get(message.key)
             if schemas is None:
                 schemas = self._schemas_of(message.key)
             for schema in schemas:

@@ -112,7 +112,7 @@ class Appender:
     def notify(self, streams: Iterable[str]) -> None:
         """Wake the waiters of this process, whose reads then go out together with the append just sent."""
         self._notifier.notify(streams)
-        self._appending.flush_if_idle()
+        self._appending.flush_early()
 
     async def _append_all(self, messages: Sequence[Message]) -> None:
         await self._in_parts(messages, None)

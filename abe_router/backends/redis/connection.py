@@ -142,10 +142,10 @@ class Connection:
             raise BackendUnavailable("the server changed, and its replicas cannot be asked any more")
         return self._protocol.send("WAIT", replicas, math.ceil(seconds * 1000))
 
-    def flush_if_idle(self) -> None:
-        """Write what was sent in this turn at once, if no reply is due."""
+    def flush_early(self, calls: int = 1) -> None:
+        """Write what was sent in this turn at once, if that pays: see `RedisProtocol.flush_early`."""
         if self._protocol:
-            self._protocol.flush_if_idle()
+            self._protocol.flush_early(calls)
 
     async def open(self) -> None:
         """Connect if necessary; concurrent calls share one attempt.

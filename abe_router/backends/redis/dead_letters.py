@@ -70,7 +70,7 @@ class DeadLetters:
             if more and not full and (left := limit - len(found) - len(rows)):
                 count = min(most, count * 2)  # one key may have most of them
                 reading = self._read(min(count, left), *position, bodies=bodies)
-                self._connection.flush_if_idle()  # the server reads while these are decoded
+                self._connection.flush_early()  # the server reads while these are decoded
             found += [make(key, self._group, *row) for key, row in rows]
         return found
 

@@ -24,6 +24,8 @@ _INCOMPLETE = object()
 #: Most bytes that wait for a joint write, not counting the last command. To join more takes fresh memory each
 #: time, which costs more than another write.
 _JOINT = 64 * 1024
+#: So many calls keep the server busy for longer than a write takes.
+MANY = 8
 #: A connection is dead when replies are due and none came in this many checks in a row. One check is not
 #: enough: after a pause of the whole process it may run before the bytes that have arrived are read.
 _CHECKS = 4
@@ -188,12 +190,13 @@ class RedisProtocol(asyncio.Protocol):
         if not self._pending:
             self.abort(why)
 
-    def flush_if_idle(self) -> None:
-        """Write now, and not at the end of this turn, what was sent in this turn, if no reply is due.
+    def flush_early(self, calls: int) -> None:
+        """Write now, and not at the end of this turn, what was sent in this turn, if that pays.
 
-        On a quiet connection this saves latency. On a busy one a joint write saves more.
+        On a quiet connection, where no reply is due, it saves latency. On a busy one a joint write saves
+        more, unless `calls` are so many that the server works on them for the rest of the turn.
         """
-        if len(self._pending) == len(self._out):
+        if calls >= MANY or len(self._pending) == len(self._out):
             self._flush()
 
     def _flush(self) -> None:

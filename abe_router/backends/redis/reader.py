@@ -100,14 +100,14 @@ class StreamReader:
         A group that has to be created begins at `begin`, by default where the subscription starts.
         """
         name, begin = group_name(self._pattern, self._group), begin or position_before(self._start)
-        for key in keys:
-            if key not in self._streams and matches(self._pattern, key):
-                stream = StreamState(
-                    self.node.names, key, name, self._consumer, self._lease, begin, self.pending
-                )
-                self._streams[key] = stream
-                self.node.reaper.add(stream)
-                self.pending.signal(PendingReason.NEW, [stream])
+        args = name, self._consumer, self._lease, begin, self.pending
+        unknown = (key for key in keys if key not in self._streams and matches(self._pattern, key))
+        new = {key: StreamState(self.node.names, key, *args) for key in unknown}
+        self._streams |= new
+        for stream in new.values():
+            self.node.reaper.add(stream)
+        if new:
+            self.pending.signal(PendingReason.NEW, new.values())
 
     async def round(self, limit: int) -> list[Delivery]:
         """Do one round; return what it brought, which may be nothing.
@@ -151,7 +151,7 @@ class StreamReader:
             self.pending.remove(PendingReason.READABLE, stream)
         size = sum(stream.size(count) for stream, _, count, _ in reading)
         self.node.flow.sent(size, reading[-1][-1])
-        self._connection.flush_if_idle()
+        self._connection.flush_early(len(reading))
         return reading
 
     def read(self, stream: StreamState, limit: int, connection: Connection) -> Asked:

@@ -17,7 +17,7 @@ from abe_router.backends.redis.entry import MOST_BYTES, pack_headers
 from abe_router.backends.redis.gaps import Change
 from abe_router.backends.redis.group_consumers import LARGE, GroupConsumer, Part
 from abe_router.backends.redis.node import Node
-from abe_router.backends.redis.protocol import Arg, ServerError
+from abe_router.backends.redis.protocol import MANY, Arg, ServerError
 from abe_router.backends.redis.scripts import (
     ACK,
     DEAD_LETTER,
@@ -70,6 +70,8 @@ class Settlement:
                     piece = part[first : first + step]
                     sent.append((stream, consumer, piece, self._send(stream, consumer, piece)))
                     consumer.under_way += 1
+            if len(sent) >= MANY:
+                self._connection.flush_early(len(sent))  # before other handlers run
             refused += await self._collect(sent)
         except BaseException:  # whether the server has carried them out is not known
             for stream, consumer, _ in parts:
@@ -163,7 +165,9 @@ class Settlement:
         """Send the outcomes of one kind."""
         name, failures, delayed = stream.stream, stream.failures, stream.delayed
         ids: list[bytes] = [delivery.receipt for delivery, _ in part]
-        proof = consumer.proof(ids)
+        if part[0][1] is ACKED:  # most are, and each look at its class would cost as much as the rest
+            args = _fenced(stream, consumer, part, ids, consumer.proof(ids))
+            return self._connection.run(ACK, (name, failures, delayed), args)
         entries: list[Arg] = []
         match part[0][1]:
             case Delayed():
@@ -183,7 +187,7 @@ class Settlement:
             case Acked(outputs) if outputs:
                 return self._emit(stream, consumer, part)
             case _:
-                args = _fenced(stream, consumer, part, ids, proof)
+                args = _fenced(stream, consumer, part, ids, consumer.proof(ids))
                 return self._connection.run(ACK, (name, failures, delayed), args)
 
     def _emit(self, stream: StreamState, consumer: GroupConsumer, part: Part) -> asyncio.Future[Any]:

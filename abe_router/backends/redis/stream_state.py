@@ -192,9 +192,9 @@ def shares(streams: Iterable[StreamState], limit: int) -> list[tuple[StreamState
         return [(stream, fair + (position < more)) for position, stream in enumerate(waiting)]
     chosen: list[tuple[StreamState, int]] = []
     for stream in waiting:
-        share = min(limit, max(fair, stream.likely, stream.pending.likely))
-        chosen.append((stream, share))
-        limit -= share
-        if not limit:
-            break
+        share = max(fair, stream.likely, stream.pending.likely)
+        if share > limit and chosen:
+            break  # what is left of the limit would be filled, and look like a burst
+        chosen.append((stream, min(share, limit)))
+        limit -= chosen[-1][1]
     return chosen

@@ -92,6 +92,11 @@ def test_after_a_stream_had_more_than_was_asked_for_the_others_are_asked_for_mor
     assert [share for _, share in shares(others, 432)] == [9] * 48
 
 
+def test_what_is_left_of_the_limit_is_no_share():
+    """It would be filled, and look as if the stream had many entries."""
+    assert [share for _, share in shares(streams(100, likely=6), 500)] == [6] * 83
+
+
 def test_streams_with_few_entries_all_get_a_share():
     assert [share for _, share in shares(streams(1000), 500)] == [1] * 500
 
@@ -111,11 +116,12 @@ async def test_a_backlog_under_many_keys_is_read_in_few_calls(redis_backend, red
     await redis_backend.append([new_message(key, b"1") for key in keys for _ in range(each)])
     await redis_client.config_resetstat()
     handle = await redis_backend.subscribe("orders.*", GROUP)
-    left, limit = each * count, 10
+    left, limit, fetches = each * count, 10, 0
     async with asyncio.timeout(20):
         while left:
             found = await handle.fetch(limit, 1.0)
-            left, limit = left - len(found), 100
+            left, limit, fetches = left - len(found), 100, fetches + 1
+    assert fetches <= each * count / 35
     stats = await redis_client.info("commandstats")
     assert stats["cmdstat_xreadgroup"]["calls"] <= 1.5 * count
     assert stats["cmdstat_xreadgroup"]["calls"] + stats["cmdstat_evalsha"]["calls"] <= 1.6 * count

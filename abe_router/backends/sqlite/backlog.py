@@ -27,15 +27,17 @@ class _Queries(NamedTuple):
     by_key: str
 
 
+#: The plus sign keeps SQLite from using the index on keys, and then sorting the whole backlog.
+_MATCHES = "EXISTS (SELECT 1 FROM matching AS k WHERE k.pattern = ? AND k.key_id = +m.key_id)"
+
+
 def _queries(columns: str, insert: str = "") -> _Queries:
     select = f"{insert} SELECT {columns} FROM"
     return _Queries(
         f"{select} messages AS m WHERE key_id = ? AND seq > ? ORDER BY seq LIMIT ?",
-        # The plus sign keeps SQLite from using the index on keys, and then sorting the whole backlog.
-        f"{select} messages AS m WHERE +key_id IN (SELECT value FROM json_each(?))"  # noqa: S608
-        " AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-        f"{select} json_each(?) AS k CROSS JOIN messages AS m WHERE m.seq IN"  # noqa: S608
-        " (SELECT seq FROM messages WHERE key_id = k.value AND seq > ? ORDER BY seq LIMIT ?)"
+        f"{select} messages AS m WHERE {_MATCHES} AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        f"{select} matching AS k CROSS JOIN messages AS m WHERE k.pattern = ? AND m.seq IN"  # noqa: S608
+        " (SELECT seq FROM messages WHERE key_id = k.key_id AND seq > ? ORDER BY seq LIMIT ?)"
         " ORDER BY m.seq LIMIT ?",
     )
 
@@ -45,11 +47,9 @@ _TAKE = _queries(
 )
 _LIST = _queries("m.seq")
 _FIRST_BY_KEY = """
-    SELECT min((SELECT seq FROM messages WHERE key_id = k.value AND seq > ? ORDER BY seq LIMIT 1))
-    FROM json_each(?) AS k"""
-_FIRST_IN_ORDER = """
-    SELECT min(seq) FROM messages
-    WHERE seq > ? AND +key_id IN (SELECT value FROM json_each(?))"""
+    SELECT min((SELECT seq FROM messages WHERE key_id = k.key_id AND seq > ? ORDER BY seq LIMIT 1))
+    FROM matching AS k WHERE k.pattern = ?"""
+_FIRST_IN_ORDER = f"SELECT seq FROM messages AS m WHERE seq > ? AND {_MATCHES} ORDER BY seq LIMIT 1"  # noqa: S608
 
 
 def take(database: Database, pattern: str, after: int, limit: int, delivery: tuple[int, int, float]) -> int:
@@ -91,15 +91,15 @@ def _walk(
         return 0
     if len(key_ids) == 1:
         return run(queries.of_key, (key_ids[0], after, limit))
-    listed = database.keys.matching_json(pattern)
+    stored = database.keys.stored(database.connection, pattern)
     near = after + _NEAR * limit
-    found = run(queries.in_order, (listed, after, near, limit))
+    found = run(queries.in_order, (stored, after, near, limit))
     left = limit - found
     if found > left or near >= log.end(database):
         return found
     if len(key_ids) <= _FEW_KEYS:
-        return found + run(queries.by_key, (listed, near, left, left))
-    return found + run(queries.in_order, (listed, near, _ENDLESS, left))
+        return found + run(queries.by_key, (stored, near, left, left))
+    return found + run(queries.in_order, (stored, near, _ENDLESS, left))
 
 
 def first(database: Database, pattern: str, after: int) -> int | None:
@@ -109,15 +109,13 @@ def first(database: Database, pattern: str, after: int) -> int | None:
     """
     if len(database.keys.matching(pattern)) <= _FEW_KEYS:
         return first_by_key(database, pattern, after)
-    found: tuple[int | None] = database.execute(
-        _FIRST_IN_ORDER, (after, database.keys.matching_json(pattern))
-    ).fetchone()
-    return found[0]
+    stored = database.keys.stored(database.connection, pattern)
+    found: tuple[int] | None = database.execute(_FIRST_IN_ORDER, (after, stored)).fetchone()
+    return found and found[0]
 
 
 def first_by_key(database: Database, pattern: str, after: int) -> int | None:
     """Return the same as `first`, with one index seek for each key that matches, however long the log is."""
-    found: tuple[int | None] = database.execute(
-        _FIRST_BY_KEY, (after, database.keys.matching_json(pattern))
-    ).fetchone()
+    stored = database.keys.stored(database.connection, pattern)
+    found: tuple[int | None] = database.execute(_FIRST_BY_KEY, (after, stored)).fetchone()
     return found[0]

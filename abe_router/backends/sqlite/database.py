@@ -218,7 +218,13 @@ class Database:
         self._clear_keys()
         self.scanned.clear()
         self.counted.clear()
-        self._connection = self._file.connect()
+        connection = self._file.connect()
+        try:
+            self.keys.prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
         self.log = self._file.wal
         self._checkpoint = Checkpoint(self.log)
         self._schema_version = self._read_schema_version()

@@ -126,8 +126,9 @@ def last_before(database: Database, start: float) -> int:
 def count(database: Database, pattern: str, after: int) -> int:
     """Return how many messages after number `after` have a key that matches."""
     (n,) = database.execute(
-        "SELECT count(*) FROM messages WHERE key_id IN (SELECT value FROM json_each(?)) AND seq > ?",
-        (database.keys.matching_json(pattern), after),
+        "SELECT count(*) FROM matching AS k JOIN messages AS m ON m.key_id = k.key_id"
+        " WHERE k.pattern = ? AND m.seq > ?",
+        (database.keys.stored(database.connection, pattern), after),
     ).fetchone()
     return int(n)
 

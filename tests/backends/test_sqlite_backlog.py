@@ -54,15 +54,15 @@ def test_messages_of_another_key_are_skipped_also_those_of_keys_that_come_later(
 
 def test_numbers_of_keys_that_were_rolled_back_may_be_those_of_other_keys(database):
     with database.writing():
-        append(database, "orders.a")
-        assert upcoming(database) == [1]
-    with suppress(RuntimeError), database.writing():
-        append(database, "orders.b", "bills.a")
+        append(database, "orders.a", "orders.b")
         assert upcoming(database) == [1, 2]
+    with suppress(RuntimeError), database.writing():
+        append(database, "orders.c", "bills.a")
+        assert upcoming(database) == [1, 2, 3]
         raise RuntimeError("rolled back")
     with database.writing():
-        append(database, "bills.a", "orders.b")
-        assert upcoming(database) == [1, 3]
+        append(database, "bills.a", "orders.c")
+        assert upcoming(database) == [1, 2, 4]
 
 
 def test_keys_of_several_patterns_are_kept_apart(database):

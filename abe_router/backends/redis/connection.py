@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 #: Delays between attempts to connect, in seconds: the first one, and the longest.
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
-#: What the replies under way may bring, in bytes; one more read than that is admitted. With four times as much,
-#: a hundred routes lose a tenth of their rate: what was read leaves the caches before its handler runs.
+#: What the replies under way may bring, in bytes; one more read than that is admitted. With four times as
+#: much a hundred routes lost a tenth of their rate: what was read leaves the caches before its handler runs.
 _FLOW = 2 * 1024 * 1024
 
 

@@ -204,7 +204,9 @@ class Machine(ViewMachine):
         each = self.model[handle.name][number(delivery)]
         if each.delivery is delivery or each.delivery is None or self.world.tells_apart:
             return each.delivery is delivery
-        return each.holder is handle and each.deliveries == delivery.deliveries
+        # A replay may have made another entry of the message, with a receipt of its own.
+        same = each.deliveries == delivery.deliveries and each.delivery.receipt == delivery.receipt
+        return each.holder is handle and same
 
     @rule(index=INDEX, limit=st.integers(1, 6), how=HOW, delay=DELAY, key=st.sampled_from(KEYS))
     def work(self, index: int, limit: int, how: str, delay: float, key: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -165,6 +166,7 @@ class Worker:
                 self._reporter.finish()
             if not self._forced_by:
                 await application.flush_traces(min(FLUSH_TIME, max(FLUSH_GRACE, self._deadline.left)))
+            _flush_files()
         if self._forced_by:
             return 128 + self._forced_by
         return 1 if abandoned or cancelled else 0
@@ -261,3 +263,17 @@ def load_running_edit(loader: Loader, make_loader: Callable[..., Loader]) -> Rou
     edit, table = found
     _log.warning("the routes file has faults: this worker runs edit %d, as the others do", edit.number)
     return table
+
+
+def _flush_files() -> None:
+    """Write what is in the buffers of open files, as the exit of a C program does.
+
+    At its exit Python closes the files that the variables of a module hold, but not those of a module whose
+    functions are still referred to, as those of handlers are.
+    """
+    gc.unfreeze()
+    # By `type`, because `isinstance` may run code of an object that stands for another one.
+    for each in gc.get_objects():
+        if issubclass(type(each), io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+            with suppress(OSError, ValueError):  # a full disk, a closed pipe; a closed file
+                each.flush()

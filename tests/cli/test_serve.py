@@ -114,6 +114,24 @@ def test_timed_out_thread_does_not_delay_the_exit(example: Path) -> None:
     assert "ran longer than 100ms" in done.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one process", "workers"])
+def test_lines_that_a_handler_left_in_the_buffer_of_a_file_are_written_at_the_exit(
+    example: Path, options: list[str]
+) -> None:
+    (example / "examples" / "shop.py").write_text(
+        "file = open('charged.txt', 'a')\n"
+        "def charge(order): file.write(f'{order[\"id\"]}\\n')\n"
+        "def record(order): pass\n"
+        "follow = record\n"
+    )
+    for number in (1, 2, 3):
+        order = json.dumps({"id": number, "total": 5})
+        assert abe("publish", "orders.created", order).returncode == 0
+    done = abe("serve", "--once", *options)
+    assert done.returncode == 0, done.stderr
+    assert sorted((example / "charged.txt").read_text().split()) == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_endless_handler_delays_the_exit_only_for_the_drain_time(example: Path, signals: int) -> None:
     (example / "examples" / "shop.py").write_text(

@@ -187,8 +187,8 @@ async def _compare(
     assert counts(status) == expected
     assert [state["route"] for state in status["routes"] if state["overrides"]] == [STARS] * paused
 
-    # Workers can do nothing for a paused route, so an autoscaler does not count what waits there. What a worker
-    # held when it was killed is in flight until the route goes on.
+    # Workers can do nothing for a paused route, so an autoscaler does not count what waits there. What a
+    # killed worker held is in flight until the route goes on.
     async def worked_on() -> tuple[int, int]:
         scale, status = await incident.get("/v1/scale?routes=github.%23"), await incident.get("/v1/status")
         return scale["backlog"], sum(state["in_flight"] for state in status["routes"])

@@ -37,8 +37,8 @@ const done = arguments[arguments.length - 1];
 axe.run({resultTypes: ["violations"]}).then(({violations}) => done(violations));
 """
 #: Programs that show pages; the first one that there is runs. The shell takes less of the processor, but it
-#: shows all tabs at the same time.
-SHELL, BROWSERS = "chromium-headless-shell", ("chromium", "google-chrome")
+#: shows all tabs at the same time. The script in `/usr/bin` would leave it running.
+SHELL, BROWSERS = "/usr/lib/chromium/chromium-headless-shell", ("chromium", "google-chrome")
 #: How long a page may take to show something, in seconds.
 PATIENCE = 15.0
 #: Widths and heights that pages are looked at: a phone, a laptop, and 4K.

@@ -227,7 +227,7 @@ class _Run:
         return Verdict(
             accepted=len(self.accepted),
             lost=lost,
-            forgotten=len(forgotten),
+            forgotten=forgotten,
             duplicates=duplicates,
             bound=bound,
             unexplained=unexplained,
@@ -243,12 +243,12 @@ class _Run:
             recovery=recovery,
         )
 
-    def missing(self) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-        """Return what is neither handled nor a dead letter, and what of it a fault may have removed."""
+    def missing(self) -> tuple[list[tuple[int, str]], int]:
+        """Return what is lost, and how much else a fault may have removed that never ended."""
         dead = self._dead_pairs()
         missing = [pair for pair in self._expected(dead) if pair not in self.ended and pair not in dead]
         excused = {pair for pair in missing if self._may_be_lost(pair[0], self.accepted[pair[0]])}
-        return [pair for pair in missing if pair not in excused], sorted(excused)
+        return [pair for pair in missing if pair not in excused], len(excused)
 
     def _dead_pairs(self) -> set[tuple[int, str]]:
         return {(self.numbers.get(message, UNPUBLISHED), group) for message, group in self.dead}

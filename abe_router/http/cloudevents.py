@@ -159,13 +159,14 @@ def _attributes(values: Mapping[str, Any]) -> dict[str, str]:
                 if _CONTROL.search(value):
                     raise PayloadMalformed(f"the attribute `{name}` contains a control character")
                 found[name] = value
-            case bool() if name not in _TEXTS:
+            case _ if name in _TEXTS:
+                raise PayloadMalformed(f"the attribute `{name}` is not text")
+            case bool():
                 found[name] = "true" if value else "false"
-            case int() if name not in _TEXTS and -(2**31) <= value < 2**31:
+            case int() if -(2**31) <= value < 2**31:
                 found[name] = str(value)
             case _:
-                kinds = "text" if name in _TEXTS else "text, an integer or a boolean"
-                raise PayloadMalformed(f"the attribute `{name}` is not {kinds}")
+                raise PayloadMalformed(f"the attribute `{name}` is not text, an integer or a boolean")
     if (version := found.get("specversion")) != "1.0":
         raise PayloadMalformed("`specversion` is missing" if version is None else "`specversion` is not 1.0")
     for name in _REQUIRED:

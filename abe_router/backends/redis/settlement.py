@@ -165,9 +165,6 @@ class Settlement:
         """Send the outcomes of one kind."""
         name, failures, delayed = stream.stream, stream.failures, stream.delayed
         ids: list[bytes] = [delivery.receipt for delivery, _ in part]
-        if part[0][1] is ACKED:  # most are, and each look at its class would cost as much as the rest
-            args = _fenced(stream, consumer, part, ids, consumer.proof(ids))
-            return self._connection.run(ACK, (name, failures, delayed), args)
         entries: list[Arg] = []
         match part[0][1]:
             case Delayed():

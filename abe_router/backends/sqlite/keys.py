@@ -86,8 +86,8 @@ class Keys:
         if not self._stored:
             connection.execute("DELETE FROM matching")
         found = self.matching(pattern)
-        number, count = self._stored.get(pattern, (len(self._stored), 0))
-        if count < len(found) or pattern not in self._stored:
+        number, count = self._stored.setdefault(pattern, (len(self._stored), 0))
+        if count < len(found):
             new = ((number, key_id) for key_id in found[count:])
             connection.executemany("INSERT INTO matching VALUES (?, ?)", new)
             self._stored[pattern] = number, len(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,15 @@ from pydantic import BaseModel, Field, RootModel, model_serializer
 
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import IdInvalid, KeyInvalid, PayloadMalformed, PayloadUnencodable
-from abe_router.messages.message import MAX_BYTES, MAX_DEPTH, decode, encode, new_id, new_message
+from abe_router.messages.message import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    _nests_too_deep,
+    decode,
+    encode,
+    new_id,
+    new_message,
+)
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare
 
@@ -26,10 +35,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-
-
-def nested(depth: int) -> str:
-    return "[" * depth + "]" * depth
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -184,12 +189,23 @@ def test_encode_and_decode_enforce_the_size_limit():
     assert len(encode("x" * (MAX_BYTES - 2))) == MAX_BYTES
 
 
-def test_depth_limit_is_exact_and_ignores_brackets_in_strings():
-    assert decode(nested(MAX_DEPTH).encode()) is not None
-    with pytest.raises(PayloadMalformed, match="nested deeper"):
-        decode(nested(MAX_DEPTH + 1).encode())
-    assert decode(b'["' + b"[" * 500 + b'\\"' + b"{" * 500 + b'"]')
-    assert len(decode(b"[" + b"[],{}," * 500 + b"1]")) == 1001
+def depth_of(value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if parts is None else 1 + max(map(depth_of, parts), default=0)
+
+
+@given(json_values, st.lists(st.sampled_from(["list", "object", "text"]), min_size=122, max_size=130))
+def test_depth_limit_is_exact_for_what_is_sent_and_for_what_comes(value, levels):
+    for kind in levels:
+        value = {"list": [0, value, []], "object": {"": value}, "text": {'say "[{\\': value, "}": "]"}}[kind]
+    body = json.dumps(value).encode()
+    if depth_of(value) <= MAX_DEPTH:
+        assert decode(body) == decode(encode(value)) == value
+        return
+    with pytest.raises(PayloadMalformed, match="nested deeper than 128 levels"):
+        decode(body)
+    with pytest.raises(PayloadUnencodable, match="nested deeper than 128 levels"):
+        encode(value)
 
 
 class Scanned(bytes):
@@ -223,17 +239,16 @@ class Scanned(bytes):
 )
 def test_depth_of_a_large_body_takes_one_scan_and_two_with_escapes(item, scans):
     flat = Scanned(b"[" + b",".join([item] * 1000) + b"]")
-    assert len(decode(flat)) == 1000
+    assert not _nests_too_deep(flat)
     assert flat.scans == scans
     deep = Scanned(b"[" * 127 + item + b"," + flat + b"]" * 127)
-    with pytest.raises(PayloadMalformed, match="nested deeper"):
-        decode(deep)
+    assert _nests_too_deep(deep)
     assert deep.scans == scans
-    assert decode(b"[" * 126 + item + b"," + flat[1:-1].replace(b"[1]", b"1") + b"]" * 126)
+    assert not _nests_too_deep(b"[" * 126 + item + b"," + flat[1:-1].replace(b"[1]", b"1") + b"]" * 126)
 
 
-def test_depth_of_a_body_with_a_string_without_an_end_is_found_in_one_pass():
-    """A scan that began anew at each quote would take more steps than there is time for."""
+def test_body_with_a_string_without_an_end_is_refused_in_one_pass():
+    """A search that began anew at each quote would take more steps than there is time for."""
     body = b"[" * 200 + b'"' + b'\\"' * 300_000
     with pytest.raises(PayloadMalformed, match=r"truncated|unterminated"):
         decode(body)
@@ -252,7 +267,7 @@ def test_reason_does_not_grow_with_the_depth_of_the_value():
 
 
 def test_very_deep_nesting_is_refused_without_recursion():
-    with pytest.raises(PayloadMalformed):
+    with pytest.raises(PayloadMalformed, match="nested deeper than 128 levels"):
         decode(b"[" * 400_000)
 
 

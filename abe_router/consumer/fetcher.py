@@ -152,7 +152,7 @@ class Fetcher:
             in_flight.track(asked_at)
             kept = await self._sort_out(found, suspects)
         if kept:
-            await gate.end_fetches(PROBE_WAIT)
+            await gate.end_fetches(in_flight, PROBE_WAIT)
         await self._run(kept)
         if suspects and not kept:
             alone = runs_alone(suspects[0], self._route.delivery_limit)

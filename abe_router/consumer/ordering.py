@@ -220,7 +220,7 @@ class OrderedSubscription(Subscription):
                 gate.release(self._in_flight)
             await self._hand_back(fetched[len(kept) :], kept, asked_at)
         if kept and suspects:
-            await gate.end_fetches(PROBE_WAIT)
+            await gate.end_fetches(self._in_flight, PROBE_WAIT)
         self._keep(kept, asked_at)
         if was_careful and not kept:
             while not (gate.admits(self._in_flight, alone=alone) or self._closed):

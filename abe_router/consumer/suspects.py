@@ -12,6 +12,10 @@ from abe_router.backoff import wait_for_event
 
 #: How many deliveries a suspect keeps for runs without another suspect.
 RUNS_ALONE = 2
+#: How long what was started runs before another consumer fetches, in seconds, unless it ends before. Most of
+#: what kills its process does so at once. A fetch may bring suspects, and a death before they are handed back
+#: counts against them.
+HEAD_START = 0.25
 #: How long a wait for a turn lasts before its caller looks whether it is to stop, in seconds.
 _LOOK_AGAIN = 0.1
 
@@ -51,14 +55,15 @@ class SuspectGate:
 
     So a consumer probes: it fetches one delivery, or as many as a group after it had a group. Suspects that
     it may not hold are handed back, uncounted, before it waits. The first consumer that waits for a run alone
-    is next: the others get no further group. What a consumer may hold it starts once no other fetches.
+    is next: the others get no further group. What a consumer may hold it starts once no other fetches, and
+    with a head start before one fetches again.
     """
 
     def __init__(self) -> None:
         self._holders: dict[object, bool] = {}  # and whether what it holds runs alone
         self._next: object = None
-        self._fetches: list[Callable[[], None]] = []
-        self._starting = 0
+        self._fetches: dict[object, Callable[[], None]] = {}
+        self._starting: dict[object, object] = {}  # by holder, a mark of its start
         self._changed = asyncio.Event()
 
     def admits(self, holder: object, *, alone: bool) -> bool:
@@ -79,6 +84,7 @@ class SuspectGate:
     def release(self, holder: object) -> None:
         """Note that `holder` holds no suspect any more, and waits for none. Idempotent."""
         self._holders.pop(holder, None)
+        self._starting.pop(holder, None)
         if self._next is holder:
             self._next = None
         self._changed.set()
@@ -99,25 +105,35 @@ class SuspectGate:
     @contextmanager
     def fetching(self, interrupt: Callable[[], None]) -> Iterator[None]:
         """Fetch, and hand back suspects, within this; `interrupt` ends the fetch early."""
-        self._fetches.append(interrupt)
+        fetch = object()
+        self._fetches[fetch] = interrupt
         try:
             yield
         finally:
-            self._fetches.remove(interrupt)
+            del self._fetches[fetch]
             self._changed.set()
 
-    async def end_fetches(self, seconds: float) -> None:
-        """Wait until no consumer fetches, at most `seconds`; interrupt the fetches that wait."""
-        loop = asyncio.get_running_loop()
+    async def end_fetches(self, holder: object, seconds: float) -> None:
+        """Wait until no consumer fetches, at most `seconds`; interrupt the fetches that wait.
+
+        `holder` starts its suspects then. No other fetches before these have their head start.
+        """
+        loop, start = asyncio.get_running_loop(), object()
         until = loop.time() + seconds
-        self._starting += 1
+        self._starting[holder] = start
         try:
             while self._fetches and loop.time() < until:
-                for interrupt in self._fetches:
+                for interrupt in self._fetches.values():
                     interrupt()
                 await self.wait()
-        finally:
-            self._starting -= 1
+        except BaseException:
+            self._started(holder, start)
+            raise
+        loop.call_later(HEAD_START, self._started, holder, start)
+
+    def _started(self, holder: object, start: object) -> None:
+        if self._starting.get(holder) is start:
+            del self._starting[holder]
             self._changed.set()
 
     async def wait(self) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from gc import get_referents
 from itertools import count
 from typing import Any
 
@@ -30,7 +31,7 @@ _SURELY_FLAT = 2 * MAX_DEPTH
 
 #: Longest reason why a body is refused, in characters.
 _LONGEST_REASON = 200
-#: What `_deeper_than` leaves out: all but brackets and quotes.
+#: What `_nests_too_deep` leaves out: all but brackets and quotes.
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 
@@ -72,6 +73,7 @@ _finds_null = re.compile(rb"null").search
 _BACKSLASH = ord("\\")
 _WITHOUT_FORM = "NaN and infinity have no JSON form"
 _NON_FINITE = f"payload is not JSON: {_WITHOUT_FORM}"
+_TOO_DEEP = f"payload is nested deeper than {MAX_DEPTH} levels"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -173,8 +175,10 @@ def encode_for_check(payload: Any, *, decoded: bool = False) -> tuple[bytes, Any
     # A compiled expression finds it faster than `in`.
     if _finds_null(body) and _has_non_finite(payload):
         raise PayloadUnencodable(_NON_FINITE)
-    if len(body) > _SURELY_FLAT and (fault := _limits(body)):
-        raise PayloadUnencodable(fault)
+    if len(body) > MAX_BYTES:
+        raise PayloadUnencodable(_too_large(body))
+    if len(body) > _SURELY_FLAT and _nests_too_deep(body):
+        raise PayloadUnencodable(_TOO_DEEP)
     if is_plain and len(body) < _BUFFER:
         body = b"%b" % body
     if is_plain and not decoded:
@@ -198,12 +202,36 @@ def decode(body: bytes) -> Any:
     Integers stay exact; one of more than 4,300 digits is refused. Of duplicate object keys the last one
     counts.
     """
-    if len(body) > _SURELY_FLAT and (fault := _limits(body)):
-        raise PayloadMalformed(fault)
+    if len(body) > MAX_BYTES:
+        raise PayloadMalformed(_too_large(body))
     try:
-        return _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = _decode(body)
+    except RecursionError:
+        raise PayloadMalformed(_TOO_DEEP) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PayloadMalformed(f"payload is not JSON: {_why(body, error)}") from None
+    if len(body) > _SURELY_FLAT and _is_too_deep(value):
+        raise PayloadMalformed(_TOO_DEEP)
+    return value
+
+
+def _too_large(body: bytes) -> str:
+    return f"payload is {len(body):,} bytes, over the limit of {MAX_BYTES:,}"
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Return whether a decoded value is nested deeper than MAX_DEPTH.
+
+    Each pass goes one level down, to all parts of all lists and dicts at once, in one C call. It takes half
+    the time of a look at the brackets of the text. It is for decoded values alone, because an object of
+    another type refers to more than its parts, such as its class.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = get_referents(*level)
+        if not level:
+            return False
+    return any(isinstance(part, list | dict) for part in level)
 
 
 def _why(body: bytes, error: Exception) -> str:
@@ -230,16 +258,8 @@ def _why(body: bytes, error: Exception) -> str:
     return "it holds a lone surrogate, which is no Unicode text"
 
 
-def _limits(body: bytes) -> str:
-    if len(body) > MAX_BYTES:
-        return f"payload is {len(body):,} bytes, over the limit of {MAX_BYTES:,}"
-    if _deeper_than(body, MAX_DEPTH):
-        return f"payload is nested deeper than {MAX_DEPTH} levels"
-    return ""
-
-
-def _deeper_than(body: bytes, limit: int) -> bool:
-    """Return whether the brackets of a JSON text nest deeper than `limit`.
+def _nests_too_deep(body: bytes) -> bool:
+    """Return whether the brackets of a JSON text nest deeper than MAX_DEPTH.
 
     Each pass over the brackets removes the innermost pairs, so the number of passes is the depth. Brackets in
     strings do not count. Without escapes, every second part between quotes is outside of strings. Two quotes
@@ -247,7 +267,7 @@ def _deeper_than(body: bytes, limit: int) -> bool:
     call, and linear. Most bodies are scanned once.
     """
     brackets = body.translate(_AS_BRACES, _NOT_STRUCTURE)
-    if len(brackets) - brackets.count(b'"') <= 2 * limit:
+    if len(brackets) - brackets.count(b'"') <= 2 * MAX_DEPTH:
         return False
     if _BACKSLASH in body:
         unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -255,13 +275,10 @@ def _deeper_than(body: bytes, limit: int) -> bool:
     brackets = brackets.replace(b'""', b"")
     if b'"' in brackets:
         brackets = b"".join(brackets.split(b'"')[::2])
-    for _ in range(limit):
+    for _ in range(MAX_DEPTH):
         if not brackets:
             return False
-        shorter = brackets.replace(b"{}", b"")
-        if len(shorter) == len(brackets):
-            return False  # unbalanced: the parser reports it
-        brackets = shorter
+        brackets = brackets.replace(b"{}", b"")
     return bool(brackets)
 
 

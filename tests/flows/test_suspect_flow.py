@@ -12,7 +12,7 @@ from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering import OrderedSubscription
 from abe_router.consumer.ordering_keys import OrderingKeys
-from abe_router.consumer.suspects import SuspectGate
+from abe_router.consumer.suspects import HEAD_START, SuspectGate
 from abe_router.observe.events import Handled
 from abe_router.routing.policies import Batch
 
@@ -84,8 +84,11 @@ async def test_a_consumer_that_is_next_and_finds_no_suspect_holds_up_no_other():
     assert gate.acquire("c", alone=False)
 
 
-async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones():
+@pytest.mark.parametrize("ended", [True, False], ids=["it ends", "it has its head start"])
+async def test_what_starts_interrupts_probes_and_holds_up_new_ones_until(ended: bool):
     gate, interrupted, order = SuspectGate(), asyncio.Event(), list[str]()
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
 
     async def probe(name: str) -> None:
         async with gate.probe(interrupted.set):
@@ -93,9 +96,14 @@ async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones():
             await interrupted.wait()
 
     async def start() -> None:
-        await gate.end_fetches(5.0)
+        await gate.end_fetches("a", 5.0)
         order.append("start")
+        await asyncio.sleep(0.01)
+        order.append("ran")
+        if ended:
+            gate.release("a")
 
+    assert gate.acquire("a", alone=True)
     first = asyncio.create_task(probe("first"))
     await asyncio.sleep(0)
     starting = asyncio.create_task(start())
@@ -103,7 +111,19 @@ async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones():
     second = asyncio.create_task(probe("second"))
     async with within(5):
         await asyncio.gather(first, starting, second)
-    assert order == ["first", "start", "second"]
+    assert order == ["first", "start", "ran", "second"]
+    assert (loop.time() - began_at > HEAD_START) is not ended
+
+
+async def test_the_end_of_an_earlier_head_start_does_not_shorten_the_next_one():
+    gate, loop = SuspectGate(), asyncio.get_running_loop()
+    await gate.end_fetches("a", 5.0)
+    await asyncio.sleep(HEAD_START / 2)
+    gate.release("a")
+    await gate.end_fetches("a", 5.0)
+    began_at = loop.time()
+    async with within(5), gate.probe(lambda: None):
+        assert loop.time() - began_at > 0.9 * HEAD_START
 
 
 async def test_an_ordered_route_starts_a_suspect_when_no_other_route_fetches_any_more():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.backends.sqlite import SQLiteBackend, file
+from abe_router.backends.sqlite import SQLiteBackend, checkpoint, file
 from abe_router.backends.sqlite.file import File
 from abe_router.errors import BackendError, BackendUnavailable
 
@@ -113,12 +113,12 @@ class TestSymbolicLink:
         assert [p.name for p in (link.parent).iterdir()] == ["link.db"]
 
     async def test_log_behind_a_link_is_checkpointed(self, path, link, monkeypatch):
-        monkeypatch.setattr(file, "CHECKPOINT_BYTES", 100_000)
+        monkeypatch.setattr(checkpoint, "CHECKPOINT_BYTES", 100_000)
         async with SQLiteBackend(link) as backend:
-            for _ in range(4):
+            for _ in range(8):
                 await backend.publish(KEY, "x" * 200_000)
                 await asyncio.sleep(0.06)
-            assert path.with_name("queue.db-wal").stat().st_size < 400_000
+            assert path.with_name("queue.db-wal").stat().st_size < 600_000
 
     async def test_doctor_looks_at_the_file_behind_a_link(self, link, backend):
         await backend.publish(KEY, 1)

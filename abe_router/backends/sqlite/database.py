@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from abe_router.backends.sqlite.file import Checkpoint, File, FileState, checkpoint
+from abe_router.backends.sqlite.checkpoint import Checkpoint
+from abe_router.backends.sqlite.file import File, FileState
 from abe_router.backends.sqlite.keys import Keys, decode_text
 from abe_router.backoff import Backoff
 from abe_router.errors import BackendError, BackendUnavailable
@@ -74,7 +75,7 @@ class Database:
     """One connection to the file: opened on first use, and again after an error that broke it."""
 
     #: Connections to files that were removed or replaced while they were open; see `close`.
-    _abandoned: ClassVar[list[sqlite3.Connection]] = []
+    _abandoned: ClassVar[list[tuple[sqlite3.Connection, Checkpoint | None]]] = []
 
     def __init__(self, file: File, prefix: str) -> None:
         self.path = file.path
@@ -90,7 +91,7 @@ class Database:
         self._file = file
         #: The write-ahead log.
         self.log = file.wal
-        self._checkpoint = Checkpoint(self.log)
+        self._checkpoint: Checkpoint | None = None
         #: Rises when the content of the file was replaced, so that what is known of it no longer holds.
         self.generation = 0
         #: The highest number of a message that this connection has committed or seen.
@@ -221,12 +222,12 @@ class Database:
         connection = self._file.connect()
         try:
             self.keys.prepare(connection)
+            self._checkpoint = self._file.checkpoint(connection)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
         self.log = self._file.wal
-        self._checkpoint = Checkpoint(self.log)
         self._schema_version = self._read_schema_version()
 
     def close(self) -> None:
@@ -237,20 +238,24 @@ class Database:
         ends.
         """
         connection, self._connection = self._connection, None
+        checkpoint, self._checkpoint = self._checkpoint, None
         if connection is None:
             return
         if self._file.is_replaced():
             with suppress(sqlite3.Error):
-                checkpoint(connection)
-            self._abandoned.append(connection)
+                if checkpoint is not None:
+                    checkpoint.copy_locked()
+            self._abandoned.append((connection, checkpoint))
         else:
+            if checkpoint is not None:
+                checkpoint.close()
             connection.close()
         self._file.close_log()
 
     def checkpoint(self) -> None:
         """Checkpoint the write-ahead log if it has grown."""
-        if self._connection is not None:
-            self._checkpoint.run(self._connection)
+        if self._checkpoint is not None:
+            self._checkpoint.run()
 
     def rescue_lost_log(self) -> None:
         """Checkpoint the write-ahead log if it was removed.
@@ -258,7 +263,7 @@ class Database:
         The processes that had a removed log open go on sharing it. Other processes do not see it, and it is
         lost with the last process. So a commit must be in the file before it is confirmed.
         """
-        is_lost = self._file.log_is_lost and self._connection is not None
+        is_lost = self._file.log_is_lost and self._checkpoint is not None
         if is_lost and not self._has_lost_log:
             _log.error(
                 "the write-ahead log of `%s` was removed while it was in use: other processes cannot open "
@@ -266,9 +271,9 @@ class Database:
                 self.path,
             )
         self._has_lost_log = is_lost
-        if is_lost and self._connection is not None:
+        if is_lost and self._checkpoint is not None:
             with suppress(sqlite3.Error):
-                checkpoint(self._connection)
+                self._checkpoint.copy_locked()
 
     def as_backend_error(self, error: sqlite3.Error) -> BackendError:
         """Return what an error means; close the connection when it is no longer usable."""
@@ -340,12 +345,13 @@ class Database:
         What the log holds is copied into the old file first, which may still have another name. Raise
         sqlite3.Error when another process holds the lock of the old file.
         """
-        with suppress(sqlite3.Error):
-            checkpoint(connection)
         connection.execute("BEGIN IMMEDIATE")
         try:
+            copied = False
+            with suppress(sqlite3.Error):
+                copied = self._checkpoint is not None and self._checkpoint.copy()
             (held,) = connection.execute("SELECT count(*) FROM messages").fetchone()
-            kept = self._file.set_log_aside()
+            kept = self._file.set_log_aside(copied=copied)
         finally:
             connection.execute("ROLLBACK")
         _log.error(
@@ -354,8 +360,8 @@ class Database:
             counted(held, "message"),
             f", and its last commits are in `{kept}`" if kept else "",
         )
-        self._abandoned.append(connection)
-        self._connection = None
+        self._abandoned.append((connection, self._checkpoint))
+        self._connection = self._checkpoint = None
         self.generation += 1
         self.last_appended = 0
 

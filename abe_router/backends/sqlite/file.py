@@ -25,12 +25,12 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
 from abe_router.backends.sqlite import schema
+from abe_router.backends.sqlite.checkpoint import CHECKPOINT_BYTES, Checkpoint
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.text import format_duration
 
@@ -40,12 +40,6 @@ OLDEST_SQLITE = (3, 35, 0)
 _CHECK_INTERVAL = 0.25
 #: How long an open file may be missing before a new one is created in its place, in seconds.
 GRACE = 5.0
-#: The size of the write-ahead log, in bytes, from which it is checkpointed. SQLite's own default.
-CHECKPOINT_BYTES = 1000 * 4096
-#: How long a checkpoint waits for other transactions, in milliseconds. All writers wait meanwhile.
-_CHECKPOINT_TIMEOUT = 100
-#: The shortest time between two checks of the size, in seconds.
-_CHECKPOINT_INTERVAL = 0.05
 #: The file systems that Linux has mounted.
 MOUNTS = Path("/proc/mounts")
 #: Types of file systems that several machines share, or whose locks and shared memory are not reliable.
@@ -110,11 +104,7 @@ class File:
         found = identity(self._target)
         if self._log_identity is not None and found != self._identity:
             self._refuse_log_of_former()
-        # `mode=rw`: if the file vanishes just now, SQLite must not create another one.
-        address = f"file:{quote(os.fsencode(self._target))}?mode=rw"
-        connection = sqlite3.connect(
-            address, uri=True, timeout=0, isolation_level=None, cached_statements=256
-        )
+        connection = self._open()
         try:
             self._prepare(connection)
             if found != identity(self._target):
@@ -131,6 +121,18 @@ class File:
         if self.synchronous == "full":
             self._log_fd = os.open(self.wal, os.O_RDWR | os.O_CLOEXEC)
         return connection
+
+    def checkpoint(self, connection: sqlite3.Connection) -> Checkpoint | None:
+        """Return what checkpoints the log; `connection` is the one that `connect` returned last."""
+        copier = self._open()
+        try:
+            copier.execute("PRAGMA schema_version").fetchone()  # a read, so that it has the log
+            if self._identity != identity(self._target):
+                raise BackendUnavailable(f"cannot use `{self.path}`: it was replaced while it was opened")
+        except BaseException:
+            copier.close()
+            raise
+        return Checkpoint(self.wal, connection, copier)
 
     def sync_log(self) -> None:
         """Let the commits so far survive a loss of power, unless `synchronous` is `normal`.
@@ -170,15 +172,16 @@ class File:
         """Return whether another file is at the path of the open one; look at the disk now."""
         return identity(self.path) not in (None, self._identity)
 
-    def set_log_aside(self) -> Path | None:
+    def set_log_aside(self, *, copied: bool) -> Path | None:
         """Move the log of the file that was open out of the way of the file that is there now.
 
-        The caller holds the write lock of the file that was open, so that only one process does this. Do
-        nothing when the log at the path is another one. Return where a log that holds commits is now.
+        The caller holds the write lock of the file that was open, so that only one process does this. A log
+        that was `copied` is removed. Do nothing when the log at the path is another one. Return where a log
+        that holds commits is now.
         """
         kept = None
         if self._log_identity is not None and identity(self.wal) == self._log_identity:
-            if self.wal.stat().st_size:
+            if not copied:
                 kept = self._beside(f"-wal.{self._log_identity[1]}")
                 self.wal.rename(kept)
             else:
@@ -244,6 +247,11 @@ class File:
         elif now >= self._missing_since + GRACE:
             self._state = FileState.GONE
 
+    def _open(self) -> sqlite3.Connection:
+        # `mode=rw`: if the file vanishes just now, SQLite must not create another one.
+        address = f"file:{quote(os.fsencode(self._target))}?mode=rw"
+        return sqlite3.connect(address, uri=True, timeout=0, isolation_level=None, cached_statements=256)
+
     def _create(self) -> None:
         target = self._target
         if not target.parent.is_dir():
@@ -274,51 +282,13 @@ class File:
         # `sync_log` syncs what must be durable, `Checkpoint` does checkpoints.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_BYTES}")
         if not current:
             connection.execute("BEGIN IMMEDIATE")
             if not schema.is_current(connection):
                 schema.create(connection)
             connection.execute("COMMIT")
         connection.execute("PRAGMA schema_version").fetchone()  # a read, so that the log is there
-
-
-class Checkpoint:
-    """Copies the write-ahead log into the file when the log has grown.
-
-    SQLite would do so in a COMMIT. Before 3.51.3 a checkpoint beside the commit of another process can
-    damage the file (sqlite.org/wal.html, "The WAL-Reset Bug"). The kind of checkpoint used here holds the
-    write lock, so that there is no such commit.
-    """
-
-    def __init__(self, wal: Path) -> None:
-        self._wal = wal
-        self._threshold = CHECKPOINT_BYTES
-        self._check_at = 0.0
-
-    def run(self, connection: sqlite3.Connection) -> None:
-        """Copy and empty the log if it is large enough; after an error, a later call tries again."""
-        now = time.monotonic()
-        if now < self._check_at:
-            return
-        self._check_at = now + _CHECKPOINT_INTERVAL
-        with suppress(OSError, sqlite3.Error):
-            size = self._wal.stat().st_size
-            if size < self._threshold:
-                return
-            # A long read transaction prevents the checkpoint: trying again at once would stop all writers.
-            self._threshold = size + CHECKPOINT_BYTES
-            if checkpoint(connection):
-                self._threshold = CHECKPOINT_BYTES
-
-
-def checkpoint(connection: sqlite3.Connection) -> bool:
-    """Copy the whole write-ahead log into the file and empty it; return False when others are in the way."""
-    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
-    try:
-        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        connection.execute("PRAGMA busy_timeout = 0")
-    return not busy
 
 
 def identity(path: Path) -> _Identity:

@@ -68,6 +68,9 @@ class _ReadOnlyFile(File):
         self._identity = identity(self._target)
         return connection
 
+    def checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Nothing is written, so there is nothing to checkpoint."""
+
 
 class FileHealth:
     """The health checks of a backend's file; `served` are the subscriptions of the routes file, if known."""

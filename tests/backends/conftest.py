@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -98,6 +99,14 @@ async def backend(path: Path) -> AsyncIterator[SQLiteBackend]:
     """Yield an open backend on a SQLite file."""
     async with SQLiteBackend(path) as backend:
         yield backend
+
+
+@pytest.fixture
+def locked(path: Path, backend: SQLiteBackend) -> Iterator[sqlite3.Connection]:
+    """Yield another connection to the file of `backend`."""
+    other = sqlite3.connect(path, isolation_level=None)
+    yield other
+    other.close()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

@@ -13,7 +13,7 @@ import pytest
 
 from abe_router.backend import ACKED
 from abe_router.backends import make_backend
-from abe_router.backends.sqlite import SQLiteBackend, checkpoint, database, file
+from abe_router.backends.sqlite import SQLiteBackend, database, file
 from abe_router.backends.sqlite.operations import Fetch
 from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable, SubscriptionClosed
 from abe_router.messages.message import Message, new_message
@@ -221,13 +221,6 @@ asyncio.run(backend.close())
         other.close()
 
 
-@pytest.fixture
-def locked(path, backend):
-    other = sqlite3.connect(path, isolation_level=None)
-    yield other
-    other.close()
-
-
 class TestLock:
     async def test_publish_waits_for_a_locked_file(self, backend, locked):
         locked.execute("BEGIN IMMEDIATE")
@@ -314,72 +307,6 @@ class TestLock:
         with pytest.raises(PayloadUnencodable):
             await backend.append([Message("\udcff", KEY, b"1")])
         assert await drain(await backend.subscribe(KEY, "g")) == []
-
-    async def test_write_ahead_log_is_checkpointed(self, path, backend):
-        messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
-        wal = path.with_name("queue.db-wal")
-        for _ in range(12):
-            await backend.append(messages)
-            await asyncio.sleep(0.06)
-        assert wal.stat().st_size < 3 * checkpoint.CHECKPOINT_BYTES
-
-    async def test_log_keeps_its_size_and_is_copied_when_it_is_full_again(self, path, monkeypatch):
-        """To write over it takes half the time of a log that grows."""
-        copies, sizes, commits = list[bool](), list[int](), 0
-        copy = checkpoint.Checkpoint.copy
-
-        def counted(self):
-            copies.append(copy(self))
-            return copies[-1]
-
-        monkeypatch.setattr(checkpoint.Checkpoint, "copy", counted)
-        monkeypatch.setattr(checkpoint, "CHECKPOINT_BYTES", 200_000)
-        monkeypatch.setattr(checkpoint, "_CHECKPOINT_INTERVAL", 0.0)
-        async with SQLiteBackend(path) as backend:
-            while len(copies) < 5:
-                await backend.append([new_message(KEY, b"1" * 10_000)])
-                commits += 1
-                sizes.append(path.with_name("queue.db-wal").stat().st_size)
-            assert copies == [True] * 5
-            assert commits > 30
-            assert sizes == sorted(sizes)
-            assert max(sizes) < 250_000
-            assert len(await drain(await backend.subscribe(KEY, "g"))) == commits
-
-    async def test_log_begins_anew_when_the_reader_of_an_old_state_has_ended(self, path, locked, monkeypatch):
-        monkeypatch.setattr(checkpoint, "CHECKPOINT_BYTES", 200_000)
-        monkeypatch.setattr(checkpoint, "_CHECKPOINT_INTERVAL", 0.0)
-        async with SQLiteBackend(path) as backend:
-            await backend.publish(KEY, 1)
-            locked.execute("BEGIN")
-            assert locked.execute("SELECT count(*) FROM messages").fetchone() == (1,)
-            message, wal = [new_message(KEY, b"1" * 10_000)], path.with_name("queue.db-wal")
-            for _ in range(50):
-                await backend.append(message)
-            grown = wal.stat().st_size
-            assert grown > 1_000_000
-            locked.execute("COMMIT")
-            for _ in range(50):
-                await backend.append(message)
-            assert wal.stat().st_size < grown + 500_000
-
-    async def test_long_read_transaction_blocks_no_writer(self, path, backend, locked):
-        await backend.publish(KEY, 1)
-        locked.execute("BEGIN")
-        assert locked.execute("SELECT count(*) FROM messages").fetchone() == (1,)
-        messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
-        async with asyncio.timeout(10):
-            for _ in range(8):
-                await backend.append(messages)
-                await asyncio.sleep(0.06)
-        wal = path.with_name("queue.db-wal")
-        grown = wal.stat().st_size
-        assert grown > checkpoint.CHECKPOINT_BYTES
-        locked.execute("COMMIT")
-        for _ in range(6):
-            await backend.append(messages)
-            await asyncio.sleep(0.06)
-        assert wal.stat().st_size < grown
 
 
 class TestFetch:

@@ -211,7 +211,7 @@ class FileHealth:
                 HealthCheck.LOG_GROWN,
                 _WARNING,
                 f"the write-ahead log has {size >> 20:,} MiB",
-                "a long read transaction keeps the log from being emptied, and it fills the disk",
+                "a long read transaction keeps the log from beginning anew, and it fills the disk",
                 f"find the program that has it open, and end its transaction: fuser -v {self._path}",
             )
 

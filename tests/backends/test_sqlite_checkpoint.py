@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.backends.sqlite import SQLiteBackend, checkpoint
+from abe_router.backends.sqlite.file import File
 from abe_router.messages.message import new_message
 
 from .deliveries import drain
@@ -26,6 +27,7 @@ import asyncio, os
 from pathlib import Path
 from abe_router.backend import ACKED
 from abe_router.backends.sqlite import SQLiteBackend, checkpoint
+from abe_router.backends.sqlite.file import File
 from abe_router.messages.message import new_message
 
 checkpoint.CHECKPOINT_BYTES, checkpoint._CHECKPOINT_INTERVAL = 60_000, 0.0005
@@ -124,6 +126,18 @@ async def test_long_read_transaction_blocks_no_writer(path, backend, locked):
         await backend.append(messages)
         await asyncio.sleep(0.06)
     assert wal.stat().st_size < grown
+
+
+def test_checkpoint_is_put_off_while_another_connection_holds_the_write_lock(path, backend, locked):
+    opened = File(path, "full")
+    with closing(opened.connect()) as connection, closing(opened.checkpoint(connection)) as copying:
+        locked.execute("BEGIN IMMEDIATE")
+        locked.execute("INSERT INTO messages (key_id, body) VALUES (1, x'31')")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            copying.copy_locked()
+        locked.execute("COMMIT")
+        assert copying.copy_locked()
+    opened.close_log()
 
 
 def kill_some(folder: Path, seconds: float) -> int:

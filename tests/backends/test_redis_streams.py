@@ -331,6 +331,18 @@ class TestServerLoss:
             await ack(handle, await take(handle, 1))
         assert not await handle.fetch(1, 0)
 
+    async def test_text_of_a_lost_script_is_sent_once_for_many_commands(self, redis_backend, redis_client):
+        handle = await redis_backend.subscribe("orders.*", GROUP)
+        for _ in range(2):
+            await redis_backend.append([new_message(f"orders.k{n}", b"1") for n in range(50)])
+            deliveries = await take(handle, 50)
+            await redis_client.script_flush()
+            await redis_client.config_resetstat()
+            await ack(handle, deliveries)
+            found = await redis_client.info("commandstats")
+            assert found["cmdstat_eval"]["calls"] < 5  # the backend renews its registration now and then
+        assert not await handle.fetch(1, 0)
+
     async def test_retries_without_due_times_are_due_at_once(self, redis_backend, redis_client, prefix):
         """A bug loses retries whose due times the server evicted."""
         handle = await redis_backend.subscribe(KEY, GROUP, lease=0.1)

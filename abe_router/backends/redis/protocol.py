@@ -119,6 +119,9 @@ class RedisProtocol(asyncio.Protocol):
         self._out: list[bytes] = []
         self._size = 0
         self._pending: deque[Sent] = deque()
+        #: How many commands were answered, and by script which command sent its text last, in that count.
+        self._answered = 0
+        self._texts: dict[Arg, int] = {}
         self._transport: asyncio.Transport | None = None
         self._silent = 0
         #: Bytes that arrived since the last whole answer.
@@ -232,16 +235,28 @@ class RedisProtocol(asyncio.Protocol):
 
     def _answer(self, reply: Any) -> None:
         sent = self._pending.popleft()
-        future, _, fallback = sent
+        self._answered += 1
+        future, args, fallback = sent
         if future.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
             if fallback and isinstance(reply, ServerError) and reply.code == "NOSCRIPT":
-                self._push(fallback, None, future)
+                self._send_text(args, fallback, future)
             elif not (self._refused and isinstance(reply, ServerNotReady) and self._refused(sent, reply)):
                 fail(future, reply)
         else:
             future.set_result(reply)
+
+    def _send_text(self, args: tuple[Arg, ...], text: tuple[Arg, ...], future: asyncio.Future[Any]) -> None:
+        """Send a script whose hash the server did not know by its text, or by its hash behind that text.
+
+        Of many such commands in a row only the first sends the text.
+        """
+        if self._answered <= self._texts.get(args[1], 0):
+            self._push(args, text, future)
+            return
+        self._push(text, None, future)
+        self._texts[args[1]] = self._answered + len(self._pending)
 
     def _too_large(self) -> str:
         """Return what is wrong with the answer that is arriving, empty if it may continue."""

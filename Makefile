@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait. In long
 # rows workers are killed all the time, and six such rows at a time take longer to recover than they may on two cores.
 WORKERS ?= 5
-ROWS ?= 6
+ROWS ?= $(if $(findstring --long,$(ARGS)),3,6)
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
 ARGS ?=
@@ -64,7 +64,7 @@ alone: $(VENV)/dev
 
 long: $(VENV)/dev ## run the tests with those of the long form, and long runs of chaos and fuzz, as every night
 	@ABE_ROUTER_LONGER=1 $(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory chaos ARGS=--long ROWS=3
+	@$(MAKE) --no-print-directory chaos ARGS=--long
 	@$(MAKE) --no-print-directory fuzz ARGS=--long
 
 chaos: $(VENV)/run ## inject every fault, count what is lost and duplicated; `make chaos ARGS=--long`

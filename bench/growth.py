@@ -48,8 +48,8 @@ def _routes(contender: Contender, server: Server, scale: Scale) -> Found:
     count = contender.backlog  # all of it: a hundredth of a smaller backlog would only measure the start
     one, found = drain(contender, server, count), {}
     for number in ROUTES:
-        full = max(count, _OF_ROUTE * number)
-        many = drain(contender, server, full, routes=number) if scale.full or number != ROUTES[-1] else None
+        size = max(count, _OF_ROUTE * number)
+        many = drain(contender, server, size, routes=number) if scale.full or number != ROUTES[-1] else None
         found[f"routes.{number}.time"] = one.rate / many.rate if many else math.nan
         found[f"routes.{number}.cpu"] = many.cpu / one.cpu if many else math.nan
     return found

@@ -21,7 +21,7 @@ from abe_router.errors import IdInvalid, KeyInvalid, PayloadMalformed, PayloadUn
 from abe_router.messages.message import (
     MAX_BYTES,
     MAX_DEPTH,
-    _nests_too_deep,
+    _is_text_too_deep,
     decode,
     encode,
     new_id,
@@ -239,12 +239,12 @@ class Scanned(bytes):
 )
 def test_depth_of_a_large_body_takes_one_scan_and_two_with_escapes(item, scans):
     flat = Scanned(b"[" + b",".join([item] * 1000) + b"]")
-    assert not _nests_too_deep(flat)
+    assert not _is_text_too_deep(flat)
     assert flat.scans == scans
     deep = Scanned(b"[" * 127 + item + b"," + flat + b"]" * 127)
-    assert _nests_too_deep(deep)
+    assert _is_text_too_deep(deep)
     assert deep.scans == scans
-    assert not _nests_too_deep(b"[" * 126 + item + b"," + flat[1:-1].replace(b"[1]", b"1") + b"]" * 126)
+    assert not _is_text_too_deep(b"[" * 126 + item + b"," + flat[1:-1].replace(b"[1]", b"1") + b"]" * 126)
 
 
 def test_body_with_a_string_without_an_end_is_refused_in_one_pass():

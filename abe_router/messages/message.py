@@ -31,7 +31,7 @@ _SURELY_FLAT = 2 * MAX_DEPTH
 
 #: Longest reason why a body is refused, in characters.
 _LONGEST_REASON = 200
-#: What `_nests_too_deep` leaves out: all but brackets and quotes.
+#: What `_is_text_too_deep` leaves out: all but brackets and quotes.
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 
@@ -177,7 +177,7 @@ def encode_for_check(payload: Any, *, decoded: bool = False) -> tuple[bytes, Any
         raise PayloadUnencodable(_NON_FINITE)
     if len(body) > MAX_BYTES:
         raise PayloadUnencodable(_too_large(body))
-    if len(body) > _SURELY_FLAT and _nests_too_deep(body):
+    if len(body) > _SURELY_FLAT and _is_text_too_deep(body):
         raise PayloadUnencodable(_TOO_DEEP)
     if is_plain and len(body) < _BUFFER:
         body = b"%b" % body
@@ -210,7 +210,7 @@ def decode(body: bytes) -> Any:
         raise PayloadMalformed(_TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PayloadMalformed(f"payload is not JSON: {_why(body, error)}") from None
-    if len(body) > _SURELY_FLAT and _is_too_deep(value):
+    if len(body) > _SURELY_FLAT and _is_value_too_deep(value):
         raise PayloadMalformed(_TOO_DEEP)
     return value
 
@@ -219,7 +219,7 @@ def _too_large(body: bytes) -> str:
     return f"payload is {len(body):,} bytes, over the limit of {MAX_BYTES:,}"
 
 
-def _is_too_deep(value: Any) -> bool:
+def _is_value_too_deep(value: Any) -> bool:
     """Return whether a decoded value is nested deeper than MAX_DEPTH.
 
     Each pass goes one level down, to all parts of all lists and dicts at once, in one C call. It takes half
@@ -258,7 +258,7 @@ def _why(body: bytes, error: Exception) -> str:
     return "it holds a lone surrogate, which is no Unicode text"
 
 
-def _nests_too_deep(body: bytes) -> bool:
+def _is_text_too_deep(body: bytes) -> bool:
     """Return whether the brackets of a JSON text nest deeper than MAX_DEPTH.
 
     Each pass over the brackets removes the innermost pairs, so the number of passes is the depth. Brackets in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 
 from chaos.disk import mount_error
@@ -13,8 +14,8 @@ from chaos.testbed import LONG, Setup, Testbed
 
 #: Time for which the disk is full, in seconds, and for which another program locks the file, in leases.
 FULL, LOCKED = (0.5, 2.5), (0.1, 0.4)
-#: How long the write-ahead log of a full disk may take commits, in tenths of a second.
-ROOM = 100
+#: Longest time for which the write-ahead log of a full disk still takes commits, in seconds.
+ROOM = 10.0
 #: Largest write-ahead log after the last reader has closed, in bytes.
 LOG = 64 << 20
 
@@ -27,9 +28,8 @@ async def fill(testbed: Testbed) -> bool:
         testbed.disk.fill()
         await asyncio.sleep(testbed.rng.uniform(*FULL))
         # The log has room for some commits, because it is written over.
-        for _ in range(ROOM):
-            if (refused := testbed.unaccepted() - before) > 0:
-                break
+        until = time.monotonic() + ROOM
+        while (refused := testbed.unaccepted() - before) <= 0 and time.monotonic() < until:
             await asyncio.sleep(0.1)
         testbed.disk.free()
     if refused <= 0:

@@ -27,7 +27,6 @@ import asyncio, os
 from pathlib import Path
 from abe_router.backend import ACKED
 from abe_router.backends.sqlite import SQLiteBackend, checkpoint
-from abe_router.backends.sqlite.file import File
 from abe_router.messages.message import new_message
 
 checkpoint.CHECKPOINT_BYTES, checkpoint._CHECKPOINT_INTERVAL = 60_000, 0.0005

@@ -85,7 +85,7 @@ async def test_a_consumer_that_is_next_and_finds_no_suspect_holds_up_no_other():
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["it ends", "it has its head start"])
-async def test_what_starts_interrupts_probes_and_holds_up_new_ones_until(ended: bool):
+async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones(ended: bool):
     gate, interrupted, order = SuspectGate(), asyncio.Event(), list[str]()
     loop = asyncio.get_running_loop()
     began_at = loop.time()

@@ -119,8 +119,9 @@ class RedisProtocol(asyncio.Protocol):
         self._out: list[bytes] = []
         self._size = 0
         self._pending: deque[Sent] = deque()
-        #: How many commands were answered, and by script which command sent its text last, in that count.
+        #: How many commands were answered. Commands are numbered from 1, in the order in which they are sent.
         self._answered = 0
+        #: By the hash of a script, the number of the command that sent its text last.
         self._texts: dict[Arg, int] = {}
         self._transport: asyncio.Transport | None = None
         self._silent = 0

@@ -44,17 +44,18 @@ class Checkpoint:
         with suppress(OSError, sqlite3.Error):
             size = self._wal.stat().st_size
             if size >= CHECKPOINT_BYTES and self._is_due():
-                # While somebody reads an old state, not all can be copied: to try again at once is in vain.
-                # When all is copied, a reader may still keep the next commit from beginning anew.
+                # A reader of an old state keeps the end of the log from being copied, so the next try waits
+                # until the log has grown. Once all is copied, a reader may still keep the next commit from
+                # beginning the log anew, and then it is copied again.
                 self._threshold = size + CHECKPOINT_BYTES
                 if self.copy_locked():
                     self._threshold = CHECKPOINT_BYTES
 
     def _is_due(self) -> bool:
-        """Return whether the log reaches the threshold in this round.
+        """Return whether the log reaches the threshold in this round; a new round has the first threshold.
 
-        Each time it begins anew, the salt in its header changes. Each frame repeats the salt of its round
-        (sqlite.org/fileformat2.html, 4.1).
+        Each time the log begins anew, the salt in its header changes. Each frame repeats the salt of its
+        round (sqlite.org/fileformat2.html, 4.1).
         """
         with self._wal.open("rb", buffering=0) as log:
             head = log.read(_LOG_HEADER)

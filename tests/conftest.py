@@ -83,10 +83,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    # xdist gives each worker two files of heavy tests: one of the longest, and the shortest with the longest.
+    # xdist gives the next file of heavy tests to the worker that has only two tests left.
     seconds = {item.path: mark.args[0] for item in items if (mark := item.get_closest_marker("heavy"))}
     files = sorted(seconds, key=lambda path: (-seconds[path], path))
-    places = {path: place for place, path in enumerate(files[:workers] + files[workers:][::-1])}
+    places = {path: place for place, path in enumerate(files)}
     items.sort(key=lambda item: places.get(item.path, 0))
     # Of other tests each worker takes its share in order. It begins with slow ones, so that none starts last.
     if workers > 1 and not seconds:
@@ -101,9 +101,9 @@ def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _is_slow(item: pytest.Item) -> bool:
-    """Say whether a test has a timeout beyond that of the other tests."""
+    """Say whether a test has a timeout beyond that of the other tests, or waits for a browser."""
     mark = item.get_closest_marker("timeout")
-    return mark is not None and mark.args[0] > 60
+    return "browser" in getattr(item, "fixturenames", ()) or (mark is not None and mark.args[0] > 60)
 
 
 @pytest.fixture(scope="session")

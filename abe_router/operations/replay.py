@@ -239,6 +239,8 @@ class ReplayRun:
                     yield self._replay
                     return
             if self._replay.wait:
+                self._change(waiting=len(self._messages))
+                await self._save()  # shows at once that all have been moved
                 async for waiting in self._ends():
                     self._change(waiting=waiting)
                     yield self._replay

@@ -227,17 +227,18 @@ def code_below(folder: Path) -> set[Path]:
 
     The files of a Python or of packages that are installed there are excluded, because no edit changes them.
     """
-    return set(_modules_below(folder).values())
+    return set(_modules_below(folder, set(sys.modules)).values())
 
 
 def forget_imports(known: Collection[str], folders: Iterable[Path]) -> None:
     """Remove modules below the folders that are not in `known`, so that the next import loads them again."""
+    imported = sys.modules.keys() - known
     for folder in folders:
-        for name in _modules_below(folder).keys() - known:
+        for name in _modules_below(folder, imported):
             sys.modules.pop(name, None)
 
 
-def _modules_below(folder: Path) -> dict[str, Path]:
+def _modules_below(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     root = os.path.abspath(folder)  # noqa: PTH100  as the import path has it, not where a link leads
     inside = os.path.join(root, "")  # noqa: PTH118
     pythons = tuple(
@@ -245,7 +246,7 @@ def _modules_below(folder: Path) -> dict[str, Path]:
         for prefix in {sys.prefix, sys.base_prefix}
         if prefix.startswith(inside)
     )
-    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    files = [(name, getattr(sys.modules.get(name), "__file__", None)) for name in names]
     return {
         name: Path(file)
         for name, file in files

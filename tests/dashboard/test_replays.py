@@ -57,8 +57,7 @@ async def test_the_first_one_is_replayed_after_a_dry_run(browser, served):
     await settled(served, lambda replay: replay.position == 1)
     assert await counts(served) == (1, 11)
     await browser.open("/replays/1")
-    text = await browser.text()
-    assert "1 of 1 moved" in text
+    text = await browser.until("main", lambda text: "1 of 1 moved" in text)
     assert "0 have ended · 1 still wait or run" in text
     (delivery,) = await (await served.backend.subscribe(*ROUTE)).fetch(1, 5.0)
     assert delivery.message.body.startswith(b'{"total":0')

@@ -36,9 +36,10 @@ _ID_RULES = {
     "hex": rf"(?<![0-9a-z_])(?:[0-9]x[0-9a-f]{{4,}}|{_HEX})(?![0-9a-z_])",
     "id": r"(?<![0-9a-z_])(?=[0-9_]*[a-z])(?=[a-z_]*[0-9][a-z_]*[0-9])[0-9a-z_]{12,}(?![0-9a-z_])",
 }
+#: What follows a number may begin one of these: the number becomes a name, and the next pass would find it.
 _RULES = {
-    "url": r"\b[a-z][a-z0-9+.-]{1,15}://[^\s\"'`<>]+",
-    "email": r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190}",
+    "url": r"(?<![a-z_])[a-z][a-z0-9+.-]{1,15}://[^\s\"'`<>]+",
+    "email": r"(?<![a-z_.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190}",
     "time": r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"(?:[t ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?(?:[.,][0-9]+)?(?:z|[+-][0-9]{2}:?[0-9]{2})?)?",
     "ip": r"(?<![0-9a-z_.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+)?(?![0-9a-z_.])",
@@ -55,8 +56,11 @@ def _compiled(rules: Mapping[str, str]) -> re.Pattern[str]:
 _ID, _RULE = _compiled(_ID_RULES), _compiled(_RULES)
 #: Each match of a rule has one of these.
 _MARK = re.compile("[0-9@'\"`]|://").search
-#: What keeps its digits. Meanwhile they are characters that no text contains: noncharacters of Unicode.
-_STATUS = re.compile(r"\b(?:status(?:[ _]?code)?|http)[ :=]{1,2}[0-9]{3}\b", re.IGNORECASE | re.ASCII)
+#: What keeps its digits, unless it is part of a URL or an address. Meanwhile they are characters that no text
+#: contains: noncharacters of Unicode.
+_STATUS = re.compile(
+    r"(?<![\w./@])(?:status(?:[ _]?code)?|http)[ :=]{1,2}[0-9]{3}\b", re.IGNORECASE | re.ASCII
+)
 _KEEP = {ord("0") + digit: 0xFDD0 + digit for digit in range(10)}
 _KEPT = {kept: digit for digit, kept in _KEEP.items()}
 #: What is quoted and says what is wrong: a name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from abe_router.backend import Reason
@@ -145,6 +145,9 @@ texts = st.lists(words | st.text(max_size=5) | st.integers(0, 10**9).map(str), m
 
 
 @given(texts)
+@example("0xT://status")
+@example("0" * 70 + "a@b.c")
+@example("f0://status 503")
 def test_shape_of_a_shape_is_itself(text: str) -> None:
     once = shape(text)
     assert shape(once) == once

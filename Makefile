@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that run tests, and rows of chaos at a time: more than there are cores, because most of them wait. In long
 # rows workers are killed all the time, and six such rows at a time take longer to recover than they may on two cores.
-WORKERS ?= 5
+WORKERS ?= 6
 ROWS ?= $(if $(findstring --long,$(ARGS)),3,6)
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
@@ -56,7 +56,7 @@ parallel: $(VENV)/dev
 
 # The heavy tests disturb others by their syncs and their load, but not each other. tests/conftest.py orders their files.
 heavy: $(VENV)/dev
-	@$(PYTEST) --numprocesses 6 --dist loadfile --no-loadscope-reorder -m 'heavy and not alone' $(HEAVY)
+	@$(PYTEST) --numprocesses 8 --dist loadfile --no-loadscope-reorder -m 'heavy and not alone' $(HEAVY)
 
 # Most of them wait for a moment and look whether it comes in time: four at once use half of two cores.
 alone: $(VENV)/dev

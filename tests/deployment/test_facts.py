@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,11 +47,12 @@ ROUTER = COMPOSE["services"]["router"]
 
 
 @pytest.fixture
-def table(monkeypatch) -> RouteTable:
+def table(monkeypatch) -> Iterator[RouteTable]:
     """Return the route table that the files deploy."""
     monkeypatch.setenv("ABE_ROUTER_BACKEND", "redis://redis/0")
     monkeypatch.syspath_prepend(FOLDER)
-    return Loader(FOLDER / "config" / "routes.yaml").load()
+    yield Loader(FOLDER / "config" / "routes.yaml").load()
+    sys.modules.pop("handlers", None)  # other tests have a module of this name
 
 
 def test_routes_file_has_no_faults(table):

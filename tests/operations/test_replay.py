@@ -235,6 +235,17 @@ async def test_wait_says_what_died_again(shared: Clients, reason: Reason) -> Non
     assert {each.former for each in again} < set(run._ids)
 
 
+async def test_stored_record_says_at_once_that_all_are_moved_and_wait(backend: Backend) -> None:
+    await dead_letters_of(backend, *[NO_STOCK] * 4)
+    run = await start_replay(backend, await select(backend, ROUTE), ADA, wait=True)
+    async with aclosing(run.run()) as steps:
+        async for waiting in steps:
+            if waiting.waiting:
+                break
+        (stored,) = await replays(backend)
+    assert (stored.position, stored.waiting, stored.state) == (4, 4, "running")
+
+
 async def test_replay_stops_after_failures_and_goes_on(shared: Clients) -> None:
     backend, worker = shared(), shared()
     await dead_letters_of(backend, *[NO_STOCK] * 60)

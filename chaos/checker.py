@@ -33,6 +33,9 @@ LOG_PRECISION = 0.001
 #: Time after the loss of a group in which workers may still start its messages and log its outcomes, in
 #: seconds.
 GROUP_GRACE = 1.0
+#: Time after a freeze in which a worker may start what it was given before, or what lay in its socket
+#: meanwhile, in seconds. Their leases have ended on the server, and an answer does not tell when.
+THAW = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +376,7 @@ class _Run:
     def _was_hit(self, start: Entry, until: float) -> bool:
         """Return whether a fault hit its worker, or the backend, while the attempt was in flight."""
         return any(
-            start.at <= max(a.end, a.replays(start.message, start.group))
+            start.at <= max(a.end + (THAW if a.pid else 0.0), a.replays(start.message, start.group))
             and until >= a.begin
             and a.pid in (None, start.pid)
             for a in self.injected

@@ -254,6 +254,17 @@ def test_start_recorded_after_a_freeze_counts_as_before_it_up_to_the_concurrency
     assert (verdict.duplicates, verdict.bound, verdict.unexplained) == (6, 6, [(5, "thread")])
 
 
+def test_message_that_a_worker_starts_soon_after_its_freeze_may_come_again():
+    ledger = Ledger()
+    ledger.publish(1, without=["thread"])
+    start = ledger.start(1, "thread", FIRST)
+    ledger.end(1, "thread", FIRST)
+    ledger.handle(1, "thread", FIRST)
+    soon, late = (InjectedFault(start - wait - 3.0, start - wait, FIRST) for wait in (0.3, 0.9))
+    assert not ledger.verdict(soon).violations
+    assert ledger.verdict(late).unexplained == [(1, "thread")]
+
+
 def test_resumed_worker_that_starts_a_message_of_a_killed_worker_does_not_settle_late():
     ledger = Ledger()
     ledger.publish(1, without=["thread"])

@@ -83,11 +83,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    # xdist gives the next file of heavy tests to the worker that has only two tests left.
+    # The longest files of heavy tests first: xdist gives the next file to a worker that has two tests left.
     seconds = {item.path: mark.args[0] for item in items if (mark := item.get_closest_marker("heavy"))}
-    files = sorted(seconds, key=lambda path: (-seconds[path], path))
-    places = {path: place for place, path in enumerate(files)}
-    items.sort(key=lambda item: places.get(item.path, 0))
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
     # Of other tests each worker takes its share in order. It begins with slow ones, so that none starts last.
     if workers > 1 and not seconds:
         slow = [item for item in items if _is_slow(item)]

@@ -239,10 +239,7 @@ class ReplayRun:
                     yield self._replay
                     return
             if self._replay.wait:
-                self._change(waiting=len(self._messages))
-                await self._save()  # shows at once that all have been moved
-                async for waiting in self._ends():
-                    self._change(waiting=waiting)
+                async for _ in self._ends():
                     yield self._replay
             await self._end("done", "")
             yield self._replay
@@ -251,16 +248,17 @@ class ReplayRun:
                 await self._end("stopped", "interrupted")
             raise
 
-    async def _ends(self) -> AsyncIterator[int]:
-        """Yield how many messages have not ended, until all have."""
+    async def _ends(self) -> AsyncIterator[None]:
+        """Count in the record the messages that have not ended, until all have; yield after each look."""
         unsettled = UnsettledMessages(self._backend, self._replay.name, self._messages)
-        waiting = len(self._messages)
-        while waiting:
+        self._change(waiting=len(self._messages))
+        await self._save()  # shows at once that all have been moved
+        while self._replay.waiting:
             began = time.monotonic()
-            waiting = await unsettled.look()
+            self._change(waiting=await unsettled.look())
             await self._look()  # afterwards: what was settled meanwhile is among the dead letters by now
-            yield waiting
-            if waiting:
+            yield
+            if self._replay.waiting:
                 await asyncio.sleep(max(LOOK, PATIENCE * (time.monotonic() - began)))
                 await self._keep_fresh()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 from chaos.disk import mount_error
@@ -29,11 +30,9 @@ async def fill(testbed: Testbed) -> bool:
         testbed.disk.fill()
         await asyncio.sleep(testbed.rng.uniform(*FULL))
         # The log has room for some commits, because it is written over.
-        until = time.monotonic() + ROOM
-        while (refused := testbed.unaccepted() - before) <= 0 and time.monotonic() < until:
-            await asyncio.sleep(0.1)
+        is_refused = await _comes_true(lambda: testbed.unaccepted() > before, ROOM)
         testbed.disk.free()
-    if refused <= 0:
+    if not is_refused:
         testbed.violations.append("the full disk refused nothing")
     with closing(_connect(testbed)) as reader:
         (verdict,) = reader.execute("PRAGMA integrity_check").fetchone()
@@ -62,11 +61,15 @@ async def read_for_long(testbed: Testbed) -> None:
         await repeated(lock, 0.3, 0.6)(testbed)
     assert isinstance(testbed.storage, SQLiteStorage)
     log = testbed.storage.path.with_name(f"{testbed.storage.path.name}-wal")
-    until = time.monotonic() + CUT
-    while (size := log.stat().st_size) > LOG and time.monotonic() < until:
+    if not await _comes_true(lambda: log.stat().st_size <= LOG, CUT):
+        testbed.violations.append(f"the write-ahead log has {log.stat().st_size:,} bytes")
+
+
+async def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < until:
         await asyncio.sleep(0.05)
-    if size > LOG:
-        testbed.violations.append(f"the write-ahead log has {size:,} bytes")
+    return holds
 
 
 def _connect(testbed: Testbed) -> sqlite3.Connection:

@@ -100,7 +100,8 @@ async def _run_all(specs: Sequence[RowSpec], seconds: float, program: Path | Non
         return row
 
     try:
-        return await asyncio.gather(*map(run_spec, specs))
+        # The last rows of the table take the longest. They begin, and none is left alone at the end.
+        return (await asyncio.gather(*map(run_spec, reversed(specs))))[::-1]
     finally:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)

@@ -35,6 +35,7 @@ FORKED.set_forkserver_preload(
         "abe_router.cli.root",
         "abe_router.cli.serve",
         "abe_router.cli.status",
+        "anyio._backends._asyncio",
         "chaos.handler",
         "chaos.ledger",
         "chaos.plan",

@@ -83,9 +83,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    # The longest files of heavy tests first: xdist gives the next file to a worker that has two tests left.
+    # The longest files of heavy tests first, one for each worker. xdist gives the next file to a worker that
+    # has two tests left, which may take long: the shortest of the other files comes next.
     seconds = {item.path: mark.args[0] for item in items if (mark := item.get_closest_marker("heavy"))}
-    items.sort(key=lambda item: -seconds.get(item.path, 0))
+    files = sorted(seconds, key=seconds.__getitem__, reverse=True)
+    places = {path: place for place, path in enumerate(files[:workers] + files[workers:][::-1])}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     # Of other tests each worker takes its share in order. It begins with slow ones, so that none starts last.
     if workers > 1 and not seconds:
         slow = [item for item in items if _is_slow(item)]

@@ -53,6 +53,8 @@ class Settlement:
         #: By stream, entries whose settlement may have succeeded although its reply was lost. What one call
         #: appended to several streams has the same ids.
         self._unsure: defaultdict[StreamState, set[bytes]] = defaultdict(set)
+        #: Entries whose postponement is under way. It changes the delivery count, so an extension is refused.
+        self._postponing: set[bytes] = set()
         #: How many entries of a stream were gone since that was last logged.
         self._gone: dict[StreamState, int] = {}
 
@@ -84,15 +86,17 @@ class Settlement:
             if isinstance(outcome, Delayed):
                 self._node.reaper.expect(stream, min(o.seconds for _, o in part if isinstance(o, Delayed)))
             elif isinstance(outcome, Released):
+                stream.pending.claimed_last = False
                 self._node.reaper.expect(stream, 0)
         return refused
 
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Start the leases anew; return the deliveries that were refused."""
+        """Start the leases anew, but for those that a postponement renews; return what was refused."""
         refused: list[Delivery] = []
+        extended = [each for each in deliveries if each.receipt not in self._postponing]
         sent = [
             (stream, consumer, piece, self._connection.run(*call))
-            for stream, consumer, piece, call in self._extensions(deliveries, refused)
+            for stream, consumer, piece, call in self._extensions(extended, refused)
         ]
         return refused + await self._collect(sent, settled=False)
 
@@ -118,6 +122,7 @@ class Settlement:
         refused: list[Delivery] = []
         seconds = dict(failed)
         settlements = [(delivery, Delayed(wait)) for delivery, wait in failed]
+        receipts = {delivery.receipt for delivery in seconds}
         for stream, consumer, part in self._parts(settlements, refused):
             for first in range(0, len(part), _CHUNK):
                 piece = part[first : first + _CHUNK]
@@ -127,7 +132,11 @@ class Settlement:
                 keys = (stream.stream, stream.failures, stream.delayed)
                 reply = self._connection.run(POSTPONE, keys, _fenced(stream, consumer, piece, entries))
                 sent.append((stream, consumer, piece, reply))
-        return refused + await self._collect(sent, settled=False)
+        self._postponing |= receipts
+        try:
+            return refused + await self._collect(sent, settled=False)
+        finally:
+            self._postponing -= receipts
 
     def _extensions(
         self, deliveries: Sequence[Delivery], refused: list[Delivery]

@@ -57,6 +57,18 @@ class OrderTests(Suite):
         assert numbers(await take(other, 12)) == list(range(12))
 
     @check("leases")
+    async def test_a_message_that_is_handed_back_again_and_again_comes_before_new_ones(
+        self, harness: Harness
+    ) -> None:
+        """A bug lets new messages go first every second time: a suspect may wait as long as they come."""
+        handle = await harness.subscribe()
+        await harness.publish(8)
+        for _ in range(4):
+            held = await take(handle, 1)
+            assert numbers(held) == [0]
+            assert not await handle.settle([(held[0], RELEASED)])
+
+    @check("leases")
     async def test_messages_of_dead_workers_come_back_in_order(self, harness: Harness) -> None:
         """A bug reorders what several dead workers held."""
         dead = [await harness.subscribe(lease=self.lease) for _ in range(3)]

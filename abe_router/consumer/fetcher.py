@@ -192,9 +192,9 @@ class Fetcher:
         """Pass on what is withheld, and wait until the suspects in it are settled.
 
         Of a group it is enough that all have ended: what the next death counts against them leaves them
-        deliveries for runs alone.
+        deliveries for runs alone. They go before what is buffered: other routes wait for their end.
         """
-        await self._pass_on()
+        await self._pass_on(first=bool(suspects))
         if not suspects:
             return
         if runs_alone(suspects[0], self._route.delivery_limit):
@@ -234,8 +234,11 @@ class Fetcher:
         in_flight = self._in_flight
         return self._capacity - len(in_flight.buffer) - in_flight.running_count + self._prefetch.depth
 
-    async def _pass_on(self) -> None:
-        """Buffer what is withheld, as the rate permits, over all processes; hand it back once paused."""
+    async def _pass_on(self, *, first: bool = False) -> None:
+        """Buffer what is withheld, as the rate permits, over all processes; hand it back once paused.
+
+        With `first` it goes before what is buffered already.
+        """
         name, withheld, throttle = self._route.name, self._in_flight.withheld, self._throttle
         while withheld and not self._stop.is_set():
             if throttle.paused:
@@ -254,4 +257,4 @@ class Fetcher:
                     continue
                 permitted = withheld[: grant.granted]
             del withheld[: len(permitted)]
-            self._pool.add(permitted)
+            self._pool.add(permitted, first=first)

@@ -81,9 +81,12 @@ class WorkerPool:
             await asyncio.sleep(interval)
             self._expire(loop.time())
 
-    def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Buffer deliveries and start as many as there are free slots."""
-        self._in_flight.buffer.extend(deliveries)
+    def add(self, deliveries: Sequence[Delivery], *, first: bool = False) -> None:
+        """Buffer deliveries, behind the others or before them, and start as many as there are free slots."""
+        if first:
+            self._in_flight.buffer.extendleft(reversed(deliveries))
+        else:
+            self._in_flight.buffer.extend(deliveries)
         self._first_at = self._emptied_at = 0.0
         self._added.set()
         self._wake_next()

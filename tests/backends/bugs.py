@@ -360,6 +360,21 @@ class ReturnsToTheEnd(Handle):
         return refused
 
 
+class ReadsNewOnesEverySecondTime(Handle):
+    has_turn = True  # what was returned
+
+    async def fetch(self, limit, wait):
+        queue = self.queue
+        returned, order = queue._returned, queue._returned_order
+        self.has_turn = not (self.has_turn and returned)
+        if self.has_turn and queue._ready:
+            queue._returned, queue._returned_order = {}, []
+        try:
+            return await super().fetch(limit, wait)
+        finally:
+            queue._returned, queue._returned_order = returned, order
+
+
 class UsesDeadLetterIdsAgain(Sound):
     async def purge(self, pattern, group, ids):
         self._queues[pattern, group]._dead_letter_ids = count(1)

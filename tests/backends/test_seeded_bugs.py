@@ -48,6 +48,10 @@ BUGS = [
     (bugs.ReplaysInTwoSteps, "test_concurrent_replays_move_a_dead_letter_once"),
     (bugs.ForgetsInterruptions, "test_interrupting_before_a_fetch_counts_for_one_fetch"),
     (bugs.ReturnsToTheEnd, "test_returned_messages_come_before_new_ones"),
+    (
+        bugs.ReadsNewOnesEverySecondTime,
+        "test_a_message_that_is_handed_back_again_and_again_comes_before_new_ones",
+    ),
     (bugs.UsesDeadLetterIdsAgain, "test_id_of_a_dead_letter_is_never_used_again"),
     (dedupe_bugs.RemembersBeforeItKeeps, "test_cancelled_append_once_can_be_repeated"),
     (dedupe_bugs.KeepsBeforeItRemembers, "test_cancelled_append_once_can_be_repeated"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from abe_router.backend import Delivery, Subscription
 from abe_router.backends.memory import MemoryBackend
 from abe_router.consumer.in_flight import InFlight
 from abe_router.consumer.ordering import OrderedSubscription
@@ -54,6 +56,40 @@ async def test_suspects_run_together_only_after_one_death(deaths, limit, togethe
     await running.route(*routes)
     await running.log.wait_for(Handled, 2 * 12)
     assert most >= 4 if together else most == 1
+    await running.router.stop()
+    await running.backend.close()
+
+
+async def test_suspects_run_before_what_was_fetched_ahead():
+    running, handled, when_they_came = Running(MemoryBackend()), list[int](), list[int]()
+    await running.publish(KEYS[0], *({"id": n} for n in range(700)))
+    dead = await running.backend.subscribe(KEYS[0], "billing", lease=0.3)
+    assert len(await dead.fetch(4, 0.0)) == 4
+    subscribe = running.backend.subscribe
+
+    async def subscribe_observed(*args: Any, **options: Any) -> Subscription:
+        handle = await subscribe(*args, **options)
+        fetch = handle.fetch
+
+        async def fetch_observed(limit: int, wait: float) -> Sequence[Delivery]:
+            found = await fetch(limit, wait)
+            if any(each.deliveries > 1 for each in found):
+                when_they_came.append(len(handled))
+            return found
+
+        handle.fetch = fetch_observed
+        return handle
+
+    async def charge(payload: Any) -> None:
+        if len(handled) > 300:  # the quick ones before let the consumer fetch ahead
+            await asyncio.sleep(0.005)
+        handled.append(payload["id"])
+
+    running.backend.subscribe = subscribe_observed
+    await running.route(make_route(charge, KEYS[0], lease=LEASE, concurrency=1))
+    await running.log.wait_for(Handled, 700)
+    assert when_they_came[0] > 300
+    assert max(map(handled.index, range(4))) - when_they_came[0] < 10
     await running.router.stop()
     await running.backend.close()
 

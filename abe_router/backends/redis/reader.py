@@ -73,7 +73,6 @@ class StreamReader:
         self._connection = node.connection
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, StreamState] = {}
-        self._claimed_last = False
         #: Until when each lost group is not created once more, and the backoff of that.
         self._recreated: dict[StreamState, tuple[float, Backoff]] = {}
         self._delayed: set[StreamState] = set()
@@ -120,12 +119,12 @@ class StreamReader:
             await self._wait_for_more()
         if pending.has(PendingReason.REPLY_LOST) and (found := await self._recover()):
             return found
-        if pending.has(PendingReason.CLAIMABLE) and not (pending.readable and self._claimed_last):
+        if pending.has(PendingReason.CLAIMABLE) and not (pending.readable and pending.claimed_last):
             found = await self._claim(limit)
-            self._claimed_last = bool(found)
+            pending.claimed_last = bool(found)
             if found:
                 return found
-        self._claimed_last = False
+        pending.claimed_last = False
         if not pending.readable:
             return []
         reading = self.ask(limit)

@@ -123,6 +123,9 @@ class PendingWork:
         self._streams: list[dict[StreamState, None]] = [{} for _ in PendingReason]
         #: The stream that had something new last, and so is likely to be next.
         self.expected: StreamState | None = None
+        #: Whether the last round claimed. The next one then reads new entries first, unless something was
+        #: handed back meanwhile: that comes before them.
+        self.claimed_last = False
         #: How many new entries to ask a stream for at least: as many as the last one that was read is asked
         #: for next, because a burst comes to many alike.
         self.likely = 1

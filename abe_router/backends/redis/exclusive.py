@@ -254,11 +254,10 @@ class ExclusiveRedisSubscription(ExclusiveSubscription):
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         await self._node.connection.open()
         renewals = [self._node.connection.run(*call) for call in self._ownership.renewal_calls(deliveries)]
-        try:
-            return await self._settlement.extend(deliveries)
-        finally:
-            # A server without memory may refuse these alone, and the leases end with the ownership.
-            await asyncio.gather(*renewals)
+        refused = await self._settlement.extend(deliveries)
+        # A server without memory may refuse these alone, and the leases end with the ownership.
+        await asyncio.gather(*renewals)
+        return refused
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         ownership, leases = self._ownership.renewal_calls, self._settlement.extension_calls

@@ -58,9 +58,9 @@ parallel: $(VENV)/dev
 heavy: $(VENV)/dev
 	@$(PYTEST) --numprocesses 8 --dist loadfile --no-loadscope-reorder -m 'heavy and not alone' $(HEAVY)
 
-# Most of them wait for a moment and look whether it comes in time: six at once use three quarters of two cores.
+# Most of them wait for a moment and look whether it comes in time: four at once use half of two cores.
 alone: $(VENV)/dev
-	@$(PYTEST) --numprocesses 6 --dist worksteal -m alone $(ALONE)
+	@$(PYTEST) --numprocesses 4 --dist worksteal -m alone $(ALONE)
 
 long: $(VENV)/dev ## run the tests with those of the long form, and long runs of chaos and fuzz, as every night
 	@ABE_ROUTER_LONGER=1 $(MAKE) --no-print-directory unit

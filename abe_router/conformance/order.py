@@ -57,9 +57,7 @@ class OrderTests(Suite):
         assert numbers(await take(other, 12)) == list(range(12))
 
     @check("leases")
-    async def test_a_message_that_is_handed_back_again_and_again_comes_before_new_ones(
-        self, harness: Harness
-    ) -> None:
+    async def test_message_released_several_times_comes_before_new_ones(self, harness: Harness) -> None:
         """A bug lets new messages go first every second time: a suspect may wait as long as they come."""
         handle = await harness.subscribe()
         await harness.publish(8)

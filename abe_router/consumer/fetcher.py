@@ -192,7 +192,7 @@ class Fetcher:
         """Pass on what is withheld, and wait until the suspects in it are settled.
 
         Of a group it is enough that all have ended: what the next death counts against them leaves them
-        deliveries for runs alone. They go before what is buffered: other routes wait for their end.
+        deliveries for runs alone. Suspects go before what is buffered: other routes wait for their end.
         """
         await self._pass_on(first=bool(suspects))
         if not suspects:

@@ -361,13 +361,13 @@ class ReturnsToTheEnd(Handle):
 
 
 class ReadsNewOnesEverySecondTime(Handle):
-    has_turn = True  # what was returned
+    reads_new = True
 
     async def fetch(self, limit, wait):
         queue = self.queue
         returned, order = queue._returned, queue._returned_order
-        self.has_turn = not (self.has_turn and returned)
-        if self.has_turn and queue._ready:
+        self.reads_new = not (self.reads_new and returned)
+        if self.reads_new and queue._ready:
             queue._returned, queue._returned_order = {}, []
         try:
             return await super().fetch(limit, wait)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from abe_router.backends.redis.names import group_name
 from abe_router.conformance.harness import GROUP, KEY, take
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
@@ -42,3 +43,22 @@ async def test_extension_beside_a_failure_lets_nothing_be_delivered_again(redis_
     handle.interrupt()  # what the server hands out meanwhile is given up, and handed out again
     assert not await fetching
     assert [each.message.body for each in await handle.fetch(10, 5.0)] == [b"2"]
+
+
+async def test_extension_beside_a_failure_includes_an_entry_of_the_same_id_in_another_stream(
+    redis_backend, redis_client, prefix
+):
+    for key in ("orders.a", "orders.b"):
+        await redis_client.xadd(f"{prefix}{key}", {"data": "1"}, id="1-1")
+    handle = await redis_backend.subscribe_exclusive("orders.*", GROUP)
+    failed, running = sorted(await take(handle, 2), key=lambda each: each.message.key)
+    await asyncio.sleep(0.1)
+    postponing = asyncio.create_task(handle.postpone([(failed, 30.0)]))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert not await handle.extend([failed, running])
+    assert all(await postponing)
+    (entry,) = await redis_client.xpending_range(
+        f"{prefix}orders.b", group_name("orders.*", GROUP), "-", "+", 1
+    )
+    assert entry["time_since_delivered"] < 100

@@ -50,7 +50,7 @@ BUGS = [
     (bugs.ReturnsToTheEnd, "test_returned_messages_come_before_new_ones"),
     (
         bugs.ReadsNewOnesEverySecondTime,
-        "test_a_message_that_is_handed_back_again_and_again_comes_before_new_ones",
+        "test_message_released_several_times_comes_before_new_ones",
     ),
     (bugs.UsesDeadLetterIdsAgain, "test_id_of_a_dead_letter_is_never_used_again"),
     (dedupe_bugs.RemembersBeforeItKeeps, "test_cancelled_append_once_can_be_repeated"),

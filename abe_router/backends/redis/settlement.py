@@ -53,8 +53,8 @@ class Settlement:
         #: By stream, entries whose settlement may have succeeded although its reply was lost. What one call
         #: appended to several streams has the same ids.
         self._unsure: defaultdict[StreamState, set[bytes]] = defaultdict(set)
-        #: Entries whose postponement is under way. It changes the delivery count, so an extension is refused.
-        self._postponing: set[bytes] = set()
+        #: What a postponement is under way of. It changes the delivery count, so an extension is refused.
+        self._postponing: set[Delivery] = set()
         #: How many entries of a stream were gone since that was last logged.
         self._gone: dict[StreamState, int] = {}
 
@@ -93,7 +93,7 @@ class Settlement:
     async def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Start the leases anew, but for those that a postponement renews; return what was refused."""
         refused: list[Delivery] = []
-        extended = [each for each in deliveries if each.receipt not in self._postponing]
+        extended = [each for each in deliveries if each not in self._postponing]
         sent = [
             (stream, consumer, piece, self._connection.run(*call))
             for stream, consumer, piece, call in self._extensions(extended, refused)
@@ -122,7 +122,6 @@ class Settlement:
         refused: list[Delivery] = []
         seconds = dict(failed)
         settlements = [(delivery, Delayed(wait)) for delivery, wait in failed]
-        receipts = {delivery.receipt for delivery in seconds}
         for stream, consumer, part in self._parts(settlements, refused):
             for first in range(0, len(part), _CHUNK):
                 piece = part[first : first + _CHUNK]
@@ -132,11 +131,11 @@ class Settlement:
                 keys = (stream.stream, stream.failures, stream.delayed)
                 reply = self._connection.run(POSTPONE, keys, _fenced(stream, consumer, piece, entries))
                 sent.append((stream, consumer, piece, reply))
-        self._postponing |= receipts
+        self._postponing.update(seconds)
         try:
             return refused + await self._collect(sent, settled=False)
         finally:
-            self._postponing -= receipts
+            self._postponing.difference_update(seconds)
 
     def _extensions(
         self, deliveries: Sequence[Delivery], refused: list[Delivery]

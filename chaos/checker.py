@@ -97,7 +97,8 @@ class Verdict:
     wrongly_dead_lettered: Sequence[tuple[int, str]] = ()
     #: Handled, but never published.
     unknown: Sequence[tuple[int, str]] = ()
-    #: Time, in seconds, from the last fault until the last affected attempt started again or was settled.
+    #: Time from the last fault until the last affected attempt started again or was settled, in seconds that
+    #: the machine gave.
     recovery: float = 0.0
 
     @property
@@ -124,6 +125,7 @@ def check(
     injected: Sequence[InjectedFault] = (),
     numbers: Mapping[str, int] | None = None,
     worker_from: Callable[[float], float] = float,
+    given: Callable[[float, float], float] = lambda begin, end: end - begin,
 ) -> Verdict:
     """Check a run.
 
@@ -135,9 +137,10 @@ def check(
         injected: The faults, in any order.
         numbers: Message numbers by id, for dead letters without a ledger entry.
         worker_from: Returns the first moment, from a given time on, at which a worker ran.
+        given: Returns how much of the time between two moments the machine gave, in seconds.
 
     """
-    run = _Run(log, dead, injected, worker_from, numbers=dict(numbers or {}))
+    run = _Run(log, dead, injected, worker_from, given, numbers=dict(numbers or {}))
     for entry in sorted(entries, key=lambda entry: entry.at):
         run.see(entry)
     run.correct_late_starts()
@@ -151,7 +154,7 @@ def waiting(
 
     At the end of a run, these pairs are the `lost` ones of its verdict.
     """
-    run = _Run((), dead, injected, float)
+    run = _Run((), dead, injected)
     for entry in entries:
         run.see(entry)
     return run.missing()[0]
@@ -168,7 +171,8 @@ class _Run:
     log: Iterable[LogEntry]
     dead: Collection[tuple[str, str]]
     injected: Sequence[InjectedFault]
-    worker_from: Callable[[float], float]
+    worker_from: Callable[[float], float] = float
+    given: Callable[[float, float], float] = lambda begin, end: end - begin
     asked: dict[int, float] = field(default_factory=dict)
     accepted: dict[int, float] = field(default_factory=dict)
     ended: set[tuple[int, str]] = field(default_factory=set)
@@ -339,7 +343,7 @@ class _Run:
             allowed, unexplained_here, ends = min(checks, key=lambda found: len(found[1]))
             bound += allowed
             unexplained += unexplained_here
-            recovery = max([recovery, *(end - last for end in ends)])
+            recovery = max([recovery, *(self.given(last, end) for end in ends if end > last)])
         return duplicates, bound, unexplained, recovery
 
     def _repeats(

@@ -98,20 +98,20 @@ class Process:
         self.is_awaited, self.killed_at = True, time.time()
         self.signal(signal.SIGKILL)
 
-    async def terminate(self) -> tuple[int, float]:
-        """Send SIGTERM and wait until it ends; return its exit code and how many seconds it took.
+    async def terminate(self) -> tuple[int, float, float]:
+        """Send SIGTERM and wait until it ends; return its exit code, and when it got the signal and ended.
 
         A process that does not end in time is killed.
         """
         self.is_awaited = True
-        began = time.monotonic()
+        began = time.time()
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.wait()
         except TimeoutError:
             self.kill()
-        return await self.wait(), time.monotonic() - began
+        return await self.wait(), began, self.ended_at
 
     def freeze(self) -> None:
         """Stop it with SIGSTOP."""

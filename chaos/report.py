@@ -56,9 +56,9 @@ def violations(rows: Sequence[Row], seconds: float) -> str:
     """
     lines = []
     for row in rows:
-        if row.wrong:
+        if row.broken:
             lines.append(f"{row.fault.name} on {row.backend}, kept in {row.folder}")
-            lines += [f"  {line}" for text in row.wrong for line in text.splitlines()]
+            lines += [f"  {line}" for text in row.broken for line in text.splitlines()]
             again = (
                 f"--fault {row.fault.name} --backend {row.backend} --seed {row.seed} --seconds {seconds:g}"
             )
@@ -80,5 +80,5 @@ def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
         f"{sum(verdict.duplicates for verdict in verdicts):,}",
         f"{sum(verdict.bound for verdict in verdicts):,}" if rows[0].fault.duplicates else "0",
         f"{recovery:.1f} s" if (recovery := max(row.recovery for row in rows)) else "",
-        "BROKEN" if any(row.wrong for row in rows) else "held",
+        "BROKEN" if any(row.broken for row in rows) else "held",
     )

@@ -21,8 +21,9 @@ PATIENCE = 120.0
 class Row:
     """The result of a fault on a backend with a seed; `faults` is the number of injections.
 
-    `recovery` is in seconds. `wrong` lists the violations of the promise. `folder` holds all records of the
-    run; it is None after the folder was deleted.
+    `recovery` is in seconds that the machine gave. `wrong` lists the violations of the promise, `late` the
+    limits of time that were missed. `folder` holds all records of the run; it is None after the folder was
+    deleted.
     """
 
     fault: Fault
@@ -32,7 +33,13 @@ class Row:
     verdict: Verdict = field(default_factory=Verdict)
     recovery: float = 0.0
     wrong: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
     folder: Path | None = None
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """All that broke it."""
+        return self.wrong + self.late
 
 
 async def run_row(
@@ -51,10 +58,10 @@ async def run_row(
             verdict = await testbed.finish()
             recovery = max([verdict.recovery, *testbed.recoveries])
             row = replace(row, faults=testbed.count, verdict=verdict, recovery=recovery)
-            row = replace(row, wrong=tuple(_wrong(row, testbed)))
+            row = replace(row, wrong=tuple(_wrong(row, testbed)), late=tuple(_late(row, testbed)))
     except Exception:  # noqa: BLE001  the other rows go on
         row = replace(row, wrong=(traceback.format_exc().strip(),))
-    if not row.wrong:
+    if not row.broken:
         await asyncio.to_thread(shutil.rmtree, folder)
         row = replace(row, folder=None)
     return row
@@ -67,9 +74,6 @@ def _wrong(row: Row, testbed: Testbed) -> list[str]:
         wrong.append(f"{row.verdict.duplicates} handled twice, although no worker died")
     if dead := row.verdict.wrongly_dead_lettered:
         wrong.append(f"{len(dead)} dead letters without a reason: {sample_of(dead)}")
-    # The testbed checks the times of drains and edits itself.
-    if (took := row.verdict.recovery) > (limit := testbed.waits):
-        wrong.append(f"recovery took {took:.1f} s, the limit is {limit:g} s")
     if (crashed := testbed.workers.crashed()) and not row.fault.exits:
         wrong.append(f"{len(crashed)} workers ended by themselves; see {crashed[0].log}")
     if not row.faults and row.fault.name != "none":
@@ -77,3 +81,11 @@ def _wrong(row: Row, testbed: Testbed) -> list[str]:
     if not row.verdict.accepted:
         wrong.append("nothing was accepted")
     return wrong
+
+
+def _late(row: Row, testbed: Testbed) -> list[str]:
+    """Return the limits of time that were missed."""
+    late = [*testbed.late]  # of drains and edits
+    if (took := row.verdict.recovery) > (limit := testbed.waits):
+        late.append(f"recovery took {took:.1f} s, the limit is {limit:g} s")
+    return late

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import random
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from chaos import command, plan, worker
 from chaos.checker import DEAD_LETTERED, InjectedFault, LogEntry, Verdict, check, waiting
+from chaos.control import Control
 from chaos.disk import Disk
 from chaos.growing import GrowingFile
 from chaos.ledger import ACCEPTED, ASKED, BLOCKED, ENDED, STARTED, Entry, entry_of
@@ -35,8 +35,6 @@ MARGIN = 3.0
 LONG = 6.0
 #: Messages published at once at the start, and the rate per second after that.
 BURST, RATE = 100, 100.0
-#: Load per core up to which the time limits hold; above it they grow.
-LOAD = 4
 #: Longest time without progress while work is left, in seconds.
 STALL_LIMIT = 4.0
 
@@ -81,6 +79,8 @@ class Testbed:
             self.storage = RedisStorage(folder / "data", setup.redis)
         self.routes, self.ledger = folder / "routes.yaml", folder / "ledger"
         self._entries = GrowingFile(self.ledger, entry_of)
+        #: What the machine withholds from the workers of this row.
+        self.control = Control(folder, lambda: [one.pid for one in self.workers.running])
         # Producers read a file of their own, because an edit may be invalid when a producer starts.
         self._published = folder / "published.yaml"
         self.workers = WorkerGroup(setup.workers, self._worker, self.rng)
@@ -89,8 +89,10 @@ class Testbed:
         self.producers: list[Process] = []
         #: The injected faults, except the deaths of workers.
         self.injected: list[InjectedFault] = []
-        #: Number of injections, time that each recovery took in seconds, and violations of the promise.
-        self.count, self.recoveries, self.violations = 0, list[float](), list[str]()
+        #: Number of injections, and time that each recovery took, in seconds.
+        self.count, self.recoveries = 0, list[float]()
+        #: Violations of the promise, and limits of time that were missed.
+        self.violations, self.late = list[str](), list[str]()
         self._over = 0.0
         self._changing_producers = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -115,6 +117,7 @@ class Testbed:
             self._published.write_text(self.routes_file.text)
             self.ledger.touch()
             await asyncio.gather(self.produce(), self.workers.start())
+            stack.enter_context(self.control)
             self._over = time.monotonic() + self._seconds
             self._stack = stack.pop_all()
         return self
@@ -128,7 +131,7 @@ class Testbed:
 
         A worker whose event loop is blocked keeps the leases of all that it holds.
         """
-        return self.setup.lease + self.longest_block + MARGIN * load_factor()
+        return self.setup.lease + self.longest_block + MARGIN
 
     @property
     def longest_block(self) -> float:
@@ -248,7 +251,7 @@ class Testbed:
 
     async def finish(self) -> Verdict:
         """Stop the producer, wait until all messages are handled, drain the workers, and check the run."""
-        code, _ = await self.producers[-1].terminate()
+        code, _, _ = await self.producers[-1].terminate()
         if code:
             self.violations.append(f"the producer ended with {code}; see {self.producers[-1].log}")
         await self._until(lambda: not waiting(self.entries(), self._dead_lettered(), self._all_injected()))
@@ -256,17 +259,18 @@ class Testbed:
         _, dead_letters = await asyncio.gather(self._settled(), self.ask("dead", "list"))
         for late in (one for one in self.workers.running if not one.is_up):
             await late.end()
-        for code, seconds in await asyncio.gather(*(one.terminate() for one in self.workers.running)):
-            self.check_exit(code, seconds)
+        for ended in await asyncio.gather(*(one.terminate() for one in self.workers.running)):
+            self.check_exit(*ended)
         dead = {(dead_letter["message_id"], _group(dead_letter["route"])) for dead_letter in dead_letters}
         return self._verdict(dead, await self._numbers(dead_letters))
 
-    def check_exit(self, code: int, seconds: float) -> None:
-        """Check how a worker ended after SIGTERM."""
+    def check_exit(self, code: int, began: float, ended_at: float) -> float:
+        """Check how a worker ended after SIGTERM; return how many seconds of the machine it took."""
         if code and not (code in plan.EXITED and plan.EXITING.keys() & self.setup.mix.keys()):
             self.violations.append(f"a worker ended with {code} after SIGTERM")
-        if seconds > DRAIN + load_factor() + self.longest_block:
-            self.violations.append(f"a worker took {seconds:.1f} s to end, the drain time is {DRAIN:g} s")
+        if (seconds := self.control.given(began, ended_at)) > DRAIN + 1.0 + self.longest_block:
+            self.late.append(f"a worker took {seconds:.1f} s to end, the drain time is {DRAIN:g} s")
+        return seconds
 
     async def ask(self, *arguments: str) -> Any:
         """Run a command of `abe-router`; return its JSON output."""
@@ -307,23 +311,24 @@ class Testbed:
             injected=self._all_injected(),
             numbers=numbers,
             worker_from=self.workers.worker_from,
+            given=self.control.given,
         )
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Wait until `done` returns True, or until there is no progress."""
-        size, moved_at = 0, time.monotonic()
+        size, moved_at = 0, time.time()
         while not await asyncio.to_thread(done):  # other rows run at the same time
             await asyncio.sleep(0.2)
             if (now := self.ledger.stat().st_size) != size:
-                size, moved_at = now, time.monotonic()
-            if time.monotonic() - moved_at > self.setup.lease + STALL_LIMIT * load_factor():
+                size, moved_at = now, time.time()
+            if self.control.since(moved_at) > self.setup.lease + STALL_LIMIT:
                 return
 
     async def _settled(self) -> None:
         """Wait until the backend has no work left; record what is left after the limit as violations."""
-        until = time.monotonic() + self.waits
+        began = time.time()
         while left := await self._left():
-            if time.monotonic() > until:
+            if self.control.since(began) > self.waits:
                 self.violations += left
                 return
             await asyncio.sleep(0.2)
@@ -352,11 +357,6 @@ class Testbed:
         (self.folder / "injected").write_text("".join(f"{one}\n" for one in self._all_injected()))
         await self.workers.close()
         await asyncio.gather(*(producer.end() for producer in self.producers))
-
-
-def load_factor() -> float:
-    """Return the factor by which time limits grow, because the machine is busy with other work."""
-    return max(1.0, os.getloadavg()[0] / (LOAD * (os.cpu_count() or 1)))
 
 
 def _group(route: str) -> str:

@@ -51,9 +51,7 @@ async def term(testbed: Testbed) -> bool:
     """Send SIGTERM to a worker, as a deploy does."""
     victim = testbed.workers.pick()
     if victim:
-        code, seconds = await victim.terminate()
-        testbed.check_exit(code, seconds)
-        testbed.recoveries.append(seconds)
+        testbed.recoveries.append(testbed.check_exit(*await victim.terminate()))
     return victim is not None
 
 

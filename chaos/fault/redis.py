@@ -12,7 +12,7 @@ from chaos.checker import InjectedFault
 from chaos.fault.fault import REDIS, Fault, repeated
 from chaos.routes_file import DONE, KEY, STEP
 from chaos.storage import RedisStorage
-from chaos.testbed import LONG, Setup, Testbed, load_factor
+from chaos.testbed import LONG, Setup, Testbed
 
 #: Downtime of the server, in seconds: shorter and longer than a lease.
 AWAY = 0.1, 2.5
@@ -125,7 +125,9 @@ async def fail_over(testbed: Testbed) -> None:
         testbed.proxy.cut()
         testbed.move_to(new)
         # Workers still log outcomes that the old server stored, and handle what it had delivered.
-        await asyncio.sleep(REPLICA_LAG * load_factor())
+        began = time.time()
+        while testbed.control.since(began) < REPLICA_LAG:
+            await asyncio.sleep(REPLICA_LAG / 10)
 
 
 async def trim(testbed: Testbed) -> None:

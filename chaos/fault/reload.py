@@ -10,7 +10,7 @@ from pathlib import Path
 from abe_router.config.building.loader import Loader
 from chaos.fault.fault import Fault
 from chaos.routes_file import RoutesFile
-from chaos.testbed import LONG, Setup, Testbed, load_factor
+from chaos.testbed import LONG, Setup, Testbed
 
 #: Longest time until workers run the last edit, in seconds.
 RELOAD_LIMIT = 3.0
@@ -40,18 +40,20 @@ class Editor:
 
     async def last(self, routes_file: RoutesFile) -> None:
         """Write a valid file, and wait until all workers run it."""
-        edited_at, limit = time.time(), RELOAD_LIMIT * load_factor() + self._testbed.longest_block
+        edited_at, limit = time.time(), RELOAD_LIMIT + self._testbed.longest_block
+        control = self._testbed.control
         await self._replace(routes_file.text)
         # `status` would show the edit before, as long as the workers report that they rejected a later one.
         wanted = (await asyncio.to_thread(Loader(self._path, import_handlers=False).load)).revision
         while any(found != wanted for _, found in self._last_reloads()):
-            if time.time() > edited_at + limit:
+            if control.since(edited_at) > limit:
                 running = ", ".join(found[:8] for _, found in self._last_reloads())
                 said = f"the last edit, {wanted[:8]}, is not in force after {limit:g} s, but {running}"
-                self._testbed.violations.append(said)
+                self._testbed.late.append(said)
                 return
             await asyncio.sleep(0.1)
-        self._testbed.recoveries.append(max([0.0, *(at - edited_at for at, _ in self._last_reloads())]))
+        reloads = [control.given(edited_at, at) for at, _ in self._last_reloads()]
+        self._testbed.recoveries.append(max([0.0, *reloads]))
 
     def _last_reloads(self) -> list[tuple[float, str]]:
         return [worker.last_reload() for worker in self._testbed.workers.running if worker.is_up]

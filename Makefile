@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # rows workers are killed all the time, and six such rows at a time take longer to recover than they may on two cores.
 WORKERS ?= 6
 ROWS ?= $(if $(findstring --long,$(ARGS)),3,6)
+# The faults of the run of chaos in `make test`: a worker, a file, a server, and all at once.
+QUICK := kill reload crash all
 # What pytest gets, as `-k reload`, and what chaos and bench get.
 TESTS ?=
 ARGS ?=
@@ -22,7 +24,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 HEAVY = $(or $(TESTS),$(shell grep -rlE 'mark\.heavy' tests --include='test_*.py'))
 ALONE = $(or $(TESTS),$(shell grep -rlE 'mark\.alone|BackendConformance' tests --include='test_*.py'))
 
-.PHONY: help demo test check fmt unit parallel heavy alone long chaos fuzz bench docs coverage package resolved clean
+.PHONY: help demo test thorough check fmt unit parallel heavy alone long chaos fuzz bench docs coverage package resolved clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,13 +32,23 @@ help: ## list the targets
 demo: $(VENV)/run ## run the worked example on the embedded default
 	@sh examples/demo.sh $(BIN)/abe-router
 
-test: $(VENV)/dev ## run everything that must pass: lint, types, layers, tests, and a short run of chaos
-	@rm -f .pytest_cache/passed_alone_only
-	@$(MAKE) --no-print-directory --jobs=2 check parallel fuzz ARGS='--seed 1 --jobs 1'
-	@$(MAKE) --no-print-directory heavy
-	@$(MAKE) --no-print-directory alone
-	@$(MAKE) --no-print-directory chaos
-	@cat .pytest_cache/passed_alone_only 2>/dev/null || true
+# Both print the time of each part at the end.
+SUBMAKE = $(MAKE) --no-print-directory
+test: $(VENV)/dev ## run what must pass before each commit: lint, types, layers, tests, a short run of chaos; 4 minutes
+	@.ci/timed >/dev/null
+	@$(SUBMAKE) --jobs=2 timed-check timed-parallel || { .ci/timed; exit 1; }
+	@.ci/timed alone $(SUBMAKE) alone || { .ci/timed; exit 1; }
+	@.ci/timed chaos $(SUBMAKE) chaos ARGS='--fault $(QUICK)' || { .ci/timed; exit 1; }
+	@.ci/timed
+
+thorough: $(VENV)/dev ## run the rest: servers that start slowly, crash points, fuzz, every fault; 8 minutes
+	@.ci/timed >/dev/null
+	@$(SUBMAKE) --jobs=2 timed-heavy timed-fuzz ARGS='--seed 1 --jobs 1' || { .ci/timed; exit 1; }
+	@.ci/timed chaos $(SUBMAKE) chaos ARGS= || { .ci/timed; exit 1; }
+	@.ci/timed
+
+timed-%:
+	@.ci/timed $* $(SUBMAKE) $*
 
 check: $(VENV)/dev ## lint, formatting, types, layers
 	$(BIN)/ruff check .

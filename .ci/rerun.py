@@ -4,7 +4,7 @@
 
 COMMAND runs pytest. NAME is the name of its cache, so that runs side by side do not disturb each other.
 A test that passes the second time is printed as `passed alone only: NODEID`, and the line is appended to
-`.pytest_cache/passed_alone_only`, which `make test` prints at its end.
+`.pytest_cache/passed_alone_only`, which `.ci/timed` prints at the end.
 """
 
 from __future__ import annotations

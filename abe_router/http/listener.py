@@ -46,6 +46,10 @@ _REFUSAL = (
 #: What may end a line for one program and not for another: a line feed or a carriage return alone, and a line
 #: that begins with a space, which once continued the line before it.
 _AMBIGUOUS = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\n[ \t]")
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 24\r\n\r\n"
+    b"The request is malformed"
+)
 
 
 class _StrictConnection(h11.Connection):
@@ -109,6 +113,15 @@ class HttpConnection(H11Protocol):
         if self._is_open:
             super().data_received(data)
             self._follow()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and end the connection; an answer that has begun ends with it."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_BAD_REQUEST)
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

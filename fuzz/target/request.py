@@ -52,6 +52,8 @@ _VALUES = (
     ),
     *("orders.created/billing/1", "1-1", "9" * 25 + "-1", "1-" + "9" * 5_000, "x" * 2_000, "pause", "limit"),
 )
+#: What the parts of a path usually are.
+_PARTS = {"key": "orders.created", "group": "billing", "action": "pause"}
 _QUERIES = (
     *(
         "limit",
@@ -196,7 +198,12 @@ class RequestTarget(Target):
         method, path = random.choice(_paths())
         if random.random() < 0.05:
             method = random.choice(("GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS"))
-        parts = re.sub(r"\{\w+\}", lambda _: quote(random.choice(_VALUES), safe=""), path)
+
+        def part(name: re.Match[str]) -> str:
+            usual = _PARTS.get(name[1], "1")
+            return usual if random.random() < 0.5 else quote(random.choice(_VALUES), safe="")
+
+        parts = re.sub(r"\{(\w+)\}", part, path)
         chosen = random.sample(_QUERIES, random.choice((0, 0, 1, 1, 2, 4)))
         query = "&".join(f"{name}={quote(random.choice(_VALUES), safe='')}" for name in chosen)
         kind, body = _body(random, corpus)

@@ -114,7 +114,7 @@ class HttpConnection(H11Protocol):
             super().data_received(data)
             self._follow()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn passes it
         """Refuse what is no request, and end the connection; an answer that has begun ends with it."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.write(_BAD_REQUEST)

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             failed = failed or must
         else:
             ready.append(target)
-    for failure in _run_all(ready, given.seed, given.case, seconds, given.jobs):
+    for failure in _run_all(ready, given.seed, given.case, seconds, given.jobs, long=given.long):
         failed = True
         print(_rendered(failure, given.seed))
     if failed:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_all(
-    targets: Sequence[Target], seed: int, case: int | None, seconds: float, jobs: int
+    targets: Sequence[Target], seed: int, case: int | None, seconds: float, jobs: int, *, long: bool
 ) -> Iterator[Failure]:
     """Run the targets, `jobs` at a time; yield their failures, and print how many cases each has run.
 
@@ -73,7 +73,7 @@ def _run_all(
     waiting, running = list(targets), list[_Running]()
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(_start(context, waiting.pop(0), seed, case, seconds))
+            running.append(_start(context, waiting.pop(0), seed, case, seconds, long=long))
         running[0].process.join(_LOOK)
         for each in list(running):
             hangs = each.progress.case.value >= 0 and time.monotonic() > each.progress.began.value + HANG
@@ -91,14 +91,21 @@ def _run_all(
 
 
 def _start(
-    context: multiprocessing.context.ForkContext, target: Target, seed: int, case: int | None, seconds: float
+    context: multiprocessing.context.ForkContext,
+    target: Target,
+    seed: int,
+    case: int | None,
+    seconds: float,
+    *,
+    long: bool,
 ) -> _Running:
     receiver, sender = context.Pipe(duplex=False)
     progress, until = Progress.new(context), time.monotonic() + seconds
     cases = range(2**62 if seconds else target.short) if case is None else range(case, case + 1)
 
     def is_over() -> bool:
-        return bool(seconds) and time.monotonic() > until
+        done = progress.done.value >= (target.least if long else 0)
+        return bool(seconds) and time.monotonic() > until and done
 
     process = context.Process(
         target=partial(run_target, target, seed, cases, is_over, progress, sender), daemon=True

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from abe_router.http.access import Role, require
 from abe_router.http.dead_letters import path_route, route_parameters
-from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content
+from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content, read_whole
 from abe_router.http.problem import invalid
 from abe_router.http.reading import read_body
 from abe_router.http.site import Site, json_response
@@ -82,10 +82,8 @@ def routes(site: Site) -> list[Route]:
 
     async def audit(request: Request) -> Response:
         require(request, Role.OPERATOR, "#")
-        given = request.query_params.get("limit", str(DEFAULT_ACTS))
-        if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MOST_ACTS:
-            raise invalid(f"`limit` is between 1 and {MOST_ACTS:,}")
-        return json_response(await acts(site.source.backend, limit=int(given)))
+        limit = read_whole(request.query_params.get("limit"), "limit", DEFAULT_ACTS, most=MOST_ACTS)
+        return json_response(await acts(site.source.backend, limit=limit))
 
     async def drop_route(request: Request) -> Response:
         route = path_route(request)

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from abe_router.http.endpoint import whole
 from abe_router.http.problem import Refusal
 
 #: Bytes of all bodies that are read or published at the same time.
@@ -60,8 +61,8 @@ class BodyShare:
 
 async def read_body(request: Request, share: BodyShare, limit: int) -> bytes:
     """Return the body of a request; raise Refusal if it is longer than `limit` bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    declared = request.headers.get("content-length", "").lstrip("0")
+    if declared and whole(declared, most=limit) is None:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0

@@ -36,8 +36,23 @@ _JSON_TYPE = re.compile(r"[\w.-]+/([\w.-]+\+)?json", re.ASCII)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _read_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_read_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
+#: Longest attributes of one event together, in bytes.
+MAX_ATTRIBUTES = 65_536
+#: How the next object of an array begins, and what may nest in it.
+_OBJECT = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*(?=\{)")
+_NESTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]')
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 _read_value = msgspec.json.Decoder().decode
+
+
+class _Data(msgspec.Struct):
+    """The data of an event, not decoded. Other members are skipped without an object for each."""
+
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    data_base64: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+_read_data = msgspec.json.Decoder(_Data).decode
 
 
 class CloudEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,6 +84,9 @@ class StructuredEvent:
     def parse(self, key: str | None, headers: Mapping[str, str]) -> LineContent:
         """Return the message of the event; raise PayloadMalformed if it is not an event with JSON data."""
         try:
+            long = _read_data(self.text)
+            if len(self.text) - len(bytes(long.data)) - len(bytes(long.data_base64)) > MAX_ATTRIBUTES:
+                raise PayloadMalformed(f"its attributes are longer than {MAX_ATTRIBUTES:,} bytes")
             members = _read_members(self.text)
             data = members.pop("data", None)
             values = {name: _read_value(value) for name, value in members.items()}
@@ -105,13 +123,41 @@ class BinaryEvent:
         return _content(attributes, self.body or b"null", key, headers, self.names_id)
 
 
-def read_batch(text: bytes, names_id: NamesId) -> list[StructuredEvent]:
-    """Return the events of a batch, numbered from 1; raise PayloadMalformed if it is not a JSON array."""
+def read_batch(text: bytes, names_id: NamesId, most: int) -> list[StructuredEvent] | None:
+    """Return the events of a batch, numbered from 1; None if there are more than `most`.
+
+    Raise PayloadMalformed if it is not a JSON array of objects. Only one object at a time is looked at, and
+    none is decoded, so what is no batch takes no memory.
+    """
     try:
-        found = _read_batch(text)
+        _check_json(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PayloadMalformed(f"the batch is not a JSON array: {error}") from None
-    return [StructuredEvent(number, bytes(each), names_id) for number, each in enumerate(found, 1)]
+    at = text.find(b"[") + 1
+    if text[:at].strip() != b"[":
+        raise PayloadMalformed("the batch is not a JSON array")
+    found: list[StructuredEvent] = []
+    while (begin := _OBJECT.match(text, at)) is not None:
+        if len(found) == most:
+            return None
+        at = _end_of_object(text, begin.end())
+        found.append(StructuredEvent(len(found) + 1, text[begin.end() : at], names_id))
+    if text[at:].strip() != b"]":
+        raise PayloadMalformed(f"event {len(found) + 1:,} of the batch is not a JSON object")
+    return found
+
+
+def _end_of_object(text: bytes, at: int) -> int:
+    """Return where the object that begins at a position of valid JSON ends."""
+    depth = 0
+    for token in _NESTED.finditer(text, at):
+        if token[0] in (b"{", b"["):
+            depth += 1
+        elif token[0] in (b"}", b"]"):
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    raise AssertionError("the text is not valid JSON")
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:

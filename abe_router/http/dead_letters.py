@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from abe_router.backend import SubscriptionName
 from abe_router.http.access import Caller, Role, caller_of, require
-from abe_router.http.endpoint import Endpoint, Parameter, json_content
+from abe_router.http.endpoint import Endpoint, Parameter, json_content, read_real, read_whole
 from abe_router.http.problem import invalid
 from abe_router.http.reading import read_body
 from abe_router.http.site import Site, json_response
@@ -86,7 +86,7 @@ def routes(site: Site) -> list[Route]:
     async def dead_letters(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
         query = request.query_params
-        left = limit = min(_number(query.get("limit"), DEFAULT_LIMIT), MOST)
+        left = limit = min(read_whole(query.get("limit"), "limit", DEFAULT_LIMIT), MOST)
         after, where = query.get("after", ""), _filter(request)
         if after and "route" not in query:
             raise invalid("`after` needs a route, because an id belongs to one route")
@@ -283,28 +283,10 @@ def _filter(request: Request) -> DeadLetterFilter:
         kind=query.get("kind"),
         key=query.get("key"),
         message_id=query.get("message_id"),
-        since=_time(query.get("since"), 0.0),
-        until=_time(query.get("until"), math.inf),
+        since=read_real(query.get("since"), "since", 0.0),
+        until=read_real(query.get("until"), "until", math.inf),
         group=query.get("group"),
         revision=query.get("revision"),
     )
     check_filter(found)
     return found
-
-
-def _number(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not int(text):
-        raise invalid("`limit` is a whole number above 0")
-    return int(text)
-
-
-def _time(text: str | None, default: float) -> float:
-    try:
-        value = default if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
-        raise invalid("times are numbers of seconds since the epoch")
-    return value

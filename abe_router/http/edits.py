@@ -7,8 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from abe_router.http.access import Role, require
-from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content
-from abe_router.http.problem import invalid
+from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content, path_number, read_whole
 from abe_router.http.site import Site, json_response
 from abe_router.operations.history import Edit, EditContents, diff_edits, read_contents, read_history
 
@@ -21,19 +20,17 @@ def routes(site: Site) -> list[Route]:
 
     async def list_edits(request: Request) -> Response:
         require(request, Role.VIEWER, "#")
-        limit = _number(request, "limit", DEFAULT_EDITS)
-        if limit > MOST_EDITS:
-            raise invalid(f"`limit` is at most {MOST_EDITS}")
+        limit = read_whole(request.query_params.get("limit"), "limit", DEFAULT_EDITS, most=MOST_EDITS)
         return json_response(await read_history(site.source.backend, limit=limit))
 
     async def edit_files(request: Request) -> Response:
         require(request, Role.READER, "#")
-        return json_response(await read_contents(site.source.backend, request.path_params["number"]))
+        return json_response(await read_contents(site.source.backend, path_number(request)))
 
     async def edit_diff(request: Request) -> Response:
         require(request, Role.READER, "#")
-        number = request.path_params["number"]
-        base = _number(request, "base", max(1, number - 1))
+        number = path_number(request)
+        base = read_whole(request.query_params.get("base"), "base", max(1, number - 1))
         lines = await diff_edits(site.source.backend, number, base)
         return PlainTextResponse("".join(f"{line}\n" for line in lines))
 
@@ -52,7 +49,7 @@ def routes(site: Site) -> list[Route]:
         ),
         Endpoint(
             "GET",
-            "/v1/edits/{number:int}",
+            "/v1/edits/{number}",
             edit_files,
             Role.READER,
             "The files of an edit, before variables are replaced",
@@ -62,7 +59,7 @@ def routes(site: Site) -> list[Route]:
         ),
         Endpoint(
             "GET",
-            "/v1/edits/{number:int}/diff",
+            "/v1/edits/{number}/diff",
             edit_diff,
             Role.READER,
             "The difference between the files of two edits, as a patch",
@@ -71,10 +68,3 @@ def routes(site: Site) -> list[Route]:
             problems={400: "a number is malformed", **unknown},
         ),
     ]
-
-
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not int(text):
-        raise invalid(f"`{name}` is a whole number above 0")
-    return int(text)

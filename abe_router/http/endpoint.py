@@ -5,6 +5,7 @@ The OpenAPI document is made from the endpoints that the application routes to, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +17,11 @@ from starlette.routing import Route
 
 from abe_router.errors import Violation
 from abe_router.http.access import Role, require
+from abe_router.http.problem import Refusal, invalid
+
+#: Largest number that counts or names something, and longest text of any other number, in characters.
+LARGEST, MAX_NUMBER = 10**9, 40
+_REAL = re.compile(r"[+-]?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?")
 
 #: Answers a request.
 Run = Callable[[Request], Awaitable[Response]]
@@ -99,3 +105,41 @@ class Endpoint(Route):
         self.method, self.role, self.summary, self.details = method, role, summary, details
         self.parameters, self.body = tuple(parameters), body
         self.answers, self.problems = answers, problems or {}
+
+
+def whole(text: str, *, most: int = LARGEST) -> int | None:
+    """Return the whole number from 1 to `most` that a text of a client is, None if it is none.
+
+    A text that is too long is not converted: that takes long, and Python refuses thousands of digits.
+    """
+    if len(text) > len(str(most)) or not text.isascii() or not text.isdecimal():
+        return None
+    return found if 1 <= (found := int(text)) <= most else None
+
+
+def read_whole(text: str | None, name: str, default: int, *, most: int = LARGEST) -> int:
+    """Return the whole number of a parameter, or `default` without one.
+
+    Raise Refusal if it is not between 1 and `most`.
+    """
+    if not text:
+        return default
+    if (found := whole(text, most=most)) is None:
+        raise invalid(f"`{name}` is a whole number between 1 and {most:,}")
+    return found
+
+
+def read_real(text: str | None, name: str, default: float) -> float:
+    """Return the number of a parameter, or `default` without one; raise Refusal if it is not a number."""
+    if text is None:
+        return default
+    if len(text) > MAX_NUMBER or _REAL.fullmatch(text) is None:
+        raise invalid(f"`{name}` is not a number")
+    return float(text)
+
+
+def path_number(request: Request) -> int:
+    """Return the number in the path of a request; raise Refusal if nothing can have it."""
+    if (found := whole(request.path_params["number"])) is None:
+        raise Refusal(404, "not-found", "Not found", "there is nothing at this path")
+    return found

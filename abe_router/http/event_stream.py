@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,30 +26,42 @@ _RETRY, _COMMENT = b"retry: 2000\n\n", b": \n\n"
 
 
 class StreamLimit:
-    """The streams of one server that are open."""
+    """The open streams of one server, by the names of their tokens.
+
+    A token may have as many streams as are free. So one token takes at most half of all, and the next one
+    finds places.
+    """
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._most, self.open = most, 0
+        self._most = most
+        self._open: Counter[str] = Counter()
 
-    def check(self) -> None:
-        """Raise Refusal if no more stream may open."""
-        if self.open >= self._most:
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return self._open.total()
+
+    def check(self, token: str) -> None:
+        """Raise Refusal if a token may not open one more stream."""
+        own, free = self._open[token], self._most - self.open
+        if own >= free:
             raise Refusal(
                 429,
                 "too-many-requests",
                 "Too many streams are open",
-                f"the limit is {self._most:,}",
+                f"token `{token}` has {own:,} streams, and {free:,} of {self._most:,} are free",
                 headers={"Retry-After": str(RETRY_AFTER)},
             )
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Count a stream while it is open."""
-        self.open += 1
+    def entered(self, token: str) -> Iterator[None]:
+        """Count a stream of a token while it is open."""
+        self._open[token] += 1
         try:
             yield
         finally:
-            self.open -= 1
+            self._open[token] -= 1
+            self._open += Counter()  # forgets tokens without streams
 
 
 class EventStream(Response):
@@ -78,7 +91,10 @@ class EventStream(Response):
         now = asyncio.get_running_loop().time
         checked_at = now()
         try:
-            with self._limit.entered(), self._broadcast.subscribe() as subscriber:
+            with (
+                self._limit.entered(scope["state"]["caller"].name),
+                self._broadcast.subscribe() as subscriber,
+            ):
                 while True:
                     taking = taking or asyncio.create_task(subscriber.take())
                     await asyncio.wait(

@@ -149,7 +149,7 @@ def routes(site: Site) -> list[Route]:
 
     async def events(request: Request) -> Response:
         caller = require(request, Role.VIEWER)
-        site.streams.check()
+        site.streams.check(caller.name)
         for each in [each for each, broadcast in shared.items() if broadcast.is_idle]:
             del shared[each]
         kind = caller.keys, request.query_params.get("counts") != "no"
@@ -168,6 +168,6 @@ def routes(site: Site) -> list[Route]:
             details=_DETAILS,
             parameters=[Parameter("counts", "`no` leaves out the counts of the consumers")],
             answers={200: Content("the events", {MEDIA_TYPE: str})},
-            problems={429: "too many streams are open"},
+            problems={429: "too many streams are open, of the token or of all"},
         )
     ]

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from abe_router.http.access import Caller
+from abe_router.http.endpoint import whole
 from abe_router.http.problem import Refusal, invalid, problem
 from abe_router.http.security import Headers, Security, unauthorized
 
@@ -34,17 +35,20 @@ MAX_QUERY, MAX_HEADERS = 8_192, 16_384
 BODY_TIME = 30.0
 #: Most bytes that are read of a refused body, and the time for that, in seconds.
 MAX_DISCARDED, DISCARD_TIME = 4 * 1024 * 1024, 1.0
+#: The name of the caller in the scope of a request.
+CALLER = "abe_router.caller"
 #: Paths that need no token.
 PUBLIC = {"/livez", "/readyz", "/startupz", "/login"}
 #: Files that all pages need, also the one that logs in.
 PUBLIC_FOLDER = "/static/"
-#: The headers of every answer. Pages have no inline scripts, and no page may frame them.
+#: The headers of every answer. Pages have no inline scripts, and no page may frame them. With the policy
+#: `no-referrer`, browsers would send `Origin: null` with a form.
 ANSWER_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
     " img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -73,6 +77,7 @@ class Guard:
         try:
             caller = await self._check(scope, path, headers)
             body.check_length()
+            scope[CALLER] = caller  # the listener has the same scope
             state = {**scope.get("state", {}), "caller": caller}
             await self._application({**scope, "state": state}, body.receive, answer.send)
         except Refusal as refused:
@@ -121,8 +126,8 @@ class _Body:
 
     def check_length(self) -> None:
         """Raise Refusal if the client announces too long a body."""
-        length = self._headers.get("content-length", ("0",))[0]
-        if length.isdecimal() and int(length) > self._limit:
+        length = self._headers.get("content-length", ("0",))[0].lstrip("0")
+        if length and whole(length, most=self._limit) is None:
             raise self._too_large()
 
     async def receive(self) -> Message:

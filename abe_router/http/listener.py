@@ -1,23 +1,27 @@
 """uvicorn inside another program: it handles no signals, and slow or many clients cost it little.
 
 States of a connection: *waiting*, from its start and after each answer, until the head of a request is
-complete; then *answering*. Invariants: at most `most_connections` are open; a waiting connection ends after
-`head_time`, or at once when a new one needs its place; an answering one ends when the client takes nothing
-for `send_time`.
+complete; then *answering*. It is *known* once the guard has found the caller of its last request. Invariants:
+at most `most_connections` are open; a waiting connection ends after `head_time`; an answering one ends when
+the client takes nothing for `send_time`. When a new one needs a place, it ends the oldest one that is not
+known, whatever that one sends, or else the oldest one that waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from abe_router.http.guard import CALLER
 from abe_router.routing.http_options import ListenAddress
 
 #: Most open connections of one listener.
@@ -39,6 +43,35 @@ logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\n\r\n"
 )
+#: What may end a line for one program and not for another: a line feed or a carriage return alone, and a line
+#: that begins with a space, which once continued the line before it.
+_AMBIGUOUS = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\n[ \t]")
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 24\r\n\r\n"
+    b"The request is malformed"
+)
+
+
+class _StrictConnection(h11.Connection):
+    """Refuses what a proxy before this server may read as other requests ("request smuggling").
+
+    h11 itself accepts a bare line feed as the end of a line, and a length beside chunks. RFC 9112 permits
+    both, and permits to refuse them.
+    """
+
+    def next_event(self) -> Any:
+        """Return the next part of a request; raise h11.RemoteProtocolError if its head is ambiguous."""
+        if self.their_state is h11.IDLE:
+            received, _ = self.trailing_data
+            head, end, _ = received.partition(b"\r\n\r\n")
+            if _AMBIGUOUS.search(head + end):
+                raise h11.RemoteProtocolError("a line of the head does not end with CR and LF")
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            framing = {name for name, _ in event.headers} & {b"content-length", b"transfer-encoding"}
+            if len(framing) > 1 or (b"transfer-encoding" in framing and event.http_version == b"1.0"):
+                raise h11.RemoteProtocolError("the length of the body is ambiguous")
+        return event
 
 
 class HttpConnection(H11Protocol):
@@ -50,9 +83,14 @@ class HttpConnection(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
     _is_open = False
+    made_at = 0.0
+
+    def __init__(self, config: uvicorn.Config, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        self.conn = _StrictConnection(h11.SERVER, MAX_HEAD)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse the connection if there are too many, and none of them waits."""
+        """Refuse the connection if there are too many, and none of them gives way."""
         if len(self.connections) >= self.most_connections and not self._make_room():
             transport.write(_REFUSAL)
             transport.close()
@@ -60,6 +98,7 @@ class HttpConnection(H11Protocol):
             return
         self._is_open = True
         super().connection_made(transport)
+        self.made_at = self.loop.time()
         self._timer = self.loop.call_later(self.head_time, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,6 +113,15 @@ class HttpConnection(H11Protocol):
         if self._is_open:
             super().data_received(data)
             self._follow()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn passes it
+        """Refuse what is no request, and end the connection; an answer that has begun ends with it."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_BAD_REQUEST)
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -96,6 +144,11 @@ class HttpConnection(H11Protocol):
     def is_waiting(self) -> bool:
         """Whether the head of the next request is not complete."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the last request had a valid token or session."""
+        return self.scope is not None and self.scope.get(CALLER) is not None
 
     def _follow(self) -> None:
         """Keep the timer of the head while a head is awaited, but not between two requests."""
@@ -127,13 +180,18 @@ class HttpConnection(H11Protocol):
             self._timer = None
 
     def _make_room(self) -> bool:
-        """End a connection that waits; return whether there was one."""
-        for other in self.connections:
-            if isinstance(other, HttpConnection) and other.is_waiting:
-                self.connections.discard(other)
-                other.transport.abort()
-                return True
-        return False
+        """End the connection that gives way first; return whether there was one."""
+        yielding = [
+            (each.is_known, each.made_at, each)
+            for each in self.connections
+            if isinstance(each, HttpConnection) and (each.is_waiting or not each.is_known)
+        ]
+        if not yielding:
+            return False
+        _, _, first = min(yielding, key=lambda each: each[:2])
+        self.connections.discard(first)
+        first.transport.abort()
+        return True
 
 
 class _Server(uvicorn.Server):
@@ -163,7 +221,6 @@ class Listener:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=CLOSE_TIME,
-            h11_max_incomplete_event_size=MAX_HEAD,
             backlog=BACKLOG,
         )
         self._server, self._socket, self._closing = _Server(config), sock, closing

@@ -22,7 +22,15 @@ from abe_router.http.body import BodyBudget, BodyShare, body_parts, read_body
 from abe_router.http.cloudevents import BATCHED, STRUCTURED, CloudEvent, read_batch
 from abe_router.http.endpoint import AnyOf, Content, Endpoint, Parameter, Problem, json_content
 from abe_router.http.problem import Refusal
-from abe_router.http.publish_bulk import BATCH_SIZE, MAX_ITEMS, NDJSON, BulkAnswer, Published, PublishedLine
+from abe_router.http.publish_bulk import (
+    BATCH_SIZE,
+    MAX_ITEMS,
+    NDJSON,
+    BulkAnswer,
+    Published,
+    PublishedLine,
+    too_many,
+)
 from abe_router.http.publish_problem import draining, outcome_unknown, publish_problem
 from abe_router.http.publish_request import (
     NDJSON_NAMES,
@@ -136,7 +144,11 @@ class Publishing:
                 return await _publish_lines(request, share, self._bulk(request, table, key, lines=True))
             if kind == BATCHED:
                 answer = self._bulk(request, table, key, lines=False)
-                events = read_batch(await read_body(request, share, MAX_BATCH), names_id(table))
+                text = await read_body(request, share, MAX_BATCH)
+                read = partial(read_batch, text, names_id(table), MAX_ITEMS)
+                events = await asyncio.get_running_loop().run_in_executor(self._thread, read)
+                if events is None:
+                    raise too_many()
                 return await _publish_all(events, answer)
             content = await read_content(request, share, kind, key, table)
             require(request, Role.PUBLISHER, content.key)

@@ -25,8 +25,8 @@ BATCH_SIZE = 100
 #: How long items are checked before other requests are answered, and how long in a thread, in seconds. It may
 #: take a tenth of a second to find all violations of one payload.
 QUICK, SLOW_BATCH = 0.005, 0.2
-#: Bytes of results beyond which the violations of further items are left out.
-MAX_RESULTS = 16 * 1024 * 1024
+#: Bytes of results beyond which the problems of further items have only their titles.
+MAX_RESULTS = 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,6 +45,11 @@ class PublishedLine(msgspec.Struct, frozen=True, omit_defaults=True):
     duplicate: bool = False
 
 
+def too_many() -> Refusal:
+    """Return the refusal of a request with more items than the limit."""
+    return Refusal(413, "too-large", "The body is too large", f"the limit is {MAX_ITEMS:,} messages")
+
+
 class BulkAnswer:
     """Publishes the items of one request, and collects their results.
 
@@ -54,8 +59,9 @@ class BulkAnswer:
 
     def __init__(self, bulk: BulkPublisher, source: HttpSource, thread: Executor, *, lines: bool) -> None:
         self._bulk, self._source, self._thread, self._are_lines = bulk, source, thread, lines
-        self._is_slow, self._size = False, 0
-        self._results: list[bytes] = []
+        self._is_slow, self._count = False, 0
+        #: The results as they are sent.
+        self._results = bytearray()
         self._next = 1
         self._end: Refusal | None = None
 
@@ -80,16 +86,15 @@ class BulkAnswer:
         if self._end is not None:
             status, headers = self._end.status, self._end.members.get("headers", {})
         if self._are_lines:
-            return Response(b"".join(self._results), status, headers, NDJSON)
-        return Response(b"[" + b",".join(self._results) + b"]", status, headers, "application/json")
+            return Response(bytes(self._results), status, headers, NDJSON)
+        return Response(b"[%b]" % bytes(self._results), status, headers, "application/json")
 
     async def _publish(self, items: Sequence[Item]) -> int:
         """Publish some items from the first one on; return their number."""
         if self._source.readiness.draining:
             raise draining()
-        if len(self._results) + len(items) > MAX_ITEMS:
-            detail = f"the limit is {MAX_ITEMS:,} messages in one request"
-            raise Refusal(413, "too-large", "The body is too large", detail)
+        if self._count + len(items) > MAX_ITEMS:
+            raise too_many()
         try:
             backend = self._source.backend
         except BackendUnavailable as error:
@@ -136,9 +141,12 @@ class BulkAnswer:
                 result = PublishedLine(number, result.id, result.duplicate)
             else:
                 result = {"line": number, **result}
-        if self._size > MAX_RESULTS and not isinstance(result, Published | PublishedLine):
-            result.pop("errors", None)
-        encoded = _encode(result) + b"\n" if self._are_lines else _encode(result)
-        self._size += len(encoded)
-        self._results.append(encoded)
+        if len(self._results) > MAX_RESULTS and not isinstance(result, Published | PublishedLine):
+            result = {name: result[name] for name in ("line", "title", "status") if name in result}
+        if self._results and not self._are_lines:
+            self._results += b","
+        self._results += _encode(result)
+        if self._are_lines:
+            self._results += b"\n"
+        self._count += 1
         self._next = number + 1

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from abe_router.errors import BackendError
 from abe_router.http.access import Role, require
 from abe_router.http.dead_letters import SelectRequest, path_route, route_parameters, shown_groups
-from abe_router.http.endpoint import Endpoint, Parameter, json_content
+from abe_router.http.endpoint import Endpoint, Parameter, json_content, path_number
 from abe_router.http.problem import invalid
 from abe_router.http.reading import read_body
 from abe_router.http.site import Site, json_response
@@ -103,7 +103,7 @@ def routes(site: Site) -> list[Route]:
 
     async def _known(request: Request, role: Role) -> Replay:
         """Return the replay in the path of a request; raise UnknownReplay, or Refusal without the role."""
-        number = request.path_params["number"]
+        number = path_number(request)
         found = next((each for each in await replays(site.source.backend) if each.number == number), None)
         if found is None or not require(request, Role.VIEWER).allows_route(Role.VIEWER, found.route):
             raise UnknownReplay(f"there is no replay {number}")
@@ -139,7 +139,7 @@ def routes(site: Site) -> list[Route]:
         ),
         Endpoint(
             "GET",
-            "/v1/replays/{number:int}",
+            "/v1/replays/{number}",
             replay,
             Role.VIEWER,
             "One replay with its progress",
@@ -149,7 +149,7 @@ def routes(site: Site) -> list[Route]:
         ),
         Endpoint(
             "POST",
-            "/v1/replays/{number:int}/stop",
+            "/v1/replays/{number}/stop",
             stop_running_replay,
             Role.OPERATOR,
             "Stop a running replay",
@@ -160,7 +160,7 @@ def routes(site: Site) -> list[Route]:
         ),
         Endpoint(
             "POST",
-            "/v1/replays/{number:int}/continue",
+            "/v1/replays/{number}/continue",
             continue_stopped_replay,
             Role.OPERATOR,
             "Continue a replay that was stopped or whose process is gone",

@@ -6,7 +6,6 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from http.cookies import CookieError, SimpleCookie
 
 from abe_router.backend import Backend
 from abe_router.http.access import Caller, Token, digest, find_token
@@ -17,6 +16,7 @@ from abe_router.routing.http_options import is_loopback
 #: Methods that change nothing.
 SAFE = {"GET", "HEAD", "OPTIONS"}
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?")
+_SESSION = re.compile(r"[A-Za-z0-9_-]{43}")
 _CREDENTIALS = re.compile(r"(?i)(^|&)(access_token|token|auth|authorization|api_?key|password|secret)=")
 #: A name as text, and all values of each header.
 Headers = Mapping[str, Sequence[str]]
@@ -72,7 +72,7 @@ class Security:
 
     async def recall(self, headers: Headers) -> None:
         """Look up the session of a request, if another server or an earlier start of this one began it."""
-        if session := _session(headers):
+        for session in _sessions(headers):
             await self._sessions.recall(session)
 
     def find_caller(self, method: str, headers: Headers, query: str) -> Caller | None:
@@ -97,7 +97,8 @@ class Security:
             return token.caller
         # Without a sign of a browser, a cookie is no proof of what its user wants.
         if method in SAFE or from_browser:
-            return self._sessions.caller(_session(headers), self._tokens)
+            found = (self._sessions.caller(session, self._tokens) for session in _sessions(headers))
+            return next(filter(None, found), None)
         return None
 
     async def log_in(self, secret: str) -> str | None:
@@ -115,7 +116,8 @@ class Security:
 
     async def log_out(self, headers: Headers) -> None:
         """End the session of a request."""
-        await self._sessions.end(_session(headers))
+        for session in _sessions(headers):
+            await self._sessions.end(session)
 
     def _check_origin(self, method: str, headers: Headers) -> bool:
         """Return whether a browser sends the request, for a page of this server or of a trusted origin.
@@ -156,17 +158,28 @@ def cookie_name(headers: Headers) -> str:
     return f"abe-router-session-{port}"
 
 
-def _session(headers: Headers) -> str:
-    """Return the session in the cookies of a request."""
-    name = cookie_name(headers)
-    for text in headers.get("cookie", ()):
-        try:
-            cookies = SimpleCookie(text)
-        except CookieError:
-            continue
-        if name in cookies:
-            return cookies[name].value
-    return ""
+def cookie_values(headers: Headers, wanted: str) -> list[str]:
+    """Return the values of all cookies of a name. Other programs of the host may have set some of them.
+
+    Each part between semicolons is one cookie, whatever it contains, as RFC 6265 tells browsers to read them.
+    """
+    pairs = (part.partition("=") for text in headers.get("cookie", ()) for part in text.split(";"))
+    return [value.strip() for name, _, value in pairs if name.strip() == wanted]
+
+
+def is_secure(scheme: str, headers: Headers) -> bool:
+    """Return whether the client of a request uses TLS, so that a cookie can be `Secure`.
+
+    A proxy that ends TLS says so, and so does the browser by its origin. A client that lies about it gets a
+    cookie that it does not send back, so no sender has to be trusted.
+    """
+    origin, forwarded = (headers.get(name, ("",))[0].lower() for name in ("origin", "x-forwarded-proto"))
+    return "https" in (scheme, origin.partition("://")[0], forwarded.partition(",")[0].strip())
+
+
+def _sessions(headers: Headers) -> list[str]:
+    """Return the sessions in the cookies of a request."""
+    return [each for each in cookie_values(headers, cookie_name(headers)) if _SESSION.fullmatch(each)]
 
 
 def _is_address(host: str) -> bool:

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from abe_router.http.access import Role, require
+from abe_router.http.access import Role, caller_of, require
 from abe_router.http.broadcast import Broadcast, format_event
-from abe_router.http.endpoint import Content, Endpoint, Parameter
+from abe_router.http.endpoint import Content, Endpoint, Parameter, read_real
 from abe_router.http.event_stream import MEDIA_TYPE, EventStream
 from abe_router.http.problem import invalid
 from abe_router.http.site import HttpSource, Site
@@ -63,7 +63,7 @@ def routes(site: Site) -> list[Route]:
         query = read_query(request)
         values = query.values()
         check_tail(site.source.backend, query.pattern, query.group, values, payloads=query.payloads)
-        site.streams.check()
+        site.streams.check(caller_of(request).name)
         for idle in [each for each, broadcast in shared.items() if broadcast.is_idle]:
             del shared[idle]
         if cursor := request.headers.get("last-event-id"):
@@ -95,7 +95,7 @@ def routes(site: Site) -> list[Route]:
             problems={
                 400: "a parameter is malformed",
                 409: "the pattern, the group or the filter does not fit, or the backend cannot show messages",
-                429: "too many streams are open",
+                429: "too many streams are open, of the token or of all",
             },
         )
     ]
@@ -109,10 +109,7 @@ def read_query(request: Request) -> TailQuery:
     where = tuple(_read_filter(text) for text in params.getlist("where") if text)
     if len(where) > MOST_FILTERS:
         raise invalid(f"there are more than {MOST_FILTERS} filters")
-    try:
-        sample = float(params.get("sample", SAMPLE))
-    except ValueError:
-        raise invalid("`sample` is not a number") from None
+    sample = read_real(params.get("sample"), "sample", SAMPLE)
     if not 0.1 <= sample <= SAMPLE:
         raise invalid(f"`sample` is not between 0.1 and {SAMPLE:.0f}")
     payloads = caller.allows(Role.READER, pattern)

@@ -11,6 +11,7 @@ from fuzz.target.edit import EditTarget
 from fuzz.target.entry import EntryTarget
 from fuzz.target.pattern import PatternTarget
 from fuzz.target.payload import PayloadTarget
+from fuzz.target.request import RequestTarget
 from fuzz.target.round_trip import RoundTripTarget
 from fuzz.target.row import PageTarget, RowTarget
 from fuzz.target.schema import SchemaTarget
@@ -31,4 +32,5 @@ TARGETS: Sequence[Target] = (
     PageTarget(),
     EntryTarget(),
     AnswerTarget(),
+    RequestTarget(),
 )

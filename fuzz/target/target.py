@@ -35,6 +35,8 @@ class Target(ABC):
     about: str
     #: How many cases a short run has: about a second of work.
     short = 100
+    #: How many cases a long run has at least, however long they take.
+    least = 0
     #: The longest processor time of one case, in seconds.
     seconds = 2.0
 

@@ -53,8 +53,22 @@ def test_any_bytes_are_an_event_or_malformed(noise: bytes, at: int) -> None:
         with suppress(PayloadMalformed):
             StructuredEvent(1, damaged, generated).parse(None, {})
         with suppress(PayloadMalformed):
-            for event in read_batch(b"[%b]" % damaged, generated):
+            for event in read_batch(b"[%b]" % damaged, generated, 100) or []:
                 event.parse(None, {})
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.text(), st.text() | st.lists(st.text() | st.dictionaries(st.text(), st.none())))
+    )
+)
+def test_batch_is_split_into_its_events(events: list[dict[str, Any]]) -> None:
+    for indent in (None, 2):
+        found = read_batch(json.dumps(events, indent=indent).encode(), generated, len(events))
+        assert found is not None
+        assert [json.loads(event.text) for event in found] == events
+    if events:
+        assert read_batch(json.dumps(events).encode(), generated, len(events) - 1) is None
 
 
 @given(

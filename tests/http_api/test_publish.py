@@ -426,7 +426,7 @@ async def test_batch_has_one_result_for_each_event_in_order(api: Api) -> None:
         event(id="3", data_base64=base64.b64encode(b'{"a": 1}').decode()),
         event(id="4", type="stock.low"),
         event(id=""),
-        7,
+        {},
         event(id="5"),
     ]
     answer = await api.post("/v1/publish", json.dumps(events).encode(), BATCH)
@@ -507,3 +507,14 @@ async def test_binary_event_is_read_as_the_binding_says(
     assert answer.status_code == status
     if status == 202:
         assert (await stored(api))[0].headers["ce-subject"] == 'quoted "text"'
+
+
+async def test_batch_that_is_too_long_or_no_batch_is_refused_whole_and_shortly(api: Api) -> None:
+    for body, status in ((b"[" + b"{}," * 100_000 + b"{}]", 413), (b"[" + b"0," * 10**6 + b"0]", 400)):
+        answer = await api.post("/v1/publish", body, BATCH)
+        assert answer.status_code == status
+        assert len(answer.content) < 1_000
+    many = b",".join(b'"a%d": 0' % number for number in range(20_000))
+    answer = await api.post("/v1/publish", b"{%b}" % many, EVENT)
+    assert "its attributes are longer than 65,536 bytes" in answer.json()["detail"]
+    assert await stored(api) == []

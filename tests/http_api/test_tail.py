@@ -202,13 +202,19 @@ async def test_streams_end_at_once_when_the_server_closes(table: RouteTable) -> 
     assert (last.name, end) == ("closing", None)
 
 
-async def test_number_of_streams_is_limited(table: RouteTable) -> None:
-    async with serving(table, make_backend("memory://")) as api:
-        api.site.streams = event_stream.StreamLimit(1)
-        async with watching(api, "/v1/tail"):
-            await until_watched(api)
-            answer = await api.get("/v1/tail")
-            assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+async def test_number_of_streams_is_limited_and_one_token_leaves_places_for_others(table: RouteTable) -> None:
+    async with serving(table, make_backend("memory://"), CALLERS) as api:
+        api.site.streams = event_stream.StreamLimit(4)
+        async with watching(api, "/v1/tail"), watching(api, "/v1/tail?sample=1"):
+            await until_watched(api, 2)
+            for path in ("/v1/tail", "/v1/events"):
+                answer = await api.get(path)
+                assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+                assert "token `admin` has 2 streams, and 2 of 4 are free" in answer.json()["detail"]
+            async with watching(api, "/v1/tail", token="viewer"):
+                await until_watched(api, 3)
+                assert (await api.get("/v1/tail", token="viewer")).status_code == 429
+        await until_watched(api, 0)
 
 
 async def test_comments_keep_a_quiet_stream_open(table: RouteTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,16 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from abe_router.http import guard
+from abe_router.http.access import Caller, Role, Token, digest
 from abe_router.http.guard import Guard
 from abe_router.http.listener import HttpConnection, Listener, bind
+from abe_router.http.security import Security
 from abe_router.routing.http_options import ListenAddress
 
 GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+#: The head of a request for a stream of events, with a token.
+KNOWN_STREAM = GET.replace(b"/ ", b"/events ") + b"Authorization: Bearer known\r\n\r\n"
+TOKEN = Token(digest("known"), Caller("known", frozenset({Role.VIEWER})))
 #: How much longer than usual the tests last, and how many connections they open.
 LONGER = int(os.environ.get("ABE_ROUTER_LONGER", "1"))
 
@@ -39,7 +44,9 @@ async def length(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def listening(closing: asyncio.Event | None = None) -> AsyncIterator[Listener]:
+async def listening(
+    closing: asyncio.Event | None = None, security: Security | None = None
+) -> AsyncIterator[Listener]:
     async def events(_: Request) -> Response:
         async def lines() -> AsyncIterator[str]:
             yield ": open\n\n"
@@ -51,11 +58,13 @@ async def listening(closing: asyncio.Event | None = None) -> AsyncIterator[Liste
 
     routes = [
         Route("/", small),
+        Route("/livez", small),
+        Route("/login", length, methods=["POST"]),
         Route("/large", large),
         Route("/length", length, methods=["POST"]),
         Route("/events", events),
     ]
-    application = Starlette(routes=routes, middleware=[Middleware(Guard, security=None)])
+    application = Starlette(routes=routes, middleware=[Middleware(Guard, security=security)])
     listener = Listener(application, bind(ListenAddress("127.0.0.1", 0)), closing=closing)
     await listener.start()
     try:
@@ -90,9 +99,10 @@ class Client:
             return b""
 
 
-async def ask(listener: Listener) -> bytes:
+async def ask(listener: Listener, path: bytes = b"/") -> bytes:
     """Return the answer to one request on a connection of its own."""
-    client = await Client.open(listener, GET + b"Connection: close\r\n\r\n")
+    head = GET.replace(b"/ ", path + b" ", 1)
+    client = await Client.open(listener, head + b"Connection: close\r\n\r\n")
     answer = await client.rest()
     client.writer.close()
     return answer
@@ -153,26 +163,49 @@ async def test_a_client_that_takes_no_answer_is_dropped() -> None:
         assert b"200" in await ask(listener)
 
 
-async def test_more_connections_than_allowed_make_room_or_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        GET,
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n12345",
+        b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "half a body", "half of the chunks", "nothing after an answer"],
+)
+async def test_strangers_give_way_whatever_they_send(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(HttpConnection, "most_connections", 50)
     closing = asyncio.Event()
-    async with listening(closing) as listener:
-        for _ in range(200 * LONGER):
-            await Client.open(listener, GET)
-        began = time.monotonic()
-        for _ in range(20):
-            assert b"200" in await ask(listener)
-        assert time.monotonic() - began < 5
-        assert len(listener._server.server_state.connections) <= 50
-        streams = [await Client.open(listener, GET.replace(b"/ ", b"/events ") + b"\r\n") for _ in range(50)]
+    async with listening(closing, Security([TOKEN])) as listener:
+        streams = []
+        for number in range(200 * LONGER):
+            await Client.open(listener, sent)
+            if number % 10 == 0:
+                assert b" 200 " in await ask(listener, b"/livez")
+                streams.append(await Client.open(listener, KNOWN_STREAM))
+                await streams[-1].reader.readuntil(b": open\n\n")
+            if len(streams) == 20:
+                break
+        connections = listener._server.server_state.connections
+        assert len(connections) <= 50
+        closing.set()
+        async with asyncio.timeout(20):
+            for stream in streams:
+                await stream.reader.readuntil(b"event: closing\n\n")
+
+
+async def test_connection_is_refused_while_known_clients_use_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpConnection, "most_connections", 20)
+    closing = asyncio.Event()
+    async with listening(closing, Security([TOKEN])) as listener:
+        streams = [await Client.open(listener, KNOWN_STREAM) for _ in range(20)]
         for stream in streams:
             await stream.reader.readuntil(b": open\n\n")
-        assert b" 503 " in await ask(listener)  # all connections are in use
+        assert b" 503 " in await ask(listener, b"/livez")
         streams.pop().writer.close()
         async with asyncio.timeout(5):
-            while b"200" not in await ask(listener):
+            while b"200" not in await ask(listener, b"/livez"):
                 await asyncio.sleep(0.02)
 
 

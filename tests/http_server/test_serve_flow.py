@@ -309,3 +309,28 @@ async def test_livez_answers_at_once_while_every_worker_blocks(tmp_path: Path) -
         slowest = sorted(times)[int(len(times) * 0.99)]
         print(f"p50 {sorted(times)[250] * 1000:.2f} ms, p99 {slowest * 1000:.2f} ms")
         assert slowest < 0.05  # 1 to 2 ms on an idle machine
+
+
+async def test_bodies_of_many_small_items_take_little_memory(tmp_path: Path) -> None:
+    bodies = [
+        ("application/cloudevents-batch+json", b"[" + b"0," * 4_000_000 + b"0]"),
+        ("application/cloudevents-batch+json", b"[" + b"{}," * 2_700_000 + b"{}]"),
+        ("application/cloudevents-batch+json", b'[{"data":[' + b"[]," * 2_700_000 + b"[]]}]"),
+        ("application/x-ndjson", b"0\n" * 500_000),
+        ("application/json", b"[" + b"0," * 500_000 + b"0]"),
+    ]
+    async with serving(tmp_path) as run:
+        api = await run.address()
+        await run.ready(api)
+        status = Path(f"/proc/{run.process.pid}/status")
+
+        def most() -> int:
+            """Return the most memory that the supervisor has had, in KiB."""
+            return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
+
+        before = most()
+        for kind, body in bodies:
+            headers = {**run.token(), "Content-Type": kind}
+            answer = await run.client.post(f"{api}/v1/publish/orders.x", content=body, headers=headers)
+            assert answer.status_code in (200, 400, 404, 413)
+            assert most() - before < 64 * 1024, f"{kind} {body[:20]!r}"

@@ -112,7 +112,7 @@ async def test_unknown_sessions_and_probes_cost_the_backend_little(
         monkeypatch.setattr(backend, "get", counted)
         security = Security([TOKEN], backend=lambda: backend)
         for number in range(10 * LOOK_UPS):
-            await security.recall({"host": ["h:1"], "cookie": [f"abe-router-session-1={number}"]})
+            await security.recall({"host": ["h:1"], "cookie": [f"abe-router-session-1={number:043}"]})
         await security.recall({"host": ["h:1"]})
     assert LOOK_UPS <= asked <= 3 * LOOK_UPS
     asked = 0

@@ -20,9 +20,8 @@ from abe_router.http.dashboard.dead_view import (
     path_of,
     where_of,
 )
-from abe_router.http.dashboard.page import PageRoute, Pages
+from abe_router.http.dashboard.page import PageRoute, Pages, read_number
 from abe_router.http.dead_letters import path_route
-from abe_router.http.problem import Refusal
 from abe_router.http.site import Site
 from abe_router.operations.dead_letters import DeadLetterSummary, summary
 from abe_router.operations.subscriptions import require_subscription
@@ -54,7 +53,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         if order == "recent":
             shown = list(view.with_trends(shown))
         shown.sort(key=ORDERS.get(order, ORDERS["last"]))
-        number = page_number(request)
+        number = read_number(request, "page", 1, most=10**6)
         return await pages.render(
             request,
             "dead.html",
@@ -86,7 +85,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         if query.payload and where is not None and not sees:
             found, wrong = [], "A filter on payloads needs the role reader."
         newest = request.query_params.get("sort") != "first"
-        number = page_number(request)
+        number = read_number(request, "page", 1, most=10**6)
         shown: Sequence[DeadLetterSummary] = ()
         try:
             if query.payload and found:
@@ -134,14 +133,6 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         *dead_letter.routes(site, pages, view),
         *replays.routes(site, pages, view),
     ]
-
-
-def page_number(request: Request) -> int:
-    """Return the number of the page in the query, from 1."""
-    text = request.query_params.get("page", "1")
-    if not text.isascii() or not text.isdecimal() or len(text) > 6:
-        raise Refusal(400, "invalid-request", "The request is invalid", "`page` is a number from 1")
-    return max(1, int(text))
 
 
 def _fits(row: GroupRow, text: str) -> bool:

@@ -21,8 +21,9 @@ from abe_router.http.dashboard.dead_view import (
     path_of,
     where_of,
 )
-from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form
+from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form, read_number
 from abe_router.http.dead_letters import path_route
+from abe_router.http.endpoint import LARGEST, whole
 from abe_router.http.replays import run_replay
 from abe_router.http.site import Site
 from abe_router.operations.dead_groups import Selection
@@ -57,13 +58,13 @@ class ReplayForm:
     def of(cls, form: Mapping[str, str]) -> ReplayForm:
         """Return what a form says; raise ValueError if that is malformed."""
         rate, stop_after = form.get("rate", "").strip(), form.get("stop_after", "").strip()
-        if stop_after and not (stop_after.isascii() and stop_after.isdecimal() and int(stop_after[:9]) > 0):
-            raise ValueError("the number of failures is at least 1, or empty")
+        if stop_after and whole(stop_after) is None:
+            raise ValueError(f"the number of failures is between 1 and {LARGEST:,}, or empty")
         if stop_after and not rate:
             raise ValueError("a replay that stops after failures needs a rate, so that it can stop in time")
         return cls(
             parse_rate(rate) if rate else None,
-            int(stop_after[:9]) if stop_after else None,
+            whole(stop_after),
             form.get("wait") == "on",
             form.get("why", "").strip(),
         )
@@ -150,7 +151,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         state = await view.index.refresh()
         part, query = view.index.route(route), LetterQuery.of(params)
         where, malformed = where_of(query)
-        ids, first = params.getlist("id"), params.get("first", "")
+        ids, first = params.getlist("id"), read_number(request, "first", 0, most=LARGEST)
         positions: Sequence[int] = ()
         if shown is not None:
             positions = part.positions_of(set(shown.ids))
@@ -161,8 +162,8 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             if query.payload:
                 require(request, Role.READER, route[0])
                 positions, _ = await view.search(part, positions, query.payload)
-        if shown is None and first.isascii() and first.isdecimal():
-            positions = positions[: int(first[:9])]
+        if shown is None and first:
+            positions = positions[:first]
         selection = shown or part.selection(
             positions, missing=max(0, len(set(ids)) - len(positions)) if ids else 0
         )

@@ -22,6 +22,7 @@ from abe_router.backend import DeadLetter, SubscriptionName
 from abe_router.http.access import Caller, Role
 from abe_router.http.dashboard.page import route_path
 from abe_router.http.dead_letters import check_filter
+from abe_router.http.endpoint import read_real
 from abe_router.http.problem import Refusal
 from abe_router.http.site import SharedAnswer, Site
 from abe_router.messages.pointer import is_pointer
@@ -260,9 +261,8 @@ def _read_time(text: str, default: float) -> float:
         return default
     with suppress(ValueError):
         return time.time() - parse_duration(text)
-    with suppress(ValueError, OverflowError):
-        if math.isfinite(seconds := float(text)):
-            return seconds
+    with suppress(Refusal):
+        return read_real(text, "time", default)
     with suppress(ValueError):
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -16,6 +16,7 @@ from abe_router.backend import Backend
 from abe_router.errors import BackendError
 from abe_router.http.access import Role, caller_of, require
 from abe_router.http.dashboard.page import PageRoute, Pages, read_number, tried
+from abe_router.http.endpoint import path_number
 from abe_router.http.site import SharedAnswer, Site
 from abe_router.operations.errors import OperationError, UnknownEdit
 from abe_router.operations.history import (
@@ -77,7 +78,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
 
     async def one_edit(request: Request) -> Response:
         require(request, Role.VIEWER, "#")
-        number, backend = request.path_params["number"], site.source.backend
+        number, backend = path_number(request), site.source.backend
         history = await shared.get()
         edit = next((each for each in history if each.record.number == number), None)
         record = edit.record if edit else await find_edit(backend, number)
@@ -115,7 +116,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
 
     return [
         PageRoute("/edits", list_edits, Role.VIEWER),
-        PageRoute("/edits/{number:int}", one_edit, Role.VIEWER),
+        PageRoute("/edits/{number}", one_edit, Role.VIEWER),
     ]
 
 

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from abe_router.http.dashboard.login import login_path
 from abe_router.http.dashboard.page import Pages
 from abe_router.http.guard import Scope, request_headers
-from abe_router.http.security import cookie_name
+from abe_router.http.security import cookie_name, cookie_values
 
 #: What is not a page answers with problem details, also to a browser.
 _API = ("/v1/", "/metrics", "/healthz", "/livez", "/readyz", "/startupz", "/static/")
@@ -40,7 +40,8 @@ def error_page(pages: Pages, scope: Scope, answer: Response) -> Response:
     query = scope["query_string"].decode("latin-1")
     again = f"{path}?{query}" if query else path
     if answer.status_code == 401 and path != "/login":
-        has_ended = cookie_name(request_headers(scope)) in request.cookies
+        headers = request_headers(scope)
+        has_ended = bool(cookie_values(headers, cookie_name(headers)))
         return RedirectResponse(root + login_path(again if is_get else "", has_ended=has_ended), 303)
     said = json.loads(bytes(answer.body))
     text = pages.rendered(
@@ -51,9 +52,9 @@ def error_page(pages: Pages, scope: Scope, answer: Response) -> Response:
         advice=said.get("hint") or _ADVICE.get(said["status"], ""),
         again=again if is_get and said["status"] in (429, 500, 503) else "",
     )
-    headers = {
+    kept = {
         name: value
         for name, value in answer.headers.items()
         if name not in ("content-length", "content-type")
     }
-    return HTMLResponse(text, answer.status_code, headers=headers)
+    return HTMLResponse(text, answer.status_code, headers=kept)

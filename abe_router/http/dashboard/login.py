@@ -11,7 +11,7 @@ from starlette.routing import Route
 from abe_router.http.access import caller_of
 from abe_router.http.dashboard.page import NAVIGATION, Pages, is_local, read_form
 from abe_router.http.guard import request_headers
-from abe_router.http.security import cookie_name
+from abe_router.http.security import cookie_name, is_secure
 from abe_router.http.sessions import SESSION_TIME
 from abe_router.http.site import Site
 
@@ -69,7 +69,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             session,
             max_age=int(SESSION_TIME),
             path=request.scope.get("root_path", "") or "/",
-            secure=headers.get("origin", ("",))[0].startswith("https://"),
+            secure=is_secure(request.scope["scheme"], headers),
             httponly=True,
             samesite="strict",
         )

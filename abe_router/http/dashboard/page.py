@@ -24,9 +24,11 @@ from starlette.routing import Route
 from abe_router.errors import BackendError
 from abe_router.http.access import Caller, Role, require
 from abe_router.http.dashboard import formats
-from abe_router.http.endpoint import Run
+from abe_router.http.endpoint import Run, read_whole
+from abe_router.http.guard import request_headers
 from abe_router.http.problem import Refusal, invalid
 from abe_router.http.sampler import Reading
+from abe_router.http.security import cookie_values, is_secure
 from abe_router.http.site import Site
 from abe_router.text import mask_credentials, redact_url
 
@@ -152,7 +154,13 @@ class Pages:
             path = request.scope.get("root_path", "") or "/"
             if theme in THEMES:
                 response.set_cookie(
-                    THEME_COOKIE, theme, max_age=KEEP_STATIC, path=path, samesite="strict", httponly=True
+                    THEME_COOKIE,
+                    theme,
+                    max_age=KEEP_STATIC,
+                    path=path,
+                    secure=is_secure(request.scope["scheme"], request_headers(request.scope)),
+                    samesite="strict",
+                    httponly=True,
                 )
             else:
                 response.delete_cookie(THEME_COOKIE, path=path)
@@ -175,7 +183,7 @@ class Pages:
 
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         query = {name: value for name, value in request.query_params.multi_items() if name != "notice"}
-        theme = request.cookies.get(THEME_COOKIE, "")
+        theme = next(iter(cookie_values(request_headers(request.scope), THEME_COOKIE)), "")
         return self._environment.get_template(template).render(
             {
                 "caller": caller,
@@ -244,12 +252,7 @@ async def read_form(request: Request, limit: int = MAX_FORM) -> Mapping[str, str
 
 def read_number(request: Request, name: str, default: int, *, most: int) -> int:
     """Return a number of the query; raise Refusal if it is not a whole number from 1 to `most`."""
-    text = request.query_params.get(name, "")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:10]) <= most:
-        raise invalid(f"`{name}` is a whole number between 1 and {most:,}")
-    return int(text)
+    return read_whole(request.query_params.get(name), name, default, most=most)
 
 
 async def tried(answer: Awaitable[T]) -> tuple[T | None, str]:

@@ -14,6 +14,7 @@ from abe_router.http.access import Role, caller_of, require
 from abe_router.http.dashboard.dead_acts import replay_and_look
 from abe_router.http.dashboard.dead_view import DeadView, path_of
 from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form, route_path
+from abe_router.http.endpoint import path_number
 from abe_router.http.site import Site
 from abe_router.operations.errors import OperationError, UnknownReplay
 from abe_router.operations.replay import BEAT, Replay, continue_replay, stop_replay
@@ -112,7 +113,7 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
 
     async def known(request: Request, role: Role) -> Replay:
         """Return the replay in the path of a request; raise UnknownReplay, or Refusal without the role."""
-        number = request.path_params["number"]
+        number = path_number(request)
         found = next((each for each in await view.replays.get() if each.number == number), None)
         if found is None or not caller_of(request).allows_route(Role.VIEWER, found.route):
             raise UnknownReplay(f"there is no replay {number}")
@@ -121,9 +122,9 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
 
     return [
         PageRoute("/replays", all_replays, Role.VIEWER),
-        PageRoute("/replays/{number:int}", one_replay, Role.VIEWER),
-        PageRoute("/replays/{number:int}/stop", stop, Role.OPERATOR, method="POST"),
-        PageRoute("/replays/{number:int}/continue", carry_on, Role.OPERATOR, method="POST"),
+        PageRoute("/replays/{number}", one_replay, Role.VIEWER),
+        PageRoute("/replays/{number}/stop", stop, Role.OPERATOR, method="POST"),
+        PageRoute("/replays/{number}/continue", carry_on, Role.OPERATOR, method="POST"),
     ]
 
 

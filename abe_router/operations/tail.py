@@ -189,7 +189,7 @@ def _tailed(table: RouteTable, peeked: Peeked, *, payloads: bool, omitted: int, 
         id=message.id,
         published_at=message.published_at,
         cursor=peeked.cursor,
-        headers=message.headers if payloads else {},
+        headers=masked_headers(table, message) if payloads else {},
         payload=masked_payload(table, message.key, message.body) if payloads else msgspec.UNSET,
         state=peeked.state,
         deliveries=peeked.deliveries,
@@ -224,6 +224,19 @@ def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:
         return contract.mask(decode(body))
     except PayloadMalformed:
         return HIDDEN if contract.schemas else body.decode(errors="backslashreplace")
+
+
+def masked_headers(table: RouteTable, message: Message) -> Mapping[str, str]:
+    """Return the headers of a message, each with the value `(masked)` if its payload is masked for no JSON.
+
+    The headers of an entry that another program wrote may be its fields, and so its payload.
+    """
+    try:
+        decode(message.body)
+    except PayloadMalformed:
+        if masked_payload(table, message.key, message.body) == HIDDEN:
+            return dict.fromkeys(message.headers, HIDDEN)
+    return message.headers
 
 
 def holds(payload: Any, pointer: str, value: Any) -> bool:

@@ -227,14 +227,19 @@ def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:
 
 
 def masked_headers(table: RouteTable, message: Message) -> Mapping[str, str]:
-    """Return the headers of a message, each with the value `(masked)` if its payload is masked for no JSON.
+    """Return the headers of a message. Each has the value `(masked)` if they may hide something sensitive.
 
-    The headers of an entry that another program wrote may be its fields, and so its payload.
+    Without a JSON body, they may be the fields of an entry of another program, and so its payload. They are
+    shown only if the schemas are known and mark nothing.
     """
     try:
         decode(message.body)
     except PayloadMalformed:
-        if masked_payload(table, message.key, message.body) == HIDDEN:
+        try:
+            schemas = table.contract(message.key).schemas if table.revision else None
+        except KeyInvalid:
+            schemas = None
+        if schemas is None or any(schema.has_sensitive for schema in schemas):
             return dict.fromkeys(message.headers, HIDDEN)
     return message.headers
 

@@ -199,3 +199,10 @@ def test_fields_of_a_foreign_entry_are_masked_and_not_sent_again(table):
     assert detail(dead, table).headers == {"card": "(masked)"}
     assert draft_of(dead, table).headers == {}
     assert detail(dead_letter(b'{"id": "x"}', {"a": "b"}), table).headers == {"a": "b"}
+
+
+def test_fields_of_a_foreign_entry_are_shown_if_no_schema_masks_values(table, tmp_path):
+    (tmp_path / "order.json").write_text("{}")
+    open_table = load_table(tmp_path / "routes.yaml")
+    dead = dead_letter(b"", {"note": "4929"})
+    assert detail(dead, open_table).headers == draft_of(dead, open_table).headers == {"note": "4929"}

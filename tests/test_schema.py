@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import Enum, IntEnum
+from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abe_router.errors import PayloadInvalid, PayloadUnencodable, SchemaInvalid, Violation
@@ -844,3 +846,116 @@ def test_jsonschema_and_jsonschema_rs_agree_on_the_corpus():
         assert valid == (not schema.violations(row["payload"]))
         counted[valid] += 1
     assert all(counted.values())
+
+
+_SECRET = "4929000011112222"
+_PERSON = {
+    "type": "object",
+    "required": ["pin"],
+    "properties": {"pin": {"type": "string", "x-sensitive": True}, "name": {"type": "string"}},
+}
+_DAMAGED = {
+    "$defs": {"person": _PERSON},
+    "type": "object",
+    "required": ["card", "person"],
+    "properties": {
+        "id": {"type": "string"},
+        "card": {"type": "string", "x-sensitive": True},
+        "person": {"anyOf": [{"$ref": "#/$defs/person"}, {"type": "null"}]},
+        "people": {"type": "array", "items": {"$ref": "#/$defs/person"}},
+        "pair": {"prefixItems": [{"$ref": "#/$defs/person"}], "items": False},
+        "map": {"allOf": [{"patternProperties": {"^p_": {"$ref": "#/$defs/person"}}}]},
+    },
+}
+_PLACES = ("card", "person", "people", "pair", "map", "")
+
+
+@cache
+def _damaged_schema() -> Schema:
+    return inline(_DAMAGED)
+
+
+def _undamaged() -> dict[str, Any]:
+    person = {"pin": _SECRET, "name": "Ann"}
+    return {
+        "id": "ord_1",
+        "card": _SECRET,
+        "person": person,
+        "people": [person, person],
+        "pair": [person],
+        "map": {"p_1": person},
+    }
+
+
+def _damage(value: Any, kind: str) -> Any:
+    match kind:
+        case "json in a text":
+            return json.dumps(value)
+        case "json in a text twice":
+            return json.dumps(json.dumps(value))
+        case "in an array":
+            return [value]
+        case "in two arrays":
+            return [[value]]
+        case "a text":
+            return f"card {_SECRET}"
+        case "a number":
+            return int(_SECRET)
+        case _:
+            return [_SECRET, {"wrong": _SECRET}]
+
+
+@given(
+    place=st.sampled_from(_PLACES),
+    kinds=st.lists(
+        st.sampled_from(
+            [
+                "json in a text",
+                "json in a text twice",
+                "in an array",
+                "in two arrays",
+                "a text",
+                "a number",
+                "items",
+            ]
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    renamed=st.text(min_size=1, max_size=8).filter(lambda name: name not in _DAMAGED["properties"]),
+    rename=st.booleans(),
+)
+@settings(max_examples=1_000, deadline=None)
+def test_damaged_payload_shows_no_secret_in_its_mask_and_in_its_violations(place, kinds, renamed, rename):
+    value: Any = _undamaged()
+    for kind in kinds:
+        if place:
+            value[place] = _damage(value.get(place, _SECRET), kind)
+        else:
+            value = _damage(value, kind)
+    if rename and isinstance(value, dict):
+        value[renamed] = value.pop("card")
+    schema = _damaged_schema()
+    assert _SECRET not in json.dumps(schema.mask(value))
+    assert _SECRET not in repr(schema.violations(value))
+
+
+def test_only_the_smallest_part_without_its_shape_is_masked_and_a_valid_value_is_readable():
+    schema = inline(_DAMAGED)
+    masked = {"pin": "(masked)", "name": "Ann"}
+    shown = {
+        "id": "ord_1",
+        "card": "(masked)",
+        "person": masked,
+        "people": [masked, masked],
+        "pair": [masked],
+        "map": {"p_1": masked},
+    }
+    assert schema.mask(_undamaged() | {"note": 1}) == shown | {"note": 1}
+    assert schema.mask(_undamaged() | {"people": [{"name": "Ann"}, _SECRET], "person": None}) == shown | {
+        "people": [{"name": "Ann"}, "(masked)"],
+        "person": None,
+    }
+    text_or_person = inline({"anyOf": [{"type": "string"}, _PERSON]})
+    assert text_or_person.mask("a name") == "a name"
+    assert text_or_person.mask(5) == "(masked)"

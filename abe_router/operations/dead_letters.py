@@ -19,7 +19,7 @@ from abe_router.messages.pattern import matches
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import UnknownDeadLetter
 from abe_router.operations.fingerprint import fingerprint
-from abe_router.operations.tail import HIDDEN
+from abe_router.operations.tail import HIDDEN, masked_headers
 from abe_router.routing.table import RouteTable
 
 #: Dead letters that one call to the backend reads without their bodies, moves or deletes.
@@ -232,7 +232,7 @@ def detail(dead_letter: DeadLetter, table: RouteTable) -> DeadLetterDetail:
         frame=reason.frame,
         traceback=reason.traceback,
         published_at=message.published_at,
-        headers=message.headers,
+        headers=masked_headers(table, message),
         payload=readable_payload(message, table),
     )
 

@@ -27,6 +27,7 @@ from abe_router.messages.pointer import escape
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.dead_letters import is_json
 from abe_router.operations.errors import OperationRefused
+from abe_router.operations.tail import masked_headers
 from abe_router.routing.policies import CAUSE
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare
@@ -114,7 +115,7 @@ def draft_of(dead: DeadLetter, table: RouteTable) -> RepublishDraft:
         key=message.key,
         id=_new_id(dead),
         cause=message.id,
-        headers=_without_cause(message.headers),
+        headers=_kept_headers(dead, table),
         masked=tuple(masked),
         payload=payload,
         text=text,
@@ -133,7 +134,7 @@ def prepare_republication(
     dead: DeadLetter, table: RouteTable, body: bytes, headers: Mapping[str, str]
 ) -> Republication:
     """Return the checked message for a changed payload; raise what `with_masked` and `prepare` raise."""
-    former, given = _without_cause(dead.message.headers), _without_cause(headers)
+    former, given = _kept_headers(dead, table), _without_cause(headers)
     replaced, changed = _replaced(dead, table, body)
     message = prepare(table, dead.message.key, replaced, headers=given | {CAUSE: dead.message.id})
     names = sorted(name for name in {*former, *given} if former.get(name) != given.get(name))
@@ -192,6 +193,12 @@ def _without_cause(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() != CAUSE}
 
 
+def _kept_headers(dead: DeadLetter, table: RouteTable) -> dict[str, str]:
+    """Return the headers of a dead letter that a new message may have: none of those that are masked."""
+    message = dead.message
+    return _without_cause(message.headers) if masked_headers(table, message) is message.headers else {}
+
+
 def _new_id(dead: DeadLetter) -> str:
     """Return the id of the message in place of a dead letter. A backend may use the id of that again."""
     facts = [dead.route, dead.id, dead.message.id, dead.last_failed_at]
@@ -211,7 +218,7 @@ def _replaced(dead: DeadLetter, table: RouteTable, body: bytes) -> tuple[bytes, 
 
 
 class _Places:
-    """The sensitive places in payloads of a key. They depend on the path and not on the value."""
+    """The sensitive places in payloads of a key. They depend on paths and types alone."""
 
     def __init__(self, table: RouteTable, key: str) -> None:
         self._contract = table.contract(key)
@@ -255,7 +262,7 @@ class _Places:
         return walk(value, self._masks(value), "")
 
     def _masks(self, value: Any) -> Any:
-        """Return the form of a payload: None for each value, and MASKED for each sensitive place."""
+        """Return the form of a payload: its types, and MASKED for each sensitive place."""
         form = _form(value)
         return self._contract.mask(form) if self.any else form
 
@@ -263,7 +270,9 @@ class _Places:
 def _form(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _form(member) for name, member in value.items()}
-    return [_form(item) for item in value] if isinstance(value, list) else None
+    if isinstance(value, list):
+        return [_form(item) for item in value]
+    return "" if isinstance(value, str) else value
 
 
 def _walked(value: Any, mask: Any, pointer: str, walk: Any) -> Any:

@@ -189,7 +189,7 @@ def _tailed(table: RouteTable, peeked: Peeked, *, payloads: bool, omitted: int, 
         id=message.id,
         published_at=message.published_at,
         cursor=peeked.cursor,
-        headers=message.headers if payloads else {},
+        headers=masked_headers(table, message) if payloads else {},
         payload=masked_payload(table, message.key, message.body) if payloads else msgspec.UNSET,
         state=peeked.state,
         deliveries=peeked.deliveries,
@@ -224,6 +224,24 @@ def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:
         return contract.mask(decode(body))
     except PayloadMalformed:
         return HIDDEN if contract.schemas else body.decode(errors="backslashreplace")
+
+
+def masked_headers(table: RouteTable, message: Message) -> Mapping[str, str]:
+    """Return the headers of a message. Each has the value `(masked)` if they may hide something sensitive.
+
+    Without a JSON body, they may be the fields of an entry of another program, and so its payload. They are
+    shown only if the schemas are known and mark nothing.
+    """
+    try:
+        decode(message.body)
+    except PayloadMalformed:
+        try:
+            schemas = table.contract(message.key).schemas if table.revision else None
+        except KeyInvalid:
+            schemas = None
+        if schemas is None or any(schema.has_sensitive for schema in schemas):
+            return dict.fromkeys(message.headers, HIDDEN)
+    return message.headers
 
 
 def holds(payload: Any, pointer: str, value: Any) -> bool:

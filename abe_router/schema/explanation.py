@@ -186,6 +186,10 @@ class _Description:
             what = MASKED if at is not None else found(mismatch.value[mismatch.member])
             if at is path:  # the names of all members are sensitive
                 expected = mismatch.unquoted
+            elif self._sensitivity.masks_found(path, mismatch.value, self._look):
+                expected, what = mismatch.unquoted or expected, MASKED
+        elif self._sensitivity.masks_found(path, mismatch.value, self._look):
+            expected, what = mismatch.unquoted or expected, MASKED
         else:
             what = mismatch.found or found(mismatch.value)
             if mismatch.keyword == "propertyNames" and self._masks_name(mismatch):

@@ -17,6 +17,10 @@ _MAPS = ("dependentSchemas", "dependencies")
 #: What applies to every item of an array, and what to those that no list of schemas names.
 _ALL = ("contains", "unevaluatedItems")
 _REST = ("items", "additionalItems", *_ALL)
+#: The keywords that list names of members, that describe members, and that describe items.
+_NAMED = ("properties", "patternProperties")
+_MEMBERS = (*_NAMED, "additionalProperties", "unevaluatedProperties", "propertyNames")
+_ITEMS = ("prefixItems", *_REST)
 #: The subschemas that apply below others, by their identities and the step.
 _Known = dict[tuple[tuple[int, ...], str | int], Sequence[Subschema]]
 
@@ -26,10 +30,16 @@ class Sensitivity:
 
     A value is sensitive when any subschema that may apply to it says so, on whichever branch. Hiding a value
     without need does less harm than showing it.
+
+    A part bears a sensitive value when a subschema that may apply to it, or one below, is sensitive. Such a
+    part is masked as a whole if it does not have the shape that its subschemas describe: it is of a type that
+    none of them names, it has members or items that they forbid, or it has other members and lacks a
+    required one that bears a sensitive value. A valid value is masked in its sensitive parts alone.
     """
 
     def __init__(self, index: SchemaIndex, validators: Validators) -> None:
         self._index, self._validators = index, validators
+        self._bearing: dict[int, bool] = {}
         #: Whether the schema marks anything as sensitive.
         self.any = any(schema.get("x-sensitive") is True for schema in index.every())
 
@@ -83,7 +93,7 @@ class Sensitivity:
     ) -> Any:
         if not applicable:
             return value
-        if any(map(_is_sensitive, applicable)):
+        if any(map(_is_sensitive, applicable)) or self._is_misshapen(value, applicable, look):
             return MASKED
         if isinstance(value, dict) and value:
             if self._names_are_sensitive(applicable):
@@ -112,6 +122,83 @@ class Sensitivity:
             below = [sub for each in applicable for sub in self._children(each, step)]
             found = known[key] = list(self._together(below))
         return found
+
+    def masks_found(self, path: Path, value: Any, look: Callable[[], None]) -> bool:
+        """Return whether a value at a path that `masked` knows is hidden, for what it is found to be."""
+        around = path if path.applicable or path.parent is None else path.parent
+        if around is not path:  # its schema is `false`, or none: what it is part of decides
+            return any(self._bears(sub, look) for sub in around.applicable or ())
+        return self._is_misshapen(value, path.applicable or (), look)
+
+    def _is_misshapen(self, value: Any, applicable: Sequence[Subschema], look: Callable[[], None]) -> bool:
+        """Return whether a value bears a sensitive part by its schemas and does not have their shape."""
+        if value is None or value == {} or value == []:
+            return False
+        bearing = [sub for sub in applicable if self._bears(sub, look)]
+        if not bearing:
+            return False
+        kind = _kind(value)
+        if isinstance(value, dict):
+            if not any(map(_describes_members, bearing)):
+                return not any(_names_type(sub, kind) for sub in applicable)
+            return self._has_strange_members(value, applicable, look)
+        if isinstance(value, list):
+            if not any(map(_describes_items, bearing)):
+                return not any(_names_type(sub, kind) for sub in applicable)
+            listed = max(map(_listed, applicable))
+            rest = [child for sub in applicable for child in self._children(sub, listed)]
+            return len(value) > listed and not any(isinstance(child.schema, dict) for child in rest)
+        return not any(_names_type(sub, kind) for sub in applicable)
+
+    def _has_strange_members(
+        self, value: dict[str, Any], applicable: Sequence[Subschema], look: Callable[[], None]
+    ) -> bool:
+        """Return whether members without a schema are forbidden, or a required sensitive one is absent."""
+        strange = False
+        for name in value:
+            children = [child for sub in applicable for child in self._children(sub, name)]
+            is_named = any(name in sub.schema.get("properties", {}) for sub in applicable)
+            if is_named or any(isinstance(child.schema, dict) for child in children):
+                continue
+            if any(child.schema is False for child in children):
+                return True
+            strange = True
+        return strange and any(self._lacks(value, sub, look) for sub in applicable)
+
+    def _lacks(self, value: dict[str, Any], sub: Subschema, look: Callable[[], None]) -> bool:
+        """Return whether a required member that bears a sensitive value is absent."""
+        required = sub.schema.get("required", ())
+        return isinstance(required, list) and any(
+            name not in value and self._bears(self._index.below(sub, "properties", name), look)
+            for name in sub.schema.get("properties", {})
+            if name in required
+        )
+
+    def _bears(self, sub: Subschema, look: Callable[[], None]) -> bool:
+        """Return whether a subschema, or any that may apply below it, is sensitive."""
+        known = self._bearing.get(id(sub.schema))
+        if known is None:
+            waiting, seen, known = [sub], set[int](), False
+            while waiting and not known:
+                look()
+                for each in self._together([waiting.pop()]):
+                    if id(each.schema) not in seen:
+                        seen.add(id(each.schema))
+                        known = known or _is_sensitive(each)
+                        waiting += self._every_child(each)
+            self._bearing[id(sub.schema)] = known
+        return known
+
+    def _every_child(self, sub: Subschema) -> Iterator[Subschema]:
+        """Yield the subschemas that apply to members, to their names, and to items."""
+        for keyword in (*_MEMBERS, *_ITEMS):
+            match sub.schema.get(keyword):
+                case dict() as named if keyword in _NAMED:
+                    yield from (self._index.below(sub, keyword, name) for name in named)
+                case dict():
+                    yield self._index.below(sub, keyword)
+                case list() as listed:
+                    yield from (self._index.below(sub, keyword, at) for at in range(len(listed)))
 
     def _has_secret_names(self, node: Path) -> bool:
         """Return whether the names of an object's members are sensitive."""
@@ -186,3 +273,24 @@ def _listed(sub: Subschema) -> int:
 
 def _is_sensitive(sub: Subschema) -> bool:
     return sub.schema.get("x-sensitive") is True
+
+
+def _describes_members(sub: Subschema) -> bool:
+    return any(keyword in sub.schema for keyword in _MEMBERS)
+
+
+def _describes_items(sub: Subschema) -> bool:
+    return any(keyword in sub.schema for keyword in _ITEMS)
+
+
+def _kind(value: Any) -> str:
+    """Return the JSON type of a value; every number is a `number`."""
+    kinds = {dict: "object", list: "array", str: "string", bool: "boolean"}
+    return kinds.get(type(value), "number")
+
+
+def _names_type(sub: Subschema, kind: str) -> bool:
+    """Return whether a subschema names a type as one that the value may have."""
+    said = sub.schema.get("type")
+    types = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+    return kind in types or (kind == "number" and "integer" in types)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ async def test_the_payload_of_a_dead_letter_is_masked(served: Serving) -> None:
     found = (await ask(served, "reader", "GET", f"{ROUTE}/{id}")).json()
     assert found["payload"] == {"total": 1, "card": "(masked)"}
     assert (await ask(served, "reader", "GET", f"{ROUTE}/unknown")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [[{"card": SECRET}], json.dumps({"card": SECRET}), SECRET],
+    ids=["in an array", "in a text", "a scalar"],
+)
+async def test_a_payload_without_the_shape_of_its_schema_is_masked(served: Serving, payload: Any) -> None:
+    id = await add_dead_letter(served, payload)
+    found = (await ask(served, "reader", "GET", f"{ROUTE}/{id}")).json()
+    assert found["payload"] == "(masked)"
 
 
 async def test_a_list_is_limited_and_goes_on_after_an_id(served: Serving) -> None:

@@ -12,6 +12,7 @@ from abe_router.errors import BackendUnavailable, PayloadInvalid
 from abe_router.messages.message import Message
 from abe_router.operations.access import load_table
 from abe_router.operations.audit import Author, acts
+from abe_router.operations.dead_letters import detail
 from abe_router.operations.errors import OperationRefused
 from abe_router.operations.republish import (
     draft_of,
@@ -181,3 +182,27 @@ async def test_repetition_after_a_lost_answer_neither_loses_nor_duplicates(table
         found = await republish(backend, republication, author=ADA, purge=True)
         assert (found.duplicate, found.purged) == (True, True)
         assert (await stored(backend)).count(found.id) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b'["4929"]', b'"{\\"card\\": \\"4929\\"}"', b'{"id": "x", "cards": "4929"}']
+)
+def test_draft_of_a_payload_without_the_shape_of_its_schema_shows_no_secret_and_restores_it(table, body):
+    dead = dead_letter(body)
+    draft = draft_of(dead, table)
+    assert b"4929" not in bytes(draft.payload)
+    assert json.loads(with_masked(dead, table, bytes(draft.payload))) == json.loads(body)
+
+
+def test_fields_of_a_foreign_entry_are_masked_and_not_sent_again(table):
+    dead = dead_letter(b"", {"card": "4929"})
+    assert detail(dead, table).headers == {"card": "(masked)"}
+    assert draft_of(dead, table).headers == {}
+    assert detail(dead_letter(b'{"id": "x"}', {"a": "b"}), table).headers == {"a": "b"}
+
+
+def test_fields_of_a_foreign_entry_are_shown_if_no_schema_masks_values(table, tmp_path):
+    (tmp_path / "order.json").write_text("{}")
+    open_table = load_table(tmp_path / "routes.yaml")
+    dead = dead_letter(b"", {"note": "4929"})
+    assert detail(dead, open_table).headers == draft_of(dead, open_table).headers == {"note": "4929"}

@@ -5,7 +5,7 @@ AbeRouterError
  ├─ SchemaInvalid          a document is not a usable JSON Schema; `.faults` holds all of them
  ├─ HandlerError           a handler path cannot be turned into a function
  ├─ PublishError           a message was refused before it reached the backend
- │   ├─ NoRoute            no key or pattern of the file matches the key
+ │   ├─ NoRoute            no key or pattern of the file names the key
  │   ├─ KeyInvalid         the routing key is malformed
  │   ├─ IdInvalid          the message has no valid id where the file says it is
  │   ├─ PayloadUnencodable the payload is not JSON, too large or too deep
@@ -113,7 +113,7 @@ class PublishError(AbeRouterError):
 
 
 class NoRoute(PublishError):
-    """Raised when no key or pattern of the routes file matches the routing key."""
+    """Raised when no key, and no pattern but a catch-all such as `#`, of the routes file matches the key."""
 
 
 class KeyInvalid(PublishError):

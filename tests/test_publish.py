@@ -74,6 +74,21 @@ def test_the_error_for_an_unknown_key_suggests_the_closest_one(table):
         prepare(table, "order.created", b"{}")
 
 
+@pytest.mark.parametrize("catch_all", ["#", "#.paid", "*.#", "*.#.paid"])
+def test_a_key_that_only_a_catch_all_matches_is_unknown_even_with_a_schema(table, catch_all):
+    bindings = (SchemaBinding(catch_all, table.bindings[1].schema),)
+    routes = RouteTable(keys=("orders.paid", catch_all), bindings=bindings)
+    with pytest.raises(NoRoute, match=r"did you mean `orders\.paid`"):
+        prepare(routes, "ordres.paid", b"{}")
+    assert prepare(routes, "orders.paid", b"{}").key == "orders.paid"
+    assert prepare(RouteTable(keys=(catch_all,), unrouted="allow"), "ordres.paid", b"{}").key == "ordres.paid"
+
+
+@pytest.mark.parametrize("pattern", ["orders.#", "orders.*", "*.paid", "*.*", "orders.#.paid"])
+def test_a_key_that_another_pattern_matches_is_known(pattern):
+    assert prepare(RouteTable(keys=(pattern,)), "orders.paid", b"{}").key == "orders.paid"
+
+
 def test_an_unknown_key_can_be_allowed_by_the_caller_or_the_table(table):
     assert prepare(table, "other", b"{}", allow_unrouted=True).key == "other"
     assert prepare(RouteTable(unrouted="allow"), "other", b"{}").key == "other"

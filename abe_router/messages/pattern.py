@@ -52,6 +52,16 @@ def is_wild(pattern: str) -> bool:
     return "*" in pattern or "#" in pattern
 
 
+def is_catch_all(pattern: str) -> bool:
+    """Return whether the pattern begins with `#`, or with `*` and then `#`, so that it names no key."""
+    return next((word for word in pattern.split(".") if word != "*"), "") == "#"
+
+
+def naming(patterns: Iterable[str]) -> PatternIndex[str]:
+    """Return an index of the patterns that make a key known: all that are not catch-alls."""
+    return PatternIndex((each, each) for each in patterns if not is_catch_all(each))
+
+
 def is_group(text: str) -> bool:
     """Return whether `text` can name a group: no slash, so that `key/group` reads one way only."""
     return _GROUP.fullmatch(text) is not None

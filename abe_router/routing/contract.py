@@ -26,7 +26,7 @@ class SchemaBinding:
 class MessageContract:
     """Messages of the key satisfy each of `schemas`. `deduplication` says how a duplicate is recognised.
 
-    `known` says whether the file mentions the key, by name or by a pattern, or allows any.
+    `known` says whether the file names the key, or a pattern of it that is not a catch-all, or allows any.
     """
 
     schemas: tuple[Schema, ...] = ()
@@ -88,7 +88,7 @@ class ContractIndex:
         self._deduplications = PatternIndex(deduplications.items())
 
     def contract(self, key: str, *, known: bool = True) -> MessageContract:
-        """Return the contract of a key. A key with a schema is known."""
+        """Return the contract of a key. `known` says whether the file names it."""
         schemas = tuple(dict.fromkeys(self._schemas.match(key)))
         deduplication = Deduplication.combined(self._deduplications.match(key))
-        return MessageContract(schemas, deduplication, known or bool(schemas))
+        return MessageContract(schemas, deduplication, known)

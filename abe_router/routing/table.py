@@ -11,7 +11,7 @@ from typing import Literal
 from abe_router.diagnostic import Diagnostic
 from abe_router.messages.cache import remember
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.pattern import PatternIndex, check_key, is_wild
+from abe_router.messages.pattern import PatternIndex, check_key, is_wild, naming
 from abe_router.observe.trace_context import TraceOptions
 from abe_router.routing.case import Case
 from abe_router.routing.contract import ContractIndex, MessageContract, SchemaBinding
@@ -86,7 +86,7 @@ class RouteTable:
         found = self._contracts.get(key)
         if found is None:
             check_key(key)
-            known = self.unrouted == "allow" or bool(self._patterns.match(key))
+            known = self.unrouted == "allow" or bool(self._naming.match(key))
             found = self._contract_index.contract(key, known=known)
             remember(self._contracts, key, found)
         return found
@@ -115,8 +115,8 @@ class RouteTable:
         return PatternIndex((route.key, route) for route in self.routes)
 
     @cached_property
-    def _patterns(self) -> PatternIndex[str]:
-        return PatternIndex((pattern, pattern) for pattern in self.keys)
+    def _naming(self) -> PatternIndex[str]:
+        return naming(self.keys)
 
     @cached_property
     def _contract_index(self) -> ContractIndex:

@@ -128,4 +128,4 @@ async def append(backend: Backend, windowed: Sequence[tuple[Message, float]]) ->
 
 def _unknown(table: RouteTable, key: str) -> NoRoute:
     hint = did_you_mean(key, table.concrete_keys)
-    return NoRoute(f"no key or pattern in `routes` matches `{key}`" + (f"; {hint}" if hint else ""))
+    return NoRoute(f"no key or pattern in `routes` names `{key}`" + (f"; {hint}" if hint else ""))

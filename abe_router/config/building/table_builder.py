@@ -18,7 +18,7 @@ from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import has_variables
 from abe_router.errors import HandlerError
 from abe_router.messages.dedupe import Deduplication
-from abe_router.messages.pattern import PatternIndex, is_group, is_key, is_pattern, is_wild, overlaps
+from abe_router.messages.pattern import PatternIndex, is_group, is_key, is_pattern, is_wild, naming, overlaps
 from abe_router.routing.contract import ContractIndex, SchemaBinding
 from abe_router.routing.handler import Handler
 from abe_router.routing.policies import Batch, Emit, RetryPolicy
@@ -56,7 +56,7 @@ class TableBuilder:
         self._contracts = ContractIndex((), {})
         entries = root.at(["routes"]).names  # of the file itself, so that a key with a fault is known
         self._keys = [entry for entry in entries if not is_wild(entry)]
-        self._known = PatternIndex((entry, entry) for entry in entries)
+        self._known = naming(entries)
         when = file.defaults.when
         self._default_when = None if when is UNSET else schemas.inline(when, ["defaults", "when"])
 
@@ -181,7 +181,7 @@ class TableBuilder:
             )
         elif self._file.unrouted == "error" and not self._known.match(key):
             hint = self._faults.did_you_mean(key, self._keys) or f"add `{key}` to `routes`"
-            message = f"no key or pattern in `routes` matches `{key}`, which is emitted here"
+            message = f"no key or pattern in `routes` names `{key}`, which is emitted here"
             self._faults.add(Code.EMIT, message, self._root.at(place).span, hint=hint)
         return Emit(key, self._contracts.contract(key), frozenset(self._file.trace.baggage))
 

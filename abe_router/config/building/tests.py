@@ -14,7 +14,7 @@ from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults
 from abe_router.config.reading.node import YamlNode
-from abe_router.messages.pattern import PatternIndex, is_key, is_wild
+from abe_router.messages.pattern import is_key, is_wild, naming
 from abe_router.routing.case import Case, Expectation, FilePosition, OutcomeKind, PayloadMatcher, Publication
 
 Steps = tuple[str | int, ...]
@@ -30,7 +30,7 @@ class Cases:
         self._file, self._root, self._faults = file, root, faults
         # Of the file itself, so that a route with a fault is known.
         self._keys = root.at(["routes"]).parts
-        self._known = PatternIndex((key, key) for key in map(str, self._keys))
+        self._known = naming(map(str, self._keys))
         consumers = {
             f"{key}/{group}": node
             for key, entry in self._keys.items()
@@ -64,7 +64,7 @@ class Cases:
                 )
             elif self._file.unrouted == "error" and not self._known.match(each.key):
                 keys = [key for key in map(str, self._keys) if not is_wild(key)]
-                self._unknown(f"no key or pattern in `routes` matches `{each.key}`", each.key, keys, where)
+                self._unknown(f"no key or pattern in `routes` names `{each.key}`", each.key, keys, where)
             yield Publication(each.key, each.payload, each.headers, _given(each, "id"), each.unchecked)
 
     def _expectations(self, said: tests_model.CaseModel, place: Steps) -> Iterator[Expectation]:

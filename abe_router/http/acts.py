@@ -89,7 +89,8 @@ def routes(site: Site) -> list[Route]:
         route = path_route(request)
         author = require(request, Role.ADMIN, route[0]).author(request)
         why = request.query_params.get("why", "")
-        await drop(site.source.table, site.source.backend, route, author=author, why=why)
+        force = request.query_params.get("force", "") == "true"
+        await drop(site.source.table, site.source.backend, route, author=author, why=why, force=force)
         return Response(status_code=204)
 
     result = json_content(OverrideResult, "the routes, the workers that obey, and those that are silent")
@@ -106,9 +107,16 @@ def routes(site: Site) -> list[Route]:
             drop_route,
             Role.ADMIN,
             "Delete the backlog and the dead letters of a removed route",
-            parameters=[*route_parameters(), why],
+            parameters=[
+                *route_parameters(),
+                why,
+                Parameter("force", "`true` deletes it under living workers too, and needs `why`"),
+            ],
             answers={204: Content("the route is deleted")},
-            problems={404: "the backend does not have the route", 409: "the route is still in the file"},
+            problems={
+                404: "the backend does not have the route",
+                409: "the route is still in the file, or is served",
+            },
         ),
         Endpoint(
             "GET",

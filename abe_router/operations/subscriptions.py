@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from abe_router.backend import Backend, SubscriptionName, SubscriptionStatus
 from abe_router.operations.audit import Author, record_act
-from abe_router.operations.errors import RouteInFile, UnknownRoute
+from abe_router.operations.errors import OperationRefused, RouteInFile, UnknownRoute
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
 from abe_router.runtime.override import Override
 from abe_router.text import counted, did_you_mean
 
@@ -93,20 +94,59 @@ def require_removed(table: RouteTable, route: SubscriptionName) -> None:
         )
 
 
+async def served_routes(backend: Backend) -> Mapping[str, Sequence[WorkerReport]]:
+    """Return the living workers of each route, of any routes file on the same backend and prefix.
+
+    A worker lives until its report expires. A backend without a key-value store knows no workers.
+    """
+    if not backend.features.key_value:
+        return {}
+    found: dict[str, list[WorkerReport]] = {}
+    for report in decode_reports(await backend.entries(WORKERS)).values():
+        for name in report.routes:
+            found.setdefault(name, []).append(report)
+    return found
+
+
+async def require_unserved(backend: Backend, route: SubscriptionName) -> None:
+    """Raise OperationRefused, with the file, host and process of each worker, if the route is served."""
+    name = "/".join(route)
+    if workers := (await served_routes(backend)).get(name):
+        at = "; ".join(f"{each.path or 'no file'} on {each.host}, process {each.pid}" for each in workers)
+        raise OperationRefused(
+            f"`{name}` is served by {counted(len(workers), 'worker')}: {at}",
+            hint="stop them first; `drop --force --why TEXT` deletes it under them",
+        )
+
+
 async def drop(
-    table: RouteTable, backend: Backend, route: SubscriptionName, *, author: Author, why: str = ""
+    table: RouteTable,
+    backend: Backend,
+    route: SubscriptionName,
+    *,
+    author: Author,
+    why: str = "",
+    force: bool = False,
 ) -> None:
     """Delete the subscription of a removed route: its backlog and its dead letters.
 
-    Raise RouteInFile if the table still has the route, and UnknownRoute if the backend does not have it.
+    With `force`, living workers do not prevent it. Raise RouteInFile if the table still has the route,
+    UnknownRoute if the backend does not have it, and OperationRefused if the route is served, or if `force`
+    comes without a reason.
     """
     require_removed(table, route)
     await require_subscription(backend, route)
+    if not force:
+        await require_unserved(backend, route)
+    elif not why.strip():
+        raise OperationRefused("`force` needs a reason", hint="give the reason with `why`, for the audit")
     found = [status for status in await backend.status() if (status.pattern, status.group) == route]
     await backend.drop(*route)
     held = sum(status.ready + status.in_flight + status.delayed for status in found)
     dead = sum(status.dead for status in found)
-    result = f"dropped {counted(held, 'message')} and {counted(dead, 'dead letter')}"
+    result = (
+        f"{'forced: ' if force else ''}dropped {counted(held, 'message')} and {counted(dead, 'dead letter')}"
+    )
     await record_act(backend, author, "drop", "/".join(route), why=why, result=result)
 
 

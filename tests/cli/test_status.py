@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import socket
 import time
@@ -10,7 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from abe_router import Router
 from abe_router.backend import Backend
+from abe_router.operations.audit import acts
 from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, ReloadReport, RouteState, WorkerReport
 
 from .conftest import ROUTES, Run, dead_letter, on_backend, published
@@ -178,3 +182,36 @@ def test_reports_of_another_program_hide_no_worker(run: Run) -> None:
         assert done.code in (0, 1), done.err
         assert "\x1b[2J" not in done.out + done.err
     assert "h:7" in run("status").out
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "redis"])
+def test_a_route_that_a_worker_of_another_file_runs_is_dropped_by_force_only(
+    run: Run, shop: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    redis = request.getfixturevalue("abe_redis_url") if engine == "redis" else ""
+    url = redis or f"sqlite:///{shop}/shop.db"
+    other = shop / "other.yaml"
+    other.write_text(
+        "routes: {orders.created: {consumers: {fraud: {handler: 'shop_handlers:charge', paused: true}}}}\n"
+    )
+    fraud = "orders.created/fraud"
+
+    async def scenario() -> None:
+        async with Router.from_file(other, backend=url) as router:
+            await router.publish("orders.created", {"id": 1, "total": 1})
+            while not await router.backend.entries(WORKERS):
+                await asyncio.sleep(0.01)
+            assert "D110" not in (await asyncio.to_thread(run, "doctor", "--backend", url)).out
+            refused = await asyncio.to_thread(run, "drop", fraud, "--yes", "--backend", url)
+            assert refused.code == 1
+            assert f"{other} on {socket.gethostname()}, process {os.getpid()}" in refused.err
+            assert (
+                await asyncio.to_thread(run, "drop", fraud, "--yes", "--force", "--backend", url)
+            ).code == 1
+            assert [status.ready for status in await router.backend.status()] == [1]
+            options = ("--yes", "--force", "--why", "not needed", "--backend", url)
+            assert (await asyncio.to_thread(run, "drop", fraud, *options)).code == 0
+            act = (await acts(router.backend))[0]
+            assert (act.target, act.why, act.result.startswith("forced: ")) == (fraud, "not needed", True)
+
+    asyncio.run(scenario())

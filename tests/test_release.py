@@ -64,7 +64,7 @@ def test_the_script_fails_for_a_wrong_tag():
     assert done.stderr.startswith("error: the tag is v999")
 
 
-def tested_versions():
+def pinned_versions():
     """Return the versions of each library in the constraints."""
     versions = {}
     for line in CONSTRAINTS.read_text().splitlines():
@@ -78,7 +78,7 @@ def test_the_constraints_pin_every_dependency_within_its_range_and_name_no_host(
     text = CONSTRAINTS.read_text()
     assert "://" not in text
     assert "--" not in text
-    pins = tested_versions()
+    pins = pinned_versions()
     given = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = [*given["project"]["dependencies"], *given["build-system"]["requires"]]
     asked += [one for extra in given["project"]["optional-dependencies"].values() for one in extra]
@@ -96,5 +96,5 @@ def test_what_a_user_installs_has_an_upper_bound_for_every_library():
         above = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
         assert len(below) == len(above) == 1, requirement
         # A library below 1.0 may change anything in its next minor version.
-        tested = max(tested_versions()[canonicalize_name(requirement.name)])
+        tested = max(pinned_versions()[canonicalize_name(requirement.name)])
         assert below[0].major or below[0].minor == tested.minor + 1, requirement

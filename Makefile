@@ -12,8 +12,12 @@ QUICK := kill reload crash all
 TESTS ?=
 ARGS ?=
 
+# The versions that were tested, on every Python that pyproject.toml allows; `make lock` makes it. pip and uv read
+# these variables, the second pair for what builds a package.
+CONSTRAINTS := .ci/constraints.txt
+PINNED := PIP_CONSTRAINT=$(CONSTRAINTS) UV_CONSTRAINT=$(CONSTRAINTS) PIP_BUILD_CONSTRAINT=$(CONSTRAINTS) UV_BUILD_CONSTRAINT=$(CONSTRAINTS)
 # uv installs in a fraction of the time that pip takes; it is not required. Only pip compiles by itself.
-INSTALL := $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+INSTALL := $(PINNED) $(if $(shell uv --version 2>/dev/null),uv pip install --quiet --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 # The tests start hundreds of processes, and each would compile the package where PYTHONDONTWRITEBYTECODE is set.
 COMPILE := $(BIN)/python -m compileall -q abe_router chaos
 # Tests that failed run once more; see there. pytest keeps what it compiles, also where PYTHONDONTWRITEBYTECODE is set.
@@ -24,7 +28,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 HEAVY = $(or $(TESTS),$(shell grep -rlE 'mark\.heavy' tests --include='test_*.py'))
 ALONE = $(or $(TESTS),$(shell grep -rlE 'mark\.alone|BackendConformance' tests --include='test_*.py'))
 
-.PHONY: help demo test thorough check fmt unit parallel heavy alone long chaos fuzz bench docs coverage package resolved clean
+.PHONY: help demo test thorough check fmt unit parallel heavy alone long chaos fuzz bench docs coverage package lock newest lowest clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -102,15 +106,23 @@ coverage: $(VENV)/dev ## run the tests under coverage, child processes included;
 	$(BIN)/coverage report
 
 package: ## build the wheel and the sdist into dist/, install each into an empty environment and use it
-	PYTHON=$(PYTHON) .ci/package
+	$(PINNED) PYTHON=$(PYTHON) .ci/package
 
-# Needs uv. RESOLUTION is lowest-direct (the lowest versions that pyproject.toml allows) or highest.
-RESOLUTION ?= lowest-direct
-resolved: ## run the tests on the lowest versions of all dependencies, in an environment of its own
-	uv venv --quiet --clear --python $(PYTHON) $(VENV)-$(RESOLUTION)
-	uv pip install --quiet --compile-bytecode --python $(VENV)-$(RESOLUTION)/bin/python --resolution $(RESOLUTION) --editable '.[dev]'
-	@touch $(VENV)-$(RESOLUTION)/dev
-	@$(MAKE) --no-print-directory unit VENV=$(VENV)-$(RESOLUTION)
+lock: ## take the newest versions that pyproject.toml allows into .ci/constraints.txt; needs uv
+	@echo '# The versions that were tested. `make lock` makes this file.' >$(CONSTRAINTS).new
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --all-extras --group release pyproject.toml >>$(CONSTRAINTS).new
+	@mv $(CONSTRAINTS).new $(CONSTRAINTS)
+
+# Makes an environment of its own without the constraints, by a resolution of uv, and runs the tests in it.
+RESOLVED = uv venv --quiet --clear --python $(PYTHON) $(VENV)-$@ && \
+	uv pip install --quiet --compile-bytecode --python $(VENV)-$@/bin/python --resolution $(1) --editable '.[dev]' && \
+	touch $(VENV)-$@/dev && $(MAKE) --no-print-directory unit VENV=$(VENV)-$@
+
+newest: ## run the tests on the newest versions that pyproject.toml allows; needs uv
+	@$(call RESOLVED,highest)
+
+lowest: ## run the tests on the lowest versions that pyproject.toml allows; needs uv
+	@$(call RESOLVED,lowest-direct)
 
 clean: ## remove everything that the other targets made
 	rm -rf $(VENV) $(VENV)-* build dist .abe-router.db* .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -118,16 +130,16 @@ clean: ## remove everything that the other targets made
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run: pyproject.toml | $(BIN)/python
+$(VENV)/run: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(INSTALL) --editable .
 	@$(COMPILE)
 	@touch $@
 
-$(VENV)/docs: pyproject.toml | $(BIN)/python
+$(VENV)/docs: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
-$(VENV)/dev: pyproject.toml | $(BIN)/python
+$(VENV)/dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(INSTALL) --editable '.[dev]'
 	@$(COMPILE)
 	@touch $@ $(VENV)/run # all that it takes to run is there too

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Self
 
 import redis
 
+from abe_router.testing.redis_server import server_program
 from bench.process import die_with_parent
 
 
@@ -21,7 +21,7 @@ class Server:
     """
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("redis-server")
+        program = server_program()
         if program is None:
             raise SystemExit("redis-server is not installed; the benchmark needs it")
         self._program, self._folder = program, folder

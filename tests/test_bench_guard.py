@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from abe_router.testing import RedisServer
 
 pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parent.parent
@@ -42,7 +43,7 @@ def slow(ratios: Any) -> list[str]:
 
 
 @pytest.mark.skipif(
-    not (shutil.which("redis-server") or os.environ.get("CI")), reason="redis-server is not installed"
+    not (RedisServer.installed() or os.environ.get("CI")), reason="redis-server is not installed"
 )
 def test_ratios_to_the_hand_written_loop_stay_within_bounds():
     found = ["not measured"]

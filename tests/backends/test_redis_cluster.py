@@ -31,7 +31,7 @@ from chaos.redis_servers import call, host_and_port, until
 from .deliveries import as_dead
 from .redis_load import Load
 from .test_model import run
-from .test_redis import certificate
+from .tls import certificate
 from .world import RedisWorld
 
 pytestmark = pytest.mark.heavy(50)
@@ -118,12 +118,16 @@ async def test_a_credential_provider_logs_in_at_each_node(cluster, tmp_path, mon
         await RedisBackend.from_url(cluster.url.replace("//", "//token:wrong@")).open()
 
 
-async def test_the_nodes_of_a_cluster_are_reached_over_tls(tmp_path):
-    certificate(tmp_path)
+async def test_the_nodes_of_a_cluster_are_reached_over_tls(tls, tmp_path):
     port = free_port()
     options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--tls-port", str(port))
-    options += ("--tls-cert-file", f"{tmp_path}/cert.pem", "--tls-key-file", f"{tmp_path}/key.pem")
-    options += ("--tls-auth-clients", "no", "--cluster-announce-hostname", "localhost")
+    options += (
+        *certificate(tmp_path),
+        "--tls-auth-clients",
+        "no",
+        "--cluster-announce-hostname",
+        "localhost",
+    )
     options += ("--cluster-preferred-endpoint-type", "hostname")
     with RedisServer(tmp_path, options=options) as server:
         call(server, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)

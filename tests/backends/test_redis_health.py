@@ -22,7 +22,7 @@ from abe_router.backends.redis.server import Server, check
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
-from abe_router.testing.redis_server import free_port, server_program
+from abe_router.testing.redis_server import free_port
 
 KEY, GROUP = "orders.created", "billing"
 HERE = Path(health.__file__).parent
@@ -154,13 +154,13 @@ async def test_a_cluster_without_slots_is_unavailable(start):
         await results(url)
 
 
-async def test_a_sentinel_is_refused(start, tmp_path):
+async def test_a_sentinel_is_refused(redis_program, tmp_path):
     conf = tmp_path / "sentinel.conf"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     conf.write_text(f"port {port}\ndir {tmp_path}\n")
     process = await asyncio.create_subprocess_exec(
-        server_program(), conf, "--sentinel", stdout=asyncio.subprocess.DEVNULL
+        redis_program, conf, "--sentinel", stdout=asyncio.subprocess.DEVNULL
     )
     try:
         async with asyncio.timeout(10):

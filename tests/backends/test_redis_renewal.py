@@ -18,7 +18,7 @@ from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
 
 from .deliveries import take
-from .test_redis import certificate
+from .tls import certificate
 
 KEY, GROUP, LEASE = "orders.created", "billing", 60.0
 AGE = 30_000
@@ -43,14 +43,12 @@ class AsyncProvider(CredentialProvider):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Yield a server, its TLS port and its certificate; the user `app` has a password."""
-    if not RedisServer.installed():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed")
+def server(no_tls, tmp_path_factory):
+    """Yield a server, its TLS port if it has TLS, and its certificate; the user `app` has a password."""
     folder, port = tmp_path_factory.mktemp("renewal"), free_port()
-    certificate(folder)
-    options = ["--tls-port", str(port), "--tls-cert-file", str(folder / "cert.pem")]
-    options += ["--tls-key-file", str(folder / "key.pem"), "--tls-auth-clients", "no"]
+    options = []
+    if not no_tls:
+        options += ["--tls-port", str(port), "--tls-auth-clients", "no", *certificate(folder)]
     options += [
         "--unixsocket",
         str(folder / "redis.sock"),
@@ -110,7 +108,9 @@ async def held(backend):
 
 
 @pytest.mark.parametrize("kind", ["unix", "tls", "password", "Provider", "AsyncProvider"])
-async def test_renewal_connects_as_the_event_loop_does(server, kind):
+async def test_renewal_connects_as_the_event_loop_does(server, kind, request):
+    if kind == "tls":
+        request.getfixturevalue("tls")
     running, port, folder = server
     plain = running.url.replace("//", "//app:s3cret@")
     provider = f"{running.url}?credential_provider=acme_renewal_tokens:{kind}"

@@ -87,7 +87,7 @@ def certificates(folder):
         )
 
 
-async def test_servers_and_sentinels_are_reached_over_tls_each_with_its_password(tmp_path):
+async def test_servers_and_sentinels_are_reached_over_tls_each_with_its_password(tls, tmp_path):
     certificates(tmp_path)
     user = ("--user", "router", "on", ">right", "~*", "&*", "+@all")
     with RedisSentinels(tmp_path, options=user, auth="watch", tls=tmp_path) as sentinels:

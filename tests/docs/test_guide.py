@@ -16,7 +16,9 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
     "backend",
     ["sqlite", *(pytest.param(backend, marks=pytest.mark.long) for backend in ("memory", "redis"))],
 )
-def test_steps_of_the_guide_work(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_steps_of_the_guide_work(
+    backend: str, redis_program: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     url = {
         "memory": lambda: "memory://",
         "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",

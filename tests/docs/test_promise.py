@@ -12,7 +12,7 @@ import pytest
 
 from abe_router.testing import RedisServer
 
-from .transcript import follow
+from .transcript import follow, shell_variables
 
 PAGE = Path(__file__).parents[2] / "docs" / "promise.md"
 
@@ -28,15 +28,20 @@ def folder(tmp_path: Path) -> Iterator[Path]:
             os.kill(int(file.read_text()), signal.SIGKILL)
 
 
-@pytest.mark.skipif(not RedisServer.installed(), reason="redis-server is not installed")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", ["sqlite", pytest.param("redis", marks=pytest.mark.long)])
-def test_faults_of_the_page_lose_no_message(folder: Path, tmp_path: Path, backend: str) -> None:
+def test_faults_of_the_page_lose_no_message(
+    folder: Path, redis_program: str, tmp_path: Path, backend: str
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "redis-server").symlink_to(redis_program)
     with ExitStack() as stack:
         url = "sqlite:///break.db"
         if backend == "redis":
             (tmp_path / "redis").mkdir()
             url = stack.enter_context(RedisServer(tmp_path / "redis", durable=True)).url
-        follow(PAGE, folder, ABE_ROUTER_BACKEND=url)
+        path = f"{shell_variables()['PATH']}{os.pathsep}{programs}"
+        follow(PAGE, folder, ABE_ROUTER_BACKEND=url, PATH=path)
     handled = [int(line) for line in (folder / "handled.txt").read_text().split()]
     assert sorted(set(handled)) == list(range(1, 3001))

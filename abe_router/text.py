@@ -47,6 +47,11 @@ def split_lines(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
+def foreign_detail(text: str) -> str:
+    """Return what another library says of a fault, as a detail behind our own words."""
+    return f"(in detail: {text[:1].lower()}{text[1:]})"
+
+
 def parse_duration(text: str) -> float:
     """Return the duration in seconds; raise ValueError when `text` is not one, or is longer than a year."""
     match = _DURATION.fullmatch(text)

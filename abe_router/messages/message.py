@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from gc import get_referents
 from itertools import count
 from typing import Any
@@ -21,6 +21,7 @@ import orjson
 
 from abe_router.errors import IdInvalid, PayloadMalformed, PayloadUnencodable
 from abe_router.messages.pattern import check_key
+from abe_router.text import foreign_detail
 
 #: Largest payload, in bytes of JSON.
 MAX_BYTES = 1024 * 1024
@@ -29,8 +30,8 @@ MAX_DEPTH = 128
 #: Deeper nesting takes more bytes than this: a bracket before each level, and one behind it.
 _SURELY_FLAT = 2 * MAX_DEPTH
 
-#: Longest reason why a body is refused, in characters.
-_LONGEST_REASON = 200
+#: Most digits of an integer: what Python converts by default, and msgspec.
+_MOST_DIGITS = 4300
 #: What `_is_text_too_deep` leaves out: all but brackets and quotes.
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
@@ -193,6 +194,9 @@ def _encode_any(payload: Any) -> bytes:
     try:
         return _encode(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # Some versions of msgspec write a decimal that is no number, and others refuse it.
+        if _has_non_finite_decimal(payload):
+            raise PayloadUnencodable(_NON_FINITE) from None
         raise PayloadUnencodable(f"payload is not JSON: {error}") from None
 
 
@@ -208,8 +212,8 @@ def decode(body: bytes) -> Any:
         value = _decode(body)
     except RecursionError:
         raise PayloadMalformed(_TOO_DEEP) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PayloadMalformed(f"payload is not JSON: {_why(body, error)}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise PayloadMalformed(f"payload is not JSON: {_why(body)}") from None
     if len(body) > _SURELY_FLAT and _is_value_too_deep(value):
         raise PayloadMalformed(_TOO_DEEP)
     return value
@@ -234,28 +238,40 @@ def _is_value_too_deep(value: Any) -> bool:
     return any(isinstance(part, list | dict) for part in level)
 
 
-def _why(body: bytes, error: Exception) -> str:
-    """Return why the parser refused a body, more precisely than its own message where possible."""
-    said = str(error)
-    if len(said) > _LONGEST_REASON:  # it names the path to a deep value
-        said = said.partition(" - at ")[0]
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
+def _why(body: bytes) -> str:
+    """Return why a body that the parser refused is not JSON. It is found out from the body itself.
+
+    A second parser gives the position. It takes some bodies that the first refuses, which have the form of
+    JSON but a value without one.
+    """
     if not body.strip():
         return "it is empty"
     constants: list[str] = []
+    integers: list[str] = []
+    floats: list[str] = []
     try:
-        json.loads(body.decode(), parse_constant=constants.append)
-    except json.JSONDecodeError as fault:  # the second parser tells the position in characters
-        return f"{fault.msg[:1].lower()}{fault.msg[1:]} (character {fault.pos + 1})"
-    except (ValueError, RecursionError):
-        return said
-    # The second parser accepts the body: it has the form of JSON, and a value that other readers refuse.
+        value = json.loads(
+            body.decode(),
+            parse_constant=constants.append,
+            parse_int=integers.append,
+            parse_float=floats.append,
+        )
+        text = json.dumps(value, ensure_ascii=False)
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    except json.JSONDecodeError as fault:
+        return f"it is faulty at character {fault.pos + 1} {foreign_detail(fault.msg)}"
+    except RecursionError:
+        return "it is nested too deeply"
     if constants:
         return _WITHOUT_FORM
-    if "out of range" in said:
+    if any(len(number.lstrip("-")) > _MOST_DIGITS for number in integers):
+        return f"an integer in it has more than {_MOST_DIGITS:,} digits"
+    if any(math.isinf(float(number)) for number in floats):
         return "a number in it is too large: there is nothing beyond 1.8e308"
-    return "it holds a lone surrogate, which is no Unicode text"
+    if not _is_text(text):
+        return "it holds a lone surrogate, which is no Unicode text"
+    return "the parser refuses it"
 
 
 def _is_text_too_deep(body: bytes) -> bool:
@@ -291,11 +307,25 @@ def _has_non_finite(payload: Any) -> bool:
     return _LIKE_NON_FINITE.search(packed) is not None and _finds_non_finite(_unpack(packed))
 
 
+def _has_non_finite_decimal(payload: Any) -> bool:
+    from decimal import Decimal  # only what failed needs it
+
+    try:
+        values = msgspec.to_builtins(payload, builtin_types=(Decimal,), enc_hook=_as_json)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return _finds(values, lambda item: isinstance(item, Decimal) and not item.is_finite())
+
+
 def _finds_non_finite(payload: Any) -> bool:
+    return _finds(payload, lambda item: isinstance(item, float) and not math.isfinite(item))
+
+
+def _finds(payload: Any, matches: Callable[[Any], bool]) -> bool:
     stack = [payload]
     while stack:
         item = stack.pop()
-        if isinstance(item, float) and not math.isfinite(item):
+        if matches(item):
             return True
         if isinstance(item, Mapping):
             stack.extend(item.values())

@@ -22,7 +22,7 @@ from abe_router.messages.message import decode
 from abe_router.messages.pointer import join
 from abe_router.schema.dialect import SCHEMA_URIS
 from abe_router.schema.index import join_uri, placed
-from abe_router.text import did_you_mean
+from abe_router.text import did_you_mean, foreign_detail
 
 #: Most files of a folder that are looked into, for a name or an `$id`; most bytes of them, for an `$id`; and
 #: most entries of folders that are passed on the way.
@@ -269,7 +269,7 @@ def _parse(source: Source, path: Path, shown: str) -> Document | SchemaFault:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:  # the second parser gives the position, the first decides
-        message = f"schema `{shown}` is not JSON: {error.msg[0].lower()}{error.msg[1:]}"
+        message = f"schema `{shown}` is not JSON {foreign_detail(error.msg)}"
         return fault(message, text[: error.pos])
     except (ValueError, RecursionError):
         pass

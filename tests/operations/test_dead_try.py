@@ -54,11 +54,14 @@ async def test_try_counts_what_a_consumer_would_do(tmp_path: Path) -> None:
         )
         (result,) = await try_dead_letters(backend, table(tmp_path))
         assert str(result) == "3: still invalid; 2: reach the handler; 1: skipped"
+        (malformed,) = (
+            reason for reason in result.reasons if reason.startswith("payload is not JSON: it is faulty")
+        )
         assert result.reasons == {
             "required `total` at (root)": 1,
             "minimum at /total": 1,
             "`when` does not match": 1,
-            "payload is not JSON: expecting property name enclosed in double quotes (character <n>)": 1,
+            malformed: 1,
         }
         (stricter,) = await try_dead_letters(backend, table(tmp_path, minimum=6), ROUTE)
         assert str(stricter) == "4: still invalid; 1: reaches the handler; 1: skipped"

@@ -1,4 +1,4 @@
-"""Reports a YAML syntax error: the parser's message, the position, and the usual reason."""
+"""Reports a YAML syntax error: the position, the usual reason, and what in detail."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import islice
 import yaml
 
 from abe_router.config.reading.code import Code
-from abe_router.config.reading.composer import TOO_DEEP
+from abe_router.config.reading.composer import MAX_DEPTH, TOO_DEEP
 from abe_router.config.reading.faults import MAX_FAULTS, Faults, Span
-from abe_router.text import split_lines
+from abe_router.text import foreign_detail, split_lines
 
 #: A name and its value, with a colon or spaces between them, but not both.
 _UNSPACED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)(?::| +)([^\s:#][^#]*?)\s*(?:#.*)?")
@@ -26,7 +26,6 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
         # At the end of the file, point at the last line that has text.
         line = max((n for n, content in enumerate(lines[: line + 1]) if content.strip()), default=0)
         column = max(0, len(lines[line].rstrip()) - 1)
-    context = ""
     if (begun := _without_colon(error, lines)) is not None:
         line, column, hint = begun
         faults.add(
@@ -36,20 +35,26 @@ def syntax_fault(error: yaml.MarkedYAMLError, text: str, faults: Faults) -> None
             hint=hint,
         )
         return
-    if error.context and error.context_mark is not None and error.context_mark.line < line:
-        context = f"{error.context}, begun on line {error.context_mark.line + 1}"
-    problem = error.problem or "the file is not YAML"
-    if "nesting depth" in problem:
+    if mark is not None and _is_too_deep(text[: mark.index]):
         # Newer parsers have a limit of their own. Brackets reach it before the first event.
         faults.add(Code.TOO_LARGE, TOO_DEEP, Span(line + 1, column + 1))
         return
+    label = foreign_detail(error.problem) if error.problem else ""
+    if error.context_mark is not None and error.context_mark.line < line:
+        label = f"in what begins on line {error.context_mark.line + 1} {label}"
+    hint = _hint(lines[line], column)
     faults.add(
         Code.SYNTAX,
-        f"YAML: {problem}",
+        "YAML: the file cannot be read from here on",
         Span(line + 1, column + 1),
-        label=context,
-        hint=_hint(problem, lines[line], column),
+        label=label,
+        hint=hint,
     )
+
+
+def _is_too_deep(text: str) -> bool:
+    """Return whether more brackets are open at the end of a text than levels are allowed."""
+    return sum(map(text.count, "[{")) - sum(map(text.count, "]}")) > MAX_DEPTH
 
 
 def _without_colon(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, int, str] | None:
@@ -57,7 +62,7 @@ def _without_colon(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, 
 
     The parser notices it only on the line below.
     """
-    if error.context != "while scanning a simple key" or error.context_mark is None:
+    if error.context_mark is None:
         return None
     line, column = error.context_mark.line, error.context_mark.column
     member = _UNSPACED.fullmatch(lines[line][column:]) if line < len(lines) else None
@@ -66,7 +71,7 @@ def _without_colon(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, 
     return line, column, f"write a colon and a space after the name: `{member[1]}: {member[2]}`"
 
 
-def _hint(problem: str, content: str, column: int) -> str:
+def _hint(content: str, column: int) -> str:
     start = content.strip()
     if "\t" in content[: column + 1]:
         return "indent YAML with spaces, not tabs"
@@ -76,7 +81,7 @@ def _hint(problem: str, content: str, column: int) -> str:
         return 'quote a pattern that begins with `#`: `"#.deleted"`'
     if "${" in content and ("[" in content or "{" in content.replace("${", "")):
         return 'quote a variable between brackets: `"${NAME}"`'
-    if "mapping values" in problem:
+    if content[column : column + 1] == ":":
         return "quote a value that contains `: `, and write each member of a mapping on its own line"
     if content[column : column + 1] in {"@", "`", "%"}:
         return "quote a value that begins with this character"

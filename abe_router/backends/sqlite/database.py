@@ -148,7 +148,7 @@ class Database:
     def _is_text_undecodable(self, error: sqlite3.OperationalError) -> bool:
         """Return whether text that another program wrote is not UTF-8; then read it from now on."""
         connection = self._connection
-        # An error of SQLite has a code. Python's module raises one without a code here, for this reason alone.
+        # An error of SQLite has a code. Python's module raises one without a code for this reason alone.
         if connection is None or connection.text_factory is not str or hasattr(error, "sqlite_errorcode"):
             return False
         connection.text_factory = decode_text

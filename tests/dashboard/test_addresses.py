@@ -45,13 +45,22 @@ async def tls_proxy(folder: Path, host: str, port: int) -> AsyncIterator[int]:
     context.load_cert_chain(certificate, key)
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while part := await reader.read(65_536):
-                writer.write(part)
-                await writer.drain()
-        writer.close()
+        try:
+            with suppress(OSError):
+                while part := await reader.read(65_536):
+                    writer.write(part)
+                    await writer.drain()
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+
+    connections = set[asyncio.Task[None]]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            connections.add(task)
         other_reader, other_writer = await asyncio.open_connection(host, port)
         await asyncio.gather(pass_on(reader, other_writer), pass_on(other_reader, writer))
 
@@ -60,6 +69,9 @@ async def tls_proxy(folder: Path, host: str, port: int) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
 
 @asynccontextmanager

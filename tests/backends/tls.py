@@ -17,7 +17,8 @@ def certificate(folder: Path) -> list[str]:
     )
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
     subprocess.run([*command.split(), *names], cwd=folder, check=True, capture_output=True)
-    return ["--tls-cert-file", f"{folder}/cert.pem", "--tls-key-file", f"{folder}/key.pem"]
+    files = ["--tls-cert-file", f"{folder}/cert.pem", "--tls-key-file", f"{folder}/key.pem"]
+    return [*files, "--tls-auth-clients", "no"]
 
 
 def tls_missing(program: str, folder: Path) -> str:

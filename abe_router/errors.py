@@ -264,7 +264,9 @@ def _frame_text(trace: TracebackType) -> str:
 def _final_line(error: BaseException) -> str:
     """Return the type and the text of an error as a traceback ends with them."""
     if isinstance(error, _WITH_MORE) or getattr(error, "__notes__", None):
-        return "".join(traceback.format_exception_only(error))
+        # With the trace, whose innermost frame has the names that are like a wrong one.
+        whole = traceback.TracebackException(type(error), error, error.__traceback__, limit=1)
+        return "".join(whole.format_exception_only())
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  its own code may raise anything

@@ -199,33 +199,40 @@ def test_payload_type_behind_a_wrapper_is_used_only_if_it_passes_its_arguments_o
 
 
 @pytest.mark.parametrize(
-    ("annotation", "payload", "pointer", "keyword", "text"),
+    ("annotation", "payload", "pointer", "keyword"),
     [
-        (Order, {"id": "7"}, "/id", "type", "at /id: Expected `int`, got `str`"),
-        (Order, {}, "", "required", "at (root): Object missing required field `id`"),
-        (Order, [], "", "type", "at (root): Expected `object`, got `array`"),
-        (TypedOrder, {"id": 1, "lines": [{"name": 1}]}, "/lines/0/name", "type", "Expected `str`, got `int`"),
-        (StructOrder, {"id": 1, "lines": [{}]}, "/lines/0", "required", "missing required field `name`"),
-        (Page[dict[str, Line]], {"items": [{"a/b": {}}]}, "/items/0", "required", "missing required field"),
-        (Paid | Refused, {"type": "hunter2"}, "/type", "", "at /type: Invalid value"),
-        (ModelOrder, {"id": "hunter2"}, "/id", "type", "at /id: Input should be a valid integer"),
+        (Order, {"id": "7"}, "/id", "type"),
+        (Order, {}, "", "required"),
+        (Order, [], "", "type"),
+        (
+            TypedOrder,
+            {"id": 1, "lines": [{"name": 1}]},
+            "/lines/0/name",
+            "type",
+        ),
+        (StructOrder, {"id": 1, "lines": [{}]}, "/lines/0", "required"),
+        (
+            Page[dict[str, Line]],
+            {"items": [{"a/b": {}}]},
+            "/items/0",
+            "required",
+        ),
+        (Paid | Refused, {"type": "hunter2"}, "/type", ""),
+        (ModelOrder, {"id": "hunter2"}, "/id", "type"),
         (
             ModelOrder,
             {"id": 1, "lines": [{}]},
             "/lines/0/name",
             "required",
-            "at /lines/0/name: Field required",
         ),
-        (Mixed, {"line": {}}, "/name", "required", "Field required"),
+        (Mixed, {"line": {}}, "/name", "required"),
     ],
 )
-def test_error_for_an_unfit_payload_has_its_pointer_but_not_its_value(
-    annotation, payload, pointer, keyword, text
-):
+def test_error_for_an_unfit_payload_has_its_pointer_but_not_its_value(annotation, payload, pointer, keyword):
     with pytest.raises(PayloadUnfit) as caught:
         converted(annotation, payload)
     assert (caught.value.pointer, caught.value.keyword) == (pointer, keyword)
-    assert text in str(caught.value)
+    assert f"at {pointer or '(root)'}: it does not fit the type " in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 

@@ -21,6 +21,7 @@ import msgspec
 
 from abe_router.errors import PayloadUnfit, text_of
 from abe_router.messages.pointer import join
+from abe_router.text import foreign_detail
 
 _EMPTY = inspect.Parameter.empty
 #: How msgspec names the place of a fault, at the end of its text.
@@ -214,9 +215,7 @@ def _by_pydantic(annotation: Any) -> Callable[[Any], Any]:
             # Its own text quotes values, and they must not reach a log.
             faults = error.errors(include_url=False, include_context=False, include_input=False)
             places = [join(fault["loc"]) for fault in faults]
-            told = [
-                f"at {place or '(root)'}: {fault['msg']}" for place, fault in zip(places, faults, strict=True)
-            ]
+            told = [_said(place, fault["msg"]) for place, fault in zip(places, faults, strict=True)]
             raise PayloadUnfit("; ".join(told), places[0], _keyword(faults[0]["type"])) from None
 
     return convert
@@ -232,7 +231,11 @@ def _unfit(text: str) -> PayloadUnfit:
         pointer += join([step["name"] or step["index"]])
     said = text[: found.start()] if found else text
     said = re.sub(r"^(Invalid (?:enum )?value) .*", r"\1", said, flags=re.DOTALL)
-    return PayloadUnfit(f"at {pointer or '(root)'}: {said}", pointer, _keyword(said))
+    return PayloadUnfit(_said(pointer, said), pointer, _keyword(said))
+
+
+def _said(pointer: str, text: str) -> str:
+    return f"at {pointer or '(root)'}: it does not fit the type {foreign_detail(text)}"
 
 
 def _keyword(fault: str) -> str:

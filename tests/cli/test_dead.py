@@ -179,12 +179,12 @@ def test_try_takes_another_file(run: Run, shop: Path) -> None:
 
 def test_sensitive_values_are_masked(run: Run, shop: Path) -> None:
     (shop / "schemas" / "order.json").write_text('{"properties": {"card": {"x-sensitive": true}}}')
-    dead_letter({"id": 1, "card": "4111-1111"})
+    dead_letter({"id": 1, "card": "4111-1111-1111-1111"})
     (found,) = run("dead", "list", "--json").json
     for given in ([], ["--json"], ["--backend", "sqlite:///shop.db", "-c", "no.yaml"]):
         shown = run("dead", "show", BILLING, found["id"], *given)
         assert shown.code == 0
-        assert "4111" not in shown.out
+        assert "4111-1111-1111" not in shown.out
         assert "(masked)" in shown.out
 
 

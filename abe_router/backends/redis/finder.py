@@ -125,9 +125,8 @@ class ClusterFinder:
     async def _ask(self, node: Place, credentials: tuple[str, ...]) -> Place | None:
         """Return the owner of the slot in the view of a node, None if there is none."""
         (rows,) = await ask(self._address, node, credentials, ("CLUSTER", "SLOTS"))
-        if (
-            isinstance(rows, ServerError) and rows.code == "ERR"
-        ):  # what a cluster refuses has a code of its own
+        # What a cluster refuses has a code of its own.
+        if isinstance(rows, ServerError) and rows.code == "ERR":
             raise BackendError(f"Redis at {node} is no cluster node: write `redis://` in the URL") from rows
         ranges = slot_ranges(_or_raise(rows), node)
         self._known = tuple(dict.fromkeys(place for _, _, places in ranges for place in places))

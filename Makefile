@@ -39,17 +39,15 @@ demo: $(VENV)/run ## run the worked example on the embedded default
 # Both print the time of each part at the end.
 SUBMAKE = $(MAKE) --no-print-directory
 test: $(VENV)/dev ## run what must pass before each commit: lint, types, layers, tests, a short run of chaos; 4 minutes
-	@.ci/timed >/dev/null
-	@$(SUBMAKE) --jobs=2 timed-check timed-parallel || { .ci/timed; exit 1; }
-	@.ci/timed alone $(SUBMAKE) alone || { .ci/timed; exit 1; }
-	@.ci/timed chaos $(SUBMAKE) chaos ARGS='--fault $(QUICK)' || { .ci/timed; exit 1; }
-	@.ci/timed
+	@.ci/timed >/dev/null; trap .ci/timed EXIT; \
+		$(SUBMAKE) --jobs=2 timed-check timed-parallel && \
+		$(SUBMAKE) timed-alone && \
+		$(SUBMAKE) timed-chaos ARGS='--fault $(QUICK)'
 
 thorough: $(VENV)/dev ## run the rest: servers that start slowly, crash points, fuzz, every fault; 8 minutes
-	@.ci/timed >/dev/null
-	@$(SUBMAKE) --jobs=2 timed-heavy timed-fuzz ARGS='--seed 1 --jobs 1' || { .ci/timed; exit 1; }
-	@.ci/timed chaos $(SUBMAKE) chaos ARGS= || { .ci/timed; exit 1; }
-	@.ci/timed
+	@.ci/timed >/dev/null; trap .ci/timed EXIT; \
+		$(SUBMAKE) --jobs=2 timed-heavy timed-fuzz ARGS='--seed 1 --jobs 1' && \
+		$(SUBMAKE) timed-chaos ARGS=
 
 timed-%:
 	@.ci/timed $* $(SUBMAKE) $*

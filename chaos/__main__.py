@@ -112,12 +112,14 @@ async def _run_late_again(rows: list[Row], seconds: float, program: Path | None)
     """Run the rows that broke on time alone once more, one at a time; return all rows."""
     found = list[Row]()
     for row in rows:
-        again = None
         if row.late and not row.wrong:
-            name = f"{row.fault.name} on {row.backend}"
-            print(f"{name} runs once more by itself: {row.late[0]}", file=sys.stderr)
-            again = await run_row(row.fault, row.backend, seed=row.seed, seconds=seconds, program=program)
-        found.append(again or row)
+            where = f"{row.fault.name} on {row.backend}, kept in {row.folder}"
+            print(f"{where}, runs once more by itself: {row.late[0]}", file=sys.stderr)
+            found.append(
+                await run_row(row.fault, row.backend, seed=row.seed, seconds=seconds, program=program)
+            )
+        else:
+            found.append(row)
     return found
 
 

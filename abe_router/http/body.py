@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from abe_router.http.endpoint import whole
+from abe_router.http.endpoint import is_longer
 from abe_router.http.problem import Refusal
 
 #: Bytes of all bodies that are read or published at the same time.
@@ -61,8 +61,7 @@ class BodyShare:
 
 async def read_body(request: Request, share: BodyShare, limit: int) -> bytes:
     """Return the body of a request; raise Refusal if it is longer than `limit` bytes."""
-    declared = request.headers.get("content-length", "").lstrip("0")
-    if declared and whole(declared, most=limit) is None:
+    if is_longer(request.headers.get("content-length", ""), limit):
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0

@@ -84,9 +84,10 @@ class StructuredEvent:
     def parse(self, key: str | None, headers: Mapping[str, str]) -> LineContent:
         """Return the message of the event; raise PayloadMalformed if it is not an event with JSON data."""
         try:
-            long = _read_data(self.text)
-            if len(self.text) - len(bytes(long.data)) - len(bytes(long.data_base64)) > MAX_ATTRIBUTES:
-                raise PayloadMalformed(f"its attributes are longer than {MAX_ATTRIBUTES:,} bytes")
+            if len(self.text) > MAX_ATTRIBUTES:  # a shorter text is read once
+                long = _read_data(self.text)
+                if len(self.text) - len(bytes(long.data)) - len(bytes(long.data_base64)) > MAX_ATTRIBUTES:
+                    raise PayloadMalformed(f"its attributes are longer than {MAX_ATTRIBUTES:,} bytes")
             members = _read_members(self.text)
             data = members.pop("data", None)
             values = {name: _read_value(value) for name, value in members.items()}

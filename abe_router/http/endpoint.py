@@ -117,6 +117,12 @@ def whole(text: str, *, most: int = LARGEST) -> int | None:
     return found if 1 <= (found := int(text)) <= most else None
 
 
+def is_longer(declared: str, limit: int) -> bool:
+    """Return whether a `Content-Length` is more than `limit` bytes, or no length at all."""
+    digits = declared.lstrip("0")
+    return digits != "" and whole(digits, most=limit) is None
+
+
 def read_whole(text: str | None, name: str, default: int, *, most: int = LARGEST) -> int:
     """Return the whole number of a parameter, or `default` without one.
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from abe_router.http.access import Caller
-from abe_router.http.endpoint import whole
+from abe_router.http.endpoint import is_longer
 from abe_router.http.problem import Refusal, invalid, problem
 from abe_router.http.security import Headers, Security, unauthorized
 
@@ -126,8 +126,7 @@ class _Body:
 
     def check_length(self) -> None:
         """Raise Refusal if the client announces too long a body."""
-        length = self._headers.get("content-length", ("0",))[0].lstrip("0")
-        if length and whole(length, most=self._limit) is None:
+        if is_longer(self._headers.get("content-length", ("",))[0], self._limit):
             raise self._too_large()
 
     async def receive(self) -> Message:

@@ -10,8 +10,8 @@ import msgspec
 from abe_router.backend import Backend, HealthCheck, HealthResult
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError
-from abe_router.operations.subscriptions import served_routes
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.heartbeat import served_routes
 
 #: The order of results: the worst first.
 _ORDER = list(Severity)

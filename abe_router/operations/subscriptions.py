@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from abe_router.backend import Backend, SubscriptionName, SubscriptionStatus
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import OperationRefused, RouteInFile, UnknownRoute
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
+from abe_router.runtime.heartbeat import served_routes
 from abe_router.runtime.override import Override
 from abe_router.text import counted, did_you_mean
 
@@ -92,20 +92,6 @@ def require_removed(table: RouteTable, route: SubscriptionName) -> None:
             f"`{name}` is in {table.path or 'the routes file'}",
             hint="remove it from the file first, and wait until the workers have reloaded",
         )
-
-
-async def served_routes(backend: Backend) -> Mapping[str, Sequence[WorkerReport]]:
-    """Return the living workers of each route, of any routes file on the same backend and prefix.
-
-    A worker lives until its report expires. A backend without a key-value store knows no workers.
-    """
-    if not backend.features.key_value:
-        return {}
-    found: dict[str, list[WorkerReport]] = {}
-    for report in decode_reports(await backend.entries(WORKERS)).values():
-        for name in report.routes:
-            found.setdefault(name, []).append(report)
-    return found
 
 
 async def require_unserved(backend: Backend, route: SubscriptionName) -> None:

@@ -233,13 +233,13 @@ def masked_headers(table: RouteTable, message: Message) -> Mapping[str, str]:
     shown only if the schemas are known and mark nothing.
     """
     try:
-        decode(message.body)
-    except PayloadMalformed:
+        schemas = table.contract(message.key).schemas if table.revision else None
+    except KeyInvalid:
+        schemas = None
+    if schemas is None or any(schema.has_sensitive for schema in schemas):
         try:
-            schemas = table.contract(message.key).schemas if table.revision else None
-        except KeyInvalid:
-            schemas = None
-        if schemas is None or any(schema.has_sensitive for schema in schemas):
+            decode(message.body)
+        except PayloadMalformed:
             return dict.fromkeys(message.headers, HIDDEN)
     return message.headers
 

@@ -6,12 +6,12 @@ worker that is killed disappears without cleaning up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from abe_router.backend import Entry, read_stored
+from abe_router.backend import Backend, Entry, read_stored
 from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.runtime.activity import RouteActivity
 from abe_router.text import json_safe, mask_credentials
@@ -119,3 +119,17 @@ def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
     """Return the readable reports among the entries of the bucket, by the name of the worker."""
     reports = {name: decode_report(entry.value) for name, entry in entries.items()}
     return {name: report for name, report in reports.items() if report is not None}
+
+
+async def served_routes(backend: Backend) -> Mapping[str, Sequence[WorkerReport]]:
+    """Return the living workers of each route, of any routes file on the same backend and prefix.
+
+    A worker lives until its report expires. A backend without a key-value store knows no workers.
+    """
+    if not backend.features.key_value:
+        return {}
+    found: dict[str, list[WorkerReport]] = {}
+    for report in decode_reports(await backend.entries(WORKERS)).values():
+        for name in report.routes:
+            found.setdefault(name, []).append(report)
+    return found

@@ -30,7 +30,7 @@ from abe_router.runtime.heartbeat import (
     ReloadReport,
     RouteState,
     WorkerReport,
-    decode_reports,
+    served_routes,
 )
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.text import json_safe
@@ -116,9 +116,8 @@ class HeartbeatReporter:
         return msgspec.json.encode(report)
 
     async def _report_orphans(self) -> None:
-        statuses, entries = await self._backend.status(), await self._backend.entries(WORKERS)
-        served = {name for report in decode_reports(entries).values() for name in report.routes}
-        served.update(self._reconciler.table.by_name)
+        statuses = await self._backend.status()
+        served = {*await served_routes(self._backend), *self._reconciler.table.by_name}
         orphans = {status.name: held for status, held in unserved(statuses, served)}
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))

@@ -137,17 +137,13 @@ class Sensitivity:
         bearing = [sub for sub in applicable if self._bears(sub, look)]
         if not bearing:
             return False
-        kind = _kind(value)
-        if isinstance(value, dict):
-            if not any(map(_describes_members, bearing)):
-                return not any(_names_type(sub, kind) for sub in applicable)
+        if isinstance(value, dict) and any(map(_describes_members, bearing)):
             return self._has_strange_members(value, applicable, look)
-        if isinstance(value, list):
-            if not any(map(_describes_items, bearing)):
-                return not any(_names_type(sub, kind) for sub in applicable)
+        if isinstance(value, list) and any(map(_describes_items, bearing)):
             listed = max(map(_listed, applicable))
             rest = [child for sub in applicable for child in self._children(sub, listed)]
             return len(value) > listed and not any(isinstance(child.schema, dict) for child in rest)
+        kind = _kind(value)
         return not any(_names_type(sub, kind) for sub in applicable)
 
     def _has_strange_members(

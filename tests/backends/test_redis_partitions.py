@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -173,6 +174,17 @@ class TestFetching:
                 await asyncio.sleep(0.005)
         assert self.released == late
         assert await both.fetch(5, 0.01, NAME) == []
+        await both.close()
+
+    async def test_what_was_asked_for_before_a_long_block_is_released(self):
+        late = deliveries(1, 2)
+        slow = FakeHandle(late, hold=True)
+        both = self.make(slow, FakeHandle(), lease=0.6)
+        assert await both.fetch(5, 0.01, NAME) == []
+        slow.go_on.set()
+        time.sleep(0.11)  # noqa: ASYNC251  the block of the loop is what is tested
+        assert await both.fetch(5, 0.01, NAME) == []
+        assert self.released == late
         await both.close()
 
     async def test_closing_releases_what_has_arrived(self):

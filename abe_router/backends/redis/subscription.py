@@ -14,6 +14,8 @@ Invariants:
 
 - Work outlives a fetch that is cancelled or interrupted. What it brought lies in `_arrived` until a fetch
   hands it out. If none does within KEPT, it is released.
+- The caller counts each lease from the begin of the fetch that returned it. So what an earlier fetch asked
+  for is released when it comes late: the loop was blocked, or the process stood still.
 - What the server gave to this handle is in `_arrived`, with the caller, or recovered after a lost reply.
 """
 
@@ -68,13 +70,18 @@ class RedisSubscription(Subscription):
         #: Whether the next reading waits for flow control.
         self._queued = False
         self._arrived: list[Delivery] = []
+        #: For how long, in seconds, a later fetch may hand out what was asked for; when the work under way
+        #: began, and when the oldest of what has arrived was asked for.
+        self._usable = lease / 6
+        self._began_at = self._asked_at = 0.0
         self._returning: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._interrupted = False
         self._closed = False
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        deadline = self._loop.time() + wait
+        began_at = self._loop.time()
+        deadline = began_at + wait
         ask = wait <= 0  # the notifier wakes fetches that wait; one that does not has to ask
         if ask:
             await self._pipelined.end(PATIENCE)
@@ -82,6 +89,9 @@ class RedisSubscription(Subscription):
             if self._closed:
                 raise SubscriptionClosed(f"the subscription `{self.name}` is closed")
             self._collect()
+            if self._arrived and began_at - self._asked_at > self._usable:
+                await self._release(self._take_arrived())
+                continue
             if self._arrived or self._interrupted:
                 self._interrupted = False
                 return self._hand_out(limit)
@@ -127,8 +137,7 @@ class RedisSubscription(Subscription):
             self._collect()
         if self._returning:
             await self._returning
-        await self._release(self._arrived)
-        self._arrived = []
+        await self._release(self._take_arrived())
         self.reader.delete_consumers()
 
     @property
@@ -145,6 +154,7 @@ class RedisSubscription(Subscription):
     def _begin(self) -> None:
         """Begin work; plain reading goes without a task and the turns of the loop that one takes."""
         self._pipelined.withdraw()  # two reads at once might be handed out in the wrong order
+        self._began_at = self._loop.time()
         if self._node.connection.up and not self._pending.more_than_reading:
             self._queued = not self._node.flow.admits(self._admitted)
             if self._queued:
@@ -173,7 +183,7 @@ class RedisSubscription(Subscription):
         if found and (self._closed or not usable):
             self._returning = self._loop.create_task(self._release(found))
         elif found:
-            self._arrived += found
+            self._arrive(found, self._loop.time())
             if self._waiter is None:
                 self._keep()
             self._wake()
@@ -195,9 +205,17 @@ class RedisSubscription(Subscription):
         reading, self._reading = self._reading, None
         done, self._round = self._round, None
         if reading:
-            self._arrived += self.reader.accept(reading)
+            self._arrive(self.reader.accept(reading), self._began_at)
         elif done:
-            self._arrived += done.result()
+            self._arrive(done.result(), self._began_at)
+
+    def _arrive(self, found: list[Delivery], asked_at: float) -> None:
+        self._asked_at = min(self._asked_at, asked_at) if self._arrived else asked_at
+        self._arrived += found
+
+    def _take_arrived(self) -> list[Delivery]:
+        found, self._arrived = self._arrived, []
+        return found
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
         """Return what has arrived, up to the limit."""
@@ -208,7 +226,7 @@ class RedisSubscription(Subscription):
 
     def _keep(self) -> None:
         """Keep what has arrived for a while, but not until another handle may claim it."""
-        self._loop.call_later(min(KEPT, self._lease / 2), self._hand_back)
+        self._loop.call_later(min(KEPT, self._usable), self._hand_back)
 
     def _hand_back(self) -> None:
         """Release what no fetch took, so that it comes again before its lease runs out."""
@@ -217,8 +235,7 @@ class RedisSubscription(Subscription):
         with suppress(BackendError):
             self._collect()
         if self._arrived:
-            self._returning = self._loop.create_task(self._release(self._arrived))
-            self._arrived = []
+            self._returning = self._loop.create_task(self._release(self._take_arrived()))
 
     async def _release(self, deliveries: Sequence[Delivery]) -> None:
         with suppress(BackendError):  # then they come again when their lease runs out

@@ -14,6 +14,8 @@ Invariants:
 - Of each handle one fetch runs at a time.
 - What was delivered lies in a task, in `_arrived`, or with the caller. What no fetch takes within KEPT is
   released, before its handle is asked again.
+- The caller counts each lease from the begin of the fetch that returned it. So what an earlier fetch asked
+  for is released when it comes late: the loop was blocked, or the process stood still.
 """
 
 from __future__ import annotations
@@ -51,17 +53,18 @@ class Fetching:
         release: Callable[[Sequence[Delivery]], Awaitable[None]],
     ) -> None:
         self._handles, self._release = list(handles), release
-        self._kept = min(KEPT, lease / 2)
+        #: For how long, in seconds, what was asked for may be handed out, and what has arrived is kept.
+        self._usable = lease / 6
+        self._kept = min(KEPT, self._usable)
         self._loop = asyncio.get_running_loop()
         self._asked: dict[asyncio.Task[Sequence[Delivery]], Handle] = {}
         #: The share of each task, and when it began.
         self._shares: dict[asyncio.Task[Sequence[Delivery]], tuple[int, float]] = {}
-        #: When each task ended.
-        self._ended: dict[asyncio.Task[Sequence[Delivery]], float] = {}
         self._failed: dict[Handle, tuple[float, BackendError]] = {}
         self._backoffs: dict[Handle, Backoff] = {}
         self._arrived: list[Delivery] = []
-        self._arrived_at = 0.0
+        #: When the oldest of what has arrived was asked for.
+        self._asked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -80,12 +83,13 @@ class Fetching:
 
     async def fetch(self, limit: int, wait: float, name: str) -> Sequence[Delivery]:
         """Return deliveries, as Subscription.fetch does; `name` is that of the subscription."""
-        deadline = self._loop.time() + wait
+        began_at = self._loop.time()
+        deadline = began_at + wait
         to_ask = set(self._handles) if wait <= 0 else set()
         if self._returning:
             await self._returning
         while True:
-            await self._collect()
+            await self._collect(began_at)
             if self._closed:
                 raise SubscriptionClosed(f"the subscription `{name}` is closed")
             if self._interrupted or (self._arrived and wait > 0):
@@ -119,7 +123,7 @@ class Fetching:
         if self._asked:
             await asyncio.wait(self._asked)
         with suppress(BackendError):
-            await self._collect()
+            await self._collect(self._loop.time())
         await self._release(self._arrived)
         self._arrived = []
 
@@ -148,21 +152,17 @@ class Fetching:
             self._handles.append(handle)
 
     def _done(self, task: asyncio.Task[Sequence[Delivery]]) -> None:
-        self._ended[task] = self._loop.time()
         if not task.cancelled():
             task.exception()  # marks it as seen
         if self._waiter is None:
             self._keep()
         self.wake()
 
-    async def _collect(self) -> None:
-        """Take in what tasks brought that ended; release what came too long ago."""
+    async def _collect(self, at: float) -> None:
+        """Take in what tasks brought that ended; release what was asked for too long before `at`."""
         ended = [task for task in self._asked if task.done()]
-        now = self._loop.time()
-        late: list[Delivery] = []
         for task in ended:
-            handle, at = self._asked.pop(task), self._ended.pop(task, now)
-            del self._shares[task]
+            handle, (_, asked_at) = self._asked.pop(task), self._shares.pop(task)
             if task.cancelled():
                 continue
             error = task.exception()
@@ -170,18 +170,16 @@ class Fetching:
                 self._closed = True
             elif isinstance(error, BackendError):
                 backoff = self._backoffs.setdefault(handle, Backoff(0.05, 1.0))
-                self._failed[handle] = now + backoff.next(), error
+                self._failed[handle] = self._loop.time() + backoff.next(), error
             elif error:
                 raise error
             else:
                 self._failed.pop(handle, None)
                 self._backoffs.pop(handle, None)
-                if now - at > self._kept:
-                    late += task.result()
-                else:
-                    self._arrived += task.result()
-                    self._arrived_at = max(self._arrived_at, at) if self._arrived else at
-        if late:
+                self._asked_at = min(self._asked_at, asked_at) if self._arrived else asked_at
+                self._arrived += task.result()
+        if self._arrived and at - self._asked_at > self._usable:
+            late, self._arrived = self._arrived, []
             await self._release(late)
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
@@ -202,10 +200,7 @@ class Fetching:
 
     async def _return(self) -> None:
         try:
-            await self._collect()
-            if self._loop.time() - self._arrived_at < self._kept:
-                self._keep()
-                return
+            await self._collect(self._loop.time())
             arrived, self._arrived = self._arrived, []
             await self._release(arrived)
         finally:

@@ -87,7 +87,7 @@ def test_an_empty_variable_selects_nothing():
 
 def test_the_error_for_an_unknown_name_lists_the_package_and_the_installed_providers():
     with pytest.raises(
-        UnknownProvider, match=r"`kafka`; is `pip install abe-kafka` missing\?.*memory, sqlite"
+        UnknownProvider, match=r"`kafka`; install the package that provides it.*memory, sqlite"
     ):
         load_backend(env={"QUEUE_BACKEND": "kafka"})
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
+from tests.limits import HANG
 
 pytestmark = pytest.mark.timeout(60)
 ROUTES = """\
@@ -141,7 +142,7 @@ async def test_a_worker_whose_event_loop_stands_still_is_replaced_and_the_pings_
         await manager.until("READY")
         publish(tmp_path, "block")
         assert process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             async for line in process.stderr:
                 if b"is killed: its event loop stands still" in line:
                     break
@@ -237,7 +238,7 @@ def children(pid: int) -> list[str]:
 
 async def until_one_child(pid: int) -> None:
     """Wait until a process has one child: a zombie would be another."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(children(pid)) > 1:
             await asyncio.sleep(0.01)
 
@@ -257,7 +258,7 @@ async def test_as_pid_1_serve_reaps_orphans_of_handlers_and_obeys_sigterm(tmp_pa
         (first,) = children(process.pid)
         await until_one_child(int(first))
         os.kill(int(first), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             assert await process.wait() == 0
 
 

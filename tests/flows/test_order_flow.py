@@ -18,6 +18,7 @@ from abe_router.errors import BackendUnavailable, Reject, Retry, SubscriptionClo
 from abe_router.observe.events import DeadLettered, Events, Handled, LeaseLost, Retried
 from abe_router.observe.tally import RouteTally
 from abe_router.routing.policies import RetryPolicy
+from tests.limits import HANG
 
 from .conftest import PatchedBackend, Running, make_route, within
 
@@ -117,7 +118,7 @@ async def test_refused_outcome_starts_nothing_more(running: Running):
     group = running.backend._queues["orders.created", "billing"]
     group.owner = group.owner[0], 0.0  # as after a server lost the owner
     other = await running.backend.subscribe_exclusive("orders.created", "billing")
-    taken = await other.fetch(10, 5.0)
+    taken = await other.fetch(10, HANG)
     assert len(taken) == 4
     await other.settle([(delivery, ACKED) for delivery in taken])
     go_on.release()  # the next one begins before the outcome of the first is refused
@@ -154,7 +155,7 @@ async def test_message_that_kills_its_process_dead_letters_no_other(running: Run
     await running.publish("orders.created", *(order("a", n) for n in range(30)))
     for nth in range(3):  # each fetches, and ends without a word
         killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
-        assert await killed.fetch(1 if nth else 30, 5.0)
+        assert await killed.fetch(1 if nth else 30, HANG)
     done: list[int] = []
 
     async def charge(payload):
@@ -224,7 +225,7 @@ async def test_delivery_that_waits_for_the_fetches_of_others_is_not_taken_for_re
     """Its lease may be over by then, and a handler must not start before that is known."""
     await running.publish("orders.created", order("a", 0))
     killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
-    assert await killed.fetch(1, 5.0)
+    assert await killed.fetch(1, HANG)
     keys, gate, waits = OrderingKeys("/customer/id"), SuspectGate(), asyncio.Event()
     in_flight = InFlight(0.0, 500, keys)  # a renewal is due at any time
     handle = await running.backend.subscribe_exclusive("orders.created", "billing")

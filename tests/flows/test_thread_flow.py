@@ -13,6 +13,7 @@ import pytest
 from abe_router.consumer import Consumer
 from abe_router.observe.events import DeadLettered, Event, Events, Handled, Retried
 from abe_router.routing.policies import Batch, RetryPolicy
+from tests.limits import HANG
 
 from .conftest import EventLog, Running, make_route, within
 
@@ -24,7 +25,7 @@ async def test_hanging_plain_handlers_delay_no_other_route(running: Running, bat
     go = threading.Event()
 
     def hang(payload: Any) -> None:
-        go.wait(10)
+        go.wait(HANG)
 
     def charge(payload: Any) -> None:
         time.sleep(0.01)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from abe_router.testing.redis_server import RedisServer, free_port
+from tests.limits import HANG
 
 from .incident import ISSUES, KEYS, PUSH, STARS, Incident, write_files
 from .test_serve_flow import started
@@ -249,7 +250,7 @@ async def _until(ask: Callable[[], Any], holds: Callable[[Any], Any] = bool) -> 
     """Ask until the answer holds, and return it."""
     answer = None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while True:
                 answer = ask()
                 if isawaitable(answer):

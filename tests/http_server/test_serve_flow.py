@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from abe_router.http.tokens import TOKEN_FILE
+from tests.limits import HANG
 
 HANDLERS = """\
 import asyncio, time
@@ -155,12 +156,12 @@ async def test_one_worker_has_a_supervisor_that_serves_until_the_drain_has_ended
         text = ROUTES.format(backend=f"sqlite:///{tmp_path}/log.db", http=http)
         (tmp_path / "routes.yaml").write_text(text)
         ops = {"Authorization": "Bearer token-of-the-operators"}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while (await run.get(api, "/v1/status", **ops)).status_code != 200:
                 await asyncio.sleep(0.02)
         assert (await run.get(api, "/v1/status", **run.token())).status_code == 401
         with suppress(httpx.TransportError):  # the second listener ends
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG):
                 while True:
                     await run.get(probes, "/livez")
         named = await run.get(api, "/v1/status", **ops, Host="ops.example.com")
@@ -170,7 +171,7 @@ async def test_one_worker_has_a_supervisor_that_serves_until_the_drain_has_ended
         (tmp_path / "routes.yaml").write_text(text.replace("127.0.0.1:0", "localhost:0"))
         moved = await run.address(number=2)
         assert (await run.get(moved, "/v1/status", **ops)).status_code == 200
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while len(edits := (await run.get(moved, "/v1/edits", **ops)).json()) < 3:
                 await asyncio.sleep(0.05)
         assert [edit["record"]["number"] for edit in edits] == [3, 2, 1]
@@ -188,7 +189,7 @@ async def test_one_signal_drains_while_the_server_answers(tmp_path: Path) -> Non
         api = await run.address()
         await run.ready(api)
         await run.publish(api, "orders.created", 1.5)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while True:
                 found = (await run.get(api, "/v1/status", **run.token())).json()
                 if found["routes"][0]["in_flight"]:
@@ -198,7 +199,7 @@ async def test_one_signal_drains_while_the_server_answers(tmp_path: Path) -> Non
         await asyncio.sleep(0.3)
         assert not stream.done()
         run.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while (await run.get(api, "/readyz")).status_code == 200:
                 await asyncio.sleep(0.01)
         draining = await run.get(api, "/readyz")
@@ -269,7 +270,7 @@ async def test_an_edit_begins_and_ends_serving_beside_a_supervisor(tmp_path: Pat
         assert (await run.get(api, "/healthz", **run.token())).json()["revision"] == revision
         await run.publish(api, "orders.created", 0)
         path.write_text(text)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while (await run.get(api, "/healthz", **run.token())).json()["revision"] == revision:
                 await asyncio.sleep(0.05)
         await run.publish(api, "orders.made", 0)

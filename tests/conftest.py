@@ -19,10 +19,6 @@ from hypothesis import HealthCheck, settings
 from abe_router.testing.redis_server import NOT_INSTALLED, server_program
 from chaos.control import Control
 
-# How long an example takes is for the machine to say, and for what else runs on it.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
-
 # A shell makes its background commands ignore SIGINT, and what they start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,6 +32,15 @@ gc.disable()
 
 #: Whether tests marked `long` run too, and others with larger numbers.
 LONGER = bool(os.environ.get("ABE_ROUTER_LONGER"))
+
+# How long an example takes is for the machine to say. Each run has other examples.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    max_examples=200 if LONGER else 40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any machine")
 
 #: By mark, what the Makefile searches for to find the files with marked tests.
 MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}

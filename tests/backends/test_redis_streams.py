@@ -486,15 +486,17 @@ class TestServerRefusal:
             await redis_client.config_set("maxmemory", 0)
         assert not await handle.fetch(1, 0)
 
-    async def test_a_replica_is_unavailable_until_it_is_promoted(self, redis_backend, redis_client):
-        await publish(redis_backend, 1)
-        await redis_client.execute_command("REPLICAOF", "127.0.0.1", 1)
-        try:
-            with pytest.raises(BackendUnavailable, match="READONLY"):
-                await publish(redis_backend, 1)
-        finally:
-            await redis_client.execute_command("REPLICAOF", "NO", "ONE")
-        await publish(redis_backend, 1)
+    async def test_a_replica_is_unavailable_until_it_is_promoted(self, redis_server, redis_client, prefix):
+        url = f"{redis_server.url}?socket_connect_timeout=0.5&socket_timeout=0.5"
+        async with RedisBackend.from_url(url, prefix=prefix) as backend:
+            await publish(backend, 1)
+            await redis_client.execute_command("REPLICAOF", "127.0.0.1", 1)
+            try:
+                with pytest.raises(BackendUnavailable, match="READONLY"):
+                    await publish(backend, 1)
+            finally:
+                await redis_client.execute_command("REPLICAOF", "NO", "ONE")
+            await publish(backend, 1)
 
 
 class TestConsumers:

@@ -47,7 +47,7 @@ class Shop:
             await asyncio.to_thread(follow_block, moved, self.folder, shell_variables(ABE_ROUTER_BACKEND=""))
 
     async def ask(self, path: str) -> Any:
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=HANG) as client:
             headers = {"Authorization": f"Bearer {self.token}"}
             return (await client.get(self.url + path, headers=headers)).json()
 

@@ -34,7 +34,7 @@ class Prometheus:
     """A Prometheus with the alert rules of the examples, which fire without delay here."""
 
     def __init__(self, port: int) -> None:
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=HANG)
 
     @classmethod
     @asynccontextmanager

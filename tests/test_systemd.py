@@ -58,7 +58,7 @@ class Manager:
         self.received.append(found)
         return found
 
-    async def until(self, name: str, seconds: float = 20) -> dict[str, str]:
+    async def until(self, name: str, seconds: float = HANG) -> dict[str, str]:
         """Return the first datagram that assigns `name`; raise TimeoutError after a silence of `seconds`."""
         while True:
             async with asyncio.timeout(seconds):

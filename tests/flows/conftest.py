@@ -41,7 +41,7 @@ class EventLog:
         return [event for event in self.seen if isinstance(event, kind)]
 
     async def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
-        """Return the events of a kind once there are `count`; wait at most 20 seconds."""
+        """Return the events of a kind once there are `count`; wait at most HANG seconds."""
         async with asyncio.timeout(HANG):
             while len(self.of(kind)) < count:
                 self._added.clear()
@@ -98,8 +98,9 @@ async def running() -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def within(seconds: float) -> AsyncIterator[None]:
-    async with asyncio.timeout(seconds):
+async def within() -> AsyncIterator[None]:
+    """Guard what is inside against a hang."""
+    async with asyncio.timeout(HANG):
         yield
 
 

@@ -117,6 +117,6 @@ async def test_generator_exit_in_a_handler_fails_its_message_alone(running: Runn
     (dead_lettered,) = await running.log.wait_for(DeadLettered)
     assert (dead_lettered.kind, dead_lettered.attempts) == ("failed", 2)
     assert len(running.log.of(Retried)) == 1
-    async with within(5):
+    async with within():
         while any(s.ready + s.in_flight for s in await running.backend.status()):
             await asyncio.sleep(0.01)

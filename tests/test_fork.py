@@ -17,7 +17,6 @@ import pytest
 from abe_router.testing import RedisServer
 from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 MESSAGES = 60
 #: How a child leaves its handler, and its exit code.
 ENDS = {"exit": 3, "text": 1, "error": 1, "await": 1, "return": 0}

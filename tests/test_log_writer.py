@@ -22,7 +22,6 @@ from abe_router.observe.log_writer import WriterHandler
 from abe_router.observe.logs import JSONFormatter, TextFormatter
 from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 FAILING = """\
 import os, sys
 

@@ -17,7 +17,6 @@ from abe_router.backends import make_backend
 from abe_router.process.signals import GRACE
 from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 HANDLERS = """\
 import asyncio, multiprocessing, os, signal, threading, time
 

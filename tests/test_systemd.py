@@ -19,7 +19,6 @@ import pytest
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 ROUTES = """\
 backend: sqlite:///{folder}/q.db
 routes:

@@ -11,12 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
 
-import pytest
-
 from abe_router.backends import make_backend
 from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 HANDLERS = """\
 import asyncio
 

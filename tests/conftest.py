@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,10 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from abe_router.testing.redis_server import NOT_INSTALLED, server_program
-
-# How long an example takes is for the machine to say, and for what else runs on it.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+from chaos.control import Control
 
 # A shell makes its background commands ignore SIGINT, and what they start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -35,6 +32,15 @@ gc.disable()
 
 #: Whether tests marked `long` run too, and others with larger numbers.
 LONGER = bool(os.environ.get("ABE_ROUTER_LONGER"))
+
+# How long an example takes is for the machine to say. Each run has other examples.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    max_examples=200 if LONGER else 40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("any machine")
 
 #: By mark, what the Makefile searches for to find the files with marked tests.
 MARKED = {"heavy": r"mark\.heavy", "alone": r"mark\.alone|BackendConformance"}
@@ -138,6 +144,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     terminalreporter.write_line(f"Redis tests start {program}: {version.strip()}")
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    """Yield a control that says how much of a time the machine gave to this process and its children."""
+    with Control(tmp_path, lambda: [os.getpid()]) as control:
+        yield control
 
 
 @pytest.fixture(scope="session")

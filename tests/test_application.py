@@ -17,6 +17,7 @@ from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
 from abe_router.observe.events import Handled, Reloaded, ReloadRejected
 from abe_router.router import Router
 from abe_router.routing.table import RouteTable
+from tests.limits import HANG
 
 ROUTES = """\
 backend: {backend}
@@ -68,7 +69,7 @@ class HandledCounter:
         self.changed.set()
 
     async def wait(self, count):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while self.count < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -152,7 +153,7 @@ async def test_it_follows_edits_of_the_file(folder):
         assert (await reloaded.get()).added == ("orders.created/billing",)
         text = (folder / "routes.yaml").read_text()
         (folder / "routes.yaml").write_text(text + "      audit: web_handlers:charge\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             assert (await reloaded.get()).added == ("orders.created/audit",)
         assert len(router.table.routes) == 2
 
@@ -180,7 +181,7 @@ async def test_a_handler_that_runs_during_the_drain_can_publish(folder):
 
 
 async def test_an_embedded_router_logs_the_diagnostics_of_a_rejected_edit(folder, caplog):
-    async with Router.from_file("routes.yaml"), asyncio.timeout(10):
+    async with Router.from_file("routes.yaml"), asyncio.timeout(HANG):
         text = (folder / "routes.yaml").read_text()
         (folder / "routes.yaml").write_text(text + "      timeoot: 3s\n")
         while "edit rejected" not in caplog.text:
@@ -211,7 +212,7 @@ async def test_an_unforeseen_error_of_the_heartbeat_is_logged_and_does_not_end_t
     backend = BrokenHeartbeat()
     application = Application(RouteTable(unrouted="allow"), backend)
     await application.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while backend.puts < 5:
             await asyncio.sleep(0.001)
     assert (await application.publish("orders.created", {})).key == "orders.created"
@@ -323,7 +324,7 @@ async def test_an_embedded_router_logs_the_traceback_of_a_failed_handler(folder,
     (folder / "web_handlers.py").write_text("def charge(order):\n    return order['totl']\n")
     async with Router.from_file(folder / "routes.yaml", watch=False) as router:
         await router.publish("orders.created", {"total": 1})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while "KeyError: 'totl'" not in caplog.text:
                 await asyncio.sleep(0.01)
     (message, *_) = [m for m in caplog.messages if "KeyError" in m]
@@ -339,7 +340,7 @@ async def test_an_application_counts_what_its_routes_and_its_process_did(folder)
         await router.publish("orders.created", {"total": 5})
         await handled.wait(1)
         (folder / "routes.yaml").write_text("routes: 7\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             await rejected.wait()
         counts = application.counts()["orders.created/billing"]
         assert (counts.total("handled"), sum(counts.handling), sum(counts.waiting)) == (1, 1, 1)

@@ -8,6 +8,7 @@ import pytest
 
 from abe_router.runtime import background
 from abe_router.runtime.background import BackgroundTasks
+from tests.limits import HANG
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ async def test_a_task_that_fails_is_logged_with_its_traceback_and_started_again(
         raise LookupError("unforeseen")
 
     tasks.start("the watch", work)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         for _ in range(5):
             await runs.get()
     await tasks.stop()
@@ -45,7 +46,7 @@ async def test_a_task_that_fails_does_not_affect_another():
 
     tasks.start("one", fails)
     tasks.start("another", works)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         for _ in range(10):
             await runs.get()
     await tasks.stop()
@@ -72,7 +73,7 @@ async def test_a_failure_after_a_long_run_is_logged_again(caplog):
         raise LookupError("unforeseen")
 
     tasks.start("the watch", work)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         for _ in range(3):
             await runs.get()
     await tasks.stop()

@@ -10,6 +10,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
 from abe_router.routing.case import PayloadMatcher
 from abe_router.testing.cases import run_case
+from tests.limits import HANG
 
 ROUTES = """\
 backend: redis://nobody.invalid/0
@@ -231,7 +232,7 @@ async def test_a_case_that_does_not_become_quiet_fails(run, monkeypatch):
     import threading
 
     held = threading.Event()
-    monkeypatch.setattr(sys.modules["case_handlers"], "record", lambda order: held.wait(5))
+    monkeypatch.setattr(sys.modules["case_handlers"], "record", lambda order: held.wait(HANG))
     table = Loader(sys.modules["case_handlers"].__file__.replace("case_handlers.py", "routes.yaml")).load()
     result = await run_case(table, table.cases[0], patience=0.2)
     held.set()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.process.channel import Outdated, Rejected, Running, decode_message, encode_message
+from tests.limits import HANG
 
 
 def test_a_message_keeps_names_that_are_not_utf8():
@@ -49,5 +50,5 @@ async def test_a_worker_whose_event_loop_is_blocked_ends_after_its_supervisor():
     assert process.stdout
     assert await process.stdout.readline() == b"blocked\n"
     ours.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert await process.wait() == 1

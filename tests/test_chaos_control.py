@@ -37,7 +37,7 @@ def test_time_that_processes_wait_for_a_processor_does_not_count(tmp_path):
 
 
 def test_no_more_is_given_than_passed_and_a_sleep_counts(tmp_path):
-    with Control(tmp_path, list) as control:
+    with Control(tmp_path, list) as control:  # of no process, which may wait all the time
         began = time.time()
         while not control.since(began) > 0.2:
             time.sleep(0.05)

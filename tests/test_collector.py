@@ -13,6 +13,7 @@ import pytest
 from abe_router.observe.tally import ProcessCounts, RouteCounts
 from abe_router.process.channel import ControlChannel, Counts, decode_message, encode_message
 from abe_router.process.collector import NAMES_A_MESSAGE, ROUTES_A_MESSAGE, Collector, CountsReporter
+from tests.limits import HANG
 
 A, B = "orders.created/billing", "orders.*/audit"
 
@@ -151,7 +152,7 @@ async def test_a_supervisor_that_does_not_read_blocks_no_event_loop_and_gets_all
     collector, worker = Collector(), Worker()
     while channel.channel.has_room:
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while len(collector.counts()) < len(counts):
             for message in channel.read():
                 collector.record(worker, message)
@@ -168,7 +169,7 @@ async def test_names_of_many_routes_come_in_parts_that_the_channel_has_room_for(
 
     async def read() -> list[Counts]:
         sent: list[Counts] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while not sent or sent[-1].more:
                 await asyncio.sleep(0.01)
                 sent += channel.read()

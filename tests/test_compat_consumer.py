@@ -17,6 +17,7 @@ from abe_router.backends.memory import MemoryBackend
 from abe_router.compat.consumer import AsyncLoopConsumer
 from abe_router.errors import BackendUnavailable, HandlerError, KeyInvalid, Reject
 from abe_router.routing.policies import RetryPolicy
+from tests.limits import HANG
 
 AT_ONCE = RetryPolicy(attempts=3, initial=0, jitter=False)
 
@@ -38,7 +39,7 @@ class Recorder:
         self._changed.set()
 
     async def wait(self, count: int) -> list:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while len(self.payloads) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -168,7 +169,7 @@ async def test_shutdown_before_run_makes_run_return_at_once(backend):
     running = asyncio.create_task(consumer.run(Recorder()))
     await consumer.shutdown()
     await consumer.shutdown()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, HANG)
 
 
 async def test_a_second_run_returns_at_once(backend):
@@ -177,7 +178,7 @@ async def test_a_second_run_returns_at_once(backend):
     running = asyncio.create_task(consumer.run(got))
     await backend.publish("a", 1)
     await got.wait(1)
-    await asyncio.wait_for(consumer.run(got), 10)
+    await asyncio.wait_for(consumer.run(got), HANG)
     assert not running.done()
     await consumer.shutdown()
     await running
@@ -190,7 +191,7 @@ async def test_a_handler_can_shut_down_its_own_consumer(backend):
 
     consumer = AsyncLoopConsumer(backend)
     await backend.publish("a", 1)
-    await asyncio.wait_for(consumer.run(handle), 10)
+    await asyncio.wait_for(consumer.run(handle), HANG)
     (status,) = await backend.status()
     assert (status.ready, status.in_flight) == (0, 0)
 
@@ -270,7 +271,7 @@ async def test_an_override_of_handler_adds_custom_retries_and_dead_letters(backe
     class Careful(AsyncLoopConsumer):
         async def handler(self, payload, message):
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(HANG):
                     return await super().handler(payload, message)
             except ConnectionError:
                 if message.attempt < 3:
@@ -322,13 +323,13 @@ class Plain:
 
 async def test_a_plain_provider_is_consumed_until_its_messages_end():
     plain, got = Plain({"id": 1}, {"id": 2}), Recorder()
-    await asyncio.wait_for(AsyncLoopConsumer(plain, group="billing").run(got), 10)
+    await asyncio.wait_for(AsyncLoopConsumer(plain, group="billing").run(got), HANG)
     assert (got.payloads, plain.groups) == ([{"id": 1}, {"id": 2}], ["billing"])
 
 
 async def test_without_a_group_a_plain_provider_gets_no_group():
     plain = Plain()
-    await asyncio.wait_for(AsyncLoopConsumer(plain).run(Recorder()), 10)
+    await asyncio.wait_for(AsyncLoopConsumer(plain).run(Recorder()), HANG)
     assert plain.groups == [None]
 
 
@@ -366,7 +367,7 @@ async def test_a_failure_on_a_plain_provider_is_logged_and_the_next_message_is_h
             raise ValueError("bad one")
         seen.append(payload["id"])
 
-    await asyncio.wait_for(AsyncLoopConsumer(Plain({"id": 1}, {"id": 2}, {"id": 3})).run(handle), 10)
+    await asyncio.wait_for(AsyncLoopConsumer(Plain({"id": 1}, {"id": 2}, {"id": 3})).run(handle), HANG)
     assert seen == [1, 3]
     assert "bad one" in caplog.text
     assert "keeps no dead letters" in caplog.text
@@ -377,7 +378,7 @@ async def test_shutdown_ends_a_plain_provider_that_waits():
     consumer = AsyncLoopConsumer(Plain(then=asyncio.Event()))
     running = asyncio.create_task(consumer.run(Recorder()))
     await asyncio.sleep(0)
-    await asyncio.wait_for(consumer.shutdown(), 10)
+    await asyncio.wait_for(consumer.shutdown(), HANG)
     await running
 
 
@@ -390,7 +391,7 @@ async def test_mocks_can_be_backend_and_handler():
     backend = mock.AsyncMock(spec=Plain)
     backend.consume.return_value.__aiter__.return_value = [{"id": 1}, {"id": 2}]
     handler = mock.AsyncMock()
-    await asyncio.wait_for(AsyncLoopConsumer(backend, group="g").run(handler), 10)
+    await asyncio.wait_for(AsyncLoopConsumer(backend, group="g").run(handler), HANG)
     assert [call.args for call in handler.await_args_list] == [({"id": 1},), ({"id": 2},)]
     backend.consume.assert_called_once_with(group="g")
 
@@ -425,7 +426,7 @@ def test_the_program_of_the_guide_ends_cleanly_on_a_keyboard_interrupt(tmp_path)
     ) as process:
         assert process.stdout.readline() == "Processing {'order_id': 'A-123'}\n"
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=HANG)
     assert (process.returncode, err) == (0, "")
 
 

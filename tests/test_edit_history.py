@@ -148,7 +148,7 @@ async def test_four_applications_record_each_edit_once(folder, tmp_path):
         await application.start()
     text = path.read_text()
     try:
-        async with within(20), make_backend(url) as backend:
+        async with within(), make_backend(url) as backend:
             for number, edited in enumerate(
                 (text, text.replace("{g:", "{h:"), text + "nonsense: 1\n", text), start=1
             ):
@@ -369,7 +369,7 @@ async def test_files_that_a_pruning_worker_found_unnamed_are_kept_once_a_record_
             ready.set()
             await pruning.wait()
 
-    async with within(20):
+    async with within():
         pruner = asyncio.create_task(record(Via(backend, before_pruner), load(folder, "c")))
         await recorded.wait()
         table = load(folder, "a")
@@ -388,7 +388,7 @@ async def test_edits_are_recorded_when_the_backend_is_back(folder, monkeypatch):
     backend.left = 0
     recorder = EditRecorder(backend)
     running = asyncio.create_task(recorder.run())
-    async with within(10):
+    async with within():
         for group in ("a", "b"):
             recorder.accept(load(folder, group))
             await asyncio.sleep(0.1)
@@ -405,7 +405,7 @@ async def test_edits_are_recorded_when_the_backend_is_back(folder, monkeypatch):
 async def test_record_of_another_version_is_left_out(backend, folder, value):
     await backend.put(EDITS, "1", value)
     await record(backend, load(folder))
-    async with within(5):
+    async with within():
         assert [edit.number for edit in await read_edits(backend)] == [2]
 
 

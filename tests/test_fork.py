@@ -15,8 +15,8 @@ from subprocess import PIPE
 import pytest
 
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 MESSAGES = 60
 #: How a child leaves its handler, and its exit code.
 ENDS = {"exit": 3, "text": 1, "error": 1, "await": 1, "return": 0}
@@ -114,7 +114,7 @@ def run(folder: Path, url: str, name: str, ends: list[str], loop: str = "asyncio
     ) as process:
         try:
             # The pipes close only when no copy of the process is left.
-            printed, errors = process.communicate(timeout=30)
+            printed, errors = process.communicate(timeout=HANG)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

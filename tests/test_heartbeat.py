@@ -14,6 +14,7 @@ from abe_router.observe.events import OrphanedSubscription, Retried
 from abe_router.router import Router
 from abe_router.runtime.failures import MOST, MOST_ROUTES, RecentFailures, read_failures
 from abe_router.runtime.heartbeat import WORKERS, decode_report, decode_reports
+from tests.limits import HANG
 
 HANDLERS = """\
 import asyncio
@@ -64,7 +65,7 @@ class Orphans:
         self.listener = ((OrphanedSubscription,), self.reported.put_nowait)
 
     async def next(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             return await self.reported.get()
 
 
@@ -80,7 +81,7 @@ async def leave_behind(backend, group, count=3):
 
 
 async def test_a_router_reports_itself_until_it_stops(routes, backend):
-    async with Router.from_file(routes) as router, asyncio.timeout(5):
+    async with Router.from_file(routes) as router, asyncio.timeout(HANG):
         while not (found := await reports(backend)):
             await asyncio.sleep(0.01)
         (report,) = found
@@ -106,7 +107,7 @@ async def test_a_backend_without_a_key_value_store_gets_no_reports(routes, backe
 
 
 async def test_the_diagnostics_of_a_rejected_edit_are_reported_until_it_is_fixed(routes, backend):
-    async with Router.from_file(routes), asyncio.timeout(10):
+    async with Router.from_file(routes), asyncio.timeout(HANG):
         good = routes.read_text()
         routes.write_text(good + "    timeoot: 3s\n")
         while not any(report.rejected for report in await reports(backend)):
@@ -123,7 +124,7 @@ async def test_a_path_that_is_not_utf8_is_escaped(routes, backend, tmp_path):
     folder.mkdir()
     odd = folder / "routes.yaml"
     odd.write_text(routes.read_text())
-    async with Router.from_file(odd), asyncio.timeout(10):
+    async with Router.from_file(odd), asyncio.timeout(HANG):
         while not (found := await reports(backend)):
             await asyncio.sleep(0.01)
         assert found[0].path == rf"{tmp_path}/caf\udce9/routes.yaml"
@@ -153,7 +154,7 @@ def test_a_very_deep_report_is_read_or_is_none():
 async def draining(routes, backend):
     """Run a router whose edit removed a route that still drains; yield a function that ends the drain."""
     routes.write_text(routes.read_text().replace(":handle", ":wait"))
-    async with Router.from_file(routes) as router, asyncio.timeout(10):
+    async with Router.from_file(routes) as router, asyncio.timeout(HANG):
         handlers = sys.modules["heartbeat_handlers"]
         await router.publish("orders.created", 1)
         await handlers.began.wait()
@@ -211,7 +212,7 @@ async def test_worker_stores_the_failures_whose_messages_wait_for_a_retry(routes
     routes.write_text(ROUTES.replace("heartbeat_handlers:handle", options))
     async with Router.from_file(routes) as router:
         await router.publish("orders.created", 7, headers={})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while not (found := await read_failures(backend)):
                 await asyncio.sleep(0.01)
         (failed,) = found["orders.created/billing"]
@@ -219,7 +220,7 @@ async def test_worker_stores_the_failures_whose_messages_wait_for_a_retry(routes
         assert failed.error == "ValueError: order 7 has no customer"
         assert "in fail" in failed.traceback
         await router.publish("orders.created", 8)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while len((await read_failures(backend))["orders.created/billing"]) < 2:
                 await asyncio.sleep(0.01)
         assert not any(b"customer" in each.value for each in (await backend.entries(WORKERS)).values())

@@ -11,9 +11,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from abe_router.config.building.loader import Loader
-from abe_router.config.language import http_model, model, tests_model
+from abe_router.config.language import http_model, model, synonyms, tests_model
+from abe_router.config.language.check import expand, option_faults, type_of
 from abe_router.config.language.editor import json_schema
 from abe_router.config.language.forms import Model
 
@@ -85,3 +87,23 @@ def test_every_option_has_a_description():
     for part in (schema, *parts):
         for option, details in part.get("properties", {}).items():
             assert details.get("description"), option
+
+
+@pytest.mark.parametrize("meant", synonyms.MEANT)
+def test_the_example_of_a_synonym_fits_its_place(meant):
+    place, example = re.fullmatch(r"(.*): `(.*)`", meant).groups()
+    homes = {
+        "of the file": lambda options: {"routes": {}} | options,
+        "of a routing key": lambda options: {"routes": {"a.b": options}},
+        "a consumer": lambda options: {"routes": {"a.b": {"consumers": {"g": {"handler": "a:b"} | options}}}},
+        "below `routes`": lambda routes: {"routes": routes},
+        "below `consumers`": lambda groups: {"routes": {"a.b": {"consumers": groups}}},
+    }
+    (home,) = (home for name, home in homes.items() if name in place)
+    file = expand(home(yaml.safe_load(example)), type_of(model.FileModel))
+    assert not list(option_faults(file, type_of(model.FileModel)))
+
+
+def test_no_synonym_is_an_option():
+    known = re.findall(r"^\| `(\w+)` \|", "".join(table for _, table in TABLES), re.MULTILINE)
+    assert not [name for name in known if synonyms.hint_of_synonym(name) and name != "key"]

@@ -16,6 +16,7 @@ from abe_router.observe.events import DeadLettered, Event, Events, Handled
 from abe_router.routing.handler import handler_from
 from abe_router.routing.policies import Batch, RetryPolicy
 from abe_router.routing.route import Route
+from tests.limits import HANG
 
 GROUP = ("orders.created", "billing")
 THREADS = ThreadPoolExecutor(1)
@@ -121,7 +122,7 @@ class Shop:
         self.start()
         self.start()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 for after, what in incidents:
                     await self.until(lambda target=self.attempts + after: self.attempts >= target)
                     await self.incident(what)

@@ -70,7 +70,7 @@ async def running(backend: MemoryBackend, table: RouteTable = TABLE) -> AsyncIte
     application = Application(table, backend, listeners=[((Event,), log)])
     before = len(await backend.entries(WORKERS))
     await application.start()
-    async with within(10):
+    async with within():
         while len(await backend.entries(WORKERS)) == before:
             await asyncio.sleep(0)
     log.application = application
@@ -83,7 +83,7 @@ def handled(log: EventLog, route: str = ROUTE) -> int:
 
 
 async def eventually(condition) -> None:
-    async with within(10):
+    async with within():
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -280,11 +280,11 @@ async def test_entries_of_many_routes_are_stored_together(monkeypatch):
             return counted
 
         monkeypatch.setattr(backend, "put", together(backend.put))
-        async with within(10):
+        async with within():
             await pause(table, backend, "orders.created/*", author=ADA, why="test")
         all_sent.clear()
         monkeypatch.setattr(backend, "delete", together(backend.delete))
-        async with within(10):
+        async with within():
             await resume(table, backend, "orders.created/*", author=ADA)
         assert not await read_overrides(backend)
 
@@ -373,7 +373,7 @@ async def test_server_ends_an_override_by_its_own_clock(url: str):
         for application in applications:
             await application.start()
         try:
-            async with within(20):
+            async with within():
                 while len(await backend.entries(WORKERS)) < 3:
                     await asyncio.sleep(0.01)
                 result = await pause(TABLE, backend, ROUTE, author=ADA, why="x", seconds=1.5)
@@ -398,7 +398,7 @@ async def test_once_ends_with_a_paused_route_that_has_messages(tmp_path: Path):
     async with make_backend(table.backend) as backend:
         await pause(table, backend, "a/*", author=ADA, why="x")
         await backend.publish("a", "text")
-        async with within(20):
+        async with within():
             assert await Worker(Loader(routes), table, watch=False, once=True).run() == 0
         assert [status.ready for status in await backend.status()] == [1, 1]
 
@@ -414,7 +414,7 @@ async def test_once_ends_when_a_route_is_paused_that_holds_messages(tmp_path: Pa
     )
     table = Loader(routes).load()
     log = EventLog()
-    async with make_backend(table.backend) as backend, within(20):
+    async with make_backend(table.backend) as backend, within():
         for _ in range(100):
             await backend.publish("a", {"x": 1})
         worker = Worker(Loader(routes), table, watch=False, once=True, listeners=[((Event,), log)])

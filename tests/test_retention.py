@@ -10,6 +10,7 @@ from abe_router.backend import ACKED
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendUnavailable
 from abe_router.runtime.retention import EVERY, FIRST, PORTION, RetentionLoop
+from tests.limits import HANG
 
 
 class RecordingTrims(MemoryBackend):
@@ -31,7 +32,7 @@ async def test_it_keeps_trimming_after_errors_of_the_backend():
     backend = RecordingTrims()
     retention = RetentionLoop(backend, first=0.0, every=0.001)
     retention.follow({"orders.created": 60.0})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert [await backend.trims.get() for _ in range(5)] == [{"orders.created": 60.0}] * 5
     await retention.stop()
 
@@ -40,7 +41,7 @@ async def test_it_uses_the_retention_of_the_last_edit_until_stopped():
     backend = RecordingTrims()
     retention = RetentionLoop(backend, first=0.0, every=0.001)
     retention.follow({})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert await backend.trims.get() == {}
         retention.follow({"#": 1.0})
         while await backend.trims.get() != {"#": 1.0}:
@@ -124,7 +125,7 @@ async def test_settled_messages_are_removed_until_none_is_left(monkeypatch):
     assert len(await backend.peek("#", None, limit=1_000)) == 100
     retention = RetentionLoop(backend, first=0.0, every=0.0)
     retention.follow({})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while await backend.peek("#", None, limit=1):
             await asyncio.sleep(0)
     await retention.stop()

@@ -7,6 +7,7 @@ import itertools
 
 from abe_router.process import slot as slots
 from abe_router.process.slot import WorkerProcess, WorkerSlot
+from tests.limits import HANG
 
 
 async def start_command(*command: str) -> WorkerProcess:
@@ -25,7 +26,7 @@ async def test_the_delay_before_a_worker_that_keeps_ending_grows(monkeypatch):
         return await start_command("false")
 
     keeping = asyncio.create_task(WorkerSlot(start, stopping).keep())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await enough.wait()
         stopping.set()
         assert await keeping == 1
@@ -41,7 +42,7 @@ async def test_a_stop_while_no_worker_runs_returns_success(monkeypatch, caplog):
         return await start_command("false")
 
     keeping = asyncio.create_task(WorkerSlot(start, stopping).keep())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while "another starts" not in caplog.text:
             await asyncio.sleep(0.01)
         stopping.set()
@@ -63,7 +64,7 @@ async def test_a_stop_waits_for_a_worker_with_new_code_that_started_while_the_sl
 
     slot = WorkerSlot(start, stopping)
     keeping = asyncio.create_task(slot.keep())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while "another starts" not in caplog.text:
             await asyncio.sleep(0.01)
         assert await slot.replace()
@@ -81,6 +82,6 @@ async def test_a_stop_ends_the_attempts_to_start_a_worker(monkeypatch):
             stopping.set()
         raise OSError("no more processes")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         assert await WorkerSlot(start, stopping).keep() == 0
     assert len(attempts) == 3

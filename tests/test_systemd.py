@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
+from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 ROUTES = """\
 backend: sqlite:///{folder}/q.db
 routes:
@@ -57,7 +57,7 @@ class Manager:
         self.received.append(found)
         return found
 
-    async def until(self, name: str, seconds: float = 20) -> dict[str, str]:
+    async def until(self, name: str, seconds: float = HANG) -> dict[str, str]:
         """Return the first datagram that assigns `name`; raise TimeoutError after a silence of `seconds`."""
         while True:
             async with asyncio.timeout(seconds):
@@ -141,7 +141,7 @@ async def test_a_worker_whose_event_loop_stands_still_is_replaced_and_the_pings_
         await manager.until("READY")
         publish(tmp_path, "block")
         assert process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             async for line in process.stderr:
                 if b"is killed: its event loop stands still" in line:
                     break
@@ -237,7 +237,7 @@ def children(pid: int) -> list[str]:
 
 async def until_one_child(pid: int) -> None:
     """Wait until a process has one child: a zombie would be another."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(children(pid)) > 1:
             await asyncio.sleep(0.01)
 
@@ -257,7 +257,7 @@ async def test_as_pid_1_serve_reaps_orphans_of_handlers_and_obeys_sigterm(tmp_pa
         (first,) = children(process.pid)
         await until_one_child(int(first))
         os.kill(int(first), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             assert await process.wait() == 0
 
 

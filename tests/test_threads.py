@@ -11,16 +11,17 @@ from concurrent.futures import wait
 import pytest
 
 from abe_router.runtime.threads import Threads
+from tests.limits import HANG
 
 
 def test_calls_run_in_parallel_up_to_the_limit():
-    threads, barrier, names = Threads(3), threading.Barrier(3, timeout=5), set()
+    threads, barrier, names = Threads(3), threading.Barrier(3, timeout=HANG), set()
 
     def call():
         names.add(threading.current_thread().name)
         barrier.wait()
 
-    done, _ = wait([threads.submit(call) for _ in range(30)], timeout=5)
+    done, _ = wait([threads.submit(call) for _ in range(30)], timeout=HANG)
     assert len(done) == 30
     assert not any(future.exception() for future in done)
     assert names == {"handler-1", "handler-2", "handler-3"}
@@ -39,18 +40,18 @@ def test_an_idle_thread_is_reused():
 
 def test_thread_of_an_abandoned_call_is_replaced_and_ends_when_the_call_returns():
     threads, go, began = Threads(1), threading.Event(), threading.Semaphore(0)
-    hanging = [threads.submit(lambda: (began.release(), go.wait(5), threading.current_thread()))]
+    hanging = [threads.submit(lambda: (began.release(), go.wait(HANG), threading.current_thread()))]
     for _ in range(3):
-        assert began.acquire(timeout=5)
+        assert began.acquire(timeout=HANG)
         assert not hanging[-1].cancel()
         assert not hanging[-1].cancel()
-        hanging.append(threads.submit(lambda: (began.release(), go.wait(5), threading.current_thread())))
-    assert began.acquire(timeout=5)
+        hanging.append(threads.submit(lambda: (began.release(), go.wait(HANG), threading.current_thread())))
+    assert began.acquire(timeout=HANG)
     assert (threads._made, threads._abandoned) == (4, 3)
     go.set()
     ended = [future.result(5)[2] for future in hanging[:3]]
     for thread in ended:
-        thread.join(5)
+        thread.join(HANG)
     assert sum(thread.is_alive() for thread in ended) <= 1
     assert (threads._made, threads._abandoned) == (1, 0)
     assert threads.submit(int).result(5) == 0
@@ -61,8 +62,8 @@ def test_calls_wait_when_too_many_never_returned(monkeypatch, caplog):
     monkeypatch.setattr("abe_router.runtime.threads.MAX_ABANDONED", 2)
     threads, go, began = Threads(1, "orders.created/billing"), threading.Event(), threading.Semaphore(0)
     for _ in range(3):
-        future = threads.submit(lambda: (began.release(), go.wait(5)))
-        assert began.acquire(timeout=5)
+        future = threads.submit(lambda: (began.release(), go.wait(HANG)))
+        assert began.acquire(timeout=HANG)
         future.cancel()
     waiting = threads.submit(int)
     assert not waiting.running()
@@ -74,8 +75,8 @@ def test_calls_wait_when_too_many_never_returned(monkeypatch, caplog):
 
 def test_call_that_waits_gets_a_thread_when_another_call_is_abandoned():
     threads, go, began = Threads(1), threading.Event(), threading.Event()
-    hanging = threads.submit(lambda: (began.set(), go.wait(5)))
-    assert began.wait(5)
+    hanging = threads.submit(lambda: (began.set(), go.wait(HANG)))
+    assert began.wait(HANG)
     waiting = threads.submit(int)
     hanging.cancel()
     assert waiting.result(5) == 0
@@ -86,7 +87,7 @@ def test_call_that_waits_gets_a_thread_when_another_call_is_abandoned():
 async def test_stop_iteration_becomes_an_error_that_asyncio_accepts():
     threads, loop = Threads(1), asyncio.get_running_loop()
     with pytest.raises(RuntimeError, match="it raised StopIteration") as caught:
-        await asyncio.wait_for(loop.run_in_executor(threads, next, iter(())), 5)
+        await asyncio.wait_for(loop.run_in_executor(threads, next, iter(())), HANG)
     assert isinstance(caught.value.__cause__, StopIteration)
     threads.shutdown()
 
@@ -104,7 +105,7 @@ def test_a_call_without_a_thread_is_refused_and_not_made_later(monkeypatch):
     threads.submit(made.append, 2).result(5)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
-        done, _ = wait([threads.submit(made.append, number) for number in (3, 4)], timeout=5)
+        done, _ = wait([threads.submit(made.append, number) for number in (3, 4)], timeout=HANG)
     assert (len(done), made) == (2, [2, 3, 4])
     threads.shutdown()
 
@@ -119,8 +120,8 @@ def test_an_error_of_a_call_is_raised_to_its_caller():
 
 def test_a_shutdown_cancels_waiting_calls_and_refuses_new_ones():
     threads, begun, go = Threads(1), threading.Event(), threading.Event()
-    running = threads.submit(lambda: (begun.set(), go.wait(5)))
-    begun.wait(5)
+    running = threads.submit(lambda: (begun.set(), go.wait(HANG)))
+    begun.wait(HANG)
     waiting = threads.submit(int)
     threads.shutdown(cancel_futures=True)
     threads.shutdown(cancel_futures=True)

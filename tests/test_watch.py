@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.files.watch import Watch, _folders, fingerprint
+from tests.limits import HANG
 
 
 def test_library_that_watches_does_not_log_each_change(caplog):
@@ -27,7 +28,7 @@ async def test_writes_of_a_database_in_the_folder_do_not_hide_a_change(tmp_path)
             await asyncio.sleep(0.005)
 
     writing = asyncio.create_task(write())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         signs = watch.signs()
         assert [await anext(signs) for _ in range(3)] == [False] * 3
         (tmp_path / "routes.yaml").write_text("routes: {}")
@@ -83,7 +84,7 @@ async def test_folders_that_cannot_be_watched_are_polled_and_that_is_logged_once
 
     monkeypatch.setattr("abe_router.files.watch.awatch", refuse)
     signs = Watch(lambda: {tmp_path / "routes.yaml"}).signs()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert [await anext(signs) for _ in range(40)] == [False] * 40
     await signs.aclose()
     assert len(polling_messages(caplog)) == 1
@@ -102,7 +103,7 @@ async def test_folders_that_can_be_watched_again_are_watched_again(tmp_path, mon
 
     monkeypatch.setattr("abe_router.files.watch.awatch", refuse_at_first)
     watch = Watch(lambda: {tmp_path / "routes.yaml"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         signs = watch.signs()
         while not watch.watching:
             assert await anext(signs) is False
@@ -119,7 +120,7 @@ async def test_folders_that_can_be_watched_again_are_watched_again(tmp_path, mon
 async def test_a_folder_whose_name_is_not_utf8_is_polled(tmp_path, caplog, quick):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         signs = Watch(lambda: {folder / "routes.yaml"}).signs()
         assert [await anext(signs) for _ in range(3)] == [False] * 3
     await signs.aclose()

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
 
-import pytest
-
 from abe_router.backends import make_backend
+from tests.limits import HANG
 
-pytestmark = pytest.mark.timeout(60)
 HANDLERS = """\
 import asyncio
 
@@ -88,7 +86,7 @@ def test_router_survives_handlers_that_would_end_its_loop(tmp_path, loop_environ
                 publish(tmp_path, key, each)
                 assert process.stdout.readline() == "begun\n"
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(HANG) == 0
         log = process.stderr.read()
     assert [line for _, _, line in MEDDLING if not re.search(line, log)] == []
 
@@ -96,7 +94,7 @@ def test_router_survives_handlers_that_would_end_its_loop(tmp_path, loop_environ
 def test_handler_that_cancels_all_tasks_makes_the_router_stop_with_a_log_line(tmp_path, loop_environment):
     with serving(tmp_path, loop_environment) as process:
         publish(tmp_path, "a.loop", "cancel")
-        assert process.wait(30) == 1
+        assert process.wait(HANG) == 1
         log = process.stderr.read()
         assert "a handler has cancelled the tasks of the router: the router stops" in log
         assert "stopped in" in log

@@ -152,7 +152,7 @@ def find_provider(url: str) -> type[Backend]:
 def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProvider:
     abstract = f"{ABSTRACT}{name}"
     hint = f"did you mean `{abstract}`?" if abstract in found else did_you_mean(name, found)
-    hint = hint or f"is `pip install abe-{name}` missing?"
+    hint = hint or "install the package that provides it"
     return UnknownProvider(f"{what}; {hint} (installed: {', '.join(found)})")
 
 

@@ -21,7 +21,7 @@ from abe_router.text import format_duration, printable
 @as_command(
     "explain",
     """
-    abe-router explain orders.created '{"total": 20}'
+    abe-router explain orders.created '{"id": 7, "total": 250}'
     """,
 )
 @click.argument("key")

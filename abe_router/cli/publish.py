@@ -25,7 +25,7 @@ from abe_router.text import format_duration, printable
 @as_command(
     "publish",
     """
-    abe-router publish orders.created '{"total": 120}'
+    abe-router publish orders.created '{"id": 7, "total": 250}'
     abe-router publish orders.created @order.json --header source=shop
     curl -s https://example.com/order | abe-router publish orders.created
     abe-router publish --ndjson events.ndjson

@@ -146,9 +146,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     cls=LazyGroup,
     lines=COMMANDS,
     examples="""
-    abe-router init shop                              create a starter folder
-    abe-router serve                                  run the routes of routes.yaml
-    abe-router publish orders.created '{"total": 5}'  publish a message
+    abe-router init shop                                         create a starter folder
+    abe-router serve                                             run the routes of routes.yaml
+    abe-router publish orders.created '{"id": 7, "total": 250}'  publish a message
     """,
     context_settings={
         "auto_envvar_prefix": "ABE_ROUTER",

@@ -28,16 +28,17 @@ class FaultTests(Suite):
     @check()
     async def test_absent_server_raises_backend_unavailable(self, harness: Harness) -> None:
         """A bug loses what a caller does not send again, because the error is one of some library."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            backend = self._through(harness, free.getsockname()[1])
-        for call in (backend.open, backend.status, lambda: harness.publish(1, backend=backend)):
-            try:
-                await call()
-            except BackendUnavailable:
-                continue
-            raise AssertionError("the server is absent, and the call raised nothing")
-        await backend.close()
+        # A port that is bound and on which nothing listens refuses, and no other program can take it.
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            backend = self._through(harness, bound.getsockname()[1])
+            for call in (backend.open, backend.status, lambda: harness.publish(1, backend=backend)):
+                try:
+                    await call()
+                except BackendUnavailable:
+                    continue
+                raise AssertionError("the server is absent, and the call raised nothing")
+            await backend.close()
 
     @check("durable", "leases")
     async def test_restart_of_the_server_loses_nothing(self, harness: Harness) -> None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -18,45 +21,109 @@ from abe_router.process.deadline import exit_within
 
 #: How long the process may take to exit after a second signal, in seconds, before it is ended.
 GRACE = 1.0
+#: Signals that stop the program.
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 #: Signals that are passed on to the program.
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (*_STOPPING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Signals:
     """While entered, the first signal calls `stop`, and each later one `force` with its number, in the loop.
 
-    The first signal also calls `begin`, at once, although the loop may be blocked. A handler that blocks the
-    loop or ignores its cancellation cannot delay a forced exit: after GRACE the process ends with 128 plus
-    the signal's number, as a shell reports it. Without `force`, later signals are ignored, since the
-    supervisor ends the process. Python handles signals in the main thread only.
+    The first signal also calls `begin`, at once and in a thread, although the loop may be blocked. A handler
+    that blocks the loop or ignores its cancellation cannot delay a forced exit: after `grace` seconds the
+    process ends with 128 plus the signal's number, as a shell reports it. Without `force`, later signals are
+    ignored, since the supervisor ends the process. Enter it in the main thread.
+
+    Python runs the handler of a signal between two steps of the main thread. A signal that arrives just
+    before a blocking call is handled after that call, and a second one counts with it as one. So a thread
+    reads the signals, from the file descriptor to which Python writes each one when it arrives.
     """
 
     def __init__(
-        self, stop: Callable[[], None], force: Callable[[int], None] | None, *, begin: Callable[[], None]
+        self,
+        stop: Callable[[], None],
+        force: Callable[[int], None] | None,
+        *,
+        begin: Callable[[], None],
+        grace: float = GRACE,
     ) -> None:
-        self._stop, self._force, self._begin = stop, force, begin
+        self._stop, self._force, self._begin, self._grace = stop, force, begin, grace
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._before: dict[int, Any] = {}
+        self._forward: int | None = None
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # Not the loop's `add_signal_handler`, whose callback waits for the loop.
-            self._before[number] = signal.signal(number, self._on_signal)
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._fd_before = self._take_over()
+        threading.Thread(target=self._read, name="signals", daemon=True).start()
+        for number in _STOPPING:
+            self._before[number] = signal.signal(number, self._on_late_signal)
+        # A process that a handler forks has the same socket: a signal to it would stop this one.
+        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=self._leave_in_child)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        self._leave(self._fd_before)
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if not self._stopping:
-            self._stopping = True
-            self._begin()
-            self._loop.call_soon_threadsafe(self._stop)
-        elif self._force is not None:
-            self._loop.call_soon_threadsafe(self._force, number)
-            exit_within(128 + number, GRACE)
+    def _leave_in_child(self) -> None:
+        if self._before:
+            self._leave(-1)
+        _let_go()
+
+    def _leave(self, fd: int) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+        if (current := signal.set_wakeup_fd(-1)) == self._writer.fileno():
+            current = fd
+        with suppress(OSError, ValueError):  # the loop has closed it
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+        self._writer.close()  # the thread ends
+
+    def _take_over(self) -> int:
+        """Have each signal written for the thread; return the file descriptor it was written to before."""
+        before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        if before != self._writer.fileno():
+            # A copy, because the loop may close its own, and another file may get that number.
+            self._forward = os.dup(before) if before >= 0 else None
+        return before
+
+    def _read(self) -> None:
+        while numbers := self._reader.recv(4096):
+            for number in numbers:
+                if number in _STOPPING:
+                    self._on_signal(number)
+            if self._forward is not None:
+                with suppress(OSError):  # the loop is closed, or has much to read
+                    os.write(self._forward, numbers)
+        self._reader.close()
+        if self._forward is not None:
+            os.close(self._forward)
+
+    def _on_late_signal(self, number: int, _: FrameType | None) -> None:
+        # A handler may set the file descriptor too, as `add_signal_handler` of asyncio's loop does.
+        if self._take_over() != self._writer.fileno():
+            self._on_signal(number)
+
+    def _on_signal(self, number: int) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            if not self._stopping:
+                self._stopping = True
+                self._begin()
+                self._loop.call_soon_threadsafe(self._stop)
+            elif self._force is not None:
+                exit_within(128 + number, self._grace)
+                self._loop.call_soon_threadsafe(self._force, number)
+
+
+def _hold() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+
+def _let_go() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
 
 def run_as_init() -> int | None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -31,6 +30,7 @@ from abe_router.process.channel import (
     WorkerMessage,
 )
 from abe_router.process.collector import Collector
+from abe_router.process.signals import GRACE, Signals
 from abe_router.process.slot import CommandLine, WorkerProcess, WorkerSlot
 from abe_router.process.systemd import ServiceNotifier
 from abe_router.text import format_duration
@@ -72,7 +72,7 @@ class Supervisor:
         #: The workers that put an edit into force, or the whole supervisor while it replaces them.
         self._changing: set[object] = set()
         self._stopping = asyncio.Event()
-        self._signals: list[int] = []
+        self._forced_by = 0
         self._forcing: asyncio.Task[None] | None = None
         self._workers: set[WorkerProcess] = set()
         self._collector = Collector()
@@ -92,15 +92,10 @@ class Supervisor:
         if the routes file has errors. Otherwise the code is 0 if the last worker of each slot exited with 0,
         1 if one did not, and 128 plus the signal's number if a second signal forced the exit.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
+        signals = Signals(self._stop, self._force, begin=self._service.stopping, grace=SHUTDOWN_GRACE + GRACE)
+        with signals:
             async with nullcontext() if self._beside is None else self._beside(self):
                 return await self._run()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
     def counts(self) -> Mapping[str, RouteCounts]:
         """Return what each route has done in all workers since the start."""
@@ -160,8 +155,8 @@ class Supervisor:
         pinging.cancel()
         self._watch.stop()
         await following
-        if len(self._signals) > 1:
-            return 128 + self._signals[-1]
+        if self._forced_by:
+            return 128 + self._forced_by
         return 1 if any(codes) else 0
 
     async def _start(self, number: int) -> WorkerProcess:
@@ -194,17 +189,17 @@ class Supervisor:
         elif before and not self._changing:
             self._service.ready(self._state())
 
-    def _on_signal(self, number: int) -> None:
-        self._signals.append(number)
+    def _stop(self) -> None:
         self._stopping.set()
-        self._service.stopping()
-        if len(self._signals) == 1:
-            for worker in self._workers:
-                worker.stop()
-        elif self._forcing is None:
-            self._forcing = asyncio.create_task(self._force())
+        for worker in self._workers:
+            worker.stop()
 
-    async def _force(self) -> None:
+    def _force(self, number: int) -> None:
+        self._forced_by = number
+        if self._forcing is None:
+            self._forcing = asyncio.create_task(self._kill_workers())
+
+    async def _kill_workers(self) -> None:
         for worker in self._workers:
             worker.send(FORCE)
         await asyncio.sleep(SHUTDOWN_GRACE)

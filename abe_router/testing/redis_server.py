@@ -18,7 +18,7 @@ from typing import Any, Self
 #: What is said where there is no server to start.
 NOT_INSTALLED = "redis-server is not installed"
 #: How long a server may take to start, in seconds.
-START_TIME = 10.0
+START_TIME = 30.0
 #: Ports that operating systems give to no outgoing connection, nor to a server that asks for any port.
 PORTS = range(15_000, 32_000)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,6 +23,7 @@ from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.conformance import BackendConformance
 from abe_router.testing import RedisServer
 from chaos.redis_servers import RedisCluster
+from tests.limits import HANG
 
 from .tls import tls_missing
 
@@ -104,6 +106,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
+def refusing_port() -> Iterator[int]:
+    """Yield a port that refuses connections: it is bound, so no other program listens there meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return the file of `backend`."""
     return tmp_path / "queue.db"
@@ -132,7 +142,7 @@ async def each_backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db",
         "redis": lambda: request.getfixturevalue("abe_redis_url"),
     }[request.param]()
-    async with asyncio.timeout(20), make_backend(url) as backend:
+    async with asyncio.timeout(HANG), make_backend(url) as backend:
         yield backend
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from abe_router.backend import ACKED, Dead, DeadLetter, Delivery, Reason, Subscription
+from tests.limits import HANG
 
 
 def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
@@ -22,7 +23,7 @@ def as_dead(delivery: Delivery) -> Dead:
 async def take(handle: Subscription, count: int) -> list[Delivery]:
     """Fetch until `count` deliveries have come."""
     came: list[Delivery] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(came) < count:
             came += await handle.fetch(count - len(came), 1.0)
     return came

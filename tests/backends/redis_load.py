@@ -9,6 +9,7 @@ from abe_router.backend import ACKED, Acked
 from abe_router.backends import make_backend
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 KEYS = [f"orders.k{number}" for number in range(4)]
 GROUP = "billing"
@@ -84,7 +85,7 @@ class Load:
     async def more(self, count=200):
         """Wait until so many more messages were acked."""
         least = len(self.acked) + count
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while len(self.acked) < least:
                 await asyncio.sleep(0.01)
 

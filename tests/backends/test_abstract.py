@@ -18,6 +18,7 @@ from abe_router.routing.handler import handler_from
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
+from tests.limits import HANG
 
 
 class Queue:
@@ -145,7 +146,7 @@ async def test_messages_are_read_only_on_demand(backend, queue):
 
 async def test_an_interrupted_fetch_returns_and_loses_nothing(backend):
     subscription = await backend.subscribe("#", "g")
-    fetching = asyncio.create_task(subscription.fetch(1, 10))
+    fetching = asyncio.create_task(subscription.fetch(1, 2 * HANG))
     await asyncio.sleep(0)
     subscription.interrupt()
     assert await fetching == []

@@ -12,6 +12,7 @@ from abe_router.compat import consume
 from abe_router.compat.load import load_backend
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import Message
+from tests.limits import HANG
 
 MemoryQueue = consume.queue_class(MemoryBackend)
 
@@ -20,7 +21,7 @@ MemoryQueue = consume.queue_class(MemoryBackend)
 async def backend(request, tmp_path):
     urls = {"memory": lambda: None, "sqlite": lambda: f"sqlite:///{tmp_path}/queue.db"}
     url = urls.get(request.param, lambda: request.getfixturevalue("abe_redis_url"))()
-    async with asyncio.timeout(20), load_backend(url) if url else MemoryQueue() as backend:
+    async with asyncio.timeout(HANG), load_backend(url) if url else MemoryQueue() as backend:
         yield backend
 
 
@@ -109,7 +110,7 @@ async def test_the_loop_ends_when_the_backend_is_closed():
             waiting = asyncio.create_task(anext(stream, "ended"))
             await asyncio.sleep(0.01)
             await backend.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 assert await waiting == "ended"
 
 

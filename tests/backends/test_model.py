@@ -66,13 +66,13 @@ def run(make_world, examples, **options):
 @pytest.mark.timeout(120 * max(LONGER, 1))
 class TestProviderAgreesWithTheModel:
     def test_memory(self):
-        run(MemoryWorld, 100)
+        run(MemoryWorld, 60)
 
     def test_sqlite(self):
-        run(SQLiteWorld, 50)
+        run(SQLiteWorld, 30)
 
     def test_redis(self, redis_server):
-        run(lambda: RedisWorld(redis_server.url), 40)
+        run(lambda: RedisWorld(redis_server.url), 25)
 
 
 @pytest.mark.parametrize("bug", SEEN, ids=lambda bug: bug.__name__)

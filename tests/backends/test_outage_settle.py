@@ -16,6 +16,7 @@ from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 LEASE = 1.0
 
@@ -38,7 +39,7 @@ async def test_restart_of_the_server_longer_than_the_lease_doubles_nothing(tmp_p
             )
             await router.apply(RouteTable(routes=(route,), revision="1"))
             await backend.append([new_message("orders.created", encode({"id": n})) for n in range(20)])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 while len(got) < 20:
                     await asyncio.sleep(0.01)
             server.kill()
@@ -46,7 +47,7 @@ async def test_restart_of_the_server_longer_than_the_lease_doubles_nothing(tmp_p
             ended.set()
             await asyncio.sleep(3 * LEASE)
             server.start()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG):
                 while not router.consumers[route.name].connected:
                     await asyncio.sleep(0.05)
                 while any(s.ready + s.in_flight for s in await backend.status()):

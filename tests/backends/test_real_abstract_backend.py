@@ -18,6 +18,7 @@ from abe.types import MessageQueueBackendProtocol
 from abe_router import AsyncLoopConsumer, Router, load_backend
 from abe_router.backends import providers
 from abe_router.backends.abstract import AbstractBackend
+from tests.limits import HANG
 
 NAMES = ["memory", "sqlite", "redis"]
 
@@ -47,7 +48,7 @@ def their_memory():
 async def first(stream, count=1):
     """Return the first payloads of a stream, and close it."""
     got = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         async for payload in stream:
             got.append(payload)
             if len(got) == count:
@@ -83,7 +84,7 @@ async def test_consumer_of_abstract_backend_runs_on_our_providers(environment, n
     running = asyncio.create_task(consumer.run(handle))
     for number in (1, 2):
         await backend.publish("orders.created", {"n": number})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await done.wait()
     await consumer.shutdown()
     await asyncio.wait({running})
@@ -116,7 +117,7 @@ async def test_our_consumer_runs_on_abe_redis(environment, their_redis):
 
     await their_redis.publish("slack:events", {"text": "hello"})
     consumer = AsyncLoopConsumer(their_redis, group="workers")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await consumer.run(handle)
     await their_redis.close()
     assert got == [{"text": "hello"}]
@@ -134,7 +135,7 @@ async def test_our_consumer_runs_on_the_memory_provider_of_abstract_backend(thei
     for number in range(4):
         await backend.publish("a", {"n": number})
     consumer = AsyncLoopConsumer(backend)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await consumer.run(handle)
     assert got == [0, 1, 2, 3]
 
@@ -165,7 +166,7 @@ async def test_routes_file_runs_on_abe_redis_through_the_adapter(environment, th
         await router.publish("orders.deleted", {"id": 1})
         await router.publish("orders.created", {"id": 2})
         queue = sys.modules["their_handlers"].got
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             got = sorted([await queue.get(), await queue.get()])
     await their_redis.close()
     assert got == [("charge", {"id": 2}), ("forget", {"id": 1})]

@@ -18,6 +18,7 @@ from abe_router.backends.redis.address import Address, Sentinels
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing.redis_server import free_port
+from tests.limits import HANG
 
 from .deliveries import ack, as_dead, bodies, take
 from .tls import certificate
@@ -177,12 +178,12 @@ class TestConnection:
     async def test_all_subscriptions_share_two_connections(self, prefix, redis_backend, redis_client):
         before = (await redis_client.info("clients"))["connected_clients"]
         handles = [await redis_backend.subscribe(f"{KEY}.n{n}", GROUP) for n in range(30)]
-        fetching = [asyncio.create_task(handle.fetch(1, 10.0)) for handle in handles]
+        fetching = [asyncio.create_task(handle.fetch(1, 2 * HANG)) for handle in handles]
         while (await redis_client.info("clients"))["blocked_clients"] == 0:
             await asyncio.sleep(0.01)
         assert (await redis_client.info("clients"))["connected_clients"] <= before + 1
         await redis_client.xadd(f"{prefix}{KEY}.n7", {"data": b"1"})
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(HANG):
             assert bodies(await fetching[7]) == [b"1"]
         for fetch in fetching:
             fetch.cancel()
@@ -273,7 +274,7 @@ async def test_a_server_that_announces_a_huge_answer_is_left(monkeypatch):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     backend = RedisBackend.from_url(f"redis://127.0.0.1:{port}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         with pytest.raises(BackendUnavailable, match="an answer is larger than 4 MiB"):
             await backend.open()
     await backend.close()

@@ -13,6 +13,7 @@ from abe_router.backends.redis import protocol
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing.redis_server import RedisServer
+from tests.limits import HANG
 
 from .deliveries import ack, as_dead, take
 
@@ -53,7 +54,7 @@ async def append(backend, count=COUNT, key=KEY):
 async def handled(handle, count):
     """Return the numbers of so many messages in the order in which they came first, all acked."""
     found: dict[int, None] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while len(found) < count:
             with suppress(BackendUnavailable):
                 came = await handle.fetch(100, 0.2)
@@ -94,14 +95,14 @@ async def test_a_plain_read_leaves_an_entry_over_the_limit_on_the_server(
     found = []
 
     async def fetch():
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while len(found) < 6:
                 with suppress(BackendUnavailable):
                     found.extend(await handle.fetch(10, 1.0))
 
     before = await redis_client.info("stats")
     fetching = asyncio.create_task(fetch()) if waits else None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while waits and not (await redis_client.info("clients"))["blocked_clients"]:
             await asyncio.sleep(0)
     large = {"data": "1" * 64 * MIB, "id": "large"}

@@ -11,13 +11,14 @@ from abe_router.backend import ACKED
 from abe_router.backends.redis import RedisBackend, protocol
 from abe_router.errors import BackendUnavailable
 from fuzz.resp import DamagingProxy
+from tests.limits import HANG
 
 
 @asynccontextmanager
 async def proxied(redis_server, prefix):
     """Yield a proxy and an open backend behind it."""
     port = int(redis_server.url.rpartition(":")[2].partition("/")[0])
-    async with DamagingProxy(port, []) as proxy, asyncio.timeout(30):
+    async with DamagingProxy(port, []) as proxy, asyncio.timeout(HANG):
         url = f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=2"
         async with RedisBackend.from_url(url, prefix=prefix) as backend:
             yield proxy, backend
@@ -35,7 +36,7 @@ async def test_answer_of_another_form_is_an_error_of_its_operation_alone(redis_s
                 await asyncio.sleep(0)  # the end of a connection is noticed in the next turn
             await call()
         await backend.publish("answers", 1)
-        (delivery,) = await handle.fetch(1, 5)
+        (delivery,) = await handle.fetch(1, HANG)
         assert not await handle.settle([(delivery, ACKED)])
 
 

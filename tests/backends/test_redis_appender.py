@@ -12,6 +12,7 @@ from abe_router.backends.redis.protocol import RedisProtocol
 from abe_router.backends.redis.scripts import APPEND
 from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
+from tests.limits import HANG
 
 from .deliveries import bodies, take
 
@@ -28,7 +29,7 @@ NO_TEXT = pytest.mark.parametrize(
 async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend, no_text):
     bad = redis_backend.append([no_text])
     good = redis_backend.append([new_message(KEY, b"2", id="\u00fc", headers={"trace": "\U0001f4e6"})])
-    async with asyncio.timeout(20):  # the server syncs what it accepts
+    async with asyncio.timeout(HANG):  # the server syncs what it accepts
         refused, kept = await asyncio.gather(bad, good, return_exceptions=True)
     assert isinstance(refused, PayloadUnencodable)
     assert kept is None
@@ -39,7 +40,7 @@ async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend,
 async def test_no_message_of_a_call_is_kept_if_one_is_not_unicode(
     redis_backend, redis_client, prefix, no_text
 ):
-    async with asyncio.timeout(20):  # the server syncs what it accepts
+    async with asyncio.timeout(HANG):  # the server syncs what it accepts
         with pytest.raises(PayloadUnencodable):
             await redis_backend.append([new_message(KEY, b"2"), no_text])
     assert not await redis_client.exists(prefix + KEY)
@@ -49,7 +50,7 @@ async def test_an_unexpected_error_fails_all_callers_of_a_batch(redis_backend):
     batch = [
         redis_backend.append([message]) for message in (new_message(KEY, b"1"), Message("id", KEY, None))
     ]
-    async with asyncio.timeout(20):  # the server syncs what it accepts
+    async with asyncio.timeout(HANG):  # the server syncs what it accepts
         results = await asyncio.gather(*batch, return_exceptions=True)
         assert [isinstance(answer, BackendError) for answer in results] == [True, True]
         await redis_backend.append([new_message(KEY, b"2")])

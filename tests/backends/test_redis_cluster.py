@@ -27,6 +27,7 @@ from abe_router.routing.table import RouteTable
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
 from chaos.redis_servers import call, host_and_port, until
+from tests.limits import HANG
 
 from .deliveries import as_dead
 from .redis_load import Load
@@ -77,12 +78,13 @@ def test_cluster_agrees_with_the_model(cluster):
     run(lambda: RedisWorld(cluster.url), 8)
 
 
-async def test_the_url_of_any_node_finds_the_cluster(cluster):
+async def test_the_url_of_any_node_finds_the_cluster(cluster, refusing_port):
     for node in cluster.nodes:
         async with RedisBackend.from_url(node.url, prefix="shop.") as backend:
             await backend.publish("orders.created", 1)
             assert backend.url.startswith("redis+cluster://127.0.0.1:")
-        async with RedisBackend.from_url(backend.url.replace("//", f"//127.0.0.1:{free_port()},")) as backend:
+        url = backend.url.replace("//", f"//127.0.0.1:{refusing_port},")
+        async with RedisBackend.from_url(url) as backend:
             assert backend.node
     assert call(cluster.owner(slot_of("shop.")), "XLEN", "{shop.}shop.orders.created") == 6
 
@@ -95,7 +97,7 @@ async def test_the_rights_that_doctor_names_are_enough(cluster):
     async with RedisBackend.from_url(url, prefix="least.") as backend:
         subscription = await backend.subscribe("orders.created", "billing")
         await backend.publish("orders.created", 1)
-        assert await subscription.fetch(1, 5.0)
+        assert await subscription.fetch(1, HANG)
         results = {result.code: result for result in await backend.check_health()}
         assert results["D303"].severity == "ok"
 
@@ -144,7 +146,7 @@ async def test_all_names_on_the_server_are_in_one_slot(cluster):
     async with RedisBackend.from_url(cluster.url, prefix="slot.") as backend:
         subscription = await backend.subscribe("orders.*", "billing")
         await backend.publish("orders.created", 1, id="a", window=60.0)
-        assert await subscription.fetch(1, 5.0)
+        assert await subscription.fetch(1, HANG)
         await backend.put("bucket", "name", b"value", ttl=60.0)
         await backend.take_tokens("rate", 0.1, 1)
         await backend.trim({"orders.*": 60.0})
@@ -249,7 +251,7 @@ class TestThePage:
             subscription = await backend.subscribe("orders.*", "billing")
             for number in range(5):
                 await backend.publish("orders.created", number, id=str(number), window=60.0)
-            held = await subscription.fetch(4, 5.0)
+            held = await subscription.fetch(4, HANG)
             outcomes = ACKED, as_dead(held[1]), Delayed(60.0), RELEASED
             assert not await subscription.settle(list(zip(held, outcomes, strict=True)))
             await backend.put("overrides", "orders.created/billing", b"paused")

@@ -16,6 +16,7 @@ from redis.credentials import CredentialProvider, StreamingCredentialProvider
 from abe_router.backends import make_backend
 from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendError, BackendUnavailable
+from tests.limits import HANG
 
 from .deliveries import bodies, take
 
@@ -116,7 +117,7 @@ async def test_the_provider_is_asked_at_each_connect(kind, module, user, redis_s
         assert bodies(await take(handle, 1)) == [b"1"]
         provider.current = (name, "two")
         await change_password(redis_client, name, "one", "two")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while True:
                 try:
                     await backend.publish(KEY, 2)
@@ -155,7 +156,7 @@ async def test_a_refusal_is_an_error_at_first_and_an_outage_after_a_rotation(
     module.Rotating.current = (name, "one")
     await backend.open()
     await change_password(redis_client, name, "one", "two")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while backend._node.connection.up:
             await asyncio.sleep(0.001)
     with pytest.raises(BackendUnavailable, match="WRONGPASS"):
@@ -174,7 +175,7 @@ async def test_a_streamed_token_logs_live_connections_in_again(
     url = f"{redis_server.url}?credential_provider=acme_tokens:Streaming&client_name={prefix}"
     async with RedisBackend.from_url(url, prefix=prefix) as backend:
         handle = await backend.subscribe(KEY, GROUP)
-        fetching = asyncio.create_task(handle.fetch(1, 10.0))
+        fetching = asyncio.create_task(handle.fetch(1, 2 * HANG))
         while await users(redis_client, prefix) != [first, first]:
             await asyncio.sleep(0.01)
         connections = (backend._node.connection, backend._node._waiting)
@@ -189,7 +190,7 @@ async def test_a_streamed_token_logs_live_connections_in_again(
             await provider.next(token)
         await backend.publish(KEY, 1)
         assert bodies(await fetching) == [b"1"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while await users(redis_client, prefix) != [second, second]:
                 await asyncio.sleep(0.01)
         assert ids == {connection.client_id for connection in connections}
@@ -204,7 +205,7 @@ async def test_a_refused_token_ends_the_connection_which_then_asks_again(
         (provider,) = module.Streaming.made
         before = backend._node.connection.client_id
         await provider.next(SimpleToken("wrong", -1, 0, {"oid": "nobody"}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while backend._node.connection.up:
                 await asyncio.sleep(0.001)
         await backend.open()
@@ -259,6 +260,6 @@ async def test_a_token_that_comes_during_the_login_is_used_after_it(
 
     monkeypatch.setattr(module.Streaming, "get_credentials_async", push_and_return_the_old_ones)
     url = f"{redis_server.url}?credential_provider=acme_tokens:Streaming&client_name={prefix}"
-    async with RedisBackend.from_url(url, prefix=prefix), asyncio.timeout(10):
+    async with RedisBackend.from_url(url, prefix=prefix), asyncio.timeout(HANG):
         while await users(redis_client, prefix) != [second]:
             await asyncio.sleep(0.001)

@@ -8,6 +8,7 @@ from abe_router.backend import Backend
 from abe_router.backends.redis import dead_letters
 from abe_router.backends.redis.connection import Connection
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import as_dead
 
@@ -23,7 +24,7 @@ async def dead(redis_backend: Backend) -> list[str]:
     died: list[str] = []
     for number in range(60):
         await redis_backend.append([new_message(KEYS[number % len(KEYS)], b"%d" % number)])
-        (delivery,) = await subscription.fetch(1, 5)
+        (delivery,) = await subscription.fetch(1, HANG)
         assert not await subscription.settle([(delivery, as_dead(delivery))])
         died.append(delivery.message.id)
     return died

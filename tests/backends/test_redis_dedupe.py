@@ -11,6 +11,7 @@ from abe_router.backends.redis import RedisBackend
 from abe_router.errors import BackendError, PayloadUnencodable
 from abe_router.messages.message import Message, new_message
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 KEY = "orders.created"
 
@@ -49,7 +50,7 @@ async def test_expired_ids_are_deleted_in_bounded_steps(redis_backend, redis_cli
 
 async def test_the_set_is_gone_when_all_windows_are_over(redis_backend, redis_client, ids):
     await redis_backend.append_once(windowed("a", window=0.05))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while await redis_client.exists(ids):
             await asyncio.sleep(0.01)
 
@@ -118,7 +119,7 @@ async def test_a_refusal_of_one_stream_fails_only_its_own_caller(redis_backend, 
 async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend):
     bad = redis_backend.append_once([*windowed("a"), (Message("\udcff", KEY, b"1"), 60.0)])
     good = redis_backend.append_once(windowed("b"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         refused, kept = await asyncio.gather(bad, good, return_exceptions=True)
     assert isinstance(refused, PayloadUnencodable)
     assert kept == []
@@ -127,7 +128,7 @@ async def test_text_that_is_not_unicode_fails_only_its_own_caller(redis_backend)
 
 async def test_an_unexpected_error_fails_all_callers_of_a_batch(redis_backend):
     calls = [windowed("a"), [(Message("b", KEY, b"1", published_at=object()), 60.0)]]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         results = await asyncio.gather(*map(redis_backend.append_once, calls), return_exceptions=True)
     assert [isinstance(answer, BackendError) for answer in results] == [True, True]
     assert await redis_backend.append_once(windowed("a")) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import take
 
@@ -51,7 +52,7 @@ async def test_faststream_reads_our_messages_as_the_page_says(
     reader, received = broker
     async with reader:
         await reader.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             order, shown = await received.get()
     assert order == {"total": 3}
     assert shown == {"content-type": "application/json", **headers}

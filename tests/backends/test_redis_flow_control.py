@@ -12,6 +12,7 @@ from abe_router.backends.redis import node
 from abe_router.backends.redis.connection import FlowControl
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 KEYS = [f"orders.n{n}" for n in range(5)]
 
@@ -32,7 +33,7 @@ async def backlogs(backend, count=3):
 
 
 async def until_queued(handle):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while not handle._queued:
             await asyncio.sleep(0)
 
@@ -71,7 +72,7 @@ async def test_every_handle_gets_its_own_messages(narrow, redis_backend):
             came += found
         return [(delivery.message.key, delivery.message.body) for delivery in came]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         drained = await asyncio.gather(*map(drain, handles))
     assert drained == [[(key, b"%d" % n) for n in range(3)] for key in KEYS]
 
@@ -79,10 +80,10 @@ async def test_every_handle_gets_its_own_messages(narrow, redis_backend):
 async def test_a_fetch_that_is_queued_may_be_interrupted_and_repeated(narrow, redis_backend):
     first, second, *_ = await backlogs(redis_backend)
     protocol(redis_backend)._transport.pause_reading()
-    reading, waiting = (asyncio.create_task(handle.fetch(10, 20.0)) for handle in (first, second))
+    reading, waiting = (asyncio.create_task(handle.fetch(10, 2 * HANG)) for handle in (first, second))
     await until_queued(second)
     second.interrupt()
-    assert not await asyncio.wait_for(waiting, 10.0)
+    assert not await asyncio.wait_for(waiting, HANG)
     protocol(redis_backend)._transport.resume_reading()
     assert len(await reading) == 3
     assert len(await second.fetch(10, 5.0)) == 3
@@ -116,5 +117,5 @@ async def test_a_lost_connection_gives_back_the_room(narrow, redis_backend):
                 await asyncio.sleep(0.01)
             fetching = asyncio.create_task(handle.fetch(10, 5.0))
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         assert await asyncio.gather(*map(persist, handles, fetches)) == [3] * len(KEYS)

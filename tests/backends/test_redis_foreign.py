@@ -19,6 +19,7 @@ from abe_router.messages.message import new_message
 from abe_router.routing.handler import handler_from
 from abe_router.routing.route import Route
 from abe_router.text import format_time
+from tests.limits import HANG
 
 from .deliveries import ack, as_dead, take
 
@@ -160,7 +161,7 @@ async def test_foreign_values_in_a_bucket_hide_no_entry(redis_backend, redis_cli
 async def test_a_damaged_rate_grants_tokens_again(redis_backend, redis_client, prefix, state):
     await redis_client.set(f"abe-router:{{{prefix}}}:rate:r", state)
     granted = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while not granted:
             granted = (await redis_backend.take_tokens("r", 1000.0, 1)).granted
             await asyncio.sleep(0.01)
@@ -367,7 +368,7 @@ async def test_a_replay_of_an_entry_over_the_limit_delivers_no_part_of_its_paylo
     redis_backend, held_by_another
 ):
     handle = await redis_backend.subscribe(KEY, GROUP)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while not (found := await redis_backend.dead_letters(KEY, GROUP)):
             await handle.fetch(1, 0.05)
     assert await redis_backend.replay(KEY, GROUP, [found[0].id]) == 1
@@ -402,7 +403,7 @@ async def test_an_answer_that_is_too_large_ends_the_connection_and_then_no_other
     await redis_client.xadd(stream, {**large, "data": half, "x": half})
     await redis_client.xadd(stream, {"data": "2"})
     found = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while not found:
             with suppress(BackendUnavailable):
                 found = await handle.fetch(1, 1.0)

@@ -10,6 +10,7 @@ from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends.redis.group_consumers import LARGE, GroupConsumers
 from abe_router.backends.redis.scripts import ACK, without_proof
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 KEY = "orders.created"
 IDS = [b"%d-0" % n for n in range(1, 101)]
@@ -29,7 +30,7 @@ async def fetched(backend, handle, count=100):
     """Append so many messages, and return their deliveries."""
     await backend.append([new_message(KEY, b"%d" % n) for n in range(count)])
     found = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(found) < count:
             found += await handle.fetch(500, 5.0)
     return found
@@ -184,7 +185,7 @@ async def test_other_outcomes_and_renewals_reach_the_consumer_that_holds_the_ent
     assert not await handle.settle(outcomes)
     assert await pending(redis_client, stream) == 2
     await handle.close()
-    async with asyncio.timeout(10):  # they are deleted behind the close
+    async with asyncio.timeout(HANG):  # they are deleted behind the close
         while {b":delayed", b":released"} != {
             each["name"] for each in await redis_client.xinfo_consumers(stream, "billing")
         }:

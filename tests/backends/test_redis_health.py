@@ -23,6 +23,7 @@ from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
+from tests.limits import HANG
 
 KEY, GROUP = "orders.created", "billing"
 HERE = Path(health.__file__).parent
@@ -140,7 +141,7 @@ async def test_a_replica_and_a_primary_that_waits_for_no_replica_are_found(start
     replica = start("--appendonly", "yes", "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
     result = (await weak(replica.url))["D330"]
     assert result.hint == f"give the URL of its primary: {host}:{port}"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while "D331" not in await weak(primary.url):
             await asyncio.sleep(0.05)
     async with Redis.from_url(primary.url) as client:
@@ -163,7 +164,7 @@ async def test_a_sentinel_is_refused(redis_program, tmp_path):
         redis_program, conf, "--sentinel", stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while True:
                 with pytest.raises(BackendError) as caught:
                     await RedisBackend.from_url(f"redis://127.0.0.1:{port}").open()
@@ -288,7 +289,7 @@ class TestContent:
         stream = f"{prefix}{KEY}"
         handle = await redis_backend.subscribe(KEY, GROUP)
         await redis_backend.append([new_message(KEY, b"1")])
-        (first,) = await handle.fetch(1, 5.0)
+        (first,) = await handle.fetch(1, HANG)
         await redis_backend._node.gaps.look()
         assert "D372" not in await weak(redis_server.url, prefix=prefix)
         await redis_backend.append([new_message(KEY, b"2"), new_message(KEY, b"3")])
@@ -307,7 +308,7 @@ class TestContent:
         stream = f"{prefix}{KEY}"
         handle = await redis_backend.subscribe(KEY, GROUP)
         await redis_backend.append([new_message(KEY, b"1"), new_message(KEY, b"2")])
-        held = [*await handle.fetch(2, 5.0)]
+        held = [*await handle.fetch(2, HANG)]
         for consumer in await redis_client.xinfo_consumers(stream, GROUP):
             await redis_client.xgroup_delconsumer(stream, GROUP, consumer["name"])
         await handle.settle([(each, ACKED) for each in held])

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from tests.limits import HANG
+
 
 @pytest.fixture
 def names(redis_backend):
@@ -14,7 +16,7 @@ def names(redis_backend):
 
 async def expired(client, key):
     """Wait until the entries of a sorted set are due by the server's clock."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while True:
             seconds, micros = await client.time()
             if not await client.zcount(key, seconds * 1000 + micros // 1000 + 1, "+inf"):

@@ -8,6 +8,7 @@ import time
 from abe_router.backend import ACKED
 from abe_router.backends.redis import RedisBackend
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import bodies
 
@@ -36,7 +37,7 @@ async def test_a_message_that_came_before_a_long_block_is_handed_out_with_a_new_
                 break  # the answer is still on its way
             assert not await handle.settle([(each, ACKED) for each in early])
         time.sleep(LEASE)  # noqa: ASYNC251  the block of the loop is what is tested
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while not (found := await handle.fetch(10, 5.0)):
                 pass
         (pending,) = await redis_client.xpending_range(prefix + KEY, GROUP, "-", "+", 10)

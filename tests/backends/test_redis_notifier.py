@@ -7,6 +7,7 @@ import asyncio
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import BLOCK
 from abe_router.backends.redis.stream_state import PendingWork, StreamState
+from tests.limits import HANG
 
 GROUP = "billing"
 
@@ -15,10 +16,10 @@ async def test_a_wait_is_interrupted_although_the_other_connection_closes_at_tha
     redis_backend, redis_client, prefix
 ):
     handle = await redis_backend.subscribe("orders.created", GROUP)
-    fetching = asyncio.create_task(handle.fetch(1, 30.0))
+    fetching = asyncio.create_task(handle.fetch(1, 2 * HANG))
     node, woken = redis_backend._node, asyncio.Event()
     newcomer = StreamState(Names(prefix), "orders.paid", GROUP, "me", 30.0, "0-0", PendingWork(woken.set))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while not node.notifier._blocked or node.notifier._interrupt:
             await asyncio.sleep(0.01)
     node.notifier.wait(newcomer)
@@ -42,7 +43,7 @@ async def test_many_waiting_streams_let_newcomers_wait_longer_than_their_number(
     for count in (50, 5000):
         for stream in streams[:count]:
             notifier.wait(stream)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while not notifier._blocked or notifier._interrupt or len(notifier._waiters) < count:
                 await asyncio.sleep(0.01)
         notifier.wait(streams[-1])
@@ -63,7 +64,7 @@ async def test_a_stream_of_a_busy_handle_interrupts_the_xread_later_than_one_of_
     ]
     for stream in others:
         notifier.wait(stream)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while not notifier._blocked or notifier._interrupt or len(notifier._waiters) < len(others):
             await asyncio.sleep(0.01)
     pauses = []

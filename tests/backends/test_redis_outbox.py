@@ -19,6 +19,7 @@ from abe_router.backends.redis.partitioned.mover import Mover
 from abe_router.backends.redis.partitioned.outbox import Move
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_id, new_message
+from tests.limits import HANG
 
 SLOTS = 4
 
@@ -41,7 +42,7 @@ async def emit(backend, source, outputs, *, window=0.0, until_moved=True):
     key = key_in(backend, source)
     handle = await backend.subscribe(key, "billing")
     await backend.publish(key, 1)
-    (held,) = await handle.fetch(1, 5.0)
+    (held,) = await handle.fetch(1, HANG)
     messages = tuple(new_message(to, b"1", id=id) for to, id in outputs)
     assert not await handle.settle([(held, Acked(messages, window))])
     if until_moved:
@@ -62,7 +63,7 @@ async def outbox(backend, number=0):
 
 async def drained(backend):
     """Wait until all outboxes are empty."""
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(HANG):
         while any([await outbox(backend, number) for number in range(SLOTS)]):
             await asyncio.sleep(0.005)
 
@@ -80,7 +81,7 @@ class TestOutputs:
         await backend.append([new_message(key, b"1") for _ in range(300)])
         count = 0
         while count < 300:
-            held = await handle.fetch(50, 5.0)
+            held = await handle.fetch(50, HANG)
             outcomes = [
                 Acked(tuple(new_message(to, b"1", id=f"o{count + n}-{to}") for to in targets))
                 for n in range(len(held))
@@ -94,11 +95,11 @@ class TestOutputs:
     async def test_are_unchanged(self, backend):
         to, handle = key_in(backend, 1), await backend.subscribe(key_in(backend, 0), "billing")
         await backend.publish(handle.pattern, 1)
-        (held,) = await handle.fetch(1, 5.0)
+        (held,) = await handle.fetch(1, HANG)
         output = new_message(to, b'{"a": "\xc3\xbc"}', headers={"h": "\U0001f4e6"}, id="o \u00fc")
         assert not await handle.settle([(held, Acked((output,)))])
         reader = await backend.subscribe(to, "audit")
-        (came,) = await reader.fetch(1, 5.0)
+        (came,) = await reader.fetch(1, HANG)
         found = came.message
         assert (found.id, found.body, dict(found.headers)) == (output.id, output.body, dict(output.headers))
         assert abs(found.published_at - output.published_at) < 0.001
@@ -286,7 +287,7 @@ class TestMovers:
         key, to = key_in(backend, 0), key_in(backend, 1)
         handle = await backend.subscribe(key, "billing")
         await backend.publish(key, 1)
-        (held,) = await handle.fetch(1, 5.0)
+        (held,) = await handle.fetch(1, HANG)
         node = await node_of(backend, 0)
         before = await node.connection.send("DUMP", node.names.stream(key))
         assert not await handle.settle([(held, Acked((new_message(to, b"1", id="o1"),)))])
@@ -307,7 +308,7 @@ class TestMovers:
         outputs = [(key_in(backend, 1 + n % 2), f"o{n}") for n in range(8)]
         monkeypatch.setattr(absent, "opened", fail)
         await emit(backend, 0, outputs, until_moved=False)
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(HANG):
             while len(await outbox(backend)) > 4:
                 await asyncio.sleep(0.005)
         assert await stored(backend, key_in(backend, 2)) == ["o1", "o3", "o5", "o7"]
@@ -321,7 +322,7 @@ class TestMovers:
         await node.connection.send("SET", node.names.stream(refused), "no stream")
         outputs = [((refused, other)[n % 2], f"o{n}") for n in range(8)]
         await emit(backend, 0, outputs, until_moved=False)
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(HANG):
             while len(await outbox(backend)) > 4:
                 await asyncio.sleep(0.005)
         assert await stored(backend, other) == ["o1", "o3", "o5", "o7"]

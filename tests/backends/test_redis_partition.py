@@ -14,6 +14,7 @@ from abe_router.backends.redis.finder import slot_of
 from abe_router.errors import BackendUnavailable
 from abe_router.testing import RedisServer
 from chaos.redis_servers import RedisCluster, RedisSentinels, call, until
+from tests.limits import HANG
 
 from .redis_load import Load
 
@@ -41,7 +42,7 @@ def frozen(*servers):
 async def refused(load):
     """Wait until another publish was refused."""
     count = len(load.refused)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while len(load.refused) == count:
             await asyncio.sleep(0.01)
 

@@ -18,6 +18,7 @@ from abe_router.backends.redis.partitioned import PartitionedRedisBackend, fetch
 from abe_router.backends.redis.partitioned.fetching import Fetching
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .test_model import run
 from .world import PartitionedWorld
@@ -160,7 +161,7 @@ class TestFetching:
     async def test_error_of_all_partitions_is_raised_at_once(self):
         both = self.make(*(FakeHandle(BackendUnavailable("gone")) for _ in range(2)))
         with pytest.raises(BackendUnavailable):
-            await asyncio.wait_for(both.fetch(10, 60.0, NAME), 5.0)
+            await asyncio.wait_for(both.fetch(10, 60.0, NAME), HANG)
         await both.close()
 
     async def test_what_no_fetch_takes_is_released(self):
@@ -169,7 +170,7 @@ class TestFetching:
         both = self.make(slow, FakeHandle(), lease=0.02)
         assert await both.fetch(5, 0.01, NAME) == []
         slow.go_on.set()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(HANG):
             while not self.released:
                 await asyncio.sleep(0.005)
         assert self.released == late
@@ -210,7 +211,7 @@ class TestFetching:
         waiting = asyncio.create_task(both.fetch(1, 60.0, NAME))
         await asyncio.sleep(0)
         both.interrupt()
-        assert await asyncio.wait_for(waiting, 5.0) == []
+        assert await asyncio.wait_for(waiting, HANG) == []
         await both.close()
 
 
@@ -223,9 +224,9 @@ async def test_calls_of_many_keys_reach_all_partitions(url, prefix):
         assert len(await backend.append_once(windowed)) == 40
         handle = await backend.subscribe("orders.*", "billing")
         came = []
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(HANG):
             while len(came) < 440:
-                held = await handle.fetch(100, 5.0)
+                held = await handle.fetch(100, HANG)
                 assert len(held) <= 100
                 assert not await handle.settle([(each, ACKED) for each in held])
                 came += held
@@ -246,9 +247,9 @@ async def test_the_rights_that_the_page_names_are_enough(url, prefix, redis_clie
         handles = [await backend.subscribe(pattern, "all") for pattern in ("orders.*", "done.*")]
         await backend.append([new_message(f"orders.k{n}", b"1") for n in range(8)])
         came = []
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(HANG):
             while len(came) < 8:
-                held = await handles[0].fetch(8, 5.0)
+                held = await handles[0].fetch(8, HANG)
                 outputs = [Acked((new_message(f"done.k{n}", b"1"),)) for n in range(len(held))]
                 assert not await handles[0].settle(list(zip(held, outputs, strict=True)))
                 came += held

@@ -9,6 +9,7 @@ import pytest
 from abe_router.backend import ACKED, RELEASED, Delayed
 from abe_router.backends.redis.peek import _advanced, _Cursor
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import take
 
@@ -91,7 +92,7 @@ async def test_a_live_tail_of_many_streams_misses_nothing_and_repeats_nothing(re
 
     publishing = asyncio.gather(*map(publish, keys))
     came, cursor = [], ""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while len(came) < 150 * len(keys):
             found = await redis_backend.peek("orders.*", group, limit=40, after=cursor)
             came += [(each.message.key, int(each.message.body)) for each in found]

@@ -11,6 +11,7 @@ from abe_router.backends.redis.scripts import RECOVER
 from abe_router.backends.redis.stream_state import PendingWork, StreamState, shares
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import bodies, take
 
@@ -22,8 +23,8 @@ async def lose_the_replies(backend, handle, client, prefix):
     await backend.append([new_message(key, key.encode()) for key in KEYS])
     protocol = backend._node.connection._protocol
     protocol._transport.pause_reading()
-    fetching = asyncio.create_task(handle.fetch(10, 10.0))
-    async with asyncio.timeout(10):
+    fetching = asyncio.create_task(handle.fetch(10, 2 * HANG))
+    async with asyncio.timeout(HANG):
         for key in KEYS:
             while not await client.xpending_range(prefix + key, f"{handle.pattern}/{GROUP}", "-", "+", 10):
                 await asyncio.sleep(0.001)
@@ -117,7 +118,7 @@ async def test_a_backlog_under_many_keys_is_read_in_few_calls(redis_backend, red
     await redis_client.config_resetstat()
     handle = await redis_backend.subscribe("orders.*", GROUP)
     left, limit, fetches = each * count, 10, 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while left:
             found = await handle.fetch(limit, 1.0)
             left, limit, fetches = left - len(found), 100, fetches + 1

@@ -10,6 +10,7 @@ import pytest
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.reaper import Reaper
 from abe_router.backends.redis.stream_state import PendingReason, PendingWork, StreamState
+from tests.limits import HANG
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -46,6 +47,6 @@ async def test_a_stream_with_a_shorter_lease_is_checked_at_once(monkeypatch):
         await asyncio.sleep(0.01)
         assert not checked.is_set()
         reaper.add(state(PendingWork(lambda: None), lease))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await checked.wait()
     running.cancel()

@@ -14,6 +14,7 @@ from abe_router.backends.redis.protocol import ServerNotReady
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 #: A message that is large enough to go as a command of its own, `XADD`.
 MESSAGE = new_message("orders.created", b'"' + b"x" * 3000 + b'"')
@@ -105,7 +106,7 @@ async def watched(*sentinels):
 
 
 async def publish(server, options=""):
-    async with asyncio.timeout(10), RedisBackend.from_url(server.url(options)) as backend:
+    async with asyncio.timeout(HANG), RedisBackend.from_url(server.url(options)) as backend:
         await backend.append([MESSAGE])
 
 
@@ -170,7 +171,7 @@ async def test_command_that_is_refused_when_the_last_one_was_just_sent_goes_too(
         first, second = ((asyncio.get_running_loop().create_future(), ("GET", "k"), None) for _ in range(2))
         named = redirection._named[place] = Named(lambda: redirection.take(second, refusal, place=place))
         redirection.take(first, refusal, place=place)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while named.asked != [first[0], second[0]]:
                 await asyncio.sleep(0)
 
@@ -256,7 +257,7 @@ class TestSentinels:
                 await backend.append([MESSAGE])
                 for sentinel in sentinels[1:]:
                     sentinel.primary, sentinel.epoch = new, 1
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(HANG):
                     while not new.connections:
                         await backend.append([MESSAGE])
                         await asyncio.sleep(0.02)

@@ -16,6 +16,7 @@ from abe_router.backends.redis import RedisBackend, blocking_connection
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.testing import RedisServer
 from abe_router.testing.redis_server import free_port
+from tests.limits import HANG
 
 from .deliveries import take
 from .tls import certificate
@@ -83,7 +84,7 @@ def renew(handle, deliveries):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(20.0)
+    thread.join(HANG)
     assert not thread.is_alive(), "the renewal waits for the event loop"
     if errors:
         raise errors[0]

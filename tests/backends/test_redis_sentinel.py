@@ -14,8 +14,8 @@ from abe_router.backends.redis import RedisBackend
 from abe_router.conformance import BackendConformance
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.testing import RedisServer
-from abe_router.testing.redis_server import free_port
-from chaos.redis_servers import RedisSentinels, call, host_and_port, until
+from chaos.redis_servers import DOWN_AFTER, RedisSentinels, call, host_and_port, until
+from tests.limits import HANG
 
 from .redis_load import Load
 from .test_model import run
@@ -48,12 +48,18 @@ class TestRedisSentinel(BackendConformance):
 
     def stop_server(self):
         self.sentinels.wait()
+        self.set_down_after(3_600_000)  # no failover while a test looks at what is without a server
         self.primary.kill()
 
     def start_server(self):
+        self.set_down_after(DOWN_AFTER)
         until(lambda: self.sentinels.primary() is not self.primary)
         self.primary.start()
         self.sentinels.wait()
+
+    def set_down_after(self, milliseconds):
+        for port in self.sentinels.ports:
+            self.sentinels.ask(port, "SENTINEL SET", "main", "down-after-milliseconds", milliseconds)
 
 
 def test_sentinel_agrees_with_the_model(sentinels):
@@ -102,7 +108,7 @@ async def test_servers_and_sentinels_are_reached_over_tls_each_with_its_password
             primary.kill()
             await asyncio.to_thread(until, lambda: sentinels.primary() is not primary)
             await asyncio.to_thread(until, lambda: call(sentinels.primary(), "ROLE")[0] == "master")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG):
                 while True:
                     with suppress(BackendUnavailable):
                         await backend.publish("orders.created", 2)
@@ -128,9 +134,8 @@ async def test_a_primary_that_only_one_sentinel_names_is_not_used(sentinels, tmp
         assert not call(other.primary(), "EXISTS", "views.orders.created")
 
 
-async def test_sentinels_that_are_not_in_the_url_are_learned(sentinels):
-    gone = free_port()
-    url = f"redis+sentinel://127.0.0.1:{gone},127.0.0.1:{sentinels.ports[0]}/main?sentinel_password=watch"
+async def test_sentinels_that_are_not_in_the_url_are_learned(sentinels, refusing_port):
+    url = f"redis+sentinel://127.0.0.1:{refusing_port},127.0.0.1:{sentinels.ports[0]}/main?sentinel_password=watch"
     async with RedisBackend.from_url(url, prefix="learned.") as backend:
         await backend.publish("orders.created", 1)
         sentinels.kill(sentinels.ports[0])
@@ -139,7 +144,7 @@ async def test_sentinels_that_are_not_in_the_url_are_learned(sentinels):
     await asyncio.to_thread(sentinels.restart, sentinels.ports[0])
 
 
-async def test_doctor_knows_what_sentinels_say(sentinels, tmp_path):
+async def test_doctor_knows_what_sentinels_say(sentinels, refusing_port, tmp_path):
     async def results(url):
         found = await RedisBackend.from_url(f"{url}?sentinel_password=watch").check_health()
         return {result.severity: result.message for result in found if result.code == "D334"}
@@ -147,7 +152,7 @@ async def test_doctor_knows_what_sentinels_say(sentinels, tmp_path):
     assert await results(sentinels.url) == {"ok": "3 Sentinels agree on the primary"}
     with RedisSentinels(tmp_path, sentinels=1, auth="watch") as other:
         one = f"127.0.0.1:{other.ports[0]}"
-        url = sentinels.url.replace("//", f"//{one},127.0.0.1:{free_port()},")
+        url = sentinels.url.replace("//", f"//{one},127.0.0.1:{refusing_port},")
         messages = await results(url)
     assert list(messages) == ["warning"]
     assert "Sentinels cannot be reached: 127.0.0.1:" in messages["warning"]

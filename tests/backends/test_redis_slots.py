@@ -22,6 +22,7 @@ from abe_router.conformance.suite import LONGER
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import new_message
 from chaos.redis_servers import RedisCluster, call, until
+from tests.limits import HANG
 
 from .redis_load import Load
 
@@ -147,9 +148,9 @@ async def test_absent_master_holds_up_no_other(tmp_path):
             for _ in range(3):
                 await backend.append([new_message(key, b"1") for key in live])
                 left = set(live)
-                async with asyncio.timeout(10.0):
+                async with asyncio.timeout(HANG):
                     while left:
-                        held = await handle.fetch(100, 5.0)
+                        held = await handle.fetch(100, HANG)
                         assert not await handle.settle([(each, ACKED) for each in held])
                         left -= {each.message.key for each in held}
             with pytest.raises(BackendUnavailable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abe_router.conformance import BackendConformance
+from tests.limits import HANG
 
 from . import bugs, closing_bugs, dedupe_bugs, key_value_bugs, order_bugs, view_bugs
 
@@ -167,4 +168,4 @@ def test_suite_finds_the_bug(bug, test):
 
 @pytest.mark.parametrize("test", TESTS)
 def test_suite_passes_without_the_bug(test):
-    run(bugs.Sound, test, patience=10.0)
+    run(bugs.Sound, test, patience=HANG)

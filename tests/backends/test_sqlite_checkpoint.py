@@ -17,6 +17,7 @@ import pytest
 from abe_router.backends.sqlite import SQLiteBackend, checkpoint
 from abe_router.backends.sqlite.file import File
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import drain
 
@@ -113,7 +114,7 @@ async def test_long_read_transaction_blocks_no_writer(path, backend, locked):
     locked.execute("BEGIN")
     assert locked.execute("SELECT count(*) FROM messages").fetchone() == (1,)
     messages = [new_message(KEY, b"1" * 1000) for _ in range(1000)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         for _ in range(8):
             await backend.append(messages)
             await asyncio.sleep(0.06)

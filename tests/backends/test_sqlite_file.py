@@ -15,6 +15,7 @@ import pytest
 from abe_router.backends.sqlite import SQLiteBackend, checkpoint, file
 from abe_router.backends.sqlite.file import File
 from abe_router.errors import BackendError, BackendUnavailable
+from tests.limits import HANG
 
 from .deliveries import ack, bodies, take
 
@@ -182,7 +183,7 @@ class TestMissingFile:
     async def test_file_removed_with_its_log_is_created_anew(self, path, backend, monkeypatch):
         monkeypatch.setattr(file, "GRACE", 0.0)
         handle = await backend.subscribe(KEY, "g")
-        waiting = asyncio.create_task(handle.fetch(1, 20.0))
+        waiting = asyncio.create_task(handle.fetch(1, 2 * HANG))
         await asyncio.sleep(0.05)
         for each in path.parent.iterdir():
             each.unlink()
@@ -258,12 +259,12 @@ class TestRestore:
         handle = await backend.subscribe("#", "g")
         waiting = await backend.subscribe("c", "g")
         assert len(await take(handle, 4)) == 4
-        fetching = asyncio.create_task(waiting.fetch(1, 20.0))
+        fetching = asyncio.create_task(waiting.fetch(1, 2 * HANG))
         await asyncio.sleep(0.05)
         copy_to(copy, path)
         # The number of key `b` is that of `c` now.
         await backend.publish("c", 5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             assert bodies(await fetching) == [b"5"]
         assert "it lacks at least 3 messages accepted since then" in caplog.text
         handle = await backend.subscribe("#", "g")

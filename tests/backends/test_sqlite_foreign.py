@@ -13,6 +13,7 @@ from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.errors import BackendError
 from abe_router.messages.message import MAX_BYTES, new_message
 from abe_router.operations.dead_letters import list_dead_letters
+from tests.limits import HANG
 
 from .deliveries import as_dead, bodies, take
 
@@ -79,7 +80,7 @@ async def test_odd_value_hides_and_stops_no_neighbour(tmp_path, filled, table, c
             if not other.execute(statement).rowcount:
                 pytest.fail(f"`{statement}` changes nothing")
         other.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await check_neighbours(path)
 
 

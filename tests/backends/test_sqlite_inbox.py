@@ -6,6 +6,7 @@ import os
 import threading
 
 from abe_router.backends.sqlite.inbox import Inbox, LogWatch
+from tests.limits import HANG
 
 
 def test_pipe_is_not_closed_while_a_put_wakes_the_thread(monkeypatch):
@@ -21,7 +22,7 @@ def test_pipe_is_not_closed_while_a_put_wakes_the_thread(monkeypatch):
 
     monkeypatch.setattr(os, "write", write)
     assert inbox.put(None)
-    closing.join(10)
+    closing.join(HANG)
     assert not closing.is_alive()
 
 

@@ -13,6 +13,7 @@ from abe_router.backend import ACKED
 from abe_router.backends.sqlite import backlog, lease, retention
 from abe_router.messages.message import Message, new_message
 from abe_router.messages.pattern import matches
+from tests.limits import HANG
 
 from .deliveries import bodies, drain
 
@@ -70,10 +71,10 @@ async def test_new_group_may_begin_in_the_middle(backend):
 
 async def test_dropped_subscription_in_use_is_created_again(backend):
     handle = await backend.subscribe(KEY, "g", start=float("inf"))
-    waiting = asyncio.create_task(handle.fetch(10, 20.0))
+    waiting = asyncio.create_task(handle.fetch(10, 2 * HANG))
     await backend.publish(KEY, 1)
     assert bodies(await waiting) == [b"1"]
-    waiting = asyncio.create_task(handle.fetch(10, 20.0))
+    waiting = asyncio.create_task(handle.fetch(10, 2 * HANG))
     await asyncio.sleep(0.02)
     assert await backend.drop(KEY, "g")
     await backend.publish(KEY, 2)

@@ -10,6 +10,7 @@ from abe_router.backend import ACKED, RELEASED
 from abe_router.backends.sqlite import SQLiteBackend, ownership
 from abe_router.backends.sqlite.ownership import AcquireRequest
 from abe_router.messages.message import new_message
+from tests.limits import HANG
 
 from .deliveries import bodies, drain, take
 
@@ -95,7 +96,7 @@ async def test_interrupt_that_comes_after_the_deliveries_takes_none_of_them_back
             return fetch
 
         handle._new_fetch = interrupted_at_its_end
-        (delivery,) = await handle.fetch(10, 5.0)
+        (delivery,) = await handle.fetch(10, HANG)
         handle._new_fetch = make_fetch
         await handle.fetch(10, 0.0)
         assert not await handle.settle([(delivery, ACKED)])
@@ -106,8 +107,8 @@ async def test_fetch_that_was_interrupted_before_it_asked_leaves_nothing_claimed
     async with SQLiteBackend(path) as backend:
         await backend.publish("orders.created", 1)
         handle = await backend.subscribe_exclusive("orders.created", "billing")
-        (first,) = await handle.fetch(10, 5.0)
-        waiting = asyncio.create_task(handle.fetch(10, 30.0))
+        (first,) = await handle.fetch(10, HANG)
+        waiting = asyncio.create_task(handle.fetch(10, 2 * HANG))
         await backend.status()  # the thread has taken in the fetch before it answers
         handle.interrupt()
         assert not await waiting

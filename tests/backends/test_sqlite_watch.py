@@ -14,6 +14,7 @@ import pytest
 from abe_router.backends.sqlite import SQLiteBackend, file, notifier
 from abe_router.backends.sqlite.file import File
 from abe_router.errors import BackendUnavailable
+from tests.limits import HANG
 
 from .deliveries import ack, bodies, take
 
@@ -26,7 +27,7 @@ async def waiting(path):
     """Another connection, and a fetch on it that has begun to wait."""
     async with SQLiteBackend(path) as backend:
         handle = await backend.subscribe(KEY, "billing")
-        fetching = asyncio.create_task(handle.fetch(10, 30.0))
+        fetching = asyncio.create_task(handle.fetch(10, 2 * HANG))
         await backend.status()  # the thread has taken in the fetch before it answers
         yield fetching
         fetching.cancel()
@@ -42,7 +43,7 @@ def _never_polls(monkeypatch):
 async def test_commit_of_another_connection_wakes_a_fetch_without_a_poll(path, waiting):
     async with SQLiteBackend(path) as other:
         await other.publish(KEY, 1)
-        assert bodies(await asyncio.wait_for(waiting, 10)) == [b"1"]
+        assert bodies(await asyncio.wait_for(waiting, HANG)) == [b"1"]
 
 
 async def test_commit_without_a_touch_is_found_by_a_poll(path, waiting, monkeypatch):
@@ -54,7 +55,7 @@ async def test_commit_without_a_touch_is_found_by_a_poll(path, waiting, monkeypa
     async with SQLiteBackend(path) as other:
         monkeypatch.setattr(os, "utime", refuse)
         await other.publish(KEY, 1)
-        assert bodies(await asyncio.wait_for(waiting, 10)) == [b"1"]
+        assert bodies(await asyncio.wait_for(waiting, HANG)) == [b"1"]
 
 
 async def test_without_a_watch_every_commit_is_found_by_a_poll(path, monkeypatch):
@@ -62,10 +63,10 @@ async def test_without_a_watch_every_commit_is_found_by_a_poll(path, monkeypatch
     async with SQLiteBackend(path) as backend, SQLiteBackend(path) as other:
         handle = await backend.subscribe(KEY, "billing")
         for n in range(3):
-            fetching = asyncio.create_task(handle.fetch(10, 30.0))
+            fetching = asyncio.create_task(handle.fetch(10, 2 * HANG))
             await backend.status()
             await other.publish(KEY, n)
-            deliveries = await asyncio.wait_for(fetching, 10)
+            deliveries = await asyncio.wait_for(fetching, HANG)
             assert bodies(deliveries) == [b"%d" % n]
             await ack(handle, deliveries)
 
@@ -127,7 +128,7 @@ async def test_waiting_fetch_sees_a_message_before_it_is_on_the_disk(path, monke
         await ack(handle, await take(handle, 1))
         waiting = asyncio.create_task(take(handle, 1))
         await backend.status()
-        monkeypatch.setattr(file, "sync", lambda fd: is_delivered.wait(20))
+        monkeypatch.setattr(file, "sync", lambda fd: is_delivered.wait(HANG))
         publishing = asyncio.create_task(other.publish(KEY, 2))
         deliveries = await waiting
         assert not publishing.done()
@@ -155,7 +156,7 @@ async def test_message_of_another_process_costs_few_statements(path, statements)
     async with SQLiteBackend(path) as backend, SQLiteBackend(path) as other:
         handle = await backend.subscribe(KEY, "billing")
         for n in range(2):  # the first one prepares what later ones use
-            waiting = asyncio.create_task(handle.fetch(10, 30.0))
+            waiting = asyncio.create_task(handle.fetch(10, 2 * HANG))
             await backend.status()
             statements.clear()
             await other.publish(KEY, n)

@@ -22,6 +22,7 @@ from abe_router.backends.redis import RedisBackend
 from abe_router.backends.redis.names import OUTBOX
 from abe_router.backends.redis.node import Node
 from abe_router.backends.sqlite import SQLiteBackend
+from tests.limits import HANG
 
 
 class World:
@@ -144,7 +145,7 @@ class PartitionedWorld(RedisWorld):
 
     async def outputs_arrive(self) -> None:
         # Between the steps of a mover, an output is under its key and still in the outbox, and counts twice.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             for node in await self._nodes():
                 while await node.connection.send("XLEN", node.names.stream(OUTBOX)):
                     await asyncio.sleep(0.001)

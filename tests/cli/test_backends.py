@@ -85,7 +85,11 @@ def test_adapter_of_a_shadowed_name_is_not_selected(
 
 @pytest.mark.parametrize(
     ("named", "error"),
-    [("kafka", "pip install abe-kafka"), ("broken", "cannot be loaded"), ("acme://", "abstract+acme")],
+    [
+        ("kafka", "install the package that provides it"),
+        ("broken", "cannot be loaded"),
+        ("acme://", "abstract+acme"),
+    ],
 )
 def test_named_provider_that_is_missing_or_broken_exits_1(
     run: Run, acme: None, monkeypatch: pytest.MonkeyPatch, named: str, error: str

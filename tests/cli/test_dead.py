@@ -16,6 +16,7 @@ from abe_router.cli.dead import lines
 from abe_router.messages.message import Message
 from abe_router.operations.dead_letters import detail
 from abe_router.routing.table import RouteTable
+from tests.limits import HANG
 
 from .conftest import Run, dead_letter, published
 
@@ -195,7 +196,7 @@ def test_interrupted_replay_says_how_to_continue(run: Run) -> None:
     while len(run("dead", "list", "--json").json) > 9:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert "continue with `dead replay --continue 1`" in err
     (replay,) = run("dead", "replays", "--json").json

@@ -17,6 +17,7 @@ from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
 from abe_router.runtime.edit_record import EDITS, FILES
 from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, WorkerReport
+from tests.limits import HANG
 
 from .conftest import ROUTES, Run, on_backend, published
 
@@ -40,7 +41,7 @@ def serve(path: Path = Path("routes.yaml")) -> None:
         backend.put = watched_put  # type: ignore[method-assign]
         application = Application(table, backend)
         await application.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             await recorded.wait()
         await application.stop(0.0)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -175,32 +177,27 @@ def test_schema_prints_a_json_schema(run: Run) -> None:
     assert run("schema").json["$schema"].startswith("https://json-schema.org/")
 
 
-def test_init_creates_a_folder_that_passes_check_and_runs(run: Run, shop: Path) -> None:
+def test_init_creates_a_folder_where_check_tests_and_the_examples_of_every_help_work(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = run("init", "new shop")
     assert done.code == 0
     assert done.out.splitlines()[0] == "new shop/routes.yaml"
     assert "cd 'new shop'" in done.err
     assert json.loads((shop / "new shop" / "routes.schema.json").read_text())
-    script = """
-        set -e
-        abe() { "$PYTHON" -m abe_router "$@"; }
-        abe check
-        abe test
-        abe publish orders.created '{"id": 7, "total": 250}'
-        abe serve --once
-    """
-    ran = subprocess.run(
-        ["bash", "-c", script],
-        cwd=shop / "new shop",
-        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "ok: 2 routes, 1 key" in ran.stderr
-    assert "charged 250 for order 7" in ran.stdout
-    assert "3 passed" in ran.stderr
+    monkeypatch.chdir(shop / "new shop")
+    assert "ok: 2 routes, 1 key" in run("check").err
+    assert "3 passed" in run("test").err
+    helps = "".join(run(*command, "--help").out for command in ((), ("publish",), ("explain",)))
+    examples = re.findall(r"abe-router (\w+ orders\.created '\{.*\}')", helps)
+    assert len(examples) == 3
+    for example in examples:
+        assert run(*shlex.split(example)).code == 0
+    serve = [sys.executable, "-m", "abe_router", "serve", "--once"]
+    served = subprocess.run(serve, capture_output=True, text=True, check=False)
+    assert served.returncode == 0, served.stderr
+    assert served.stdout.count("charged 250 for order 7") == 2
+    sys.modules.pop("handlers")
 
 
 def test_init_overwrites_nothing(run: Run, shop: Path) -> None:

@@ -15,6 +15,7 @@ from abe_router.cli.publish_lines import read_lines
 from abe_router.errors import BackendUnavailable
 from abe_router.messages.message import Message
 from abe_router.operations.bulk import MAX_LINE
+from tests.limits import HANG
 
 from .conftest import Run, on_backend, published
 
@@ -221,10 +222,10 @@ def test_line_is_published_before_the_next_one_arrives(shop: Path) -> None:
 
         async def arrives(backend):
             subscription = await backend.subscribe("orders.created", "probe")
-            return await subscription.fetch(1, 10)
+            return await subscription.fetch(1, 2 * HANG)
 
         assert on_backend(arrives)[0].message.payload["id"] == 1
-        _, err = publisher.communicate(b'{"id": 2, "total": 5}\n', timeout=10)
+        _, err = publisher.communicate(b'{"id": 2, "total": 5}\n', timeout=HANG)
     assert err == b"published 2, rejected 0\n"
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANG
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -84,7 +86,7 @@ def test_status_shows_a_worker_until_a_signal_ends_it(example: Path) -> None:
                 break
         assert f":{worker.pid} " in abe("status").stdout
         worker.send_signal(signal.SIGTERM)
-        _, rest = worker.communicate(timeout=10)
+        _, rest = worker.communicate(timeout=HANG)
     assert worker.returncode == 0
     assert "stopped in" in rest
 
@@ -149,7 +151,7 @@ def test_endless_handler_delays_the_exit_only_for_the_drain_time(example: Path, 
             for _ in range(signals):
                 worker.send_signal(signal.SIGINT)
                 time.sleep(0.1)  # two signals at once would count as one
-            assert worker.wait(timeout=10) == (1 if signals == 1 else 128 + signal.SIGINT)
+            assert worker.wait(timeout=HANG) == (1 if signals == 1 else 128 + signal.SIGINT)
         finally:
             worker.kill()
 

@@ -23,6 +23,7 @@ import redis
 
 from abe_router.messages.message import new_message
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 from .conftest import ORDER, on_backend
 
@@ -78,7 +79,7 @@ def served(text: str) -> bytes:
                     assert time.monotonic() < deadline, Path("log").read_text()
                     time.sleep(0.05)
                 then()
-            assert worker.wait(30) == 0
+            assert worker.wait(HANG) == 0
         finally:
             worker.kill()
     return Path("log").read_bytes()

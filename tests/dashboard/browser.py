@@ -24,6 +24,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from tests.limits import HANG
+
 #: axe-core 4.14.1, which finds what people with a disability cannot use. Its licence is axe.LICENSE.
 AXE = Path(__file__).with_name("axe.min.js")
 #: Runs axe-core and hands over what is wrong, without the much longer list of what is right.
@@ -46,7 +48,7 @@ return [...document.querySelectorAll(arguments[0])].map(read);
 #: shows all tabs at the same time. The script in `/usr/bin` would leave it running.
 SHELL, BROWSERS = "/usr/lib/chromium/chromium-headless-shell", ("chromium", "google-chrome")
 #: How long a page may take to show something, in seconds.
-PATIENCE = 15.0
+PATIENCE = HANG
 #: Interval at which it is looked for, in seconds.
 INTERVAL = 0.05
 #: Widths and heights that pages are looked at: a phone, a laptop, and 4K.

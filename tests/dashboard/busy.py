@@ -20,6 +20,7 @@ from abe_router.runtime.heartbeat import WORKERS, RouteState, WorkerReport
 from abe_router.runtime.override import OVERRIDES, Override
 from abe_router.runtime.publish import publish
 from tests.http_server.serving import Serving, all_tokens
+from tests.limits import HANG
 
 #: Messages a second, the time of the handler by bucket, the share of attempts that fails, and the owner.
 SHOP: Mapping[str, tuple[float, int, float, str]] = {
@@ -160,7 +161,7 @@ async def add_failures(served: Serving, key: str, group: str, count: int = 3) ->
     subscription = await served.backend.subscribe(key, group)
     for number in range(count):
         await publish(served.table, served.backend, key, {"number": number})
-        (delivery,) = await subscription.fetch(1, 5.0)
+        (delivery,) = await subscription.fetch(1, HANG)
         reason = Reason("failed", "TimeoutError", f"order {number} failed", traceback=TRACEBACK)
         at = time.time() - 600 + number
         letter = DeadLetter(f"{key}/{group}", delivery.message, reason, 5, 5, at, at)

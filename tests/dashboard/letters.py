@@ -9,6 +9,7 @@ from typing import Any
 
 from abe_router.backend import Backend, Dead, DeadLetter, Reason
 from abe_router.messages.message import Message, encode, new_id
+from tests.limits import HANG
 
 ROUTE = "orders.created", "billing"
 TRACEBACK = """\
@@ -58,7 +59,7 @@ async def kill(backend: Backend, dying: Sequence[Dying], route: tuple[str, str] 
     ]
     await backend.append(messages)
     for each in dying:
-        (delivery,) = await subscription.fetch(1, 5.0)
+        (delivery,) = await subscription.fetch(1, HANG)
         failed_at = now - each.ago
         dead = DeadLetter(
             "/".join(route),

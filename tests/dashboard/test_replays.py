@@ -12,6 +12,7 @@ from abe_router.errors import BackendUnavailable
 from abe_router.operations.audit import acts
 from abe_router.operations.replay import REPLAYS, Replay, replays
 from tests.http_server.serving import SECRET, ask, secret, serving
+from tests.limits import HANG
 
 from .letters import INVALID, ROUTE, Dying, kill
 
@@ -34,7 +35,7 @@ async def counts(served):
 
 async def settled(served, condition):
     """Return the newest replay once it satisfies a condition."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG):
         while not (found := (await replays(served.backend))[:1]) or not condition(found[0]):
             await asyncio.sleep(0.02)
     return found[0]
@@ -59,7 +60,7 @@ async def test_the_first_one_is_replayed_after_a_dry_run(browser, served):
     await browser.open("/replays/1")
     text = await browser.until("main", lambda text: "1 of 1 moved" in text)
     assert "0 have ended · 1 still wait or run" in text
-    (delivery,) = await (await served.backend.subscribe(*ROUTE)).fetch(1, 5.0)
+    (delivery,) = await (await served.backend.subscribe(*ROUTE)).fetch(1, HANG)
     assert delivery.message.body.startswith(b'{"total":0')
     replay = (await replays(served.backend))[0]
     assert (replay.why, replay.author, replay.wait) == ("mended in 7c1e4d0", "admin", True)

@@ -11,6 +11,7 @@ from abe_router.operations import tail
 from abe_router.operations.tail import newest
 from abe_router.runtime.publish import publish
 from tests.http_server.serving import SECRET, secret
+from tests.limits import HANG
 
 from .shop import an_order, shop
 
@@ -122,7 +123,7 @@ async def test_server_ends_soon_while_a_tail_is_open(browser, tmp_path):
         await browser.log_in(served.url, secret("reader"))
         await browser.open("/tail")
         await browser.until("#tail-state", lambda text: text == "live")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await running.aclose()
     await browser.until("#tail-state", lambda text: "the server ends" in text)
     await browser.messages()

@@ -18,6 +18,7 @@ from abe_router.http.tokens import TOKEN_FILE
 from abe_router.testing.redis_server import free_port
 from tests.docs.blocks import blocks
 from tests.docs.transcript import follow_block, shell_variables
+from tests.limits import HANG
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 ROUTE = "orders.created/billing"
@@ -46,7 +47,7 @@ class Shop:
             await asyncio.to_thread(follow_block, moved, self.folder, shell_variables(ABE_ROUTER_BACKEND=""))
 
     async def ask(self, path: str) -> Any:
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=HANG) as client:
             headers = {"Authorization": f"Bearer {self.token}"}
             return (await client.get(self.url + path, headers=headers)).json()
 
@@ -54,7 +55,7 @@ class Shop:
         """Wait until the state of the route satisfies a condition."""
         state: Any = None
         with suppress(TimeoutError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG):
                 while True:
                     with suppress(httpx.HTTPError, OSError, KeyError):
                         state = (await self.ask("/v1/status"))["routes"][0]
@@ -114,7 +115,7 @@ async def test_every_step_of_the_incident_works_in_a_browser(browser, shop):
 
     before = await worker()
     await shop.follow(1)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         while not (now := await worker()) or set(now) & set(before):
             await asyncio.sleep(0.05)
     assert shop.charged() == 0

@@ -14,6 +14,7 @@ from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, RouteState, 
 from abe_router.runtime.override import OVERRIDES, Override
 from tests.dashboard import busy
 from tests.http_server.serving import add_dead_letter, all_tokens, secret, serving
+from tests.limits import HANG
 
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>"
 
@@ -159,7 +160,7 @@ async def test_a_thousand_routes_are_rendered_in_a_fifth_of_a_second(tmp_path, m
 
         monkeypatch.setattr(served.backend, "status", counted)
         headers = {"Authorization": f"Bearer {secret('viewer')}"}
-        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=HANG) as client:
             for path in ("/routes", "/graph", "/routes/orders.k1/billing"):
                 taken = []
                 for _ in range(2):

@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from abe_router.testing.redis_server import RedisServer, free_port
+from tests.limits import HANG
 
 from .files import BUILD, COMPOSE, FOLDER, IMAGE, MANIFESTS, ROUTES, config_map, container, load
 from .sandbox import Sandbox, add_dependencies, make_wheel, variables
@@ -91,7 +92,7 @@ class Pod:
                 await until_answered(f"http://127.0.0.1:{self.probes}/{path}")
             yield process
             os.kill(only_child(process.pid), signal.SIGTERM)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG):
                 assert await process.wait() == 0
         except BaseException:
             print(log.read_text())  # noqa: ASYNC240  for the report of the test
@@ -147,7 +148,7 @@ async def scraped(folder: Path, address: str) -> list[str]:
     process = await asyncio.create_subprocess_exec(str(program), *arguments, stderr=DEVNULL)
     try:
         await until_answered(f"http://127.0.0.1:{port}/-/ready")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while True:
                 answer = json.loads(get(f"http://127.0.0.1:{port}/api/v1/query?query=abe_router_build_info"))
                 if answer["data"]["result"]:
@@ -210,13 +211,13 @@ async def test_image_is_built_serves_follows_a_config_map_and_stops(tmp_path, bu
         code, output = await pod.execute("abe-router", "publish", "orders.created", '{"id": 1, "total": 250}')
         assert code == 0, output
         assert router.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             assert await router.stdout.readline() == b"charged 250 for order 1\n"
 
         assert "AbeRouterBackendDown" in await scraped(tmp_path, f"127.0.0.1:{pod.probes}")
 
         pod.mount_config_map("v2", **{"billing: ": "invoicing: ", "/billing": "/invoicing"})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while "orders.created/invoicing" not in pod.ask("/v1/routes", "abe-router"):
                 await asyncio.sleep(0.05)
     assert problems(tmp_path / "router.log") == []

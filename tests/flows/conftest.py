@@ -20,6 +20,7 @@ from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 #: No wait between attempts, so that a test takes only as long as its work.
 AT_ONCE = RetryPolicy(attempts=3, initial=0.0, jitter=False)
@@ -40,8 +41,8 @@ class EventLog:
         return [event for event in self.seen if isinstance(event, kind)]
 
     async def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
-        """Return the events of a kind once there are `count`; wait at most 20 seconds."""
-        async with asyncio.timeout(20):
+        """Return the events of a kind once there are `count`; wait at most HANG seconds."""
+        async with asyncio.timeout(HANG):
             while len(self.of(kind)) < count:
                 self._added.clear()
                 await self._added.wait()
@@ -97,8 +98,9 @@ async def running() -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def within(seconds: float) -> AsyncIterator[None]:
-    async with asyncio.timeout(seconds):
+async def within() -> AsyncIterator[None]:
+    """Guard what is inside against a hang."""
+    async with asyncio.timeout(HANG):
         yield
 
 

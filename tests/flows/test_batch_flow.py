@@ -32,7 +32,7 @@ async def test_incomplete_batch_is_handled_after_its_wait(running):
     await running.route(make_route(charge, batch=Batch(size=1000, wait=0.05)))
     await running.publish("orders.created", 1, 2)
 
-    async with within(8):
+    async with within():
         await running.log.wait_for(Handled, 2)
 
 
@@ -112,7 +112,7 @@ async def test_stop_releases_a_batch_that_is_not_full(running):
     while running.router.consumers["orders.created/billing"].in_flight < 2:
         await asyncio.sleep(0)
 
-    async with within(8):
+    async with within():
         await running.router.stop()
     (status,) = await running.backend.status()
     assert (status.ready, status.in_flight) == (2, 0)

@@ -21,6 +21,7 @@ from abe_router.routing.policies import RetryPolicy
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 from .conftest import EventLog, PatchedBackend, Running, make_route
 
@@ -93,7 +94,7 @@ class Worker:
 
 async def lines(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
     """Return the log lines with a text, once there is one: a thread of its own logs it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while not (found := [text for text in caplog.messages if part in text]):
             await asyncio.sleep(0.01)
     return found
@@ -205,7 +206,7 @@ async def test_renewal_that_fails_is_logged_once_and_tried_again(
         subscription.renew = renew
 
     async def charge(order: int) -> None:
-        assert again.wait(10.0)
+        assert again.wait(HANG)
 
     running = Running(PatchedBackend(patch))
     await running.route(make_route(charge, lease=0.2))
@@ -224,7 +225,7 @@ async def test_plain_handler_that_was_in_time_keeps_its_lease_on_a_blocked_loop(
 
     def charge(order: int) -> None:
         loop.call_soon_threadsafe(begun.set)
-        assert blocked.wait(10.0)
+        assert blocked.wait(HANG)
 
     async def block(order: int) -> None:
         await begun.wait()

@@ -59,7 +59,7 @@ async def test_consumer_subscribes_anew_when_its_subscription_is_closed(order_by
     await running.publish("orders.created", {"id": 1})
     await running.log.wait_for(Handled)
     backend.close_now.set()
-    async with within(5):
+    async with within():
         while len(backend.subscriptions) < 4:
             await asyncio.sleep(0)
     await running.publish("orders.created", {"id": 2})
@@ -85,7 +85,7 @@ async def test_running_handler_ends_before_the_consumer_subscribes_anew():
     consumer._prefetch.depth = 8  # as after a long time in which handlers kept up
     await running.publish("orders.created", 1, 2, 3)
     await began.wait()
-    async with within(5):
+    async with within():
         while consumer.in_flight < 3:
             await asyncio.sleep(0)
         backend.close_now.set()
@@ -104,7 +104,7 @@ async def test_stop_ends_a_consumer_whose_subscription_is_closed():
     backend = ClosingBackend(count=1_000_000)
     running = await run(backend, make_route(print))
     backend.close_now.set()
-    async with within(5):
+    async with within():
         while len(backend.subscriptions) < 2:
             await asyncio.sleep(0)
         await running.router.stop(drain=30.0)
@@ -133,7 +133,7 @@ async def test_dropped_group_is_made_again(running: Running, order_by):
     await running.log.wait_for(Handled)
     await running.backend.drop("orders.created", "billing")
     await running.publish("orders.created", {"id": 2})
-    async with within(5):
+    async with within():
         await handled.wait()
     assert len(running.log.of(ConsumerStarted)) == 1
 
@@ -146,6 +146,6 @@ async def test_fetch_that_returns_nothing_at_once_leaves_the_loop_to_others():
         subscription.fetch = fetch
 
     running = await run(PatchedBackend(patch), make_route(print))
-    async with within(5):
+    async with within():
         await asyncio.sleep(0.01)
         await running.router.stop()

@@ -102,7 +102,7 @@ async def test_successes_are_counted_without_any_event(running):
     await running.publish("orders.created", *range(left))
     quiet = Reconciler(running.backend, Events())
     await quiet.apply(RouteTable(routes=(make_route(charge),), revision="1"))
-    async with within(20):
+    async with within():
         await done.wait()
     await quiet.stop()
     counts = quiet.counts()[NAME]
@@ -132,7 +132,7 @@ async def test_what_is_handed_back_counts_as_released(running):
 
     await running.publish("orders.created", *range(3))
     await running.route(make_route(charge, concurrency=2))
-    async with within(20):
+    async with within():
         await began.wait()
     counts = counts_of(running)
     assert (counts.in_flight, counts.running, counts.prefetched, counts.slots) == (2, 2, 0, 2)

@@ -15,6 +15,7 @@ import pytest
 from abe_router.backends import make_backend
 from abe_router.messages.message import encode, new_message
 from abe_router.process.supervisor import Supervisor
+from tests.limits import HANG
 
 ROUTES = """\
 backend: {url}
@@ -116,11 +117,11 @@ async def test_no_counter_falls_when_workers_are_killed_replaced_and_reloaded(tm
 
         # What was done since the last report comes with the last word.
         await publish(100)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             while any(s.ready + s.in_flight for s in await backend.status() if s.name == BILLING):
                 await asyncio.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         assert await running == 0
     counts = supervisor.counts()[BILLING]
     assert counts.total("handled") == sum(counts.handling) == 501

@@ -11,6 +11,7 @@ from abe_router.operations.audit import Author
 from abe_router.operations.dead_groups import dead_groups, select
 from abe_router.operations.replay import start_replay
 from abe_router.routing.policies import RetryPolicy
+from tests.limits import HANG
 
 from .conftest import Running, make_route
 
@@ -78,7 +79,7 @@ async def test_wait_of_a_replay_counts_the_ends_of_a_running_consumer(running: R
     run = await start_replay(
         running.backend, await select(running.backend, route, first=5), Author("ada", "test"), wait=True
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         async for _ in run.run():
             pass
     done = run.replay

@@ -63,11 +63,11 @@ async def test_part_that_fails_ends_the_consumer_and_no_message_is_lost(
         go_on.set()
     await running.route(route)
     await running.publish("orders.created", *({"id": n} for n in range(5)))
-    async with within(5):
+    async with within():
         await failed.wait()
     go_on.set()
     await running.log.wait_for(ConsumerStarted, 2)
-    async with within(5):
+    async with within():
         while len(set(got)) < 5:
             await asyncio.sleep(0.01)
         while any(s.ready + s.in_flight + s.delayed for s in await running.backend.status()):
@@ -125,7 +125,7 @@ async def test_cancelled_consumer_releases_what_is_in_flight(running: Running, o
         consuming = asyncio.create_task(consumer.run())
         await began.wait()
         consuming.cancel()
-        async with within(5):
+        async with within():
             await asyncio.wait({consuming})
     assert consuming.cancelled()
     assert consumer.in_flight == 0

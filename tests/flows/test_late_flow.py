@@ -14,6 +14,7 @@ from abe_router.consumer.lease_keeper import LeaseKeeper
 from abe_router.messages.message import new_message
 from abe_router.observe.events import Events, LeaseLost
 from abe_router.observe.tally import RouteTally
+from tests.limits import HANG
 
 from .conftest import make_route
 
@@ -31,8 +32,8 @@ async def test_delivery_lost_before_it_arrived_is_not_started(running, monkeypat
         async def fetch_late(limit: int, wait: float) -> Sequence[Delivery]:
             deliveries = await fetch(limit, wait)
             if deliveries and deliveries[0].message.body == b"1":
-                async with asyncio.timeout(5):
-                    taken = await other.fetch(10, 5)
+                async with asyncio.timeout(HANG):
+                    taken = await other.fetch(10, HANG)
                 await other.settle([(delivery, ACKED) for delivery in taken])
             return deliveries
 
@@ -44,7 +45,7 @@ async def test_delivery_lost_before_it_arrived_is_not_started(running, monkeypat
     await running.route(make_route(handled.put_nowait, lease=0.1, concurrency=1))
     await running.log.wait_for(LeaseLost)
     await running.publish("orders.created", 2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert await handled.get() == 2
 
 

@@ -51,7 +51,7 @@ async def test_paused_route_finishes_what_runs_and_starts_nothing(running: Runni
     assert await ready(running) == 2
 
     running.router.limit({})
-    async with within(2):  # the fetch of 5 s is not waited for
+    async with within():  # the fetch of 5 s is not waited for
         await running.log.wait_for(Handled, 3)
     assert running.router.consumers[ROUTE] is before
     assert len(running.log.of(ConsumerStarted)) == 1
@@ -78,7 +78,7 @@ async def test_message_that_a_fetch_returns_after_the_pause_is_handed_back(runni
     await entered.wait()
     await running.publish("orders.created", 1)
     await fetched.wait()
-    async with within(10):
+    async with within():
         while await ready(running) == 0:
             await asyncio.sleep(0.01)
     assert gate.began == [0]
@@ -94,7 +94,7 @@ async def test_pause_hands_back_what_the_rate_did_not_permit_yet(running: Runnin
     await running.publish("orders.created", *range(5))
     await running.log.wait_for(Handled)
     running.router.limit(PAUSED)
-    async with within(2):
+    async with within():
         while await ready(running) < 4:
             await asyncio.sleep(0.01)
     assert gate.began == [0]
@@ -106,7 +106,7 @@ async def test_new_rate_holds_for_the_next_tokens(running: Running):
     await running.publish("orders.created", *range(5))
     await running.log.wait_for(Handled)
     running.router.limit({ROUTE: RouteLimits(rate=1000.0)})
-    async with within(2):
+    async with within():
         await running.log.wait_for(Handled, 5)
     running.router.limit({})
     await running.publish("orders.created", *range(5))
@@ -125,7 +125,7 @@ async def test_route_without_a_rate_is_slowed_down_and_released(running: Running
     assert len(gate.began) < 1000 + 500  # at most what was read ahead
     assert await ready(running) > 400
     running.router.limit({})
-    async with within(5):
+    async with within():
         await running.log.wait_for(Handled, 2000)
 
 
@@ -147,7 +147,7 @@ async def test_paused_route_stops_at_once(running: Running):
     await running.route(make_route(Gate()))
     running.router.limit(PAUSED)
     await asyncio.sleep(0.05)
-    async with within(2):
+    async with within():
         await running.router.stop()
 
 
@@ -205,7 +205,7 @@ async def test_pause_longer_than_the_lease_of_an_ordered_route_keeps_its_order(r
                 "orders.created", *({"c": c, "n": n + 20 * half} for n in range(20) for c in "abc")
             )
             if half == 0:
-                async with within(10):
+                async with within():
                     while sum(map(len, got.values())) < 10:
                         await asyncio.sleep(0)
                 for router in routers:
@@ -213,7 +213,7 @@ async def test_pause_longer_than_the_lease_of_an_ordered_route_keeps_its_order(r
                 await asyncio.sleep(0.5)
         for router in routers:
             router.limit({})
-        async with within(10):
+        async with within():
             while sum(map(len, got.values())) < 120:
                 await asyncio.sleep(0.01)
     finally:

@@ -343,7 +343,7 @@ async def test_stop_finishes_running_handlers_and_releases_the_rest(running):
     stopping = asyncio.create_task(running.router.stop())
     go.set()
 
-    async with within(8):
+    async with within():
         assert await stopping == 0
     assert len(running.log.of(Handled)) == 1
     (status,) = await running.backend.status()
@@ -361,7 +361,7 @@ async def test_handler_that_outlives_the_drain_time_is_released(running):
     await running.publish("orders.created", 1)
     await started.wait()
 
-    async with within(8):
+    async with within():
         assert await running.router.stop() == 1
     (stopped,) = running.log.of(ConsumerStopped)
     assert stopped.abandoned == 1

@@ -18,6 +18,7 @@ from abe_router.errors import BackendUnavailable, Reject, Retry, SubscriptionClo
 from abe_router.observe.events import DeadLettered, Events, Handled, LeaseLost, Retried
 from abe_router.observe.tally import RouteTally
 from abe_router.routing.policies import RetryPolicy
+from tests.limits import HANG
 
 from .conftest import PatchedBackend, Running, make_route, within
 
@@ -53,7 +54,7 @@ async def test_messages_of_one_ordering_key_wait_for_each_other_alone(running: R
 
     await running.route(make_route(charge, order_by="/customer/id", concurrency=4))
     await running.publish("orders.created", *(order(c, n) for n in range(20) for c in "abc"))
-    async with within(5):
+    async with within():
         await running.log.wait_for(Handled, 40)
     assert journal.began["a"] == [0]
     slow.set()
@@ -111,13 +112,13 @@ async def test_refused_outcome_starts_nothing_more(running: Running):
     consumer = running.router.consumers[ROUTE]
     consumer._prefetch.depth = 8  # as after a long time in which handlers kept up
     await running.publish("orders.created", *(order(c, 0) for c in "abcd"))
-    async with within(5):
+    async with within():
         while len(consumer._in_flight.buffer) < 3:
             await asyncio.sleep(0)
     group = running.backend._queues["orders.created", "billing"]
     group.owner = group.owner[0], 0.0  # as after a server lost the owner
     other = await running.backend.subscribe_exclusive("orders.created", "billing")
-    taken = await other.fetch(10, 5.0)
+    taken = await other.fetch(10, HANG)
     assert len(taken) == 4
     await other.settle([(delivery, ACKED) for delivery in taken])
     go_on.release()  # the next one begins before the outcome of the first is refused
@@ -154,7 +155,7 @@ async def test_message_that_kills_its_process_dead_letters_no_other(running: Run
     await running.publish("orders.created", *(order("a", n) for n in range(30)))
     for nth in range(3):  # each fetches, and ends without a word
         killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
-        assert await killed.fetch(1 if nth else 30, 5.0)
+        assert await killed.fetch(1 if nth else 30, HANG)
     done: list[int] = []
 
     async def charge(payload):
@@ -192,7 +193,7 @@ async def test_order_is_kept_through_an_outage_longer_than_the_lease():
     running = Running(PatchedBackend(patch))
     await running.route(make_route(charge, order_by="/customer/id", lease=0.1))
     await running.publish("orders.created", *(order("a", n) for n in range(3)))
-    async with within(5):
+    async with within():
         await down.wait()
     await asyncio.sleep(0.4)
     assert handled == [0]
@@ -208,7 +209,7 @@ async def test_ack_during_a_renewal_loses_no_lease(running: Running):
     await running.publish("orders.created", order("a", 0), order("b", 0))
     handle = await running.backend.subscribe_exclusive("orders.created", "billing")
     ordered = OrderedSubscription(handle, keys, in_flight)
-    async with within(5):
+    async with within():
         deliveries = await ordered.fetch(2, 1.0)
         while len(deliveries) < 2:
             deliveries = [*deliveries, *await ordered.fetch(2, 1.0)]
@@ -224,13 +225,13 @@ async def test_delivery_that_waits_for_the_fetches_of_others_is_not_taken_for_re
     """Its lease may be over by then, and a handler must not start before that is known."""
     await running.publish("orders.created", order("a", 0))
     killed = await running.backend.subscribe_exclusive("orders.created", "billing", lease=0.01)
-    assert await killed.fetch(1, 5.0)
+    assert await killed.fetch(1, HANG)
     keys, gate, waits = OrderingKeys("/customer/id"), SuspectGate(), asyncio.Event()
     in_flight = InFlight(0.0, 500, keys)  # a renewal is due at any time
     handle = await running.backend.subscribe_exclusive("orders.created", "billing")
     ordered = OrderedSubscription(handle, keys, in_flight, gate)
     keeper = LeaseKeeper(make_route(print), ordered, in_flight, Events([]), Recovery(), RouteTally())
-    async with within(5):
+    async with within():
         with gate.fetching(waits.set):  # what another route does
             fetching = asyncio.create_task(ordered.fetch(1, 5.0))
             await waits.wait()
@@ -263,7 +264,7 @@ async def test_refused_outcome_frees_no_ordering_key_while_a_retry_is_postponed(
         await backend.publish("orders.created", payload)
     handle = await backend.subscribe_exclusive("orders.created", "billing")
     ordered = OrderedSubscription(handle, keys, InFlight(30.0, 500, keys))
-    async with within(5):
+    async with within():
         deliveries = []
         while len(keys) < 3 or len(deliveries) < 2:
             deliveries += await ordered.fetch(2, 0.01)

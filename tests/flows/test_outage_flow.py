@@ -12,6 +12,7 @@ from abe_router.errors import BackendUnavailable
 from abe_router.observe.events import BackendBack, BackendLost, Event, Events
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
+from tests.limits import HANG
 
 from .conftest import EventLog, PatchedBackend, Running, make_route
 
@@ -38,7 +39,7 @@ async def test_each_route_reports_an_outage_once():
     router = Reconciler(backend, Events([((Event,), log)]))
     routes = tuple(make_route(charge, key=f"orders.k{n}") for n in range(5))
     await router.apply(RouteTable(routes=routes))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         for _ in range(5 * 3):
             await backend.tries.acquire()
     backend.back.set()
@@ -79,7 +80,7 @@ async def test_interrupted_fetch_during_an_outage_does_not_report_its_end():
     running = Running(PatchedBackend(patch))
     await running.route(make_route(charge))
     await running.publish("orders.created", 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await answers.wait()
         assert not running.log.of(BackendBack)
         assert len(running.log.of(BackendLost)) == 1

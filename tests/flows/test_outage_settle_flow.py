@@ -62,7 +62,7 @@ async def test_outcomes_of_an_outage_longer_than_the_lease_are_settled_after_it(
 
     await running.route(make_route(charge, lease=LEASE, concurrency=20, **options))
     await running.publish("orders.created", *({"id": n} for n in range(20)))
-    async with within(5):
+    async with within():
         for _ in range(20):
             await began.acquire()
     server.down = True
@@ -71,7 +71,7 @@ async def test_outcomes_of_an_outage_longer_than_the_lease_are_settled_after_it(
     await asyncio.sleep(4 * LEASE)
     server.down = False
     await running.publish("orders.created", {"id": 20})
-    async with within(5):
+    async with within():
         while any(s.ready + s.in_flight for s in await running.backend.status()) or len(got) < 21:
             await asyncio.sleep(0.01)
     assert server.refused["settle"] > 1
@@ -92,7 +92,7 @@ async def test_handlers_that_outlast_an_outage_run_once():
 
     await running.route(make_route(charge, lease=LEASE, concurrency=40))
     await running.publish("orders.created", *range(20))
-    async with within(5):
+    async with within():
         for _ in range(20):
             await began.acquire()
     server.down = True
@@ -100,7 +100,7 @@ async def test_handlers_that_outlast_an_outage_run_once():
     server.down = False
     await asyncio.sleep(2 * LEASE)
     ended.set()
-    async with within(5):
+    async with within():
         while any(s.ready + s.in_flight for s in await running.backend.status()):
             await asyncio.sleep(0.01)
     assert set(got.values()) == {1}
@@ -119,15 +119,15 @@ async def test_settler_tries_again_as_soon_as_another_route_reaches_the_backend(
 
     await running.route(make_route(charge, "a", lease=30.0), make_route(charge, "b", lease=30.0))
     await running.publish("a", 1)
-    async with within(5):
+    async with within():
         await began.wait()
     server.down = True
     ended.set()
-    async with within(5):
+    async with within():
         while not server.refused["settle"]:
             await asyncio.sleep(0.01)
     server.names = ("fetch",)
-    async with within(10):
+    async with within():
         while not server.refused["fetch"]:
             running.router.consumers["b/billing"]._in_flight.capacity.set()
             await running.publish("b", 1)
@@ -154,7 +154,7 @@ async def test_settler_gives_up_only_when_the_consumer_stops(monkeypatch):
 
     await running.route(make_route(charge, lease=0.05))
     await running.publish("orders.created", 1)
-    async with within(5):
+    async with within():
         await began.wait()
         await asyncio.sleep(0.3)
         assert not running.log.of(LeaseLost)

@@ -16,6 +16,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import Reloader
 from abe_router.observe.events import Event, Events, Reloaded, ReloadRejected, RestartNeeded
 from abe_router.runtime.reconciler import Reconciler
+from tests.limits import HANG
 
 from .conftest import Running
 
@@ -243,11 +244,11 @@ async def test_edits_are_followed_after_an_unforeseen_error(tmp_path, place, mon
         with monkeypatch.context() as patched:
             patched.setattr(getattr(run, owner), name, fail)
             run.path.write_text(routes("billing", "trail"))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while "unforeseen" not in caplog.text:
                     await asyncio.sleep(0.01)
         run.path.write_text(routes("billing", "audit"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while "orders.created/audit" not in run.router.consumers:
                 await asyncio.sleep(0.01)
 

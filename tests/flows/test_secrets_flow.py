@@ -24,7 +24,6 @@ from abe_router.runtime.edit_record import FILES
 from abe_router.runtime.heartbeat import WORKERS, decode_reports
 from abe_router.testing import RedisServer
 
-pytestmark = pytest.mark.timeout(60)
 PASSWORD, TOKEN, CARD, ANSWER = "P4SSWORDofall", "T0KENofall", "4111-C4RD", "5500-4NSWER"
 ROUTES = """\
 backend: {url}

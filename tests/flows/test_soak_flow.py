@@ -28,6 +28,7 @@ from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
 from abe_router.runtime.retention import RetentionLoop
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 from .conftest import make_route
 
@@ -80,7 +81,7 @@ class Soak:
         """Publish, and wait until every message has ended."""
         until = self._ended + len(messages)
         await self.backend.append(messages)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while self._ended < until:
                 self._changed.clear()
                 await self._changed.wait()

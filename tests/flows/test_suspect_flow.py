@@ -145,7 +145,7 @@ async def test_the_start_of_suspects_interrupts_probes_and_holds_up_new_ones(end
     starting = asyncio.create_task(start())
     await asyncio.sleep(0)
     second = asyncio.create_task(probe("second"))
-    async with within(5):
+    async with within():
         await asyncio.gather(first, starting, second)
     assert order == ["first", "start", "ran", "second"]
     assert (loop.time() - began_at > HEAD_START) is not ended
@@ -158,14 +158,14 @@ async def test_the_end_of_an_earlier_head_start_does_not_shorten_the_next_one():
     gate.release("a")
     await gate.end_fetches("a", 5.0)
     began_at = loop.time()
-    async with within(5), gate.probe(lambda: None):
+    async with within(), gate.probe(lambda: None):
         assert loop.time() - began_at > 0.9 * HEAD_START
 
 
 async def test_an_ordered_route_starts_a_suspect_when_no_other_route_fetches_any_more():
     """What the other one holds, and is about to hand back, would count as handed out with a killer."""
     gate, keys, interrupted, moved = SuspectGate(), OrderingKeys("/id"), asyncio.Event(), 0.0
-    async with MemoryBackend(clock=lambda: time.monotonic() + moved) as backend, within(5):
+    async with MemoryBackend(clock=lambda: time.monotonic() + moved) as backend, within():
         await backend.publish(KEYS[0], {"id": 1})
         dead = await backend.subscribe_exclusive(KEYS[0], "billing", lease=LEASE)
         assert len(await dead.fetch(1, 0.0)) == 1

@@ -13,6 +13,7 @@ import pytest
 from abe_router.consumer import Consumer
 from abe_router.observe.events import DeadLettered, Event, Events, Handled, Retried
 from abe_router.routing.policies import Batch, RetryPolicy
+from tests.limits import HANG
 
 from .conftest import EventLog, Running, make_route, within
 
@@ -24,7 +25,7 @@ async def test_hanging_plain_handlers_delay_no_other_route(running: Running, bat
     go = threading.Event()
 
     def hang(payload: Any) -> None:
-        go.wait(10)
+        go.wait(HANG)
 
     def charge(payload: Any) -> None:
         time.sleep(0.01)
@@ -116,6 +117,6 @@ async def test_generator_exit_in_a_handler_fails_its_message_alone(running: Runn
     (dead_lettered,) = await running.log.wait_for(DeadLettered)
     assert (dead_lettered.kind, dead_lettered.attempts) == ("failed", 2)
     assert len(running.log.of(Retried)) == 1
-    async with within(5):
+    async with within():
         while any(s.ready + s.in_flight for s in await running.backend.status()):
             await asyncio.sleep(0.01)

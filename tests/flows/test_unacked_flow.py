@@ -50,7 +50,7 @@ async def test_no_message_begins_while_too_many_are_not_acked(options, most, han
     running = Running(PatchedBackend(patch))
     await running.publish("orders.created", *({"id": n} for n in range(60)))
     await running.route(make_route(charge, **options))
-    async with within(5):
+    async with within():
         while not began:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -80,7 +80,7 @@ async def test_slot_that_waits_for_acks_ends_with_the_route():
     running = Running(PatchedBackend(patch))
     await running.publish("orders.created", *range(20))
     await running.route(make_route(charge, max_unacked=1, concurrency=2))
-    async with within(5):
+    async with within():
         await settling.wait()
         assert await running.router.stop() == 0
     (status,) = await running.backend.status()

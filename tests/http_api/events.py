@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from tests.limits import HANG
+
 from .running import Api, bearer
 
 
@@ -34,7 +36,7 @@ class Events:
     async def next(self) -> Received | None:
         """Return the next event; None at the end of the stream."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             async for line in self._lines:
                 if line.startswith(":"):
                     self.comments += 1

@@ -59,7 +59,12 @@ def test_any_bytes_are_an_event_or_malformed(noise: bytes, at: int) -> None:
 
 @given(
     st.lists(
-        st.dictionaries(st.text(), st.text() | st.lists(st.text() | st.dictionaries(st.text(), st.none())))
+        st.dictionaries(
+            st.text(max_size=8),
+            st.text() | st.lists(st.text() | st.dictionaries(st.text(max_size=8), st.none()), max_size=3),
+            max_size=4,
+        ),
+        max_size=8,
     )
 )
 def test_batch_is_split_into_its_events(events: list[dict[str, Any]]) -> None:

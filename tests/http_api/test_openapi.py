@@ -17,6 +17,7 @@ from abe_router.http.security import Security
 from abe_router.http.site import Site
 from abe_router.operations.access import load_table
 from abe_router.routing.table import RouteTable
+from tests.limits import HANG
 
 from .running import FixedSource, serving
 
@@ -81,7 +82,7 @@ async def test_every_reading_endpoint_answers_in_its_form(tmp_path):
     async with serving(load_table(tmp_path / "routes.yaml"), make_backend("memory://")) as api:
         subscription = await api.source.backend.subscribe("orders.created", "billing")
         await api.source.backend.publish("orders.created", {"id": 1}, headers={"a": "b"})
-        (delivery,) = await subscription.fetch(1, 5)
+        (delivery,) = await subscription.fetch(1, HANG)
         reason = Reason("failed", "ValueError", "no such order", traceback="Traceback: ValueError")
         letter = DeadLetter("orders.created/billing", delivery.message, reason, 1, 1, 1e9, 1.1e9)
         await subscription.settle([(delivery, Dead(letter))])

@@ -19,6 +19,7 @@ from abe_router.operations.status import Status
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.runtime.activity import RouteActivity
 from abe_router.runtime.heartbeat import WorkerReport
+from tests.limits import HANG
 
 STATUS = Status("memory://", "r", (SubscriptionState("a/b", True, ready=7),), {})
 
@@ -139,7 +140,7 @@ async def test_sampling_goes_on_after_an_error(
     sampler = sampler_of(backend)
     task = asyncio.create_task(sampler.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while backend.asked < 2:
                 await asyncio.sleep(0)
             assert caplog.records == []

@@ -15,6 +15,7 @@ from abe_router.backends.memory import MemoryBackend
 from abe_router.routing.handler import handler_from
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
+from tests.limits import HANG
 
 from .running import serving
 
@@ -36,7 +37,7 @@ async def test_handler_is_a_child_of_the_client_that_published_over_http(
     table = RouteTable(routes=(route,), keys=("orders.created",), revision="1")
     backend = MemoryBackend()
     application = Application(table, backend, heartbeat=False)
-    async with serving(table, backend) as api, asyncio.timeout(10):
+    async with serving(table, backend) as api, asyncio.timeout(HANG):
         await application.start()
         parent = f"00-{TRACE}-{SPAN}-01"
         answer = await api.post("/v1/publish/orders.created", b"1", headers={"traceparent": parent})

@@ -20,6 +20,7 @@ from abe_router.http.http_server import HttpServer
 from abe_router.http.sources import OwnSource
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import publish
+from tests.limits import HANG
 
 ROLES = ("viewer", "reader", "publisher", "operator", "admin")
 #: A value that the schema marks as sensitive. No answer may contain it.
@@ -117,7 +118,7 @@ async def add_dead_letter(serving: Serving, payload: object) -> str:
     route = "orders.created", "billing"
     subscription = await serving.backend.subscribe(*route)
     await publish(serving.table, serving.backend, "orders.created", payload)
-    (delivery,) = await subscription.fetch(1, 5.0)
+    (delivery,) = await subscription.fetch(1, HANG)
     reason = Reason("failed", "ValueError", f"the handler quotes {payload}", traceback=f"at {payload}")
     dead = Dead(DeadLetter("/".join(route), delivery.message, reason, 1, 1, 1e9, 1.1e9))
     await subscription.settle([(delivery, dead)])

@@ -14,6 +14,7 @@ import pytest
 from abe_router.consumer.filter import Filter
 from abe_router.operations import dead_letters
 from abe_router.runtime.publish import publish
+from tests.limits import HANG
 
 from .serving import SECRET, Serving, add_dead_letter, all_tokens, routes_file, serving
 from .serving import ask as ask_anything
@@ -101,7 +102,7 @@ async def test_a_replay_runs_in_the_background_and_can_be_watched(served: Servin
     started = await ask(served, "operator", "POST", f"{ROUTE}/replay", json=body)
     assert started.status_code == 202
     path = f"/v1/replays/{started.json()['number']}"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while (found := (await ask(served, "viewer", "GET", path)).json())["state"] == "running":
             await asyncio.sleep(0.02)
     assert (found["state"], found["replayed"], found["author"]) == ("done", 3, "operator")

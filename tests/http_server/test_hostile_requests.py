@@ -15,6 +15,7 @@ import pytest
 
 from abe_router.http.access import digest
 from abe_router.runtime.override import read_overrides
+from tests.limits import HANG
 
 from .serving import SECRET, Serving, add_dead_letter, secret, send_raw, serving
 
@@ -368,7 +369,7 @@ async def test_ambiguous_head_is_refused_and_ends_the_connection(
             while part := await reader.read(65_536):
                 received += part
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         receiving = asyncio.create_task(receive())
         for start in range(0, len(sent), step):
             if receiving.done():

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from abe_router.testing.redis_server import RedisServer, free_port
+from tests.limits import HANG
 
 from .incident import ISSUES, KEYS, PUSH, STARS, Incident, write_files
 from .test_serve_flow import started
@@ -33,7 +34,7 @@ class Prometheus:
     """A Prometheus with the alert rules of the examples, which fire without delay here."""
 
     def __init__(self, port: int) -> None:
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=HANG)
 
     @classmethod
     @asynccontextmanager
@@ -249,7 +250,7 @@ async def _until(ask: Callable[[], Any], holds: Callable[[Any], Any] = bool) -> 
     """Ask until the answer holds, and return it."""
     answer = None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             while True:
                 answer = ask()
                 if isawaitable(answer):

@@ -20,6 +20,7 @@ from abe_router.operations.republish import (
     republish,
     with_masked,
 )
+from tests.limits import HANG
 
 ROUTE = "orders.created", "billing"
 ADA = Author("ada", "a test")
@@ -125,7 +126,7 @@ async def dying(backend, body: bytes) -> DeadLetter:
     """Return a dead letter that the backend has."""
     subscription = await backend.subscribe(*ROUTE)
     await backend.append([Message("ord_1", "orders.created", body, {}, 1.0)])
-    (delivery,) = await subscription.fetch(1, 5.0)
+    (delivery,) = await subscription.fetch(1, HANG)
     await subscription.settle([(delivery, Dead(dead_letter(body)))])
     await subscription.close()
     return (await backend.dead_letters(*ROUTE, limit=10))[0]

@@ -20,6 +20,7 @@ from abe_router.operations.tail import Tailed, tail
 from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.table import RouteTable
 from abe_router.schema import SchemaFolder
+from tests.limits import HANG
 
 SCHEMA = SchemaFolder(Path("/nowhere")).inline({"properties": {"card": {"x-sensitive": True}}}, "order")
 TABLE = RouteTable(
@@ -35,7 +36,7 @@ async def publish(backend: MemoryBackend, *bodies: bytes, key: str = "orders.cre
 
 async def take(tailing: AsyncIterator[Tailed], count: int) -> list[Tailed]:
     """Return the next messages of a tail."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         return [await anext(tailing) for _ in range(count)]
 
 
@@ -108,7 +109,10 @@ async def test_where_compares_values_of_the_masked_payload(backend: MemoryBacken
         end = msgspec.json.encode({pointer[1:]: value for pointer, value in where.items()})
         (last,) = await publish(backend, end, key=f"last.{len(where)}")
         found = []
-        async with asyncio.timeout(10), aclosing(tail(backend, TABLE, "#", after="", where=where)) as tailing:
+        async with (
+            asyncio.timeout(HANG),
+            aclosing(tail(backend, TABLE, "#", after="", where=where)) as tailing,
+        ):
             while last not in found:
                 found.append((await anext(tailing)).id)
         assert [ids.index(id) for id in found if id in ids] == expected

@@ -15,6 +15,7 @@ from abe_router.operations.top import LoadReader, RouteLoad, quantile
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.activity import ActivityReporter, RouteActivity
 from abe_router.runtime.heartbeat import WORKERS, RouteState, WorkerReport, decode_report
+from tests.limits import HANG
 
 TABLE = RouteTable(revision="abc")
 
@@ -162,7 +163,7 @@ async def test_heartbeat_reports_what_its_routes_did(tmp_path, monkeypatch) -> N
         running = asyncio.create_task(beating.run())
         await backend.append([new_message("a", b"[]") for _ in range(3)])
         handled = calls = revision = 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while handled < 3 or calls < 3:  # a call is counted before its outcome is stored
                 for entry in (await backend.entries(WORKERS)).values():
                     found = decode_report(entry.value)

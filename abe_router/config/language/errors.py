@@ -22,6 +22,7 @@ from abe_router.config.language.model import (
     RetryModel,
     inherit,
 )
+from abe_router.config.language.synonyms import hint_of_synonym
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
@@ -41,6 +42,8 @@ _HOMES: dict[type[Model], str] = {
     tests_model.DeadModel: "`dead`",
     tests_model.EmittedModel: "`emitted`",
 }
+#: The models whose options other libraries have too.
+_ROUTING = (FileModel, EntryModel, OptionsModel, ConsumerModel, RetryModel, BatchModel)
 #: The options that are mappings themselves, and those of a case.
 _PARTS: dict[str | int, type[Model]] = {"batch": BatchModel, "retry": RetryModel}
 _PARTS_OF_CASE: dict[str | int, type[Model]] = {
@@ -223,6 +226,8 @@ def _report_unknown(path: Steps, root: YamlNode, faults: Faults) -> None:
     homes = [where for model, where in _HOMES.items() if option in _options(model)]
     if here is FileModel and "." in option:
         hint = "routing keys go under `routes`"
+    elif here in _ROUTING and (meant := hint_of_synonym(option)):
+        hint = meant
     elif close:
         hint = f"did you mean `{close}`?"
     elif option == "handler" and here is EntryModel:

@@ -23,6 +23,7 @@ from abe_router.backends.redis.partitioned import PartitionedRedisBackend, mover
 from abe_router.backends.redis.partitioned.outbox import waiting
 from abe_router.errors import BackendUnavailable
 from abe_router.testing import RedisServer
+from tests.limits import HANG
 
 from . import check
 from .check import Point
@@ -259,6 +260,6 @@ async def _moved(backend: PartitionedRedisBackend) -> None:
     """Wait until the outputs of handlers are where they go."""
     await backend.open()
     backend._movers.start()
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(HANG):
         while any([await waiting(await each.opened()) for each in backend._partitions]):
             await asyncio.sleep(0.01)

@@ -42,8 +42,11 @@ class TextMask:
         forms = self._forms
         if forms is None or len(text) * len(forms) > MOST_WORK:
             return MASKED if text else text
-        for form in forms:
+        for form in forms:  # the whole ones first: a part of one may be the beginning of another
             text = _without(form, text)
+        for backwards in (1, -1):
+            long = [form[::backwards] for form in forms if len(form) > FRAGMENT]
+            text = _without_beginnings(long, text[::backwards], MASKED[::backwards])[::backwards]
         return text
 
     @cached_property
@@ -97,16 +100,25 @@ def _numbers(value: float) -> set[str]:
 
 def _without(form: str, text: str) -> str:
     """Return a text without a form of a value."""
-    if len(form) < ANYWHERE:
-        return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASKED, text) if form in text else text
-    text = _without_beginnings(form, text, MASKED)
-    return _without_beginnings(form[::-1], text[::-1], MASKED[::-1])[::-1] if len(form) > FRAGMENT else text
+    if len(form) >= ANYWHERE:
+        return text.replace(form, MASKED)
+    return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASKED, text) if form in text else text
 
 
-def _without_beginnings(form: str, text: str, shown: str) -> str:
-    """Return a text with `shown` in place of each beginning of a form that is long enough."""
-    head, pieces, at = form[:FRAGMENT], list[str](), 0
-    while (start := text.find(head, at)) >= 0:
-        pieces += text[at:start], shown
-        at = start + sum(takewhile(bool, map(eq, text[start : start + len(form)], form)))
-    return "".join((*pieces, text[at:]))
+def _without_beginnings(forms: Iterable[str], text: str, shown: str) -> str:
+    """Return a text with `shown` in place of the longest beginning of a form wherever one is long enough."""
+    by_head: dict[str, list[str]] = {}
+    for form in forms:
+        by_head.setdefault(form[:FRAGMENT], []).append(form)
+    for head, same in by_head.items():
+        pieces, at = list[str](), 0
+        while (start := text.find(head, at)) >= 0:
+            pieces += text[at:start], shown
+            at = start + max(_common(text[start : start + len(form)], form) for form in same)
+        text = "".join((*pieces, text[at:]))
+    return text
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    return sum(takewhile(bool, map(eq, one, other)))

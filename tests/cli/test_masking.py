@@ -271,7 +271,7 @@ async def shown_by_http(router: Router, backend: Backend) -> list[tuple[str, str
 
 @pytest.mark.parametrize(
     ("backend", "number"),
-    [("sqlite", 100), ("redis", 100), pytest.param("sqlite", 1_000, marks=pytest.mark.heavy)],
+    [("sqlite", 100), ("redis", 100), pytest.param("sqlite", 1_000, marks=pytest.mark.heavy(20))],
 )
 def test_no_output_has_a_sensitive_value_of_damaged_payloads(
     number: int, shop: Path, run: Run, url: str, outputs: Callable[[], str]

@@ -28,7 +28,7 @@ import math
 import os
 import re
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +44,8 @@ _frame_texts: dict[tuple[int, int], tuple[CodeType, str]] = {}
 _MOST_FRAMES = 1000
 #: Errors whose traceback ends with more than their text: a position, or a name that is like the wrong one.
 _WITH_MORE = (SyntaxError, NameError, AttributeError, ImportError)
+#: What the end of a traceback begins with: the name of a type, alone or before a text.
+_TYPE = re.compile(r"[\w.<>]+(?:: |$)")
 #: Modules that a traceback does not name.
 _UNNAMED = ("__main__", "builtins")
 _NOT_OF_USERS = (_PACKAGE, "<frozen")
@@ -230,11 +232,14 @@ def text_of(error: BaseException) -> str:
         return "its text cannot be made: its __str__ raises"
 
 
-def user_traceback(error: BaseException) -> str:
-    """Return the traceback of an error of a handler, without the frames of this package that called it."""
+def user_traceback(error: BaseException, hide: Callable[[str], str] | None = None) -> str:
+    """Return the traceback of an error of a handler, without the frames of this package that called it.
+
+    `hide` returns what is shown of a text of an error. The frames stay as they are.
+    """
     is_chained = error.__cause__ is not None or not (error.__context__ is None or error.__suppress_context__)
     if is_chained or isinstance(error, BaseExceptionGroup):
-        return _chained_traceback(error)
+        return _chained_traceback(error, hide)
     frames: list[TracebackType] = []
     ours: list[TracebackType] = []
     trace = error.__traceback__
@@ -244,9 +249,10 @@ def user_traceback(error: BaseException) -> str:
         trace = trace.tb_next
     shown = [_frame_text(each) for each in frames or ours]  # without any of the handler, the fault is ours
     if len(shown) > 3 and any(map(str.__eq__, shown, shown[1:])):
-        return _chained_traceback(error)  # a recursion, of which only the first few frames are shown
+        return _chained_traceback(error, hide)  # a recursion, of which only the first few frames are shown
     title = ["Traceback (most recent call last):\n"] if shown else []
-    return "".join([*title, *shown, _final_line(error)])
+    final = _final_line(error)
+    return "".join([*title, *shown, final if hide is None else _hidden(final, hide)])
 
 
 def _frame_text(trace: TracebackType) -> str:
@@ -276,7 +282,15 @@ def _final_line(error: BaseException) -> str:
     return f"{name}: {text}\n" if text else f"{name}\n"
 
 
-def _chained_traceback(error: BaseException) -> str:
+def _hidden(final: str, hide: Callable[[str], str]) -> str:
+    """Return what a traceback ends with, with what is shown of the text behind the name of the type."""
+    final = final.rstrip("\n")
+    named = _TYPE.match(final)
+    at = named.end() if named else 0
+    return f"{final[:at]}{hide(final[at:])}\n"
+
+
+def _chained_traceback(error: BaseException, hide: Callable[[str], str] | None) -> str:
     shown = traceback.TracebackException.from_exception(error)
     left: list[traceback.TracebackException | None] = [shown]
     while left:
@@ -285,8 +299,19 @@ def _chained_traceback(error: BaseException) -> str:
         frames = [frame for frame in each.stack if not frame.filename.startswith(_PACKAGE)]
         if frames:  # without any, the fault is ours
             each.stack = traceback.StackSummary.from_list(frames)
+        if hide is not None:
+            _replace_text(each, _hidden("".join(each.format_exception_only()), hide))
         left += [each.__cause__, each.__context__, *(each.exceptions or ())]
     return "".join(shown.format())
+
+
+def _replace_text(shown: traceback.TracebackException, text: str) -> None:
+    """Make `format` show this text in place of the type and the text of the error."""
+
+    def format_exception_only(**_options: Any) -> Generator[str, None, None]:
+        yield text
+
+    shown.format_exception_only = format_exception_only  # type: ignore[method-assign]
 
 
 def type_name(error: BaseException) -> str:

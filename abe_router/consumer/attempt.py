@@ -23,6 +23,7 @@ from abe_router.errors import BatchMismatch
 from abe_router.observe.tracing import NO_SPAN, AttemptSpan, Tracing
 from abe_router.routing.handler import Handler
 from abe_router.routing.route import Route
+from abe_router.schema import TextMask
 from abe_router.text import format_duration
 
 _log = logging.getLogger(__name__)
@@ -175,12 +176,16 @@ class Attempts:
             if len(answers) != len(passed):
                 text = f"the handler answered for {len(answers)} messages of {len(passed)}"
                 answers = [BatchMismatch(text)] * len(passed)
+            mask: TextMask | None = None
             for index, answer in zip(passed, answers, strict=True):
+                if self._is_brief and not isinstance(answer, BaseException | Reason):
+                    continue
+                mask = mask or self._policy.mask_of(batch)  # an error may quote any of them
                 if isinstance(answer, BaseException | Reason):
-                    dispositions[index] = self._policy.failed(deliveries[index], answer)
-                elif not self._is_brief:
+                    dispositions[index] = self._policy.failed(deliveries[index], answer, mask)
+                else:
                     dispositions[index] = self._policy.handled(
-                        deliveries[index], answer, seconds, span.headers
+                        deliveries[index], answer, seconds, span.headers, mask
                     )
             span.end_with([dispositions[index].event for index in passed])
         return dispositions

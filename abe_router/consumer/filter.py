@@ -64,8 +64,11 @@ class Filter:
         try:
             return (self._convert(payload),)
         except PayloadUnfit as error:
-            text = str(error)[:MAX_MESSAGE]
-            reason = Reason("invalid", "PayloadUnfit", text, pointer=error.pointer, keyword=error.keyword)
+            text, pointer = str(error), error.pointer
+            if (mask := self._policy.mask_of((delivery,))) is not None:  # code of the type writes such texts
+                text, pointer = mask.hide(text), pointer if mask.hide(pointer) == pointer else ""
+            text = text[:MAX_MESSAGE]
+            reason = Reason("invalid", "PayloadUnfit", text, pointer=pointer, keyword=error.keyword)
             return self._policy.invalid(delivery, reason)
         except Exception as error:  # noqa: BLE001  the user's own type may raise anything
             return self._policy.failed(delivery, error)

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Backend, DeadLetter, SubscriptionName
-from abe_router.errors import KeyInvalid, PayloadMalformed
-from abe_router.messages.message import Message, decode
+from abe_router.errors import PayloadMalformed
+from abe_router.messages.message import decode
 from abe_router.messages.pattern import matches
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import UnknownDeadLetter
 from abe_router.operations.fingerprint import fingerprint
-from abe_router.operations.tail import HIDDEN, masked_headers
+from abe_router.operations.masked import masked_headers, masked_payload
 from abe_router.routing.table import RouteTable
 
 #: Dead letters that one call to the backend reads without their bodies, moves or deletes.
@@ -220,7 +220,7 @@ def summary(dead_letter: DeadLetter) -> DeadLetterSummary:
 
 
 def detail(dead_letter: DeadLetter, table: RouteTable) -> DeadLetterDetail:
-    """Return the complete dead letter, with the payload that `readable_payload` returns."""
+    """Return the complete dead letter, with its payload masked, else exact."""
     message, reason = dead_letter.message, dead_letter.reason
     return DeadLetterDetail(
         **_summary(dead_letter),
@@ -233,25 +233,8 @@ def detail(dead_letter: DeadLetter, table: RouteTable) -> DeadLetterDetail:
         traceback=reason.traceback,
         published_at=message.published_at,
         headers=masked_headers(table, message),
-        payload=readable_payload(message, table),
+        payload=masked_payload(table, message, exact=True),
     )
-
-
-def readable_payload(message: Message, table: RouteTable) -> Any:
-    """Return a payload as exact JSON, with `(masked)` in place of what the schemas mark as `x-sensitive`.
-
-    A body that is not JSON is text with escapes. It is masked if a schema marks anything. Without a revision,
-    the table does not know the schemas, so every payload is masked.
-    """
-    try:
-        contract = table.contract(message.key) if table.revision else None
-    except KeyInvalid:  # another program stored it
-        contract = None
-    if contract is None:
-        return HIDDEN
-    if not any(schema.has_sensitive for schema in contract.schemas):
-        return msgspec.Raw(message.body) if is_json(message.body) else _as_text(message.body)
-    return contract.mask(decode(message.body)) if is_json(message.body) else HIDDEN
 
 
 def is_json(body: bytes) -> bool:
@@ -261,10 +244,6 @@ def is_json(body: bytes) -> bool:
     except PayloadMalformed:
         return False
     return True
-
-
-def _as_text(body: bytes) -> str:
-    return body.decode(errors="backslashreplace")
 
 
 def _summary(dead_letter: DeadLetter) -> dict[str, Any]:

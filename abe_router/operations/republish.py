@@ -27,7 +27,7 @@ from abe_router.messages.pointer import escape
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.dead_letters import is_json
 from abe_router.operations.errors import OperationRefused
-from abe_router.operations.tail import masked_headers
+from abe_router.operations.masked import masked_headers
 from abe_router.routing.policies import CAUSE
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import prepare

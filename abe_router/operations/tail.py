@@ -20,11 +20,12 @@ from typing import Any
 import msgspec
 
 from abe_router.backend import Backend, Peeked, PeekState
-from abe_router.errors import KeyInvalid, PayloadMalformed
+from abe_router.errors import PayloadMalformed
 from abe_router.messages.message import Message, decode
 from abe_router.messages.pattern import is_group, is_pattern
 from abe_router.messages.pointer import find, is_pointer
 from abe_router.operations.errors import OperationError
+from abe_router.operations.masked import masked_headers, masked_payload
 from abe_router.routing.table import RouteTable
 
 #: Most messages shown in a second, unless the caller wants fewer or more.
@@ -38,8 +39,6 @@ NEWEST_PAGES = 4
 EVERY, PATIENCE = 0.1, 20.0
 #: A payload of up to so many bytes is masked at once, and a larger one in a thread: it can take 0.2 s.
 SMALL = 2_000
-#: What is shown in place of a payload that must not be shown.
-HIDDEN = "(masked)"
 
 
 class Tailed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -190,7 +189,7 @@ def _tailed(table: RouteTable, peeked: Peeked, *, payloads: bool, omitted: int, 
         published_at=message.published_at,
         cursor=peeked.cursor,
         headers=masked_headers(table, message) if payloads else {},
-        payload=masked_payload(table, message.key, message.body) if payloads else msgspec.UNSET,
+        payload=masked_payload(table, message) if payloads else msgspec.UNSET,
         state=peeked.state,
         deliveries=peeked.deliveries,
         omitted=omitted,
@@ -202,46 +201,10 @@ def _matching(table: RouteTable, peeked: Sequence[Peeked], where: Mapping[str, A
     """Return the messages whose masked payload has the values of `where`."""
 
     def fits(message: Message) -> bool:
-        payload = masked_payload(table, message.key, message.body)
+        payload = masked_payload(table, message)
         return all(holds(payload, pointer, value) for pointer, value in where.items())
 
     return [each for each in peeked if fits(each.message)]
-
-
-def masked_payload(table: RouteTable, key: str, body: bytes) -> Any:
-    """Return the payload of a message with `(masked)` in place of what its schemas mark as `x-sensitive`.
-
-    A body that is not JSON is text with escapes, or masked if its key has a schema. The whole payload is
-    masked if the schemas are not known, because the table has no revision.
-    """
-    if not table.revision:
-        return HIDDEN
-    try:
-        contract = table.contract(key)
-    except KeyInvalid:  # another program has stored it
-        return HIDDEN
-    try:
-        return contract.mask(decode(body))
-    except PayloadMalformed:
-        return HIDDEN if contract.schemas else body.decode(errors="backslashreplace")
-
-
-def masked_headers(table: RouteTable, message: Message) -> Mapping[str, str]:
-    """Return the headers of a message. Each has the value `(masked)` if they may hide something sensitive.
-
-    Without a JSON body, they may be the fields of an entry of another program, and so its payload. They are
-    shown only if the schemas are known and mark nothing.
-    """
-    try:
-        schemas = table.contract(message.key).schemas if table.revision else None
-    except KeyInvalid:
-        schemas = None
-    if schemas is None or any(schema.has_sensitive for schema in schemas):
-        try:
-            decode(message.body)
-        except PayloadMalformed:
-            return dict.fromkeys(message.headers, HIDDEN)
-    return message.headers
 
 
 def holds(payload: Any, pointer: str, value: Any) -> bool:

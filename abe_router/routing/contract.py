@@ -73,6 +73,10 @@ class MessageContract:
             payload = schema.mask(payload)
         return payload
 
+    def names(self) -> frozenset[str]:
+        """Return the names of members that the schemas write themselves, which are no secrets."""
+        return frozenset[str]().union(*(schema.names() for schema in self.schemas))
+
     def window(self, given: str | None = None) -> float:
         """Return how long an id is remembered, in seconds; `given` is the id that the publisher set."""
         return 0.0 if self.deduplication is None else self.deduplication.window_of(given)

@@ -2,5 +2,6 @@
 
 from abe_router.schema.folder import SchemaFolder
 from abe_router.schema.schema import Schema
+from abe_router.schema.text_mask import TextMask
 
-__all__ = ["Schema", "SchemaFolder"]
+__all__ = ["Schema", "SchemaFolder", "TextMask"]

@@ -6,10 +6,10 @@ So an explanation may be incomplete, and it says when it is. It never raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from time import thread_time
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema_rs
 
@@ -32,6 +32,8 @@ MAX_VIOLATIONS, MAX_TEXT = 1000, 1024 * 1024
 MORE = "there are more violations"
 UNFINISHED = "there may be more violations: looking for them takes too long"
 NOT_DESCRIBED = "what is wrong could not be described in full"
+
+_T = TypeVar("_T")
 
 
 class Explainer:
@@ -95,6 +97,21 @@ class Explainer:
 
         If that cannot be found out in bounded time, the whole value is masked. It raises nothing.
         """
+        return self._within(MASKED, lambda sensitivity, look: sensitivity.mask(value, look))
+
+    def sensitive_parts(self, value: Any) -> Sequence[Any] | None:
+        """Return the parts that the schema calls sensitive, None if that cannot be found out in bounded time.
+
+        It is None too if a part does not have its shape, and may hide what is sensitive. It raises nothing.
+        """
+        return self._within(None, lambda sensitivity, look: sensitivity.parts(value, look))
+
+    def names(self) -> frozenset[str]:
+        """Return the names of members that the schema writes itself, none if they cannot be found out."""
+        return self._within(frozenset(), lambda sensitivity, _look: sensitivity.names)
+
+    def _within(self, otherwise: _T, find: Callable[[Sensitivity, Callable[[], None]], _T]) -> _T:
+        """Return what `find` finds in bounded time, else `otherwise`: what hides everything."""
         deadline = thread_time() + MAX_MASKING
 
         def look() -> None:
@@ -103,11 +120,11 @@ class Explainer:
 
         try:
             with self._lock:
-                return self._prepared()[1].mask(value, look)
+                return find(self._prepared()[1], look)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # noqa: BLE001  a value that is shown by mistake is worse than any of them
-            return MASKED
+            return otherwise
 
     def _explain(self, value: Any) -> tuple[Violation, ...]:
         deadline = thread_time() + MAX_SEARCH

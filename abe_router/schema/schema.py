@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,3 +64,15 @@ class Schema:
         It takes bounded time, and masks the whole value if that does not suffice. It raises nothing.
         """
         return self._explainer.mask(value)
+
+    def sensitive_parts(self, value: Any) -> Sequence[Any] | None:
+        """Return the parts of the value that the schema marks as `x-sensitive`.
+
+        It is None if a part does not have its shape, so that it may hide something sensitive, or if bounded
+        time does not suffice. It raises nothing.
+        """
+        return self._explainer.sensitive_parts(value)
+
+    def names(self) -> frozenset[str]:
+        """Return the names of members that the schema writes itself, which are no secrets."""
+        return self._explainer.names()

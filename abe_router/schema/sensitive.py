@@ -23,6 +23,8 @@ _MEMBERS = (*_NAMED, "additionalProperties", "unevaluatedProperties", "propertyN
 _ITEMS = ("prefixItems", *_REST)
 #: The subschemas that apply below others, by their identities and the step.
 _Known = dict[tuple[tuple[int, ...], str | int], Sequence[Subschema]]
+#: Returns what is shown in place of a part. The schema marks the part, or else the part lacks its shape.
+_Hide = Callable[[Any, bool], Any]
 
 
 class Sensitivity:
@@ -42,6 +44,10 @@ class Sensitivity:
         self._bearing: dict[int, bool] = {}
         #: Whether the schema marks anything as sensitive.
         self.any = any(schema.get("x-sensitive") is True for schema in index.every())
+        #: The names of members that the schema writes itself.
+        self.names = frozenset(
+            name for schema in index.every() for name in schema.get("properties", ()) if isinstance(name, str)
+        )
 
     def masked(self, path: Path, look: Callable[[], None]) -> Path | None:
         """Return the path of the outermost sensitive value on the way, None when there is none.
@@ -84,32 +90,51 @@ class Sensitivity:
 
         `look` is called now and then, and may raise to end the search.
         """
-        if not self.any:
-            return value
-        return self._mask(value, list(self._together([self._index.root])), look, {})
+        return self._hidden(value, look, lambda _part, _is_marked: MASKED)
 
-    def _mask(
-        self, value: Any, applicable: Sequence[Subschema], look: Callable[[], None], known: _Known
-    ) -> Any:
-        if not applicable:
+    def parts(self, value: Any, look: Callable[[], None]) -> list[Any] | None:
+        """Return the sensitive parts of a value, None if a part without its shape may hide one.
+
+        `look` is as in `mask`.
+        """
+        found: list[Any] = []
+        is_readable = True
+
+        def hide(part: Any, is_marked: bool) -> Any:
+            nonlocal is_readable
+            is_readable = is_readable and is_marked
+            found.append(part)
+
+        self._hidden(value, look, hide)
+        return found if is_readable else None
+
+    def _hidden(self, value: Any, look: Callable[[], None], hide: _Hide) -> Any:
+        """Return a value with what `hide` returns in place of each part that is masked."""
+        known: _Known = {}
+
+        def shown(value: Any, applicable: Sequence[Subschema]) -> Any:
+            if not applicable:
+                return value
+            if any(map(_is_sensitive, applicable)):
+                return hide(value, True)
+            if self._is_misshapen(value, applicable, look):
+                return hide(value, False)
+            if isinstance(value, dict) and value:
+                if self._names_are_sensitive(applicable):
+                    return hide(value, True)
+                return {
+                    name: shown(member, self._below(applicable, name, look, known))
+                    for name, member in value.items()
+                }
+            if isinstance(value, list):
+                listed = max(map(_listed, applicable))
+                return [
+                    shown(item, self._below(applicable, min(at, listed), look, known))
+                    for at, item in enumerate(value)
+                ]
             return value
-        if any(map(_is_sensitive, applicable)) or self._is_misshapen(value, applicable, look):
-            return MASKED
-        if isinstance(value, dict) and value:
-            if self._names_are_sensitive(applicable):
-                return MASKED
-            members = value.items()
-            return {
-                name: self._mask(member, self._below(applicable, name, look, known), look, known)
-                for name, member in members
-            }
-        if isinstance(value, list):
-            listed = max(map(_listed, applicable))
-            return [
-                self._mask(item, self._below(applicable, min(at, listed), look, known), look, known)
-                for at, item in enumerate(value)
-            ]
-        return value
+
+        return shown(value, list(self._together([self._index.root]))) if self.any else value
 
     def _below(
         self, applicable: Sequence[Subschema], step: str | int, look: Callable[[], None], known: _Known

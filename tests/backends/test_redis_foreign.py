@@ -252,7 +252,7 @@ async def test_a_damaged_envelope_has_a_fault(redis_backend, redis_client, strea
     handle = await redis_backend.subscribe(KEY, GROUP)
     await redis_client.xadd(stream, {"__data__": envelope(b"1", {"correlation_id": "c" * 40})[:cut]})
     (delivery,) = await take(handle, 1)
-    assert (delivery.message.body, delivery.fault) == (b"", "no field `data`; it has: __data__")
+    assert (delivery.message.body, delivery.fault) == (b"", "no field `data`, but 1 other field")
 
 
 async def test_an_entry_without_data_keeps_its_fields(redis_backend, redis_client, stream, dead):
@@ -260,7 +260,7 @@ async def test_an_entry_without_data_keeps_its_fields(redis_backend, redis_clien
     await redis_client.xadd(stream, fields)
     handle = await redis_backend.subscribe(KEY, GROUP)
     (delivery,) = await take(handle, 1)
-    assert delivery.fault == "no field `data`; it has: total, raw"
+    assert delivery.fault == "no field `data`, but 2 other fields"
     assert not await handle.settle([(delivery, as_dead(delivery))])
     (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
     assert dead_letter.message.headers == {"total": "17", "raw": "\\xff\x00"}
@@ -269,7 +269,7 @@ async def test_an_entry_without_data_keeps_its_fields(redis_backend, redis_clien
     assert fields.items() <= kept.items()
     assert await redis_backend.replay(KEY, GROUP, [dead_letter.id]) == 1
     (again,) = await take(handle, 1)
-    assert again.fault == "no field `data`; it has: total, raw"
+    assert again.fault == "no field `data`, but 2 other fields"
     ((_, kept),) = await redis_client.xrevrange(stream, count=1)
     at = str(delivery.message.published_at).encode()
     assert kept.pop(b"former").startswith(b"1:")
@@ -285,7 +285,7 @@ async def test_headers_that_faststream_garbles_leave_the_payload(redis_backend, 
     assert (delivery.message.payload, delivery.message.headers) == (1, {"correlation_id": "c"})
 
 
-async def test_the_reason_of_a_dead_letter_names_the_fields_of_an_entry(redis_backend, redis_client, stream):
+async def test_the_reason_of_a_dead_letter_counts_the_fields_of_an_entry(redis_backend, redis_client, stream):
     handle = await redis_backend.subscribe(KEY, GROUP)
     await redis_client.xadd(stream, {"total": "17"})
     (delivery,) = await take(handle, 1)
@@ -296,7 +296,7 @@ async def test_the_reason_of_a_dead_letter_names_the_fields_of_an_entry(redis_ba
     await handle.settle([(delivery, disposition.outcome)])
     (dead_letter,) = await redis_backend.dead_letters(KEY, GROUP)
     assert dead_letter.reason.kind == "malformed"
-    assert dead_letter.reason.message == "no field `data`; it has: total"
+    assert dead_letter.reason.message == "no field `data`, but 1 other field"
 
 
 async def test_no_other_program_is_blamed_for_acks_whose_answers_were_lost(

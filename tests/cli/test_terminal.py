@@ -256,7 +256,7 @@ def test_tap_masks_what_a_schema_calls_sensitive(run: Run, shop: Path) -> None:
 def test_tap_of_a_group_shows_the_state_of_each_message(run: Run) -> None:
     fill(b"1\x1b", b"2")
     out = run("tap", "orders.created", "--group", "billing", "--start", "earliest", "--limit", "2").out
-    assert "ready, delivered 0 times  (masked)" in out  # no JSON, under a key with a schema
+    assert "ready, delivered 0 times  1\\x1b\n" in out  # no JSON, under a key whose schema marks nothing
     assert "ready, delivered 0 times  2" in out
 
 

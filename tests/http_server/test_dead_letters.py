@@ -147,7 +147,7 @@ async def test_autoscaler_of_some_keys_does_not_count_a_route_of_more_keys(tmp_p
 
 @pytest.mark.parametrize(
     ("of", "name", "path"),
-    [(Filter, "check", f"{ROUTE}/try"), (dead_letters, "readable_payload", f"{ROUTE}/{{id}}")],
+    [(Filter, "check", f"{ROUTE}/try"), (dead_letters, "masked_payload", f"{ROUTE}/{{id}}")],
 )
 async def test_server_answers_while_payloads_are_read(
     served: Serving, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, path: str
@@ -160,10 +160,10 @@ async def test_server_answers_while_payloads_are_read(
         getattr(of, name),
     )
 
-    def held_back(*arguments: Any) -> Any:
+    def held_back(*arguments: Any, **options: Any) -> Any:
         loop.call_soon_threadsafe(begun.set)
         assert go_on.wait(30)
-        return run(*arguments)
+        return run(*arguments, **options)
 
     monkeypatch.setattr(of, name, held_back)
     method, body = ("POST", {"json": {"all": True}}) if path.endswith("try") else ("GET", {})

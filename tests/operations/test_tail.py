@@ -63,9 +63,9 @@ async def test_large_payloads_and_filters_are_read_in_a_thread(
 ) -> None:
     read, threads = module.masked_payload, list[bool]()
 
-    def noted(table: RouteTable, key: str, body: bytes) -> object:
+    def noted(table: RouteTable, message: Message) -> object:
         threads.append(threading.current_thread() is not threading.main_thread())
-        return read(table, key, body)
+        return read(table, message)
 
     monkeypatch.setattr(module, "masked_payload", noted)
     await publish(backend, b'{"n": 1}', b'"%s"' % (b"x" * 2_000), b'{"n": 1}')

@@ -20,6 +20,7 @@ import msgspec
 
 from abe_router.backend import Delivery
 from abe_router.messages.message import MAX_BYTES, Message
+from abe_router.text import counted
 
 Fields = Sequence[bytes]
 Entry = tuple[bytes, Fields]
@@ -37,8 +38,8 @@ _ENVELOPE = b"__data__"
 _MAGIC = b"\x89BIN\r\n\x1a\n"
 _HEAD = struct.Struct(">8sHII")
 _SHORT = struct.Struct(">H")
-#: Most fields that a reason names, and most characters of each name and of a value that is shown as a header.
-_NAMED, _NAME, _SHOWN = 10, 50, 1000
+#: Most characters of a field's name and of its value that are shown as a header.
+_SHOWN = 1000
 _decode_record = msgspec.json.Decoder(dict[str, Any]).decode
 _OURS = frozenset({b"id", b"at", b"headers", b"only", b"dead_letter", b"former"})
 
@@ -185,9 +186,8 @@ def _read_foreign(values: Mapping[bytes, bytes]) -> tuple[bytes, dict[str, str],
     if (envelope := _opened(values.get(_ENVELOPE))) is not None:
         return *envelope, ""
     shown = {_text(name): _text(value) for name, value in values.items() if name not in _OURS}
-    named = ", ".join(name[:_NAME] for name in list(shown)[:_NAMED]) or "none that tells more"
-    more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
-    return b"", shown, f"no field `data`; it has: {named}{more}"
+    # A name may be as secret as a value, so the headers alone have it: they are masked when they are shown.
+    return b"", shown, f"no field `data`, but {counted(len(shown), 'other field')}"
 
 
 def _opened(envelope: bytes | None) -> tuple[bytes, dict[str, str]] | None:

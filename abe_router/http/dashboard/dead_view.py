@@ -29,8 +29,9 @@ from abe_router.messages.pointer import is_pointer
 from abe_router.operations.dead_groups import DeadGroup, Selection
 from abe_router.operations.dead_index import MOST, IndexState, RouteIndex
 from abe_router.operations.dead_letters import DeadLetterFilter
+from abe_router.operations.masked import masked_payload
 from abe_router.operations.replay import Replay, replays
-from abe_router.operations.tail import holds, masked_payload, parse_filter
+from abe_router.operations.tail import holds, parse_filter
 from abe_router.text import parse_duration
 
 #: Most selections that are kept, and most dead letters of all of them.
@@ -155,12 +156,7 @@ class DeadView:
         table, began, found, looked = self.site.source.table, time.monotonic(), list[int](), 0
 
         def holding(letters: Sequence[DeadLetter]) -> set[str]:
-            messages = ((each.id, each.message) for each in letters)
-            return {
-                id
-                for id, message in messages
-                if holds(masked_payload(table, message.key, message.body), pointer, value)
-            }
+            return {each.id for each in letters if holds(masked_payload(table, each.message), pointer, value)}
 
         async with self._searching:
             newest = positions[::-1][:SEARCHED]

@@ -15,7 +15,7 @@ import msgspec
 
 from abe_router.messages.pointer import escape
 from abe_router.operations.fingerprint import is_own
-from abe_router.operations.tail import HIDDEN
+from abe_router.schema.sensitive import MASKED
 from abe_router.text import printable
 
 #: An object or an array that fits is one line of so many characters.
@@ -55,17 +55,17 @@ class _Exact(str):
 
 
 def payload_view(payload: Any, marks: Mapping[str, str]) -> PayloadView:
-    """Return the lines of a payload as `readable_payload` returns it.
+    """Return the lines of a payload as `masked_payload` returns it.
 
     `marks` has what is wrong at a JSON pointer. Of a large payload, the first lines and those near marks are
     returned.
     """
     if isinstance(payload, str):  # it is no JSON, or masked as a whole
-        text = DOTS if payload == HIDDEN else payload
+        text = DOTS if payload == MASKED else payload
         shown = [
-            PayloadLine((("d" if payload == HIDDEN else "", printable(line)),)) for line in text.splitlines()
+            PayloadLine((("d" if payload == MASKED else "", printable(line)),)) for line in text.splitlines()
         ]
-        return PayloadView(shown[:MOST_LINES], max(0, len(shown) - MOST_LINES), payload == HIDDEN)
+        return PayloadView(shown[:MOST_LINES], max(0, len(shown) - MOST_LINES), payload == MASKED)
     if isinstance(payload, msgspec.Raw):
         payload = json.loads(bytes(payload), parse_float=_Exact)
     lines: list[PayloadLine] = []
@@ -151,7 +151,7 @@ def _inline(value: Any, room: int) -> list[Part] | None:
 
 
 def _scalar(value: Any) -> Part:
-    if value == HIDDEN and not isinstance(value, _Exact):
+    if value == MASKED and not isinstance(value, _Exact):
         return "d", f'"{DOTS}"'
     if isinstance(value, _Exact):
         return "", str(value)

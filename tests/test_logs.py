@@ -184,8 +184,12 @@ def test_a_record_has_its_event(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_reload_lists_the_routes_that_it_changed() -> None:
-    reloaded = Reloaded(3, "abc", ("a/new",), (), ("a/b", "a/c"), 4, 0.012)
-    assert "reload 3 in 12ms: added a/new; changed a/b, a/c; 4 kept" in lines(TextFormatter(), reloaded)
+    reloaded = Reloaded(
+        3, "abc", ("a/new",), (), ("a/b",), 4, 0.012, ("added a/new", "changed a/b (rate none -> 1/m)")
+    )
+    assert "reload 3 in 12ms: added a/new; changed a/b (rate none -> 1/m); 4 routes kept" in lines(
+        TextFormatter(), reloaded
+    )
 
 
 def test_records_of_other_loggers_have_the_same_form() -> None:

@@ -16,6 +16,7 @@ from abe_router.edits.history import EditRecorder
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
 from abe_router.observe.events import Events, Reloaded, Reloading, ReloadRejected, RestartNeeded
+from abe_router.routing.difference import RESTART
 from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
@@ -108,9 +109,9 @@ class Reloader:
         if table.revision == old.revision and not self.rejected:
             return
         self.rejected = ()
-        if (table.backend, table.prefix) != (old.backend, old.prefix) and table.path is not None:
-            what = "the backend" if table.backend != old.backend else "the prefix"
-            self._events.emit(RestartNeeded(what, table.path))
+        for option in RESTART:
+            if getattr(table, option) != getattr(old, option):
+                self._events.emit(RestartNeeded(f"the {option}", self._loader.path))
         self._events.emit(Reloading(table.revision))
         if self._recorder is not None:
             self._recorder.accept(table)

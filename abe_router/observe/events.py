@@ -147,7 +147,10 @@ class Reloading(Event, frozen=True):
 
 
 class Reloaded(Event, frozen=True):
-    """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1."""
+    """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1.
+
+    `changes` describes what a reload changed in routes, keys and options of the file; the first one has none.
+    """
 
     number: int
     revision: str
@@ -156,6 +159,7 @@ class Reloaded(Event, frozen=True):
     changed: tuple[str, ...]
     kept: int
     seconds: float
+    changes: tuple[str, ...] = ()
 
 
 class ReloadRejected(Event, frozen=True):

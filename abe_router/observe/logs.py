@@ -117,9 +117,7 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case Reloaded(number=1):
             return logging.INFO, f"running {counted(len(event.added), 'route')}"
         case Reloaded():
-            changes = ((event.added, "added"), (event.removed, "removed"), (event.changed, "changed"))
-            parts = [f"{change} {', '.join(names)}" for names, change in changes if names]
-            text = "; ".join([*parts, f"{event.kept} kept"])
+            text = "; ".join([*event.changes, f"{counted(event.kept, 'route')} kept"])
             return logging.INFO, f"reload {event.number} in {format_duration(event.seconds)}: {text}"
         case ReloadRejected():
             return logging.ERROR, "edit rejected, nothing changed"

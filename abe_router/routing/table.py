@@ -55,6 +55,7 @@ class RouteTable:
     backend: str = "memory://"
     prefix: str = ""
     unrouted: Literal["error", "allow"] = "error"
+    formats: bool = True
     retain: Mapping[str, float] = field(default_factory=dict)
     deduplications: Mapping[str, Deduplication] = field(default_factory=dict)
     revision: str = ""

@@ -16,6 +16,7 @@ import msgspec
 
 from abe_router.backend import Backend, Entry, read_stored
 from abe_router.errors import ConfigError
+from abe_router.routing.difference import TableChanges
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_files import EditFiles, MakeLoader, absolute_path, decode_bodies, unimported
 from abe_router.runtime.heartbeat import DiagnosticReport
@@ -60,14 +61,18 @@ class EditOrigin(msgspec.Struct, frozen=True):
 class EditChanges(msgspec.Struct, frozen=True):
     """What an edit changed. `files` are the files that were added, removed or changed.
 
-    `routes` maps the changed routes to their changed options. The names of routes are None in an edit that
-    was rejected, or if the table before it is unknown.
+    `table` is what it changed in the routes, the keys and the options of the file. It is None for an edit
+    that was rejected, or if the table before it is unknown.
     """
 
     files: tuple[str, ...] = ()
-    added: tuple[str, ...] | None = None
-    removed: tuple[str, ...] | None = None
-    routes: Mapping[str, tuple[str, ...]] | None = None
+    table: TableChanges | None = None
+
+    def summary(self) -> str:
+        """Return what changed in one line: the table, or the files if the change of the table is unknown."""
+        if self.table is None:
+            return ", ".join(self.files)
+        return "; ".join(self.table.lines()) or "no route, key or option"
 
 
 class EditRecord(msgspec.Struct, frozen=True):
@@ -96,6 +101,14 @@ class EditRecord(msgspec.Struct, frozen=True):
     changes: EditChanges = EditChanges()
     origin: EditOrigin = EditOrigin()
     diagnostics: tuple[DiagnosticReport, ...] = ()
+
+    @property
+    def change(self) -> str:
+        """What it changed in one line, or its first fault."""
+        if not self.diagnostics:
+            return self.changes.summary()
+        first, more = self.diagnostics[0], len(self.diagnostics) - 1
+        return f"line {first.line}: {first.message}{f' (+{more})' if more else ''}"
 
 
 async def read_edits(backend: Backend) -> Sequence[EditRecord]:

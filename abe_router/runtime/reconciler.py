@@ -21,6 +21,7 @@ from abe_router.consumer import (
 from abe_router.observe.events import Events, Reloaded
 from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.observe.tracing import Tracing
+from abe_router.routing.difference import difference
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.retention import RetentionLoop
@@ -108,8 +109,8 @@ class Reconciler:
         began = time.perf_counter()
         if self.stopped:
             table = self._table
-        diff = self._table.diff(table)
-        self._table = table
+        former, self._table = self._table, table
+        diff = former.diff(table)
         self._retention.follow(table.retain)
         if self._tracing is not None:
             self._tracing.follow(table.trace)
@@ -140,6 +141,7 @@ class Reconciler:
             changed=_names(new for _, new in diff.changed),
             kept=len(diff.kept),
             seconds=time.perf_counter() - began,
+            changes=tuple(difference(former, table).lines()) if number > 1 else (),
         )
         if not self.stopped:
             if self.last_reload is None or number > self.last_reload.number:

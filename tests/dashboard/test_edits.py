@@ -11,6 +11,7 @@ from abe_router.config.building.loader import Loader
 from abe_router.diagnostic import render_all
 from abe_router.errors import ConfigError
 from abe_router.operations.audit import Author, record_act
+from abe_router.routing.difference import OptionChange, TableChanges
 from abe_router.runtime.edit_record import EDITS, EditChanges, EditOrigin, EditRecord
 from abe_router.runtime.heartbeat import DiagnosticReport
 from tests.http_server.serving import secret
@@ -18,6 +19,7 @@ from tests.http_server.serving import secret
 from .shop import shop_routes
 
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>\u202etxt"
+HOSTILE_OPTIONS = {HOSTILE: (OptionChange(HOSTILE, HOSTILE, HOSTILE),)}
 
 
 async def test_edit_page_shows_what_check_prints_and_the_difference(browser, served):
@@ -81,7 +83,10 @@ async def test_texts_of_edits_and_acts_are_shown_as_text(browser, served):
         replaces=HOSTILE,
         routes=HOSTILE,
         files={HOSTILE: "0"},
-        changes=EditChanges((HOSTILE,), (HOSTILE,), (HOSTILE,), {HOSTILE: (HOSTILE,)}),
+        changes=EditChanges(
+            (HOSTILE,),
+            TableChanges((HOSTILE,), (HOSTILE,), HOSTILE_OPTIONS, (HOSTILE,), (HOSTILE,), HOSTILE_OPTIONS),
+        ),
         origin=EditOrigin(HOSTILE, HOSTILE, 1e9, HOSTILE, HOSTILE, HOSTILE, True, HOSTILE),
         diagnostics=(
             DiagnosticReport(HOSTILE, 1, 1, HOSTILE, HOSTILE, label=HOSTILE, hint=HOSTILE),

@@ -238,6 +238,7 @@ class Loader:
             backend=url,
             prefix=plain(file.prefix),
             unrouted=file.unrouted,
+            formats=file.formats,
             retain={key: plain(entry.retain) for key, entry in file.routes.items() if entry and entry.retain},
             deduplications=deduplications,
             metadata=builder.metadata(),

@@ -32,7 +32,6 @@ from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, 
 from abe_router.process.signals import run_as_init
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
-_log = logging.getLogger("abe_router")
 #: The options before the command that take a value.
 _CONFIG = ("-c", "--config")
 
@@ -164,9 +163,6 @@ def command(
             channel.send(Rejected(error.diagnostics))
             return CONFIG
         table = in_force
-    for warning in table.warnings if number < 2 else ():
-        place = f"{warning.path}:{warning.line}:{warning.column}"
-        _log.warning("%s: %s (%s)", place, warning.message, warning.code)
     worker = Worker(
         loader,
         table,

@@ -237,6 +237,7 @@ def _record_of(
         changes=evidence.changes,
         origin=evidence.origin,
         diagnostics=offer.diagnostics,
+        warnings=tuple(map(DiagnosticReport.of, offer.table.warnings)) if offer.table else (),
     )
 
 

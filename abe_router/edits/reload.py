@@ -15,7 +15,14 @@ from abe_router.diagnostic import Diagnostic
 from abe_router.edits.history import EditRecorder
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
-from abe_router.observe.events import Events, Reloaded, Reloading, ReloadRejected, RestartNeeded
+from abe_router.observe.events import (
+    ConfigWarning,
+    Events,
+    Reloaded,
+    Reloading,
+    ReloadRejected,
+    RestartNeeded,
+)
 from abe_router.routing.difference import RESTART
 from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
@@ -112,6 +119,10 @@ class Reloader:
         for option in RESTART:
             if getattr(table, option) != getattr(old, option):
                 self._events.emit(RestartNeeded(f"the {option}", self._loader.path))
+        known = {(each.path, each.code, each.message) for each in old.warnings}
+        new = [each for each in table.warnings if (each.path, each.code, each.message) not in known]
+        for warning in ConfigWarning.all_of(new, table.revision):
+            self._events.emit(warning)
         self._events.emit(Reloading(table.revision))
         if self._recorder is not None:
             self._recorder.accept(table)

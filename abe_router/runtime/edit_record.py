@@ -20,6 +20,7 @@ from abe_router.routing.difference import TableChanges
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_files import EditFiles, MakeLoader, absolute_path, decode_bodies, unimported
 from abe_router.runtime.heartbeat import DiagnosticReport
+from abe_router.text import counted
 
 #: The bucket with one entry for each edit, and the bucket with one entry for each content of a file.
 EDITS, FILES = "edits", "edit-files"
@@ -84,7 +85,8 @@ class EditRecord(msgspec.Struct, frozen=True):
 
     `routes` is the name of the routes file among `files`, which maps names to digests. `files` is empty if
     they changed before they could be read. `loads_as` is the revision of the table that the files make. It
-    differs from `revision` if credentials were replaced in them, and is empty if it is unknown.
+    differs from `revision` if credentials were replaced in them, and is empty if it is unknown. `warnings`
+    are those of an accepted table.
     """
 
     number: int
@@ -101,12 +103,14 @@ class EditRecord(msgspec.Struct, frozen=True):
     changes: EditChanges = EditChanges()
     origin: EditOrigin = EditOrigin()
     diagnostics: tuple[DiagnosticReport, ...] = ()
+    warnings: tuple[DiagnosticReport, ...] = ()
 
     @property
     def change(self) -> str:
-        """What it changed in one line, or its first fault."""
+        """What it changed in one line, with the number of its warnings, or its first fault."""
         if not self.diagnostics:
-            return self.changes.summary()
+            warned = counted(len(self.warnings), "warning") if self.warnings else ""
+            return "; ".join(filter(None, (self.changes.summary(), warned)))
         first, more = self.diagnostics[0], len(self.diagnostics) - 1
         return f"line {first.line}: {first.message}{f' (+{more})' if more else ''}"
 

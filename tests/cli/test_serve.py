@@ -48,7 +48,7 @@ def test_once_handles_waiting_messages_and_exits(example: Path) -> None:
     assert "audit: order 1 is large: 120" in lines
     assert sum(line.startswith("trail: orders.created") for line in lines) == 2
     records = [json.loads(line) for line in done.stderr.splitlines()]
-    started = [r["route"] for r in records if r["event"] == "consumer_started"]
+    (started,) = [r["added"] for r in records if r["event"] == "reloaded"]
     assert sorted(started) == ["orders.#/trail", "orders.created/audit", "orders.created/billing"]
     (dead,) = [r for r in records if r["event"] == "dead_lettered"]
     assert (dead["route"], dead["kind"], dead["error"]) == (

@@ -38,7 +38,7 @@ def read_table(
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
     With `confined`, no file outside the folder of the routes file is read. With `strict`, faults in `tests`
-    are errors; otherwise they are not read. What imported handlers print goes to stderr, so that stdout stays
+    are errors, otherwise warnings. What imported handlers print goes to stderr, so that stdout stays
     data. Raise CommandError when the `backend` of the command line is not one.
     """
     from abe_router.operations.access import load_table

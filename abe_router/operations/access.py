@@ -28,7 +28,7 @@ def load_table(
 
     `backend` is a URL that takes precedence over the file's. Importing the handlers runs user code, so it is
     off by default. Without it, a world-writable file is accepted. With `confined`, no file outside the folder
-    of the routes file is read. With `strict`, faults in `tests` are errors; otherwise they are not read.
+    of the routes file is read. With `strict`, faults in `tests` are errors, otherwise warnings.
     """
     return Loader(
         path,
@@ -37,7 +37,7 @@ def load_table(
         backend=backend,
         trust_writable=trust_writable,
         confined=confined,
-        tests="strict" if strict else "off",
+        tests="strict" if strict else "warn",
     ).load()
 
 

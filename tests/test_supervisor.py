@@ -20,7 +20,9 @@ import pytest
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.messages.message import encode, new_message
-from abe_router.process.supervisor import available_cores
+from abe_router.observe.events import Reloaded
+from abe_router.process.channel import Accepted
+from abe_router.process.supervisor import Supervisor, available_cores
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
 from abe_router.testing import RedisServer
 
@@ -278,6 +280,31 @@ async def test_all_workers_follow_an_edit_and_what_they_say_is_logged_once(tmp_p
         logged = [record["event"] for record in run.log if record["event"] in ("reloaded", "config_warning")]
         assert logged == ["reloaded", "reloaded", "config_warning", "reloaded"]
         assert [record["code"] for record in run.log if record["event"] == "config_warning"] == ["W106"]
+
+
+async def test_each_reload_is_logged_once_although_workers_are_slow_or_join_with_the_new_table(caplog):
+    def says(worker, number, revision, change=""):
+        reloaded = Reloaded(number, revision, (), (), (), 1, 0.0, (change,))
+        supervisor._on_message(worker, Accepted(reloaded))
+        worker.has_run = True
+
+    supervisor = Supervisor(lambda *_: ("sleep", "60"), 3)
+    quick, slow, joins = [await supervisor._start(number) for number in (1, 2, 3)]
+    with caplog.at_level("INFO"):
+        says(quick, 1, "a")
+        says(slow, 1, "a")
+        says(joins, 1, "b")
+        for number, revision in enumerate("bab", 2):
+            says(quick, number, revision, f"change {number}")
+        for number, revision in enumerate("bab", 2):
+            says(slow, number, revision, f"change {number}")
+        for number, revision in enumerate("ab", 2):
+            says(joins, number, revision, f"change {number + 1}")
+    for worker in (quick, slow, joins):
+        worker.kill()
+        await worker.ended()
+    changes = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert changes == ["", *(f"change {number}; 1 route kept" for number in (2, 3, 4))]
 
 
 async def test_the_first_signal_drains_all_workers_and_the_second_forces_their_exit(tmp_path, url):

@@ -16,7 +16,7 @@ from abe_router.edits.history import EditRecorder
 from abe_router.edits.overrides import OverrideFollower
 from abe_router.edits.reload import Reloader
 from abe_router.messages.message import Message
-from abe_router.observe.events import Events, Reloaded, ReloadRejected, Retried, Subscribed
+from abe_router.observe.events import ConfigWarning, Events, Reloaded, ReloadRejected, Retried, Subscribed
 from abe_router.observe.tally import ProcessCounts, ProcessTally, RouteCounts
 from abe_router.observe.tracing import Tracing
 from abe_router.routing.table import RouteTable
@@ -58,7 +58,7 @@ class Application:
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
         failures = RecentFailures()
-        events = Events([*listeners, wake, counted, ((Retried,), failures.on_event)])
+        events = self._events = Events([*listeners, wake, counted, ((Retried,), failures.on_event)])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
@@ -125,6 +125,8 @@ class Application:
                 _log.exception("cannot read the overrides, the routes start without them")
             if self._overrides is not None:
                 self.background.start("following overrides", self._overrides.run)
+            for warning in ConfigWarning.all_of(self._first.warnings, self._first.revision):
+                self._events.emit(warning)
             await self.reconciler.apply(self._first)
             if self._recorder is not None:
                 self._recorder.accept(self._first)

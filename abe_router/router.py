@@ -83,7 +83,7 @@ class Router:
 
         """
         kind = Loader if consume else _WithoutConsumers
-        loader = kind(Path(path), import_handlers=consume, backend=backend)
+        loader = kind(Path(path), import_handlers=consume, backend=backend, tests="warn")
         return cls(
             loader,
             watch=watch,

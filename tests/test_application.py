@@ -14,9 +14,11 @@ import pytest
 from abe_router.application import Application
 from abe_router.backends.memory import MemoryBackend
 from abe_router.errors import BackendError, ConfigError, NoRoute, PayloadInvalid
-from abe_router.observe.events import Handled, Reloaded, ReloadRejected
+from abe_router.observe.events import ConfigWarning, Event, Handled, Reloaded, ReloadRejected
+from abe_router.operations.status import read_workers
 from abe_router.router import Router
 from abe_router.routing.table import RouteTable
+from abe_router.runtime.edit_record import read_edits
 from tests.limits import HANG
 
 ROUTES = """\
@@ -156,6 +158,38 @@ async def test_it_follows_edits_of_the_file(folder):
         async with asyncio.timeout(HANG):
             assert (await reloaded.get()).added == ("orders.created/audit",)
         assert len(router.table.routes) == 2
+
+
+async def test_a_warning_of_an_edit_is_an_event_and_is_kept_until_the_edit_that_mends_it(folder):
+    said: list[Event] = []
+    reloads = asyncio.Queue()
+    listeners = [((ConfigWarning,), said.append), ((Reloaded,), reloads.put_nowait)]
+    path = folder / "routes.yaml"
+    text, added = path.read_text(), "      slow: {handler: web_handlers:charge, timeout: 40s}\n"
+    async with Router.from_file(path, listeners=listeners) as router:
+        for edited in (None, text + added, "# moved\n" + text + added, text, text + added):
+            if edited is not None:
+                path.write_text(edited)
+            async with asyncio.timeout(10):
+                await reloads.get()
+        line = len(text.splitlines()) + 1
+        assert [(each.code, each.place.rpartition(":")[0]) for each in said] == [
+            ("W106", f"{path}:{line}"),
+            ("W106", f"{path}:{line}"),  # the second edit moved it, the third mended it, the fourth made it
+        ]
+        async with asyncio.timeout(10):
+            while len(edits := await read_edits(router.backend)) < 5:
+                await asyncio.sleep(0.02)
+        assert [[each.code for each in edit.warnings] for edit in edits] == [
+            [],
+            ["W106"],
+            ["W106"],
+            [],
+            ["W106"],
+        ]
+        assert edits[1].change.endswith("; 1 warning")
+        while [report.warnings for report in (await read_workers(router.backend)).values()] != [1]:
+            await asyncio.sleep(0.02)
 
 
 async def test_a_handler_that_runs_during_the_drain_can_publish(folder):

@@ -47,6 +47,15 @@ def charge(order):
 def record(order):
     print("recorded", order)
 """
+FAULTY = """\
+routes: {orders.paid: {consumers: {mail: a:b}}}
+tests:
+  post: {publish: {key: orders.paid, payload: 1}, handled: orders.paid/post}
+  mail: {publish: {key: orders.paid, payload: no}, handled: orders.paid/mail}
+  push: {publsh: 1}
+  plain: 5
+backend: memory://
+"""
 LARGE = "publish: {key: orders.created, payload: {id: 1, total: 250}}"
 SMALL = "publish: {key: orders.created, payload: {id: 2, total: 20}}"
 EMPTY = "publish: {key: orders.created, payload: {total: 0}}"
@@ -55,6 +64,28 @@ STRANGE = "publish: {key: orders.created, payload: {total: -1}, unchecked: true}
 BOTH = """publish:
       - {key: orders.created, payload: {id: 1, total: 250}}
       - {key: orders.created, payload: {id: 2, total: 20}}"""
+
+
+def test_faults_in_tests_are_errors_warnings_or_not_read(tmp_path):
+    path = tmp_path / "routes.yaml"
+    path.write_text(FAULTY)
+    with pytest.raises(ConfigError) as error:
+        Loader(path, import_handlers=False).load()
+    warned = Loader(path, import_handlers=False, tests="warn").load()
+    lines = set(range(3, 7))
+    assert {each.line for each in error.value.diagnostics} == {each.line for each in warned.warnings} == lines
+    assert {name: found[0].line for name, found in warned.case_faults.items()} == {
+        "post": 3,
+        "mail": 4,
+        "push": 5,
+        "plain": 6,
+    }
+    assert {each.severity for each in warned.warnings} == {"warning"}
+    ignored = Loader(path, import_handlers=False, tests="off").load()
+    assert (ignored.warnings, ignored.cases, ignored.revision) == ((), (), warned.revision)
+    path.write_text(FAULTY.replace("backend: memory", "backend: nowhere"))
+    with pytest.raises(ConfigError, match="nowhere"):
+        Loader(path, import_handlers=False, tests="off").load()
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ async def test_four_applications_record_each_edit_once(folder, tmp_path):
             await application.stop(0.0)
     assert [edit.state for edit in edits] == ["accepted", "accepted", "rejected", "accepted"]
     assert edits[0].revision == edits[3].revision
-    assert edits[1].changes.added == ("a/h",)
+    assert edits[1].changes.table.added == ("a/h",)
     assert "nonsense" in edits[2].diagnostics[0].message
 
 
@@ -186,10 +186,30 @@ async def test_a_record_says_what_changed(backend, folder):
     await record(backend, Loader(path, import_handlers=False).load(), recorder=recorder)
     one, two = await read_edits(backend)
     assert one.changes.files == ("app/routes.yaml", "contracts/base.json", "contracts/order.json")
-    assert one.changes.added is None
+    assert one.changes.table is None
     assert two.changes.files == ("app/routes.yaml", "contracts/base.json")
-    assert (two.changes.added, two.changes.removed) == (("orders.created/new",), ())
-    assert two.changes.routes == {"orders.created/billing": ("schema",)}
+    assert (two.changes.table.added, two.changes.table.removed) == (("orders.created/new",), ())
+    assert [*two.changes.table.lines()] == [
+        "added orders.created/new",
+        "changed orders.created/billing (schema edited)",
+        "key orders.created: schema edited",
+    ]
+
+
+async def test_a_record_says_what_changed_in_a_key_and_in_the_backend(backend, folder):
+    recorder = EditRecorder(backend)
+    for text in (
+        "routes: {a: {dedupe: 1h}}\n",
+        "backend: sqlite:///other.db\nroutes: {a: {dedupe: 2h}, b: {}}\n",
+    ):
+        table = Loader(write(folder, text), import_handlers=False, env={}).load()
+        await record(backend, table, recorder=recorder)
+    first, second = await read_edits(backend)
+    assert first.changes.table is None
+    added, key, file = second.changes.table.lines()
+    assert (added, key) == ("added key b", "key a: dedupe 1h -> 2h")
+    assert file.startswith("backend sqlite:///")
+    assert file.endswith(f"{folder}/app/other.db, needs a restart")
 
 
 async def test_a_rejected_edit_is_recorded_with_its_faults_and_files(backend, folder):

@@ -15,6 +15,7 @@ from abe_router.observe.events import (
     BackendBack,
     BackendLost,
     ConsumerStarted,
+    ConsumerStopped,
     DeadLettered,
     Event,
     Events,
@@ -22,6 +23,7 @@ from abe_router.observe.events import (
     Reloaded,
     ReloadRejected,
     Retried,
+    RouterStopped,
     Skipped,
 )
 from abe_router.observe.logs import (
@@ -76,16 +78,14 @@ def test_every_event_has_a_sentence_and_a_json_form(kind: type[Event]) -> None:
 
 
 def test_a_text_line_has_time_level_route_and_sentence() -> None:
-    line = lines(TextFormatter(), ConsumerStarted("orders.created/billing", "shop:charge"))
-    assert re.fullmatch(
-        r"\d\d:\d\d:\d\d info     orders.created/billing   started, handler shop:charge\n", line
-    )
+    line = lines(TextFormatter(), BackendBack("orders.created/billing", 1.0))
+    assert re.fullmatch(r"\d\d:\d\d:\d\d info     orders.created/billing   backend back after 1s\n", line)
 
 
 def test_the_column_of_routes_is_as_wide_as_the_longest() -> None:
     long = "a.very.long.key.indeed/with-a-group"
-    first, second = lines(TextFormatter(), *(ConsumerStarted(r, "h") for r in (long, "a/b"))).splitlines()
-    assert first.index("started") == second.index("started")
+    first, second = lines(TextFormatter(), *(BackendBack(r, 1.0) for r in (long, "a/b"))).splitlines()
+    assert first.index("backend") == second.index("backend")
 
 
 def test_handled_messages_are_logged_only_at_debug() -> None:
@@ -161,8 +161,8 @@ def formatted_by_another_program(*emitted: Event) -> str:
 
 
 def test_a_foreign_formatter_shows_the_route() -> None:
-    text = formatted_by_another_program(ConsumerStarted("orders.created/billing", "shop:charge"))
-    assert text == "INFO abe_router: orders.created/billing: started, handler shop:charge\n"
+    text = formatted_by_another_program(BackendBack("orders.created/billing", 1.0))
+    assert text == "INFO abe_router: orders.created/billing: backend back after 1s\n"
 
 
 def test_a_foreign_formatter_shows_the_diagnostics_of_a_rejected_edit() -> None:
@@ -177,15 +177,37 @@ def test_a_foreign_formatter_gets_neither_credentials_nor_control_characters() -
 
 
 def test_a_record_has_its_event(caplog: pytest.LogCaptureFixture) -> None:
-    event = ConsumerStarted("k/g", "h")
+    event = BackendBack("k/g", 1.0)
     with caplog.at_level(logging.INFO):
         log_event(event)
     assert [record.event for record in caplog.records] == [event]  # type: ignore[attr-defined]
 
 
 def test_a_reload_lists_the_routes_that_it_changed() -> None:
-    reloaded = Reloaded(3, "abc", ("a/new",), (), ("a/b", "a/c"), 4, 0.012)
-    assert "reload 3 in 12ms: added a/new; changed a/b, a/c; 4 kept" in lines(TextFormatter(), reloaded)
+    reloaded = Reloaded(
+        3, "abc", ("a/new",), (), ("a/b",), 4, 0.012, ("added a/new", "changed a/b (rate none -> 1/m)")
+    )
+    assert "reload 3 in 12ms: added a/new; changed a/b (rate none -> 1/m); 4 routes kept" in lines(
+        TextFormatter(), reloaded
+    )
+
+
+@pytest.mark.parametrize(("routes", "named"), [(2, ": k0/g, k1/g"), (3000, "")])
+def test_a_start_and_a_stop_are_one_line_each_whatever_the_number_of_routes(routes: int, named: str) -> None:
+    names = tuple(f"k{number}/g" for number in range(routes))
+    text = lines(
+        logging.Formatter("%(message)s"),
+        *(ConsumerStarted(name, "h") for name in names),
+        Reloaded(1, "abc", names, (), (), 0, 0.01),
+        *(ConsumerStopped(name, 0, 0, 0.01) for name in names),
+        RouterStopped(routes, 0, 0, 0.01),
+    )
+    counted = f"{routes:,} routes"
+    assert text.splitlines() == [f"running {counted}{named}", f"{counted} stopped in 10ms, 0 released"]
+
+
+def test_a_handler_that_a_consumer_leaves_running_is_a_warning() -> None:
+    assert "warning" in lines(TextFormatter(), ConsumerStopped("k/g", 0, 1, 30.0))
 
 
 def test_records_of_other_loggers_have_the_same_form() -> None:
@@ -221,7 +243,7 @@ def test_a_plain_line_has_level_and_message() -> None:
 
 
 def test_levels_are_colored_only_on_request() -> None:
-    event = ConsumerStarted("k/g", "h")
+    event = BackendBack("k/g", 1.0)
     assert "\033[" not in lines(TextFormatter(), event)
     assert "\033[32minfo" in lines(TextFormatter(color=True), event)
 

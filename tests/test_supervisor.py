@@ -20,7 +20,9 @@ import pytest
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.messages.message import encode, new_message
-from abe_router.process.supervisor import available_cores
+from abe_router.observe.events import Reloaded
+from abe_router.process.channel import Accepted
+from abe_router.process.supervisor import Supervisor, available_cores
 from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_reports
 from abe_router.testing import RedisServer
 from tests.limits import HANG
@@ -195,7 +197,9 @@ async def test_a_killed_worker_is_replaced_and_no_message_is_lost(tmp_path, url)
         assert run.logged(f"worker 2 (pid {second}) was killed by SIGKILL, another starts in 500ms")
         await run.all_ended()
         assert (run.begun - run.ended).total() <= 2  # what the killed worker was running
-        assert {record["worker"] for record in run.log if record["event"] == "consumer_started"} == {1, 2}
+        assert (
+            len(run.logged("running 1 route: orders.created/billing")) == 1
+        )  # the third begins as the second
         run.process.terminate()
         assert await run.code() == 0
 
@@ -246,18 +250,62 @@ async def test_code_that_cannot_be_imported_replaces_no_worker_and_is_logged_onc
         assert await run.code() == 0
 
 
-async def test_all_workers_follow_an_edit_and_its_errors_are_logged_once(tmp_path, url):
-    async with serving(tmp_path, url, "--workers", "2") as run:
-        await run.run(2)
+async def test_all_workers_follow_an_edit_and_what_they_say_is_logged_once(tmp_path, url):
+    async with serving(tmp_path, url, "--workers", "3") as run:
+        first, *_ = await run.run(3)
         good = ROUTES.format(url=url)
         (tmp_path / "routes.yaml").write_text(good.replace("concurrency", "concurency"))
-        while sum(bool(report.rejected) for report in await reports(run.backend)) < 2:
+        while sum(bool(report.rejected) for report in await reports(run.backend)) < 3:
             await asyncio.sleep(0.02)
         await run.until(lambda: run.logged("edit rejected"))
         (tmp_path / "routes.yaml").write_text(good.replace("concurrency: 2", "concurrency: 3"))
-        await run.until(lambda: len(run.logged("changed orders.created/billing")) == 2)
+        await run.until(lambda: run.logged("changed orders.created/billing (concurrency 2 -> 3)"))
         assert len(run.logged("edit rejected")) == 1
-        assert run.process.returncode is None
+
+        os.kill(first, signal.SIGKILL)
+        await run.until(lambda: run.logged("was killed by SIGKILL"))
+        (tmp_path / "routes.yaml").write_text(
+            good.replace("concurrency: 2", "concurrency: 4\n        timeout: 40s")
+        )
+        await run.until(lambda: run.logged("concurrency 3 -> 4, timeout 30s -> 40s"))
+        await run.run(4)
+        async with asyncio.timeout(30):
+            while True:
+                running = [report for report in await reports(run.backend) if report.pid != first]
+                if len(running) == 3 and len({(r.revision, r.warnings) for r in running}) == 1:
+                    break
+                await asyncio.sleep(0.02)
+        assert running[0].warnings == 1
+        run.process.terminate()
+        assert await run.code() == 0
+        logged = [record["event"] for record in run.log if record["event"] in ("reloaded", "config_warning")]
+        assert logged == ["reloaded", "reloaded", "config_warning", "reloaded"]
+        assert [record["code"] for record in run.log if record["event"] == "config_warning"] == ["W106"]
+
+
+async def test_each_reload_is_logged_once_although_workers_are_slow_or_join_with_the_new_table(caplog):
+    def says(worker, number, revision, change=""):
+        reloaded = Reloaded(number, revision, (), (), (), 1, 0.0, (change,))
+        supervisor._on_message(worker, Accepted(reloaded))
+        worker.has_run = True
+
+    supervisor = Supervisor(lambda *_: ("sleep", "60"), 3)
+    quick, slow, joins = [await supervisor._start(number) for number in (1, 2, 3)]
+    with caplog.at_level("INFO"):
+        says(quick, 1, "a")
+        says(slow, 1, "a")
+        says(joins, 1, "b")
+        for number, revision in enumerate("bab", 2):
+            says(quick, number, revision, f"change {number}")
+        for number, revision in enumerate("bab", 2):
+            says(slow, number, revision, f"change {number}")
+        for number, revision in enumerate("ab", 2):
+            says(joins, number, revision, f"change {number + 1}")
+    for worker in (quick, slow, joins):
+        worker.kill()
+        await worker.ended()
+    changes = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert changes == ["", *(f"change {number}; 1 route kept" for number in (2, 3, 4))]
 
 
 async def test_the_first_signal_drains_all_workers_and_the_second_forces_their_exit(tmp_path, url):

@@ -33,12 +33,13 @@ def read_table(
     allow_handlers: Sequence[str] = (),
     trust_writable: bool = True,
     confined: bool = False,
+    strict: bool = False,
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
-    With `confined`, no file outside the folder of the routes file is read. What imported handlers print goes
-    to stderr, so that stdout stays data. Raise CommandError when the
-    `backend` of the command line is not one.
+    With `confined`, no file outside the folder of the routes file is read. With `strict`, faults in `tests`
+    are errors, otherwise warnings. What imported handlers print goes to stderr, so that stdout stays
+    data. Raise CommandError when the `backend` of the command line is not one.
     """
     from abe_router.operations.access import load_table
 
@@ -51,6 +52,7 @@ def read_table(
             allow_handlers=allow_handlers,
             trust_writable=trust_writable,
             confined=confined,
+            strict=strict,
         )
 
 

@@ -70,6 +70,7 @@ def command(
             allow_handlers=allow_handlers,
             trust_writable=trust_writable,
             confined=no_import,
+            strict=True,
         )
     except ConfigError as error:
         _render(error.diagnostics, form)

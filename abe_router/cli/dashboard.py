@@ -44,7 +44,9 @@ def command(routes: Path, backend: str | None, listen: str | None, trust_writabl
     require_extra()
     table, _ = read_table_in_force(routes, backend=backend, ask=True)
     start_logging(sys.stderr, logging.INFO, TextFormatter(color=wants_color(sys.stderr)), in_thread=True)
-    loader = Loader(routes, import_handlers=False, backend=backend, trust_writable=trust_writable)
+    loader = Loader(
+        routes, import_handlers=False, backend=backend, trust_writable=trust_writable, tests="off"
+    )
     return asyncio.run(_serve(loader, table, read_address(listen) if listen else None))
 
 

@@ -21,7 +21,6 @@ from abe_router.cli.output import print_data, print_json, print_message, print_t
 from abe_router.operations import history
 from abe_router.operations.history import Edit, EditContents
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.edit_record import EditRecord
 from abe_router.text import counted, format_time, printable, shortened
 
 T = TypeVar("T")
@@ -111,24 +110,10 @@ def _row(edit: Edit) -> tuple[str, ...]:
         format_time(record.offered_at),
         record.state + running,
         record.revision[:12],
-        shortened(_change(record), LONGEST),
+        shortened(record.change, LONGEST),
         edit.by,
         edit.why,
     )
-
-
-def _change(record: EditRecord) -> str:
-    """Return what an edit changed in one line: its first fault, the routes, or else the files."""
-    if record.diagnostics:
-        first, more = record.diagnostics[0], len(record.diagnostics) - 1
-        others = f" (+{more})" if more else ""
-        return f"line {first.line}: {first.message}{others}"
-    changes = record.changes
-    if changes.added is None or changes.removed is None or changes.routes is None:
-        return ", ".join(changes.files)
-    changed = [f"{route} ({', '.join(options)})" for route, options in changes.routes.items()]
-    named = (("added", changes.added), ("removed", changes.removed), ("changed", changed))
-    return "; ".join(f"{what} {', '.join(names)}" for what, names in named if names) or "no route"
 
 
 def _print_contents(contents: EditContents, name: str | None, json: bool) -> int:

@@ -72,7 +72,9 @@ def plan_server(
 
     `listen` is the address of the command line, empty for that of the file. The handlers are not imported.
     """
-    loader = Loader(routes, import_handlers=False, backend=backend, trust_writable=trust_writable)
+    loader = Loader(
+        routes, import_handlers=False, backend=backend, trust_writable=trust_writable, tests="off"
+    )
     table = None
     try:
         if listen is not None or mentions_http(routes):

@@ -14,9 +14,9 @@ from abe_router.operations.routes import (
     KeyOptions,
     RouteDescription,
     describe_routes,
-    format_batch,
     unconsumed_keys,
 )
+from abe_router.routing.difference import format_batch
 from abe_router.text import format_duration, format_rate
 
 #: A table names up to this many schemas; more are counted.

@@ -32,7 +32,6 @@ from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, 
 from abe_router.process.signals import run_as_init
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
-_log = logging.getLogger("abe_router")
 #: The options before the command that take a value.
 _CONFIG = ("-c", "--config")
 
@@ -66,6 +65,7 @@ _CONFIG = ("-c", "--config")
 )
 @option("--once", is_flag=True, help="Exit when no message is left to handle.")
 @option("--no-watch", is_flag=True, help="Do not reload the file when it changes.")
+@option("--no-tests", is_flag=True, help="Do not read `tests` of the file: no fault in them blocks an edit.")
 @option(
     "--log-format",
     type=click.Choice(["text", "json"]),
@@ -94,6 +94,7 @@ def command(
     http: str | None,
     once: bool,
     no_watch: bool,
+    no_tests: bool,
     log_format: str | None,
     log_level: str,
     verbose: bool,
@@ -149,7 +150,12 @@ def command(
     from abe_router.process.deadline import exit_within
     from abe_router.process.worker import Worker, load_running_edit
 
-    make_loader = partial(Loader, allow_handlers=allow_handlers, trust_writable=trust_writable)
+    make_loader = partial(
+        Loader,
+        allow_handlers=allow_handlers,
+        trust_writable=trust_writable,
+        tests="off" if no_tests else "warn",
+    )
     loader = make_loader(routes, backend=backend)
     # What is made until the routes run lives until the end. The garbage collector would look through it again
     # and again, which takes 30 ms with 1,000 routes. The worker enables it when they run.
@@ -164,9 +170,6 @@ def command(
             channel.send(Rejected(error.diagnostics))
             return CONFIG
         table = in_force
-    for warning in table.warnings if number < 2 else ():
-        place = f"{warning.path}:{warning.line}:{warning.column}"
-        _log.warning("%s: %s (%s)", place, warning.message, warning.code)
     worker = Worker(
         loader,
         table,

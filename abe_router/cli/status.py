@@ -170,6 +170,10 @@ def _print_workers(table: RouteTable, workers: Mapping[str, WorkerReport], now: 
         rows.append((address, up, revision, connections, f"{in_flight:,}", _last_reload(worker)))
     headings = ("worker", "up", "revision", "connected", "in flight", "last reload")
     print_table(headings, rows, right={"in flight"})
+    if warnings := max(worker.warnings for worker in workers.values()):
+        print_data(
+            f"\nthe routes that run have {counted(warnings, 'warning')}: `abe-router check` shows them"
+        )
     for worker in workers.values():
         if worker.rejected:
             print_data(

@@ -76,6 +76,7 @@ def command(
         import_handlers=True,
         allow_handlers=allow_handlers,
         trust_writable=trust_writable,
+        strict=True,
     )
     cases = [case for case in table.cases if part.casefold() in case.name.casefold()]
     if not cases:

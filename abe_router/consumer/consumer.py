@@ -84,7 +84,7 @@ class Consumer:
         self.started = self._calls.tried
         #: How many handlers were still running when the drain time was over.
         self.abandoned = 0
-        self._released = 0
+        self.released = 0
 
     @property
     def in_flight(self) -> int:
@@ -145,7 +145,7 @@ class Consumer:
         try:
             await self._consume(subscription)
         finally:
-            stopped = self._released, self.abandoned, self._shutdown.seconds
+            stopped = self.released, self.abandoned, self._shutdown.seconds
             self._events.emit(ConsumerStopped(self.route.name, *stopped))
         if self._shutdown.error is not None:
             raise self._shutdown.error
@@ -233,11 +233,11 @@ class Consumer:
                         closed = None if shutdown.requested.is_set() else error
                     except Exception as error:  # noqa: BLE001  as in `_guard`
                         shutdown.fail(error)
-                    self._released += pool.stop() + in_flight.waiting
+                    self.released += pool.stop() + in_flight.waiting
                     self.abandoned += await pool.drain()
                 finally:
                     # When the consumer is cancelled, what is still in flight is handed back here.
-                    self._released += pool.stop()
+                    self.released += pool.stop()
                     self.abandoned += pool.abandon()
                     settler.finish()
                     while closed is not None and not (settling.done() or shutdown.requested.is_set()):

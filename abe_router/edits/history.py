@@ -8,9 +8,9 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from abe_router.backoff import wait_for_event
 from abe_router.diagnostic import Diagnostic
 from abe_router.edits.origin import change_of, origin_of
 from abe_router.errors import BackendError, ConfigError
-from abe_router.routing.route import Route
+from abe_router.routing.difference import TableChanges, difference
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_files import EditFiles, absolute_path, encode_body
 from abe_router.runtime.edit_record import (
@@ -69,13 +69,15 @@ MOST_OFFERS = 50
 class _Offer:
     """A table that was offered to this process, or the reasons why an edit was rejected.
 
-    `change` is what the deployer said about it.
+    `former` is the table that was accepted before it, if this process knows it. `change` is what the deployer
+    said about it.
     """
 
     path: Path
     at: float
     sources: frozenset[Path]
     table: RouteTable | None = None
+    former: RouteTable | None = None
     diagnostics: tuple[DiagnosticReport, ...] = ()
     change: str = ""
 
@@ -114,12 +116,14 @@ class EditRecorder:
         self._seen: int | None = None
         # What the deployer said holds for the table that the process is started with, and for no later one.
         self._change = change_of()
+        self._accepted: RouteTable | None = None
 
     def accept(self, table: RouteTable) -> None:
         """Take an accepted table as the next offer, unless it has no file."""
         change, self._change = self._change, ""
         if table.path is not None and table.revision:
-            self._offer(_Offer(table.path, time.time(), table.sources, table, change=change))
+            former, self._accepted = self._accepted, table
+            self._offer(_Offer(table.path, time.time(), table.sources, table, former, change=change))
 
     def reject(self, path: Path, sources: Collection[Path], diagnostics: Sequence[Diagnostic]) -> None:
         """Take a rejected edit as the next offer; `sources` are the files that were looked for."""
@@ -182,6 +186,8 @@ class EditRecorder:
 
     async def _gather(self, offer: _Offer, last: EditRecord | None) -> _Evidence:
         before: EditFiles | None = None
+        if offer.former is not None and (last is None or offer.former.revision != last.revision):
+            offer = replace(offer, former=None)  # another worker was offered an edit that this one missed
         if last is not None:
             with suppress(ValueError):
                 before = await read_files(self._backend, last)
@@ -231,6 +237,7 @@ def _record_of(
         changes=evidence.changes,
         origin=evidence.origin,
         diagnostics=offer.diagnostics,
+        warnings=tuple(map(DiagnosticReport.of, offer.table.warnings)) if offer.table else (),
     )
 
 
@@ -262,21 +269,19 @@ def _changes(offer: _Offer, before: EditFiles | None, files: EditFiles) -> EditC
     old = before.contents if before else {}
     names = sorted(old.keys() | files.contents.keys())
     changed = tuple(json_safe(name) for name in names if old.get(name) != files.contents.get(name))
+    return EditChanges(changed, _table_changes(offer, before))
+
+
+def _table_changes(offer: _Offer, before: EditFiles | None) -> TableChanges | None:
+    """Return what an accepted edit changes in the table before it; None if that one is unknown.
+
+    Only a process that had the table knows its backend: the files are loaded with that of the new one.
+    """
     if before is None or offer.table is None:
-        return EditChanges(changed)
+        return None
+    if offer.former is not None:
+        return difference(offer.former, offer.table)
     try:
-        diff = before.load(offer.table.backend, offer.path).diff(offer.table)
+        return difference(before.load(offer.table.backend, offer.path), offer.table)
     except (ConfigError, OSError, ValueError):
-        return EditChanges(changed)
-    return EditChanges(
-        changed,
-        added=tuple(route.name for route in diff.added),
-        removed=tuple(route.name for route in diff.removed),
-        routes={new.name: tuple(_changed_options(was, new)) for was, new in diff.changed},
-    )
-
-
-def _changed_options(old: Route, new: Route) -> Iterator[str]:
-    for field in fields(Route):
-        if getattr(old, field.name) != getattr(new, field.name):
-            yield "schema" if field.name == "bindings" else field.name
+        return None

@@ -8,14 +8,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from abe_router.config.building.loader import Loader
-from abe_router.diagnostic import Diagnostic
+from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.edits.history import EditRecorder
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
-from abe_router.observe.events import Events, Reloaded, Reloading, ReloadRejected, RestartNeeded
+from abe_router.messages.pattern import matches
+from abe_router.observe.events import (
+    ConfigWarning,
+    Events,
+    Reloaded,
+    Reloading,
+    ReloadRejected,
+    RestartNeeded,
+)
+from abe_router.routing.difference import RESTART, difference
 from abe_router.routing.handler import code_below
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.reconciler import Reconciler
@@ -92,6 +102,8 @@ class Reloader:
         """Load the files and apply the table, unless it has errors or did not change."""
         try:
             table = await asyncio.to_thread(self._loader.load)
+            if faults := await asyncio.to_thread(_touched_faults, self._reconciler.table, table):
+                raise ConfigError(faults)
         except ConfigError as error:
             if error.diagnostics != self.rejected:
                 self.rejected = error.diagnostics
@@ -108,9 +120,13 @@ class Reloader:
         if table.revision == old.revision and not self.rejected:
             return
         self.rejected = ()
-        if (table.backend, table.prefix) != (old.backend, old.prefix) and table.path is not None:
-            what = "the backend" if table.backend != old.backend else "the prefix"
-            self._events.emit(RestartNeeded(what, table.path))
+        for option in RESTART:
+            if getattr(table, option) != getattr(old, option):
+                self._events.emit(RestartNeeded(f"the {option}", self._loader.path))
+        known = {(each.path, each.code, each.message) for each in old.warnings}
+        new = [each for each in table.warnings if (each.path, each.code, each.message) not in known]
+        for warning in ConfigWarning.all_of(new, table.revision):
+            self._events.emit(warning)
         self._events.emit(Reloading(table.revision))
         if self._recorder is not None:
             self._recorder.accept(table)
@@ -126,6 +142,23 @@ class Reloader:
             if path in self._code and self._code[path] != state:
                 self._events.emit(RestartNeeded("handler code", path))
         self._code = now
+
+
+def _touched_faults(old: RouteTable, new: RouteTable) -> Sequence[Diagnostic]:
+    """Return the faults in `tests` that refuse an edit: those of a case that names what the edit touches."""
+    if not new.case_faults:
+        return ()
+    changes = difference(old, new)
+    routes = {*changes.added, *changes.removed, *changes.routes}
+    keys = {*changes.keys_added, *changes.keys_removed, *changes.keys}
+    touched = set[str]()
+    for case in (*old.cases, *new.cases):
+        named = {each.key for each in case.publish} | {each.name for each in case.expect if each.name}
+        if named & routes or any(matches(key, name) for key in keys for name in named if "/" not in name):
+            touched.add(case.name)
+    return [
+        replace(fault, severity=Severity.ERROR) for name in touched for fault in new.case_faults.get(name, ())
+    ]
 
 
 def code(table: RouteTable) -> set[Path]:

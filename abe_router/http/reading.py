@@ -20,7 +20,7 @@ from abe_router.http.site import Site, json_response
 from abe_router.operations.asyncapi import asyncapi_document
 from abe_router.operations.explain import Explanation, explain
 from abe_router.operations.overrides import known_overrides
-from abe_router.operations.plan import plan_reload
+from abe_router.operations.plan import Plan, plan_reload
 from abe_router.operations.routes import RouteDescription, describe_routes
 from abe_router.operations.status import Status, read_workers
 from abe_router.operations.subscriptions import SubscriptionState
@@ -102,7 +102,7 @@ def routes(site: Site) -> list[Route]:
         if table.path is not None and table.revision not in running:
             edit = edit_in_force(await read_edits(backend), table.path, running)
             former = (edit and await load_edit(backend, edit, table.backend, table.path)) or table
-        return json_response(plan_reload(former, table).to_json())
+        return json_response(await asyncio.to_thread(plan_reload, former, table))
 
     async def explain_message(request: Request) -> Response:
         asked = await read_body(request, ExplainRequest)
@@ -175,7 +175,7 @@ def routes(site: Site) -> list[Route]:
             plan,
             Role.VIEWER,
             "What a reload from the edit that the workers run to the routes file does",
-            answers={200: json_content(dict[str, Any], "the routes to start, stop, restart and keep")},
+            answers={200: json_content(Plan, "what becomes of routes, keys and options of the file")},
         ),
         Endpoint(
             "POST",

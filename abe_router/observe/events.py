@@ -7,7 +7,7 @@ return quickly. An error of a listener is logged and affects neither the emitter
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +33,15 @@ class ConsumerStopped(Event, frozen=True):
     """A consumer has stopped. It released `released` deliveries; `abandoned` handlers were still running."""
 
     route: str
+    released: int
+    abandoned: int
+    seconds: float
+
+
+class RouterStopped(Event, frozen=True):
+    """All consumers of a router have stopped. `released` and `abandoned` are as in `ConsumerStopped`."""
+
+    routes: int
     released: int
     abandoned: int
     seconds: float
@@ -147,7 +156,10 @@ class Reloading(Event, frozen=True):
 
 
 class Reloaded(Event, frozen=True):
-    """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1."""
+    """A new route table is in force. Routes are named `key/group`; `number` counts the reloads from 1.
+
+    `changes` describes what a reload changed in routes, keys and options of the file; the first one has none.
+    """
 
     number: int
     revision: str
@@ -156,6 +168,24 @@ class Reloaded(Event, frozen=True):
     changed: tuple[str, ...]
     kept: int
     seconds: float
+    changes: tuple[str, ...] = ()
+
+
+class ConfigWarning(Event, frozen=True):
+    """The routes file works, and has a fault of this `code` at `place` that is no error.
+
+    `revision` is that of the table. A reload reports the warnings that the table before it did not have.
+    """
+
+    code: str
+    place: str
+    text: str
+    revision: str
+
+    @classmethod
+    def all_of(cls, diagnostics: Iterable[Diagnostic], revision: str) -> Sequence[ConfigWarning]:
+        """Return the event of each warning of a table."""
+        return [cls(d.code, f"{d.path}:{d.line}:{d.column}", d.message, revision) for d in diagnostics]
 
 
 class ReloadRejected(Event, frozen=True):

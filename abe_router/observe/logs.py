@@ -25,6 +25,7 @@ from abe_router.diagnostic import render_all
 from abe_router.observe.events import (
     BackendBack,
     BackendLost,
+    ConfigWarning,
     ConsumerStarted,
     ConsumerStopped,
     DeadLettered,
@@ -39,6 +40,7 @@ from abe_router.observe.events import (
     ReloadRejected,
     RestartNeeded,
     Retried,
+    RouterStopped,
     Skipped,
     Subscribed,
 )
@@ -62,10 +64,14 @@ Logged = (
     | Reloaded
     | ReloadRejected
     | RestartNeeded
+    | RouterStopped
+    | ConfigWarning
 )
 
 #: Further log lines about the same outage are suppressed for this time, in seconds.
 OUTAGE_QUIET = 5.0
+#: Most routes that the line about a start names.
+MAX_STARTED = 8
 #: Longest text from outside in one line, in characters.
 MAX_TEXT = 500
 
@@ -80,11 +86,11 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
     """Return the level of an event, and a sentence about it that does not name its route."""
     match event:
         case ConsumerStarted():
-            return logging.INFO, f"started, handler {event.handler}"
+            return logging.DEBUG, f"started, handler {event.handler}"
         case ConsumerStopped():
-            left = f", {event.abandoned} still running" if event.abandoned else ""
-            level = logging.WARNING if event.abandoned else logging.INFO
-            return level, f"stopped in {format_duration(event.seconds)}, {event.released} released{left}"
+            return logging.WARNING if event.abandoned else logging.DEBUG, _stopped(event)
+        case RouterStopped():
+            return logging.INFO, f"{counted(event.routes, 'route')} {_stopped(event)}"
         case Handled():
             return logging.DEBUG, f"handled {_message_of(event)} in {format_duration(event.seconds)}"
         case Skipped(why="when"):
@@ -115,17 +121,24 @@ def describe(event: Logged | Handled) -> tuple[int, str]:
         case Reloading():
             return logging.DEBUG, f"an edit without errors is put into force: revision {event.revision}"
         case Reloaded(number=1):
-            return logging.INFO, f"running {counted(len(event.added), 'route')}"
+            names = ", ".join(event.added)
+            running = f"running {counted(len(event.added), 'route')}"
+            return logging.INFO, f"{running}: {names}" if 0 < len(event.added) <= MAX_STARTED else running
         case Reloaded():
-            changes = ((event.added, "added"), (event.removed, "removed"), (event.changed, "changed"))
-            parts = [f"{change} {', '.join(names)}" for names, change in changes if names]
-            text = "; ".join([*parts, f"{event.kept} kept"])
+            text = "; ".join([*event.changes, f"{counted(event.kept, 'route')} kept"])
             return logging.INFO, f"reload {event.number} in {format_duration(event.seconds)}: {text}"
         case ReloadRejected():
             return logging.ERROR, "edit rejected, nothing changed"
+        case ConfigWarning():
+            return logging.WARNING, f"{event.place}: {event.text} ({event.code})"
         case RestartNeeded():
             return logging.WARNING, f"a change of {event.what} takes effect after a restart: {event.path}"
     assert_never(event)
+
+
+def _stopped(event: ConsumerStopped | RouterStopped) -> str:
+    left = f", {event.abandoned} still running" if event.abandoned else ""
+    return f"stopped in {format_duration(event.seconds)}, {event.released} released{left}"
 
 
 def _message_of(event: Handled | Skipped | Retried | DeadLettered | LeaseLost) -> str:

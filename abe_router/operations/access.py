@@ -22,12 +22,13 @@ def load_table(
     allow_handlers: Sequence[str] = (),
     trust_writable: bool = True,
     confined: bool = False,
+    strict: bool = False,
 ) -> RouteTable:
     """Return the table of a routes file; raise ConfigError with every fault in it.
 
     `backend` is a URL that takes precedence over the file's. Importing the handlers runs user code, so it is
     off by default. Without it, a world-writable file is accepted. With `confined`, no file outside the folder
-    of the routes file is read.
+    of the routes file is read. With `strict`, faults in `tests` are errors, otherwise warnings.
     """
     return Loader(
         path,
@@ -36,6 +37,7 @@ def load_table(
         backend=backend,
         trust_writable=trust_writable,
         confined=confined,
+        tests="strict" if strict else "warn",
     ).load()
 
 
@@ -51,7 +53,7 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
         backend = absolute(backend, path.parent)
     if backend is not None and not path.exists():
         return RouteTable(backend=backend), None
-    loader = Loader(path, import_handlers=False, backend=backend, trust_writable=True)
+    loader = Loader(path, import_handlers=False, backend=backend, trust_writable=True, tests="off")
     try:
         return loader.load(), None
     except ConfigError as error:

@@ -15,7 +15,7 @@ import msgspec
 from abe_router.errors import PublishError, Violation
 from abe_router.messages.message import decode
 from abe_router.messages.pattern import check_key, matches
-from abe_router.operations.routes import format_batch
+from abe_router.routing.difference import format_batch
 from abe_router.routing.route import Route
 from abe_router.routing.table import Metadata, RouteTable
 from abe_router.runtime.override import Override

@@ -89,7 +89,7 @@ async def diff_edits(backend: Backend, number: int, base: int) -> Sequence[str]:
 
 
 def render_diagnostics(edit: EditRecord, contents: EditContents | None = None, *, color: bool = False) -> str:
-    """Return why an edit was rejected, as `check` prints it; empty for an accepted one.
+    """Return why an edit was rejected, or its warnings, as `check` prints them; empty if it has none.
 
     The lines of the files are shown if `contents` has them.
     """
@@ -102,7 +102,9 @@ def render_diagnostics(edit: EditRecord, contents: EditContents | None = None, *
         found = [text for name, text in texts.items() if f"{folder}{name}".endswith(wanted)]
         return found[0] if len(found) == 1 else None
 
-    return render_all((report.diagnostic() for report in edit.diagnostics), color=color, read=read)
+    return render_all(
+        (report.diagnostic() for report in edit.diagnostics or edit.warnings), color=color, read=read
+    )
 
 
 def _diff(old: EditContents, new: EditContents) -> Iterator[str]:

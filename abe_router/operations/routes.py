@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ import msgspec
 
 from abe_router.messages.dedupe import Deduplication
 from abe_router.messages.pattern import is_wild, matches
+from abe_router.routing.difference import format_start
 from abe_router.routing.policies import Batch, RetryPolicy
 from abe_router.routing.route import OnInvalid, Route
 from abe_router.routing.table import Metadata, RouteTable
 from abe_router.runtime.override import Override
-from abe_router.text import format_duration, format_time
 
 
 class KeyOptions(msgspec.Struct, frozen=True):
@@ -91,18 +90,6 @@ def unconsumed_keys(table: RouteTable) -> tuple[UnconsumedKey, ...]:
         for key in table.keys
         if not any(matches(route.key, key) for route in table.routes)
     )
-
-
-def format_start(start: float) -> str:
-    """Return where a group begins, in the form of the routes file."""
-    if start == 0:
-        return "earliest"
-    return "latest" if math.isinf(start) else format_time(start)
-
-
-def format_batch(batch: Batch) -> str:
-    """Return the size and the wait of a batch as text: `up to 500 in 1s`."""
-    return f"up to {batch.size:,} in {format_duration(batch.wait)}"
 
 
 def _describe(table: RouteTable, route: Route, overrides: tuple[Override, ...]) -> RouteDescription:

@@ -19,13 +19,13 @@ from pathlib import Path
 import msgspec
 
 from abe_router.diagnostic import Diagnostic
-from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded
+from abe_router.observe.events import ConfigWarning, Event, Reloaded, Reloading, ReloadRejected, RestartNeeded
 from abe_router.observe.tally import ProcessCounts, RouteCounts
 
 #: The commands: drain and exit, and exit at once.
 STOP, FORCE = b"stop\n", b"force\n"
 #: Events that the supervisor logs once for all of its workers.
-FORWARDED = (ReloadRejected, RestartNeeded)
+FORWARDED = (Reloaded, ReloadRejected, RestartNeeded, ConfigWarning)
 
 
 class Running(msgspec.Struct, frozen=True, tag=True):
@@ -53,9 +53,15 @@ class Applying(msgspec.Struct, frozen=True, tag=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The current content of the routes file, the table of that revision, is in force."""
+    """The current content of the routes file is in force, as a table."""
 
-    revision: str
+    reloaded: Reloaded
+
+
+class Warned(msgspec.Struct, frozen=True, tag=True):
+    """The current content of the routes file has a warning."""
+
+    warning: ConfigWarning
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
@@ -84,7 +90,7 @@ class Counts(msgspec.Struct, frozen=True, tag=True):
     more: bool = False
 
 
-WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Outdated | Counts
+WorkerMessage = Running | Alive | Storing | Applying | Accepted | Rejected | Warned | Outdated | Counts
 _COUNTS = b'{"type":"Counts"'
 _decode_counts = msgspec.json.Decoder(Counts).decode
 
@@ -150,7 +156,9 @@ class ControlChannel:
             case Reloading():
                 self.send(Applying())
             case Reloaded():
-                self.send(Accepted(event.revision))
+                self.send(Accepted(event))
+            case ConfigWarning():
+                self.send(Warned(event))
             case ReloadRejected():
                 self.send(Rejected(event.diagnostics))
             case RestartNeeded():

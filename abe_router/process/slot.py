@@ -63,6 +63,8 @@ class WorkerProcess:
         self.diagnostics: tuple[Diagnostic, ...] = ()
         #: The revision of the table that it runs, as far as it has reported it.
         self.revision = ""
+        #: How many of the reloads that were logged it has made, or found made when it started.
+        self.reloads = 0
         #: Whether it has reported that its routes run.
         self.has_run = False
         #: Set once it has reported so, or has ended.
@@ -182,7 +184,7 @@ class WorkerProcess:
                     self.code, self._drain, self.has_run = message.code, message.drain, True
                     self.settled.set()
                 elif isinstance(message, Accepted):
-                    self.revision = message.revision
+                    self.revision = message.reloaded.revision
                 elif isinstance(message, Storing) and self._killing is not None:
                     self._kill_in(message.seconds + END_TIME)
                 elif isinstance(message, Rejected):

@@ -15,7 +15,7 @@ from pathlib import Path
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import ConfigError
 from abe_router.files.watch import Fingerprint, Watch, fingerprint
-from abe_router.observe.events import ReloadRejected, RestartNeeded
+from abe_router.observe.events import ConfigWarning, Reloaded, ReloadRejected, RestartNeeded
 from abe_router.observe.logs import log_event
 from abe_router.observe.metrics import WorkersState
 from abe_router.observe.tally import ProcessCounts, RouteCounts
@@ -27,6 +27,7 @@ from abe_router.process.channel import (
     Outdated,
     Rejected,
     Running,
+    Warned,
     WorkerMessage,
 )
 from abe_router.process.collector import Collector
@@ -83,6 +84,9 @@ class Supervisor:
         self._is_up = False
         self._watch = Watch(self._code)
         self._rejected: tuple[Diagnostic, ...] = ()
+        #: The revisions that were logged as in force, in that order, and the warnings of the last one.
+        self._reloads: list[str] = []
+        self._warned: set[ConfigWarning] = set()
         self._logged_at: dict[Outdated, float] = {}
 
     async def run(self) -> int:
@@ -218,6 +222,11 @@ class Supervisor:
             case Accepted():
                 self._rejected = ()
                 self._change(worker, ends=True)
+                if self._is_news(worker, message.reloaded):
+                    log_event(message.reloaded)
+            case Warned(warning) if warning not in self._warned and not self._joins(worker):
+                self._warned.add(warning)
+                log_event(warning)
             case Rejected() if self._is_up:
                 if message.diagnostics != self._rejected:
                     self._rejected = message.diagnostics
@@ -229,6 +238,28 @@ class Supervisor:
                 if now > self._logged_at.get(message, -DEDUPE_WINDOW) + DEDUPE_WINDOW:
                     self._logged_at[message] = now
                     log_event(RestartNeeded(message.what, message.path))
+
+    def _is_news(self, worker: WorkerProcess, reloaded: Reloaded) -> bool:
+        """Return whether no other worker has reported this reload.
+
+        All workers follow the same edits in the same order, but not at the same time: each walks along the
+        revisions that were logged. A worker that joins others, or replaces one, begins at their end.
+        """
+        revision, seen = reloaded.revision, self._reloads[worker.reloads :]
+        if reloaded.number == 1 and (self._joins(worker) or revision in self._reloads[-1:]):
+            worker.reloads = len(self._reloads)
+            return False
+        if reloaded.number > 1 and revision in seen:
+            worker.reloads += seen.index(revision) + 1
+            return False
+        self._reloads.append(revision)
+        worker.reloads = len(self._reloads)
+        self._warned = {warning for warning in self._warned if warning.revision == revision}
+        return True
+
+    def _joins(self, worker: WorkerProcess) -> bool:
+        """Return whether a worker starts while another one runs."""
+        return not worker.has_run and any(each.has_run and not each.has_ended for each in self._workers)
 
     def _code(self) -> Iterable[Path]:
         return frozenset().union(*(slot.code for slot in self._slots))

@@ -18,9 +18,9 @@ from abe_router.backoff import Outage, wait_for_event
 from abe_router.config.building.loader import Loader
 from abe_router.edits.reload import code
 from abe_router.errors import BackendError
-from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, RestartNeeded, Subscribed
+from abe_router.observe.events import Event, Reloaded, Reloading, ReloadRejected, Subscribed
 from abe_router.operations.status import load_edit_in_force
-from abe_router.process.channel import Alive, ControlChannel, Running, Storing
+from abe_router.process.channel import FORWARDED, Alive, ControlChannel, Running, Storing
 from abe_router.process.collector import CountsReporter
 from abe_router.process.deadline import STORE_TIME, StopDeadline
 from abe_router.process.signals import Signals
@@ -67,7 +67,7 @@ class Worker:
         self._beside = beside
         self._service = service or ServiceNotifier()
         on_event = self._notify if channel is None else channel.forward
-        forwarded: Subscribed = ((Reloading, Reloaded, ReloadRejected, RestartNeeded), on_event)
+        forwarded: Subscribed = ((Reloading, *FORWARDED), on_event)
         backend = make_backend(table.backend, prefix=table.prefix)
         #: What the backend can do.
         self.features = backend.features

@@ -45,8 +45,9 @@ class RouteTable:
     `keys` are the keys and patterns of the file, with or without consumers. `retain` maps keys and patterns
     to the seconds that settled messages are kept. `deduplications` maps them to the source and the window of
     ids. `revision` is the hash of the file and everything it names. `sources` are the files that were read.
-    `cases` are its tests. `http` are the options of its HTTP server, if the file has them. `metadata` is that
-    of keys, patterns and routes, by name.
+    `cases` are its tests. `case_faults` are the warnings in them that `check` reports as errors, by case.
+    `http` are the options of its HTTP server, if the file has them. `metadata` is that of keys, patterns and
+    routes, by name.
     """
 
     routes: tuple[Route, ...] = ()
@@ -55,12 +56,14 @@ class RouteTable:
     backend: str = "memory://"
     prefix: str = ""
     unrouted: Literal["error", "allow"] = "error"
+    formats: bool = True
     retain: Mapping[str, float] = field(default_factory=dict)
     deduplications: Mapping[str, Deduplication] = field(default_factory=dict)
     revision: str = ""
     path: Path | None = None
     sources: frozenset[Path] = frozenset()
     cases: tuple[Case, ...] = ()
+    case_faults: Mapping[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
     http: HttpOptions | None = None
     warnings: tuple[Diagnostic, ...] = ()
     trace: TraceOptions = field(default_factory=TraceOptions)

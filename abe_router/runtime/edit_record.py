@@ -16,9 +16,11 @@ import msgspec
 
 from abe_router.backend import Backend, Entry, read_stored
 from abe_router.errors import ConfigError
+from abe_router.routing.difference import TableChanges
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_files import EditFiles, MakeLoader, absolute_path, decode_bodies, unimported
 from abe_router.runtime.heartbeat import DiagnosticReport
+from abe_router.text import counted
 
 #: The bucket with one entry for each edit, and the bucket with one entry for each content of a file.
 EDITS, FILES = "edits", "edit-files"
@@ -60,14 +62,18 @@ class EditOrigin(msgspec.Struct, frozen=True):
 class EditChanges(msgspec.Struct, frozen=True):
     """What an edit changed. `files` are the files that were added, removed or changed.
 
-    `routes` maps the changed routes to their changed options. The names of routes are None in an edit that
-    was rejected, or if the table before it is unknown.
+    `table` is what it changed in the routes, the keys and the options of the file. It is None for an edit
+    that was rejected, or if the table before it is unknown.
     """
 
     files: tuple[str, ...] = ()
-    added: tuple[str, ...] | None = None
-    removed: tuple[str, ...] | None = None
-    routes: Mapping[str, tuple[str, ...]] | None = None
+    table: TableChanges | None = None
+
+    def summary(self) -> str:
+        """Return what changed in one line: the table, or the files if the change of the table is unknown."""
+        if self.table is None:
+            return ", ".join(self.files)
+        return "; ".join(self.table.lines()) or "no route, key or option"
 
 
 class EditRecord(msgspec.Struct, frozen=True):
@@ -79,7 +85,8 @@ class EditRecord(msgspec.Struct, frozen=True):
 
     `routes` is the name of the routes file among `files`, which maps names to digests. `files` is empty if
     they changed before they could be read. `loads_as` is the revision of the table that the files make. It
-    differs from `revision` if credentials were replaced in them, and is empty if it is unknown.
+    differs from `revision` if credentials were replaced in them, and is empty if it is unknown. `warnings`
+    are those of an accepted table.
     """
 
     number: int
@@ -96,6 +103,16 @@ class EditRecord(msgspec.Struct, frozen=True):
     changes: EditChanges = EditChanges()
     origin: EditOrigin = EditOrigin()
     diagnostics: tuple[DiagnosticReport, ...] = ()
+    warnings: tuple[DiagnosticReport, ...] = ()
+
+    @property
+    def change(self) -> str:
+        """What it changed in one line, with the number of its warnings, or its first fault."""
+        if not self.diagnostics:
+            warned = counted(len(self.warnings), "warning") if self.warnings else ""
+            return "; ".join(filter(None, (self.changes.summary(), warned)))
+        first, more = self.diagnostics[0], len(self.diagnostics) - 1
+        return f"line {first.line}: {first.message}{f' (+{more})' if more else ''}"
 
 
 async def read_edits(backend: Backend) -> Sequence[EditRecord]:

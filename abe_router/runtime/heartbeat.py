@@ -91,8 +91,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     worker's number under its supervisor, 0 if it has none. `rejected` are the diagnostics of the last edit,
     if it was rejected. `activity` is what the routes that did something did in the last `interval` seconds.
     `overrides` maps the names of the overrides in force to the revisions of their entries. `outdated` are the
-    files of code that have changed since the worker loaded them. In paths and
-    messages, everything that JSON cannot carry is escaped.
+    files of code that have changed since the worker loaded them. `warnings` is the number of warnings of the
+    table in force. In paths and messages, everything that JSON cannot carry is escaped.
     """
 
     host: str
@@ -108,6 +108,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     activity: Mapping[str, RouteActivity] = {}
     overrides: Mapping[str, int] = {}
     outdated: tuple[str, ...] = ()
+    warnings: int = 0
 
 
 def decode_report(value: bytes) -> WorkerReport | None:

@@ -112,6 +112,7 @@ class HeartbeatReporter:
             interval=interval,
             activity=activity,
             outdated=tuple(json_safe(str(path)) for path in self._outdated()),
+            warnings=len(table.warnings),
         )
         return msgspec.json.encode(report)
 

@@ -18,9 +18,10 @@ from abe_router.consumer import (
     StallMonitor,
     SuspectGate,
 )
-from abe_router.observe.events import Events, Reloaded
+from abe_router.observe.events import Events, Reloaded, RouterStopped
 from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.observe.tracing import Tracing
+from abe_router.routing.difference import difference
 from abe_router.routing.route import Route
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.retention import RetentionLoop
@@ -108,8 +109,8 @@ class Reconciler:
         began = time.perf_counter()
         if self.stopped:
             table = self._table
-        diff = self._table.diff(table)
-        self._table = table
+        former, self._table = self._table, table
+        diff = former.diff(table)
         self._retention.follow(table.retain)
         if self._tracing is not None:
             self._tracing.follow(table.trace)
@@ -140,6 +141,7 @@ class Reconciler:
             changed=_names(new for _, new in diff.changed),
             kept=len(diff.kept),
             seconds=time.perf_counter() - began,
+            changes=tuple(difference(former, table).lines()) if number > 1 else (),
         )
         if not self.stopped:
             if self.last_reload is None or number > self.last_reload.number:
@@ -153,15 +155,20 @@ class Reconciler:
         Each consumer has its route's drain time, or `drain` seconds. Idempotent; a second call with a shorter
         `drain` shortens the first.
         """
-        self.stopped = True
-        routes = list(self._routes.values())
+        is_first, self.stopped = not self.stopped, True
+        began, routes = time.perf_counter(), list(self._routes.values())
         for reconciler in routes:
             reconciler.set_desired(None, "", drain)
         for reconciler in routes:
             await reconciler.settled()
         await self._retention.stop()
         self._routes.clear()
-        return sum(reconciler.abandoned for reconciler in routes)
+        released = sum(reconciler.released for reconciler in routes)
+        abandoned = sum(reconciler.abandoned for reconciler in routes)
+        if is_first:
+            seconds = time.perf_counter() - began
+            self._events.emit(RouterStopped(len(routes), released, abandoned, seconds))
+        return abandoned
 
     def _make_consumer(self, route: Route, revision: str, threads: Threads) -> Consumer:
         return Consumer(
@@ -201,8 +208,8 @@ class _RouteReconciler:
         self._task: asyncio.Task[None] | None = None
         #: The consumer that runs or drains.
         self.consumer: Consumer | None = None
-        #: How many handlers the last consumer left running.
-        self.abandoned = 0
+        #: How many deliveries the last consumer released, and how many handlers it left running.
+        self.released = self.abandoned = 0
 
     @property
     def is_idle(self) -> bool:
@@ -254,7 +261,7 @@ class _RouteReconciler:
                     backoff.reset()
                 await wait_for_event(self._changed, backoff.next())
             finally:
-                self.abandoned = self.consumer.abandoned
+                self.released, self.abandoned = self.consumer.released, self.consumer.abandoned
                 self.consumer = None
                 threads.shutdown(cancel_futures=True)
         self._settled.set()

@@ -124,7 +124,7 @@ def test_plan_shows_what_starts_stops_restarts_and_stays(run: Run, shop: Path) -
     text = run("plan", "routes.yaml", "edited.yaml")
     assert text.code == 0
     assert "restart          orders.created/audit    " in text.out
-    assert "concurrency 2 → 3" in text.out
+    assert "concurrency 2 -> 3" in text.out
 
 
 def test_plan_of_the_same_file_keeps_everything(run: Run) -> None:
@@ -137,7 +137,7 @@ def test_batches_and_rates_are_shown_by_routes_plan_and_explain(run: Run, shop: 
     edited = ROUTES.replace("concurrency: 2", "rate: 90/m\n        batch: {size: 500, wait: 1s}")
     (shop / "edited.yaml").write_text(edited)
     restart = run("plan", "routes.yaml", "edited.yaml").out
-    assert "batch none → up to 500 in 1s, rate none → 90/m" in restart
+    assert "batch none -> up to 500 in 1s, rate none -> 90/m" in restart
     assert "batch up to 500 in 1s, rate 90/m" in run("routes", "edited.yaml").out
     audit = run("routes", "edited.yaml", "--json").json[1]
     assert (audit["batch"], audit["rate"]) == ({"size": 500, "wait": 1.0}, 1.5)

@@ -60,7 +60,7 @@ def test_history_shows_the_newest_edit_first_with_what_changed(run: Run, shop: P
     ]
     assert found[0]["record"]["revision"] == found[3]["record"]["revision"]
     lines = run("history").out.splitlines()
-    assert "changed orders.created/audit (concurrency)" in lines[3]
+    assert "changed orders.created/audit (concurrency 2 -> 3)" in lines[3]
     assert re.search(r"rejected .*line 10: unknown option `concurency`", lines[2])
     assert found[0]["by"] in lines[1]
 

@@ -50,7 +50,7 @@ def test_once_handles_waiting_messages_and_exits(example: Path) -> None:
     assert "audit: order 1 is large: 120" in lines
     assert sum(line.startswith("trail: orders.created") for line in lines) == 2
     records = [json.loads(line) for line in done.stderr.splitlines()]
-    started = [r["route"] for r in records if r["event"] == "consumer_started"]
+    (started,) = [r["added"] for r in records if r["event"] == "reloaded"]
     assert sorted(started) == ["orders.#/trail", "orders.created/audit", "orders.created/billing"]
     (dead,) = [r for r in records if r["event"] == "dead_lettered"]
     assert (dead["route"], dead["kind"], dead["error"]) == (
@@ -96,6 +96,18 @@ def test_faulty_file_exits_78(example: Path) -> None:
     done = abe("serve")
     assert done.returncode == 78
     assert done.stderr.splitlines()[-1] == "error: routes.yaml cannot be used: 1 error"
+
+
+def test_faults_in_tests_do_not_keep_the_routes_from_running(example: Path) -> None:
+    with (example / "routes.yaml").open("a") as file:
+        file.write("\n  stale: {publish: {key: orders.created, payload: {}}, handled: orders.created/x}\n")
+    assert abe("check").returncode == 78
+    assert abe("test").returncode == 78
+    assert abe("publish", "orders.created", '{"id": 1, "total": 120}').returncode == 0
+    done = abe("serve", "--once")
+    assert (done.returncode, "no route `orders.created/x` (R112)" in done.stderr) == (0, True), done.stderr
+    done = abe("serve", "--once", "--no-tests")
+    assert (done.returncode, "R112" in done.stderr) == (0, False), done.stderr
 
 
 def test_unreachable_backend_exits_69(example: Path) -> None:

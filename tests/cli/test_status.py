@@ -70,6 +70,7 @@ def test_status_shows_the_reports_of_workers(run: Run) -> None:
             reload=ReloadReport(number=2, added=("a/b",), kept=4, seconds=0.01),
             rejected=(DiagnosticReport("routes.yaml", 3, 5, "R101", "unknown option"),),
             outdated=("shop.py",),
+            warnings=2,
         )
     )
     report("w1", value)
@@ -79,6 +80,7 @@ def test_status_shows_the_reports_of_workers(run: Run) -> None:
     assert "abcdef (differs from the file)" in text
     assert "0 of 1" in text
     assert "2: 1 added, 4 kept" in text
+    assert "the routes that run have 2 warnings: `abe-router check` shows them" in text
     assert "routes.yaml:3:5: error[R101]: unknown option" in text
     assert r"host\x1b[2J:7 runs older code than shop.py has:" in text
     assert run("status", "--json").json["workers"] == {"w1": msgspec.json.decode(value), "w2": None}

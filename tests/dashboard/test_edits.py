@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import msgspec
@@ -11,13 +12,15 @@ from abe_router.config.building.loader import Loader
 from abe_router.diagnostic import render_all
 from abe_router.errors import ConfigError
 from abe_router.operations.audit import Author, record_act
+from abe_router.routing.difference import OptionChange, TableChanges
 from abe_router.runtime.edit_record import EDITS, EditChanges, EditOrigin, EditRecord
-from abe_router.runtime.heartbeat import DiagnosticReport
+from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, WorkerReport
 from tests.http_server.serving import secret
 
 from .shop import shop_routes
 
 HOSTILE = "</td><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>\u202etxt"
+HOSTILE_OPTIONS = {HOSTILE: (OptionChange(HOSTILE, HOSTILE, HOSTILE),)}
 
 
 async def test_edit_page_shows_what_check_prints_and_the_difference(browser, served):
@@ -53,6 +56,42 @@ async def test_edit_page_without_the_role_reader_shows_no_line_of_a_file(browser
     assert "The difference needs the role reader for all keys" in text
 
 
+async def test_warnings_of_the_file_that_runs_are_shown(browser, served):
+    warning = DiagnosticReport("routes.yaml", 4, 5, "W106", "timeout is longer than drain", "warning")
+    key = {"orders.created": (OptionChange("dedupe", "1h", "2h"),)}
+    edit = EditRecord(
+        number=98,
+        state="accepted",
+        revision="f" * 64,
+        path=str(served.table.path),
+        host="h",
+        pid=1,
+        offered_at=time.time(),
+        changes=EditChanges(
+            (), TableChanges(keys=key, file=(OptionChange("backend", "a", "b", restart=True),))
+        ),
+        warnings=(warning,),
+    )
+    await served.backend.put(EDITS, "98", msgspec.json.encode(edit))
+    report = WorkerReport("h", 1, time.time(), edit.revision, warnings=1)
+    await served.backend.put(WORKERS, "w98", msgspec.json.encode(report))
+    await browser.log_in(served.url, secret("admin"))
+    await browser.open("/edits/98")
+    assert "The file has a warning." in await browser.text(".notice")
+    assert "warning[W106]: timeout is longer than drain" in await browser.text(".notice pre")
+    text = await browser.text()
+    assert "orders.created dedupe 1h -> 2h" in text
+    assert "backend a -> b, needs a restart" in text
+    await browser.open("/edits")
+    assert (
+        "key orders.created: dedupe 1h -> 2h; backend a -> b, needs a restart; 1 warning"
+        in await browser.text()
+    )
+    async with asyncio.timeout(20):
+        while "The routes file has a warning." not in await browser.text():
+            await browser.open("/routes")
+
+
 async def test_audit_filters_by_author_and_leads_to_the_route(browser, served):
     await browser.log_in(served.url, secret("operator"))
     await browser.open("/audit")
@@ -81,7 +120,10 @@ async def test_texts_of_edits_and_acts_are_shown_as_text(browser, served):
         replaces=HOSTILE,
         routes=HOSTILE,
         files={HOSTILE: "0"},
-        changes=EditChanges((HOSTILE,), (HOSTILE,), (HOSTILE,), {HOSTILE: (HOSTILE,)}),
+        changes=EditChanges(
+            (HOSTILE,),
+            TableChanges((HOSTILE,), (HOSTILE,), HOSTILE_OPTIONS, (HOSTILE,), (HOSTILE,), HOSTILE_OPTIONS),
+        ),
         origin=EditOrigin(HOSTILE, HOSTILE, 1e9, HOSTILE, HOSTILE, HOSTILE, True, HOSTILE),
         diagnostics=(
             DiagnosticReport(HOSTILE, 1, 1, HOSTILE, HOSTILE, label=HOSTILE, hint=HOSTILE),

@@ -54,7 +54,7 @@ class Edited(Running):
         self.path = folder / "routes.yaml"
         self.events = Events([((Event,), self.log)])
         self.router = Reconciler(self.backend, self.events)
-        self.loader = Loader(self.path)
+        self.loader = Loader(self.path, tests="warn")
         self.reloader = Reloader(self.loader, self.router, self.events)
 
     async def edited(self, count: int = 1) -> Reloaded:
@@ -251,6 +251,35 @@ async def test_edits_are_followed_after_an_unforeseen_error(tmp_path, place, mon
         async with asyncio.timeout(HANG):
             while "orders.created/audit" not in run.router.consumers:
                 await asyncio.sleep(0.01)
+
+
+WITH_CASES = """\
+backend: memory://
+routes:
+  orders.created: {{consumers: {{{group}: {{handler: reload_handlers:one, concurrency: {concurrency}}}}}}}
+  orders.paid: {{consumers: {{mail: reload_handlers:two}}}}
+tests:
+  it is charged: {{publish: {{key: orders.created, payload: 1}}, handled: orders.created/billing}}
+  {case}
+"""
+
+
+async def test_tests_block_only_an_edit_of_the_routes_that_they_name(tmp_path):
+    def text(case="", group="billing", concurrency=1):
+        return WITH_CASES.format(case=case, group=group, concurrency=concurrency)
+
+    stale = "the mail: {publish: {key: orders.paid, payload: 1}, handled: orders.paid/post}"
+    async with following(tmp_path, text(stale)) as run:  # the start, too
+        assert [*run.router.table.case_faults] == ["the mail"]
+        run.path.write_text(text(stale, concurrency=2))
+        assert (await run.edited()).changed == (BILLING,)
+        run.path.write_text(text(stale, concurrency=2).replace("paid: {", "paid: {retain: 1h, "))
+        assert await run.rejected() == "no route `orders.paid/post`"  # `the mail` publishes to this key
+        run.path.write_text(text(group="charge", concurrency=2))
+        assert await run.rejected(2) == "no route `orders.created/billing`"
+        assert run.router.table.by_name[BILLING].concurrency == 2
+        run.path.write_text(text(stale, concurrency=3))
+        assert (await run.edited(2)).changed == (BILLING,)
 
 
 async def test_an_edit_of_a_schema_restarts_only_the_routes_that_use_it(tmp_path):

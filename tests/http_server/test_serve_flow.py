@@ -120,7 +120,7 @@ async def serving(folder: Path, *options: str, backend: str = "", http: str = ON
 @asynccontextmanager
 async def started(folder: Path, *options: str) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "abe_router", "serve", "--log-format", "json", *options),
+        *(sys.executable, "-m", "abe_router", "serve", "-v", "--log-format", "json", *options),
         stderr=PIPE,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ABE_ROUTER_BACKEND": ""},

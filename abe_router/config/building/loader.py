@@ -7,9 +7,12 @@ import os
 import re
 import stat
 import sys
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
+from typing import Literal
 
 from msgspec import UNSET
 
@@ -27,6 +30,7 @@ from abe_router.config.reading.faults import Faults, Span, TooManyFaults
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import has_variables, interpolate
 from abe_router.config.rules.lint import Lint
+from abe_router.diagnostic import Diagnostic
 from abe_router.errors import ConfigError, HandlerError
 from abe_router.files.permissions import Permissions
 from abe_router.files.source import Source
@@ -60,7 +64,8 @@ class Loader:
     file or a handler's module that another user can replace. Without `import_handlers` no user code runs, and
     calling a handler raises HandlerError. `backend` is a URL that takes precedence over the file's. With
     `confined`, no file outside the folder of the routes file is read. Handlers are in `code_folder`, by
-    default the folder of the routes file.
+    default the folder of the routes file. A fault in the file's tests is an error if `tests` is `strict`, and
+    a warning if it is `warn`. If it is `off`, they are not read.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Loader:
         trust_writable: bool = False,
         confined: bool = False,
         code_folder: Path | None = None,
+        tests: Literal["strict", "warn", "off"] = "strict",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._path, self._env = path, os.environ if env is None else env
@@ -80,6 +86,7 @@ class Loader:
         self._code_folder = code_folder or self._folder
         self._allowed, self._imports = tuple(allow_handlers), import_handlers
         self._backend, self._trusts, self._confined = backend, trust_writable, confined
+        self._tests = tests
         self._permissions, self._own = Permissions(), set[str]()
         self._schemas: SchemaFolder | None = None
         self._handlers: dict[str, Handler] = {}
@@ -139,6 +146,7 @@ class Loader:
         source = self._read(faults)
         root = read_document(source.data, self._env, faults) if source else None
         if source and root:
+            _tolerate_tests(root, faults, self._tests)
             if root.value is None:
                 hint = "write `routes:` with a key and its consumers below it"
                 faults.add(Code.NO_ROUTES, "the file is empty", Span(), hint=hint)
@@ -231,6 +239,7 @@ class Loader:
         digest = hashlib.sha256(source.digest.encode())
         for schema in dict.fromkeys(schemas):
             digest.update(schema.digest.encode())
+        cases = Cases(file, root, faults).all()
         return RouteTable(
             routes=routes,
             keys=tuple(file.routes),
@@ -238,6 +247,7 @@ class Loader:
             backend=url,
             prefix=plain(file.prefix),
             unrouted=file.unrouted,
+            formats=file.formats,
             retain={key: plain(entry.retain) for key, entry in file.routes.items() if entry and entry.retain},
             deduplications=deduplications,
             metadata=builder.metadata(),
@@ -245,7 +255,8 @@ class Loader:
             revision=digest.hexdigest(),
             path=self._path,
             sources=frozenset([self._path]).union(*(schema.sources for schema in schemas)),
-            cases=Cases(file, root, faults).all(),
+            cases=cases,
+            case_faults=_case_faults(root, faults),
             http=file.http.options(self._folder) if file.http else None,
             warnings=faults.all(),
         )
@@ -300,6 +311,29 @@ class Loader:
                     hint="give the file to the user that runs the router, or pass `--trust-writable`",
                 )
         self._own.add(module)
+
+
+def _tolerate_tests(root: YamlNode, faults: Faults, tests: Literal["strict", "warn", "off"]) -> None:
+    """Make the faults of `tests` warnings, or take `tests` out of the file."""
+    if tests == "strict" or "tests" not in root.parts:
+        return
+    start = root.names["tests"]
+    faults.tolerate(start, min((span for span in root.names.values() if span > start), default=None))
+    if tests == "off":
+        faults.forget_tolerated()
+        for part in (root.value, root.parts, root.names):
+            del part["tests"]
+
+
+def _case_faults(root: YamlNode, faults: Faults) -> dict[str, tuple[Diagnostic, ...]]:
+    """Return the tolerated faults of each case by its name, those of no case under an empty name."""
+    starts = sorted((span[:2], name) for name, span in root.at(["tests"]).names.items())
+    found: dict[str, tuple[Diagnostic, ...]] = {}
+    for fault in faults.tolerated if starts else ():
+        at = bisect_right(starts, (fault.line, fault.column), key=itemgetter(0))
+        name = starts[at - 1][1] if at else ""
+        found[name] = (*found.get(name, ()), fault)
+    return found
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
@@ -19,6 +20,10 @@ MAX_FAULTS = 200
 MAX_TEXT = 600
 #: Most errors with a suggestion that is searched among the names of the file.
 MAX_SUGGESTIONS = 50
+
+
+#: A line and a column.
+_Position = tuple[int, int]
 
 
 class TooManyFaults(Exception):
@@ -48,6 +53,7 @@ class Faults:
         self._errors: dict[tuple[Path, int], list[Diagnostic]] = {}
         self._warnings: dict[tuple[Path, Span, Code], Diagnostic] = {}
         self._count = self._suggestions = 0
+        self._tolerated: tuple[_Position, _Position] | None = None
         #: The values of variables, which no fault shows.
         self.secrets = Secrets()
 
@@ -67,7 +73,7 @@ class Faults:
         TooManyFaults when there are too many errors; further warnings are ignored.
         """
         where = path or self._path
-        warns = code.startswith("W")
+        warns = code.startswith("W") or self._tolerates(where, span)
         fault = Diagnostic(
             path=where,
             line=span.line,
@@ -92,6 +98,32 @@ class Faults:
             raise TooManyFaults
         self._count += 1
         errors.append(fault)
+
+    def tolerate(self, start: Span, end: Span | None) -> None:
+        """Make the errors of a part of the routes file warnings, those that were added and those to come."""
+        self._tolerated = start[:2], end[:2] if end else (sys.maxsize, 0)
+        for (path, line), errors in self._errors.items():
+            for error in [each for each in errors if self._tolerates(path, Span(line, each.column))]:
+                errors.remove(error)
+                self._count -= 1
+                span = Span(line, error.column, error.width)
+                warning = replace(error, severity=Severity.WARNING)
+                self._warnings.setdefault((path, span, Code(error.code)), warning)
+
+    def forget_tolerated(self) -> None:
+        """Remove the warnings of what is tolerated."""
+        self._warnings = {at: each for at, each in self._warnings.items() if each.code.startswith("W")}
+
+    @property
+    def tolerated(self) -> tuple[Diagnostic, ...]:
+        """The warnings that would be errors elsewhere in the file."""
+        return tuple(fault for fault in self._warnings.values() if not fault.code.startswith("W"))
+
+    def _tolerates(self, path: Path, span: Span) -> bool:
+        if self._tolerated is None or path != self._path:
+            return False
+        start, end = self._tolerated
+        return start <= span[:2] < end
 
     def did_you_mean(self, name: str, known: Iterable[str]) -> str:
         """Return "did you mean `NAME`?" for the closest name of `known`, empty if none is close.

@@ -73,7 +73,6 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             total=len(found or ()),
             failure=failure,
             states=STATES,
-            change=change_of,
         )
 
     async def one_edit(request: Request) -> Response:
@@ -98,7 +97,6 @@ def routes(site: Site, pages: Pages) -> list[Route]:
             running=edit.running if edit else 0,
             by=record.origin.by,
             why=record.origin.why,
-            change=change_of,
             diagnostics=coloured(text),
             reads=reads,
             lost=lost,
@@ -118,19 +116,6 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         PageRoute("/edits", list_edits, Role.VIEWER),
         PageRoute("/edits/{number}", one_edit, Role.VIEWER),
     ]
-
-
-def change_of(record: EditRecord) -> str:
-    """Return in one line what an edit changed: its first fault, its routes, or its files."""
-    if record.diagnostics:
-        first, more = record.diagnostics[0], len(record.diagnostics) - 1
-        return f"line {first.line}: {first.message}{f' (+{more})' if more else ''}"
-    changes = record.changes
-    if changes.added is None or changes.removed is None or changes.routes is None:
-        return ", ".join(changes.files) or "the first edit"
-    changed = [f"{route} ({', '.join(options)})" for route, options in changes.routes.items()]
-    named = (("added", changes.added), ("removed", changes.removed), ("changed", changed))
-    return "; ".join(f"{what} {', '.join(names)}" for what, names in named if names) or "no route"
 
 
 def coloured(text: str) -> Markup:
@@ -158,7 +143,7 @@ def printable_lines(text: str) -> str:
 def _text_of(edit: Edit) -> str:
     """Return what the filter looks at, in lower case."""
     record = edit.record
-    said = (str(record.number), record.path, record.revision, edit.by, edit.why, change_of(record))
+    said = (str(record.number), record.path, record.revision, edit.by, edit.why, record.change)
     return " ".join(said).lower()
 
 

@@ -24,9 +24,10 @@ from abe_router.http.site import SharedAnswer, Site
 from abe_router.operations.errors import OperationError
 from abe_router.operations.overrides import OverrideResult, limit, pause, resume
 from abe_router.operations.rate_history import INTERVAL, RateHistory
-from abe_router.operations.routes import RouteDescription, describe_routes, format_batch
+from abe_router.operations.routes import RouteDescription, describe_routes
 from abe_router.operations.subscriptions import drop
 from abe_router.operations.worker_watch import WorkerSeen
+from abe_router.routing.difference import format_batch
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_record import EditRecord, read_edits
 from abe_router.text import counted, format_duration, format_rate, parse_duration, parse_rate
@@ -266,9 +267,8 @@ def _notice(name: str, result: OverrideResult) -> Notice:
 
 def _touches(edit: EditRecord, name: str) -> bool:
     """Return whether an edit changed a route, as far as its record says."""
-    changes = edit.changes
-    named = (*(changes.added or ()), *(changes.removed or ()), *(changes.routes or {}))
-    return changes.routes is None or name in named
+    changes = edit.changes.table
+    return changes is None or name in {*changes.added, *changes.removed, *changes.routes}
 
 
 def _workers_of(site: Site, name: str) -> Sequence[WorkerSeen]:

@@ -196,12 +196,14 @@ def routes(site: Site, pages: Pages) -> list[Route]:
 class WorkersSummary:
     """The workers of the backend: those that report, and all that are wanted.
 
-    `rejected` has the workers that have rejected the edit on the disk.
+    `rejected` has the workers that have rejected the edit on the disk. `warnings` is the number of warnings
+    of the table that they run.
     """
 
     running: int
     wanted: int
     rejected: Sequence[WorkerSeen]
+    warnings: int
 
     @classmethod
     def of(cls, site: Site) -> WorkersSummary:
@@ -211,4 +213,5 @@ class WorkersSummary:
         state = site.source.workers
         wanted = max(len(seen), state.wanted if state else 0)
         rejected = [worker for worker in seen if worker.report and worker.report.rejected]
-        return cls(running, wanted, rejected)
+        warnings = max((worker.report.warnings for worker in seen if worker.report), default=0)
+        return cls(running, wanted, rejected, warnings)

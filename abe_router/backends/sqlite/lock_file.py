@@ -2,14 +2,13 @@
 
 SQLite finds the write-ahead log and its index by their names. If another program removes or replaces one of
 them, the processes that have them open go on sharing those, and a process that opens the file then shares
-others. Each loses what the other one accepts. `.NAME.lock` beside the file keeps them apart:
+others. Each loses what the other one accepts. `NAME.lock` beside the file keeps them apart:
 
 - The first byte is locked while a connection is opened or closed, so that one at a time does so.
 - The byte that has the inode of the database file as its number is locked, shared, by each connection.
 - Its content names the file, the log and the index that those connections share.
 
-The name does not begin like that of the database, so that what removes `NAME*` leaves it. Nothing here
-removes it: a process that had it open would hold a lock that others do not see.
+Nothing here removes it: a process that had it open would hold a lock that others do not see.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class LockFile:
     """One opened lock file. Its methods raise BackendUnavailable when the file system refuses."""
 
     def __init__(self, database: Path) -> None:
-        self._path = database.with_name(f".{database.name}.lock")
+        self._path = database.with_name(f"{database.name}.lock")
         self._database = database
         self._fd = -1
 
@@ -59,10 +58,11 @@ class LockFile:
         """Open it; create it with the owner and the mode of the database file, as SQLite does with a log."""
         self.close()
         with self._explained():
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             owned, ours = os.fstat(self._fd), self._database.stat()
-            if (owned.st_uid, owned.st_gid, owned.st_mode) != (ours.st_uid, ours.st_gid, ours.st_mode):
-                with suppress(PermissionError):  # another user made it, so that user set them
+            is_ours = (owned.st_uid, owned.st_gid, owned.st_mode) == (ours.st_uid, ours.st_gid, ours.st_mode)
+            if not owned.st_size and not is_ours:  # it is new
+                with suppress(PermissionError):
                     os.fchown(self._fd, ours.st_uid, ours.st_gid)
                     os.fchmod(self._fd, ours.st_mode & 0o666)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from abe_router.backend import Backend
@@ -53,12 +54,13 @@ class Application:
     ) -> None:
         self._first, self._around_publish = table, around_publish
         self._tracing = Tracing.if_set_up()
-        edited = asyncio.Event()
+        edited, self._reloaded = asyncio.Event(), asyncio.Event()
         wake = ((Reloaded, ReloadRejected), lambda _: edited.set())
+        wake_other = ((Reloaded,), lambda _: self._reloaded.set())
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
         failures = RecentFailures()
-        events = self._events = Events([*listeners, wake, counted, ((Retried,), failures.on_event)])
+        events = self._events = Events([*listeners, wake, wake_other, counted, ((Retried,), failures.on_event)])
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
@@ -132,6 +134,8 @@ class Application:
                 self._recorder.accept(self._first)
             if self._heartbeat is not None:
                 self.background.start("the heartbeat", self._heartbeat.run)
+                report = partial(self._heartbeat.report_restart, self._first, self._reloaded)
+                self.background.start("reporting a restart that is due", report)
             if self._recorder is not None:
                 self.background.start("recording edits", self._recorder.run)
             if self._reloader is not None:

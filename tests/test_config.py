@@ -400,7 +400,12 @@ def test_file_with_many_faults_is_read_once_for_their_positions(project, monkeyp
     properties = {f"p{number}": {"type": "text"} for number in range(150)}
     project.schema("order.json", {"properties": properties})
     read, opened = Source.read, []
-    monkeypatch.setattr(Source, "read", classmethod(lambda cls, path: opened.append(path.name) or read(path)))
+
+    def counted(cls, path, **options):
+        opened.append(path.name)
+        return read(path, **options)
+
+    monkeypatch.setattr(Source, "read", classmethod(counted))
     assert project.codes(ROUTES) == ["R203"] * 150
     assert opened.count("order.json") == 2  # once as a schema, once for the positions
 

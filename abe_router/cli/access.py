@@ -77,7 +77,13 @@ def read_table_in_force(
     from abe_router.operations.status import find_edit_of_workers, load_edit_in_force
 
     if error is None:
-        if (rejected := asyncio.run(find_edit_of_workers(table, prefix=prefix))) is not None:
+        rejected, restarts = asyncio.run(find_edit_of_workers(table, prefix=prefix))
+        for old in sorted({each.backend for each in restarts}):
+            print_message(
+                f"warning: the router serves {printable(old)}, the former backend of {printable(str(path))}, "
+                "until it is restarted"
+            )
+        if rejected is not None:
             edit, table = rejected
             print_message(f"warning: the workers rejected {printable(str(path))}; edit {edit.number} counts")
         return table, None

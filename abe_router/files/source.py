@@ -23,8 +23,8 @@ class Source:
     mode: int = 0o600
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a regular file of at most 1 MiB.
+    def read(cls, path: Path, *, partly: bool = False) -> Self:
+        """Read a regular file of at most 1 MiB, or with `partly` the first MiB of a larger one.
 
         Raise OSError if it cannot be opened, ValueError if it is not a regular file or is larger.
         """
@@ -37,6 +37,8 @@ class Source:
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError("it is not a regular file")
             data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
+        if partly:
+            data = data[:MAX_BYTES]
+        elif len(data) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
         return cls(path, data, hashlib.sha256(data).hexdigest(), stat.S_IMODE(status.st_mode))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,13 @@ from abe_router.operations.subscriptions import SubscriptionState, subscription_
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_files import MakeLoader, unimported
 from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
-from abe_router.runtime.heartbeat import WORKERS, WorkerReport, decode_report
+from abe_router.runtime.heartbeat import (
+    WORKERS,
+    PendingRestart,
+    WorkerReport,
+    decode_report,
+    pending_restarts,
+)
 from abe_router.runtime.override import read_overrides
 from abe_router.text import redact_url
 
@@ -65,19 +71,26 @@ async def read_status(table: RouteTable, backend: Backend) -> Status:
 
 async def find_edit_of_workers(
     table: RouteTable, *, prefix: str | None = None
-) -> tuple[EditRecord, RouteTable] | None:
-    """Return the edit that workers run, and its table, if they have rejected the file of `table`.
+) -> tuple[tuple[EditRecord, RouteTable] | None, Sequence[PendingRestart]]:
+    """Return the edit that workers run, and its table, if they have rejected the file of `table`, else None.
 
-    None if they have not, or if the backend cannot be reached. An SQLite file is not created.
+    Return also the workers that serve the former backend of the file. Nothing is known if the backend cannot
+    be reached. An SQLite file is not created.
     """
     backend = table_backend(table, prefix=prefix)
     if not backend.features.processes or missing_file(backend):
-        return None
+        return None, ()
     try:
         async with backend:
-            return await _edit_of_workers(table, backend, await read_workers(backend))
+            workers = await read_workers(backend)
+            restarts: Sequence[PendingRestart] = ()
+            if table.path and table.revision not in {
+                worker.revision for worker in workers.values() if worker
+            }:
+                restarts = await pending_restarts(backend, table.path)
+            return await _edit_of_workers(table, backend, workers), restarts
     except BackendError:
-        return None
+        return None, ()
 
 
 async def _edit_of_workers(

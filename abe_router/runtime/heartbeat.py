@@ -14,10 +14,13 @@ import msgspec
 from abe_router.backend import Backend, Entry, read_stored
 from abe_router.diagnostic import Diagnostic, Severity
 from abe_router.runtime.activity import RouteActivity
+from abe_router.runtime.edit_files import absolute_path
 from abe_router.text import json_safe, mask_credentials
 
 #: The bucket that holds one entry for each running worker.
 WORKERS = "workers"
+#: The bucket of a backend that a routes file names now, while its workers still serve another one.
+RESTARTS = "restarts"
 #: Interval of the reports, and how long one is valid, in seconds.
 EVERY, TTL = 3.0, 10.0
 
@@ -109,6 +112,24 @@ class WorkerReport(msgspec.Struct, frozen=True):
     overrides: Mapping[str, int] = {}
     outdated: tuple[str, ...] = ()
     warnings: int = 0
+
+
+class PendingRestart(msgspec.Struct, frozen=True):
+    """A worker that still serves `backend`, a URL without credentials, after an edit of the file `path`."""
+
+    host: str
+    pid: int
+    path: str
+    backend: str
+
+
+async def pending_restarts(backend: Backend, path: Path) -> Sequence[PendingRestart]:
+    """Return the workers of a routes file that serve another backend until they are restarted."""
+    if not backend.features.key_value:
+        return ()
+    entries = (await backend.entries(RESTARTS)).values()
+    found = [read_stored(entry.value, PendingRestart) for entry in entries]
+    return [each for each in found if each is not None and each.path == absolute_path(path)]
 
 
 def decode_report(value: bytes) -> WorkerReport | None:

@@ -15,25 +15,30 @@ import msgspec
 
 from abe_router.backend import Backend
 from abe_router.backend.health import unserved
+from abe_router.backends import make_backend
 from abe_router.backoff import wait_for_event
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import BackendError
 from abe_router.messages.message import new_id
 from abe_router.observe.events import Events, OrphanedSubscription
+from abe_router.routing.table import RouteTable
 from abe_router.runtime.activity import ActivityReporter
+from abe_router.runtime.edit_files import absolute_path
 from abe_router.runtime.failures import FAILURES, KEPT, RecentFailures
 from abe_router.runtime.heartbeat import (
     EVERY,
+    RESTARTS,
     TTL,
     WORKERS,
     DiagnosticReport,
+    PendingRestart,
     ReloadReport,
     RouteState,
     WorkerReport,
     served_routes,
 )
 from abe_router.runtime.reconciler import Reconciler
-from abe_router.text import json_safe
+from abe_router.text import json_safe, redact_url
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +120,21 @@ class HeartbeatReporter:
             warnings=len(table.warnings),
         )
         return msgspec.json.encode(report)
+
+    async def report_restart(self, served: RouteTable, edited: asyncio.Event) -> None:
+        """Report to the backend that the file names now, while this router serves that of `served`."""
+        while True:
+            edited.clear()
+            table = self._reconciler.table
+            if table.path and (table.backend, table.prefix) != (served.backend, served.prefix):
+                path, former = absolute_path(table.path), redact_url(served.backend)
+                report = PendingRestart(socket.gethostname(), os.getpid(), path, former)
+                with suppress(BackendError):
+                    other = make_backend(table.backend, prefix=table.prefix)
+                    if other.features.key_value and other.features.processes:
+                        async with other:
+                            await other.put(RESTARTS, self._name, msgspec.json.encode(report), ttl=TTL)
+            await wait_for_event(edited, EVERY)
 
     async def _report_orphans(self) -> None:
         statuses = await self._backend.status()

@@ -77,13 +77,14 @@ class TestFile:
     async def test_new_file_is_readable_by_its_owner_only(self, path, backend):
         await backend.publish(KEY, 1)
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
-        assert modes == {"queue.db": 0o600, "queue.db-wal": 0o600, "queue.db-shm": 0o600}
+        names = "queue.db", "queue.db-wal", "queue.db-shm", "queue.db.lock"
+        assert modes == dict.fromkeys(names, 0o600)
 
     async def test_closing_leaves_one_file_and_no_thread(self, path):
         threads = set(threading.enumerate())
         async with SQLiteBackend(path) as backend:
             await backend.publish(KEY, 1)
-        assert [p.name for p in path.parent.iterdir()] == ["queue.db"]
+        assert sorted(p.name for p in path.parent.iterdir()) == ["queue.db", "queue.db.lock"]
         assert set(threading.enumerate()) <= threads  # those of other tests may end meanwhile
 
     @pytest.mark.parametrize("rounds", [1, 2])

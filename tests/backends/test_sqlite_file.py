@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from abe_router.backends.sqlite import SQLiteBackend, checkpoint, file
+from abe_router.backends.sqlite import SQLiteBackend, checkpoint, file, thread
 from abe_router.backends.sqlite.file import File
 from abe_router.errors import BackendError, BackendUnavailable
 from tests.limits import HANG
@@ -32,6 +32,13 @@ async def counted(path: Path) -> int:
     """Return how many messages a new process sees."""
     async with SQLiteBackend(path) as other:
         return len(await other.peek("#", None, limit=1000))
+
+
+def stored(path: Path) -> int:
+    """Return how many messages the file holds without its log."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as alone:
+        (count,) = alone.execute("SELECT count(*) FROM messages").fetchone()
+    return int(count)
 
 
 def copy_to(path: Path, copy: Path) -> None:
@@ -178,7 +185,9 @@ class TestMissingFile:
         await backend.publish(KEY, 3)
         assert "the old file held 1 message" in caplog.text
         assert await counted(path) == 1
-        assert await counted(path.with_name("moved.db")) == 1
+        assert stored(path.with_name("moved.db")) == 1
+        with pytest.raises(BackendUnavailable, match="restart it"):  # it has the index of the old log
+            await counted(path.with_name("moved.db"))
 
     async def test_file_removed_with_its_log_is_created_anew(self, path, backend, monkeypatch):
         monkeypatch.setattr(file, "GRACE", 0.0)
@@ -214,7 +223,7 @@ class TestReplacedFile:
             await each.close()
         with closing(sqlite3.connect(path)) as other:
             assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert await counted(path.with_name("old.db")) == 4
+        assert stored(path.with_name("old.db")) == 4
 
     async def test_close_leaves_the_log_of_a_file_swapped_in(self, path, backend, monkeypatch):
         await backend.publish(KEY, 1)
@@ -231,22 +240,48 @@ class TestReplacedFile:
 
 
 class TestRemovedLog:
-    async def test_removed_log_is_noticed_and_loses_nothing(self, path, backend, caplog):
-        await backend.publish(KEY, 1)
-        path.with_name("queue.db-wal").unlink()
-        await backend.publish(KEY, 2)
-        await backend.publish(KEY, 3)
-        assert caplog.text.count("the write-ahead log of") == 1
-        with pytest.raises(BackendUnavailable, match="log was removed while it was in use"):
-            await SQLiteBackend(path).publish(KEY, 4)
-        found = {f.code: f for f in await SQLiteBackend(path).check_health()}
-        assert "log was removed while it was in use" in found["D201"].message
-        # What another process would find if this one was killed now.
-        alone = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
-        assert alone.execute("SELECT count(*) FROM messages").fetchone() == (3,)
-        alone.close()
+    @pytest.mark.parametrize("suffixes", [("-wal",), ("-shm",), ("-wal", "-shm")])
+    async def test_removed_log_is_copied_into_the_file_which_is_opened_again(
+        self, path, backend, caplog, monkeypatch, suffixes
+    ):
+        monkeypatch.setattr(file, "_CHECK_INTERVAL", 60.0)
+        async with SQLiteBackend(path) as idle:
+            for n in range(3):
+                await backend.publish(KEY, n)
+                for suffix in suffixes if n == 1 else ():
+                    path.with_name(f"queue.db{suffix}").unlink()
+            assert stored(path) == 3  # what another process would find if this one was killed now
+            async with SQLiteBackend(path) as other:
+                await other.publish(KEY, 4)
+            await backend.publish(KEY, 5)
+            await idle.publish(KEY, 6)
+            assert len(await take(await backend.subscribe(KEY, "g"), 6)) == 6
+        assert caplog.text.count("removed or replaced while it was in use") == 2
         await backend.close()
+        assert stored(path) == 6
+
+    async def test_file_is_refused_while_others_have_a_removed_log_open(self, path, monkeypatch):
+        monkeypatch.setattr(file, "_LET_GO", 0.0)
+        monkeypatch.setattr(thread, "_IDLE_INTERVAL", 60.0)
+        async with SQLiteBackend(path) as idle:
+            await idle.publish(KEY, 1)
+            path.with_name("queue.db-shm").unlink()
+            with pytest.raises(BackendUnavailable, match="removed or replaced while it was in use"):
+                await SQLiteBackend(path).publish(KEY, 2)
+            found = {f.code: f for f in await SQLiteBackend(path).check_health()}
+            assert "removed or replaced while it was in use" in found["D201"].message
+        assert await counted(path) == 1
+
+    async def test_log_that_another_program_put_there_is_kept_and_not_read(self, path, backend):
+        log = path.with_name("queue.db-wal")
+        await backend.publish(KEY, 1)
+        log.with_name("copy").write_bytes(log.read_bytes())
+        await backend.publish(KEY, 2)
+        log.with_name("copy").rename(log)
+        strange = log.stat().st_ino
+        await backend.publish(KEY, 3)
         assert await counted(path) == 3
+        assert log.with_name(f"{log.name}.{strange}").exists()
 
 
 class TestRestore:

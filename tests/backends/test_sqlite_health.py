@@ -12,8 +12,8 @@ import pytest
 
 from abe_router.backend import HealthResult
 from abe_router.backends.sqlite import SQLiteBackend, health
-from abe_router.backends.sqlite.file import file_system, is_network
 from abe_router.backends.sqlite.health import FileHealth, check_version
+from abe_router.backends.sqlite.mount import file_system, is_network
 
 KEY, GROUP = "orders.created", "billing"
 

@@ -16,7 +16,7 @@ from abe_router.backend import Backend
 from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
 from abe_router.runtime.edit_record import EDITS, FILES
-from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, WorkerReport
+from abe_router.runtime.heartbeat import RESTARTS, WORKERS, DiagnosticReport, WorkerReport
 from tests.limits import HANG
 
 from .conftest import ROUTES, Run, on_backend, published
@@ -55,11 +55,24 @@ def served(shop: Path) -> Path:
     return shop
 
 
-@pytest.mark.parametrize("faulty", [FAULTY, ROUTES + "  refunds: [\n"])
-def test_last_accepted_edit_counts_while_the_file_has_faults(run: Run, served: Path, faulty: str) -> None:
+#: What an editor, a full disk or a wrong copy makes of a file, byte by byte.
+DAMAGED = {
+    "an unknown option": FAULTY.encode(),
+    "not closed": f"{ROUTES}  refunds: [\n".encode(),
+    "UTF-16": ROUTES.encode("utf-16"),
+    "not UTF-8": f"{ROUTES}# ".encode() + b"caf\xe9\n",
+    "NUL bytes at the end": ROUTES.encode() + bytes(4096),
+    "a NUL byte in a key": ROUTES.replace("orders.created", "orders.\0created").encode(),
+    "too many values": f"{ROUTES}a: &a [{'1, ' * 1000}]\nb: [{'*a, ' * 101}]\n".encode(),
+    "too large": f"{ROUTES}# {'x' * (2 << 20)}\n".encode(),
+}
+
+
+@pytest.mark.parametrize("faulty", DAMAGED.values(), ids=DAMAGED)
+def test_last_accepted_edit_counts_while_the_file_has_faults(run: Run, served: Path, faulty: bytes) -> None:
     truth = run("status", "--json")
     assert truth.code == 0
-    (served / "routes.yaml").write_text(faulty)
+    (served / "routes.yaml").write_bytes(faulty)
     done = run("status", "--json")
     assert (done.code, done.out) == (0, truth.out)
     warning = r"warning: routes\.yaml has faults; edit 1, accepted \d+s ago, counts; run `abe-router check`\n"
@@ -112,6 +125,37 @@ def test_status_shows_the_routes_that_workers_run_when_they_reject_a_handler(run
         assert done.code == code, done.err
         assert done.err.startswith("warning: the workers rejected routes.yaml; edit 1 counts\n")
     assert "the workers rejected routes.yaml; edit 1 counts" in run("doctor").err
+
+
+def test_publish_and_doctor_say_which_backend_is_served_until_the_restart(run: Run, served: Path) -> None:
+    edited = ROUTES.replace("shop.db", "new.db")
+
+    async def edit_while_it_runs() -> None:
+        loader = Loader(Path("routes.yaml"), import_handlers=False)
+        table = loader.load()
+        application = Application(table, make_backend(table.backend), loader=loader)
+        await application.start()
+        await asyncio.to_thread((served / "routes.yaml").write_text, edited)
+        async with asyncio.timeout(20), make_backend("sqlite:///new.db") as backend:
+            while not await backend.entries(RESTARTS):
+                await asyncio.sleep(0.02)
+        await application.stop(0.0)
+
+    asyncio.run(edit_while_it_runs())
+    warning = "shop.db, the former backend of routes.yaml, until it is restarted\n"
+    done = run("publish", "orders.created", '{"id": 1, "total": 5}')
+    assert (done.code, done.err.endswith(warning)) == (0, True)
+    assert warning in run("doctor").err
+
+    async def restart() -> None:
+        report = WorkerReport(
+            "here", 1, 0.0, Loader(Path("routes.yaml"), import_handlers=False).load().revision
+        )
+        async with make_backend("sqlite:///new.db") as backend:
+            await backend.put(WORKERS, "w1", msgspec.json.encode(report), ttl=60)
+
+    asyncio.run(restart())
+    assert run("publish", "orders.created", '{"id": 2, "total": 5}').err == ""
 
 
 def test_edit_of_the_file_at_this_path_counts_and_not_that_of_another(run: Run, served: Path) -> None:

@@ -78,10 +78,31 @@ class Checkpoint:
             self._connection.execute("ROLLBACK")
 
     def copy(self) -> bool:
-        """Copy the whole log; return False when a reader is in the way. The caller holds the write lock."""
+        """Copy the whole log; return False when a reader is in the way. The caller holds the write lock.
+
+        Raise sqlite3.DatabaseError when the log was cut short and has grown again: SQLite would copy the gap.
+        """
+        if not has_header(self._wal):
+            raise sqlite3.DatabaseError("its write-ahead log was cut short by another program")
         busy, frames, copied = self._copier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return not busy and frames == copied
+
+    def is_log_empty(self) -> bool:
+        """Return whether a log of no bytes holds no commits, as after a checkpoint by another program."""
+        with suppress(OSError, sqlite3.Error):
+            # A log that lost its commits cannot be read, so this copies nothing.
+            return self._wal.stat().st_size == 0 and self.copy()
+        return False
 
     def close(self) -> None:
         """Close what only checkpoints need."""
         self._copier.close()
+
+
+def has_header(log: Path) -> bool:
+    """Return whether a log begins with its header, or has no content, or is not there."""
+    try:
+        with log.open("rb", buffering=0) as file:
+            return file.read(1) != b"\0"
+    except FileNotFoundError:
+        return True

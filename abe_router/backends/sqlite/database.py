@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from abe_router.backends.sqlite.changes import BacklogCount, Changes
 from abe_router.backends.sqlite.checkpoint import Checkpoint
 from abe_router.backends.sqlite.file import File, FileState
 from abe_router.backends.sqlite.keys import Keys, decode_text
@@ -32,43 +33,6 @@ LOCK_TIMEOUT = 10.0
 _CLOSING_LOCK_TIMEOUT = 1.0
 #: The delays between two tries, in seconds.
 _FIRST_DELAY, _LONGEST_DELAY = 0.0003, 0.003
-
-
-class Changes:
-    """What a transaction made available, so that only the fetches it concerns are tried again."""
-
-    def __init__(self) -> None:
-        #: The keys that got messages.
-        self.key_ids: set[int] = set()
-        #: By subscription, when a delivery falls due, in seconds since the epoch.
-        self.due_at: dict[int, float] = {}
-        #: Anything may have changed: every fetch is tried.
-        self.everything = False
-
-    def add_due(self, sid: int, due_at: float) -> None:
-        """Note that a delivery of the subscription falls due, in seconds since the epoch."""
-        self.due_at[sid] = min(due_at, self.due_at.get(sid, due_at))
-
-    @property
-    def is_available(self) -> bool:
-        """Whether something can be claimed at once."""
-        if self.key_ids or self.everything:
-            return True
-        return bool(self.due_at) and min(self.due_at.values()) <= time.time()
-
-    def clear(self) -> None:
-        """Forget all changes."""
-        self.key_ids.clear()
-        self.due_at.clear()
-        self.everything = False
-
-
-class BacklogCount(NamedTuple):
-    """How many messages a subscription had not claimed when `end` was the last message of the log."""
-
-    end: int
-    claimed: int
-    unclaimed: int
 
 
 class Database:
@@ -103,7 +67,6 @@ class Database:
         #: Its `data_version` at the last transaction, None when `keys` lack what is committed.
         self.version: int | None = None
         self._is_reading = False
-        self._has_lost_log = False
         self._lock_deadline = math.inf
 
     @property
@@ -176,10 +139,13 @@ class Database:
         """Begin a transaction that holds the write lock from its first statement on.
 
         A loss of power may undo one that is not `durable`. What it makes available wakes other processes
-        before it is on the disk. Raise BackendUnavailable when it is committed and cannot be written there.
+        before it is on the disk. Raise BackendUnavailable when it is committed and cannot be written there,
+        or when what it was written to is not the file any more.
         """
         with self._transaction("BEGIN IMMEDIATE"):
             yield
+        if durable:
+            self._require_file()
         if self.changes.is_available:
             with suppress(OSError):
                 os.utime(self.log)
@@ -216,65 +182,98 @@ class Database:
                 return
             if state is FileState.MISSING:
                 raise BackendUnavailable(self._file.missing())
-            self._leave(self._connection)
+            if state is FileState.GONE:
+                self._leave(self._connection)
+            else:
+                self._part(state)
         self._clear_keys()
         self.scanned.clear()
         self.counted.clear()
         connection = self._file.connect()
+        self._connection = connection
         try:
             self.keys.prepare(connection)
             self._checkpoint = self._file.checkpoint(connection)
         except BaseException:
-            connection.close()
+            self.close()
             raise
-        self._connection = connection
         self.log = self._file.wal
         self._schema_version = self._read_schema_version()
+        self._note_loss()
 
     def close(self) -> None:
         """Close the connection, if it is open; committed data stays.
 
-        SQLite deletes the write-ahead log by its name, so closing the connection to a file that was replaced
-        could delete the log of the file that is there now. Such a connection stays open until the process
-        ends.
+        A connection that would delete or damage what is not its own when it is closed stays open until the
+        process ends; see `File.leaving`.
         """
         connection, self._connection = self._connection, None
         checkpoint, self._checkpoint = self._checkpoint, None
         if connection is None:
             return
-        if self._file.is_replaced():
-            with suppress(sqlite3.Error):
+        with suppress(BackendUnavailable), self._file.leaving() as may_close:
+            if may_close:
                 if checkpoint is not None:
-                    checkpoint.copy_locked()
-            self._abandoned.append((connection, checkpoint))
-        else:
-            if checkpoint is not None:
-                checkpoint.close()
-            connection.close()
-        self._file.close_log()
+                    checkpoint.close()
+                connection.close()
+                return
+        with suppress(sqlite3.Error):
+            if checkpoint is not None and self._file.state() is FileState.GONE:
+                checkpoint.copy_locked()
+        self._abandoned.append((connection, checkpoint))
 
     def checkpoint(self) -> None:
         """Checkpoint the write-ahead log if it has grown."""
         if self._checkpoint is not None:
             self._checkpoint.run()
 
-    def rescue_lost_log(self) -> None:
-        """Checkpoint the write-ahead log if it was removed.
+    def look(self) -> None:
+        """Look at the file while nothing is asked of it, so that others need not wait for this process."""
+        if self._connection is not None and self._file.look() is FileState.PARTED:
+            with suppress(BackendError, sqlite3.Error):
+                self._part(FileState.PARTED)
 
-        The processes that had a removed log open go on sharing it. Other processes do not see it, and it is
-        lost with the last process. So a commit must be in the file before it is confirmed.
+    def _require_file(self) -> None:
+        """Raise BackendUnavailable when a commit may be lost, as the file or its log has no name any more."""
+        state = self._file.look()
+        if state is FileState.INTACT:
+            return
+        with suppress(sqlite3.Error):
+            # The processes that have a removed log open go on sharing it, and it is lost with the last one.
+            if state is FileState.PARTED and self._checkpoint is not None and self._checkpoint.copy_locked():
+                return
+            if state is FileState.CUT and self._is_log_empty():
+                return
+        raise BackendUnavailable(f"`{self.path}`, its log or its index was removed, replaced or cut")
+
+    def _is_log_empty(self) -> bool:
+        """Return whether the log was emptied rightly, by a checkpoint of another program."""
+        if self._checkpoint is None or not self._checkpoint.is_log_empty():
+            return False
+        self._file.accept_size()
+        return self._file.look() is FileState.INTACT
+
+    def _part(self, state: FileState) -> None:
+        """Close the connection to a log that is lost, after copying what it holds.
+
+        Raise BackendUnavailable when the log was cut short.
         """
-        is_lost = self._file.log_is_lost and self._checkpoint is not None
-        if is_lost and not self._has_lost_log:
-            _log.error(
-                "the write-ahead log of `%s` was removed while it was in use: other processes cannot open "
-                "the file now; stop all processes that use it, then start them again",
-                self.path,
+        if state is FileState.CUT:
+            if self._is_log_empty():
+                return
+            raise BackendUnavailable(
+                f"`{self.path}` or its write-ahead log was cut short by another program, and may lack "
+                "messages; stop all processes that use the file, then start them again"
             )
-        self._has_lost_log = is_lost
-        if is_lost and self._checkpoint is not None:
+        _log.error(
+            "the write-ahead log of `%s`, or the index of the log, was removed or replaced while it was in "
+            "use: the log is copied into the file, which is opened again",
+            self.path,
+        )
+        if self._checkpoint is not None:
             with suppress(sqlite3.Error):
                 self._checkpoint.copy_locked()
+        self.close()
 
     def as_backend_error(self, error: sqlite3.Error) -> BackendError:
         """Return what an error means; close the connection when it is no longer usable."""
@@ -312,20 +311,27 @@ class Database:
             return False
         self.connection.execute("ROLLBACK")
         self.close()
+        generation = self.generation
         self.open()
-        self.generation += 1
+        if self.generation == generation:
+            self.generation += 1
+            _log.warning("`%s` was restored, vacuumed or altered by another program: read anew", self.path)
+        self.connection.execute(begin)
+        return False
+
+    def _note_loss(self) -> None:
+        """Compare the file that was just opened with what was committed to it before."""
+        if not self.last_appended:
+            return
         last, self.last_appended = self.last_appended, self._last_seq()
         if (lost := last - self.last_appended) > 0:
+            self.generation += 1
             _log.error(
                 "`%s` was restored to an earlier state: it lacks at least %s accepted since then; what was "
                 "handled since then may be handled again",
                 self.path,
                 counted(lost, "message"),
             )
-        else:
-            _log.warning("`%s` was restored, vacuumed or altered by another program: read anew", self.path)
-        self.connection.execute(begin)
-        return False
 
     def _last_seq(self) -> int:
         """Return the highest number that a message was ever given, also if the message is deleted."""

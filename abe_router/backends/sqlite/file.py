@@ -7,30 +7,39 @@ file and its log must stay together under one name:
   is refused.
 - A log whose file is missing is never paired with a new file: SQLite would delete it, and running processes
   would go on in the deleted log. So no file is created beside a log.
+- Processes that have a removed log, or a removed index of the log, share it with no process that opens the
+  file later. So a file in use is opened only with the log and the index that are in use; see `lock_file`.
 
 States of an open file, as `File.state` returns them:
 
 - INTACT: the file that was opened is at its path.
 - MISSING: there is no file at its path, for less than `GRACE`. It may come back, so nothing is created.
 - GONE: another file is at its path, or it is missing for longer.
+- PARTED: its log, or the index of the log, was removed or replaced. All connections that share the former
+  ones copy the log into the file and close. The last one to close removes what is left, and then the file is
+  opened anew.
+- CUT: the file was emptied, or the log was cut short. The processes that have it open would copy what is not
+  there over the file, so they use it no longer.
 
-Transitions: INTACT -> MISSING or GONE; MISSING -> INTACT, when the same file is back, or GONE. After GONE the
-owner of the connection calls `set_log_aside` and connects again.
+Transitions: INTACT -> any other; MISSING -> INTACT, when the same file is back, or any other. After GONE the
+owner of the connection calls `set_log_aside` and connects again, after PARTED it closes and connects again.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
 from abe_router.backends.sqlite import schema
-from abe_router.backends.sqlite.checkpoint import CHECKPOINT_BYTES, Checkpoint
+from abe_router.backends.sqlite.checkpoint import CHECKPOINT_BYTES, Checkpoint, has_header
+from abe_router.backends.sqlite.lock_file import Identities, LockFile, identity
+from abe_router.backends.sqlite.mount import MOUNTS, mounted
 from abe_router.errors import BackendError, BackendUnavailable
 from abe_router.text import format_duration
 
@@ -40,19 +49,14 @@ OLDEST_SQLITE = (3, 35, 0)
 _CHECK_INTERVAL = 0.25
 #: How long an open file may be missing before a new one is created in its place, in seconds.
 GRACE = 5.0
-#: The file systems that Linux has mounted.
-MOUNTS = Path("/proc/mounts")
-#: Types of file systems that several machines share, or whose locks and shared memory are not reliable.
-_NETWORK = re.compile(
-    r"nfs4?|cifs|smb[23]?|smbfs|9p|afs|acfs|beegfs|ceph|coda|davfs2?|gfs2?|glusterfs|gpfs|lustre|ncpfs|ocfs2"
-    r"|fuse\.(?:ceph\S*|davfs|gcsfuse|glusterfs|goofys|mfs|rclone|s3fs|smb\S*|sshfs|nfs\S*)"
-)
-_VOLATILE = ("tmpfs", "ramfs")
 #: What to do about a file that has two names.
 ONE_NAME = "give it one name, and mount or link its folder instead"
-#: The device and the number of a file on it, None when there is no file.
-_Identity = tuple[int, int] | None
-
+#: How long an opening waits until other processes let go of a log that was removed, and a closing until no
+#: other process opens or closes, in seconds; and the time between two looks.
+_LET_GO, _CLOSING_TIMEOUT, _LOOK_INTERVAL = 3.0, 1.0, 0.02
+#: The size, in bytes, to which SQLite itself cuts the log.
+_LOG_LIMIT = 2 * CHECKPOINT_BYTES
+_UNKNOWN = Identities(None, None, None)
 
 #: Writes a file to the disk. Its times need not be on it.
 sync = getattr(os, "fdatasync", os.fsync)
@@ -64,6 +68,8 @@ class FileState(Enum):
     INTACT = "intact"
     MISSING = "missing"
     GONE = "gone"
+    PARTED = "parted"
+    CUT = "cut"
 
 
 class File:
@@ -75,13 +81,14 @@ class File:
 
     def __init__(self, path: Path, synchronous: str, mounts: Path = MOUNTS) -> None:
         self.path = path
-        #: Whether the log of the open file was removed or replaced; set by `state`.
-        self.log_is_lost = False
         self.synchronous = synchronous
         self._mounts = mounts
         self._target = Path(os.path.realpath(path))
-        self._identity: _Identity = None
-        self._log_identity: _Identity = None
+        self._names = ("", "", "")
+        #: What the open connection shares with those of other processes.
+        self._shared = _UNKNOWN
+        self._lock_file: LockFile | None = None
+        self._log_size = 0
         #: The log of the open file, to sync it; -1 without one.
         self._log_fd = -1
         self._state = FileState.INTACT
@@ -100,34 +107,64 @@ class File:
             raise BackendError(f"SQLite {sqlite3.sqlite_version} is too old: {oldest} or newer is needed")
         self._target = Path(os.path.realpath(self.path))  # as SQLite does
         self._create()
-        self.refuse_unsafe()
-        found = identity(self._target)
-        if self._log_identity is not None and found != self._identity:
-            self._refuse_log_of_former()
+        if self._lock_file is not None:
+            self._lock_file.close()
+        lock_file = LockFile(self._target)
+        lock_file.open()
+        try:
+            connection = self._connect(lock_file)
+        except BaseException:
+            lock_file.close()
+            raise
+        self._lock_file = lock_file
+        self._state, self._log_size = FileState.INTACT, 0
+        self._names = (str(self.path), str(self.wal), str(self._beside("-shm")))
+        self.close_log()
+        if self.synchronous == "full":
+            self._log_fd = os.open(self.wal, os.O_RDWR | os.O_CLOEXEC)
+        return connection
+
+    def _connect(self, lock_file: LockFile) -> sqlite3.Connection:
+        """Open a connection once no other one uses a log or an index that is not there any more."""
+        until = time.monotonic() + _LET_GO
+        while True:
+            with lock_file.turn():
+                found = self._find()
+                if not (obstacle := self._obstacle(lock_file, found)):
+                    self.refuse_unsafe()
+                    connection, self._shared = self._open_shared(found)
+                    lock_file.use(self._shared)
+                    return connection
+            if time.monotonic() > until:
+                raise BackendUnavailable(f"cannot use `{self.path}`: {obstacle}")
+            time.sleep(_LOOK_INTERVAL)
+
+    def _open_shared(self, found: Identities) -> tuple[sqlite3.Connection, Identities]:
         connection = self._open()
         try:
             self._prepare(connection)
-            if found != identity(self._target):
+            shared = self._find()
+            if shared.file != found.file:
                 raise BackendUnavailable("it was replaced while it was opened")
+            if None in shared:  # SQLite shares the index within a process, also one that was removed
+                raise BackendUnavailable("its log was removed, and this process had it open: restart it")
         except BackendError as error:
             connection.close()
             raise type(error)(f"cannot use `{self.path}`: {error}") from None
         except BaseException:
             connection.close()
             raise
-        self._identity, self._log_identity = found, identity(self.wal)
-        self._state, self.log_is_lost = FileState.INTACT, False
-        self.close_log()
-        if self.synchronous == "full":
-            self._log_fd = os.open(self.wal, os.O_RDWR | os.O_CLOEXEC)
-        return connection
+        return connection, shared
+
+    def _find(self) -> Identities:
+        return Identities(*map(identity, (self._target, self.wal, self._beside("-shm"))))
 
     def checkpoint(self, connection: sqlite3.Connection) -> Checkpoint | None:
         """Return what checkpoints the log; `connection` is the one that `connect` returned last."""
         copier = self._open()
         try:
             copier.execute("PRAGMA schema_version").fetchone()  # a read, so that it has the log
-            if self._identity != identity(self._target):
+            if self._shared != self._find():
                 raise BackendUnavailable(f"cannot use `{self.path}`: it was replaced while it was opened")
         except BaseException:
             copier.close()
@@ -154,23 +191,68 @@ class File:
 
     def state(self) -> FileState:
         """Return what became of the open file; look at the disk at most every `_CHECK_INTERVAL`."""
-        now = time.monotonic()
-        if now < self._check_at:
+        return self._state if time.monotonic() < self._check_at else self.look()
+
+    def look(self) -> FileState:
+        """Return what became of the open file; look at the disk now."""
+        self._check_at = time.monotonic() + _CHECK_INTERVAL
+        shared = self._shared
+        try:
+            file = os.stat(self._names[0])  # noqa: PTH116  half the time of `Path.stat`
+            if (file.st_dev, file.st_ino) != shared.file:
+                self._state = FileState.GONE
+                return self._state
+        except OSError:
+            self._note_missing(time.monotonic())
             return self._state
-        self._check_at = now + _CHECK_INTERVAL
-        found = identity(self.path)
-        if found == self._identity:
-            self._state = FileState.INTACT
-            self.log_is_lost = self._log_identity is not None and identity(self.wal) != self._log_identity
-        elif found is not None:
-            self._state = FileState.GONE
+        try:
+            log, index = map(os.stat, self._names[1:])
+        except OSError:
+            self._state = FileState.PARTED
+            return self._state
+        if (log.st_dev, log.st_ino) != shared.log or (index.st_dev, index.st_ino) != shared.shared_memory:
+            self._state = FileState.PARTED
+        elif not file.st_size or log.st_size < min(self._log_size, _LOG_LIMIT):
+            self._state = FileState.CUT
         else:
-            self._note_missing(now)
+            self._state, self._log_size = FileState.INTACT, log.st_size
         return self._state
 
-    def is_replaced(self) -> bool:
-        """Return whether another file is at the path of the open one; look at the disk now."""
-        return identity(self.path) not in (None, self._identity)
+    def accept_size(self) -> None:
+        """Take the size that the log has now for right."""
+        self._log_size = 0
+
+    @contextmanager
+    def leaving(self) -> Iterator[bool]:
+        """Let no other process open or close the file; yield whether the connection may be closed.
+
+        SQLite deletes a log and an index by their names, and copies the log when the last connection closes.
+        A log that another program put there is moved aside first.
+        """
+        lock_file, self._lock_file = self._lock_file, None
+        if lock_file is None:
+            yield True
+            return
+        try:
+            with lock_file.turn(_CLOSING_TIMEOUT):
+                state = self.look()
+                if state is FileState.PARTED:
+                    self._set_strangers_aside()
+                is_cut = state is FileState.CUT or not has_header(self.wal)
+                try:
+                    yield not is_cut and state is not FileState.GONE
+                finally:
+                    lock_file.close()
+        finally:
+            self.close_log()
+
+    def _set_strangers_aside(self) -> None:
+        """Move a log away that another program put in the place of the one in use; remove its index."""
+        found = self._find()
+        if found.log not in (None, self._shared.log):
+            self.wal.rename(self._beside(f"-wal.{found.log[1]}"))
+        if found.shared_memory not in (None, self._shared.shared_memory):
+            self._beside("-shm").unlink(missing_ok=True)
 
     def set_log_aside(self, *, copied: bool) -> Path | None:
         """Move the log of the file that was open out of the way of the file that is there now.
@@ -180,15 +262,15 @@ class File:
         that holds commits is now.
         """
         kept = None
-        if self._log_identity is not None and identity(self.wal) == self._log_identity:
+        found, former = self._find(), self._shared
+        if former.log is not None and found.log == former.log:
             if not copied:
-                kept = self._beside(f"-wal.{self._log_identity[1]}")
+                kept = self._beside(f"-wal.{former.log[1]}")
                 self.wal.rename(kept)
             else:
                 self.wal.unlink()
-            # The index of the log has no content of its own.
-            self._beside("-shm").unlink(missing_ok=True)
-        self._log_identity = None
+        if former.shared_memory is not None and found.shared_memory == former.shared_memory:
+            self._beside("-shm").unlink()  # it has no content of its own
         return kept
 
     def refuse_unsafe(self) -> None:
@@ -213,6 +295,37 @@ class File:
                 f"processes that use the file, then remove `{index.name}` if it is still there"
             )
 
+    def refuse_parted(self) -> None:
+        """Raise BackendUnavailable when others use a log that is not there any more. Change nothing."""
+        lock_file = LockFile(self._target)
+        if lock_file.open_to_read():
+            try:
+                if obstacle := self._obstacle(lock_file, self._find()):
+                    raise BackendUnavailable(f"cannot use `{self.path}`: {obstacle}")
+            finally:
+                lock_file.close()
+
+    def _obstacle(self, lock_file: LockFile, found: Identities) -> str:
+        """Return why a file is not to be opened with the log and the index found, empty when it may be."""
+        recorded = lock_file.recorded()
+        if lock_file.is_used(found.file):
+            if recorded == found:
+                return ""
+            return (
+                "its write-ahead log, or the index of the log, was removed or replaced while it was in use; "
+                "the processes that use it let go of it within seconds; if they do not, stop all processes "
+                "that use the file"
+            )
+        if recorded is None or recorded.file == found.file:
+            return ""
+        is_former = found.log is not None and recorded.log == found.log
+        if is_former or (recorded.shared_memory == found.shared_memory and lock_file.is_used(recorded.file)):
+            return (
+                f"it was replaced, and the write-ahead log `{self.wal.name}` of the file before it, or the "
+                "index of that log, is still there; stop all processes, then move the log away"
+            )
+        return ""
+
     def missing(self) -> str:
         """Return what to say while an open file is missing."""
         wait = format_duration(GRACE)
@@ -226,26 +339,19 @@ class File:
             return ""
         if links > 1:
             return f"it has {links} hard links, and each name would have a write-ahead log of its own"
-        if any(point == self._target for point, _ in _mounted(self._mounts)):
+        if any(point == self._target for point, _ in mounted(self._mounts)):
             return "it is mounted as a single file, so its write-ahead log would not be the one outside"
         return ""
-
-    def _refuse_log_of_former(self) -> None:
-        """Raise BackendUnavailable while the log beside the file is that of the file before it."""
-        if identity(self.wal) == self._log_identity:
-            raise BackendUnavailable(
-                f"cannot use `{self.path}`: it was replaced, and the write-ahead log `{self.wal.name}` of "
-                "the file before it is still there; stop all processes, then move the log away"
-            )
 
     def _beside(self, suffix: str) -> Path:
         return self._target.with_name(f"{self._target.name}{suffix}")
 
     def _note_missing(self, now: float) -> None:
-        if self._state is FileState.INTACT:
+        if self._state is FileState.MISSING:
+            if now >= self._missing_since + GRACE:
+                self._state = FileState.GONE
+        elif self._state is not FileState.GONE:
             self._state, self._missing_since = FileState.MISSING, now
-        elif now >= self._missing_since + GRACE:
-            self._state = FileState.GONE
 
     def _open(self) -> sqlite3.Connection:
         # `mode=rw`: if the file vanishes just now, SQLite must not create another one.
@@ -260,7 +366,7 @@ class File:
             raise BackendUnavailable(f"cannot open `{self.path}`: it is a folder")
         if target.exists():
             return
-        if self._identity is not None:
+        if self._shared.file is not None:
             self._note_missing(time.monotonic())
             if self._state is FileState.MISSING:
                 raise BackendUnavailable(self.missing())
@@ -282,51 +388,10 @@ class File:
         # `sync_log` syncs what must be durable, `Checkpoint` does checkpoints.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_BYTES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
         if not current:
             connection.execute("BEGIN IMMEDIATE")
             if not schema.is_current(connection):
                 schema.create(connection)
             connection.execute("COMMIT")
         connection.execute("PRAGMA schema_version").fetchone()  # a read, so that the log is there
-
-
-def identity(path: Path) -> _Identity:
-    """Return the device and the number of the file at the path, None when there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino)
-
-
-def _mounted(mounts: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each mount point with the type of its file system, nothing when they are unknown."""
-    try:
-        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        words = line.split(" ")
-        if len(words) >= 3:
-            yield Path(re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), words[1])), words[2]
-
-
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """Return the type of the file system that `path` lies on, empty when it is unknown."""
-    whole, found, longest = path.resolve(), "", -1
-    for point, kind in _mounted(mounts):
-        # Of several mounts on one path the last one is visible.
-        if whole.is_relative_to(point) and len(point.parts) >= longest:
-            found, longest = kind, len(point.parts)
-    return found
-
-
-def is_network(file_system: str) -> bool:
-    """Return whether locks on a file system of this type are unreliable."""
-    return _NETWORK.fullmatch(file_system) is not None
-
-
-def is_volatile(file_system: str) -> bool:
-    """Return whether a file system of this type is lost when the machine restarts."""
-    return file_system in _VOLATILE

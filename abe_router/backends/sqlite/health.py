@@ -20,16 +20,9 @@ from abe_router.backend import (
 )
 from abe_router.backends.sqlite import registry, schema
 from abe_router.backends.sqlite.database import Database
-from abe_router.backends.sqlite.file import (
-    MOUNTS,
-    ONE_NAME,
-    File,
-    file_system,
-    identity,
-    is_network,
-    is_volatile,
-)
+from abe_router.backends.sqlite.file import ONE_NAME, File, FileState
 from abe_router.backends.sqlite.keys import decode_text
+from abe_router.backends.sqlite.mount import MOUNTS, file_system, is_network, is_volatile
 from abe_router.diagnostic import Severity
 from abe_router.errors import BackendError
 from abe_router.messages.pattern import PatternIndex
@@ -65,8 +58,11 @@ class _ReadOnlyFile(File):
         address = f"file:{quote(os.fsencode(self._target))}?mode=ro{'&immutable=1' if self.is_idle else ''}"
         connection = sqlite3.connect(address, uri=True, timeout=1, isolation_level=None)
         connection.text_factory = decode_text
-        self._identity = identity(self._target)
         return connection
+
+    def look(self) -> FileState:
+        """Take the file for what it was: nothing is written, so nothing can be lost."""
+        return FileState.INTACT
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:
         """Nothing is written, so there is nothing to checkpoint."""
@@ -96,6 +92,7 @@ class FileHealth:
             if not self._path.is_file():
                 return [*self._absence(), *found]
             self._file.refuse_unsafe_log()
+            self._file.refuse_parted()
             return [*found, *self._access(), *self._wal_size(), *self._content()]
         except BackendError as error:
             message = f"the file cannot be used: {error}"

@@ -92,12 +92,12 @@ class Inbox:
                     os.write(self._writer, b"\0")
             return True
 
-    def wait(self, timeout: float | None) -> None:
-        """Wait for requests, or for `timeout` seconds; with a timeout also for a touch of the log."""
-        poll = self._poll if timeout is None else self._with_watch()
+    def wait(self, timeout: float, *, watching: bool) -> None:
+        """Wait for requests, or for `timeout` seconds; when `watching`, also for a touch of the log."""
+        poll = self._with_watch() if watching else self._poll
         self._is_waiting = True
         # Requests may have come before the flag was set.
-        ready = poll.poll(0 if self._requests else None if timeout is None else timeout * 1000)
+        ready = poll.poll(0 if self._requests else timeout * 1000)
         self._is_waiting = False
         if any(fd == self._reader for fd, _ in ready):
             os.read(self._reader, 4096)

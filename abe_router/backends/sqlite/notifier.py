@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from abe_router.backends.sqlite import lease, log
-from abe_router.backends.sqlite.database import Changes, Database, is_busy
+from abe_router.backends.sqlite.changes import Changes
+from abe_router.backends.sqlite.database import Database, is_busy
 from abe_router.backends.sqlite.inbox import LogWatch
 from abe_router.backends.sqlite.keys import Keys
 from abe_router.backends.sqlite.operations import Fetch

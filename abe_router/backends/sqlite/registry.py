@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from abe_router.backend import SubscriptionStatus
 from abe_router.backends.sqlite import backlog, log
-from abe_router.backends.sqlite.database import BacklogCount, Database
+from abe_router.backends.sqlite.changes import BacklogCount
+from abe_router.backends.sqlite.database import Database
 
 
 class SubscriptionSpec(NamedTuple):

@@ -2,7 +2,7 @@
 
 States of the thread:
 
-- idle: it waits for requests without a timeout, because no fetch waits.
+- idle: no fetch waits, so it waits for requests, and looks once a second whether the file is still there.
 - polling: fetches wait, so it waits for requests, or a touch of the log by another process, until
   `Notifier.timeout`, and then polls the file.
 - in a round: it runs the requests that have arrived, and the waiting fetches that are worth another try.
@@ -53,6 +53,8 @@ from abe_router.errors import BackendError, BackendUnavailable
 T = TypeVar("T")
 #: A round takes no more requests once it has this many, so that none waits long for the others.
 _ROUND_SIZE = 2000
+#: The longest time between two looks at the file, in seconds.
+_IDLE_INTERVAL = 1.0
 
 #: A request with its result, or with the error it failed with.
 _Result = tuple[Request[Any], Any, Exception | None]
@@ -167,9 +169,11 @@ class DatabaseThread:
                 self._run_round(arrived)
             except Exception as error:  # noqa: BLE001  after a bug of ours, every request must still end
                 self._reject((*arrived, *self._notifier.waiters), error)
-            self._database.rescue_lost_log()
             self._send_results()
-            self._database.checkpoint()
+            if arrived or self._notifier.waiters:
+                self._database.checkpoint()
+            else:
+                self._database.look()
         self._reject(self._inbox.close(), self._closed_error())
         self._results += [(fetch, (), None) for fetch in self._notifier.waiters]
         self._send_results()
@@ -186,7 +190,8 @@ class DatabaseThread:
         """
         arrived: list[Request[Any]] = []
         if not self._inbox:
-            self._inbox.wait(self._notifier.timeout())
+            timeout = self._notifier.timeout()
+            self._inbox.wait(_IDLE_INTERVAL if timeout is None else timeout, watching=timeout is not None)
         while self._inbox and len(arrived) < _ROUND_SIZE:
             requests = self._inbox.take()
             if requests is None:

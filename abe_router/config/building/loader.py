@@ -25,7 +25,7 @@ from abe_router.config.language.errors import read_model
 from abe_router.config.language.forms import plain
 from abe_router.config.language.model import DEFAULT_BACKEND, FileModel
 from abe_router.config.reading.code import Code
-from abe_router.config.reading.document import read_document
+from abe_router.config.reading.document import UNREADABLE, decode_partly, read_document
 from abe_router.config.reading.faults import Faults, Span, TooManyFaults
 from abe_router.config.reading.node import YamlNode
 from abe_router.config.reading.variable import has_variables, interpolate
@@ -160,38 +160,41 @@ class Loader:
     def salvage(self, data: bytes | None = None) -> RouteTable | None:
         """Return a table without routes, with the backend and prefix of a faulty file, or of `data` instead.
 
-        Commands that inspect a running system use it while the file has faults. Return None if the file does
-        not tell them: they are malformed, a variable in them is not set, or they may stand after an error of
-        syntax.
+        Commands that use a running system use it while the file has faults. A file that is no text, or is too
+        large, is read as far as it is text. Return None if the file does not tell them: they are malformed or
+        unreadable, a variable in them is not set, or they may stand after an error of syntax.
         """
         faults = Faults(self._path)
         if data is None:
-            source = self._read(faults)
+            source = self._read(faults, partly=True)
             data = source.data if source else None
+        if data is None:
+            return None
         root: YamlNode | None = None
         with suppress(TooManyFaults):
-            root = read_document(data, self._env, faults, partly=True) if data is not None else None
-        if data is None or root is None or not isinstance(root.value, dict):
-            return None
+            root = read_document(data, self._env, faults, partly=True)
+        values = root.value if root is not None and isinstance(root.value, dict) else {}
         options = {"backend": interpolate(DEFAULT_BACKEND, self._env), "prefix": ""}
         for name in options:
-            if name in root.value:
-                options[name] = root.value[name]
-            elif re.search(rb"""(?m)(^|[{,])\s*["']?%b["']?\s*:""" % name.encode(), data):
+            if name in values:
+                options[name] = values[name]
+            elif re.search(rf"""(?m)(^|[{{,])\s*["']?{name}["']?\s*:""", decode_partly(data)):
                 return None
         url, prefix = self._backend or options["backend"], options["prefix"]
-        if not isinstance(url, str) or not isinstance(prefix, str) or has_variables(url + prefix):
+        if not isinstance(url, str) or not isinstance(prefix, str):
+            return None
+        if has_variables(url + prefix) or UNREADABLE in url + prefix:
             return None
         return RouteTable(backend=absolute(url, self._folder), prefix=prefix, path=self._path)
 
-    def _read(self, faults: Faults) -> Source | None:
+    def _read(self, faults: Faults, *, partly: bool = False) -> Source | None:
         start = Span()
         if self._confined and not _is_inside(self._path, self._folder):
             message = "the file is a link to a file outside its folder"
             faults.add(Code.UNREADABLE, message, start, hint=_CONFINED)
             return None
         try:
-            source = Source.read(self._path)
+            source = Source.read(self._path, partly=partly)
         except FileNotFoundError:
             hint = _other_file(self._path) or "`abe-router init` creates one"
             faults.add(Code.UNREADABLE, "the file does not exist", start, hint=hint)

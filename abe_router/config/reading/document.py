@@ -18,15 +18,21 @@ from abe_router.text import split_lines
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+#: Stands for bytes that are no text.
+UNREADABLE = "\ufffd"
+
 
 def read_document(
     data: bytes, env: Mapping[str, str], faults: Faults, *, partly: bool = False
 ) -> YamlNode | None:
     """Return the document in `data`, or None if it cannot be read. Add each fault to `faults`.
 
-    An empty file returns a node whose value is None. With `partly`, return what precedes an error of syntax.
+    An empty file returns a node whose value is None. With `partly`, return what precedes an error of syntax
+    or a limit, and read bytes that are no text as far as they are.
     """
     text = _decode(data, faults)
+    if text is None and partly:
+        text = decode_partly(data)
     if text is None:
         return None
     faults.secrets.read_file(text)
@@ -39,7 +45,7 @@ def read_document(
         syntax_fault(error, text, faults)
         return composer.root if partly else None
     except Refused:
-        return None
+        return composer.root if partly else None
     return composer.root or YamlNode(None, Span())
 
 
@@ -67,6 +73,13 @@ def _decode(data: bytes, faults: Faults) -> str | None:
         faults.add(Code.NOT_TEXT, message, _span_of_end(text[: odd.start()]))
         return None
     return text
+
+
+def decode_partly(data: bytes) -> str:
+    """Return the text that is in `data`, with `UNREADABLE` for what is no text."""
+    is_utf16 = data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
+    return _UNPRINTABLE.sub(UNREADABLE, text)
 
 
 def _span_of_end(text: str) -> Span:

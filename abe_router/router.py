@@ -25,6 +25,8 @@ from abe_router.operations.overrides import DEFAULT_SECONDS, OverrideResult
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import AroundPublish
 
+_log = logging.getLogger("abe_router")
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
@@ -70,7 +72,7 @@ class Router:
 
         Args:
             path: The routes file.
-            backend: A URL that replaces the file's backend.
+            backend: A URL that takes precedence over `$ABE_ROUTER_BACKEND` and the file.
             consume: False to publish only; then no handler is imported.
             watch: Whether to follow edits of the file.
             drain: Seconds that replace the drain time of every route.
@@ -209,6 +211,7 @@ class Router:
             around=self._around,
             around_publish=self._around_publish,
         )
+        _log.info("backend %s", self._table.shown_backend)
         self._application = application  # handlers may publish while the other consumers start
         try:
             await application.start()

@@ -124,7 +124,7 @@ def command(
         formatter = JournalFormatter(formatter)
     start_logging(sys.stderr, level, formatter, in_thread=True)
     service = ServiceNotifier.from_env()
-    require_backend(backend)
+    require_backend(backend, routes)
     beside = None
     if as_worker is None:
         watch = not no_watch
@@ -164,6 +164,8 @@ def command(
             channel.send(Rejected(error.diagnostics))
             return CONFIG
         table = in_force
+    if number < 2:
+        _log.info("backend %s", table.shown_backend)
     for warning in table.warnings if number < 2 else ():
         place = f"{warning.path}:{warning.line}:{warning.column}"
         _log.warning("%s: %s (%s)", place, warning.message, warning.code)

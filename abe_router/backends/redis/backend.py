@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Self, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from abe_router.backend import (
     Backend,
@@ -21,7 +20,7 @@ from abe_router.backend import (
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant
-from abe_router.backends.redis.address import Address, Tls
+from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
@@ -80,16 +79,21 @@ class RedisBackend(Backend):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """Read REDIS_URL, and REDIS_PASSWORD and REDIS_SSL, which complete it.
+        """Make the backend of `url_from_env`."""
+        return cls(Address.parse(cls.url_from_env(env)))
+
+    @classmethod
+    def url_from_env(cls, env: Mapping[str, str]) -> str:
+        """Return REDIS_URL, completed by REDIS_PASSWORD and REDIS_SSL.
 
         REDIS_MAX_CONNECTIONS is ignored: two connections serve all subscriptions.
         """
-        address = Address.parse(env.get("REDIS_URL") or "redis://localhost:6379/0")
+        url = env.get("REDIS_URL") or "redis://localhost:6379/0"
+        if env.get("REDIS_SSL", "").lower() in _TRUE and url.startswith(("redis:", "redis+")):
+            url = f"rediss{url.removeprefix('redis')}"
         if password := env.get("REDIS_PASSWORD"):
-            address = replace(address, password=password)
-        if env.get("REDIS_SSL", "").lower() in _TRUE and not address.path:
-            address = replace(address, tls=address.tls or Tls())
-        return cls(address)
+            url += f"{'&' if '?' in url else '?'}password={quote(password, safe='')}"
+        return url
 
     @property
     def node(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from abe_router.backend import (
     Backend,
@@ -85,6 +85,11 @@ class SQLiteBackend(Backend):
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """Make a backend on the file that `SQLITE_PATH` names, by default `.abe-router.db`."""
         return cls(Path(env.get("SQLITE_PATH") or DEFAULT_PATH))
+
+    @classmethod
+    def url_from_env(cls, env: Mapping[str, str]) -> str:
+        """Return the URL of the file that `SQLITE_PATH` names, by default `.abe-router.db`."""
+        return f"sqlite:///{quote(env.get('SQLITE_PATH') or DEFAULT_PATH)}"
 
     async def open(self) -> None:
         """Open the file; create it if it does not exist. Its folder must exist."""

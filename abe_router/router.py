@@ -112,15 +112,17 @@ class Router:
         *,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        timeout: float | None = None,
     ) -> Message:
         """Check a payload against the file and append it; return the message.
 
         It is a Duplicate, and not kept, if a message with the same key and id was accepted within the
-        `dedupe` window of the key. Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or PayloadInvalid
-        if it is refused, BackendUnavailable if the backend cannot be reached, RuntimeError if the router is
-        not entered.
+        `dedupe` window of the key. `timeout`, in seconds, replaces the time limit of the backend, which is
+        `?timeout=` in its URL or 5 s. Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or
+        PayloadInvalid if it is refused, PublishTimeout at the limit, BackendUnavailable if the backend cannot
+        be reached, RuntimeError if the router is not entered.
         """
-        return await self._running.publish(key, payload, headers=headers, id=id)
+        return await self._running.publish(key, payload, headers=headers, id=id, timeout=timeout)
 
     async def pause(self, route: str, *, why: str, seconds: float = DEFAULT_SECONDS) -> OverrideResult:
         """Pause a route, or the routes that match a pattern, for a time: what `abe-router pause` does.

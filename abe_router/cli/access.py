@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 
 from abe_router.backend import Backend
+from abe_router.backend.time_limit import publish_timeout
 from abe_router.cli.errors import CONFIG, CommandError
 from abe_router.cli.output import print_message
 from abe_router.config.building.backend_url import ARGUMENT, VARIABLE, BackendChoice, choose_backend
@@ -113,6 +114,28 @@ def require_backend(url: str | None, routes: Path) -> BackendChoice:
         close = f"did you mean `redis://{choice.url}`?" if _HOST_AND_PORT.fullmatch(choice.url) else ""
         raise CommandError(f"{name}: {error}", hint=close, code=CONFIG) from error
     return choice
+
+
+@asynccontextmanager
+async def open_to_publish(table: RouteTable, seconds: float | None) -> AsyncIterator[tuple[Backend, float]]:
+    """Connect to the backend of a table; yield it with how long a publish may still take, in seconds.
+
+    `seconds` replaces the time limit of the backend. Raise BackendNotShared, PublishTimeout or another
+    BackendError.
+    """
+    from abe_router.operations.access import shared_backend
+
+    backend, loop = shared_backend(table), asyncio.get_running_loop()
+    until = loop.time() + (backend.publish_timeout if seconds is None else seconds)
+    try:
+        try:
+            async with asyncio.timeout_at(until):
+                await backend.open()
+        except TimeoutError:
+            raise publish_timeout(f"`{backend.url}`", sent=False) from None
+        yield backend, max(0.0, until - loop.time())
+    finally:
+        await backend.close()
 
 
 @asynccontextmanager

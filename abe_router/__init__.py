@@ -32,6 +32,7 @@ _HOMES = {
     "PayloadUnencodable": "abe_router.errors",
     "PayloadUnfit": "abe_router.errors",
     "PublishError": "abe_router.errors",
+    "PublishTimeout": "abe_router.errors",
     "QueueBackend": "abe_router.compat.consume",
     "Reason": "abe_router.backend",
     "Reject": "abe_router.errors",

@@ -60,7 +60,9 @@ class Application:
         self._tally = ProcessTally()
         counted = (ProcessTally.KINDS, self._tally.on_event)
         failures = RecentFailures()
-        events = self._events = Events([*listeners, wake, wake_other, counted, ((Retried,), failures.on_event)])
+        events = self._events = Events(
+            [*listeners, wake, wake_other, counted, ((Retried,), failures.on_event)]
+        )
         self.backend = backend
         self.background = BackgroundTasks()
         self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
@@ -153,13 +155,21 @@ class Application:
         return self._abandoned
 
     async def publish(
-        self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
+        self,
+        key: str,
+        payload: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        timeout: float | None = None,
     ) -> Message:
         """Check a payload against the table in force and append it; see `runtime.publish.publish`."""
         around, tracing = self._around_publish, self._tracing
         if tracing is not None and tracing.wants_to_publish(headers):
             around = traced(tracing, around)
-        return await publish(self.table, self.backend, key, payload, headers=headers, id=id, around=around)
+        return await publish(
+            self.table, self.backend, key, payload, headers=headers, id=id, around=around, timeout=timeout
+        )
 
     async def flush_traces(self, seconds: float) -> None:
         """Wait until the spans that have ended are exported, for at most `seconds`."""

@@ -31,6 +31,7 @@ import traceback
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
@@ -205,6 +206,21 @@ class UnknownProvider(BackendError):
 
 class BackendUnavailable(BackendError):
     """Raised when the server or file cannot be reached. The operation may be tried again."""
+
+
+class PublishTimeout(BackendUnavailable):
+    """Raised when a publish takes longer than its time limit. Its text says what to do.
+
+    `sent` is False if the message never left, so that it was not accepted and is not accepted later. With
+    True it may have been accepted: a message with the same id, under `dedupe`, is no duplicate.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        self.sent = sent
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), sent=self.sent), self.args
 
 
 class Reject(Exception):

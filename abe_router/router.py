@@ -25,6 +25,8 @@ from abe_router.operations.overrides import DEFAULT_SECONDS, OverrideResult
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import AroundPublish
 
+_log = logging.getLogger("abe_router")
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
@@ -70,7 +72,7 @@ class Router:
 
         Args:
             path: The routes file.
-            backend: A URL that replaces the file's backend.
+            backend: A URL that takes precedence over `$ABE_ROUTER_BACKEND` and the file.
             consume: False to publish only; then no handler is imported.
             watch: Whether to follow edits of the file.
             drain: Seconds that replace the drain time of every route.
@@ -110,15 +112,17 @@ class Router:
         *,
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
+        timeout: float | None = None,
     ) -> Message:
         """Check a payload against the file and append it; return the message.
 
         It is a Duplicate, and not kept, if a message with the same key and id was accepted within the
-        `dedupe` window of the key. Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or PayloadInvalid
-        if it is refused, BackendUnavailable if the backend cannot be reached, RuntimeError if the router is
-        not entered.
+        `dedupe` window of the key. `timeout`, in seconds, replaces the time limit of the backend, which is
+        `?timeout=` in its URL or 5 s. Raise KeyInvalid, IdInvalid, NoRoute, PayloadUnencodable or
+        PayloadInvalid if it is refused, PublishTimeout at the limit, BackendUnavailable if the backend cannot
+        be reached, RuntimeError if the router is not entered.
         """
-        return await self._running.publish(key, payload, headers=headers, id=id)
+        return await self._running.publish(key, payload, headers=headers, id=id, timeout=timeout)
 
     async def pause(self, route: str, *, why: str, seconds: float = DEFAULT_SECONDS) -> OverrideResult:
         """Pause a route, or the routes that match a pattern, for a time: what `abe-router pause` does.
@@ -209,6 +213,7 @@ class Router:
             around=self._around,
             around_publish=self._around_publish,
         )
+        _log.info("backend %s", self._table.shown_backend)
         self._application = application  # handlers may publish while the other consumers start
         try:
             await application.start()

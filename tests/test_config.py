@@ -183,12 +183,50 @@ def test_relative_paths_are_resolved_from_the_folder_of_the_file(project, tmp_pa
     assert Loader(Path(project.folder.name, "routes.yaml"), env={}).load().routes
 
 
-def test_backend_is_taken_from_option_file_environment_or_sqlite_in_this_order(project):
-    assert project.load(ROUTES, backend="sqlite:////x.db").backend == "sqlite:////x.db"
-    silent = ROUTES.replace("backend: memory://\n", "")
-    assert project.load(ROUTES, env={"ABE_ROUTER_BACKEND": "sqlite:////x.db"}).backend == "memory://"
-    assert project.load(silent, env={"ABE_ROUTER_BACKEND": "memory://"}).backend == "memory://"
-    assert project.load(silent).backend == f"sqlite:///{project.folder}/.abe-router.db"
+def test_backend_is_taken_from_argument_environment_file_or_sqlite_in_this_order(project):
+    env, silent = (
+        {"ABE_ROUTER_BACKEND": "redis://me:secret@host/1"},
+        ROUTES.replace("backend: memory://\n", ""),
+    )
+    chosen = [
+        project.load(ROUTES, backend="sqlite:////x.db", env=env).shown_backend,
+        project.load(ROUTES, env=env).shown_backend,
+        project.load(ROUTES, env={"ABE_ROUTER_BACKEND": ""}).shown_backend,
+        project.load(silent, env={}).shown_backend,
+    ]
+    assert chosen == [
+        "sqlite:////x.db (the argument)",
+        "redis://***@host/1 ($ABE_ROUTER_BACKEND)",
+        "memory:// (the file)",
+        f"sqlite:///{project.folder}/.abe-router.db (default)",
+    ]
+
+
+def test_bad_backend_of_the_environment_is_not_marked_in_the_file(project):
+    with pytest.raises(ConfigError) as caught:
+        project.load(ROUTES, env={"ABE_ROUTER_BACKEND": "nope://"})
+    assert caught.value.diagnostics[0].label == "not set in this file, but by $ABE_ROUTER_BACKEND"
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "url"),
+    [
+        ("redis", {}, "redis://localhost:6379/0"),
+        ("redis", {"REDIS_URL": "redis://host:1/2?db=3"}, "redis://host:1/2?db=3"),
+        (
+            "redis",
+            {"REDIS_URL": "redis://host/?db=3", "REDIS_PASSWORD": "a&b", "REDIS_SSL": "true"},
+            "rediss://host/?db=3&password=a%26b",
+        ),
+        ("sqlite", {"SQLITE_PATH": "/var/queue 1.db"}, "sqlite:////var/queue%201.db"),
+        ("memory", {}, "memory://"),
+    ],
+)
+def test_name_of_a_provider_stands_for_what_its_variables_say(project, name, variables, url):
+    text = ROUTES.replace("memory://", "${QUEUE_BACKEND}")
+    assert project.load(text, env={"QUEUE_BACKEND": name, **variables}).backend == url
+    assert project.load(ROUTES, env={"ABE_ROUTER_BACKEND": name, **variables}).backend == url
+    assert project.load(ROUTES, backend=name, env=variables).backend == url
 
 
 def test_variable_value_is_parsed_as_a_scalar(project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -11,6 +12,7 @@ from abe_router.backend.features import Features
 from abe_router.backend.health import HealthResult, SubscriptionName
 from abe_router.backend.rate import TokenGrant
 from abe_router.backend.subscription import ExclusiveSubscription, Subscription
+from abe_router.backend.time_limit import PUBLISH_TIMEOUT, publish_timeout
 from abe_router.backend.views import Entry, Peeked, SubscriptionStatus
 from abe_router.messages.message import Duplicate, Message, encode, new_message
 from abe_router.messages.pattern import matches
@@ -26,6 +28,8 @@ class Backend(ABC):
     features: ClassVar[Features] = Features()
     #: Its address without credentials, which may be logged.
     url: str
+    #: How long an append may take, in seconds: the option `timeout` of its URL.
+    publish_timeout: float = PUBLISH_TIMEOUT
 
     @property
     def node(self) -> str:
@@ -60,7 +64,8 @@ class Backend(ABC):
         It returns a coroutine or a future, so that many callers may each await their own messages. If it
         raises, the outcome is unknown: any number of the first messages may have been stored, or of the first
         ones of each key where a backend spreads keys over servers. Their ids identify them. It never repeats
-        a command by itself, because that could duplicate messages.
+        a command by itself, because that could duplicate messages. It ends within `publish_timeout`, with
+        PublishTimeout if there is no answer by then.
         """
 
     @abstractmethod
@@ -75,6 +80,19 @@ class Backend(ABC):
         backend whose features lack `dedupe` stores all messages.
         """
 
+    async def append_within(
+        self, windowed: Sequence[tuple[Message, float]], seconds: float
+    ) -> Sequence[Message]:
+        """Append as `append_once` does, with `seconds` in place of `publish_timeout`.
+
+        The time to connect counts. A provider overrides it if it can tell whether a message was sent.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.append_once(windowed)
+        except TimeoutError:
+            raise publish_timeout(f"`{self.url}`", sent=True) from None
+
     async def publish(
         self,
         key: str,
@@ -83,15 +101,20 @@ class Backend(ABC):
         headers: Mapping[str, str] | None = None,
         id: str | None = None,
         window: float = 0.0,
+        timeout: float | None = None,
     ) -> Message:
         """Encode and append one message without checking a schema. Return the message.
 
         With a `window`, in seconds, return a Duplicate and store nothing if a message with the same key and
-        id was accepted in that time. Raise KeyInvalid, IdInvalid or PayloadUnencodable if the arguments do
-        not make a message.
+        id was accepted in that time. `timeout`, in seconds, replaces `publish_timeout`. Raise KeyInvalid,
+        IdInvalid or PayloadUnencodable if the arguments do not make a message, PublishTimeout or another
+        BackendError if it is not known to be accepted.
         """
         message = new_message(key, encode(payload), headers=headers, id=id)
-        if not window:
+        if timeout is not None:
+            if await self.append_within([(message, window)], timeout):
+                return Duplicate.of(message)
+        elif not window:
             await self.append([message])
         elif await self.append_once([(message, window)]):
             return Duplicate.of(message)

@@ -5,12 +5,13 @@ What is registered for Abstract Backend instead is found too, as `abstract+NAME`
 `abe_router.backends.abstract` for what it cannot promise.
 """
 
-from abe_router.backends.provider import BUILT_IN, Provider, find_provider, make_backend, providers
+from abe_router.backends.provider import BUILT_IN, Provider, find_provider, make_backend, named_url, providers
 
 __all__ = [
     "BUILT_IN",
     "Provider",
     "find_provider",
     "make_backend",
+    "named_url",
     "providers",
 ]

@@ -129,6 +129,21 @@ def find_by_name(name: str) -> Provider:
     return provider
 
 
+def named_url(name_or_url: str, env: Mapping[str, str]) -> str:
+    """Return the URL that the name of a provider stands for; return what is no such name as it is.
+
+    A provider may have a class method `url_from_env`, which reads the variables that `from_env` reads.
+    """
+    if "://" in name_or_url:
+        return name_or_url
+    try:
+        provider = find_by_name(name_or_url)
+        from_env = getattr(provider.load(), "url_from_env", None)
+    except BackendError:  # the URL is reported with its place in the file
+        return name_or_url
+    return f"{provider.name}://" if from_env is None else str(from_env(env))
+
+
 def find_by_url(url: str) -> Provider:
     """Return the provider whose whole name is the scheme of a URL; raise UnknownProvider."""
     scheme, separator, _ = url.partition("://")

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 
-import click
-from click.core import ParameterSource
-
 from abe_router.backend import Backend
+from abe_router.backend.time_limit import publish_timeout
 from abe_router.cli.errors import CONFIG, CommandError
 from abe_router.cli.output import print_message
+from abe_router.config.building.backend_url import ARGUMENT, VARIABLE, BackendChoice, choose_backend
 from abe_router.errors import BackendError, ConfigError
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.override import Override
@@ -43,7 +42,7 @@ def read_table(
     """
     from abe_router.operations.access import load_table
 
-    require_backend(backend)
+    require_backend(backend, path)
     with redirect_stdout(sys.stderr):
         return load_table(
             path,
@@ -69,7 +68,7 @@ def read_table_in_force(
     """
     from abe_router.operations.access import load_table_or_backend
 
-    require_backend(backend)
+    require_backend(backend, path)
     table, error = load_table_or_backend(path, backend=backend)
     gc.freeze()  # the modules stay until the exit, where to look through them takes a seventh of a command
     if error is None and not ask:
@@ -107,20 +106,44 @@ def read_overrides(table: RouteTable) -> Sequence[Override]:
     return found or ()
 
 
-def require_backend(url: str | None) -> None:
-    """Raise CommandError, naming the option or the variable, when `url` is not a backend's."""
-    if url is None:
-        return
+def require_backend(url: str | None, routes: Path) -> BackendChoice:
+    """Return the backend of the option or the variable; raise CommandError, naming it, if it is not one.
+
+    If neither is given, the file decides, and its faults are diagnostics.
+    """
     from abe_router.operations.access import check_backend_url
 
+    choice = choose_backend(url, None, routes.parent)
     try:
-        check_backend_url(url)
+        if choice.overrides_file:
+            check_backend_url(choice.url)
     except BackendError as error:
-        context = click.get_current_context(silent=True)
-        source = context.get_parameter_source("backend") if context else None
-        name = "ABE_ROUTER_BACKEND" if source is ParameterSource.ENVIRONMENT else "--backend"
-        close = f"did you mean `redis://{url}`?" if _HOST_AND_PORT.fullmatch(url) else ""
+        name = "--backend" if choice.chosen_by == ARGUMENT else VARIABLE
+        close = f"did you mean `redis://{choice.url}`?" if _HOST_AND_PORT.fullmatch(choice.url) else ""
         raise CommandError(f"{name}: {error}", hint=close, code=CONFIG) from error
+    return choice
+
+
+@asynccontextmanager
+async def open_to_publish(table: RouteTable, seconds: float | None) -> AsyncIterator[tuple[Backend, float]]:
+    """Connect to the backend of a table; yield it with how long a publish may still take, in seconds.
+
+    `seconds` replaces the time limit of the backend. Raise BackendNotShared, PublishTimeout or another
+    BackendError.
+    """
+    from abe_router.operations.access import shared_backend
+
+    backend, loop = shared_backend(table), asyncio.get_running_loop()
+    until = loop.time() + (backend.publish_timeout if seconds is None else seconds)
+    try:
+        try:
+            async with asyncio.timeout_at(until):
+                await backend.open()
+        except TimeoutError:
+            raise publish_timeout(f"`{backend.url}`", sent=False) from None
+        yield backend, max(0.0, until - loop.time())
+    finally:
+        await backend.close()
 
 
 @asynccontextmanager

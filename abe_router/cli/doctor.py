@@ -55,7 +55,8 @@ def command(routes: Path, backend: str | None, prefix: str | None, ignore: Seque
             print_data(_rendered(result, color=wants_color(sys.stdout)))
     counts = render_counts(result.severity for result in report.results)
     ignored = f" (ignored: {', '.join(report.ignored)})" if report.ignored else ""
-    print_message((counts or f"ok: nothing weakens the promise on {printable(report.backend)}") + ignored)
+    where = f" on {printable(report.backend)} ({report.chosen_by})"
+    print_message((counts or "ok: nothing weakens the promise") + where + ignored)
     if error is not None:
         return CONFIG
     return OK if report.healthy else FINDINGS

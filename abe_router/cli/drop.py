@@ -47,9 +47,9 @@ def command(
     living worker of any file runs, unless --force is given.
     """
     name = "/".join(route)
-    require_backend(backend)
-    if backend and not routes.exists():
-        table = RouteTable(backend=backend)
+    choice = require_backend(backend, routes)
+    if choice.overrides_file and not routes.exists():
+        table = RouteTable(backend=choice.url, backend_chosen_by=choice.chosen_by)
     else:
         table = read_table(routes, backend=backend)
     require_removed(table, route)

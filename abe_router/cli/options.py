@@ -89,10 +89,17 @@ def routes_argument(command: Decorated) -> Decorated:
     return argument(given(command))
 
 
+def _given_backend(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return the URL of the command line alone: `choose_backend` reads the variable."""
+    is_variable = ctx.get_parameter_source(param.name or "") is ParameterSource.ENVIRONMENT
+    return None if is_variable else value
+
+
 backend_option = option(
     "--backend",
     metavar="URL",
     envvar="ABE_ROUTER_BACKEND",
+    callback=_given_backend,
     help="Use this backend instead of the file's.",
 )
 prefix_option = option(

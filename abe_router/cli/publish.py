@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from abe_router.cli.access import open_backend, read_table_in_force
+from abe_router.cli.access import open_to_publish, read_table_in_force
 from abe_router.cli.errors import OK, UNAVAILABLE, CommandError
 from abe_router.cli.examples import as_command
 from abe_router.cli.options import backend_option, config_option, headers_option, json_option, option
 from abe_router.cli.output import print_data, print_json, print_message
 from abe_router.cli.payload import read_payload
-from abe_router.errors import BackendUnavailable
+from abe_router.errors import BackendUnavailable, PublishTimeout
 from abe_router.messages.message import Message
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.publish import append, prepare, window
@@ -42,6 +42,12 @@ from abe_router.text import format_duration, printable
     "--id", metavar="TEXT", help="Id of the message; by default from the key's `id` option, or a new one."
 )
 @option("--allow-unrouted", is_flag=True, help="Accept keys that the routes file does not name.")
+@option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Longest time to publish a message or a batch; by default that of the backend's URL, or 5.",
+)
 @json_option
 def command(
     key: str | None,
@@ -52,6 +58,7 @@ def command(
     headers: Mapping[str, str],
     id: str | None,
     allow_unrouted: bool,
+    timeout: float | None,
     json: bool,
 ) -> int:
     """Check payloads against their schema and publish them.
@@ -77,12 +84,14 @@ def command(
     if ndjson is not None:
         from abe_router.cli.publish_lines import publish_lines
 
-        return publish_lines(table, ndjson, key, headers=headers, allow_unrouted=allow_unrouted, json=json)
+        return publish_lines(
+            table, ndjson, key, headers=headers, allow_unrouted=allow_unrouted, timeout=timeout, json=json
+        )
     assert key is not None
     body = read_payload("-" if payload is None else payload)
     message = prepare(table, key, body, headers=headers, id=id, allow_unrouted=allow_unrouted)
     seconds = window(table, message.key, id)
-    is_duplicate = asyncio.run(_append(table, message, seconds))
+    is_duplicate = asyncio.run(_append(table, message, seconds, timeout))
     if json:
         print_json({"id": message.id, "key": message.key, "duplicate": is_duplicate})
         return OK
@@ -93,12 +102,14 @@ def command(
     return OK
 
 
-async def _append(table: RouteTable, message: Message, seconds: float) -> bool:
+async def _append(table: RouteTable, message: Message, seconds: float, timeout: float | None) -> bool:
     """Append a message whose id is remembered for `seconds`; return whether it was a duplicate."""
-    async with open_backend(table) as backend:
+    async with open_to_publish(table, timeout) as (backend, left):
         try:
-            return bool(await append(backend, [(message, seconds)]))
+            return bool(await append(backend, [(message, seconds)], left))
         except BackendUnavailable as error:
+            if isinstance(error, PublishTimeout) and not error.sent:
+                raise
             again = f"publish it again with --id {message.id}"
             if seconds:
                 hint = f"{again}; within {format_duration(seconds)} that creates no duplicate"

@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 import click
 
-from abe_router.cli.access import open_backend
+from abe_router.cli.access import open_to_publish
 from abe_router.cli.errors import FINDINGS, OK, UNAVAILABLE, CommandError
 from abe_router.cli.output import print_json, print_message
+from abe_router.errors import PublishTimeout
 from abe_router.operations.bulk import (
     BATCH_SIZE,
     BulkPublisher,
@@ -39,6 +40,7 @@ def publish_lines(
     *,
     headers: Mapping[str, str],
     allow_unrouted: bool,
+    timeout: float | None,
     json: bool,
 ) -> int:
     """Publish each line of the file `name` (`-` is stdin) and return the exit code.
@@ -49,16 +51,20 @@ def publish_lines(
     # Each batch is one run of the loop. Between two of them, reading stdin may block, and Ctrl-C ends it.
     with _opened(name) as stream, asyncio.Runner() as runner, _progress_bar(stream) as advance:
         stack = AsyncExitStack()
-        backend = runner.run(stack.enter_async_context(open_backend(table)))
+        backend, _ = runner.run(stack.enter_async_context(open_to_publish(table, timeout)))
         try:
             for lines in read_lines(stream, BATCH_SIZE):
                 batch = publisher.prepare(lines)
                 for rejected in batch.rejected:
                     _report_rejected(name, rejected, json=json)
-                runner.run(publisher.append(backend, batch))
+                runner.run(publisher.append(backend, batch, timeout))
                 advance(sum(len(line.text or b"") + 1 for line in lines))
         except OutcomeUnknown as error:
             raise _outcome_unknown(name, error) from error
+        except PublishTimeout as error:
+            where = f"{name}:{batch.first}-{batch.last}"
+            hint = "publish again from there: no message of these lines was published"
+            raise CommandError(f"{where}: {error}", hint=hint, code=UNAVAILABLE) from error
         finally:
             runner.run(stack.aclose())
             _report_result(publisher.result, json=json)

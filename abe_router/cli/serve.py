@@ -32,6 +32,8 @@ from abe_router.observe.logs import JSONFormatter, TextFormatter, log_listener, 
 from abe_router.process.signals import run_as_init
 from abe_router.process.systemd import JournalFormatter, ServiceNotifier, is_journal
 
+_log = logging.getLogger("abe_router")
+
 #: The options before the command that take a value.
 _CONFIG = ("-c", "--config")
 
@@ -125,7 +127,7 @@ def command(
         formatter = JournalFormatter(formatter)
     start_logging(sys.stderr, level, formatter, in_thread=True)
     service = ServiceNotifier.from_env()
-    require_backend(backend)
+    require_backend(backend, routes)
     beside = None
     if as_worker is None:
         watch = not no_watch
@@ -170,6 +172,8 @@ def command(
             channel.send(Rejected(error.diagnostics))
             return CONFIG
         table = in_force
+    if number < 2:
+        _log.info("backend %s", table.shown_backend)
     worker = Worker(
         loader,
         table,

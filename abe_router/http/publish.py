@@ -78,7 +78,7 @@ def routes(site: Site, budget: BodyBudget | None = None) -> list[Route]:
         415: "the type, charset or encoding of the body is not supported",
         422: "the payload breaks its schema, as `errors` says, or has no valid id",
         429: "the server is publishing too much at once: wait as `Retry-After` says",
-        503: "the router drains, or the backend fails: then it is unknown whether the message was published",
+        503: "the router drains, or the backend fails: `outcome-unknown` may have been published, others not",
     }
     shared: dict[str, Any] = {"answers": answers, "problems": problems}
     return [

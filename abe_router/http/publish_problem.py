@@ -18,6 +18,7 @@ from abe_router.errors import (
     PayloadInvalid,
     PayloadMalformed,
     PayloadUnencodable,
+    PublishTimeout,
     Violation,
 )
 from abe_router.http.problem import RETRY_AFTER, Refusal
@@ -53,8 +54,10 @@ def publish_problem(error: AbeRouterError) -> Refusal:
 def outcome_unknown(error: BackendError, seconds: float, **members: Any) -> Refusal:
     """Return the problem of messages that the backend may have stored before it failed.
 
-    Their ids are remembered for `seconds`.
+    Their ids are remembered for `seconds`. It is that of `publish_problem` if none of them was sent.
     """
+    if isinstance(error, PublishTimeout) and not error.sent:
+        return publish_problem(error)
     if seconds:
         hint = f"send it again with the same id: within {format_duration(seconds)} that creates no duplicate"
     else:

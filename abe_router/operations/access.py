@@ -7,7 +7,7 @@ from pathlib import Path
 
 from abe_router.backend import Backend
 from abe_router.backends import make_backend
-from abe_router.config.building.backend_url import absolute
+from abe_router.config.building.backend_url import choose_backend
 from abe_router.config.building.loader import Loader
 from abe_router.errors import ConfigError
 from abe_router.operations.errors import BackendNotShared
@@ -45,21 +45,19 @@ def load_table_or_backend(path: Path, *, backend: str | None) -> tuple[RouteTabl
     """Return the table of a routes file, and the error if the file has faults.
 
     The table of a faulty file has neither routes nor revision, only the backend and the prefix. Workers
-    continue with their last valid table: see `status.load_edit_in_force`. If there is no file but `backend`
-    is given, such a table is returned without an error. A relative path in `backend` counts from the folder
-    of the routes file, even if that does not exist. Raise ConfigError if the backend is unknown.
+    continue with their last valid table: see `status.load_edit_in_force`. If there is no file but the backend
+    is given, such a table is returned without an error. Raise ConfigError if the backend is unknown.
     """
-    if backend is not None:
-        backend = absolute(backend, path.parent)
-    if backend is not None and not path.exists():
-        return RouteTable(backend=backend), None
+    choice = choose_backend(backend, None, path.parent)
+    if choice.overrides_file and not path.exists():
+        return RouteTable(backend=choice.url, backend_chosen_by=choice.chosen_by), None
     loader = Loader(path, import_handlers=False, backend=backend, trust_writable=True, tests="off")
     try:
         return loader.load(), None
     except ConfigError as error:
         table = loader.salvage()
-        if table is None and backend is not None:
-            table = RouteTable(backend=absolute(backend, path.parent), path=path)
+        if table is None and choice.overrides_file:
+            table = RouteTable(backend=choice.url, backend_chosen_by=choice.chosen_by, path=path)
         if table is None:
             raise
         return table, error

@@ -16,7 +16,13 @@ from typing import Any, Protocol
 import msgspec
 
 from abe_router.backend import Backend
-from abe_router.errors import BackendUnavailable, PayloadInvalid, PayloadMalformed, PublishError
+from abe_router.errors import (
+    BackendUnavailable,
+    PayloadInvalid,
+    PayloadMalformed,
+    PublishError,
+    PublishTimeout,
+)
 from abe_router.messages.message import MAX_BYTES, Message
 from abe_router.operations.errors import KeyForbidden, OutcomeUnknown
 from abe_router.routing.table import RouteTable
@@ -220,17 +226,22 @@ class BulkPublisher:
         self._count(rejected=len(rejected))
         return LineBatch(lines[0].number, last, tuple(messages), tuple(rejected), tuple(numbers))
 
-    async def append(self, backend: Backend, batch: LineBatch) -> Sequence[Message]:
+    async def append(
+        self, backend: Backend, batch: LineBatch, timeout: float | None = None
+    ) -> Sequence[Message]:
         """Append the messages of a batch; return the duplicates, which were not kept.
 
-        Raise OutcomeUnknown if the backend fails during the call.
+        `timeout`, in seconds, replaces the time limit of the backend. Raise PublishTimeout if none of them
+        was sent in time, OutcomeUnknown if the backend fails otherwise during the call.
         """
         if not batch.messages:
             return ()
         count = len(batch.messages)
         try:
-            duplicates = await append(backend, batch.messages)
+            duplicates = await append(backend, batch.messages, timeout)
         except BackendUnavailable as error:
+            if isinstance(error, PublishTimeout) and not error.sent:
+                raise
             self._count(unknown=count)
             raise OutcomeUnknown(
                 str(error),

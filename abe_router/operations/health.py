@@ -20,12 +20,13 @@ _ORDER = list(Severity)
 class HealthReport(msgspec.Struct, frozen=True):
     """The results of all checks of one backend, the worst first; `backend` is its URL without credentials.
 
-    `ignored` are the codes of results that were left out on request.
+    `chosen_by` says what chose the backend. `ignored` are the codes of results that were left out on request.
     """
 
     backend: str
     results: tuple[HealthResult, ...]
     ignored: tuple[str, ...] = ()
+    chosen_by: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -52,4 +53,5 @@ async def check_health(table: RouteTable, backend: Backend, *, ignore: Collectio
         backend.url,
         tuple(result for result in results if result.code not in ignore),
         tuple(sorted({result.code for result in results} & set(ignore))),
+        table.backend_chosen_by,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -160,4 +161,6 @@ async def _find_edit(
     if edit is None or not (or_last or edit.revision in running):
         return None
     loaded = await load_edit(backend, edit, table.backend, table.path, make_loader)
-    return None if loaded is None else (edit, loaded)
+    if loaded is None:
+        return None
+    return edit, replace(loaded, backend_chosen_by=table.backend_chosen_by)

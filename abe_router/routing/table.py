@@ -17,6 +17,7 @@ from abe_router.routing.case import Case
 from abe_router.routing.contract import ContractIndex, MessageContract, SchemaBinding
 from abe_router.routing.http_options import HttpOptions
 from abe_router.routing.route import Route
+from abe_router.text import redact_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,16 @@ class RouteTable:
     `keys` are the keys and patterns of the file, with or without consumers. `retain` maps keys and patterns
     to the seconds that settled messages are kept. `deduplications` maps them to the source and the window of
     ids. `revision` is the hash of the file and everything it names. `sources` are the files that were read.
-    `cases` are its tests. `case_faults` are the warnings in them that `check` reports as errors, by case.
-    `http` are the options of its HTTP server, if the file has them. `metadata` is that of keys, patterns and
-    routes, by name.
+    `backend_chosen_by` says what chose the backend. `cases` are its tests. `case_faults` are the warnings in
+    them that `check` reports as errors, by case. `http` are the options of its HTTP server, if the file has
+    them. `metadata` is that of keys, patterns and routes, by name.
     """
 
     routes: tuple[Route, ...] = ()
     keys: tuple[str, ...] = ()
     bindings: tuple[SchemaBinding, ...] = ()
     backend: str = "memory://"
+    backend_chosen_by: str = "the argument"
     prefix: str = ""
     unrouted: Literal["error", "allow"] = "error"
     formats: bool = True
@@ -70,6 +72,11 @@ class RouteTable:
     metadata: Mapping[str, Metadata] = field(default_factory=dict)
     _matched: dict[str, tuple[Route, ...]] = field(default_factory=dict, repr=False, compare=False)
     _contracts: dict[str, MessageContract] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def shown_backend(self) -> str:
+        """The URL of the backend without credentials, and what chose it."""
+        return f"{redact_url(self.backend)} ({self.backend_chosen_by})"
 
     @cached_property
     def by_name(self) -> Mapping[str, Route]:

@@ -99,8 +99,7 @@ class EditFiles(msgspec.Struct, frozen=True):
         if not _finds_sign_of_secret(data):  # to parse a large file takes a while
             return False
         env = {name.decode(): MASK.decode() for name in _VARIABLE.findall(data)}
-        table = Loader(Path(self.routes), import_handlers=False, env=env).salvage(data)
-        url = table.backend if table else ""
+        url, _ = Loader(Path(self.routes), import_handlers=False, env=env).written(data) or ("", "")
         user = url.partition("://")[2].rpartition("@")[0]
         names_user = not user.startswith("/") and not _NO_SECRET.fullmatch(user.encode(errors="replace"))
         return names_user or mask_options(url) != url

@@ -34,11 +34,13 @@ async def publish(
     id: str | None = None,
     allow_unrouted: bool = False,
     around: AroundPublish | None = None,
+    timeout: float | None = None,
 ) -> Message:
     """Check a payload and append it; return the message, a Duplicate if it was not kept.
 
-    Raise what `prepare` raises, PayloadUnencodable if the payload is not JSON, and BackendUnavailable. What
-    is accepted is the JSON that is sent, whatever object it was made from.
+    `timeout`, in seconds, replaces the time limit of the backend. Raise what `prepare` raises,
+    PayloadUnencodable if the payload is not JSON, PublishTimeout, and BackendUnavailable. What is accepted is
+    the JSON that is sent, whatever object it was made from.
     """
     contract = table.contract(key)
     if not (contract.known or allow_unrouted):
@@ -47,18 +49,15 @@ async def publish(
     seconds = 0.0 if contract.deduplication is None else contract.window(id)
     if around is not None:
         async with around(message) as message:
-            return await _append(backend, message, seconds)
-    if seconds:
-        return await _append(backend, message, seconds)
+            return await _append(backend, message, seconds, timeout)
+    if seconds or timeout is not None:
+        return await _append(backend, message, seconds, timeout)
     await backend.append([message])  # most messages need no more, and this is a hot path
     return message
 
 
-async def _append(backend: Backend, message: Message, seconds: float) -> Message:
-    if seconds:
-        return Duplicate.of(message) if await backend.append_once([(message, seconds)]) else message
-    await backend.append([message])
-    return message
+async def _append(backend: Backend, message: Message, seconds: float, timeout: float | None) -> Message:
+    return Duplicate.of(message) if await append(backend, [(message, seconds)], timeout) else message
 
 
 def traced(tracing: Tracing, around: AroundPublish | None) -> AroundPublish:
@@ -115,11 +114,15 @@ def window(table: RouteTable, key: str, id: str | None) -> float:
     return table.contract(key).window(id)
 
 
-async def append(backend: Backend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+async def append(
+    backend: Backend, windowed: Sequence[tuple[Message, float]], timeout: float | None = None
+) -> Sequence[Message]:
     """Append prepared messages, each with its window; return the duplicates, which were not kept.
 
-    Raise BackendUnavailable.
+    `timeout`, in seconds, replaces the time limit of the backend. Raise PublishTimeout, BackendUnavailable.
     """
+    if timeout is not None:
+        return await backend.append_within(windowed, timeout)
     if any(seconds for _, seconds in windowed):
         return await backend.append_once(windowed)
     await backend.append([message for message, _ in windowed])

@@ -90,10 +90,16 @@ class TestRouter:
         )
 
     async def publish(
-        self, key: str, payload: Any, *, headers: Mapping[str, str] | None = None, id: str | None = None
+        self,
+        key: str,
+        payload: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        timeout: float | None = None,
     ) -> Message:
         """Publish as `Router.publish` does, and raise the same errors."""
-        return await self._application.publish(key, payload, headers=headers, id=id)
+        return await self._application.publish(key, payload, headers=headers, id=id, timeout=timeout)
 
     async def quiet(self, seconds: float = 10.0) -> None:
         """Wait until no message is ready, in flight or delayed; raise TimeoutError after `seconds`."""

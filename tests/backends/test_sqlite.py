@@ -49,7 +49,7 @@ class TestUrl:
             ("sqlite:///", "write `sqlite:///relative.db`"),
             ("sqlite:///:memory:", "write `memory://`"),
             ("sqlite:///a.db?synchronous=off", "`full` or `normal`, not `off`"),
-            ("sqlite:///a.db?timeout=3", "unknown option `timeout`"),
+            ("sqlite:///a.db?timeout=0", "`timeout` must be a number of seconds above 0"),
         ],
     )
     def test_malformed_url_is_refused_with_the_right_form(self, url, why):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from abe_router import Router
 from abe_router.backend import Backend
 
 from .conftest import Run, on_backend
@@ -35,7 +40,7 @@ def test_errors_come_first_with_meaning_and_hint(run: Run) -> None:
         "  hint: use another backend: `backend: sqlite:///queue.db` or `redis://HOST/0`\n"
         "error[D102]"
     )
-    assert done.err == "2 errors\n"
+    assert done.err == "2 errors on memory:// (the argument)\n"
 
 
 def test_ignored_result_does_not_count(run: Run) -> None:
@@ -55,8 +60,32 @@ def test_relative_backend_counts_from_the_folder_of_the_routes_file(
     monkeypatch.chdir(elsewhere)
     file = shop / ("routes.yaml" if has_file else "none.yaml")
     assert run("doctor", str(file), "--backend", "sqlite:///other.db").err.endswith(
-        f"sqlite:///{shop}/other.db\n"
+        f"sqlite:///{shop}/other.db (the argument)\n"
     )
+
+
+def test_router_workers_publish_and_doctor_choose_the_same_backend(
+    run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ABE_ROUTER_BACKEND", "sqlite:///chosen.db")
+    chosen = f"sqlite:///{shop}/chosen.db ($ABE_ROUTER_BACKEND)"
+
+    async def publish() -> None:
+        async with Router.from_file(shop / "routes.yaml", consume=False) as router:
+            await router.publish("orders.created", {"id": 1, "total": 1})
+
+    with caplog.at_level("INFO"):
+        asyncio.run(publish())
+    assert caplog.messages[0] == f"backend {chosen}"
+    assert run("publish", "orders.created", '{"id": 2, "total": 1}').code == 0
+    assert json.loads(run("doctor", "--json").out)["chosen_by"] == "$ABE_ROUTER_BACKEND"
+    command = [sys.executable, "-m", "abe_router", "serve", "--once", "--log-format", "text"]
+    served = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    ).stderr.splitlines()
+    assert served[0].endswith(f"backend {chosen}")
+    assert json.loads(run("status", "--json").out)["backend"] == f"sqlite:///{shop}/chosen.db"
+    assert not (shop / "queue.db").exists()
 
 
 def test_missing_sqlite_file_is_not_created(run: Run, shop: Path) -> None:
@@ -72,7 +101,7 @@ def test_orphaned_subscription_is_reported_only_with_a_routes_file(run: Run, sho
     done = run("doctor")
     assert done.code == 1
     assert "warning[D110]: `orders.created/gone` holds 1 message and is not in the file\n" in done.out
-    assert done.err == "1 warning\n"
+    assert done.err.startswith("1 warning on sqlite:///")
     assert run("doctor", "none.yaml", "--backend", "sqlite:///shop.db").code == 0
 
 

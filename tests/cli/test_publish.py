@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from abe_router.backends.sqlite import SQLiteBackend
 from abe_router.cli.publish_lines import read_lines
 from abe_router.errors import BackendUnavailable
-from abe_router.messages.message import Message
 from abe_router.operations.bulk import MAX_LINE
 from tests.limits import HANG
 
@@ -145,14 +144,21 @@ def test_json_prints_rejected_lines_on_stderr_and_the_result_on_stdout(run: Run,
 
 def _fail_appends(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """Make every append of the backend fail after `after` successful ones."""
-    append, calls = SQLiteBackend.append, iter(range(1_000))
+    calls = iter(range(1_000))
 
-    async def failing(self: SQLiteBackend, messages: Sequence[Message]) -> None:
-        await append(self, messages)
-        if next(calls) >= after:
-            raise BackendUnavailable("the connection was lost")
+    def failing(name: str) -> None:
+        append = getattr(SQLiteBackend, name)
 
-    monkeypatch.setattr(SQLiteBackend, "append", failing)
+        async def call(*args: Any) -> Any:
+            result = await append(*args)
+            if next(calls) >= after:
+                raise BackendUnavailable("the connection was lost")
+            return result
+
+        monkeypatch.setattr(SQLiteBackend, name, call)
+
+    failing("append")
+    failing("append_within")
 
 
 def test_lines_with_an_unknown_outcome_are_named(

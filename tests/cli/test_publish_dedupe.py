@@ -97,15 +97,17 @@ def test_lines_with_and_without_ids_can_be_mixed(run: Run, shop: Path) -> None:
 
 def _lose_the_first_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the backend keep the messages of the first call and raise BackendUnavailable."""
-    append, calls = SQLiteBackend.append_once, iter(range(1_000))
+    append, calls = SQLiteBackend.append_within, iter(range(1_000))
 
-    async def failing(self: SQLiteBackend, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        duplicates = await append(self, windowed)
+    async def failing(
+        self: SQLiteBackend, windowed: Sequence[tuple[Message, float]], seconds: float
+    ) -> Sequence[Message]:
+        duplicates = await append(self, windowed, seconds)
         if next(calls) == 0:
             raise BackendUnavailable("the connection was lost")
         return duplicates
 
-    monkeypatch.setattr(SQLiteBackend, "append_once", failing)
+    monkeypatch.setattr(SQLiteBackend, "append_within", failing)
 
 
 def test_publishing_again_after_an_unknown_outcome_creates_no_duplicates(

@@ -169,6 +169,10 @@ class AbstractBackend(Backend):
             await close()
 
     async def append(self, messages: Sequence[Message]) -> None:
+        await self.append_within([(message, 0.0) for message in messages], self.publish_timeout)
+
+    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
+        messages = [message for message, _ in windowed]
         await self.open()
         for message in messages:
             payload = wrap(message)
@@ -177,8 +181,6 @@ class AbstractBackend(Backend):
             except Exception as error:
                 raise BackendError(f"provider `{self._name}`: {type(error).__name__}: {error}") from error
 
-    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        await self.append([message for message, _ in windowed])
         return []
 
     async def subscribe(

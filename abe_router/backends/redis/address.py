@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from abe_router.backend.time_limit import PUBLISH_TIMEOUT, read_timeout
 from abe_router.text import did_you_mean
 
 #: Options of redis-py's URLs that configure its own objects. They are accepted and ignored, so that one URL
@@ -86,8 +87,8 @@ class Address:
     """A Redis server, a database of it, and the credentials for it; times are in seconds.
 
     `path` is that of a unix socket; host and port mean nothing then. After a silence of `answer_timeout` the
-    server counts as gone. `credential_provider` names a class as `package.module:Class`. With
-    a hash `tag` it may be a cluster node that serves the slot of the tag.
+    server counts as gone. An append may take `publish_timeout`. `credential_provider` names a class as
+    `package.module:Class`. With a hash `tag` it may be a cluster node that serves the slot of the tag.
 
     `seeds` are nodes of a cluster, or with `sentinels` the Sentinels; host and port are then those of the
     first. A publish waits for so many `replicas`. With `slots`, the keys are spread over so many hash tags.
@@ -102,6 +103,7 @@ class Address:
     tls: Tls | None = None
     connect_timeout: float = 5.0
     answer_timeout: float = 10.0
+    publish_timeout: float = PUBLISH_TIMEOUT
     client_name: str = "abe-router"
     credential_provider: str = ""
     tag: str = ""
@@ -152,6 +154,7 @@ class Address:
             tls=tls if encrypted else None,
             connect_timeout=options.number("socket_connect_timeout", 5.0),
             answer_timeout=options.number("socket_timeout", 10.0),
+            publish_timeout=read_timeout(options.text("timeout")),
             client_name=options.text("client_name") or "abe-router",
             credential_provider=options.provider(password),
             tag=options.text("hash_tag", listed=False) or "",

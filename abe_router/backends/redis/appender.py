@@ -6,22 +6,22 @@ import asyncio
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
+from itertools import chain
 from typing import Any
 
-import msgspec
-
+from abe_router.backend.time_limit import PUBLISH_TIMEOUT, TimeLimit, publish_timeout
 from abe_router.backends.redis.answers import UNREADABLE, unreadable
 from abe_router.backends.redis.connection import Connection
 from abe_router.backends.redis.discovery import Discovery
-from abe_router.backends.redis.entry import pack_headers
+from abe_router.backends.redis.entry import pack_headers, packed, require_text
 from abe_router.backends.redis.names import Names
 from abe_router.backends.redis.notifier import Notifier
 from abe_router.backends.redis.protocol import Arg, server_error
 from abe_router.backends.redis.scripts import APPEND
-from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable
+from abe_router.errors import BackendError, BackendUnavailable, PayloadUnencodable, PublishTimeout
 from abe_router.messages.message import Message, new_id
 from abe_router.text import format_duration
 
@@ -39,8 +39,6 @@ _FLIGHTS = 2
 #: A body of so many bytes is sent as it is. Lua hashes every byte of a text, so that cutting one out of a
 #: packed text takes the server longer than another argument or command.
 LARGE = 2048
-
-_packed = msgspec.msgpack.Encoder().encode
 
 #: A future with the positions of the duplicates, None for messages without windows.
 _Done = asyncio.Future[Sequence[int] | None]
@@ -61,6 +59,7 @@ class Appender:
         *,
         confirming: Connection | None = None,
         replicas: int = 0,
+        timeout: float = PUBLISH_TIMEOUT,
     ) -> None:
         self._connection, self._names = connection, names
         #: What messages are appended over: a connection of its own if so many replicas confirm each batch.
@@ -68,7 +67,12 @@ class Appender:
         self._discovery, self._notifier = discovery, notifier
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Call] = deque()
-        self._flights = 0
+        #: The batches that were sent and are not answered.
+        self._sent: dict[int, list[_Call]] = {}
+        self._timeout = timeout
+        self._limit = TimeLimit(
+            timeout, self._pending, self._expire, busy=lambda: bool(self._sent) or self._scheduled
+        )
         self._scheduled = False
         self._opening: asyncio.Task[None] | None = None
 
@@ -94,15 +98,15 @@ class Appender:
             self._schedule()
         return done
 
-    async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> list[Message]:
-        """Append each message unless its id is remembered; return the duplicates.
+    async def append_until(self, windowed: Sequence[tuple[Message, float]], until: float) -> list[Message]:
+        """Append each message, with its window in seconds, unless its id is known; return the duplicates.
 
-        Each message comes with its window, in seconds. Errors mean the same as those of `append`, and the
-        ids of appended messages are remembered.
+        Errors mean the same as those of `append`. It ends at `until`, by the clock of the event loop.
         """
         messages = [message for message, _ in windowed]
-        duplicates = await self._in_parts(messages, [math.ceil(window * 1000) for _, window in windowed])
-        return [messages[position] for position in duplicates]
+        windows = [math.ceil(window * 1000) for _, window in windowed]
+        found = await self._in_parts(messages, windows if any(windows) else None, until)
+        return [messages[position] for position in found]
 
     def prepare(self, keys: Iterable[str]) -> list[str]:
         """Record that these keys get messages, and return their streams."""
@@ -115,15 +119,22 @@ class Appender:
         self._appending.flush_early()
 
     async def _append_all(self, messages: Sequence[Message]) -> None:
-        await self._in_parts(messages, None)
+        await self._in_parts(messages, None, self._loop.time() + self._timeout)
 
-    async def _in_parts(self, messages: Sequence[Message], windows: Sequence[int] | None) -> list[int]:
+    async def _in_parts(
+        self, messages: Sequence[Message], windows: Sequence[int] | None, until: float
+    ) -> list[int]:
         require_text(messages)
         duplicates: list[int] = []
         # Parts go one after the other, so no message is kept before an earlier one.
         for first, last in _parts(messages):
             part = windows and windows[first:last]
-            found = await self._enqueue(messages[first:last], part)
+            done = self._enqueue(messages[first:last], part)
+            self._limit.set(done, until)
+            try:
+                found = await done
+            except PublishTimeout as error:
+                raise publish_timeout("Redis", sent=error.sent or first > 0) from None
             duplicates += [first + position for position in found or ()]
         return duplicates
 
@@ -136,12 +147,13 @@ class Appender:
 
     def _schedule(self) -> None:
         """Send a batch at the end of this turn of the event loop, with all that comes until then."""
-        if self._queue and self._flights < _FLIGHTS and not self._scheduled:
+        if self._queue and len(self._sent) < _FLIGHTS and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         """Send a batch, once there is a connection."""
+        self._limit.watch()
         if self._connection.up and self._appending.up:
             self._send_batch()
         else:
@@ -200,22 +212,22 @@ class Appender:
         streams = self.prepare(keys)
         names = [*streams, *map(self._names.ids, keys)] if windowed else streams
         reply = self._appending.run(APPEND, names, args)
-        self._flights += 1
+        self._sent[id(calls)] = calls
         if self._replicas:
             reply.add_done_callback(lambda reply: self._confirm(calls, reply))
         else:
             reply.add_done_callback(lambda reply: self._landed(calls, reply))
         self.notify(streams)
 
-    def _send_each(self, calls: Sequence[_Call]) -> None:
+    def _send_each(self, calls: list[_Call]) -> None:
         """Send each message in a command of its own: the server takes a third of the time of a script."""
         keys = {messages[0].key: None for messages, _, _ in calls}
         streams = dict(zip(keys, self.prepare(keys), strict=True))
         sent = [(done, self._add(streams[messages[0].key], messages[0])) for messages, _, done in calls]
-        self._flights += 1
+        self._sent[id(calls)] = calls
         for done, reply in sent:
             reply.add_done_callback(partial(self._added, done))
-        sent[-1][-1].add_done_callback(self._all_added)
+        sent[-1][-1].add_done_callback(partial(self._all_added, calls))
         self.notify(streams.values())
 
     def _add(self, stream: str, message: Message) -> asyncio.Future[Any]:
@@ -234,9 +246,22 @@ class Appender:
             self._connection.reset("an answer cannot be read")
             done.set_exception(unreadable(TypeError(f"{type(reply.result()).__name__} is no id")))
 
-    def _all_added(self, _: asyncio.Future[Any]) -> None:
-        self._flights -= 1
+    def _all_added(self, calls: list[_Call], _: asyncio.Future[Any]) -> None:
+        del self._sent[id(calls)]
         self._schedule()
+
+    def _pending(self) -> list[_Done]:
+        """Return what is queued or sent, and not done."""
+        return [call[2] for call in chain(*self._sent.values(), self._queue) if not call[2].done()]
+
+    def _expire(self, late: Collection[_Done]) -> None:
+        """Fail what is late. What is still queued then is never sent."""
+        queued = {call[2] for call in self._queue}
+        for done in late:
+            done.set_exception(publish_timeout("Redis", sent=done not in queued))
+        left = [call for call in self._queue if not call[2].done()]
+        self._queue.clear()
+        self._queue.extend(left)
 
     def _confirm(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
         """Wait until enough replicas have a batch that was appended; otherwise its outcome is unknown."""
@@ -260,13 +285,13 @@ class Appender:
         if replicas >= self._replicas:
             self._landed(calls, reply)
             return
-        self._flights -= 1
+        del self._sent[id(calls)]
         why = why or f"{replicas} have it after {format_duration(_CONFIRMED_WITHIN)}"
         _fail(calls, BackendUnavailable(f"fewer than {self._replicas} replicas confirmed the append: {why}"))
         self._schedule()
 
     def _landed(self, calls: list[_Call], reply: asyncio.Future[Any]) -> None:
-        self._flights -= 1
+        del self._sent[id(calls)]
         try:
             if error := reply.exception():
                 _fail(calls, error)
@@ -331,7 +356,7 @@ def _pack(calls: Iterable[_Call]) -> tuple[Iterable[str], Sequence[Arg], bool]:
                 large.append(body)
                 size = -len(large)
             items += (message.id or new_id(), size, message.published_at)
-    return keys, (_packed(items), b"".join(small), *large), windowed
+    return keys, (packed(items), b"".join(small), *large), windowed
 
 
 def _report_duplicates(calls: Iterable[_Call], duplicates: Sequence[int]) -> None:
@@ -347,17 +372,6 @@ def _among(duplicates: Sequence[int], first: int, count: int) -> Sequence[int]:
     """Return which of so many messages, beginning at the first, are duplicates."""
     found = duplicates[bisect_left(duplicates, first) : bisect_left(duplicates, first + count)]
     return [position - first for position in found]
-
-
-def require_text(messages: Iterable[Message]) -> None:
-    """Raise PayloadUnencodable when an id or header is not Unicode text: it would fail a whole batch."""
-    try:
-        for message in messages:
-            # Most messages need no closer check, and this is a hot path.
-            if message.headers or not message.id.isascii():
-                _packed((message.id, message.headers))
-    except UnicodeEncodeError:
-        raise PayloadUnencodable("id and headers of a message must be Unicode text") from None
 
 
 def _as_backend_error(error: Exception) -> BackendError:

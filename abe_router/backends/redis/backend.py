@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Self, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from abe_router.backend import (
     Backend,
@@ -21,7 +20,8 @@ from abe_router.backend import (
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant
-from abe_router.backends.redis.address import Address, Tls
+from abe_router.backend.time_limit import publish_timeout
+from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.answers import refuses_unreadable
 from abe_router.backends.redis.credentials import Credentials
 from abe_router.backends.redis.dead_letters import DeadLetters
@@ -62,6 +62,7 @@ class RedisBackend(Backend):
         """Use an address. On a cluster all names have one hash tag, which is never empty."""
         tag = address.tag or ((self._prefix or CLUSTER_TAG) if address.is_cluster else "")
         self.url, self._address, self._names = address.public, address, Names(self._prefix, tag)
+        self.publish_timeout = address.publish_timeout
 
     @classmethod
     def for_url(cls, url: str) -> type[Backend]:
@@ -80,16 +81,21 @@ class RedisBackend(Backend):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """Read REDIS_URL, and REDIS_PASSWORD and REDIS_SSL, which complete it.
+        """Make the backend of `url_from_env`."""
+        return cls(Address.parse(cls.url_from_env(env)))
+
+    @classmethod
+    def url_from_env(cls, env: Mapping[str, str]) -> str:
+        """Return REDIS_URL, completed by REDIS_PASSWORD and REDIS_SSL.
 
         REDIS_MAX_CONNECTIONS is ignored: two connections serve all subscriptions.
         """
-        address = Address.parse(env.get("REDIS_URL") or "redis://localhost:6379/0")
+        url = env.get("REDIS_URL") or "redis://localhost:6379/0"
+        if env.get("REDIS_SSL", "").lower() in _TRUE and url.startswith(("redis:", "redis+")):
+            url = f"rediss{url.removeprefix('redis')}"
         if password := env.get("REDIS_PASSWORD"):
-            address = replace(address, password=password)
-        if env.get("REDIS_SSL", "").lower() in _TRUE and not address.path:
-            address = replace(address, tls=address.tls or Tls())
-        return cls(address)
+            url += f"{'&' if '?' in url else '?'}password={quote(password, safe='')}"
+        return url
 
     @property
     def node(self) -> str:
@@ -110,8 +116,18 @@ class RedisBackend(Backend):
         return self._node.appender.append(messages) if self._node else self._append(messages)
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        node = await self._opened()
-        return await node.appender.append_once(windowed)
+        return await self.append_within(windowed, self.publish_timeout)
+
+    async def append_within(
+        self, windowed: Sequence[tuple[Message, float]], seconds: float
+    ) -> Sequence[Message]:
+        until = asyncio.get_running_loop().time() + seconds
+        try:
+            async with asyncio.timeout_at(until):
+                node = await self._opened()
+        except TimeoutError:
+            raise publish_timeout(f"`{self.url}`", sent=False) from None
+        return await node.appender.append_until(windowed, until)
 
     async def subscribe(
         self, pattern: str, group: str, *, start: float = 0.0, lease: float = 30.0
@@ -230,7 +246,7 @@ class RedisBackend(Backend):
         return handle
 
     async def _append(self, messages: Sequence[Message]) -> None:
-        await (await self._opened()).appender.append(messages)
+        await self.append_within([(message, 0.0) for message in messages], self.publish_timeout)
 
     async def _opened(self) -> Node:
         if self._node is None:

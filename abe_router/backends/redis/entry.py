@@ -12,15 +12,19 @@ so they end among the dead letters. Their fields stay as they are on the server.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from abe_router.backend import Delivery
+from abe_router.errors import PayloadUnencodable
 from abe_router.messages.message import MAX_BYTES, Message
 from abe_router.text import counted
+
+#: Returns a value as MessagePack.
+packed = msgspec.msgpack.Encoder().encode
 
 Fields = Sequence[bytes]
 Entry = tuple[bytes, Fields]
@@ -232,3 +236,14 @@ def _legacy(envelope: bytes) -> tuple[bytes, dict[str, str]]:
 
 def _text(field: bytes) -> str:
     return field[:_SHOWN].decode("utf-8", "backslashreplace")
+
+
+def require_text(messages: Iterable[Message]) -> None:
+    """Raise PayloadUnencodable when an id or header is not Unicode text: it would fail a whole batch."""
+    try:
+        for message in messages:
+            # Most messages need no closer check, and this is a hot path.
+            if message.headers or not message.id.isascii():
+                packed((message.id, message.headers))
+    except UnicodeEncodeError:
+        raise PayloadUnencodable("id and headers of a message must be Unicode text") from None

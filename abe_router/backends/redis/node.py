@@ -85,6 +85,7 @@ class Node:
             *(self.connection, names, self.discovery, self.notifier),
             confirming=self._confirming,
             replicas=replicas,
+            timeout=address.publish_timeout,
         )
         self._handles: set[Handle] = set()
         self._running: dict[str, asyncio.Task[None]] = {}

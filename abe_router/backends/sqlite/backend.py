@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from abe_router.backend import (
     Backend,
@@ -22,6 +22,7 @@ from abe_router.backend import (
     read_position,
 )
 from abe_router.backend.rate import TokenGrant
+from abe_router.backend.time_limit import PUBLISH_TIMEOUT, publish_timeout, read_timeout
 from abe_router.backends.sqlite import dead_letters, dedupe, key_value, log, peek, registry, retention
 from abe_router.backends.sqlite.database import Database
 from abe_router.backends.sqlite.exclusive import ExclusiveSQLiteSubscription
@@ -30,6 +31,7 @@ from abe_router.backends.sqlite.health import FileHealth
 from abe_router.backends.sqlite.registry import SubscriptionSpec
 from abe_router.backends.sqlite.subscription import SQLiteSubscription
 from abe_router.backends.sqlite.thread import DatabaseThread
+from abe_router.errors import PublishTimeout
 from abe_router.messages.message import Message
 
 T = TypeVar("T")
@@ -51,10 +53,17 @@ class SQLiteBackend(Backend):
 
     features: ClassVar[Features] = Features()
 
-    def __init__(self, path: Path, *, prefix: str = "", synchronous: str = "full") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        prefix: str = "",
+        synchronous: str = "full",
+        timeout: float = PUBLISH_TIMEOUT,
+    ) -> None:
         self._path = path.absolute()
         self._prefix = prefix
-        self._synchronous = synchronous
+        self._synchronous, self.publish_timeout = synchronous, timeout
         self._thread: DatabaseThread | None = None
         self._handles: set[SQLiteSubscription] = set()
         #: Where the next `trim` goes on.
@@ -65,7 +74,8 @@ class SQLiteBackend(Backend):
     def from_url(cls, url: str, *, prefix: str = "") -> Self:
         """Make a backend from `sqlite:///relative.db` or `sqlite:////absolute.db`.
 
-        The only option is `?synchronous=full` or `normal`. Raise ValueError when the URL is malformed.
+        The options are `synchronous`, `full` or `normal`, and `timeout`. Raise ValueError when the URL is
+        malformed.
         """
         location, _, query = url.removeprefix("sqlite://").partition("?")
         path = unquote(location.removeprefix("/"), errors="surrogateescape")
@@ -77,14 +87,20 @@ class SQLiteBackend(Backend):
         synchronous = options.pop("synchronous", "full").lower()
         if synchronous not in ("full", "normal"):
             raise ValueError(f"`synchronous` is `full` or `normal`, not `{synchronous}`")
+        timeout = read_timeout(options.pop("timeout", None))
         if options:
-            raise ValueError(f"unknown option `{next(iter(options))}`; there is only `synchronous`")
-        return cls(Path(path), prefix=prefix, synchronous=synchronous)
+            raise ValueError(f"unknown option `{next(iter(options))}`; there are `synchronous` and `timeout`")
+        return cls(Path(path), prefix=prefix, synchronous=synchronous, timeout=timeout)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """Make a backend on the file that `SQLITE_PATH` names, by default `.abe-router.db`."""
         return cls(Path(env.get("SQLITE_PATH") or DEFAULT_PATH))
+
+    @classmethod
+    def url_from_env(cls, env: Mapping[str, str]) -> str:
+        """Return the URL of the file that `SQLITE_PATH` names, by default `.abe-router.db`."""
+        return f"sqlite:///{quote(env.get('SQLITE_PATH') or DEFAULT_PATH)}"
 
     async def open(self) -> None:
         """Open the file; create it if it does not exist. Its folder must exist."""
@@ -109,20 +125,30 @@ class SQLiteBackend(Backend):
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Add the messages; raise PayloadUnencodable when an id or header is not Unicode text."""
-        thread, rows = self._started(), [log.encode(message) for message in messages]
-        for begin in range(0, len(rows), _CHUNK):
-            await thread.append(rows[begin : begin + _CHUNK])
+        if len(messages) <= _CHUNK:
+            await self._started().append([log.encode(message) for message in messages])
+            return
+        await self.append_within([(message, 0.0) for message in messages], self.publish_timeout)
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
         """Add the messages whose id is not remembered; each chunk is one transaction.
 
         Raise PayloadUnencodable when an id or header is not Unicode text.
         """
+        return await self.append_within(windowed, self.publish_timeout)
+
+    async def append_within(
+        self, windowed: Sequence[tuple[Message, float]], seconds: float
+    ) -> Sequence[Message]:
+        until = asyncio.get_running_loop().time() + seconds
         thread = self._started()
         rows = [dedupe.WindowedMessage(log.encode(message), window) for message, window in windowed]
         duplicates: list[Message] = []
         for begin in range(0, len(rows), _CHUNK):
-            indices = await thread.append_once(rows[begin : begin + _CHUNK])
+            try:
+                indices = await thread.append_once(rows[begin : begin + _CHUNK], until)
+            except PublishTimeout as error:
+                raise publish_timeout(f"`{self._path}`", sent=error.sent or begin > 0) from None
             duplicates += [windowed[begin + index][0] for index in indices]
         return duplicates
 
@@ -231,5 +257,6 @@ class SQLiteBackend(Backend):
 
     def _started(self) -> DatabaseThread:
         if self._thread is None:
-            self._thread = DatabaseThread(Database(File(self._path, self._synchronous), self._prefix))
+            database = Database(File(self._path, self._synchronous), self._prefix)
+            self._thread = DatabaseThread(database, timeout=self.publish_timeout)
         return self._thread

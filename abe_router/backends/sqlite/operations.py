@@ -27,6 +27,11 @@ class Request(Generic[T]):
     #: Whether it writes nothing.
     reads = False
 
+    #: Whether the thread must not carry it out any more.
+    withdrawn = False
+    #: Whether the thread has the lock that it needs, so that it may be carried out.
+    begun = False
+
     def __init__(self, future: asyncio.Future[T] | Future[T]) -> None:
         self.future = future
 

@@ -35,12 +35,13 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from abe_router.backend.time_limit import PUBLISH_TIMEOUT, TimeLimit, publish_timeout
 from abe_router.backends.sqlite import dedupe, log
 from abe_router.backends.sqlite.database import Database, is_busy
 from abe_router.backends.sqlite.inbox import Inbox, LogWatch
@@ -51,6 +52,7 @@ from abe_router.backends.sqlite.operations import Append, AppendOnce, Fetch, Ope
 from abe_router.errors import BackendError, BackendUnavailable
 
 T = TypeVar("T")
+A = TypeVar("A", Append, AppendOnce)
 #: A round takes no more requests once it has this many, so that none waits long for the others.
 _ROUND_SIZE = 2000
 #: The longest time between two looks at the file, in seconds.
@@ -68,8 +70,11 @@ class DatabaseThread:
     Results are sent after the commit, all of one event loop with one call.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, timeout: float = PUBLISH_TIMEOUT) -> None:
         self._database = database
+        #: The appends without a result, and what fails those that are late.
+        self._under_way: set[Request[Any]] = set()
+        self._limit = TimeLimit[Request[Any]](timeout, lambda: tuple(self._under_way), self._expire)
         watch = LogWatch()
         self._inbox = Inbox(watch)
         self._outbox: list[Request[Any]] = []
@@ -112,16 +117,40 @@ class DatabaseThread:
             raise BackendUnavailable(f"`{self._database.path}` is locked, or its disk is slow") from None
 
     def append(self, messages: Sequence[EncodedMessage]) -> asyncio.Future[None]:
-        """Add the messages to the log; the future is done once they are committed."""
+        """Add the messages to the log; the future is done once they are committed.
+
+        It fails with PublishTimeout after the time limit.
+        """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.send(Append(messages, future))
+        request = Append(messages, future)
+        self.send(request)
+        self._under_way.add(request)
         return future
 
-    def append_once(self, messages: Sequence[dedupe.WindowedMessage]) -> asyncio.Future[list[int]]:
-        """Add the messages whose ids are not remembered; return the future of the duplicates' indices."""
+    def append_once(
+        self, messages: Sequence[dedupe.WindowedMessage], until: float
+    ) -> asyncio.Future[list[int]]:
+        """Add the messages whose ids are not remembered; return the future of the duplicates' indices.
+
+        It fails with PublishTimeout at `until`, by the clock of the event loop.
+        """
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self.send(AppendOnce(messages, future))
+        request = AppendOnce(messages, future)
+        self.send(request)
+        self._under_way.add(request)
+        self._limit.set(request, until)
         return future
+
+    def _expire(self, late: Collection[Request[Any]]) -> None:
+        """Fail appends that are late.
+
+        The thread sets `begun` before it reads `withdrawn`, so one of them sees the other.
+        """
+        for request in late:
+            request.withdrawn = True
+            sent = request.begun
+            request.reject(publish_timeout(f"`{self._database.path}`", sent=sent))
+        self._under_way.difference_update(late)
 
     def send(self, request: Request[Any]) -> None:
         """Queue a request. Sending a fetch whose future is done withdraws it.
@@ -160,6 +189,8 @@ class DatabaseThread:
         if self._outbox:
             outbox, self._outbox = self._outbox, []
             self._inbox.put(outbox)
+            if self._under_way:
+                self._limit.watch()
 
     def _run(self) -> None:
         running = True
@@ -256,13 +287,17 @@ class DatabaseThread:
     def _write(self, requests: list[Request[Any]]) -> Callable[[], None]:
         """Run all requests; waiting fetches claim what that makes available in the same commit."""
         database = self._database
+        requests[:] = [request for request in requests if not request.withdrawn]
+        if not requests:
+            return lambda: None
         appends = [request for request in requests if isinstance(request, Append)]
         fetches = [request for request in requests if isinstance(request, Fetch)]
         # A claim that a loss of power undoes is made again, so it does not wait for the disk.
         with database.writing(durable=len(fetches) < len(requests)):
+            appends = _begin(appends)
             log.append(database, [message for append in appends for message in append.messages])
             results: list[_Result] = [(append, None, None) for append in appends]
-            if once := [request for request in requests if isinstance(request, AppendOnce)]:
+            if once := _begin([request for request in requests if isinstance(request, AppendOnce)]):
                 results += _append_once(database, once)
             results += [
                 (request, request.run(database), None)
@@ -323,7 +358,19 @@ class DatabaseThread:
                 _resolve(part)
                 continue
             with suppress(RuntimeError):  # the loop is closed, so nothing awaits the futures
-                loop.call_soon_threadsafe(_resolve, part)
+                loop.call_soon_threadsafe(self._settle, part)
+
+    def _settle(self, results: Sequence[_Result]) -> None:
+        """Resolve the futures of one event loop."""
+        self._under_way.difference_update([request for request, _, _ in results])
+        _resolve(results)
+
+
+def _begin(appends: list[A]) -> list[A]:
+    """Mark appends as begun, and return those that were not withdrawn."""
+    for append in appends:
+        append.begun = True
+    return [append for append in appends if not append.withdrawn]
 
 
 def _append_once(database: Database, requests: Sequence[AppendOnce]) -> Iterator[_Result]:

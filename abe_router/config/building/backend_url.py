@@ -1,15 +1,16 @@
-"""The backend of the file: its absolute URL, and whether a provider accepts it."""
+"""The choice of the backend: its absolute URL, what chose it, and whether a provider accepts it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from abe_router.backend import Features
-from abe_router.backends import BUILT_IN, find_provider, providers
+from abe_router.backends import BUILT_IN, find_provider, named_url, providers
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Faults, Span
 from abe_router.config.reading.node import YamlNode
@@ -17,11 +18,42 @@ from abe_router.errors import BackendError
 from abe_router.text import suggestion
 
 _SQLITE = "sqlite:///"
-#: The label of a fault of a backend that the file does not name.
-_NOT_HERE = "not set in this file, but by ABE_ROUTER_BACKEND or the calling program"
+#: The backend of a file that names none, if nothing else does.
+DEFAULT_BACKEND = "sqlite:///.abe-router.db"
+#: The variable that chooses the backend, unless an argument does.
+VARIABLE = "ABE_ROUTER_BACKEND"
+#: What can choose the backend, in this order.
+ARGUMENT, ENVIRONMENT, FILE, DEFAULT = "the argument", f"${VARIABLE}", "the file", "default"
 
 
-def absolute(url: str, folder: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """The URL of the backend, with an absolute path, and what chose it."""
+
+    url: str
+    chosen_by: str
+
+    @property
+    def overrides_file(self) -> bool:
+        """Whether it is the backend whatever the file says."""
+        return self.chosen_by in (ARGUMENT, ENVIRONMENT)
+
+
+def choose_backend(
+    argument: str | None, in_file: str | None, folder: Path, env: Mapping[str, str] = os.environ
+) -> BackendChoice:
+    """Return the backend: that of the argument, else of `$ABE_ROUTER_BACKEND`, else of the file.
+
+    This is the only place that chooses. Each of them is a URL, or the name of a provider, which stands for
+    what its own variables say, such as `REDIS_URL`. A relative path counts from `folder`, that of the routes
+    file.
+    """
+    given = ((argument, ARGUMENT), (env.get(VARIABLE) or None, ENVIRONMENT), (in_file, FILE))
+    url, chosen_by = next(((url, by) for url, by in given if url is not None), (DEFAULT_BACKEND, DEFAULT))
+    return BackendChoice(_absolute(named_url(url, env), folder), chosen_by)
+
+
+def _absolute(url: str, folder: Path) -> str:
     """Return the URL with the path of an SQLite file, which is relative to `folder`, made absolute."""
     path, question, query = url.removeprefix(_SQLITE).partition("?")
     if not url.startswith(_SQLITE) or not path or path.startswith((":", "/")):
@@ -31,12 +63,13 @@ def absolute(url: str, folder: Path) -> str:
     return f"{_SQLITE}{quote(os.fsencode(whole))}{question}{query}"
 
 
-def features_of(url: str, prefix: str, node: YamlNode | None, faults: Faults) -> Features | None:
+def features_of(choice: BackendChoice, prefix: str, node: YamlNode | None, faults: Faults) -> Features | None:
     """Return the features of the backend. If there is no such backend, add a fault and return None.
 
-    `node` is the URL in the file, or None if the file does not name a backend.
+    `node` is the URL in the file, or None if something else chose the backend.
     """
-    span, label = (node.span, "") if node is not None else (Span(), _NOT_HERE)
+    url, not_here = choice.url, f"not set in this file, but by {choice.chosen_by}"
+    span, label = (node.span, "") if node is not None else (Span(), not_here)
     scheme, colon, _ = url.partition("://")
     known = BUILT_IN if scheme in BUILT_IN else providers()
     if not colon or scheme not in known:

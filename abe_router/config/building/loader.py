@@ -17,18 +17,18 @@ from typing import Literal
 from msgspec import UNSET
 
 from abe_router.backend import Features
-from abe_router.config.building.backend_url import absolute, features_of
+from abe_router.config.building.backend_url import BackendChoice, choose_backend, features_of
 from abe_router.config.building.schemas import Schemas
 from abe_router.config.building.table_builder import TableBuilder
 from abe_router.config.building.tests import Cases
 from abe_router.config.language.errors import read_model
 from abe_router.config.language.forms import plain
-from abe_router.config.language.model import DEFAULT_BACKEND, FileModel
+from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.document import UNREADABLE, decode_partly, read_document
 from abe_router.config.reading.faults import Faults, Span, TooManyFaults
 from abe_router.config.reading.node import YamlNode
-from abe_router.config.reading.variable import has_variables, interpolate
+from abe_router.config.reading.variable import has_variables
 from abe_router.config.rules.lint import Lint
 from abe_router.diagnostic import Diagnostic
 from abe_router.errors import ConfigError, HandlerError
@@ -62,7 +62,7 @@ class Loader:
     The file is code, because it names the functions that run. `allow_handlers` are patterns of permitted
     handlers, such as `shop.*`. Unless `trust_writable` is true, a world-writable file is refused, and so is a
     file or a handler's module that another user can replace. Without `import_handlers` no user code runs, and
-    calling a handler raises HandlerError. `backend` is a URL that takes precedence over the file's. With
+    calling a handler raises HandlerError. `backend` is the argument of `choose_backend`. With
     `confined`, no file outside the folder of the routes file is read. Handlers are in `code_folder`, by
     default the folder of the routes file. A fault in the file's tests is an error if `tests` is `strict`, and
     a warning if it is `warn`. If it is `off`, they are not read.
@@ -164,6 +164,19 @@ class Loader:
         large, is read as far as it is text. Return None if the file does not tell them: they are malformed or
         unreadable, a variable in them is not set, or they may stand after an error of syntax.
         """
+        if (written := self.written(data)) is None:
+            return None
+        url, prefix = written
+        choice = choose_backend(self._backend, url or None, self._folder, self._env)
+        return RouteTable(
+            backend=choice.url, backend_chosen_by=choice.chosen_by, prefix=prefix, path=self._path
+        )
+
+    def written(self, data: bytes | None = None) -> tuple[str, str] | None:
+        """Return the backend and the prefix that a faulty file names, or `data` instead; empty for none.
+
+        Return None if the file does not tell them.
+        """
         faults = Faults(self._path)
         if data is None:
             source = self._read(faults, partly=True)
@@ -174,18 +187,18 @@ class Loader:
         with suppress(TooManyFaults):
             root = read_document(data, self._env, faults, partly=True)
         values = root.value if root is not None and isinstance(root.value, dict) else {}
-        options = {"backend": interpolate(DEFAULT_BACKEND, self._env), "prefix": ""}
+        options = {"backend": "", "prefix": ""}
         for name in options:
             if name in values:
                 options[name] = values[name]
             elif re.search(rf"""(?m)(^|[{{,])\s*["']?{name}["']?\s*:""", decode_partly(data)):
                 return None
-        url, prefix = self._backend or options["backend"], options["prefix"]
+        url, prefix = options["backend"], options["prefix"]
         if not isinstance(url, str) or not isinstance(prefix, str):
             return None
         if has_variables(url + prefix) or UNREADABLE in url + prefix:
             return None
-        return RouteTable(backend=absolute(url, self._folder), prefix=prefix, path=self._path)
+        return url, prefix
 
     def _read(self, faults: Faults, *, partly: bool = False) -> Source | None:
         start = Span()
@@ -224,7 +237,7 @@ class Loader:
         return None
 
     def _assemble(self, file: FileModel, root: YamlNode, source: Source, faults: Faults) -> RouteTable:
-        url, features = self._find_backend(file, root, faults)
+        choice, features = self._find_backend(file, root, faults)
         if self._imports:
             put_first_on_import_path(self._import_folders())
         if self._confined and not _is_inside(self._folder / file.schemas, self._folder):
@@ -247,7 +260,8 @@ class Loader:
             routes=routes,
             keys=tuple(file.routes),
             bindings=bindings,
-            backend=url,
+            backend=choice.url,
+            backend_chosen_by=choice.chosen_by,
             prefix=plain(file.prefix),
             unrouted=file.unrouted,
             formats=file.formats,
@@ -272,17 +286,16 @@ class Loader:
                 return [self._code_folder, here]
         return [self._code_folder]
 
-    def _find_backend(self, file: FileModel, root: YamlNode, faults: Faults) -> tuple[str, Features | None]:
-        url, node = self._backend, None
-        if url is None and file.backend is not UNSET:
-            url, node = file.backend, root.get(["backend"])
-        elif url is None:
-            url = interpolate(DEFAULT_BACKEND, self._env)
-        url, prefix = absolute(url, self._folder), plain(file.prefix)
-        features = self._features.get((url, prefix)) or features_of(url, prefix, node, faults)
+    def _find_backend(
+        self, file: FileModel, root: YamlNode, faults: Faults
+    ) -> tuple[BackendChoice, Features | None]:
+        in_file = None if file.backend is UNSET else file.backend
+        choice, prefix = choose_backend(self._backend, in_file, self._folder, self._env), plain(file.prefix)
+        node = None if choice.overrides_file or in_file is None else root.get(["backend"])
+        features = self._features.get((choice.url, prefix)) or features_of(choice, prefix, node, faults)
         if features is not None:
-            self._features[url, prefix] = features
-        return url, features
+            self._features[choice.url, prefix] = features
+        return choice, features
 
     def _folder_of(self, file: FileModel) -> SchemaFolder:
         wanted = (self._folder / file.schemas, file.formats)

@@ -27,9 +27,6 @@ from abe_router.messages.dedupe import HEADER_PATTERN, is_header
 from abe_router.messages.pattern import GROUP_FORM, MAX_KEY_LENGTH, PATTERN_FORM
 from abe_router.messages.pointer import POINTER_PATTERN, is_pointer
 
-#: The backend of a file that does not name one.
-DEFAULT_BACKEND = "${ABE_ROUTER_BACKEND:-sqlite:///.abe-router.db}"
-
 
 class IdSource(Text):
     """A JSON pointer, or the name of a header."""
@@ -255,8 +252,9 @@ class FileModel(Model, frozen=True, kw_only=True):
         str | UnsetType,
         about(
             "The URL of the backend, which stores the messages: `memory://`, `sqlite:///PATH`,"
-            " `redis://HOST:PORT/DB`, or the URL of any other provider.",
-            extra_json_schema={"default": DEFAULT_BACKEND},
+            " `redis://HOST:PORT/DB`, or the URL of any other provider."
+            " `--backend` and `$ABE_ROUTER_BACKEND` take precedence.",
+            extra_json_schema={"default": "sqlite:///.abe-router.db"},
         ),
     ] = UNSET
     schemas: Annotated[str, about("The folder of the schemas. No `$ref` may lead out of it.")] = "schemas"

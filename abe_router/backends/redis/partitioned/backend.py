@@ -23,10 +23,10 @@ from abe_router.backend import (
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant
+from abe_router.backend.time_limit import publish_timeout
 from abe_router.backends.redis.address import Address
-from abe_router.backends.redis.appender import require_text
 from abe_router.backends.redis.credentials import Credentials
-from abe_router.backends.redis.entry import order
+from abe_router.backends.redis.entry import order, require_text
 from abe_router.backends.redis.exclusive import ExclusiveRedisSubscription
 from abe_router.backends.redis.layout import Layout
 from abe_router.backends.redis.names import CLUSTER_TAG
@@ -48,6 +48,7 @@ from abe_router.backends.redis.partitioned.subscription import (
     PartitionedSubscription,
 )
 from abe_router.backends.redis.subscription import RedisSubscription
+from abe_router.errors import PublishTimeout
 from abe_router.messages.message import Message
 from abe_router.messages.pattern import is_wild
 
@@ -66,7 +67,7 @@ class PartitionedRedisBackend(Backend):
         # With a tag in the URL, a single server is taken as it is.
         nodes = address if address.is_cluster or address.tag else address.as_cluster()
         credentials = Credentials(address)
-        self.url = address.public
+        self.url, self.publish_timeout = address.public, address.publish_timeout
         self._layout = Layout(address.slots, home)
         self._partitions = [
             Partition(replace(nodes, tag=tag), prefix=prefix, credentials=credentials)
@@ -107,10 +108,25 @@ class PartitionedRedisBackend(Backend):
         return self._append(messages)
 
     async def append_once(self, windowed: Sequence[tuple[Message, float]]) -> Sequence[Message]:
-        await self.open()
+        return await self.append_within(windowed, self.publish_timeout)
+
+    async def append_within(
+        self, windowed: Sequence[tuple[Message, float]], seconds: float
+    ) -> Sequence[Message]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        try:
+            async with asyncio.timeout_at(until):
+                await self.open()
+        except TimeoutError:
+            raise publish_timeout(f"`{self.url}`", sent=False) from None
         require_text(message for message, _ in windowed)
-        parts = self._parts(windowed, lambda each: each[0].key)
-        found = await all_of([self._partitions[number].append_once(part) for number, part in parts.items()])
+        parts, left = self._parts(windowed, lambda each: each[0].key), until - loop.time()
+        calls = [self._partitions[number].append_within(part, left) for number, part in parts.items()]
+        try:
+            found = await all_of(calls)
+        except PublishTimeout as error:
+            raise publish_timeout(f"`{self.url}`", sent=error.sent or len(parts) > 1) from None
         return [message for skipped in found for message in skipped]
 
     async def subscribe(
@@ -224,10 +240,7 @@ class PartitionedRedisBackend(Backend):
                 await self.close()
 
     async def _append(self, messages: Sequence[Message]) -> None:
-        await self.open()
-        require_text(messages)
-        parts = self._parts(messages, lambda message: message.key)
-        await all_of([self._partitions[number].append(part) for number, part in parts.items()])
+        await self.append_within([(message, 0.0) for message in messages], self.publish_timeout)
 
     async def _subscribe(self, make: Callable[..., S], kind: type[H], start: float, lease: float) -> S:
         await self.open()

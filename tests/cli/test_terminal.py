@@ -153,7 +153,7 @@ def test_top_follows_the_size_and_ends_by_a_signal(terminal: Callable[..., Termi
     shown.press("\x1a")  # Ctrl-Z, which would leave the screen as it is
     shown.process.send_signal(signal.SIGTERM)
     assert shown.exit_code() == 128 + signal.SIGTERM
-    assert shown.is_restored
+    assert shown.is_restored, (shown.seen[-200:], termios.tcgetattr(shown._peer), shown.modes)
 
 
 def test_top_without_a_terminal_prints_one_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The fields of a payload, as the schemas of a key describe them: for a table to read, and a form to fill in.
+"""The fields of a payload, as the schemas of a key describe them: for a table to read, and an example.
 
 Schemas that apply together are one: their members are joined, and their rules are listed together. What a
 list of fields cannot say, such as one of several forms, is a note. The check of a message uses the schemas
@@ -85,6 +85,30 @@ def payload_field(table: RouteTable, key: str) -> PayloadField:
     payload = export.payload(contract_schemas(table, key))
     whole = {"components": {"schemas": export.components()}}
     return _Reader(whole).read(payload.get("schema", payload))
+
+
+def example_of(about: PayloadField) -> Any:
+    """Return a value of the shape of a field: defaults, first choices, and what is required."""
+    if about.default is not msgspec.UNSET:
+        return about.default
+    if about.choices:
+        return about.choices[0]
+    match about.kinds[:1]:
+        case ("array",):
+            return [] if about.item is None else [example_of(about.item)]
+        case ("string",):
+            return ""
+        case ("integer" | "number",):
+            return 0
+        case ("boolean",):
+            return False
+        case ("null",):
+            return None
+    return {
+        member.name: example_of(member)
+        for member in about.members
+        if member.is_required or member.default is not msgspec.UNSET
+    }
 
 
 class _Reader:

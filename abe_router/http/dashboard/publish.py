@@ -1,4 +1,4 @@
-"""The page that publishes: a form made from the schemas of a key, and what would become of the message.
+"""The page that publishes: a payload as JSON, an example to begin with, and what would become of the message.
 
 With a dead letter in the query, the form has its message, and what is published replaces it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import msgspec
 from starlette.requests import Request
@@ -17,17 +17,6 @@ from starlette.routing import Route
 from abe_router.errors import AbeRouterError, BackendError, PayloadMalformed, PublishError, Violation
 from abe_router.http.access import Caller, Role, caller_of, require
 from abe_router.http.dashboard.page import MAX_FORM, Notice, PageRoute, Pages, read_form
-from abe_router.http.dashboard.payload_form import (
-    Built,
-    Texts,
-    build,
-    first_texts,
-    has_inputs,
-    inputs_of,
-    texts_of,
-    with_item,
-    without_item,
-)
 from abe_router.http.dashboard.republish import Replaced, find_replaced, notice_of_republished
 from abe_router.http.problem import Refusal
 from abe_router.http.publish_problem import draining, outcome_unknown
@@ -38,8 +27,8 @@ from abe_router.messages.pattern import check_key
 from abe_router.operations.errors import OperationError
 from abe_router.operations.explain import Explanation, explain
 from abe_router.operations.overrides import known_overrides
-from abe_router.operations.payload_fields import PayloadField, payload_field
-from abe_router.operations.republish import prepare_republication, read_exact, with_masked
+from abe_router.operations.payload_fields import example_of, payload_field
+from abe_router.operations.republish import prepare_republication, with_masked
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.override import Override
 from abe_router.runtime.publish import append, payload_bytes, prepare, window
@@ -49,8 +38,6 @@ from abe_router.text import mask_credentials
 MOST_KEYS = 2_000
 #: Most violations that a verdict lists.
 MOST_VIOLATIONS = 50
-#: Most inputs that a dead letter is shown in; a larger one is shown as JSON.
-MOST_INPUTS = 300
 #: Longest form, in bytes. A payload of a megabyte is longer in a form.
 MAX_LENGTH = 4 * MAX_FORM
 
@@ -59,13 +46,10 @@ MAX_LENGTH = 4 * MAX_FORM
 class Draft:
     """A message that is not published yet: what the fields of the page have.
 
-    `texts` are those of the inputs. With `is_json`, the payload is the text `json` instead. `purge` and `why`
-    are for a dead letter that it replaces.
+    `json` is the payload. `purge` and `why` are for a dead letter that it replaces.
     """
 
     key: str
-    texts: Texts = field(default_factory=dict)
-    is_json: bool = False
     json: str = ""
     headers: str = ""
     id: str = ""
@@ -85,7 +69,6 @@ class Verdict:
     reason: str = ""
     violations: Sequence[Violation] = ()
     explanation: Explanation | None = None
-    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def routes(site: Site, pages: Pages) -> list[Route]:
@@ -99,7 +82,7 @@ def routes(site: Site, pages: Pages) -> list[Route]:
 
 
 class PublishPages:
-    """Answers the requests of the page. It keeps the fields of keys while their table is in force."""
+    """Answers the requests of the page. It keeps the examples of keys while their table is in force."""
 
     def __init__(self, site: Site, pages: Pages) -> None:
         self._site, self._pages = site, pages
@@ -107,44 +90,31 @@ class PublishPages:
             lambda: known_overrides(site.source.backend)
         )
         self._of: RouteTable | None = None
-        self._fields: dict[str, PayloadField] = {}
+        self._examples: dict[str, str] = {}
 
     async def show(self, request: Request) -> Response:
         """Answer with a form for the key of the query, or for a dead letter; or ask for a key."""
         if (replaced := await find_replaced(request, self._site)) is not None:
-            about = await self._field(replaced.draft.key)
-            return await self._render(request, _draft_of(replaced, about), about, replaced=replaced)
+            return await self._render(request, _draft_of(replaced), replaced=replaced)
         key = request.query_params.get("key", "").strip()
         if not key:
-            return await self._render(request, Draft(""), PayloadField("", ""))
+            return await self._render(request, Draft(""))
         require(request, Role.PUBLISHER, check_key(key))
-        about = await self._field(key)
-        draft = Draft(key, first_texts(about), is_json=not has_inputs(about), json="{}")
-        return await self._render(request, draft, about)
+        return await self._render(request, Draft(key, await self._example(key)))
 
     async def act(self, request: Request) -> Response:
-        """Change the form, check the message, or publish it, as the pressed button says."""
+        """Check the message, or publish it, as the pressed button says."""
         form = await read_form(request, MAX_LENGTH)
         draft, replaced = await self._given(request, form)
-        about = await self._field(draft.key)
-        action, _, pointer = form.get("do", "").partition(" ")
-        if action == "publish":
-            return await self._publish(request, draft, about, replaced)
-        if action in ("json", "form"):
-            draft, fault = _converted(draft, about, to_json=action == "json")
-            verdict = Verdict(fault=fault) if fault else None
-            return await self._render(request, draft, about, verdict, replaced=replaced)
-        if action in ("add", "remove"):
-            texts = (with_item if action == "add" else without_item)(draft.texts, pointer)
-            return await self._render(request, replace(draft, texts=texts), about, replaced=replaced)
-        verdict = await self._verdict(caller_of(request), draft, about, replaced)
-        return await self._render(request, draft, about, verdict, replaced=replaced)
+        if form.get("do") == "publish":
+            return await self._publish(request, draft, replaced)
+        verdict = await self._verdict(caller_of(request), draft, replaced)
+        return await self._render(request, draft, verdict, replaced=replaced)
 
     async def check(self, request: Request) -> Response:
         """Answer with the verdict alone, for a page that shows it while a person types."""
         draft, replaced = await self._given(request, await read_form(request, MAX_LENGTH))
-        about = await self._field(draft.key)
-        verdict = await self._verdict(caller_of(request), draft, about, replaced)
+        verdict = await self._verdict(caller_of(request), draft, replaced)
         return await self._pages.render(
             request, "_verdict.html", title="", verdict=verdict, key=draft.key, most=MOST_VIOLATIONS
         )
@@ -157,41 +127,37 @@ class PublishPages:
         require(request, Role.PUBLISHER, check_key(draft.key))
         return draft, replaced
 
-    async def _publish(
-        self, request: Request, draft: Draft, about: PayloadField, replaced: Replaced | None
-    ) -> Response:
+    async def _publish(self, request: Request, draft: Draft, replaced: Replaced | None) -> Response:
         if self._site.source.readiness.draining:
             raise draining()
         caller, table = caller_of(request), self._site.source.table
-        verdict = await self._verdict(caller, draft, about, replaced)
+        verdict = await self._verdict(caller, draft, replaced)
         if not verdict.is_accepted:
-            return await self._render(request, draft, about, verdict, status=422, replaced=replaced)
+            return await self._render(request, draft, verdict, status=422, replaced=replaced)
         if replaced is not None:
-            return await self._republish(request, draft, about, replaced)
+            return await self._republish(request, draft, replaced)
         headers = _headers(draft.headers)
         id = draft.id.strip() or None
         seconds = window(table, draft.key, id)
         try:
-            body = _payload(draft, about).body
+            body = _payload(draft)
             message = await asyncio.to_thread(prepare, table, draft.key, body, headers=headers, id=id)
             is_duplicate = bool(await append(self._site.source.backend, [(message, seconds)]))
         except PublishError as error:
-            return await self._render(request, draft, about, Verdict(reason=_said(error)), status=422)
+            return await self._render(request, draft, Verdict(reason=_said(error)), status=422)
         except BackendError as error:
             refused = outcome_unknown(error, seconds)
             verdict = Verdict(fault=f"{refused.title}: {refused.detail}")
-            return await self._render(request, draft, about, verdict, status=503)
+            return await self._render(request, draft, verdict, status=503)
         text = f"published {message.id} to {draft.key}"
         if is_duplicate:
             text = f"not published: {draft.key} has accepted a message with the id {message.id} before"
         notice = Notice(text, "warn" if is_duplicate else "ok")
         return self._pages.redirect(request, "/publish", notice, key=draft.key)
 
-    async def _republish(
-        self, request: Request, draft: Draft, about: PayloadField, replaced: Replaced
-    ) -> Response:
+    async def _republish(self, request: Request, draft: Draft, replaced: Replaced) -> Response:
         """Publish a message in place of a dead letter, and go to the list that had it."""
-        table, body = self._site.source.table, _payload(draft, about).body
+        table, body = self._site.source.table, _payload(draft)
         headers = _headers(draft.headers) | replaced.kept
         try:
             republication = await asyncio.to_thread(
@@ -206,24 +172,21 @@ class PublishPages:
             verdict, status = Verdict(fault=f"{refused.title}: {refused.detail}"), refused.status
         else:
             return self._pages.redirect(request, replaced.list_path, notice_of_republished(replaced, found))
-        return await self._render(request, draft, about, verdict, status=status, replaced=replaced)
+        return await self._render(request, draft, verdict, status=status, replaced=replaced)
 
-    async def _verdict(
-        self, caller: Caller, draft: Draft, about: PayloadField, replaced: Replaced | None
-    ) -> Verdict:
+    async def _verdict(self, caller: Caller, draft: Draft, replaced: Replaced | None) -> Verdict:
         try:
-            headers = _headers(draft.headers)
+            headers, given = _headers(draft.headers), _payload(draft)
         except ValueError as error:
             return Verdict(fault=str(error))
-        built = _payload(draft, about)
-        if built.faults:
-            return Verdict(fault="some fields cannot be read", faults=built.faults)
+        except PayloadMalformed as error:
+            return Verdict(fault=_said(error))
         table, overrides = self._site.source.table, await self._overrides.get() or ()
 
         def explained() -> Explanation:
             if replaced is None:
-                return explain(table, draft.key, built.body, headers=headers, overrides=overrides)
-            body, all_headers = with_masked(replaced.dead, table, built.body), headers | replaced.kept
+                return explain(table, draft.key, given, headers=headers, overrides=overrides)
+            body, all_headers = with_masked(replaced.dead, table, given), headers | replaced.kept
             found = explain(table, draft.key, body, headers=all_headers, overrides=overrides)
             return msgspec.structs.replace(found, deduplication=None)  # it has an id of its own
 
@@ -242,18 +205,12 @@ class PublishPages:
         self,
         request: Request,
         draft: Draft,
-        about: PayloadField,
         verdict: Verdict | None = None,
         *,
         status: int = 200,
         replaced: Replaced | None = None,
     ) -> Response:
         table, caller = self._site.source.table, caller_of(request)
-        faults: dict[str, list[str]] = {}
-        for name, fault in verdict.faults.items() if verdict else ():
-            faults.setdefault(name[2:], []).append(fault)
-        for each in verdict.violations[:MOST_VIOLATIONS] if verdict else ():
-            faults.setdefault(each.pointer, []).append(f"expected {each.expected}, found {each.found}")
         deduplication = table.contract(draft.key).deduplication if draft.key else None
         keys = [key for key in table.concrete_keys if caller.allows(Role.PUBLISHER, key)]
         return await self._pages.render(
@@ -264,10 +221,7 @@ class PublishPages:
             draft=draft,
             replaced=replaced,
             key=draft.key,
-            has_inputs=has_inputs(about),
-            payload=inputs_of(about, draft.texts),
             verdict=verdict,
-            faults=faults,
             takes_id=deduplication is not None and not deduplication.source and replaced is None,
             is_known=not draft.key or table.contract(draft.key).known,
             metadata=table.metadata_of(draft.key),
@@ -275,24 +229,19 @@ class PublishPages:
             most=MOST_VIOLATIONS,
         )
 
-    async def _field(self, key: str) -> PayloadField:
+    async def _example(self, key: str) -> str:
         table = self._site.source.table
-        if self._of is not table or len(self._fields) >= MOST_KEYS:
-            self._of, self._fields = table, {}
-        if key not in self._fields:
-            self._fields[key] = await asyncio.to_thread(payload_field, table, key)
-        return self._fields[key]
+        if self._of is not table or len(self._examples) >= MOST_KEYS:
+            self._of, self._examples = table, {}
+        if key not in self._examples:
+            example = example_of(await asyncio.to_thread(payload_field, table, key))
+            self._examples[key] = msgspec.json.format(msgspec.json.encode(example), indent=2).decode()
+        return self._examples[key]
 
 
 def _read_draft(form: Mapping[str, str]) -> Draft:
     return Draft(
         key=form.get("key", "").strip(),
-        texts={
-            name: text.replace("\r\n", "\n")
-            for name, text in form.items()
-            if name[:2] in ("p:", "j:", "n:", "x:")
-        },
-        is_json=form.get("mode") == "json",
         json=form.get("json", ""),
         headers=form.get("headers", ""),
         id=form.get("id", ""),
@@ -301,46 +250,20 @@ def _read_draft(form: Mapping[str, str]) -> Draft:
     )
 
 
-def _draft_of(replaced: Replaced, about: PayloadField) -> Draft:
+def _draft_of(replaced: Replaced) -> Draft:
     """Return the message of a dead letter in the fields of the page."""
     found = replaced.draft
-    texts: Texts = {}
     text = found.text
     if found.payload is not msgspec.UNSET:
-        texts = texts_of(about, read_exact(bytes(found.payload)))
         text = msgspec.json.format(bytes(found.payload), indent=2).decode()
-    is_json = not texts or not has_inputs(about) or len(texts) > MOST_INPUTS
-    return Draft(
-        found.key,
-        {} if is_json else texts,
-        is_json,
-        text if is_json else "",
-        headers=replaced.headers,
-        purge=replaced.may_purge,
-    )
+    return Draft(found.key, text, headers=replaced.headers, purge=replaced.may_purge)
 
 
-def _payload(draft: Draft, about: PayloadField) -> Built:
-    if not draft.is_json:
-        return build(about, draft.texts)
-    try:
-        body = payload_bytes(draft.json.encode("utf-8", "surrogatepass"), "the payload")
-        decode(body)
-    except PayloadMalformed as error:
-        return Built(faults={"j:": _said(error)})
-    return Built(body)
-
-
-def _converted(draft: Draft, about: PayloadField, *, to_json: bool) -> tuple[Draft, str]:
-    """Return a draft in its other form, and why that is not possible."""
-    if to_json == draft.is_json or (not to_json and not has_inputs(about)):
-        return draft, ""
-    built = _payload(draft, about)
-    if built.faults:
-        return draft, "; ".join(f"{name[2:]} {fault}".strip() for name, fault in built.faults.items())
-    if to_json:
-        return replace(draft, is_json=True, json=msgspec.json.format(built.body, indent=2).decode()), ""
-    return replace(draft, is_json=False, texts=texts_of(about, read_exact(built.body))), ""
+def _payload(draft: Draft) -> bytes:
+    """Return the payload of a draft; raise PayloadMalformed if it is no JSON."""
+    body = payload_bytes(draft.json.encode("utf-8", "surrogatepass"), "the payload")
+    decode(body)
+    return body
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -126,6 +126,8 @@ def _explain(error: jsonschema_rs.ValidationError) -> str:
             return f"`{value}` is not a {name}"
         case _ if keyword == "type" and error.kind.name in {"anyOf", "enum"}:
             return f"`{value}` is not a JSON type"
+        case jsonschema_rs.ValidationErrorKind.Type(types=types):
+            return f"`{keyword.removesuffix(_KEPT)}` expects {' or '.join(types)}, found `{value}`"
         case _:
             detail = foreign_detail(error.message[:MAX_SHOWN])
             return f"`{keyword.removesuffix(_KEPT)}` has an invalid value: `{value}` {detail}"

@@ -47,9 +47,14 @@ def report_error(error: Exception) -> int:
         case click.exceptions.NoArgsIsHelpError():
             print_message(error.format_message())
             return USAGE
+        case click.MissingParameter() if error.param is not None:
+            kind, name = error.param.param_type_name, error.param.get_error_hint(error.ctx)
+            return _report(f"missing {kind} {name}", f"see `{_command(error)} --help`", USAGE)
+        case click.BadParameter() if error.param is not None:
+            message = f"invalid value for {error.param.get_error_hint(error.ctx)}: {error.message}"
+            return _report(message.rstrip("."), f"see `{_command(error)} --help`", USAGE)
         case click.UsageError():
-            command = error.ctx.command_path if error.ctx else "abe-router"
-            return _report(_lowered(error.format_message()), f"see `{command} --help`", USAGE)
+            return _report(_lowered(error.format_message()), f"see `{_command(error)} --help`", USAGE)
         case click.ClickException():
             return _report(_lowered(error.format_message()), "", error.exit_code)
         case CommandError():
@@ -97,6 +102,10 @@ def _report(message: str, hint: str, code: int) -> int:
     if hint:
         print_message(f"hint: {printable(hint)}")
     return code
+
+
+def _command(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "abe-router"
 
 
 def _lowered(message: str) -> str:

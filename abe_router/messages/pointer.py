@@ -12,7 +12,8 @@ POINTER_PATTERN = r"^(/([^~/]|~[01])*)+$"
 _POINTER = re.compile(r"(/([^~/]|~[01])*)+")
 #: Longest pointer that a file may have, in characters.
 MAX_LENGTH = 4096
-_INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
+#: A step to an item of an array.
+INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
 def is_pointer(text: str) -> bool:
@@ -45,7 +46,7 @@ def find(payload: Any, pointer: str) -> Any:
     for step in parse(pointer):
         if isinstance(payload, dict):
             payload = payload[step]
-        elif isinstance(payload, list) and _INDEX.fullmatch(step):
+        elif isinstance(payload, list) and INDEX.fullmatch(step):
             payload = payload[int(step)]
         else:
             raise LookupError(pointer)

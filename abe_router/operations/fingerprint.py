@@ -84,7 +84,6 @@ _ABOUT_MEMBERS = frozenset(
         "propertyNames",
     }
 )
-_FIELD = re.compile(r"required field `([^`]+)`")
 _BLOCK = "Traceback (most recent call last):\n"
 _FRAME = re.compile(r'^ +File "([^"\n]+)", line [0-9]+, in (.+)$', re.MULTILINE)
 _INSTALLED = re.compile(r"[/\\](?:site-packages|dist-packages|python3\.[0-9]+)[/\\]|^<frozen ")
@@ -164,7 +163,7 @@ def _member(reason: Reason) -> str:
     if reason.keyword not in _ABOUT_MEMBERS:
         return ""
     first = reason.message.partition("; at ")[0]
-    found = _MEMBER.search(first) or (_FIELD.search(first) if reason.keyword == "required" else None)
+    found = _MEMBER.search(first)
     return pointer_pattern(next(filter(None, found.groups()), "")) if found else ""
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from abe_router.errors import SchemaFault
 from abe_router.messages.pointer import join
-from abe_router.text import suggestion
+from abe_router.text import foreign_detail, suggestion
 
 #: The draft of a document without `$schema`.
 DEFAULT = "https://json-schema.org/draft/2020-12/schema"
@@ -126,8 +126,11 @@ def _explain(error: jsonschema_rs.ValidationError) -> str:
             return f"`{value}` is not a {name}"
         case _ if keyword == "type" and error.kind.name in {"anyOf", "enum"}:
             return f"`{value}` is not a JSON type"
+        case jsonschema_rs.ValidationErrorKind.Type(types=types):
+            return f"`{keyword.removesuffix(_KEPT)}` expects {' or '.join(types)}, found `{value}`"
         case _:
-            return f"`{keyword.removesuffix(_KEPT)}` has an invalid value: {error.message[:MAX_SHOWN]}"
+            detail = foreign_detail(error.message[:MAX_SHOWN])
+            return f"`{keyword.removesuffix(_KEPT)}` has an invalid value: `{value}` {detail}"
 
 
 def _hint(error: jsonschema_rs.ValidationError) -> str:

@@ -18,6 +18,7 @@ from abe_router.messages.pointer import parse
 from abe_router.schema.index import SchemaIndex
 from abe_router.schema.keywords import rule_of
 from abe_router.schema.mismatch import Mismatch, Path, found
+from abe_router.schema.paths import UNDECIDED, PathAnswer, PathSearch, PathSteps
 from abe_router.schema.sensitive import MASKED, Sensitivity
 from abe_router.schema.validators import Validators
 from abe_router.schema.walk import Exhausted, Visit, Walk
@@ -83,6 +84,17 @@ class Explainer:
                 return self._prepared()[1].marks(parse(pointer))
         except Exception:  # noqa: BLE001  as in `mask`
             return True
+
+    def path(self, steps: PathSteps, kinds: frozenset[str], deadline: float) -> PathAnswer:
+        """Return what the schema says about a path, UNDECIDED if that is not found out by the deadline."""
+        if thread_time() > deadline:
+            return UNDECIDED
+        try:
+            with self._lock:
+                index, _, _ = self._prepared()
+                return PathSearch(index, self._validators, steps, kinds, deadline).answer()
+        except (Exhausted, RecursionError, LookupError, TypeError, ValueError):
+            return UNDECIDED
 
     def index(self) -> SchemaIndex:
         """Return a new index of the documents, which no other thread uses."""

@@ -25,7 +25,7 @@ from abe_router.schema.ignored import ignored_keywords
 from abe_router.schema.index import join_uri, placed
 from abe_router.schema.library import Document, Library, conflict
 from abe_router.schema.schema import Schema
-from abe_router.text import suggestion
+from abe_router.text import foreign_detail, suggestion
 
 #: Most references of one schema for which a target is suggested.
 MAX_SUGGESTIONS = 20
@@ -125,7 +125,8 @@ class SchemaFolder:
                 offline=True,
             )
         except jsonschema_rs.ValidationError as error:
-            fault = SchemaFault("schema", error.message, document.path, join(error.instance_path))
+            why = f"it cannot be compiled {foreign_detail(error.message)}"
+            fault = SchemaFault("schema", why, document.path, join(error.instance_path))
             unresolved = _malformed(documents) or list(islice(_unresolved(documents, registry), MAX_FAULTS))
             raise SchemaInvalid(name, unresolved or [fault]) from None
         schema = Schema(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
@@ -12,6 +12,11 @@ from abe_router.schema.dialect import Steps, draft_of, subschemas
 
 #: Each dynamic reference, with the anchor that it leads to.
 DYNAMIC_ANCHORS = {"$dynamicRef": "$dynamicAnchor", "$recursiveRef": "$recursiveAnchor"}
+
+#: The keywords whose subschemas apply to the same value, on some branch: in a list, by themselves, by name.
+_LISTS = ("allOf", "anyOf", "oneOf")
+_SINGLE = ("not", "if", "then", "else")
+_MAPS = ("dependentSchemas", "dependencies")
 
 
 def join_uri(base: str, reference: str) -> str:
@@ -176,6 +181,37 @@ class SchemaIndex:
         """Return every subschema with a dynamic anchor of that name; True stands for `$recursiveAnchor`."""
         self._resource("")
         return [found for (_, anchor), found in self._dynamic.items() if anchor is name or anchor == name]
+
+    def in_place(self, first: Iterable[Subschema]) -> Iterator[Subschema]:
+        """Yield the subschemas that are objects, and all that may apply to the same value because of them."""
+        waiting, seen = list(first), set[int]()
+        while waiting:
+            sub = waiting.pop()
+            if not isinstance(sub.schema, dict) or id(sub.schema) in seen:
+                continue
+            seen.add(id(sub.schema))
+            yield sub
+            waiting += self._beside(sub)
+            for keyword in ("$ref", *DYNAMIC_ANCHORS):
+                reference = sub.schema.get(keyword)
+                if not isinstance(reference, str):
+                    continue
+                if (target := self.resolve(sub.base, reference)) is not None:
+                    waiting.append(target)
+                if keyword in DYNAMIC_ANCHORS:  # whichever way leads to it
+                    waiting += self.dynamic_anchors(reference.rpartition("#")[2] or True)
+
+    def _beside(self, sub: Subschema) -> Iterator[Subschema]:
+        """Yield the subschemas below one that apply to the same value."""
+        for keyword in _LISTS:
+            if isinstance(listed := sub.schema.get(keyword), list):
+                yield from (self.below(sub, keyword, index) for index in range(len(listed)))
+        for keyword in _SINGLE:
+            if keyword in sub.schema:
+                yield self.below(sub, keyword)
+        for keyword in _MAPS:
+            if isinstance(mapped := sub.schema.get(keyword), dict):
+                yield from (self.below(sub, keyword, name) for name in mapped)
 
     def resolve_dynamic(
         self, scope: tuple[str, ...], base: str, keyword: str, reference: str

@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import os
 import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from functools import cache, partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-from abe_router.errors import PayloadUnfit, text_of
+from abe_router.errors import PayloadUnfit, SchemaInvalid, Violation, text_of
 from abe_router.messages.pointer import join
+from abe_router.schema.folder import SchemaFolder
+from abe_router.schema.schema import Schema
 from abe_router.text import foreign_detail
 
 _EMPTY = inspect.Parameter.empty
-#: How msgspec names the place of a fault, at the end of its text.
-_PLACE = re.compile(r" - at `\$(?P<path>.*)`$")
-_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
+#: From the first quotation mark of a text to the last.
+_QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 #: How pydantic names validators that see a value before its type does. What they accept is unknown.
 _BEFORE = ("function-before", "function-wrap", "function-plain", "coerce_numbers_to_str': True")
 
+#: Types of faults of pydantic, and the keyword of JSON Schema that means the same.
+_SAME = {"missing": "required", "extra_forbidden": "additionalProperties"}
 
 #: The classes of decoded JSON.
 _DECODED = (dict, list, str, int, float, type(None))
@@ -176,11 +182,20 @@ def _is_pydantic(kind: Any) -> bool:
 
 
 def _by_msgspec(annotation: Any) -> Callable[[Any], Any]:
+    @cache
+    def schema() -> Schema | None:
+        document = msgspec.json.schema(annotation, schema_hook=_schema_of_member)
+        with suppress(SchemaInvalid):  # for a pattern that is none of JSON Schema
+            return SchemaFolder(Path(os.devnull), formats=False).inline(document, "type")
+        return None
+
     def convert(payload: Any) -> Any:
         try:
             return msgspec.convert(payload, annotation, str_keys=True, dec_hook=_member)
         except msgspec.ValidationError as error:
-            raise _unfit(str(error)) from None
+            described = schema()
+            violations = described.violations(payload) if described is not None else ()
+            raise _unfit(violations, str(error)) from None
 
     return convert
 
@@ -221,17 +236,18 @@ def _by_pydantic(annotation: Any) -> Callable[[Any], Any]:
     return convert
 
 
-def _unfit(text: str) -> PayloadUnfit:
-    """Return the fault that msgspec reports, with a pointer if it has one, and without values."""
-    found = _PLACE.search(text)
-    pointer = ""
-    for step in _STEP.finditer(found["path"]) if found else ():
-        if step["any"]:  # some key of a mapping
-            break
-        pointer += join([step["name"] or step["index"]])
-    said = text[: found.start()] if found else text
-    said = re.sub(r"^(Invalid (?:enum )?value) .*", r"\1", said, flags=re.DOTALL)
-    return PayloadUnfit(_said(pointer, said), pointer, _keyword(said))
+def _unfit(violations: Sequence[Violation], text: str) -> PayloadUnfit:
+    """Return the fault of a payload that msgspec refuses: the first violation of the schema of the type.
+
+    A validator of the user may refuse what the schema allows. Then its text is the detail, without what it
+    quotes: values must not reach a log.
+    """
+    if not violations:
+        return PayloadUnfit(f"at (root): it does not fit the type {foreign_detail(_QUOTED.sub('…', text))}")
+    first = violations[0]
+    what = f"{first.keyword}: expected {first.expected}"
+    message = f"at {first.pointer or '(root)'}: it does not fit the type: {what}"
+    return PayloadUnfit(message, first.pointer, first.keyword)
 
 
 def _said(pointer: str, text: str) -> str:
@@ -239,12 +255,10 @@ def _said(pointer: str, text: str) -> str:
 
 
 def _keyword(fault: str) -> str:
-    """Return the keyword of JSON Schema that matches a fault, or an empty string."""
-    if fault == "missing" or fault.startswith("Object missing"):
-        return "required"
-    if fault == "extra_forbidden" or fault.startswith("Object contains unknown"):
-        return "additionalProperties"
-    return "type" if fault.endswith(("_type", "_parsing")) or re.match("Expected `[^`]+`, got", fault) else ""
+    """Return the keyword of JSON Schema that matches a type of fault of pydantic, or an empty string."""
+    if fault in _SAME:
+        return _SAME[fault]
+    return "type" if fault.endswith(("_type", "_parsing")) else ""
 
 
 def _schema(annotation: Any, *, lax: bool) -> Any:

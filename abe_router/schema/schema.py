@@ -10,6 +10,7 @@ from typing import Any
 from abe_router.errors import SchemaFault, Violation
 from abe_router.schema.explanation import Explainer
 from abe_router.schema.index import SchemaIndex
+from abe_router.schema.paths import PathAnswer, PathSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class Schema:
     def marks(self, pointer: str) -> bool:
         """Return whether the schema marks the value at a JSON pointer, or what contains it, as sensitive."""
         return self._explainer.marks(pointer)
+
+    def path(self, steps: PathSteps, deadline: float, kinds: frozenset[str] = frozenset()) -> PathAnswer:
+        """Return what the schema says about a path to a value of one of the JSON types `kinds`.
+
+        Without `kinds`, the value may be of any type. After `deadline`, in seconds of this thread's processor
+        time, any path is possible. It raises nothing.
+        """
+        return self._explainer.path(steps, kinds, deadline)
 
     def index(self) -> SchemaIndex:
         """Return a new index of its document and of every document that it refers to."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from abe_router.schema.index import DYNAMIC_ANCHORS, SchemaIndex, Subschema
+from abe_router.schema.index import SchemaIndex, Subschema
 from abe_router.schema.mismatch import Path
 from abe_router.schema.validators import Validators
 
 #: What is shown in place of a sensitive value.
 MASKED = "(masked)"
-_LISTS = ("allOf", "anyOf", "oneOf")
-_SINGLE = ("not", "if", "then", "else")
-_MAPS = ("dependentSchemas", "dependencies")
 #: What applies to every item of an array, and what to those that no list of schemas names.
 _ALL = ("contains", "unevaluatedItems")
 _REST = ("items", "additionalItems", *_ALL)
@@ -66,7 +63,7 @@ class Sensitivity:
                     if outer is None
                     else [sub for each in outer for sub in self._children(each, node.step)]
                 )
-                node.applicable = list(self._together(inner))
+                node.applicable = list(self._index.in_place(inner))
             if any(_is_sensitive(sub) for sub in node.applicable):
                 return node
             below = way[number + 1] if number + 1 < len(way) else None
@@ -76,13 +73,13 @@ class Sensitivity:
 
     def marks(self, steps: Sequence[str]) -> bool:
         """Return whether what lies at these steps, the tokens of a pointer, is part of a sensitive value."""
-        applicable = list(self._together([self._index.root]))
+        applicable = list(self._index.in_place([self._index.root]))
         for step in steps:
             if any(map(_is_sensitive, applicable)) or self._names_are_sensitive(applicable):
                 return True
             taken: tuple[str | int, ...] = (step, int(step)) if step.isascii() and step.isdigit() else (step,)
             below = [sub for each in applicable for one in taken for sub in self._children(each, one)]
-            applicable = list(self._together(below))
+            applicable = list(self._index.in_place(below))
         return any(map(_is_sensitive, applicable))
 
     def mask(self, value: Any, look: Callable[[], None]) -> Any:
@@ -134,7 +131,7 @@ class Sensitivity:
                 ]
             return value
 
-        return shown(value, list(self._together([self._index.root]))) if self.any else value
+        return shown(value, list(self._index.in_place([self._index.root]))) if self.any else value
 
     def _below(
         self, applicable: Sequence[Subschema], step: str | int, look: Callable[[], None], known: _Known
@@ -145,7 +142,7 @@ class Sensitivity:
         if found is None:
             look()
             below = [sub for each in applicable for sub in self._children(each, step)]
-            found = known[key] = list(self._together(below))
+            found = known[key] = list(self._index.in_place(below))
         return found
 
     def masks_found(self, path: Path, value: Any, look: Callable[[], None]) -> bool:
@@ -202,7 +199,7 @@ class Sensitivity:
             waiting, seen, known = [sub], set[int](), False
             while waiting and not known:
                 look()
-                for each in self._together([waiting.pop()]):
+                for each in self._index.in_place([waiting.pop()]):
                     if id(each.schema) not in seen:
                         seen.add(id(each.schema))
                         known = known or _is_sensitive(each)
@@ -229,38 +226,7 @@ class Sensitivity:
         names = [
             self._index.below(sub, "propertyNames") for sub in applicable if "propertyNames" in sub.schema
         ]
-        return any(_is_sensitive(sub) for sub in self._together(names))
-
-    def _together(self, first: Iterable[Subschema]) -> Iterator[Subschema]:
-        """Yield the subschemas and all that apply to the same value because of them."""
-        waiting, seen = list(first), set[int]()
-        while waiting:
-            sub = waiting.pop()
-            if not isinstance(sub.schema, dict) or id(sub.schema) in seen:
-                continue
-            seen.add(id(sub.schema))
-            yield sub
-            waiting += self._beside(sub)
-            for keyword in ("$ref", *DYNAMIC_ANCHORS):
-                reference = sub.schema.get(keyword)
-                if not isinstance(reference, str):
-                    continue
-                if (target := self._index.resolve(sub.base, reference)) is not None:
-                    waiting.append(target)
-                if keyword in DYNAMIC_ANCHORS:  # whichever way leads to it
-                    waiting += self._index.dynamic_anchors(reference.rpartition("#")[2] or True)
-
-    def _beside(self, sub: Subschema) -> Iterator[Subschema]:
-        """Yield the subschemas below one that apply to the same value."""
-        for keyword in _LISTS:
-            if isinstance(listed := sub.schema.get(keyword), list):
-                yield from (self._index.below(sub, keyword, index) for index in range(len(listed)))
-        for keyword in _SINGLE:
-            if keyword in sub.schema:
-                yield self._index.below(sub, keyword)
-        for keyword in _MAPS:
-            if isinstance(mapped := sub.schema.get(keyword), dict):
-                yield from (self._index.below(sub, keyword, name) for name in mapped)
+        return any(_is_sensitive(sub) for sub in self._index.in_place(names))
 
     def _children(self, sub: Subschema, step: str | int) -> Iterator[Subschema]:
         """Yield the subschemas that may apply to a member or an item."""

@@ -58,11 +58,20 @@ class Validators:
 
     def pattern(self, expression: str, draft: int, text: str) -> bool:
         """Return whether a pattern matches somewhere in a text."""
+        validator = self._pattern(expression, draft)
+        return validator is None or validator.is_valid(text)
+
+    def matches(self, expression: str, draft: int, text: str) -> bool | None:
+        """Return whether a pattern matches somewhere in a text, None if that takes too much backtracking."""
+        validator = self._pattern(expression, draft)
+        error = next(iter(validator.iter_errors(text)), None) if validator is not None else None
+        return error is None or (None if isinstance(error.kind, _GIVES_UP) else False)
+
+    def _pattern(self, expression: str, draft: int) -> jsonschema_rs.Validator | None:
         key = (expression, draft)
         if key not in self._keywords:
             self._keep(key, {"$schema": SCHEMA_URIS[draft], "pattern": expression})
-        validator = self._keywords[key]
-        return validator is None or validator.is_valid(text)
+        return self._keywords[key]
 
     def gives_up(self, where: Subschema, text: str) -> bool | None:
         """Return whether matching `pattern` takes too much backtracking, None if the text matches."""

@@ -280,6 +280,7 @@ class Connection:
             self._address.answer_timeout + self._patience,
             lambda why: self._lost(protocol, why),
             lambda sent, error: self._refused(protocol, sent, error),
+            keys_move=bool(self._finder.key),
         )
         return protocol
 

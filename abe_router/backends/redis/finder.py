@@ -297,7 +297,26 @@ async def dial(address: Address, place: Place, protocol: RedisProtocol, login: t
             context = address.tls.context() if address.tls else None
             await loop.create_connection(lambda: protocol, place.host, place.port, ssl=context)
         if login:
-            await protocol.send("AUTH", *login)
+            await log_in(protocol, login)
+
+
+async def log_in(protocol: RedisProtocol, login: tuple[str, ...]) -> None:
+    """Send a login; raise BackendError when the server refuses it, or BackendUnavailable."""
+    _or_raise((await _answers(protocol, ("AUTH", *login)))[0])
+
+
+async def _answers(protocol: RedisProtocol, *commands: Sequence[Arg]) -> list[Any]:
+    """Return the replies to the first commands of a connection, refusals among them.
+
+    A server with too many clients answers the first command with an error and closes the connection. So one
+    more command is sent. Raise BackendUnavailable then.
+    """
+    replies = [protocol.send(*command) for command in (*commands, ("PING",))]
+    *found, alive = await asyncio.gather(*replies, return_exceptions=True)
+    first = found[0]
+    if isinstance(first, ServerError) and first.code == "ERR" and isinstance(alive, BackendUnavailable):
+        raise BackendUnavailable(f"the Redis server takes no further connection: {first}")
+    return found
 
 
 async def ask(address: Address, place: Place, login: tuple[str, ...], *commands: Sequence[Arg]) -> list[Any]:
@@ -309,8 +328,7 @@ async def ask(address: Address, place: Place, login: tuple[str, ...], *commands:
     try:
         await dial(address, place, protocol, login)
         async with asyncio.timeout(address.connect_timeout):
-            replies = [protocol.send(*command) for command in commands]
-            return list(await asyncio.gather(*replies, return_exceptions=True))
+            return await _answers(protocol, *commands)
     except ServerError as error:
         raise ServerError(f"{error} (asked at {place})", error.code) from None
     except OSError as error:  # a TimeoutError too

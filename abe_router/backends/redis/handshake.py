@@ -9,7 +9,7 @@ from typing import Any
 
 from abe_router.backends.redis.address import Address, Place
 from abe_router.backends.redis.credentials import Credentials
-from abe_router.backends.redis.finder import Finder, dial
+from abe_router.backends.redis.finder import Finder, dial, log_in
 from abe_router.backends.redis.protocol import RedisProtocol, ServerError, ServerNotReady
 from abe_router.backends.redis.redirection import named_place
 from abe_router.errors import BackendError, BackendUnavailable
@@ -101,7 +101,7 @@ class Handshake:
     async def _log_in(self, protocol: RedisProtocol, credentials: tuple[str, ...]) -> None:
         """Log in; a refusal of credentials that change is an outage, for the next ones may be right."""
         try:
-            await protocol.send("AUTH", *credentials)
+            await log_in(protocol, credentials)
         except ServerError as error:
             if self._known and self._credentials.change:
                 raise BackendUnavailable(str(error)) from error

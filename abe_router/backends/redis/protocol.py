@@ -8,6 +8,7 @@ ever sent twice, whereas redis-py repeats commands that the server may have carr
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +42,7 @@ MOST_BYTES = 128 * 1024 * 1024
 #: recovery makes the entry a dead letter on the server.
 _MOST_PART = ENTRY_BYTES + 4096
 _READS = frozenset({"XREAD", "XREADGROUP"})
+_SCRIPTS = frozenset({"EVAL", "EVALSHA"})
 
 #: Refusals that pass: the server starts, changes its role, is out of memory or disk, or is busy, or another
 #: node of its cluster has the slot.
@@ -60,6 +62,8 @@ _PASSING = frozenset(
         "UNBLOCKED",
     }
 )
+#: What a quotation in a reply begins and ends with.
+_QUOTE = re.compile("['\"`]")
 _HINTS = {
     "NOAUTH": "; the server asks for a password and the URL has none",
     "WRONGPASS": "; check the user name and password in the URL",
@@ -91,12 +95,13 @@ Sent = tuple[asyncio.Future[Any], tuple[Arg, ...], tuple[Arg, ...] | None]
 def server_error(reply: str) -> BackendError:
     """Turn an error reply into an exception.
 
-    The reply to an unknown command repeats its arguments, which may be payload, so these are cut off.
+    A reply may quote the arguments of its command, which may be payload, so nothing stays behind a first
+    quotation if there are more.
     """
     code, _, _ = reply.partition(" ")
-    text = reply.partition(", with args beginning with")[0].partition(" script: ")[0].rstrip(".")
-    # A script that meets a key that has just been moved to another node fails half-way.
-    if code in _PASSING or "max number of clients" in text or "access a non local key" in text:
+    parts = _QUOTE.split(reply)
+    text = (reply if len(parts) <= 3 else f"{parts[0]}'{parts[1]}'").rstrip(".")
+    if code in _PASSING:
         return ServerNotReady(f"the Redis server is not ready: {text}", code)
     return ServerError(f"the Redis server refused: {text}{_HINTS.get(code, '')}", code)
 
@@ -104,7 +109,8 @@ def server_error(reply: str) -> BackendError:
 class RedisProtocol(asyncio.Protocol):
     """A connection; `timeout` is in seconds, `lost` is called once, with the reason, when it ends.
 
-    `refused` gets each command that the server refuses for now, and says whether it takes care of it.
+    `refused` gets each command that the server refuses for now, and says whether it takes care of it. In a
+    cluster, `keys_move`: a script that fails on the server may have met a key that another node has now.
     """
 
     def __init__(
@@ -112,8 +118,11 @@ class RedisProtocol(asyncio.Protocol):
         timeout: float,
         lost: Callable[[str], None],
         refused: Callable[[Sent, ServerNotReady], bool] | None = None,
+        *,
+        keys_move: bool = False,
     ) -> None:
         self._timeout, self._lost, self._refused = timeout, lost, refused
+        self._keys_move = keys_move
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=server_error, notEnoughData=_INCOMPLETE)
         self._out: list[bytes] = []
@@ -241,6 +250,8 @@ class RedisProtocol(asyncio.Protocol):
         if future.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
+            if self._keys_move and args[0] in _SCRIPTS and getattr(reply, "code", "") == "ERR":
+                reply = ServerNotReady(f"the Redis server is not ready for a script: {reply}", "ERR")
             if fallback and isinstance(reply, ServerError) and reply.code == "NOSCRIPT":
                 self._send_text(args, fallback, future)
             elif not (self._refused and isinstance(reply, ServerNotReady) and self._refused(sent, reply)):

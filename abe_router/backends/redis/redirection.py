@@ -163,7 +163,9 @@ class Redirection:
             self.fail_all(BackendUnavailable(f"a command cannot be sent again: {error!r}"))
 
     async def _dial(self, place: Place) -> RedisProtocol:
-        protocol = RedisProtocol(self._address.answer_timeout, lambda _: self._forget(place), self.take)
+        protocol = RedisProtocol(
+            self._address.answer_timeout, lambda _: self._forget(place), self.take, keys_move=True
+        )
         await dial(self._address, place, protocol, await self._credentials.get())
         self._named[place] = protocol
         return protocol

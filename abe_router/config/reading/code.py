@@ -34,6 +34,7 @@ class Code(StrEnum):
     POINTER = "R113"
     ID = "R114"
     ID_SENSITIVE = "R115"
+    PATH_IMPOSSIBLE = "R116"
 
     SCHEMA_MISSING = "R201"
     SCHEMA_SYNTAX = "R202"
@@ -73,3 +74,4 @@ class Code(StrEnum):
     SECOND_PARAMETER = "W117"
     ID_NOT_NAMED = "W118"
     ID_SHARED = "W119"
+    PATH_NOT_NAMED = "W120"

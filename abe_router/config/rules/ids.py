@@ -1,4 +1,4 @@
-"""Ids that are probably mistakes: no message can have one there, or the backend remembers no ids.
+"""Ids that are probably mistakes: a header in place of a member, or the backend remembers no ids.
 
 Only certain findings are reported. Of a schema that refers to others, only its own keywords count.
 """
@@ -15,16 +15,14 @@ from abe_router.config.language.model import FileModel
 from abe_router.config.reading.code import Code
 from abe_router.config.reading.faults import Span
 from abe_router.config.reading.node import YamlNode
-from abe_router.config.rules.contradiction import forbids, properties_of, types_of
-from abe_router.config.rules.finding import Finding, either
+from abe_router.config.rules.contradiction import properties_of, types_of
+from abe_router.config.rules.finding import Finding
 from abe_router.messages.pattern import is_wild, matches, overlaps
-from abe_router.messages.pointer import join, parse
+from abe_router.messages.pointer import join
 from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.policies import is_inherited
 from abe_router.routing.route import Route
 
-#: The types of JSON Schema that an id may have.
-_FIT = {"string", "integer", "number"}
 #: What the id of a message is called.
 _CALLED_ID = re.compile(r"(.*[_-])?(id|uuid)|.*(Id|ID)")
 
@@ -105,27 +103,8 @@ def _likely_id(document: Any) -> str:
 
 
 def _at_odds(source: str, binding: SchemaBinding, span: Span) -> Iterator[Finding]:
-    """Yield the finding that the schema allows no id at `source`."""
-    name, document = binding.schema.name, binding.schema.document
-    if source[0] == "/":
-        if why := _contradiction(document, parse(source)):
-            message = f"no message can have an id at `{source}`: `{name}` {why}"
-            yield Finding(Code.ID_NOWHERE, span, message, "a message without an id is refused")
-    elif isinstance(document, dict) and source in properties_of(document):
-        message = f"`{source}` names a header, but `{name}` has a member with that name"
+    """Yield the finding that a header is named where the schema has a member of that name."""
+    document = binding.schema.document
+    if source[0] != "/" and isinstance(document, dict) and source in properties_of(document):
+        message = f"`{source}` names a header, but `{binding.schema.name}` has a member with that name"
         yield Finding(Code.ID_NOWHERE, span, message, f"did you mean `/{source}`?")
-
-
-def _contradiction(schema: Any, steps: Sequence[str]) -> str:
-    """Return why a schema allows no id at these steps, or an empty string if it allows one."""
-    for number, step in enumerate(steps, 1):
-        if not isinstance(schema, dict):
-            return ""
-        types = types_of(schema)
-        if types and not types & {"object", "array"}:
-            return f"says that its parent is {either(types)}"
-        if types == {"object"} and forbids(schema, step):
-            return f"does not allow `{join(steps[:number])}`"
-        schema = properties_of(schema).get(step)
-    types = types_of(schema) if isinstance(schema, dict) else frozenset()
-    return f"says that it is {either(types)}, not text or an integer" if types and not types & _FIT else ""

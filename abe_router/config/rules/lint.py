@@ -16,6 +16,7 @@ from abe_router.config.rules.cycles import cycles
 from abe_router.config.rules.finding import Finding, OptionSpans
 from abe_router.config.rules.handlers import handler_findings
 from abe_router.config.rules.ids import id_findings, shared_id_findings
+from abe_router.config.rules.paths import PathRules
 from abe_router.messages.pattern import is_wild, overlaps
 from abe_router.routing.contract import SchemaBinding
 from abe_router.routing.policies import MAX_HOPS
@@ -57,6 +58,7 @@ class Lint:
             yield Finding(Code.NOTHING_ROUTED, self._root.name_at(["routes"]), "the file has no route")
         yield from id_findings(self._file, self._bindings, features, self._root)
         yield from shared_id_findings(self._routes, self._root)
+        yield from PathRules(self._file, self._routes, self._bindings, self._root).findings()
 
     def _cycles(self) -> Iterator[Finding]:
         for cycle in cycles(self._routes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def hidden(schema: Schema, secret: Any, text: str) -> str:
 
 @given(
     st.text("aZ09", min_size=8, max_size=8),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+    st.text("'\"\\\n\x00 ab\u00e9\u2603\U0001f600", max_size=12),
     st.data(),
 )
 @settings(deadline=None)
@@ -53,9 +54,7 @@ def test_text_that_a_handler_quotes_in_any_form_is_masked(
             st.sampled_from([repr, json.dumps, lambda text: json.dumps(text, ensure_ascii=False)])
         )(quoted)
     shown = hidden(schema, secret, f"the order {quoted!s} is refused")
-    assert head not in shown
-    assert shown.startswith("the order ")
-    assert shown.endswith(" is refused")
+    assert re.sub(r"""[\\'"]""", "", shown) == "the order (masked) is refused"
 
 
 @pytest.mark.parametrize(

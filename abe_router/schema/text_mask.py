@@ -88,6 +88,7 @@ def _texts(value: str) -> set[str]:
     for _ in range(2):
         for form in tuple(found):
             found |= {repr(form)[1:-1], json.dumps(form)[1:-1], json.dumps(form, ensure_ascii=False)[1:-1]}
+            found.add(repr(f'"{form}')[2:-1])  # within a text that has quotes itself, `repr` escapes others
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from abe_router.application import Application
 from abe_router.backend import Backend
+from abe_router.backend.substitute import substitute
 from abe_router.backends import make_backend
 from abe_router.config.building.loader import Loader
 from abe_router.consumer import Around
@@ -54,6 +55,7 @@ class Router:
         self._around, self._around_publish = around, around_publish
         self._table = loader.load()
         self._application: Application | None = None
+        self._in_test = False
 
     @classmethod
     def from_file(
@@ -204,12 +206,14 @@ class Router:
     async def __aenter__(self) -> Self:
         if self._application is not None:
             raise RuntimeError("the router runs already")
+        backend = make_backend(self._table.backend, prefix=self._table.prefix)
+        self._in_test = substitute() is not None  # whose own consumers run
         application = Application(
-            self._table,
-            make_backend(self._table.backend, prefix=self._table.prefix),
-            loader=self._loader if self._watch else None,
+            replace(self._table, routes=()) if self._in_test else self._table,
+            backend,
+            loader=self._loader if self._watch and not self._in_test else None,
             listeners=self._listeners,
-            heartbeat=not isinstance(self._loader, _WithoutConsumers),
+            heartbeat=not (self._in_test or isinstance(self._loader, _WithoutConsumers)),
             around=self._around,
             around_publish=self._around_publish,
         )
@@ -229,7 +233,9 @@ class Router:
         try:
             await application.stop(self._drain)
         finally:
-            self._table, self._application = application.table, None
+            self._application = None
+            if not self._in_test:
+                self._table = application.table
 
     @property
     def _running(self) -> Application:

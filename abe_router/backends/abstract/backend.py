@@ -24,6 +24,7 @@ from abe_router.backend import (
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant, grant
+from abe_router.backend.substitute import refuse_in_test
 from abe_router.backends.abstract.envelope import wrap
 from abe_router.backends.abstract.stream import MessageQueue, Stream, Waiter
 from abe_router.errors import BackendError, SubscriptionClosed
@@ -152,6 +153,7 @@ class AbstractBackend(Backend):
 
     async def open(self) -> None:
         if not self._opened:
+            refuse_in_test(self.url)
             self._opened = True
             _log.warning("provider `%s` is made for Abstract Backend: %s", self._name, LIMITS)
 

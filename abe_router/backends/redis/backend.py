@@ -20,6 +20,7 @@ from abe_router.backend import (
     SubscriptionStatus,
 )
 from abe_router.backend.rate import TokenGrant
+from abe_router.backend.substitute import refuse_in_test
 from abe_router.backend.time_limit import publish_timeout
 from abe_router.backends.redis.address import Address
 from abe_router.backends.redis.answers import refuses_unreadable
@@ -257,6 +258,7 @@ class RedisBackend(Backend):
 
     async def _first_opened(self) -> Node:
         """Return a node whose server was reached. The server of a plain URL may be part of a cluster."""
+        refuse_in_test(self.url)
         while True:
             node = self._new_node = self._new_node or Node(self._address, self._credentials, self._names)
             try:

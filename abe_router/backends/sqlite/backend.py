@@ -22,6 +22,7 @@ from abe_router.backend import (
     read_position,
 )
 from abe_router.backend.rate import TokenGrant
+from abe_router.backend.substitute import refuse_in_test
 from abe_router.backend.time_limit import PUBLISH_TIMEOUT, publish_timeout, read_timeout
 from abe_router.backends.sqlite import dead_letters, dedupe, key_value, log, peek, registry, retention
 from abe_router.backends.sqlite.database import Database
@@ -257,6 +258,7 @@ class SQLiteBackend(Backend):
 
     def _started(self) -> DatabaseThread:
         if self._thread is None:
+            refuse_in_test(self.url)
             database = Database(File(self._path, self._synchronous), self._prefix)
             self._thread = DatabaseThread(database, timeout=self.publish_timeout)
         return self._thread

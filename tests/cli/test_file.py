@@ -237,7 +237,7 @@ def test_bad_backend_url_of_the_environment_is_not_a_fault_of_the_file(
 
 
 def test_unreadable_file_is_a_diagnostic_with_its_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, **_: bool) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("os.access", lambda *_, **__: False)

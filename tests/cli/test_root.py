@@ -77,7 +77,7 @@ HEAVY = {
     *("jsonschema_rs", "logging", "msgspec", "pydantic", "redis", "rich", "yaml"),
 }
 #: The most modules that `--help` imports, and the most of this package that `publish` imports.
-OF_HELP, OF_PUBLISH = 110, 143
+OF_HELP, OF_PUBLISH = 110, 150
 
 
 def imported(code: str) -> set[str]:

@@ -235,7 +235,7 @@ class Database:
 
     def _require_file(self) -> None:
         """Raise BackendUnavailable when a commit may be lost, as the file or its log has no name any more."""
-        state = self._file.look()
+        state = self._file.state_after_commit()
         if state is FileState.INTACT:
             return
         with suppress(sqlite3.Error):
@@ -250,7 +250,7 @@ class Database:
         """Return whether the log was emptied rightly, by a checkpoint of another program."""
         if self._checkpoint is None or not self._checkpoint.is_log_empty():
             return False
-        self._file.accept_size()
+        self._file.log_size = 0
         return self._file.look() is FileState.INTACT
 
     def _part(self, state: FileState) -> None:

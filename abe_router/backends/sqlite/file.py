@@ -37,7 +37,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from abe_router.backends.sqlite import schema
-from abe_router.backends.sqlite.checkpoint import CHECKPOINT_BYTES, Checkpoint, has_header
+from abe_router.backends.sqlite.checkpoint import CHECKPOINT_BYTES, Checkpoint
 from abe_router.backends.sqlite.lock_file import Identities, LockFile, identity
 from abe_router.backends.sqlite.mount import MOUNTS, mounted
 from abe_router.errors import BackendError, BackendUnavailable
@@ -88,8 +88,8 @@ class File:
         #: What the open connection shares with those of other processes.
         self._shared = _UNKNOWN
         self._lock_file: LockFile | None = None
-        self._log_size = 0
-        #: The log of the open file, to sync it; -1 without one.
+        self.log_size = 0
+        #: The log of the open file; -1 without one.
         self._log_fd = -1
         self._state = FileState.INTACT
         self._missing_since = 0.0
@@ -117,11 +117,10 @@ class File:
             lock_file.close()
             raise
         self._lock_file = lock_file
-        self._state, self._log_size = FileState.INTACT, 0
+        self._state, self.log_size = FileState.INTACT, 0
         self._names = (str(self.path), str(self.wal), str(self._beside("-shm")))
         self.close_log()
-        if self.synchronous == "full":
-            self._log_fd = os.open(self.wal, os.O_RDWR | os.O_CLOEXEC)
+        self._log_fd = os.open(self.wal, os.O_RDWR | os.O_CLOEXEC)
         return connection
 
     def _connect(self, lock_file: LockFile) -> sqlite3.Connection:
@@ -177,7 +176,7 @@ class File:
         SQLite would do so in a COMMIT and hold the write lock meanwhile. Now other processes write and read
         in that time. Raise BackendUnavailable when the disk fails: a loss of power may undo the commits.
         """
-        if self._log_fd >= 0:
+        if self.synchronous == "full" and self._log_fd >= 0:
             try:
                 sync(self._log_fd)
             except OSError as error:
@@ -212,15 +211,18 @@ class File:
             return self._state
         if (log.st_dev, log.st_ino) != shared.log or (index.st_dev, index.st_ino) != shared.shared_memory:
             self._state = FileState.PARTED
-        elif not file.st_size or log.st_size < min(self._log_size, _LOG_LIMIT):
+        elif not file.st_size or log.st_size < min(self.log_size, _LOG_LIMIT) or self._lacks_header():
             self._state = FileState.CUT
         else:
-            self._state, self._log_size = FileState.INTACT, log.st_size
+            self._state, self.log_size = FileState.INTACT, log.st_size
         return self._state
 
-    def accept_size(self) -> None:
-        """Take the size that the log has now for right."""
-        self._log_size = 0
+    def state_after_commit(self) -> FileState:
+        """Return what became of the file that was written to. With `normal`, looks cost more than commits."""
+        return self.look() if self.synchronous == "full" else self.state()
+
+    def _lacks_header(self) -> bool:  # a commit has made a log that was cut to nothing grow again
+        return self._log_fd >= 0 and os.pread(self._log_fd, 1, 0) == b"\0"
 
     @contextmanager
     def leaving(self) -> Iterator[bool]:
@@ -230,17 +232,16 @@ class File:
         A log that another program put there is moved aside first.
         """
         lock_file, self._lock_file = self._lock_file, None
-        if lock_file is None:
-            yield True
-            return
         try:
+            if lock_file is None:
+                yield True
+                return
             with lock_file.turn(_CLOSING_TIMEOUT):
                 state = self.look()
                 if state is FileState.PARTED:
                     self._set_strangers_aside()
-                is_cut = state is FileState.CUT or not has_header(self.wal)
                 try:
-                    yield not is_cut and state is not FileState.GONE
+                    yield state not in (FileState.CUT, FileState.GONE)
                 finally:
                     lock_file.close()
         finally:

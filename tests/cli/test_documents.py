@@ -70,7 +70,7 @@ def test_asyncapi_escapes_what_could_reorder_a_line(shop: Path, run: Run) -> Non
 
 
 def test_asyncapi_warns_about_what_the_document_cannot_express(shop: Path, run: Run) -> None:
-    (shop / "schemas" / "order.json").write_text('{"const": {"$ref": "#/nowhere"}}')
+    (shop / "schemas" / "order.json").write_text('{"properties": {"x": {"const": {"$ref": "#/nowhere"}}}}')
     result = run("asyncapi")
     assert "warning: not in the document: `const` in order: its value has a member `$ref`" in result.err
     assert "nowhere" not in result.out

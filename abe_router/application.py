@@ -65,7 +65,7 @@ class Application:
         )
         self.backend = backend
         self.background = BackgroundTasks()
-        self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing)
+        self.reconciler = Reconciler(backend, events, around=around, tracing=self._tracing, admit=self._admit)
         self._heartbeat: HeartbeatReporter | None = None
         self._recorder: EditRecorder | None = None
         self._overrides: OverrideFollower | None = None
@@ -186,6 +186,10 @@ class Application:
         """Read the overrides in the backend, and put them into force now."""
         if self._overrides is not None:
             await self._overrides.refresh()
+
+    async def _admit(self, route: str) -> bool:
+        """Return whether a consumer may subscribe now: see `HeartbeatReporter.admit`."""
+        return self._heartbeat is None or await self._heartbeat.admit(route)
 
     async def _stop_consumers(self) -> None:
         self._abandoned = await self.reconciler.stop(self._drain)

@@ -36,6 +36,7 @@ class HealthCheck(StrEnum):
     ORPHANED = "D110"
     UNREAD = "D111"
     SLOW = "D112"
+    UNREADABLE = "D116"
 
     FILE = "D201"
     SQLITE_VERSION = "D202"

@@ -36,6 +36,7 @@ from abe_router.operations.dead_letters import (
     Moved,
 )
 from abe_router.operations.dead_try import TryResult, try_dead_letters
+from abe_router.operations.subscriptions import require_unserved
 from abe_router.routing.table import RouteTable
 from abe_router.text import counted, format_time, printable
 
@@ -234,6 +235,7 @@ def show(route: Route, id: str, routes: Path, backend: str | None, prefix: str |
 @filter_options
 @why_option
 @option("--yes", is_flag=True, help="Do not ask for confirmation of --all and of filters.")
+@option("--force", is_flag=True, help="Delete them under living workers too; needs --why.")
 @backend_options
 def purge(
     route: Route,
@@ -242,22 +244,26 @@ def purge(
     where: DeadLetterFilter | None,
     why: str,
     yes: bool,
+    force: bool,
     routes: Path,
     backend: str | None,
     prefix: str | None,
 ) -> int:
     """Delete dead letters permanently.
 
-    The dead letters are chosen before the question. Later ones are not deleted.
+    The dead letters are chosen before the question. Later ones are not deleted. A route that a living worker
+    of any file runs is refused, unless --force is given.
     """
     require_selection(ids, every, where)
 
     async def delete(found: Backend, _: RouteTable) -> Moved:
         selected = (await select(found, route, where=where)).ids if not ids else tuple(dict.fromkeys(ids))
         question = f"permanently delete {counted(len(selected), 'dead letter')}?"
+        if not force:  # before the question, too
+            await require_unserved(found, route)
         if not ids and selected and not (yes or confirm(question)):
             raise CommandError("nothing was deleted", hint="use --yes to delete without a question")
-        return await dead_letters.purge(found, route, selected, author=local_author(), why=why)
+        return await dead_letters.purge(found, route, selected, author=local_author(), why=why, force=force)
 
     moved: Moved = run_on_backend(route, routes, backend, prefix, delete)
     missing = f", {moved.missing:,} not found" if moved.missing else ""

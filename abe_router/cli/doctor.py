@@ -53,6 +53,8 @@ def command(routes: Path, backend: str | None, prefix: str | None, ignore: Seque
     else:
         for result in report.results:
             print_data(_rendered(result, color=wants_color(sys.stdout)))
+        for route, workers in report.served.items():
+            print_data(printable(f"{route} is served by {'; '.join(workers)}"))
     counts = render_counts(result.severity for result in report.results)
     ignored = f" (ignored: {', '.join(report.ignored)})" if report.ignored else ""
     where = f" on {printable(report.backend)} ({report.chosen_by})"

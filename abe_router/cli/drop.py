@@ -57,7 +57,7 @@ def command(
     async def delete() -> None:
         async with open_backend(table, prefix=prefix, only_read=True) as found:
             await require_subscription(found, route)
-            if not force:
+            if not force:  # before the question, too
                 await require_unserved(found, route)
             if not (yes or confirm(f"delete the backlog and the dead letters of {name}?")):
                 raise CommandError("nothing was dropped", hint="use --yes to drop without a question")

@@ -20,9 +20,9 @@ from abe_router.cli.options import backend_options, json_option, option
 from abe_router.cli.output import print_data, print_json, print_message, print_table
 from abe_router.errors import BackendUnavailable
 from abe_router.operations.status import HostReadiness, Status, check_host, read_status
-from abe_router.operations.subscriptions import SubscriptionState
+from abe_router.operations.subscriptions import SubscriptionState, not_in_file
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import WorkerReport
+from abe_router.runtime.heartbeat import ServedRoutes, WorkerReport
 from abe_router.text import counted, format_age, mask_credentials, printable
 
 #: The time between two rounds of `--watch`, in seconds.
@@ -105,7 +105,8 @@ def _print(table: RouteTable, status: Status, *, json: bool, in_lines: bool) -> 
     now = time.time()
     if status.routes:
         headings = ("ready", "in flight", "delayed", "dead", "oldest")
-        rows = [_route_row(state, now) for state in status.routes]
+        served = status.served
+        rows = [_route_row(state, served, now) for state in status.routes]
         print_table(("route", *headings, "note"), rows, right=headings)
     else:
         print_message("the backend has no routes")
@@ -140,16 +141,17 @@ def _report_host(found: HostReadiness) -> int:
     return OK if found.ready else FINDINGS
 
 
-def _route_row(state: SubscriptionState, now: float) -> tuple[str, ...]:
+def _route_row(state: SubscriptionState, served: ServedRoutes, now: float) -> tuple[str, ...]:
     counts = (state.ready, state.in_flight, state.delayed, state.dead)
     oldest = "-" if state.oldest_at is None else format_age(now - state.oldest_at)
-    return (state.route, *("-" if n is None else f"{n:,}" for n in counts), oldest, _note(state))
+    return (state.route, *("-" if n is None else f"{n:,}" for n in counts), oldest, _note(state, served))
 
 
-def _note(state: SubscriptionState) -> str:
+def _note(state: SubscriptionState, served: ServedRoutes) -> str:
+    stays = "" if state.route in served.routes else ", keeps its messages"
     notes = (
         "" if state.seen else "never seen",
-        "not in the file, keeps its messages" if state.in_file is False else "",
+        f"{not_in_file(state.route, served)}{stays}" if state.in_file is False else "",
         "paused" if state.paused else "",
         *(override.describe() for override in state.overrides),
     )

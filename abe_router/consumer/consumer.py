@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from abe_router.backend import Backend, Features, Subscription
 from abe_router.backoff import Backoff, LogThrottle, wait_for_event
@@ -33,7 +33,11 @@ from abe_router.observe.tally import RouteCounts, RouteTally
 from abe_router.observe.tracing import Tracing
 from abe_router.routing.route import Route
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
+#: Interval at which a consumer asks whether it may subscribe, in seconds.
+ADMIT_EVERY = 0.1
 
 
 class Consumer:
@@ -42,7 +46,8 @@ class Consumer:
     `run` is called once. `revision` is that of the route table, `threads` runs plain handlers. `around`
     makes a context manager for each call of the handler, and `tracing` a span; see `Attempts`. `limits` may
     be changed while it runs. `recovery`, `suspects` and `stalls` are shared by the consumers of a process.
-    `tally` counts what it does, after what an earlier consumer of the route has done.
+    `tally` counts what it does, after what an earlier consumer of the route has done. Before it subscribes,
+    it asks `admit` with the name of the route, again and again until that returns True.
 
     When its subscription is closed by something else, the consumer lets its handlers end and subscribes anew.
     When one of its parts fails by a fault of this package or of a provider, it hands back what it can and
@@ -64,9 +69,10 @@ class Consumer:
         suspects: SuspectGate | None = None,
         stalls: StallMonitor | None = None,
         tally: RouteTally | None = None,
+        admit: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self.route = route
-        self._backend, self._events = backend, events
+        self._backend, self._events, self._admit = backend, events, admit
         feasible = _feasible(route, backend.features)
         self._policy = DispositionPolicy(feasible, revision=revision, report_handled=events.wants_handled)
         self._attempts = Attempts(feasible, self._policy, threads=threads, around=around, tracing=tracing)
@@ -155,9 +161,9 @@ class Consumer:
         route, backend, in_flight = self.route, self._backend, self._in_flight
         terms = {"start": route.start, "lease": route.lease}
         if in_flight.ordering is None:
-            return await self._calls.repeat(partial(backend.subscribe, route.key, route.group, **terms))
+            return await self._once_admitted(partial(backend.subscribe, route.key, route.group, **terms))
         subscribe = partial(backend.subscribe_exclusive, route.key, route.group, **terms)
-        handle = await self._calls.repeat(subscribe)
+        handle = await self._once_admitted(subscribe)
         if handle is None:
             return None
         return OrderedSubscription(
@@ -169,6 +175,17 @@ class Consumer:
             concurrency=route.concurrency,
             delivery_limit=route.delivery_limit,
         )
+
+    async def _once_admitted(self, subscribe: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what `subscribe` returns once `admit` allows it; None when stopped before."""
+
+        async def call() -> T | None:
+            while self._admit is not None and not await self._admit(self.route.name):
+                if await wait_for_event(self._shutdown.requested, ADMIT_EVERY):
+                    return None
+            return await subscribe()
+
+        return await self._calls.repeat(call)
 
     async def _consume(self, subscription: Subscription | None) -> None:
         """Consume until stopped, from one subscription after the other."""

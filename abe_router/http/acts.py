@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from abe_router.http.access import Role, require
 from abe_router.http.dead_letters import path_route, route_parameters
-from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content, read_whole
+from abe_router.http.endpoint import Content, Endpoint, Parameter, json_content, read_flag, read_whole
 from abe_router.http.problem import invalid
 from abe_router.http.reading import read_body
 from abe_router.http.site import Site, json_response
@@ -89,7 +89,7 @@ def routes(site: Site) -> list[Route]:
         route = path_route(request)
         author = require(request, Role.ADMIN, route[0]).author(request)
         why = request.query_params.get("why", "")
-        force = request.query_params.get("force", "") == "true"
+        force = read_flag(request.query_params.get("force"), "force")
         await drop(site.source.table, site.source.backend, route, author=author, why=why, force=force)
         return Response(status_code=204)
 
@@ -110,10 +110,11 @@ def routes(site: Site) -> list[Route]:
             parameters=[
                 *route_parameters(),
                 why,
-                Parameter("force", "`true` deletes it under living workers too, and needs `why`"),
+                Parameter("force", "`true` deletes it under living workers too, and needs `why`", type=bool),
             ],
             answers={204: Content("the route is deleted")},
             problems={
+                400: "`force` is neither `true` nor `false`",
                 404: "the backend does not have the route",
                 409: "the route is still in the file, or is served",
             },

@@ -79,6 +79,12 @@ class SelectRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return conditions
 
 
+class PurgeRequest(SelectRequest, forbid_unknown_fields=True, kw_only=True):
+    """Which dead letters are deleted. `force` deletes them under living workers too, and needs `why`."""
+
+    force: bool = False
+
+
 def routes(site: Site) -> list[Route]:
     """Return the endpoints."""
     reading = asyncio.Semaphore(READERS)
@@ -138,7 +144,7 @@ def routes(site: Site) -> list[Route]:
         return json_response(found[0])
 
     async def purge_dead_letters(request: Request) -> Response:
-        route, asked = path_route(request), await read_body(request, SelectRequest)
+        route, asked = path_route(request), await read_body(request, PurgeRequest)
         caller = require(request, Role.OPERATOR, route[0])
         backend = site.source.backend
         await require_subscription(backend, route, site.source.table.by_name)
@@ -146,7 +152,8 @@ def routes(site: Site) -> list[Route]:
             selection = await select(backend, route, ids=asked.ids, where=asked.where(), first=asked.first)
         if asked.dry_run:
             return json_response(shown_groups(caller, selection.groups))
-        moved = await purge(backend, route, selection.ids, author=caller.author(request), why=asked.why)
+        author = caller.author(request)
+        moved = await purge(backend, route, selection.ids, author=author, why=asked.why, force=asked.force)
         return json_response(Moved(moved.requested + selection.missing, moved.done))
 
     path = "/v1/dead-letters/{key}/{group}"
@@ -206,9 +213,9 @@ def routes(site: Site) -> list[Route]:
             Role.OPERATOR,
             "Delete dead letters permanently",
             parameters=route_parameters(),
-            body=selection,
+            body=json_content(PurgeRequest, "which dead letters are deleted"),
             answers={200: json_content(Moved, "the numbers that were meant and deleted; or their groups")},
-            problems=malformed,
+            problems={**malformed, 409: "workers run the route"},
         ),
         Endpoint(
             "GET",

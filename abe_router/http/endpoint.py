@@ -144,6 +144,16 @@ def read_real(text: str | None, name: str, default: float) -> float:
     return float(text)
 
 
+def read_flag(text: str | None, name: str) -> bool:
+    """Return whether a parameter is `true`, False without one.
+
+    Raise Refusal if it is neither `true` nor `false`.
+    """
+    if text not in (None, "true", "false"):
+        raise invalid(f"`{name}` is `true` or `false`")
+    return text == "true"
+
+
 def path_number(request: Request) -> int:
     """Return the number in the path of a request; raise Refusal if nothing can have it."""
     if (found := whole(request.path_params["number"])) is None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from abe_router.errors import AbeRouterError, BackendUnavailable, KeyInvalid
 from abe_router.operations.errors import (
     OperationError,
+    RouteServed,
     UnknownDeadLetter,
     UnknownEdit,
     UnknownReplay,
@@ -77,10 +78,17 @@ def problem_content(
     return {"type": TYPES + kind, "title": title, "status": status, **said, **members}
 
 
+def hint_of(error: Exception) -> str:
+    """Return what a client can do about an error, in the words of a request; empty if nothing is known."""
+    if isinstance(error, RouteServed):
+        return "stop the workers first; `force` with a reason in `why` deletes under them"
+    return getattr(error, "hint", "")
+
+
 def problem_of(error: AbeRouterError) -> Response:
     """Return the answer for an error of the package that an endpoint raised."""
     text = mask_credentials(str(error))
-    members: dict[str, Any] = {"hint": hint} if (hint := getattr(error, "hint", "")) else {}
+    members: dict[str, Any] = {"hint": hint} if (hint := hint_of(error)) else {}
     match error:
         case BackendUnavailable():
             title = "The backend cannot be reached"

@@ -22,11 +22,11 @@ from abe_router.operations.explain import Explanation, explain
 from abe_router.operations.overrides import known_overrides
 from abe_router.operations.plan import Plan, plan_reload
 from abe_router.operations.routes import RouteDescription, describe_routes
-from abe_router.operations.status import Status, read_workers
+from abe_router.operations.status import Status
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.runtime.edit_record import edit_in_force, load_edit, read_edits
 from abe_router.runtime.failures import FailedAttempt
-from abe_router.runtime.heartbeat import WorkerReport
+from abe_router.runtime.heartbeat import WorkerReport, read_workers
 from abe_router.runtime.override import Override
 
 

@@ -12,6 +12,7 @@ from abe_router.backend import Features
 from abe_router.operations.rate_history import RouteFigures
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.operations.worker_watch import WorkerSeen
+from abe_router.runtime.heartbeat import ServedRoutes
 from abe_router.runtime.override import Override
 from abe_router.text import counted, format_age, format_rate, format_until
 
@@ -45,13 +46,13 @@ def route_workers(workers: Iterable[WorkerSeen]) -> dict[str, RouteWorkers]:
     """Return the workers of each route."""
     running: dict[str, int] = {}
     trouble: dict[str, str] = {}
-    for worker in workers:
-        if worker.report is None:
-            continue
-        for route, state in worker.report.routes.items():
+    seen = {worker.name: worker for worker in workers}
+    served = ServedRoutes.of({name: worker.report for name, worker in seen.items()})
+    for route, runs in served.routes.items():
+        for worker, report in zip(map(seen.__getitem__, runs), served.reports(route), strict=True):
             if worker.is_silent:
                 trouble[route] = f"no heartbeat from {worker.label} for {format_age(worker.age)}"
-            elif not state.connected:
+            elif not report.routes[route].connected:
                 trouble[route] = f"{worker.label} cannot reach the backend"
             else:
                 running[route] = running.get(route, 0) + 1
@@ -69,7 +70,7 @@ def condition_of(
 ) -> Condition:
     """Return the condition of a route. `now` is in seconds since the epoch."""
     now = time.time() if now is None else now
-    if state.in_file is False:
+    if state.in_file is False and not workers.running:
         return Condition("stale", "not in the file", f"{counted(state.unsettled, 'message')} wait")
     pause = _override(state, "pause")
     if pause is not None:

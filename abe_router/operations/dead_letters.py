@@ -20,6 +20,7 @@ from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import UnknownDeadLetter
 from abe_router.operations.fingerprint import fingerprint
 from abe_router.operations.masked import masked_headers, masked_payload
+from abe_router.operations.subscriptions import deleting
 from abe_router.routing.table import RouteTable
 
 #: Dead letters that one call to the backend reads without their bodies, moves or deletes.
@@ -203,13 +204,20 @@ async def find_dead_letter(backend: Backend, route: SubscriptionName, id: str) -
 
 
 async def purge(
-    backend: Backend, route: SubscriptionName, ids: Sequence[str], *, author: Author, why: str = ""
+    backend: Backend,
+    route: SubscriptionName,
+    ids: Sequence[str],
+    *,
+    author: Author,
+    why: str = "",
+    force: bool = False,
 ) -> Moved:
-    """Delete dead letters permanently, and record the act."""
+    """Delete dead letters permanently, and record the act; raise what `deleting` raises."""
     done = 0
-    for start in range(0, len(ids), PAGE):
-        done += await backend.purge(*route, ids[start : start + PAGE])
-    result = f"purged {done:,} of {len(ids):,}"
+    async with deleting(backend, route, force=force, why=why):
+        for start in range(0, len(ids), PAGE):
+            done += await backend.purge(*route, ids[start : start + PAGE])
+    result = f"{'forced: ' if force else ''}purged {done:,} of {len(ids):,}"
     await record_act(backend, author, "dead purge", "/".join(route), why=why, result=result)
     return Moved(len(ids), done)
 

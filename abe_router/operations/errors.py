@@ -40,6 +40,10 @@ class OperationRefused(OperationError):
     """Raised when an operation is refused because of its arguments, or of what the backend can do."""
 
 
+class RouteServed(OperationRefused):
+    """Raised when something is not deleted because living workers may run its route."""
+
+
 class BackendNotShared(OperationError):
     """Raised when the backend lives in another process, as `memory://` does."""
 

@@ -12,9 +12,9 @@ import msgspec
 from abe_router.backend import Backend
 from abe_router.diagnostic import render_all
 from abe_router.operations.errors import OperationRefused, UnknownEdit
-from abe_router.operations.status import read_workers
 from abe_router.runtime.edit_files import MASK
 from abe_router.runtime.edit_record import EditRecord, read_edits, read_files
+from abe_router.runtime.heartbeat import read_workers
 
 
 class Edit(msgspec.Struct, frozen=True):

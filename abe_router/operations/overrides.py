@@ -14,9 +14,8 @@ from abe_router.messages.pattern import covers, is_group, is_pattern
 from abe_router.operations.access import missing_file, table_backend
 from abe_router.operations.audit import Author, record_act
 from abe_router.operations.errors import OperationRefused, UnknownRoute
-from abe_router.operations.status import read_workers
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import WorkerReport
+from abe_router.runtime.heartbeat import WorkerReport, read_workers
 from abe_router.runtime.override import (
     OVERRIDES,
     Action,

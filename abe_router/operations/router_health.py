@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from abe_router.operations.status import Status
-from abe_router.operations.subscriptions import SubscriptionState
+from abe_router.operations.subscriptions import SubscriptionState, not_in_file
 from abe_router.routing.table import RouteTable
 from abe_router.runtime.activity import RouteActivity
 from abe_router.runtime.edit_files import absolute_path
 from abe_router.runtime.edit_record import EditRecord, EditState
-from abe_router.runtime.heartbeat import DiagnosticReport, WorkerReport
+from abe_router.runtime.heartbeat import DiagnosticReport, ServedRoutes, WorkerReport
 from abe_router.text import counted
 
 #: A route is failing if more than this part of its attempts fail.
@@ -86,11 +86,12 @@ class HealthDetail(msgspec.Struct, frozen=True):
 def health_detail(status: Status, edits: Sequence[EditRecord], table: RouteTable) -> HealthDetail:
     """Return the health of every part. `edits` are those of the backend, oldest first."""
     reports = [worker for worker in status.workers.values() if worker is not None]
+    served = status.served
     return HealthDetail(
         BackendHealth(status.backend),
         _last_edit(edits, table),
         tuple(_worker(name, report, status.revision) for name, report in status.workers.items()),
-        tuple(_route(state, reports) for state in status.routes),
+        tuple(_route(state, reports, served) for state in status.routes),
     )
 
 
@@ -131,8 +132,8 @@ def _worker(name: str, report: WorkerReport | None, revision: str) -> WorkerHeal
     )
 
 
-def _route(state: SubscriptionState, reports: Collection[WorkerReport]) -> RouteHealth:
-    running = [report.routes[state.route] for report in reports if state.route in report.routes]
+def _route(state: SubscriptionState, reports: Collection[WorkerReport], served: ServedRoutes) -> RouteHealth:
+    running = [report.routes[state.route] for report in served.reports(state.route)]
     activity = [report.activity.get(state.route, RouteActivity()) for report in reports]
     failed = sum(each.failed for each in activity)
     attempts = failed + sum(each.handled for each in activity)
@@ -140,7 +141,7 @@ def _route(state: SubscriptionState, reports: Collection[WorkerReport]) -> Route
     failing = failed > FAILING * attempts
     problems = []
     if state.in_file is False:
-        problems.append("is not in the routes file")
+        problems.append(f"is {not_in_file(state.route, served)}")
     elif not running:
         problems.append("no worker runs it")
     if disconnected:

@@ -15,11 +15,11 @@ from abe_router.routing.table import RouteTable
 from abe_router.runtime.edit_files import MakeLoader, unimported
 from abe_router.runtime.edit_record import EditRecord, edit_in_force, load_edit, read_edits
 from abe_router.runtime.heartbeat import (
-    WORKERS,
     PendingRestart,
+    ServedRoutes,
     WorkerReport,
-    decode_report,
     pending_restarts,
+    read_workers,
 )
 from abe_router.runtime.override import read_overrides
 from abe_router.text import redact_url
@@ -41,6 +41,11 @@ class Status(msgspec.Struct, frozen=True):
     workers: Mapping[str, WorkerReport | None]
     edit: int | None = None
     node: str = ""
+
+    @property
+    def served(self) -> ServedRoutes:
+        """Which of the workers run which routes."""
+        return ServedRoutes.of(self.workers)
 
 
 class HostReadiness(msgspec.Struct, frozen=True):
@@ -107,14 +112,6 @@ async def is_in_force(backend: Backend, table: RouteTable, former: RouteTable) -
     """Return whether an edit counts that replaces `former` by `table`: unless workers run `former` alone."""
     running = {worker.revision for worker in (await read_workers(backend)).values() if worker}
     return table.revision in running or former.revision not in running
-
-
-async def read_workers(backend: Backend) -> Mapping[str, WorkerReport | None]:
-    """Return the last report of every running worker, by worker; none without a key-value store."""
-    if not backend.features.key_value:
-        return {}
-    entries = await backend.entries(WORKERS)
-    return {name: decode_report(entry.value) for name, entry in sorted(entries.items())}
 
 
 async def check_host(backend: Backend, host: str) -> HostReadiness:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
 from abe_router.backend import Backend, SubscriptionName, SubscriptionStatus
+from abe_router.errors import BackendError
 from abe_router.operations.audit import Author, record_act
-from abe_router.operations.errors import OperationRefused, RouteInFile, UnknownRoute
+from abe_router.operations.errors import OperationRefused, RouteInFile, RouteServed, UnknownRoute
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import served_routes
+from abe_router.runtime.heartbeat import DELETIONS, ServedRoutes, served_routes
 from abe_router.runtime.override import Override
 from abe_router.text import counted, did_you_mean
+
+#: How long an entry of `DELETIONS` stands unless it is renewed, in seconds.
+CLAIMED_FOR = 10.0
 
 
 class SubscriptionState(msgspec.Struct, frozen=True):
@@ -94,15 +100,72 @@ def require_removed(table: RouteTable, route: SubscriptionName) -> None:
         )
 
 
+def not_in_file(route: str, served: ServedRoutes) -> str:
+    """Return the note of a route that the file does not have: workers of another file may run it."""
+    files = dict.fromkeys(report.path or "no file" for report in served.reports(route))
+    if files:
+        return f"not in the file, served by workers of {', '.join(files)}"
+    return "not in the file"
+
+
 async def require_unserved(backend: Backend, route: SubscriptionName) -> None:
-    """Raise OperationRefused, with the file, host and process of each worker, if the route is served."""
-    name = "/".join(route)
-    if workers := (await served_routes(backend)).get(name):
-        at = "; ".join(f"{each.path or 'no file'} on {each.host}, process {each.pid}" for each in workers)
-        raise OperationRefused(
-            f"`{name}` is served by {counted(len(workers), 'worker')}: {at}",
-            hint="stop them first; `drop --force --why TEXT` deletes it under them",
-        )
+    """Raise RouteServed, with the file, host and process of each worker, if the route is served.
+
+    A worker whose report cannot be read may serve it too.
+    """
+    name, served = "/".join(route), await served_routes(backend)
+    found = served.names(name)
+    wrong = f"`{name}` is served by {counted(len(found), 'worker')}: {'; '.join(found)}"
+    if not found and (unread := served.unreadable):
+        wrong = f"`{name}` may be served: the report of {', '.join(unread)} is of another version"
+    elif not found:
+        return
+    raise RouteServed(wrong, hint="stop the workers first; `--force --why TEXT` deletes under them")
+
+
+@asynccontextmanager
+async def deleting(
+    backend: Backend, route: SubscriptionName, *, force: bool, why: str
+) -> AsyncIterator[None]:
+    """Keep workers from subscribing to a route while its messages are deleted.
+
+    With `force`, living workers do not prevent it. Raise RouteServed if the route is served, and
+    OperationRefused if `force` comes without a reason, or if the route is being deleted already.
+    """
+    if force and not why.strip():
+        raise OperationRefused("`force` needs a reason", hint="give the reason with `why`, for the audit")
+    if not backend.features.key_value:
+        yield
+        return
+    name, revision = "/".join(route), 0
+
+    async def claim() -> None:
+        nonlocal revision
+        stored = await backend.put(DELETIONS, name, b"{}", expected=revision, ttl=CLAIMED_FOR)
+        if not stored:
+            raise OperationRefused(f"`{name}` is being deleted already", hint="try again in a moment")
+        revision = stored
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(CLAIMED_FOR / 4)
+            with suppress(BackendError, OperationRefused):
+                await claim()
+
+    await claim()
+    try:
+        if not force:
+            await require_unserved(backend, route)
+        await claim()  # the entry may have expired: this process may have stood still
+        keeping = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+    finally:
+        with suppress(BackendError):  # it expires
+            await backend.delete(DELETIONS, name, expected=revision)
 
 
 async def drop(
@@ -117,17 +180,13 @@ async def drop(
     """Delete the subscription of a removed route: its backlog and its dead letters.
 
     With `force`, living workers do not prevent it. Raise RouteInFile if the table still has the route,
-    UnknownRoute if the backend does not have it, and OperationRefused if the route is served, or if `force`
-    comes without a reason.
+    UnknownRoute if the backend does not have it, and what `deleting` raises.
     """
     require_removed(table, route)
     await require_subscription(backend, route)
-    if not force:
-        await require_unserved(backend, route)
-    elif not why.strip():
-        raise OperationRefused("`force` needs a reason", hint="give the reason with `why`, for the audit")
-    found = [status for status in await backend.status() if (status.pattern, status.group) == route]
-    await backend.drop(*route)
+    async with deleting(backend, route, force=force, why=why):
+        found = [status for status in await backend.status() if (status.pattern, status.group) == route]
+        await backend.drop(*route)
     held = sum(status.ready + status.in_flight + status.delayed for status in found)
     dead = sum(status.dead for status in found)
     result = (

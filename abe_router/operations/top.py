@@ -16,7 +16,7 @@ from abe_router.observe.tally import HANDLING_BOUNDS
 from abe_router.operations.status import read_status
 from abe_router.operations.subscriptions import SubscriptionState
 from abe_router.routing.table import RouteTable
-from abe_router.runtime.heartbeat import WorkerReport
+from abe_router.runtime.heartbeat import ServedRoutes, WorkerReport
 from abe_router.runtime.override import Override
 
 #: Of two readings that are closer, in seconds, the growth of a backlog says nothing about the rate.
@@ -80,7 +80,8 @@ class LoadReader:
         reports = [report for report in status.workers.values() if report is not None]
         held = {state.route: state.unsettled for state in status.routes if state.seen}
         since = clock - self._read_at if self._read_at else 0.0
-        routes = tuple(self._route(state, reports, since) for state in status.routes)
+        served = status.served
+        routes = tuple(self._route(state, reports, served, since) for state in status.routes)
         self._held, self._read_at = held, clock
         return Load(
             at=time.time(),
@@ -91,7 +92,13 @@ class LoadReader:
             routes=routes,
         )
 
-    def _route(self, state: SubscriptionState, reports: Sequence[WorkerReport], since: float) -> RouteLoad:
+    def _route(
+        self,
+        state: SubscriptionState,
+        reports: Sequence[WorkerReport],
+        served: ServedRoutes,
+        since: float,
+    ) -> RouteLoad:
         name = state.route
         handled = retried = failed = ended = 0.0
         calls = [0] * (len(HANDLING_BOUNDS) + 1)
@@ -124,7 +131,7 @@ class LoadReader:
             in_file=state.in_file,
             paused=state.is_paused,
             overrides=state.overrides,
-            workers=sum(name in report.routes for report in reports),
+            workers=len(served.routes.get(name, ())),
         )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from abe_router.backend import Entry
-from abe_router.runtime.heartbeat import EVERY, TTL, WorkerReport, decode_report
+from abe_router.runtime.heartbeat import EVERY, TTL, ServedRoutes, WorkerReport, decode_report
 
 #: A worker is silent this long after its last report, in seconds: two reports are missing.
 SILENT_AFTER = 2.5 * EVERY
@@ -80,6 +80,10 @@ class WorkerWatch:
         now = self._updated_at
         found = [WorkerSeen(name, known.report, now - known.seen_at) for name, known in self._known.items()]
         return sorted(found, key=_order)
+
+    def served(self) -> ServedRoutes:
+        """Return which of these workers run which routes."""
+        return ServedRoutes.of({name: known.report for name, known in self._known.items()})
 
     @property
     def rejected(self) -> bool:

@@ -21,6 +21,10 @@ from abe_router.text import json_safe, mask_credentials
 WORKERS = "workers"
 #: The bucket of a backend that a routes file names now, while its workers still serve another one.
 RESTARTS = "restarts"
+#: The bucket that holds one entry for each route that is being deleted. A worker reports a route, then looks
+#: here, and subscribes only when there is no entry. What deletes a route stores the entry, then looks for
+#: reports. So at least one of the two sees the other.
+DELETIONS = "deletions"
 #: Interval of the reports, and how long one is valid, in seconds.
 EVERY, TTL = 3.0, 10.0
 
@@ -143,15 +147,50 @@ def decode_reports(entries: Mapping[str, Entry]) -> dict[str, WorkerReport]:
     return {name: report for name, report in reports.items() if report is not None}
 
 
-async def served_routes(backend: Backend) -> Mapping[str, Sequence[WorkerReport]]:
-    """Return the living workers of each route, of any routes file on the same backend and prefix.
+class ServedRoutes(msgspec.Struct, frozen=True):
+    """Which of the `workers` of a backend run which routes, of any routes file.
 
-    A worker lives until its report expires. A backend without a key-value store knows no workers.
+    `routes` maps each route to the names of its workers. `unreadable` are the workers whose reports are of
+    another version: each of them may run any route.
+    """
+
+    workers: Mapping[str, WorkerReport | None]
+    routes: Mapping[str, Sequence[str]]
+    unreadable: Sequence[str]
+
+    @classmethod
+    def of(cls, workers: Mapping[str, WorkerReport | None]) -> ServedRoutes:
+        """Return what the last reports of workers say."""
+        routes: dict[str, list[str]] = {}
+        for name, report in workers.items():
+            for route in () if report is None else report.routes:
+                routes.setdefault(route, []).append(name)
+        return cls(workers, routes, [name for name, report in workers.items() if report is None])
+
+    def reports(self, route: str) -> Sequence[WorkerReport]:
+        """Return the reports of the workers that run a route."""
+        found = (self.workers[name] for name in self.routes.get(route, ()))
+        return [report for report in found if report is not None]
+
+    def names(self, route: str) -> Sequence[str]:
+        """Return the file, the host and the process of each worker that runs a route."""
+        return [
+            f"{report.path or 'no file'} on {report.host}, process {report.pid}"
+            for report in self.reports(route)
+        ]
+
+
+async def read_workers(backend: Backend) -> Mapping[str, WorkerReport | None]:
+    """Return the last report of every living worker, by worker; none without a key-value store.
+
+    A worker lives until its report expires. None is a report of another version of this package.
     """
     if not backend.features.key_value:
         return {}
-    found: dict[str, list[WorkerReport]] = {}
-    for report in decode_reports(await backend.entries(WORKERS)).values():
-        for name in report.routes:
-            found.setdefault(name, []).append(report)
-    return found
+    entries = await backend.entries(WORKERS)
+    return {name: decode_report(entry.value) for name, entry in sorted(entries.items())}
+
+
+async def served_routes(backend: Backend) -> ServedRoutes:
+    """Return which living workers run which routes, of any routes file on the same backend and prefix."""
+    return ServedRoutes.of(await read_workers(backend))

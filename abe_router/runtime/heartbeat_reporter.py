@@ -26,6 +26,7 @@ from abe_router.runtime.activity import ActivityReporter
 from abe_router.runtime.edit_files import absolute_path
 from abe_router.runtime.failures import FAILURES, KEPT, RecentFailures
 from abe_router.runtime.heartbeat import (
+    DELETIONS,
     EVERY,
     RESTARTS,
     TTL,
@@ -72,6 +73,9 @@ class HeartbeatReporter:
         self._started_at = time.time()
         self._orphans: set[str] = set()
         self._activity = ActivityReporter(reconciler.counts)
+        self._storing = asyncio.Lock()
+        #: The routes of the last report, and until when it surely stands, by the clock of the event loop.
+        self._reported, self._stands_until = frozenset[str](), 0.0
 
     async def run(self) -> None:
         """Report every few seconds, and at once after an edit, until cancelled."""
@@ -80,7 +84,8 @@ class HeartbeatReporter:
         while True:
             self._edited.clear()
             with suppress(BackendError):
-                await self._backend.put(WORKERS, self._name, self._encoded(), ttl=TTL)
+                async with self._storing:
+                    await self._store()
                 if self._failures is not None and (failed := self._failures.take()) is not None:
                     await self._backend.put(FAILURES, self._name, failed, ttl=KEPT)
             if await wait_for_event(self._edited, EVERY):
@@ -90,6 +95,16 @@ class HeartbeatReporter:
                     await self._report_orphans()
                     looks = False
 
+    async def admit(self, route: str) -> bool:
+        """Report that this worker runs a route; return False while the route is being deleted.
+
+        A worker that subscribes only after True loses nothing to a deletion. Raise BackendError.
+        """
+        async with self._storing:
+            if route not in self._reported or asyncio.get_running_loop().time() > self._stands_until:
+                await self._store()
+        return await self._backend.get(DELETIONS, route) is None
+
     async def leave(self) -> None:
         """Delete the report; if that fails, it expires."""
         try:
@@ -98,6 +113,12 @@ class HeartbeatReporter:
             pass
         except Exception:  # noqa: BLE001  an error of a provider must not end the shutdown
             _log.exception("cannot delete the report of this worker, it expires later")
+
+    async def _store(self) -> None:
+        began = asyncio.get_running_loop().time()
+        routes = frozenset(self._reconciler.consumers)
+        await self._backend.put(WORKERS, self._name, self._encoded(), ttl=TTL)
+        self._reported, self._stands_until = routes, began + TTL / 2
 
     def _encoded(self) -> bytes:
         reconciler = self._reconciler
@@ -137,8 +158,11 @@ class HeartbeatReporter:
             await wait_for_event(edited, EVERY)
 
     async def _report_orphans(self) -> None:
+        found = await served_routes(self._backend)
+        if found.unreadable:  # they may run any route
+            return
         statuses = await self._backend.status()
-        served = {*await served_routes(self._backend), *self._reconciler.table.by_name}
+        served = {*found.routes, *self._reconciler.table.by_name}
         orphans = {status.name: held for status, held in unserved(statuses, served)}
         for route in orphans.keys() - self._orphans:
             self._events.emit(OrphanedSubscription(route, orphans[route]))

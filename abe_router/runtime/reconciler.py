@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from abe_router.backend import Backend
 from abe_router.backoff import Backoff, wait_for_event
@@ -36,7 +36,7 @@ class Reconciler:
     All methods belong to one event loop. A consumer that fails is started again with backoff; the others are
     not affected. `around` makes a context manager for each call of a handler, and `tracing` a span; it
     follows the options of the table. `retention` removes settled messages; without one, the default intervals
-    apply.
+    apply. `admit` is asked before each subscription; see `Consumer`.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class Reconciler:
         around: Around | None = None,
         tracing: Tracing | None = None,
         retention: RetentionLoop | None = None,
+        admit: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self._backend, self._events, self._around = backend, events, around
+        self._admit = admit
         self._tracing = tracing
         self._table = RouteTable()
         self._routes: dict[str, _RouteReconciler] = {}
@@ -184,6 +186,7 @@ class Reconciler:
             suspects=self._suspects,
             stalls=self.stalls,
             tally=self._tallies[route.name],
+            admit=self._admit,
         )
 
 

@@ -203,10 +203,19 @@ def test_a_route_that_a_worker_of_another_file_runs_is_dropped_by_force_only(
             await router.publish("orders.created", {"id": 1, "total": 1})
             while not await router.backend.entries(WORKERS):
                 await asyncio.sleep(0.01)
-            assert "D110" not in (await asyncio.to_thread(run, "doctor", "--backend", url)).out
+            worker = f"{other} on {socket.gethostname()}, process {os.getpid()}"
+            doctor = (await asyncio.to_thread(run, "doctor", "--backend", url)).out
+            assert (f"\n{fraud} is served by {worker}\n" in doctor, "D110" in doctor) == (True, False)
+            status = (await asyncio.to_thread(run, "status", "--backend", url)).out
+            assert f"not in the file, served by workers of {other}\n" in status
+            purge = ("dead", "purge", fraud, "--all", "--yes", "--backend", url)
+            purged = await asyncio.to_thread(run, *purge)
+            assert (purged.code, f"is served by 1 worker: {worker}" in purged.err) == (1, True)
+            assert "--force --why" in purged.err
+            assert (await asyncio.to_thread(run, *purge, "--force", "--why", "known")).code == 0
             refused = await asyncio.to_thread(run, "drop", fraud, "--yes", "--backend", url)
             assert refused.code == 1
-            assert f"{other} on {socket.gethostname()}, process {os.getpid()}" in refused.err
+            assert worker in refused.err
             assert (
                 await asyncio.to_thread(run, "drop", fraud, "--yes", "--force", "--backend", url)
             ).code == 1

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from abe_router.errors import BackendUnavailable
 from abe_router.runtime.activity import RouteActivity
 from abe_router.runtime.edit_record import EditRecord
-from abe_router.runtime.heartbeat import DiagnosticReport, RouteState, WorkerReport
+from abe_router.runtime.heartbeat import WORKERS, DiagnosticReport, RouteState, WorkerReport
 
 from .serving import SECRET, Serving, add_dead_letter, ask
 
@@ -75,6 +75,34 @@ async def test_a_route_is_dropped_by_an_admin_once_it_left_the_file(served: Serv
     assert (await ask(served, "admin", "DELETE", "/v1/routes/former.key/unknown")).status_code == 404
     assert (await ask(served, "admin", "DELETE", "/v1/routes/former.key/old")).status_code == 204
     assert all(status.pattern != "former.key" for status in await served.backend.status())
+
+
+async def test_a_route_that_a_worker_serves_is_deleted_over_http_with_force_and_a_reason_only(
+    served: Serving,
+) -> None:
+    await (await served.backend.subscribe("former.key", "old")).close()
+    report = WorkerReport("far", 7, 0.0, "r", path="other.yaml", routes={"former.key/old": RouteState()})
+    await served.backend.put(WORKERS, "far-7", msgspec.json.encode(report), ttl=60)
+    path = "/v1/routes/former.key/old"
+    purge = "/v1/dead-letters/former.key/old/purge"
+    for refused in (
+        await ask(served, "admin", "DELETE", path),
+        await ask(served, "admin", "DELETE", f"{path}?force=false"),
+        await ask(served, "operator", "POST", purge, json={"ids": ["1"]}),
+    ):
+        assert refused.status_code == 409
+        assert "served by 1 worker: other.yaml on far, process 7" in refused.json()["detail"]
+        assert "`force` with a reason in `why`" in refused.json()["hint"]
+    for wrong in ("1", "True", "yes", ""):
+        assert (await ask(served, "admin", "DELETE", f"{path}?why=x&force={wrong}")).status_code == 400, wrong
+        body = {"ids": ["1"], "why": "x", "force": wrong}
+        assert (await ask(served, "operator", "POST", purge, json=body)).status_code == 400, wrong
+    assert (await ask(served, "admin", "DELETE", f"{path}?force=true")).status_code == 409  # no reason
+    body = {"ids": ["1"], "why": "known", "force": True}
+    assert (await ask(served, "operator", "POST", purge, json=body)).json() == {"requested": 1, "done": 0}
+    assert (await ask(served, "admin", "DELETE", f"{path}?force=true&why=known")).status_code == 204
+    acts = (await ask(served, "operator", "GET", "/v1/audit")).json()
+    assert [(act["why"], act["result"].partition(":")[0]) for act in acts] == [("known", "forced")] * 2
 
 
 async def test_metrics_are_public_on_the_second_listener_alone(served: Serving) -> None:
@@ -151,7 +179,7 @@ async def test_verbose_health_names_the_problems_of_each_part(served: Serving) -
     assert no_worker == "no worker runs it"
     assert paused.startswith("is paused until ")
     assert paused.endswith(" by operator: audit")
-    assert routes["former.key/old"]["problems"] == ["is not in the routes file"]
+    assert routes["former.key/old"]["problems"] == ["is not in the file"]
 
     limited = (await ask(served, "orders-viewer", "GET", "/healthz?verbose")).json()["detail"]
     assert [route["route"] for route in limited["routes"]] == ["orders.created/billing"]

@@ -95,7 +95,13 @@ def override(action, rate=None):
     ("state", "figures", "workers", "condition"),
     [
         ({}, {}, {}, RUNNING),
-        ({"in_file": False}, {}, {}, Condition("stale", "not in the file", "3 messages wait")),
+        (
+            {"in_file": False},
+            {},
+            {"running": 0},
+            Condition("stale", "not in the file", "3 messages wait"),
+        ),
+        ({"in_file": False}, {}, {}, RUNNING),  # a worker of another file runs it
         ({"paused": True}, {}, {}, Condition("paused", "paused", "by the routes file")),
         (
             {"overrides": (override("pause"),)},

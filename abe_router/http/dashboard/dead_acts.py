@@ -24,6 +24,7 @@ from abe_router.http.dashboard.dead_view import (
 from abe_router.http.dashboard.page import Notice, PageRoute, Pages, read_form, read_number
 from abe_router.http.dead_letters import path_route
 from abe_router.http.endpoint import LARGEST, whole
+from abe_router.http.problem import hint_of
 from abe_router.http.replays import run_replay
 from abe_router.http.site import Site
 from abe_router.operations.dead_groups import Selection
@@ -42,7 +43,7 @@ MOST_GROUPS = 50
 #: A replay of so many messages waits for their ends, unless the form says otherwise.
 WAITS_FOR = 1_000
 #: What the form proposes.
-DEFAULTS = {"rate": "10/s", "stop_after": "3", "why": ""}
+DEFAULTS = {"rate": "10/s", "stop_after": "3", "why": "", "force": ""}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
             try:
                 return await act_on(request, act, caller, selection, form)
             except (ValueError, OperationError) as error:
-                return await show(request, act, wrong=str(error), form=form, shown=selection)
+                hint = hint_of(error)
+                wrong = f"{error}{f': {hint}' if hint else ''}"
+                return await show(request, act, wrong=wrong, form=form, shown=selection)
 
         path = f"/dead/{{key}}/{{group}}/{act}"
         return [
@@ -113,7 +116,8 @@ def routes(site: Site, pages: Pages, view: DeadView) -> list[Route]:
         route = path_route(request)
         if act == "purge":
             view.use(form["selection"])
-            moved = await purge(backend, route, selection.ids, author=author, why=form.get("why", ""))
+            force, why = form.get("force") == "on", form.get("why", "")
+            moved = await purge(backend, route, selection.ids, author=author, why=why, force=force)
             view.acted(route)
             missing = f"; {moved.missing:,} were gone" if moved.missing else ""
             notice = Notice(f"Purged {counted(moved.done, 'dead letter')}{missing}.")

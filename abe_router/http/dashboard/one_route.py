@@ -237,7 +237,9 @@ def routes(site: Site, pages: Pages) -> list[Route]:
         route = path_route(request)
         author = require(request, Role.ADMIN, route[0]).author(request)
         form, name = await read_form(request), "/".join(route)
-        await drop(site.source.table, site.source.backend, route, author=author, why=form.get("why", ""))
+        force, why = form.get("force") == "on", form.get("why", "")
+        table, backend = site.source.table, site.source.backend
+        await drop(table, backend, route, author=author, why=why, force=force)
         site.status.forget()
         return pages.redirect(request, "/routes", Notice(f"{name} was dropped, with all that waited for it."))
 
@@ -272,4 +274,6 @@ def _touches(edit: EditRecord, name: str) -> bool:
 
 
 def _workers_of(site: Site, name: str) -> Sequence[WorkerSeen]:
-    return [each for each in site.sampler.watch.workers() if each.report and name in each.report.routes]
+    watch = site.sampler.watch
+    names = watch.served().routes.get(name, ())
+    return [each for each in watch.workers() if each.name in names]

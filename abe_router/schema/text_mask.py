@@ -17,7 +17,7 @@ from abe_router.schema.sensitive import MASKED
 ANYWHERE = 4
 #: Of a value, a beginning or an end of at least so many characters is masked too: what quotes it may cut it.
 FRAGMENT = 8
-#: Most values that are looked for, and most characters of a text times the forms of values. It takes 0.1 s.
+#: Most values that are looked for, and most characters of a text times the forms of values. It takes 0.2 s.
 MOST_VALUES, MOST_WORK = 1_000, 1_000_000
 
 

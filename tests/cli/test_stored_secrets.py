@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,9 +60,21 @@ def url(request: pytest.FixtureRequest, shop: Path) -> Iterator[str]:
         yield f"redis://:{PASSWORD.decode()}@127.0.0.1:{port}/0"
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + HANG
+    while not condition():
+        assert time.monotonic() < deadline, Path("log").read_text()
+        time.sleep(0.05)
+
+
+def until_logged(words: bytes) -> None:
+    until(lambda: words in Path("log").read_bytes())
+
+
 def served(text: str) -> bytes:
-    """Return the log of `serve -v` until a dead letter is stored and a faulty edit is rejected."""
+    """Return the log of `serve -v` until a dead letter and an edit are stored and another is rejected."""
     Path("routes.yaml").write_text(text)
+    url = text.split()[1]
     command = [sys.executable, "-m", "abe_router", "serve", "-v", "--log-format", "text"]
     environment = {**os.environ, "VAR": VALUE.decode()}
     with (
@@ -70,15 +82,11 @@ def served(text: str) -> bytes:
         subprocess.Popen(command, env=environment, stdout=log, stderr=log) as worker,
     ):
         try:
-            for words, then in (
-                (b"dead letter", lambda: Path("routes.yaml").write_text(FAULTY % text.split()[1])),
-                (b"edit rejected", lambda: worker.send_signal(signal.SIGTERM)),
-            ):
-                deadline = time.monotonic() + 30
-                while words not in Path("log").read_bytes():
-                    assert time.monotonic() < deadline, Path("log").read_text()
-                    time.sleep(0.05)
-                then()
+            until_logged(b"dead letter")
+            until(lambda: any(b"const: '${VAR}'" in readable(value) for _, value in stored(url)))
+            Path("routes.yaml").write_text(FAULTY % url)
+            until_logged(b"edit rejected")
+            worker.send_signal(signal.SIGTERM)
             assert worker.wait(HANG) == 0
         finally:
             worker.kill()
